@@ -1,0 +1,1 @@
+"""Heddle's contract and the package that other services install: generated messages, client, and RPC runtime."""
