@@ -1,0 +1,47 @@
+"""Options of every gRPC channel and server of Heddle, and how a target is written. Used by pods, clients and tests.
+
+Targets: `host:port`, `unix:/path`, or `dns:///name:port` for all addresses behind a name (see heddle.rpc.resolver).
+"""
+
+import grpc
+
+# One item is at most one request or one answer: 2,048 vectors of 4,096 float32 are 32 MiB.
+MESSAGE_BYTES_MAX = 256 << 20
+
+# A dead peer is noticed within KEEPALIVE_S + KEEPALIVE_TIMEOUT_S even when nothing is being sent.
+KEEPALIVE_S = 20
+KEEPALIVE_TIMEOUT_S = 10
+
+Options = list[tuple[str, int | str]]
+
+SHARED_OPTIONS: Options = [
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_S * 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+SERVER_OPTIONS: Options = [
+    *SHARED_OPTIONS,
+    # On by default, it would let two servers share a port in silence.
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_S * 500),
+]
+
+CLIENT_OPTIONS: Options = [
+    *SHARED_OPTIONS,
+    # Retries are ours: a stream's items move to another pod.
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    # Each channel has its own connection, so that closing one pod's channel never disturbs another's.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+def open_channel(target: str) -> grpc.aio.Channel:
+    """A plaintext channel to one pod; encryption between pods is the mesh's."""
+    return grpc.aio.insecure_channel(target, options=CLIENT_OPTIONS)

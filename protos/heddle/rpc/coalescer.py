@@ -1,0 +1,130 @@
+"""The one idea of the transport: take everything that is waiting, and never wait for more.
+
+A producer puts items as they come. The consumer takes one frame at a time: when it was idle it gets the first item at
+once; when it was busy it comes back to find many, and gets them all, up to a frame's limits. So latency is that of a
+single item when there is no load, and cost per item falls as load grows, without a timer and without tuning. Every
+stream writer of Heddle is a loop around `take`.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class CoalescerFull(Exception):
+    """More is waiting than the limits allow."""
+
+
+class CoalescerClosed(Exception):
+    """Nothing can be put any more, or nothing will ever be there to take."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoalescerLimits:
+    items_max: int = 32_768  # waiting
+    cost_max: int = 256 << 20  # waiting; in bytes on streams
+    # A frame is cut at these; one item that is larger than cost_max goes alone.
+    frame_items_max: int = 512
+    frame_cost_max: int = 1 << 20
+
+
+class Coalescer(Generic[T]):
+    """A bounded queue of one event loop, with any number of producers and one consumer."""
+
+    def __init__(self, limits: CoalescerLimits | None = None) -> None:
+        self._limits = limits or CoalescerLimits()
+        self._waiting: deque[tuple[T, int]] = deque()
+        self._cost = 0
+        self._consumer: asyncio.Future[None] | None = None
+        self._producers: deque[asyncio.Future[None]] = deque()
+        self._nudged = False
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def cost(self) -> int:
+        """Of all that is waiting."""
+        return self._cost
+
+    @property
+    def full(self) -> bool:
+        return len(self._waiting) >= self._limits.items_max or self._cost >= self._limits.cost_max
+
+    def put(self, item: T, cost: int = 1) -> None:
+        """Raises CoalescerFull at once, never waits; a producer that can wait awaits `room` first."""
+        if self._closed:
+            raise CoalescerClosed
+        if self.full:
+            raise CoalescerFull
+        self._waiting.append((item, cost))
+        self._cost += cost
+        self._wake_consumer()
+
+    async def room(self) -> None:
+        """Returns when a put would be accepted, or when the coalescer is closed."""
+        while self.full and not self._closed:
+            waiter = asyncio.get_running_loop().create_future()
+            self._producers.append(waiter)
+            await waiter
+
+    def nudge(self) -> None:
+        """Makes the consumer's next `take` return even if nothing is waiting: it has something else to say."""
+        self._nudged = True
+        self._wake_consumer()
+
+    async def take(self) -> list[T]:
+        """All that waits, at least one item unless nudged. Raises CoalescerClosed when closed and empty."""
+        while not self._waiting and not self._nudged:
+            if self._closed:
+                raise CoalescerClosed
+            self._consumer = asyncio.get_running_loop().create_future()
+            try:
+                await self._consumer
+            finally:
+                self._consumer = None
+        self._nudged = False
+        frame = self._cut_frame()
+        self._wake_producers()
+        return frame
+
+    def close(self) -> None:
+        """Refuses further items; what is waiting can still be taken."""
+        self._closed = True
+        self._wake_consumer()
+        self._wake_producers()
+
+    def drop_all(self) -> list[T]:
+        """Empties the queue and returns what was in it."""
+        dropped = [item for item, _ in self._waiting]
+        self._waiting.clear()
+        self._cost = 0
+        self._wake_producers()
+        return dropped
+
+    def _cut_frame(self) -> list[T]:
+        frame: list[T] = []
+        room = self._limits.frame_cost_max
+        while self._waiting and len(frame) < self._limits.frame_items_max:
+            item, cost = self._waiting[0]
+            if frame and cost > room:
+                break
+            self._waiting.popleft()
+            self._cost -= cost
+            room -= cost
+            frame.append(item)
+        return frame
+
+    def _wake_consumer(self) -> None:
+        if self._consumer is not None and not self._consumer.done():
+            self._consumer.set_result(None)
+
+    def _wake_producers(self) -> None:
+        while self._producers and (self._closed or not self.full):
+            waiter = self._producers.popleft()
+            if not waiter.done():
+                waiter.set_result(None)

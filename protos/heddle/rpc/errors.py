@@ -1,0 +1,122 @@
+"""Every way in which a request can fail, and how each crosses the wire.
+
+A `HeddleError` raised in any service arrives at the caller as the same `HeddleError`: inside a stream as an `Error`
+message, from a unary call as a gRPC status whose trailing metadata holds that message. Anything else that is raised is
+a bug: the caller gets INTERNAL with a fixed text, the log gets the traceback.
+"""
+
+import enum
+import logging
+from typing import Any, NoReturn
+
+import grpc
+
+from heddle.v1 import error_pb2
+
+DETAIL_KEY = "heddle-error-bin"
+
+# Peers refuse more than 8 KiB of metadata; percent-encoding triples a message, base64 adds a third of it.
+MESSAGE_BYTES_MAX = 1_000
+
+log = logging.getLogger(__name__)
+
+
+class ErrorKind(enum.Enum):
+    """Closed set, one for one with heddle.v1.ErrorKind, which documents each. A new kind is a change of contract."""
+
+    INVALID_INPUT = error_pb2.ERROR_KIND_INVALID_INPUT
+    EMPTY_INPUT = error_pb2.ERROR_KIND_EMPTY_INPUT
+    TOO_LARGE = error_pb2.ERROR_KIND_TOO_LARGE
+    WRONG_TASK = error_pb2.ERROR_KIND_WRONG_TASK
+    MODEL_NOT_FOUND = error_pb2.ERROR_KIND_MODEL_NOT_FOUND
+    UNAUTHENTICATED = error_pb2.ERROR_KIND_UNAUTHENTICATED
+    OVERLOADED = error_pb2.ERROR_KIND_OVERLOADED
+    DEADLINE_EXCEEDED = error_pb2.ERROR_KIND_DEADLINE_EXCEEDED
+    CANCELLED = error_pb2.ERROR_KIND_CANCELLED
+    UNAVAILABLE = error_pb2.ERROR_KIND_UNAVAILABLE
+    MISMATCH = error_pb2.ERROR_KIND_MISMATCH
+    UNIMPLEMENTED = error_pb2.ERROR_KIND_UNIMPLEMENTED
+    BAD_OUTPUT = error_pb2.ERROR_KIND_BAD_OUTPUT
+    INTERNAL = error_pb2.ERROR_KIND_INTERNAL
+
+
+STATUS_OF_KIND = {
+    ErrorKind.INVALID_INPUT: grpc.StatusCode.INVALID_ARGUMENT,
+    ErrorKind.EMPTY_INPUT: grpc.StatusCode.INVALID_ARGUMENT,
+    ErrorKind.TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
+    ErrorKind.WRONG_TASK: grpc.StatusCode.FAILED_PRECONDITION,
+    ErrorKind.MODEL_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    ErrorKind.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    ErrorKind.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ErrorKind.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
+    ErrorKind.CANCELLED: grpc.StatusCode.CANCELLED,
+    ErrorKind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    ErrorKind.MISMATCH: grpc.StatusCode.FAILED_PRECONDITION,
+    ErrorKind.UNIMPLEMENTED: grpc.StatusCode.UNIMPLEMENTED,
+    ErrorKind.BAD_OUTPUT: grpc.StatusCode.INTERNAL,
+    ErrorKind.INTERNAL: grpc.StatusCode.INTERNAL,
+}
+
+# What a bare status of somebody else's server, or of gRPC itself, means to us.
+KIND_OF_STATUS = {
+    grpc.StatusCode.INVALID_ARGUMENT: ErrorKind.INVALID_INPUT,
+    grpc.StatusCode.OUT_OF_RANGE: ErrorKind.TOO_LARGE,
+    grpc.StatusCode.FAILED_PRECONDITION: ErrorKind.MISMATCH,
+    grpc.StatusCode.NOT_FOUND: ErrorKind.MODEL_NOT_FOUND,
+    grpc.StatusCode.UNAUTHENTICATED: ErrorKind.UNAUTHENTICATED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ErrorKind.OVERLOADED,
+    grpc.StatusCode.DEADLINE_EXCEEDED: ErrorKind.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED: ErrorKind.CANCELLED,
+    grpc.StatusCode.UNAVAILABLE: ErrorKind.UNAVAILABLE,
+    grpc.StatusCode.UNIMPLEMENTED: ErrorKind.UNIMPLEMENTED,
+}
+
+
+class HeddleError(Exception):
+    """A failure that the caller is told about: `kind` for programs, `message` for people, `field` of the request."""
+
+    def __init__(self, kind: ErrorKind, message: str, *, field: str = "", retry_after_ms: int = 0) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.field = field
+        self.retry_after_ms = retry_after_ms
+
+    def to_proto(self) -> error_pb2.Error:
+        return error_pb2.Error(
+            kind=self.kind.value, message=self.message, field=self.field, retry_after_ms=self.retry_after_ms
+        )
+
+    @classmethod
+    def from_proto(cls, error: error_pb2.Error) -> "HeddleError":
+        try:
+            kind = ErrorKind(error.kind)
+        except ValueError:  # a newer peer's kind
+            kind = ErrorKind.INTERNAL
+        return cls(kind, error.message, field=error.field, retry_after_ms=error.retry_after_ms)
+
+    @classmethod
+    def from_exception(cls, exception: BaseException) -> "HeddleError":
+        """Itself if it is one of ours; otherwise INTERNAL with a fixed text, and the traceback in the log."""
+        if isinstance(exception, HeddleError):
+            return exception
+        log.error("internal error", exc_info=exception)
+        return cls(ErrorKind.INTERNAL, "internal error")
+
+    @classmethod
+    def from_rpc_error(cls, error: grpc.aio.AioRpcError) -> "HeddleError":
+        """What a server of ours raised, or what its bare status means."""
+        for key, value in error.trailing_metadata() or ():
+            if key == DETAIL_KEY and isinstance(value, bytes):
+                return cls.from_proto(error_pb2.Error.FromString(value))
+        kind = KIND_OF_STATUS.get(error.code(), ErrorKind.INTERNAL)
+        return cls(kind, error.details() or error.code().name)
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: HeddleError) -> NoReturn:
+    """Ends an RPC with the error's status; `from_rpc_error` makes the same error of it. Raises AbortError."""
+    message = error.message.encode(errors="replace")[:MESSAGE_BYTES_MAX].decode(errors="ignore")
+    short = HeddleError(error.kind, message, field=error.field, retry_after_ms=error.retry_after_ms)
+    detail = (DETAIL_KEY, short.to_proto().SerializeToString())
+    await context.abort(STATUS_OF_KIND[error.kind], message, (detail,))
+    raise AssertionError("abort has returned")

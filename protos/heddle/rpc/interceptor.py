@@ -1,0 +1,148 @@
+"""The boundary around every handler of a server: what a call must satisfy to get in, and how failures get out.
+
+`heddle.rpc.lifecycle.Server` puts it into each server. A HeddleError leaves as its status, with the error itself in the
+trailing metadata; any other exception is a bug, whose traceback stays in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeAlias
+
+import grpc
+from prometheus_client import Histogram
+
+from heddle.rpc.deadlines import spent
+from heddle.rpc.errors import ErrorKind, HeddleError, abort
+from heddle.rpc.metrics import SECONDS_BUCKETS
+from heddle.rpc.telemetry import REQUEST_ID_CHARACTERS_MAX, request_id
+from heddle.rpc.unary import REQUEST_ID_KEY
+
+CALL_SECONDS = Histogram(
+    "heddle_rpc_call_seconds", "Calls by method and outcome", ["method", "code"], buckets=SECONDS_BUCKETS
+)
+
+STATUS_NAMES = {status.value[0]: status.name.lower() for status in grpc.StatusCode}
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+class Boundary(grpc.aio.ServerInterceptor):
+    """`open_services` answer from the start, all others only once `ready` was set."""
+
+    def __init__(self, open_services: frozenset[str]) -> None:
+        self.open_services = open_services
+        self.ready = False
+        self.unary_running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._guarded: dict[str, Handler] = {}
+
+    async def until_idle(self) -> None:
+        """Returns once no unary call is being answered. Streams know for themselves when they are done."""
+        await self._idle.wait()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        method = handler_call_details.method
+        if method not in self._guarded:
+            handler = await continuation(handler_call_details)
+            if handler is None:  # gRPC itself answers UNIMPLEMENTED; remembering invented names would be a leak
+                return None
+            self._guarded[method] = self.guarded(method, handler)
+        return self._guarded[method]
+
+    def guarded(self, method: str, handler: Handler) -> Handler:
+        """The same handler inside the boundary."""
+        kind = f"{arity(handler.request_streaming)}_{arity(handler.response_streaming)}"
+        behaviour = getattr(handler, kind)
+        enter = functools.partial(self.streaming if "stream" in kind else self.unary, method)
+        wrapped = around(behaviour, enter)
+        wrap = getattr(grpc, f"{kind}_rpc_method_handler")
+        guarded: Handler = wrap(wrapped, handler.request_deserializer, handler.response_serializer)
+        return guarded
+
+    @asynccontextmanager
+    async def unary(self, method: str, context: Context) -> AsyncIterator[None]:
+        request_id.set(request_id_of(context))
+        started = time.perf_counter()
+        self.unary_running += 1
+        self._idle.clear()
+        try:
+            async with self.streaming(method, context):
+                yield
+        finally:
+            self.unary_running -= 1
+            if not self.unary_running:
+                self._idle.set()
+            CALL_SECONDS.labels(method, outcome(context)).observe(time.perf_counter() - started)
+
+    @asynccontextmanager
+    async def streaming(self, method: str, context: Context) -> AsyncIterator[None]:
+        try:
+            self.admit(method, context)
+            yield
+        except grpc.aio.AbortError:
+            raise
+        except Exception as exception:  # noqa: BLE001 - this is the boundary
+            await abort(context, HeddleError.from_exception(exception))
+
+    def admit(self, method: str, context: Context) -> None:
+        service = method.split("/")[1]
+        if not self.ready and service not in self.open_services:
+            raise HeddleError(ErrorKind.UNAVAILABLE, "the server is starting", retry_after_ms=1_000)
+        time_remaining: float | None = context.time_remaining()
+        if time_remaining is not None and time_remaining <= 0:
+            raise spent()
+
+
+def arity(streaming: bool) -> str:
+    return "stream" if streaming else "unary"
+
+
+def around(behaviour: Any, enter: Callable[[Context], AbstractAsyncContextManager[None]]) -> Any:
+    """A handler of the same sort as `behaviour` (coroutine or async generator) that runs inside `enter`."""
+
+    async def answer(request: Any, context: Context) -> Any:
+        async with enter(context):
+            return await behaviour(request, context)
+
+    async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+        async with enter(context):
+            async for response in behaviour(request, context):
+                yield response
+
+    async def refuse(_: Any, context: Context) -> Any:
+        async with enter(context):
+            raise HeddleError(ErrorKind.UNIMPLEMENTED, f"{behaviour.__name__} is not served by this version")
+
+    if inspect.isasyncgenfunction(behaviour):
+        return stream
+    # All handlers of ours are async: one that is not comes from the generated base class, so nobody wrote it.
+    return answer if inspect.iscoroutinefunction(behaviour) else refuse
+
+
+def outcome(context: Context) -> str:
+    """The status that the call ended with, or will: ok unless the boundary or the handler set another."""
+    if context.cancelled():
+        return "cancelled"
+    code: grpc.StatusCode | int = context.code() or grpc.StatusCode.OK
+    return code.name.lower() if isinstance(code, grpc.StatusCode) else STATUS_NAMES[code]
+
+
+def request_id_of(context: Context) -> str:
+    """What the caller named the call, so that its logs and ours can be joined; otherwise a new name."""
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_KEY and isinstance(value, str):
+            return value[:REQUEST_ID_CHARACTERS_MAX]
+    return secrets.token_hex(8)

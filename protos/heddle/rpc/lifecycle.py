@@ -1,0 +1,193 @@
+"""The life of a service: listen, warm up, serve until asked to stop, drain, exit.
+
+Called by the `__main__` of each service; the gateway, which is no gRPC server, uses `run` and `stop_on_signal` alone.
+
+    def main() -> NoReturn:
+        settings = load(EngineSettings, sys.argv[1:], os.environ, prog="engine-svc", env_prefix="HEDDLE_ENGINE_")
+        start_logging("engine_svc", log_format=settings.log_format, log_level=settings.log_level)
+        run(lambda: serve(settings))
+
+    async def serve(settings: EngineSettings) -> None:
+        server = Server(settings.listen, drain_s_max=settings.drain_s_max)
+        server.add("heddle.v1.EngineService", add_EngineServiceServicer_to_server, EngineServicer(...))
+        await server.serve(warm_up=..., announce_draining=..., until_idle=..., close=...)
+
+Exit codes: 0 after a signal, 2 for the operator's mistake (ConfigurationError), 1 for anything else.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from heddle.rpc.channels import SERVER_OPTIONS
+from heddle.rpc.interceptor import Boundary
+from heddle.rpc.listening import check_address
+from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError
+
+Callback = Callable[[], Awaitable[None]]
+ServicerType = TypeVar("ServicerType")
+
+# After draining only answers that are already on their way to a socket are waited for.
+CLOSE_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> NoReturn:
+    """Runs `main` on uvloop and ends the process with the exit code that its outcome deserves."""
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    try:
+        runner.run(main())
+    except ConfigurationError as error:
+        log.critical("%s", error)
+        leave(EXIT_MISCONFIGURED)
+    except KeyboardInterrupt:
+        leave(128 + signal.SIGINT)
+    except Exception:
+        log.critical("the process cannot go on", exc_info=True)
+        leave(1)
+    leave(0)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process now: a thread that is still loading weights can neither be stopped nor is it worth the wait."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def stop_on_signal() -> asyncio.Event:
+    """An event that the first SIGTERM or SIGINT sets; the second one ends the process at once."""
+    stop = asyncio.Event()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            log.warning("%s again: leaving at once", number.name)
+            leave(128 + number)
+        log.info("%s: stopping", number.name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+    return stop
+
+
+async def nothing() -> None:
+    """The callback of a service that has nothing to do at that point of its life."""
+
+
+class Server:
+    """A gRPC server with health, reflection and error boundary. Made and used inside one event loop.
+
+    Health follows grpc.health.v1: the name "" is SERVING as soon as a port is open and until the process ends (alive),
+    the name of each service only between the end of warm-up and the start of draining (ready).
+    """
+
+    def __init__(self, listen: Sequence[str], *, drain_s_max: float, stop: asyncio.Event | None = None) -> None:
+        """`listen` holds `host:port` (port 0: any free one) and `unix:/path`; `stop` replaces the signals."""
+        self.listen = listen
+        self.drain_s_max = drain_s_max
+        self.addresses: list[str] = []
+        self._stop = stop or stop_on_signal()
+        self._services: list[str] = []
+        self._serving = False  # between warm-up and draining
+        self._reports: set[asyncio.Task[None]] = set()
+        self._health = health.aio.HealthServicer()
+        self._boundary = Boundary(open_services=frozenset({health.SERVICE_NAME, reflection.SERVICE_NAME}))
+        self._server = grpc.aio.server(interceptors=[self._boundary], options=SERVER_OPTIONS)
+
+    def add(
+        self, service: str, register: Callable[[ServicerType, grpc.aio.Server], object], servicer: ServicerType
+    ) -> None:
+        """`service` is the full name, such as heddle.v1.EngineService; `register` the generated add_..._to_server."""
+        register(servicer, self._server)
+        self._services.append(service)
+
+    def report_ready(self, ready: bool) -> None:
+        """For a service that depends on others: whether they let it answer just now. No effect while it warms up or
+        drains. Calls are let in all the same: what they wait for may be back in time."""
+        if self._serving:
+            report = asyncio.create_task(self._set_ready(ready=ready))
+            self._reports.add(report)
+            report.add_done_callback(self._reports.discard)
+
+    async def serve(
+        self,
+        *,
+        warm_up: Callback = nothing,
+        announce_draining: Callback = nothing,
+        until_idle: Callback = nothing,
+        close: Callback = nothing,
+    ) -> None:
+        """The whole life. Raises what `warm_up` raises, after closing; a stop request during it simply ends it."""
+        try:
+            await self._open()
+            if await self._warmed_up(warm_up):
+                self._serving = True
+                await self._set_ready(ready=True)
+                await self._stop.wait()
+                self._serving = False
+                await self._drain(announce_draining, until_idle)
+        finally:
+            await self._server.stop(CLOSE_S)
+            await close()
+
+    async def _open(self) -> None:
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection([*self._services, health.SERVICE_NAME], self._server)
+        await self._set_ready(ready=False)
+        if not self.listen:
+            raise ConfigurationError("there is no address to listen on")
+        self.addresses = [self._bound(address) for address in self.listen]
+        await self._server.start()
+        log.info("listening on %s", ", ".join(self.addresses))
+
+    def _bound(self, address: str) -> str:
+        check_address(address)
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"cannot listen on {address}: not an address of this machine, or in use"
+            ) from error
+        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+    async def _warmed_up(self, warm_up: Callback) -> bool:
+        """False if a stop was requested before the end of it."""
+        started = time.monotonic()
+        stopping = asyncio.ensure_future(self._stop.wait())
+        warming = asyncio.ensure_future(warm_up())
+        await asyncio.wait((warming, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not warming.done():
+            warming.cancel()
+            return False
+        warming.result()
+        log.info("ready after %.1f s", time.monotonic() - started)
+        return True
+
+    async def _set_ready(self, *, ready: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        self._boundary.ready = self._boundary.ready or ready  # what arrives while draining is still answered
+        for service in self._services:
+            await self._health.set(service, status.SERVING if ready else status.NOT_SERVING)
+
+    async def _drain(self, announce_draining: Callback, until_idle: Callback) -> None:
+        await self._set_ready(ready=False)
+        try:
+            async with asyncio.timeout(self.drain_s_max):
+                await announce_draining()
+                await until_idle()
+                await self._boundary.until_idle()
+        except TimeoutError:
+            log.warning("still busy after %g s of draining: closing", self.drain_s_max)

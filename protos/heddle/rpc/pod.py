@@ -1,0 +1,258 @@
+"""One pod as its client sees it: a channel, one coalescing stream, and the items that wait for an answer on it.
+
+A `Pool` owns the pods and decides which gets an item. A pod connects by itself, checks that the peer is the right one,
+reconnects with backoff when the stream breaks, and hands its unanswered items back to the pool.
+"""
+
+import asyncio
+import itertools
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, cast
+
+import grpc
+
+from heddle.rpc.channels import open_channel
+from heddle.rpc.coalescer import Coalescer
+from heddle.rpc.deadlines import remaining_ms
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.stream import (
+    HEARTBEAT_S,
+    SILENCE_S_MAX,
+    STREAM_BROKEN,
+    Item,
+    Outcome,
+    Reply,
+    RequestFrame,
+    ResponseFrame,
+)
+
+BACKOFF_S_FIRST = 0.05
+BACKOFF_S_MAX = 0.5
+CONNECT_S_MAX = 5.0
+# A pod whose batch has been on the device for so long gets nothing new while another pod can take it.
+RUNNING_MS_MAX = 30_000
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect(Generic[Item, Outcome]):
+    """How to speak to one kind of pod."""
+
+    open_stream: Callable[[grpc.aio.Channel], Any]
+    frame_type: Callable[[], RequestFrame[Item]]
+    # Checks the peer before the first item; returns the stream's first frame. Raises HeddleError to refuse it.
+    handshake: Callable[[grpc.aio.Channel], Awaitable[RequestFrame[Item]]]
+    # What an item costs the pod, in the unit of its Load.
+    cost_of: Callable[[Item], int]
+
+
+@dataclass(slots=True, eq=False)
+class Pending(Generic[Item, Outcome]):
+    """An item on its way to an answer, whichever pod it is at."""
+
+    item: Item
+    deadline: float
+    reply: Reply[Outcome]
+    cost: int
+    attempts: int = 0
+    answered: bool = False
+    pod: "Pod[Item, Outcome] | None" = None
+
+    def answer(self, outcome: Outcome | HeddleError) -> None:
+        if not self.answered:
+            self.answered = True
+            self.reply(outcome)
+
+
+class PodOwner(Protocol[Item, Outcome]):
+    """What a pod tells its pool."""
+
+    def pod_changed(self, pod: "Pod[Item, Outcome]") -> None: ...
+    def pod_lost(self, pod: "Pod[Item, Outcome]", unanswered: list[Pending[Item, Outcome]]) -> None: ...
+
+
+class Pod(Generic[Item, Outcome]):
+    def __init__(self, target: str, dialect: Dialect[Item, Outcome], owner: PodOwner[Item, Outcome]) -> None:
+        self.target = target
+        self.connected = False
+        self.draining = False
+        self.refusal: HeddleError | None = None  # why the last attempt to connect failed
+        self._dialect = dialect
+        self._owner = owner
+        self._outgoing: Coalescer[Pending[Item, Outcome]] = Coalescer()
+        self._unanswered: dict[int, Pending[Item, Outcome]] = {}
+        self._cancel_ids: list[int] = []
+        self._ids = itertools.count(1)
+        self._outstanding_cost = 0
+        self._reported_cost = 0
+        self._sent_since_report = 0
+        self._running_ms = 0
+        self._last_heard = 0.0
+        self._task = asyncio.create_task(self._run(), name=f"pod {target}")
+
+    @property
+    def available(self) -> bool:
+        return self.connected and not self.draining
+
+    @property
+    def stuck(self) -> bool:
+        return self._running_ms > RUNNING_MS_MAX
+
+    @property
+    def load(self) -> int:
+        """Estimated cost ahead of a new item: what we know we sent, or what all clients together sent, if more."""
+        return max(self._outstanding_cost, self._reported_cost + self._sent_since_report)
+
+    @property
+    def idle(self) -> bool:
+        return not self._unanswered
+
+    def send(self, pending: Pending[Item, Outcome]) -> None:
+        """Raises CoalescerFull when too much waits for the stream already."""
+        pending.item.id = next(self._ids)
+        self._outgoing.put(pending, pending.item.ByteSize())
+        pending.pod = self
+        self._unanswered[pending.item.id] = pending
+        self._outstanding_cost += pending.cost
+        self._sent_since_report += pending.cost
+
+    def cancel(self, pending: Pending[Item, Outcome]) -> None:
+        """Withdraws an item; the pod drops it if it has not begun."""
+        if self._unanswered.pop(pending.item.id, None) is None:
+            return
+        pending.answered = True
+        self._outstanding_cost -= pending.cost
+        self._cancel_ids.append(pending.item.id)
+        self._outgoing.nudge()
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        backoff = BACKOFF_S_FIRST
+        async with open_channel(self.target) as channel:
+            while True:
+                try:
+                    await self._converse(channel)
+                except grpc.aio.AioRpcError as error:
+                    self._refused(HeddleError.from_rpc_error(error))
+                except HeddleError as error:
+                    self._refused(error)
+                except TimeoutError:
+                    self._refused(HeddleError(ErrorKind.UNAVAILABLE, f"{self.target} does not answer"))
+                except Exception as error:  # noqa: BLE001 - whatever ends a stream, the next one is tried
+                    self._refused(HeddleError.from_exception(error))
+                if self._last_heard:
+                    backoff = BACKOFF_S_FIRST
+                    self._last_heard = 0.0
+                await asyncio.sleep(backoff * random.uniform(0.5, 1))
+                backoff = min(2 * backoff, BACKOFF_S_MAX)
+
+    def _refused(self, error: HeddleError) -> None:
+        """A pod that starts or restarts is nothing to speak of; one that will not have us is, once."""
+        is_news = self.refusal is None or self.refusal.message != error.message
+        level = logging.ERROR if error.kind is not ErrorKind.UNAVAILABLE and is_news else logging.DEBUG
+        log.log(level, "no stream to %s: %s", self.target, error)
+        self.refusal = error
+
+    async def _converse(self, channel: grpc.aio.Channel) -> None:
+        """One stream, from the handshake to its end."""
+        async with asyncio.timeout(CONNECT_S_MAX):
+            hello = await self._dialect.handshake(channel)
+            call = self._dialect.open_stream(channel)
+            await call.write(hello)
+            self._receive(await self._read(call))  # a pod greets, so that a refusal is known before the first item
+        self.refusal = None
+        self.connected = True
+        self._owner.pod_changed(self)
+        writer = asyncio.create_task(self._write(call))
+        watchdog = asyncio.create_task(self._watch(call))
+        try:
+            while True:
+                self._receive(await self._read(call))
+        finally:
+            writer.cancel()
+            watchdog.cancel()
+            call.cancel()
+            self._disconnected()
+
+    async def _read(self, call: Any) -> ResponseFrame[Outcome]:
+        try:
+            frame = await call.read()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            frame = grpc.aio.EOF  # the watchdog or the writer cancelled the call, nobody cancelled us
+        if frame is grpc.aio.EOF:
+            raise HeddleError(ErrorKind.UNAVAILABLE, f"{self.target} closed the stream")
+        return cast(ResponseFrame[Outcome], frame)
+
+    async def _write(self, call: Any) -> None:
+        try:
+            while True:
+                await call.write(self._next_frame(await self._outgoing.take()))
+        except STREAM_BROKEN as error:
+            # The reader sees the same end, as a status.
+            log.debug("cannot write to %s: %s", self.target, error)
+            call.cancel()
+
+    def _next_frame(self, waiting: list[Pending[Item, Outcome]]) -> RequestFrame[Item]:
+        frame = self._dialect.frame_type()
+        frame.cancel_ids.extend(self._cancel_ids)
+        self._cancel_ids.clear()
+        for pending in waiting:
+            if pending.answered:
+                continue
+            try:
+                pending.item.context.deadline_ms = remaining_ms(pending.deadline)
+            except HeddleError as spent:
+                self._forget(pending)
+                pending.answer(spent)
+            else:
+                frame.items.append(pending.item)
+        return frame
+
+    def _receive(self, frame: ResponseFrame[Outcome]) -> None:
+        self._last_heard = time.monotonic()
+        self._reported_cost = frame.load.waiting_cost + frame.load.running_cost
+        self._sent_since_report = 0
+        self._running_ms = frame.load.running_ms
+        for outcome in frame.outcomes:
+            pending = self._unanswered.get(outcome.id)
+            if pending is None:  # cancelled meanwhile
+                continue
+            self._forget(pending)
+            if outcome.WhichOneof("result") == "error":
+                pending.answer(HeddleError.from_proto(outcome.error))
+            else:
+                pending.answer(outcome)
+        if frame.draining and not self.draining:
+            self.draining = True
+            self._owner.pod_changed(self)
+
+    def _forget(self, pending: Pending[Item, Outcome]) -> None:
+        del self._unanswered[pending.item.id]
+        self._outstanding_cost -= pending.cost
+
+    async def _watch(self, call: Any) -> None:
+        """Gives up a stream that has fallen silent: the pod, its machine or the path to it is gone."""
+        while time.monotonic() - self._last_heard < SILENCE_S_MAX:
+            await asyncio.sleep(HEARTBEAT_S)
+        log.warning("%s has been silent for %.0f s; its items go to other pods", self.target, SILENCE_S_MAX)
+        call.cancel()
+
+    def _disconnected(self) -> None:
+        self.connected = self.draining = False
+        unanswered = list(self._unanswered.values())
+        self._unanswered.clear()
+        self._outgoing.drop_all()
+        self._cancel_ids.clear()
+        self._outstanding_cost = self._reported_cost = self._sent_since_report = self._running_ms = 0
+        self._owner.pod_lost(self, unanswered)

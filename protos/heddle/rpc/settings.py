@@ -1,0 +1,242 @@
+"""Settings of a process: one frozen dataclass, filled from flags, else environment variables, else its defaults.
+
+Called by each `__main__`:
+
+    settings = load(EngineSettings, sys.argv[1:], os.environ, prog="engine-svc", env_prefix="HEDDLE_ENGINE_")
+
+makes of the field `batch_tokens_max: int = 16_384` the flag `--batch-tokens-max` and the variable
+`HEDDLE_ENGINE_BATCH_TOKENS_MAX`. The class's docstring and the `#` comment above each field are the text of `--help`; a
+comment with an empty line below it heads the fields that follow. `__post_init__` validates, by raising ValueError.
+A field is a str, int, float, bool, Path, Enum or Literal, one of them or None, or a tuple of any number of them.
+
+Whatever is unknown or invalid stops the process with one line on stderr and exit code 2.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import enum
+import math
+import re
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from heddle.rpc.settings_source import documentation_of
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+S = TypeVar("S", bound="DataclassInstance")
+
+EXIT_MISCONFIGURED = 2
+BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+# Kubernetes describes a Service `heddle-engine` to all pods as HEDDLE_ENGINE_PORT=tcp://... and the like.
+KUBERNETES_LINK = re.compile(
+    r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)=.*|\w+_PORT=\w+://.*"
+)
+
+
+class ConfigurationError(Exception):
+    """The operator's mistake, told in one line: the process ends with exit code 2 and is not worth restarting."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """One field, and how it is spelt elsewhere."""
+
+    name: str
+    hint: Any
+    default: Any  # dataclasses.MISSING where there is none
+    env: str
+    help: str
+    heading: str
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+def load(cls: type[S], argv: Sequence[str], environ: Mapping[str, str], *, prog: str, env_prefix: str) -> S:
+    """The settings that flags and environment state. An empty variable counts as unset. Ends the process on `--help`
+    with exit code 0, on a mistake with one line and exit code 2."""
+    try:
+        return resolve(cls, argv, environ, prog=prog, env_prefix=env_prefix)
+    except ConfigurationError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_MISCONFIGURED) from None
+
+
+def resolve(cls: type[S], argv: Sequence[str], environ: Mapping[str, str], *, prog: str, env_prefix: str) -> S:
+    """As `load`, but a mistake is raised as ConfigurationError."""
+    settings = settings_of(cls, env_prefix)
+    flags = parsed_flags(settings, argv, prog, cls.__doc__ or "")
+    variables = {name: value for name, value in environ.items() if name.startswith(env_prefix)}
+    variables = {name: value for name, value in variables.items() if not KUBERNETES_LINK.fullmatch(f"{name}={value}")}
+    refuse_unknown([setting.env for setting in settings], variables)
+    values: dict[str, Any] = {}
+    for setting in settings:
+        if setting.name in flags:
+            values[setting.name] = value_of(setting, flags[setting.name], setting.flag)
+        elif variables.get(setting.env):
+            values[setting.name] = value_of(setting, variables[setting.env], setting.env)
+        elif setting.default is dataclasses.MISSING:
+            raise ConfigurationError(f"{setting.flag} is required (or {setting.env})")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def at_least(minimum: float, **values: float | None) -> None:
+    """For `__post_init__`: raises ValueError that names the first of the values that is smaller. None passes."""
+    for name, value in values.items():
+        if value is not None and value < minimum:
+            raise ValueError(f"{name} must be at least {minimum}, not {value}")
+
+
+def settings_of(cls: type[S], env_prefix: str) -> list[Setting]:
+    hints, documentation = get_type_hints(cls), documentation_of(cls)
+    return [
+        Setting(
+            name=field.name,
+            hint=hints[field.name],
+            default=field.default if field.default_factory is dataclasses.MISSING else field.default_factory(),
+            env=env_prefix + field.name.upper(),
+            help=documentation[field.name].help if field.name in documentation else "",
+            heading=documentation[field.name].heading if field.name in documentation else "",
+        )
+        for field in dataclasses.fields(cls)
+        if field.init
+    ]
+
+
+def value_of(setting: Setting, stated: str | bool | list[str], source: str) -> Any:
+    if isinstance(stated, bool):
+        return stated
+    text = stated if isinstance(stated, str) else ",".join(stated)
+    try:
+        return parsed(text, setting.hint)
+    except ValueError as error:
+        raise ConfigurationError(f"{source}: {error}") from None
+
+
+def parsed(text: str, hint: Any) -> Any:
+    """The value of type `hint` that the text states. Raises ValueError with a reason that quotes the text."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        inner = next(argument for argument in arguments if argument is not types.NoneType)
+        return None if text.lower() == "none" else parsed(text, inner)
+    if origin is tuple:
+        return tuple(parsed(part.strip(), arguments[0]) for part in text.split(",") if part.strip())
+    if choices := choices_of(hint):
+        if text not in choices:
+            raise ValueError(f"{text!r} is not one of {', '.join(choices)}{suggestion(text, choices)}")
+        return choices[text]
+    return PARSERS[hint](text)
+
+
+def choices_of(hint: Any) -> dict[str, Any]:
+    """Allowed texts and what they mean, for a Literal or an Enum; empty for other types."""
+    if get_origin(hint) is Literal:
+        return {str(value): value for value in get_args(hint)}
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return {str(member.value): member for member in hint}
+    return {}
+
+
+def whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a whole number") from None
+
+
+def number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is not a number")
+    return value
+
+
+def boolean(text: str) -> bool:
+    if text.lower() not in BOOLEANS:
+        raise ValueError(f"{text!r} is neither true nor false")
+    return BOOLEANS[text.lower()]
+
+
+def path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+PARSERS: dict[Any, Callable[[str], Any]] = {str: str, int: whole_number, float: number, bool: boolean, Path: path}
+METAVARS = {str: "TEXT", int: "N", float: "X", Path: "PATH"}
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(message.removeprefix("argument "))
+
+
+def parsed_flags(settings: Sequence[Setting], argv: Sequence[str], prog: str, description: str) -> dict[str, Any]:
+    """What each given flag states, by field name. Raises ConfigurationError for what is no flag of ours."""
+    parser = Parser(prog=prog, usage="%(prog)s [options]", description=description, allow_abbrev=False)
+    headings = list(dict.fromkeys(setting.heading for setting in settings))
+    groups = {heading: parser.add_argument_group(heading or "settings") for heading in headings}
+    for setting in settings:
+        add_flag(groups[setting.heading], setting)
+    stated, unknown = parser.parse_known_args(argv)
+    if unknown:
+        name = unknown[0].split("=")[0]
+        if not name.startswith("-"):
+            raise ConfigurationError(f"unexpected argument {name}")
+        raise ConfigurationError(f"unknown flag {name}{suggestion(name, [setting.flag for setting in settings])}")
+    return vars(stated)
+
+
+def add_flag(group: argparse._ArgumentGroup, setting: Setting) -> None:
+    text = f"{setting.help} [{described_default(setting)}; {setting.env}]".strip().replace("%", "%%")
+    common: dict[str, Any] = {"dest": setting.name, "default": argparse.SUPPRESS, "help": text}
+    hint = setting.hint
+    if hint is bool:
+        group.add_argument(setting.flag, action=argparse.BooleanOptionalAction, **common)
+    elif get_origin(hint) is tuple:
+        group.add_argument(setting.flag, action="append", metavar=metavar(get_args(hint)[0]) + ",...", **common)
+    else:
+        group.add_argument(setting.flag, metavar=metavar(hint), **common)
+
+
+def metavar(hint: Any) -> str:
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(argument for argument in get_args(hint) if argument is not types.NoneType)
+    choices = choices_of(hint)
+    return "{" + ",".join(choices) + "}" if choices else METAVARS[hint]
+
+
+def described_default(setting: Setting) -> str:
+    default = setting.default
+    if default is dataclasses.MISSING:
+        return "required"
+    if isinstance(default, tuple):
+        default = ",".join(str(item) for item in default)
+    if isinstance(default, enum.Enum):
+        default = default.value
+    if isinstance(default, bool):
+        default = str(default).lower()
+    return f"default: {'none' if default is None or default == '' else default}"
+
+
+def refuse_unknown(known: Iterable[str], variables: Iterable[str]) -> None:
+    for name in sorted(set(variables).difference(known)):
+        raise ConfigurationError(f"unknown environment variable {name}{suggestion(name, known)}")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
+    return f"; did you mean {nearest[0]}?" if nearest else ""

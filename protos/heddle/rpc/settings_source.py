@@ -1,0 +1,54 @@
+"""Reads the comments above the fields of a settings class from its source. Called by heddle.rpc.settings alone."""
+
+import ast
+import inspect
+import textwrap
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Documentation:
+    """What the source says of a field: its own comment, and the heading that it stands under."""
+
+    help: str
+    heading: str
+
+
+def documentation_of(cls: type) -> dict[str, Documentation]:
+    """By field name, base classes included; without source (a zipped or compiled install) empty."""
+    found: dict[str, Documentation] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        try:
+            found |= fields_of_source(textwrap.dedent(inspect.getsource(base)))
+        except (OSError, TypeError):
+            continue
+    return found
+
+
+def fields_of_source(source: str) -> dict[str, Documentation]:
+    lines = [line.strip() for line in source.splitlines()]
+    statement = ast.parse(source).body[0]
+    fields: dict[str, Documentation] = {}
+    heading = ""
+    for node in statement.body if isinstance(statement, ast.ClassDef) else []:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            start, text = comment_above(lines, node.lineno - 1)
+            heading = heading_above(lines, start) or heading
+            fields[node.target.id] = Documentation(text, heading)
+    return fields
+
+
+def comment_above(lines: list[str], index: int) -> tuple[int, str]:
+    """Where the comment that ends right above line `index` starts (`index` if there is none), and its text."""
+    start = index
+    while start > 0 and lines[start - 1].startswith("#"):
+        start -= 1
+    return start, " ".join(line.lstrip("#").strip() for line in lines[start:index])
+
+
+def heading_above(lines: list[str], index: int) -> str:
+    """The comment above line `index` that empty lines set apart from it."""
+    end = index
+    while end > 0 and not lines[end - 1]:
+        end -= 1
+    return comment_above(lines, end)[1] if end < index else ""

@@ -1,0 +1,191 @@
+"""The serving end of a coalescing stream. A servicer's Infer is one call of `StreamServer.serve`.
+
+Items go to a hop as they arrive; its replies wait in a coalescer, and leave in one frame with the pod's load. A reader
+that is slower than its own requests is not read from until its answers have left.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic
+
+import grpc
+
+from heddle.rpc.coalescer import Coalescer, CoalescerLimits
+from heddle.rpc.deadlines import deadline_of
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.stream import (
+    HEARTBEAT_S,
+    STREAM_BROKEN,
+    Cancel,
+    Item,
+    Outcome,
+    RequestFrame,
+    ResponseFrame,
+    Submit,
+    cancel_all,
+)
+from heddle.v1 import item_pb2
+
+# A session bounds what it reads, not what it may answer: an outcome always finds room.
+UNBOUNDED = CoalescerLimits(items_max=sys.maxsize, cost_max=sys.maxsize)
+
+IDLE_POLL_S = 0.01
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """Beyond these a stream is not read from until answers have left."""
+
+    unanswered_items_max: int = 65_536
+    unsent_bytes_max: int = 64 << 20
+
+
+class StreamServer(Generic[Item, Outcome]):
+    def __init__(
+        self,
+        submit: Submit[Item, Outcome],
+        *,
+        frame_type: Callable[[], ResponseFrame[Outcome]],
+        outcome_type: Callable[[], Outcome],
+        load: Callable[[], item_pb2.Load],
+        greet: Callable[[Any], None] = lambda hello: None,
+        limits: StreamLimits | None = None,
+    ) -> None:
+        """`greet` looks at the first frame of a stream and raises HeddleError to refuse it."""
+        self.submit = submit
+        self.frame_type = frame_type
+        self.outcome_type = outcome_type
+        self.load = load
+        self.greet = greet
+        self.limits = limits or StreamLimits()
+        self.draining = False
+        self._sessions: set[Session[Item, Outcome]] = set()
+
+    async def serve(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """One stream, until the client ends it or is gone; then what it asked for is cancelled. Raises HeddleError."""
+        session = Session(self, context)
+        self._sessions.add(session)
+        try:
+            await session.run()
+        finally:
+            self._sessions.discard(session)
+
+    async def announce_draining(self) -> None:
+        """Asks every client to send nothing more."""
+        self.draining = True
+        for session in self._sessions:
+            session.outgoing.nudge()
+
+    async def until_idle(self) -> None:
+        """Returns when everything that was accepted has been answered and sent."""
+        while not self.idle:
+            await asyncio.sleep(IDLE_POLL_S)
+
+    @property
+    def idle(self) -> bool:
+        return all(session.idle for session in self._sessions)
+
+
+class Session(Generic[Item, Outcome]):
+    """One client's stream."""
+
+    def __init__(self, server: StreamServer[Item, Outcome], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self._server = server
+        self._context = context
+        self.outgoing: Coalescer[Outcome] = Coalescer(UNBOUNDED)
+        self._cancels: dict[int, Cancel | None] = {}  # of the unanswered; None while it is being submitted
+        self._writing = False
+        self._something_left = asyncio.Event()
+
+    @property
+    def idle(self) -> bool:
+        return not self._cancels and not self.outgoing and not self._writing
+
+    async def run(self) -> None:
+        hello = await self._context.read()
+        if hello is grpc.aio.EOF:
+            return
+        self._server.greet(hello)
+        writer = asyncio.create_task(self._write())
+        heart = asyncio.create_task(self._beat())
+        self.outgoing.nudge()
+        try:
+            self._receive(hello)
+            while (frame := await self._context.read()) is not grpc.aio.EOF:
+                self._receive(frame)
+                await self._until_there_is_room()
+            while not self.idle:  # the client half-closed: it still wants its answers
+                await self._until_something_left()
+        finally:
+            heart.cancel()
+            writer.cancel()
+            cancel_all([cancel for cancel in self._cancels.values() if cancel is not None])
+
+    def _receive(self, frame: RequestFrame[Item]) -> None:
+        for item_id in frame.cancel_ids:
+            cancel = self._cancels.pop(item_id, None)
+            if cancel is not None:
+                cancel()
+        for item in frame.items:
+            self._accept(item)
+
+    def _accept(self, item: Item) -> None:
+        item_id = item.id
+        if item_id in self._cancels:
+            self._send(item_id, HeddleError(ErrorKind.INVALID_INPUT, f"id {item_id} is in use on this stream"))
+            return
+        self._cancels[item_id] = None
+        cancel = self._server.submit(item, deadline_of(item.context), lambda outcome: self._reply(item_id, outcome))
+        if item_id in self._cancels:
+            self._cancels[item_id] = cancel
+
+    def _reply(self, item_id: int, outcome: Outcome | HeddleError) -> None:
+        if item_id in self._cancels:
+            del self._cancels[item_id]
+            self._send(item_id, outcome)
+
+    def _send(self, item_id: int, outcome: Outcome | HeddleError) -> None:
+        if isinstance(outcome, HeddleError):
+            error = outcome
+            outcome = self._server.outcome_type()
+            outcome.error.CopyFrom(error.to_proto())
+        outcome.id = item_id
+        self.outgoing.put(outcome, outcome.ByteSize())
+
+    async def _write(self) -> None:
+        while True:
+            outcomes = await self.outgoing.take()
+            self._writing = True
+            frame = self._server.frame_type()
+            frame.outcomes.extend(outcomes)
+            frame.load.CopyFrom(self._server.load())
+            frame.draining = self._server.draining
+            try:
+                await self._context.write(frame)
+            except STREAM_BROKEN as error:
+                log.debug("cannot write: %s", error)  # the reader is being told the same
+                return
+            self._writing = False
+            self._something_left.set()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            self.outgoing.nudge()
+
+    async def _until_there_is_room(self) -> None:
+        limits = self._server.limits
+        while (
+            len(self._cancels) + len(self.outgoing) >= limits.unanswered_items_max
+            or self.outgoing.cost >= limits.unsent_bytes_max
+        ):
+            await self._until_something_left()
+
+    async def _until_something_left(self) -> None:
+        self._something_left.clear()
+        await self._something_left.wait()

@@ -1,0 +1,73 @@
+"""What a process says about itself on stderr: one line per event, for people or, with `json`, for machines.
+
+Each `__main__` calls `start_logging` once, first of all. Every line that is written while a call is being answered
+carries that call's request id, in the logs of every hop.
+"""
+
+import json
+import logging
+import sys
+import time
+from contextvars import ContextVar
+from typing import Literal
+
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+# Set by whoever takes a call in: the interceptor for unary calls, the stream server for the items of a stream.
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+REQUEST_ID_CHARACTERS_MAX = 128
+STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def start_logging(service: str, *, log_format: LogFormat, log_level: LogLevel) -> None:
+    """Sends all logs, and Python's warnings, to stderr. `service` is a field of each JSON line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter(service) if log_format == "json" else TextFormatter())
+    logging.basicConfig(level=log_level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
+
+
+class TextFormatter(logging.Formatter):
+    """`12:00:01.123 info engine_svc.lane: model loaded`; a traceback follows on lines of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("{asctime}.{msecs:03.0f} {level} {name}: {text}{request}", "%H:%M:%S", style="{")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.level = record.levelname.lower()
+        record.text = one_line(record.message)
+        record.request = f" [request {one_line(request_id.get())}]" if request_id.get() else ""
+        return super().formatMessage(record)
+
+    def usesTime(self) -> bool:
+        return True
+
+
+class JsonFormatter(logging.Formatter):
+    """One object per line; what a call passes as `extra=` becomes fields of it."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self.service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, object] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "service": self.service,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if request_id.get():
+            fields["request_id"] = request_id.get()
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        extra = {name: value for name, value in vars(record).items() if name not in STANDARD_ATTRIBUTES}
+        return json.dumps(extra | fields, default=str)
+
+
+def one_line(text: str) -> str:
+    """The text with control characters written out, so that nobody's input can forge a log line."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,0 +1,66 @@
+"""A unary call on top of a hop: what an item carries on a stream, here comes as gRPC deadline and metadata."""
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from heddle.rpc.deadlines import NEVER, deadline_after
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.stream import Item, Outcome, Submit
+from heddle.v1 import item_pb2
+
+PRIORITY_KEY = "heddle-priority"
+FLOW_KEY = "heddle-flow"
+REQUEST_ID_KEY = "x-request-id"
+TRACEPARENT_KEY = "traceparent"
+
+
+def context_of(call: grpc.aio.ServicerContext[Any, Any]) -> item_pb2.ItemContext:
+    """What the caller's metadata says of its item. Raises INVALID_INPUT for a priority that is not a number."""
+    metadata = {key: value for key, value in call.invocation_metadata() or () if isinstance(value, str)}
+    priority = metadata.get(PRIORITY_KEY, "0")
+    if not (priority.isascii() and priority.isdigit() and int(priority) < 2**32):
+        raise HeddleError(ErrorKind.INVALID_INPUT, f"{PRIORITY_KEY} must be a number from 0 on", field=PRIORITY_KEY)
+    return item_pb2.ItemContext(
+        priority=int(priority),
+        flow=metadata.get(FLOW_KEY, ""),
+        request_id=metadata.get(REQUEST_ID_KEY, ""),
+        traceparent=metadata.get(TRACEPARENT_KEY, ""),
+    )
+
+
+def metadata_of(context: item_pb2.ItemContext) -> tuple[tuple[str, str], ...]:
+    """What `context_of` reads back at the server."""
+    metadata = (
+        (PRIORITY_KEY, str(context.priority or "")),
+        (FLOW_KEY, context.flow),
+        (REQUEST_ID_KEY, context.request_id),
+        (TRACEPARENT_KEY, context.traceparent),
+    )
+    return tuple((key, value) for key, value in metadata if value)
+
+
+def deadline_of_call(call: grpc.aio.ServicerContext[Any, Any]) -> float:
+    left = call.time_remaining()
+    return NEVER if left is None else deadline_after(left)
+
+
+async def answered(submit: Submit[Item, Outcome], item: Item, deadline: float) -> Outcome:
+    """The outcome of one item. Raises HeddleError; cancels the item when the awaiting task is cancelled."""
+    future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def reply(outcome: Outcome | HeddleError) -> None:
+        if future.done():
+            return
+        if isinstance(outcome, HeddleError):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+    cancel = submit(item, deadline, reply)
+    try:
+        return await future
+    finally:
+        if not future.done() or future.cancelled():
+            cancel()

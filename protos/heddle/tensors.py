@@ -1,0 +1,81 @@
+"""Arrays to and from the wire's Tensor. Used by the engine, by the client, and by whoever reads vectors as bytes."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from heddle.v1 import tensor_pb2
+
+Floats = npt.NDArray[np.float32]
+
+
+def to_proto(array: Floats, data_type: tensor_pb2.DataType = tensor_pb2.DATA_TYPE_FLOAT32) -> tensor_pb2.Tensor:
+    """As the data type lays it out (see DataType in tensor.proto)."""
+    stated = data_type or tensor_pb2.DATA_TYPE_FLOAT32
+    return tensor_pb2.Tensor(data_type=stated, shape=array.shape, data=encoded(array, stated))
+
+
+def encoded(array: Floats, data_type: tensor_pb2.DataType) -> bytes:
+    match data_type:
+        case tensor_pb2.DATA_TYPE_FLOAT32:
+            return array.astype("<f4", copy=False).tobytes()
+        case tensor_pb2.DATA_TYPE_FLOAT16:
+            return array.astype("<f2").tobytes()
+        case tensor_pb2.DATA_TYPE_BFLOAT16:
+            return bfloat16_bits(array).tobytes()
+        case tensor_pb2.DATA_TYPE_INT8:
+            return scaled(array).astype(np.int8).tobytes()
+        case tensor_pb2.DATA_TYPE_UINT8:
+            return (scaled(array) + 128).astype(np.uint8).tobytes()
+        case tensor_pb2.DATA_TYPE_BINARY:
+            return (np.packbits(array > 0, axis=-1).astype(np.int16) - 128).astype(np.int8).tobytes()
+        case tensor_pb2.DATA_TYPE_UBINARY:
+            return np.packbits(array > 0, axis=-1).tobytes()
+        case _:
+            raise ValueError(f"not a data type: {data_type}")
+
+
+def from_proto(tensor: tensor_pb2.Tensor) -> Floats:
+    """float32 of the tensor's shape; a view of its bytes where it is float32. BINARY and UBINARY give -1 and 1."""
+    shape = tuple(tensor.shape)
+    match tensor.data_type:
+        case tensor_pb2.DATA_TYPE_FLOAT32 | tensor_pb2.DATA_TYPE_UNSPECIFIED:
+            return np.frombuffer(tensor.data, "<f4").reshape(shape)
+        case tensor_pb2.DATA_TYPE_FLOAT16:
+            return np.frombuffer(tensor.data, "<f2").astype(np.float32).reshape(shape)
+        case tensor_pb2.DATA_TYPE_BFLOAT16:
+            bits = np.frombuffer(tensor.data, "<u2").astype(np.uint32) << 16
+            return bits.view(np.float32).reshape(shape)
+        case tensor_pb2.DATA_TYPE_INT8:
+            return unscaled(np.frombuffer(tensor.data, np.int8)).reshape(shape)
+        case tensor_pb2.DATA_TYPE_UINT8:
+            return unscaled(np.frombuffer(tensor.data, np.uint8).astype(np.int16) - 128).reshape(shape)
+        case tensor_pb2.DATA_TYPE_BINARY:
+            return signs(np.frombuffer(tensor.data, np.int8).astype(np.int16) + 128, shape)
+        case tensor_pb2.DATA_TYPE_UBINARY:
+            return signs(np.frombuffer(tensor.data, np.uint8), shape)
+        case _:
+            raise ValueError(f"not a data type: {tensor.data_type}")
+
+
+def scaled(array: Floats) -> Floats:
+    """Components of a normalised vector as whole numbers from -127 to 127."""
+    whole: Floats = np.rint(array * 127).clip(-127, 127).astype(np.float32, copy=False)
+    return whole
+
+
+def unscaled(whole: npt.NDArray[np.integer]) -> Floats:
+    return whole.astype(np.float32) / np.float32(127)
+
+
+def bfloat16_bits(array: Floats) -> npt.NDArray[np.uint16]:
+    """Rounded to nearest, ties to even, as the hardware does it."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+
+
+def signs(packed: npt.NDArray[np.integer], shape: tuple[int, ...]) -> Floats:
+    rows = math.prod(shape[:-1])
+    bits = np.unpackbits(packed.astype(np.uint8).reshape(rows, -1), axis=-1)[:, : shape[-1]]
+    return np.where(bits, np.float32(1), np.float32(-1)).reshape(shape)

@@ -1,0 +1,118 @@
+"""Real pods on real sockets for the tests of the transport: EngineService with a hop of the test's choosing."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from heddle.rpc.channels import SERVER_OPTIONS
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.interceptor import Boundary
+from heddle.rpc.pod import Dialect
+from heddle.rpc.pool import Pool, PoolLimits
+from heddle.rpc.stream import Cancel, Reply, Submit, nothing_to_cancel
+from heddle.rpc.stream_server import StreamLimits, StreamServer
+from heddle.v1 import engine_pb2, engine_pb2_grpc, item_pb2, tensor_pb2
+
+Engine = Submit[engine_pb2.Submission, engine_pb2.Outcome]
+FINGERPRINT = "fingerprint"
+
+
+def echo(item: engine_pb2.Submission, deadline: float, reply: Reply[engine_pb2.Outcome]) -> Cancel:
+    """Answers at once with the item's own token ids."""
+    reply(engine_pb2.Outcome(tensor=tensor_pb2.Tensor(data=item.sequence.token_ids)))
+    return nothing_to_cancel
+
+
+class Held:
+    """A hop that keeps its items until the test answers them."""
+
+    def __init__(self) -> None:
+        self.items: dict[int, tuple[engine_pb2.Submission, float, Reply[engine_pb2.Outcome]]] = {}
+        self.cancelled: list[int] = []
+
+    def submit(self, item: engine_pb2.Submission, deadline: float, reply: Reply[engine_pb2.Outcome]) -> Cancel:
+        self.items[item.id] = (item, deadline, reply)
+        return lambda: self.cancelled.append(item.id)
+
+    def answer_all(self) -> None:
+        for item, deadline, reply in self.items.values():
+            echo(item, deadline, reply)
+        self.items.clear()
+
+
+class EnginePod(engine_pb2_grpc.EngineServiceServicer):
+    """A pod that can be stopped gracefully, or cut off like a killed process."""
+
+    def __init__(self, submit: Engine = echo, *, limits: StreamLimits | None = None) -> None:
+        self.stream = StreamServer(
+            submit,
+            frame_type=engine_pb2.EngineServiceInferResponse,
+            outcome_type=engine_pb2.Outcome,
+            load=item_pb2.Load,
+            greet=self._greet,
+            limits=limits,
+        )
+        self.received = 0
+
+    def _greet(self, hello: engine_pb2.EngineServiceInferRequest) -> None:
+        if hello.tokenizer_fingerprint != FINGERPRINT:
+            raise HeddleError(ErrorKind.MISMATCH, "the tokenizer is another model's")
+
+    async def Infer(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
+        await self.stream.serve(context)
+
+    async def start(self, address: str = "127.0.0.1:0") -> str:
+        boundary = Boundary(frozenset())
+        boundary.ready = True
+        self.server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[boundary])
+        engine_pb2_grpc.add_EngineServiceServicer_to_server(self, self.server)
+        port = self.server.add_insecure_port(address)
+        await self.server.start()
+        self.target = address if address.startswith("unix:") else f"127.0.0.1:{port}"
+        return self.target
+
+    async def stop(self) -> None:
+        await self.server.stop(None)
+
+
+def dialect(
+    fingerprint: str = FINGERPRINT,
+) -> Dialect[engine_pb2.Submission, engine_pb2.Outcome]:
+    async def handshake(channel: grpc.aio.Channel) -> engine_pb2.EngineServiceInferRequest:
+        return engine_pb2.EngineServiceInferRequest(tokenizer_fingerprint=fingerprint)
+
+    return Dialect(
+        open_stream=lambda channel: engine_pb2_grpc.EngineServiceStub(channel).Infer(),
+        frame_type=engine_pb2.EngineServiceInferRequest,
+        handshake=handshake,
+        cost_of=lambda item: max(1, len(item.sequence.token_ids) // 4),
+    )
+
+
+async def pool_of(
+    *targets: str, limits: PoolLimits | None = None, on_change: Callable[[bool], None] = lambda ready: None
+) -> Pool[engine_pb2.Submission, engine_pb2.Outcome]:
+    pool = Pool(targets, dialect(), limits=limits, on_change=on_change)
+    await pool.start()
+    return pool
+
+
+def submission(data: bytes = b"\0\0\0\0") -> engine_pb2.Submission:
+    return engine_pb2.Submission(sequence=engine_pb2.Sequence(token_ids=data))
+
+
+def ask(
+    pool: Pool[engine_pb2.Submission, engine_pb2.Outcome], data: bytes, deadline: float = float("inf")
+) -> tuple["asyncio.Future[bytes]", Cancel]:
+    """A future of the echoed bytes, and the way to cancel."""
+    future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def reply(outcome: engine_pb2.Outcome | HeddleError) -> None:
+        if isinstance(outcome, HeddleError):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome.tensor.data)
+
+    return future, pool.submit(submission(data), deadline, reply)

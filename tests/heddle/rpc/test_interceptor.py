@@ -1,0 +1,106 @@
+"""What gets into a handler, and what a caller is told of what happens there."""
+
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.interceptor import Boundary
+from heddle.rpc.telemetry import request_id
+from heddle.v1 import engine_pb2
+from tests.heddle.rpc.life import failure, living
+
+
+async def test_heddle_error_arrives_as_itself() -> None:
+    raised = HeddleError(ErrorKind.TOO_LARGE, "513 tokens, 512 are allowed 🧵", field="inputs", retry_after_ms=5)
+
+    async def encode() -> None:
+        raise raised
+
+    async with living(encode) as life:
+        status = await failure(life.stub.Encode(engine_pb2.EncodeRequest()))
+        assert (status.code(), status.details()) == (grpc.StatusCode.INVALID_ARGUMENT, raised.message)
+        assert vars(HeddleError.from_rpc_error(status)) == vars(raised)
+
+
+async def test_a_message_longer_than_metadata_may_be_is_clipped() -> None:
+    async def encode() -> None:
+        raise HeddleError(ErrorKind.INVALID_INPUT, "🧵" * 100_000)
+
+    async with living(encode) as life:
+        status = await failure(life.stub.Encode(engine_pb2.EncodeRequest()))
+        assert status.details() == "🧵" * 250
+
+
+@pytest.mark.parametrize("method", ["Encode", "Infer"])
+async def test_a_bug_is_internal_to_the_caller_and_a_traceback_in_the_log(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def encode() -> None:
+        raise KeyError("secret path")
+
+    async with living(encode) as life:
+        if method == "Encode":
+            status = await failure(life.stub.Encode(engine_pb2.EncodeRequest()))
+        else:
+            call = life.stub.Infer(iter([]))
+            assert await call.read() == engine_pb2.EngineServiceInferResponse()
+            status = await failure(call.read())
+    assert (status.code(), status.details()) == (grpc.StatusCode.INTERNAL, "internal error")
+    assert "secret path" in caplog.text
+
+
+async def test_what_nobody_wrote_is_unimplemented_with_a_sentence() -> None:
+    async with living() as life:
+        status = await failure(life.stub.GetModel(engine_pb2.EngineServiceGetModelRequest()))
+        assert (status.code(), status.details()) == (
+            grpc.StatusCode.UNIMPLEMENTED,
+            "GetModel is not served by this version",
+        )
+
+
+async def test_a_caller_that_hangs_up_cancels_its_handler() -> None:
+    entered, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def encode() -> None:
+        entered.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    async with living(encode) as life:
+        call = life.stub.Encode(engine_pb2.EncodeRequest())
+        await entered.wait()
+        call.cancel()
+        await asyncio.wait_for(cancelled.wait(), 5)
+
+
+async def test_logs_carry_the_callers_request_id() -> None:
+    seen: list[str] = []
+
+    async def encode() -> None:
+        seen.append(request_id.get())
+
+    async with living(encode) as life:
+        await life.stub.Encode(engine_pb2.EncodeRequest(), metadata=[("x-request-id", "abc")])
+        await life.stub.Encode(engine_pb2.EncodeRequest())
+    assert seen[0] == "abc"
+    assert len(seen[1]) == 16
+
+
+class SpentContext:
+    def time_remaining(self) -> float:
+        return 0.0
+
+
+async def test_a_call_whose_deadline_is_spent_is_refused() -> None:
+    boundary = Boundary(open_services=frozenset())
+    boundary.ready = True
+    context: Any = SpentContext()
+    with pytest.raises(HeddleError) as refused:
+        boundary.admit("/heddle.v1.EngineService/Encode", context)
+    assert refused.value.kind is ErrorKind.DEADLINE_EXCEEDED

@@ -1,0 +1,174 @@
+"""A server from its first open port to its exit code, over real sockets and, where signals matter, real processes."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from heddle.rpc.channels import open_channel
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.lifecycle import Server
+from heddle.rpc.settings import ConfigurationError
+from heddle.v1 import engine_pb2, engine_pb2_grpc
+from tests.heddle.rpc import service_process
+from tests.heddle.rpc.life import NAME, NOT_SERVING, SERVING, failure, health_of, living
+
+
+async def test_server_is_alive_from_the_start_and_ready_after_warm_up() -> None:
+    async with living(ready=False) as life:
+        assert await life.health("") == SERVING
+        assert await life.health(NAME) == NOT_SERVING
+        await life.until_ready()
+        assert await life.health("") == SERVING
+
+
+async def test_calls_before_the_end_of_warm_up_are_told_to_come_back() -> None:
+    async with living(ready=False) as life:
+        error = HeddleError.from_rpc_error(await failure(life.stub.Encode(engine_pb2.EncodeRequest())))
+        assert error.kind is ErrorKind.UNAVAILABLE
+        assert error.retry_after_ms > 0
+
+
+async def test_reflection_lists_the_services_that_were_added() -> None:
+    async with living() as life:
+        stub = reflection_pb2_grpc.ServerReflectionStub(life.channel)
+        call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        listed = [service.name async for response in call for service in response.list_services_response.service]
+        assert listed == ["grpc.health.v1.Health", NAME]
+
+
+async def test_a_stopping_server_is_not_ready_and_finishes_what_it_accepted() -> None:
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def encode() -> None:
+        entered.set()
+        await go_on.wait()
+
+    async with living(encode) as life:
+        call = asyncio.ensure_future(life.stub.Encode(engine_pb2.EncodeRequest()))
+        await entered.wait()
+        life.stop.set()
+        while await life.health(NAME) == SERVING:
+            await asyncio.sleep(0.001)
+        assert await life.health("") == SERVING
+        go_on.set()
+        assert (await call).outcomes
+        await asyncio.wait_for(life.task, 5)
+
+
+async def test_an_address_in_use_is_the_operators_mistake() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ConfigurationError, match=f"cannot listen on {address}"):
+            await Server([address], drain_s_max=1, stop=asyncio.Event()).serve()
+
+
+async def test_several_addresses_are_served_by_one_server(tmp_path: Path) -> None:
+    stop = asyncio.Event()
+    server = Server([f"unix:{tmp_path}/socket", "127.0.0.1:0"], drain_s_max=1, stop=stop)
+    life = asyncio.create_task(server.serve())
+    while len(server.addresses) < 2:
+        await asyncio.sleep(0.001)
+    for address in server.addresses:
+        async with open_channel(address) as channel:
+            assert await health_of(channel, "") == SERVING
+    stop.set()
+    await life
+
+
+async def started(kind: str, folder: Path) -> tuple[asyncio.subprocess.Process, str]:
+    address = f"unix:{folder}/socket"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, service_process.__file__, address, kind),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+    )
+    return process, address
+
+
+async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
+    """Exit code, stdout and stderr."""
+    output, log = await asyncio.wait_for(process.communicate(), 20)
+    return process.returncode, output.decode(), log.decode()
+
+
+async def test_sigterm_drains_in_order_and_exits_0(tmp_path: Path) -> None:
+    process, address = await started("quick", tmp_path)
+    async with open_channel(address) as channel:
+        while await health_of(channel, NAME) != SERVING:
+            await asyncio.sleep(0.01)
+        stub: Any = engine_pb2_grpc.EngineServiceStub(channel)
+        call = asyncio.ensure_future(stub.Encode(engine_pb2.EncodeRequest(sequences=[engine_pb2.Sequence()] * 400)))
+        await asyncio.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert (await call).outcomes[0].id == 400
+    code, output, _ = await ended(process)
+    assert code == 0
+    assert output.split() == ["draining", "idle", "closed"]
+
+
+async def test_draining_ends_after_its_limit(tmp_path: Path) -> None:
+    process, address = await started("impatient", tmp_path)
+    async with open_channel(address) as channel:
+        while await health_of(channel, NAME) != SERVING:
+            await asyncio.sleep(0.01)
+        stub: Any = engine_pb2_grpc.EngineServiceStub(channel)
+        call = stub.Encode(engine_pb2.EncodeRequest(sequences=[engine_pb2.Sequence()] * 60_000))
+        await asyncio.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        await failure(call)
+    code, _, log = await ended(process)
+    assert code == 0
+    assert "still busy after 0.5 s of draining" in log
+
+
+async def test_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
+    process, address = await started("quick", tmp_path)
+    async with open_channel(address) as channel:
+        while await health_of(channel, NAME) != SERVING:
+            await asyncio.sleep(0.01)
+        stub: Any = engine_pb2_grpc.EngineServiceStub(channel)
+        call = asyncio.ensure_future(stub.Encode(engine_pb2.EncodeRequest(sequences=[engine_pb2.Sequence()] * 60_000)))
+        await asyncio.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout
+        assert (await process.stdout.readline()).strip() == b"draining"
+        process.send_signal(signal.SIGINT)
+        await failure(call)
+    code, output, _ = await ended(process)
+    assert code == 128 + signal.SIGINT
+    assert "closed" not in output
+
+
+async def test_signal_during_warm_up_does_not_wait_for_its_thread(tmp_path: Path) -> None:
+    process, address = await started("slow", tmp_path)
+    async with open_channel(address) as channel:
+        assert await health_of(channel, NAME) == NOT_SERVING
+    process.send_signal(signal.SIGTERM)
+    code, output, _ = await ended(process)
+    assert code == 0
+    assert output.split() == ["closed"]
+
+
+@pytest.mark.parametrize(("kind", "code"), [("misconfigured", 2), ("broken", 1)])
+async def test_failed_warm_up_is_fatal(kind: str, code: int, tmp_path: Path) -> None:
+    process, _ = await started(kind, tmp_path)
+    returned, output, log = await ended(process)
+    assert returned == code
+    assert output.split() == ["closed"]
+    fatal = [line for line in log.splitlines() if "critical" in line]
+    assert len(fatal) == 1
+    if kind == "misconfigured":
+        assert fatal[0].endswith("/no/model is not a model folder")
+        assert "Traceback" not in log
+    else:
+        assert "the device is on fire" in log

@@ -1,0 +1,289 @@
+"""The coalescing stream over real sockets: what is asked is answered once, whatever happens to pods and callers."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from heddle.rpc import pod as pod_module
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.pool import Pool, PoolLimits
+from heddle.rpc.stream import Cancel, Reply, nothing_to_cancel
+from heddle.rpc.stream_server import StreamLimits
+from heddle.v1 import engine_pb2
+from tests.heddle.rpc.pods import EnginePod, Held, ask, dialect, pool_of
+
+
+async def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> None:
+    end = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end, "the condition never came true"
+        await asyncio.sleep(0.005)
+
+
+async def test_every_item_gets_its_own_answer() -> None:
+    pod = EnginePod()
+    pool = await pool_of(await pod.start())
+    await pool.wait_ready()
+    futures = [ask(pool, number.to_bytes(4, "little"))[0] for number in range(5000)]
+    answers = await asyncio.wait_for(asyncio.gather(*futures), 10)
+    assert answers == [number.to_bytes(4, "little") for number in range(5000)]
+    await pool.close()
+    await pod.stop()
+
+
+async def test_unix_sockets_work_alike(tmp_path: Path) -> None:
+    pod = EnginePod()
+    pool = await pool_of(await pod.start(f"unix:{tmp_path}/pod"))
+    assert await asyncio.wait_for(ask(pool, b"1234")[0], 5) == b"1234"
+    await pool.close()
+    await pod.stop()
+
+
+async def test_messages_beyond_grpc_default_of_4_mib_pass() -> None:
+    pod = EnginePod()
+    pool = await pool_of(await pod.start())
+    data = random.randbytes(9 << 20)
+    small = ask(pool, b"1234")[0]
+    assert await asyncio.wait_for(ask(pool, data)[0], 10) == data
+    assert await small == b"1234"
+    await pool.close()
+    await pod.stop()
+
+
+async def test_cancel_reaches_the_pod_and_the_caller_hears_nothing_more() -> None:
+    held = Held()
+    pod = EnginePod(held.submit)
+    pool = await pool_of(await pod.start())
+    cancelled, cancel = ask(pool, b"1111")
+    kept, _ = ask(pool, b"2222")
+    await eventually(lambda: len(held.items) == 2)
+    cancel()
+    await eventually(lambda: len(held.cancelled) == 1)
+    held.answer_all()
+    assert await asyncio.wait_for(kept, 5) == b"2222"
+    assert not cancelled.done()
+    await pool.close()
+    await pod.stop()
+
+
+async def test_a_caller_that_is_gone_cancels_what_it_asked() -> None:
+    held = Held()
+    pod = EnginePod(held.submit)
+    pool = await pool_of(await pod.start())
+    for _ in range(10):
+        ask(pool, b"1234")
+    await eventually(lambda: len(held.items) == 10)
+    await pool.close()
+    await eventually(lambda: len(held.cancelled) == 10)
+    await pod.stop()
+
+
+async def test_deadline_travels_as_time_left() -> None:
+    held = Held()
+    pod = EnginePod(held.submit)
+    pool = await pool_of(await pod.start())
+    deadline = time.monotonic() + 30
+    ask(pool, b"1234", deadline)
+    ask(pool, b"1234")
+    await eventually(lambda: len(held.items) == 2)
+    arrived = sorted(deadline for _, deadline, _ in held.items.values())
+    assert arrived[0] == pytest.approx(deadline, abs=1)
+    assert arrived[1] == float("inf")
+    await pool.close()
+    await pod.stop()
+
+
+async def test_a_spent_deadline_is_refused_without_being_sent() -> None:
+    held = Held()
+    pod = EnginePod(held.submit)
+    pool = await pool_of(await pod.start())
+    await pool.wait_ready()
+    future, _ = ask(pool, b"1234", time.monotonic() - 1)
+    with pytest.raises(HeddleError) as raised:
+        await asyncio.wait_for(future, 5)
+    assert raised.value.kind is ErrorKind.DEADLINE_EXCEEDED
+    assert not held.items
+    await pool.close()
+    await pod.stop()
+
+
+async def test_an_error_arrives_as_the_error_it_was() -> None:
+    def refuse(item: engine_pb2.Submission, deadline: float, reply: Reply[engine_pb2.Outcome]) -> Cancel:
+        reply(HeddleError(ErrorKind.OVERLOADED, "not now", field="inputs", retry_after_ms=250))
+        return nothing_to_cancel
+
+    pod = EnginePod(refuse)
+    pool = await pool_of(await pod.start())
+    with pytest.raises(HeddleError) as raised:
+        await asyncio.wait_for(ask(pool, b"1234")[0], 5)
+    error = raised.value
+    assert (error.kind, error.message, error.field, error.retry_after_ms) == (
+        ErrorKind.OVERLOADED,
+        "not now",
+        "inputs",
+        250,
+    )
+    await pool.close()
+    await pod.stop()
+
+
+async def test_items_of_a_lost_pod_are_answered_by_another() -> None:
+    held = Held()
+    dying, living = EnginePod(held.submit), EnginePod()
+    pool = await pool_of(await dying.start(), await living.start())
+    await eventually(lambda: len(pool._available) == 2)
+    futures = [ask(pool, number.to_bytes(4, "little"))[0] for number in range(200)]
+    await eventually(lambda: len(held.items) >= 50)
+    await dying.stop()
+    answers = await asyncio.wait_for(asyncio.gather(*futures), 10)
+    assert answers == [number.to_bytes(4, "little") for number in range(200)]
+    await pool.close()
+    await living.stop()
+
+
+async def test_a_pod_that_comes_back_is_used_again(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/pod"
+    changes: list[bool] = []
+    first = EnginePod()
+    pool = await pool_of(await first.start(address), on_change=changes.append)
+    assert await asyncio.wait_for(ask(pool, b"1111")[0], 5) == b"1111"
+    await first.stop()
+    await eventually(lambda: not pool.ready)
+    waiting, _ = ask(pool, b"2222")
+    second = EnginePod()
+    await second.start(address)
+    assert await asyncio.wait_for(waiting, 10) == b"2222"
+    assert changes == [True, False, True]
+    await pool.close()
+    await second.stop()
+
+
+async def test_without_any_pod_items_fail_after_a_while_with_a_reason() -> None:
+    pool = await pool_of("127.0.0.1:1", limits=PoolLimits(no_pod_s_max=0.1))
+    with pytest.raises(HeddleError, match=r"127\.0\.0\.1:1") as raised:
+        await asyncio.wait_for(ask(pool, b"1234")[0], 5)
+    assert raised.value.kind is ErrorKind.UNAVAILABLE
+    await pool.close()
+
+
+async def test_an_item_that_loses_every_pod_it_meets_fails_alone(tmp_path: Path) -> None:
+    held = Held()
+    pods = [EnginePod(held.submit) for _ in range(2)]
+    pool = await pool_of(*[await pod.start() for pod in pods], limits=PoolLimits(attempts_max=2))
+    await eventually(lambda: len(pool._available) == 2)
+    future, _ = ask(pool, b"1234")
+    await eventually(lambda: len(held.items) == 1)
+    served = [pod for pod in pods if not pod.stream.idle]
+    await served[0].stop()
+    other = next(pod for pod in pods if pod is not served[0])
+    await eventually(lambda: not other.stream.idle)
+    await other.stop()
+    with pytest.raises(HeddleError) as raised:
+        await asyncio.wait_for(future, 5)
+    assert raised.value.kind is ErrorKind.UNAVAILABLE
+    await pool.close()
+
+
+async def test_a_draining_pod_gets_nothing_new_and_answers_what_it_has() -> None:
+    held = Held()
+    leaving, staying = EnginePod(held.submit), EnginePod()
+    pool = await pool_of(await leaving.start(), await staying.start())
+    await eventually(lambda: len(pool._available) == 2)
+    futures = [ask(pool, b"1234")[0] for _ in range(50)]
+    await eventually(lambda: len(held.items) >= 10)
+    await leaving.stream.announce_draining()
+    await eventually(lambda: len(pool._available) == 1)
+    before = len(held.items)
+    later = [ask(pool, b"5678")[0] for _ in range(50)]
+    assert await asyncio.wait_for(asyncio.gather(*later), 5) == [b"5678"] * 50
+    assert len(held.items) == before
+    held.answer_all()
+    assert await asyncio.wait_for(asyncio.gather(*futures), 5) == [b"1234"] * 50
+    await eventually(lambda: leaving.stream.idle)
+    await pool.close()
+    await leaving.stop()
+    await staying.stop()
+
+
+async def test_a_peer_with_another_tokenizer_is_refused_with_its_own_words() -> None:
+    pod = EnginePod()
+    pool = Pool((await pod.start(),), dialect("another"), limits=PoolLimits(no_pod_s_max=0.5))
+    await pool.start()
+    with pytest.raises(HeddleError, match="another model's") as raised:
+        await asyncio.wait_for(ask(pool, b"1234")[0], 5)
+    assert raised.value.kind is ErrorKind.MISMATCH
+    assert not pool.ready
+    await pool.close()
+    await pod.stop()
+
+
+async def test_a_silent_pod_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is stopped, or a network that swallows everything, sends no heartbeat."""
+    monkeypatch.setattr(pod_module, "SILENCE_S_MAX", 0.3)
+    monkeypatch.setattr(pod_module, "HEARTBEAT_S", 0.1)
+    held = Held()
+    silent, living = EnginePod(held.submit), EnginePod()
+    pool = await pool_of(await silent.start())
+    future, _ = ask(pool, b"1234")
+    await eventually(lambda: len(held.items) == 1)
+    await living.start()
+    pool._targets = (living.target,)
+    await pool._refresh()
+    assert await asyncio.wait_for(future, 5) == b"1234"
+    await pool.close()
+    await silent.stop()
+    await living.stop()
+
+
+async def test_a_slow_reader_does_not_make_the_pod_hoard_answers() -> None:
+    pod = EnginePod(limits=StreamLimits(unanswered_items_max=64, unsent_bytes_max=1 << 20))
+    pool = await pool_of(await pod.start())
+    await pool.wait_ready()
+    data = bytes(256 << 10)
+    futures = [ask(pool, data)[0] for _ in range(400)]
+    most = 0
+    while not all(future.done() for future in futures):
+        time.sleep(0.02)  # noqa: ASYNC251 - this loop is the reader: it stalls
+        await asyncio.sleep(0)
+        most = max(most, *(session.outgoing.cost for session in pod.stream._sessions))
+    assert most < 8 << 20
+    assert all(future.result() == data for future in futures)
+    await pool.close()
+    await pod.stop()
+
+
+async def test_load_is_spread_over_pods_by_cost() -> None:
+    pods = [EnginePod(Held().submit) for _ in range(4)]
+    pool = await pool_of(*[await pod.start() for pod in pods])
+    await eventually(lambda: len(pool._available) == 4)
+    for number in range(400):
+        ask(pool, bytes(4 * (1 + number % 50)))
+    loads = [pod.load for pod in pool._pods.values()]
+    assert max(loads) <= 1.1 * min(loads)
+    await pool.close()
+    for pod in pods:
+        await pod.stop()
+
+
+async def test_a_client_that_half_closes_still_gets_its_answers() -> None:
+    import grpc
+
+    from heddle.v1 import engine_pb2, engine_pb2_grpc
+
+    held = Held()
+    pod = EnginePod(held.submit)
+    async with grpc.aio.insecure_channel(await pod.start()) as channel:
+        call = engine_pb2_grpc.EngineServiceStub(channel).Infer()
+        frame = engine_pb2.EngineServiceInferRequest(tokenizer_fingerprint="fingerprint")
+        frame.items.add(id=7)
+        await call.write(frame)
+        await call.done_writing()
+        await eventually(lambda: len(held.items) == 1)
+        held.answer_all()
+        outcomes = [outcome.id async for frame in call for outcome in frame.outcomes]
+        assert outcomes == [7]
+    await pod.stop()
