@@ -1,0 +1,200 @@
+"""What a checkpoint folder says of itself: kind, pooling, limits, labels, prompts, tokenizer fingerprint.
+
+The tokenizer service and the engine both read it, each in its own process, so that neither needs the other to know
+what the model is. Only the JSON files are opened; no torch, no tokenizers, no transformers.
+"""
+
+import enum
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from heddle.checkpoint_files import CheckpointError, read_json, read_json_if_there
+from heddle.sentence_modules import Pooling, SentenceModules
+
+# All that decides which ids a text becomes, when it is there.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+# Embedding rows up to and including the padding id are never positions in these, as fairseq had it.
+POSITIONS_AFTER_PADDING = frozenset(
+    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "mpnet", "longformer"}
+)
+
+# Tokenizers without a limit say 10**30.
+LENGTH_SANE_MAX = 10_000_000
+
+
+class ModelKind(enum.StrEnum):
+    """What a model is for; values are those of heddle.v1.ModelKind, in lower case."""
+
+    EMBEDDER = "embedder"
+    SPARSE_EMBEDDER = "sparse_embedder"
+    RERANKER = "reranker"
+    CLASSIFIER = "classifier"
+    TOKEN_CLASSIFIER = "token_classifier"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint as its configuration files describe it, in the forms of transformers and sentence-transformers."""
+
+    name: str  # what requests call the model
+    folder: Path  # holds config.json, tokenizer and weights
+    revision: str  # commit of the hub snapshot that the folder is, "" for any other folder
+    config: Mapping[str, Any]  # config.json
+    architecture: str  # class name in transformers, such as BertModel
+    kind: ModelKind
+    labels: tuple[str, ...]  # by index; () for embedders
+    multi_label: bool  # labels are independent of each other: sigmoid, not softmax
+    pooling: tuple[Pooling, ...]  # several are concatenated; () for what does not pool
+    include_prompt: bool  # False: pooling leaves the prompt's tokens out
+    normalizes: bool  # a Normalize module follows the pooling
+    dimension: int  # of a vector; 0 for what answers none
+    matryoshka: bool  # trained so that a vector's first components are a vector too
+    prompts: Mapping[str, str]  # text put before the input, by name
+    default_prompt_name: str  # "" = none
+    sequence_tokens_max: int  # special tokens included
+    vocabulary_size: int  # token ids are smaller
+    do_lower_case: bool  # texts are lower-cased before the tokenizer sees them
+    tokenizer_fingerprint: str  # see `fingerprint_of`
+
+    @classmethod
+    def read(cls, folder: Path, name: str = "") -> "Checkpoint":
+        """Raises CheckpointError, in one sentence that names the file, for what is missing, broken or not known."""
+        modules = SentenceModules.read(folder)
+        home = folder / modules.transformer_path
+        config = read_json(home / "config.json")
+        architecture = architecture_of(config, home)
+        kind = kind_of(config, architecture, modules)
+        pooling = (modules.pooling or (default_pooling(config, architecture),)) if kind is ModelKind.EMBEDDER else ()
+        labels = () if kind in (ModelKind.EMBEDDER, ModelKind.SPARSE_EMBEDDER) else labels_of(config)
+        sequence_tokens_max = sequence_tokens_max_of(home, config, modules)
+        return cls(
+            name=name or folder.name,
+            folder=home,
+            revision=folder.name if folder.parent.name == "snapshots" else "",
+            config=config,
+            architecture=architecture,
+            kind=kind,
+            labels=labels,
+            multi_label=config.get("problem_type") == "multi_label_classification",
+            pooling=pooling,
+            include_prompt=modules.include_prompt,
+            normalizes=modules.normalizes,
+            dimension=dimension_of(config, home, kind, len(pooling), modules.truncate_dim),
+            matryoshka=is_matryoshka(config, modules),
+            prompts=modules.prompts,
+            default_prompt_name=modules.default_prompt_name,
+            sequence_tokens_max=sequence_tokens_max,
+            vocabulary_size=positive(config, "vocab_size", home),
+            do_lower_case=modules.do_lower_case,
+            tokenizer_fingerprint=fingerprint_of(home, sequence_tokens_max, modules),
+        )
+
+
+def architecture_of(config: Mapping[str, Any], folder: Path) -> str:
+    architectures = config.get("architectures")
+    if isinstance(architectures, list) and architectures and isinstance(architectures[0], str):
+        return architectures[0]
+    if isinstance(config.get("model_type"), str):
+        return f"{config['model_type']}Model"
+    raise CheckpointError(f"{folder / 'config.json'} names neither an architecture nor a model_type")
+
+
+def kind_of(config: Mapping[str, Any], architecture: str, modules: SentenceModules) -> ModelKind:
+    """The modules decide where there are any; without them the head that the architecture's name ends with."""
+    if modules.sparse:
+        return ModelKind.SPARSE_EMBEDDER
+    if modules.pooling:
+        return ModelKind.EMBEDDER
+    if architecture.endswith("ForSequenceClassification"):
+        return ModelKind.RERANKER if len(labels_of(config)) == 1 else ModelKind.CLASSIFIER
+    if architecture.endswith("ForTokenClassification"):
+        return ModelKind.TOKEN_CLASSIFIER
+    return ModelKind.EMBEDDER
+
+
+def default_pooling(config: Mapping[str, Any], architecture: str) -> Pooling:
+    """Of a checkpoint without modules, as sentence-transformers chooses it."""
+    causal = architecture.endswith("ForCausalLM") and config.get("is_causal", True)
+    return Pooling.LAST_TOKEN if causal else Pooling.MEAN
+
+
+def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """By index. transformers takes a head without labels to have two."""
+    by_index = config.get("id2label")
+    if isinstance(by_index, dict) and by_index:
+        return tuple(str(by_index[index]) for index in sorted(by_index, key=int))
+    return tuple(f"LABEL_{index}" for index in range(int(config.get("num_labels", 2))))
+
+
+def dimension_of(
+    config: Mapping[str, Any], folder: Path, kind: ModelKind, poolings: int, truncate_dim: int | None
+) -> int:
+    if kind is ModelKind.SPARSE_EMBEDDER:
+        return positive(config, "vocab_size", folder)
+    if kind is not ModelKind.EMBEDDER:
+        return 0
+    name = next((name for name in ("hidden_size", "dim", "d_model", "n_embd") if name in config), "hidden_size")
+    dimension = positive(config, name, folder) * poolings
+    return min(dimension, truncate_dim or dimension)
+
+
+def is_matryoshka(config: Mapping[str, Any], modules: SentenceModules) -> bool:
+    """As vLLM reads it off config.json, or because the checkpoint cuts its own vectors."""
+    return bool(config.get("is_matryoshka") or config.get("matryoshka_dimensions") or modules.truncate_dim)
+
+
+def sequence_tokens_max_of(folder: Path, config: Mapping[str, Any], modules: SentenceModules) -> int:
+    """What sentence-transformers was told, else the tokenizer; never more than there are positions."""
+    tokenizer_max = read_json_if_there(folder / "tokenizer_config.json").get("model_max_length")
+    stated = modules.sequence_tokens_max or tokenizer_max
+    limits = [int(limit) for limit in (stated, positions_of(config)) if is_sane(limit)]
+    if not limits:
+        raise CheckpointError(f"{folder} says nowhere how many tokens a sequence may have")
+    return min(limits)
+
+
+def is_sane(length: Any) -> TypeGuard[float]:
+    return isinstance(length, int | float) and 0 < length <= LENGTH_SANE_MAX
+
+
+def positions_of(config: Mapping[str, Any]) -> int | None:
+    rows = config.get("max_position_embeddings", config.get("n_positions"))
+    if not isinstance(rows, int):
+        return None
+    if config.get("model_type") in POSITIONS_AFTER_PADDING:
+        return rows - int(config.get("pad_token_id") or 0) - 1
+    return rows
+
+
+def positive(config: Mapping[str, Any], name: str, folder: Path) -> int:
+    value = config.get(name)
+    if not isinstance(value, int) or value <= 0:
+        raise CheckpointError(f"{folder / 'config.json'} has no {name}, or one that is not a positive number")
+    return value
+
+
+def fingerprint_of(folder: Path, sequence_tokens_max: int, modules: SentenceModules) -> str:
+    """SHA-256, in hex, over the tokenizer files that are there (name, size, bytes) and, as JSON with sorted keys, what
+    sentence-transformers' files add: longest sequence, lower-casing, prompts, default prompt, prompt left out or not.
+    """
+    digest = hashlib.sha256()
+    for name in TOKENIZER_FILES:
+        path = folder / name
+        if path.is_file():
+            content = path.read_bytes()
+            digest.update(f"{name} {len(content)}\n".encode())
+            digest.update(content)
+    settings = {
+        "sequence_tokens_max": sequence_tokens_max,
+        "do_lower_case": modules.do_lower_case,
+        "prompts": dict(modules.prompts),
+        "default_prompt_name": modules.default_prompt_name,
+        "include_prompt": modules.include_prompt,
+    }
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    return digest.hexdigest()

