@@ -1,0 +1,216 @@
+"""Asyncio clients of heddle.v1.InferenceService, for the gateway and for every other service that wants embeddings.
+
+    async with Client("localhost:50051") as client:
+        vectors = await client.vectors(["What is deep learning?"])
+
+`Client` keeps one coalescing stream to each pod: concurrent calls travel together, pods share the load, and a call
+whose pod dies is sent again to another. `UnaryClient` makes one plain gRPC call each, for meshes that balance calls
+themselves. Both take and give the messages of heddle/v1/inference.proto, and raise HeddleError.
+"""
+
+import abc
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from heddle import tensors
+from heddle.rpc.channels import open_channel
+from heddle.rpc.deadlines import deadline_after, spent
+from heddle.rpc.errors import HeddleError
+from heddle.rpc.pod import Dialect
+from heddle.rpc.pool import Pool, PoolLimits
+from heddle.rpc.unary import answered, metadata_of
+from heddle.v1 import inference_pb2 as pb
+from heddle.v1 import item_pb2, model_pb2
+from heddle.v1.inference_pb2_grpc import InferenceServiceStub
+
+CALL_S_MAX = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    timeout_s: float | None = CALL_S_MAX  # None: as long as it takes
+    priority: int = 0  # smaller is served first
+    flow: str = ""  # calls that name the same flow share one turn at the engine; "" = a flow of its own
+    request_id: str = ""  # appears in the logs of every hop
+    traceparent: str = ""  # W3C trace context
+
+    def context(self) -> item_pb2.ItemContext:
+        return item_pb2.ItemContext(
+            priority=self.priority, flow=self.flow, request_id=self.request_id, traceparent=self.traceparent
+        )
+
+
+DEFAULT_OPTIONS = CallOptions()
+
+
+class InferenceClient(abc.ABC):
+    """The calls, whatever carries them. The field of a request is its method's name in `InferenceItem`."""
+
+    @abc.abstractmethod
+    async def infer(self, item: pb.InferenceItem, options: CallOptions = DEFAULT_OPTIONS) -> pb.InferenceOutcome:
+        """Any of the requests below, inside the item; its outcome holds the response, never an error."""
+
+    @abc.abstractmethod
+    async def get_model(self, options: CallOptions = DEFAULT_OPTIONS) -> model_pb2.Model: ...
+
+    @abc.abstractmethod
+    async def close(self) -> None: ...
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def vectors(
+        self,
+        texts: Sequence[str],
+        options: CallOptions = DEFAULT_OPTIONS,
+        *,
+        prompt_name: str = "",
+        dimensions: int = 0,
+    ) -> npt.NDArray[np.float32]:
+        """Normalised embeddings float32 [texts, dimension]; see EmbedRequest for the rest."""
+        inputs = [pb.Input(text=text) for text in texts]
+        request = pb.EmbedRequest(inputs=inputs, prompt_name=prompt_name, dimensions=dimensions)
+        return tensors.from_proto((await self.embed(request, options)).embeddings)
+
+    async def embed(self, request: pb.EmbedRequest, options: CallOptions = DEFAULT_OPTIONS) -> pb.EmbedResponse:
+        return (await self.infer(pb.InferenceItem(embed=request), options)).embed
+
+    async def embed_tokens(
+        self, request: pb.EmbedTokensRequest, options: CallOptions = DEFAULT_OPTIONS
+    ) -> pb.EmbedTokensResponse:
+        return (await self.infer(pb.InferenceItem(embed_tokens=request), options)).embed_tokens
+
+    async def embed_sparse(
+        self, request: pb.EmbedSparseRequest, options: CallOptions = DEFAULT_OPTIONS
+    ) -> pb.EmbedSparseResponse:
+        return (await self.infer(pb.InferenceItem(embed_sparse=request), options)).embed_sparse
+
+    async def rerank(self, request: pb.RerankRequest, options: CallOptions = DEFAULT_OPTIONS) -> pb.RerankResponse:
+        return (await self.infer(pb.InferenceItem(rerank=request), options)).rerank
+
+    async def predict(self, request: pb.PredictRequest, options: CallOptions = DEFAULT_OPTIONS) -> pb.PredictResponse:
+        return (await self.infer(pb.InferenceItem(predict=request), options)).predict
+
+    async def predict_tokens(
+        self, request: pb.PredictTokensRequest, options: CallOptions = DEFAULT_OPTIONS
+    ) -> pb.PredictTokensResponse:
+        return (await self.infer(pb.InferenceItem(predict_tokens=request), options)).predict_tokens
+
+    async def similarity(
+        self, request: pb.SimilarityRequest, options: CallOptions = DEFAULT_OPTIONS
+    ) -> pb.SimilarityResponse:
+        return (await self.infer(pb.InferenceItem(similarity=request), options)).similarity
+
+    async def tokenize(
+        self, request: pb.TokenizeRequest, options: CallOptions = DEFAULT_OPTIONS
+    ) -> pb.TokenizeResponse:
+        return (await self.infer(pb.InferenceItem(tokenize=request), options)).tokenize
+
+    async def decode(self, request: pb.DecodeRequest, options: CallOptions = DEFAULT_OPTIONS) -> pb.DecodeResponse:
+        return (await self.infer(pb.InferenceItem(decode=request), options)).decode
+
+
+class Client(InferenceClient):
+    """Over one coalescing stream per pod. Made and used inside one event loop."""
+
+    def __init__(self, *targets: str, limits: PoolLimits | None = None) -> None:
+        """Targets are `host:port`, `unix:/path`, or `dns:///name:port` for all pods behind a name."""
+        self.model: model_pb2.Model | None = None  # as the pod that was met last describes it
+        dialect: Dialect[pb.InferenceItem, pb.InferenceOutcome] = Dialect(
+            open_stream=lambda channel: InferenceServiceStub(channel).Infer(),
+            frame_type=pb.InferenceServiceInferRequest,
+            handshake=self._handshake,
+            cost_of=pb.InferenceItem.ByteSize,
+        )
+        self._pool: Pool[pb.InferenceItem, pb.InferenceOutcome] = Pool(targets, dialect, limits=limits)
+        self._starting: asyncio.Task[None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether some pod takes calls."""
+        return self._pool.ready
+
+    async def start(self) -> None:
+        """Connects; otherwise the first call does."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._pool.start())
+        await asyncio.shield(self._starting)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    async def infer(self, item: pb.InferenceItem, options: CallOptions = DEFAULT_OPTIONS) -> pb.InferenceOutcome:
+        if self._starting is None:
+            await self.start()
+        item.context.CopyFrom(options.context())
+        deadline = deadline_after(options.timeout_s)
+        try:
+            async with asyncio.timeout(options.timeout_s):
+                return await answered(self._pool.submit, item, deadline)
+        except TimeoutError:
+            raise spent() from None
+
+    async def get_model(self, options: CallOptions = DEFAULT_OPTIONS) -> model_pb2.Model:
+        """Waits for a pod if none has been met yet."""
+        await self.start()
+        try:
+            async with asyncio.timeout(options.timeout_s):
+                await self._pool.wait_ready()
+        except TimeoutError:
+            raise self._pool.refusal() from None
+        assert self.model is not None  # a pod is ready after its handshake
+        return self.model
+
+    async def _handshake(self, channel: grpc.aio.Channel) -> pb.InferenceServiceInferRequest:
+        response = await InferenceServiceStub(channel).GetModel(pb.InferenceServiceGetModelRequest())
+        self.model = response.model
+        return pb.InferenceServiceInferRequest()
+
+
+class UnaryClient(InferenceClient):
+    """One gRPC call each, on one channel. Made and used inside one event loop."""
+
+    def __init__(self, target: str) -> None:
+        self._channel = open_channel(target)
+        self._stub: Any = InferenceServiceStub(self._channel)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def infer(self, item: pb.InferenceItem, options: CallOptions = DEFAULT_OPTIONS) -> pb.InferenceOutcome:
+        name = item.WhichOneof("request")
+        if name is None:
+            raise ValueError("the item holds no request")
+        response = await self._call(method_name(name), getattr(item, name), options)
+        return pb.InferenceOutcome(**{name: response})
+
+    async def get_model(self, options: CallOptions = DEFAULT_OPTIONS) -> model_pb2.Model:
+        response = await self._call("GetModel", pb.InferenceServiceGetModelRequest(), options)
+        model: model_pb2.Model = response.model
+        return model
+
+    async def _call(self, method: str, request: Any, options: CallOptions) -> Any:
+        try:
+            return await getattr(self._stub, method)(
+                request, timeout=options.timeout_s, metadata=metadata_of(options.context())
+            )
+        except grpc.aio.AioRpcError as error:
+            raise HeddleError.from_rpc_error(error) from None
+
+
+def method_name(request: str) -> str:
+    """The RPC of a request's field: embed_tokens is EmbedTokens."""
+    return "".join(word.capitalize() for word in request.split("_"))
