@@ -1,0 +1,59 @@
+"""Starts a tokenizer pod: settings, tokenizer, engine pods, servicer, server. `tokenizer-svc --help` tells all."""
+
+import os
+import sys
+from typing import NoReturn
+
+from heddle.checkpoint import Checkpoint
+from heddle.model_source import locate
+from heddle.rpc.lifecycle import Server, run
+from heddle.rpc.metrics import serve_metrics
+from heddle.rpc.settings import load
+from heddle.rpc.telemetry import start_logging
+from heddle.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
+from tokenizer_svc.encoder import Encoder
+from tokenizer_svc.engines import Engines
+from tokenizer_svc.servicer import InferenceServicer
+from tokenizer_svc.settings import TokenizerSettings
+from tokenizer_svc.tokenization import Tokenizer
+
+
+def main() -> NoReturn:
+    settings = load(TokenizerSettings, sys.argv[1:], os.environ, prog="tokenizer-svc", env_prefix="HEDDLE_TOKENIZER_")
+    start_logging("tokenizer_svc", log_format=settings.log_format, log_level=settings.log_level)
+    run(lambda: serve(settings))
+
+
+async def serve(settings: TokenizerSettings) -> None:
+    checkpoint = Checkpoint.read(
+        locate(settings.model, settings.revision or None, with_weights=False),
+        name=settings.served_model_name or settings.model,
+    )
+    tokenizer = Tokenizer.load(checkpoint)
+    encoder = Encoder(tokenizer, waiting_bytes_max=settings.queue_bytes_max)
+    server = Server(settings.listen, drain_s_max=settings.drain_s_max)
+    engines = Engines(settings.engines, checkpoint.tokenizer_fingerprint, on_change=server.report_ready)
+    # Abstract: the boundary answers UNIMPLEMENTED for what it has not.
+    servicer = InferenceServicer(checkpoint, tokenizer, encoder, engines, settings)  # type: ignore[abstract]
+    server.add("heddle.v1.InferenceService", add_InferenceServiceServicer_to_server, servicer)
+
+    async def warm_up() -> None:
+        await engines.start()
+        await engines.wait_ready()
+
+    async def close() -> None:
+        await encoder.close()
+        await engines.close()
+
+    if settings.metrics_port is not None:
+        serve_metrics(settings.metrics_port)
+    await server.serve(
+        warm_up=warm_up,
+        announce_draining=servicer.stream.announce_draining,
+        until_idle=servicer.stream.until_idle,
+        close=close,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What can be set of a tokenizer pod: flag, else HEDDLE_TOKENIZER_* variable, else the default here."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from heddle.model_source import PACKAGED_NAME
+from heddle.rpc.settings import at_least
+from heddle.rpc.telemetry import LogFormat, LogLevel
+
+
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """Text in, answers out, over gRPC (heddle.v1.InferenceService): tokenizes and spreads the work over engine pods."""
+
+    # Addresses to listen on: host:port or unix:/path, several separated by commas.
+    listen: tuple[str, ...] = ("127.0.0.1:50051",)
+    # Engine pods: host:port or unix:/path, or dns:///name:port for every address behind a name.
+    engines: tuple[str, ...] = ("127.0.0.1:50052",)
+
+    # Model
+
+    # Hub name of the model, or folder of a checkpoint; only configuration and tokenizer are read.
+    model: str = PACKAGED_NAME
+    # Name that requests use for the model; as --model when empty.
+    served_model_name: str = ""
+    # Commit, branch or tag on the hub; the default branch when empty.
+    revision: str = ""
+
+    # Limits
+
+    # What happens to a text that is too long, where the request does not say: cut its end, its beginning, or refuse it.
+    truncation: Literal["right", "left", "refuse"] = "right"
+    # Inputs of one request.
+    request_inputs_max: int = 2048
+    # UTF-8 bytes of text that may wait to be tokenized; beyond them new requests are refused as OVERLOADED.
+    queue_bytes_max: int = 256 << 20
+
+    # Operation
+
+    # Seconds that a stopping pod takes to finish what it accepted.
+    drain_s_max: float = 30.0
+    # Port of the Prometheus metrics; none serves none.
+    metrics_port: int | None = None
+    # Log lines for people or for machines.
+    log_format: LogFormat = "text"
+    # Least severe log lines that are written.
+    log_level: LogLevel = "info"
+
+    def __post_init__(self) -> None:
+        if not self.engines:
+            raise ValueError("engines must name at least one engine pod")
+        at_least(1, request_inputs_max=self.request_inputs_max, queue_bytes_max=self.queue_bytes_max)
+        at_least(0, drain_s_max=self.drain_s_max)

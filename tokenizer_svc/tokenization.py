@@ -1,0 +1,260 @@
+"""Texts to token sequences and back: the fast tokenizer of a checkpoint, used as sentence-transformers uses it.
+
+`tokenizer_svc.encoder` calls `Tokenizer.encode` with whatever is waiting; the edge calls `options` for each request,
+`tokenize` and `decode` for the RPCs of that name. Safe to share between threads.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+import tokenizers
+from tokenizers import normalizers
+
+from heddle.checkpoint import Checkpoint
+from heddle.checkpoint_files import CheckpointError
+from heddle.rpc.errors import ErrorKind, HeddleError
+from tokenizer_svc.sequence import Input, Options, Result, Token, TokenSequence, pack_ids, pack_type_ids
+from tokenizer_svc.template import Template
+from tokenizer_svc.truncation import WINDOWS_MAX, Truncation, window_chars
+from tokenizer_svc.view import Text, View
+
+log = logging.getLogger(__name__)
+
+
+class Tokenizer:
+    """The tokenizer of one model, with the model's limits and prompts.
+
+    `prompts` are texts by name; `include_prompt` is that of the checkpoint's pooling. Raises ValueError where
+    `sequence_tokens_max` leaves no room for text beside the special tokens.
+    """
+
+    def __init__(
+        self,
+        tokenizer: tokenizers.Tokenizer,
+        *,
+        sequence_tokens_max: int,
+        vocabulary_size: int,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str = "",
+        include_prompt: bool = True,
+        do_lower_case: bool = False,
+    ) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        if do_lower_case:
+            _lower_case(tokenizer)
+        self._tokenizer = tokenizer
+        self._template = Template.of(tokenizer)
+        self.sequence_tokens_max = sequence_tokens_max
+        self.vocabulary_size = vocabulary_size
+        self.prompts = dict(prompts or {})
+        self.default_prompt_name = default_prompt_name
+        self._include_prompt = include_prompt
+        self._exceeds_vocabulary = tokenizer.get_vocab_size() > vocabulary_size
+        self._options: dict[tuple[Truncation, str], Options] = {}
+        if sequence_tokens_max <= sum(self._template.pair_specials):
+            raise ValueError(f"sequence_tokens_max {sequence_tokens_max} leaves no room for text")
+
+    @classmethod
+    def load(cls, checkpoint: Checkpoint) -> "Tokenizer":
+        """Reads tokenizer.json. Raises CheckpointError where it is missing or broken."""
+        path = checkpoint.folder / "tokenizer.json"
+        if not path.is_file():
+            raise CheckpointError(f"{checkpoint.folder} has no tokenizer.json, which a fast tokenizer is read from")
+        try:
+            return cls(
+                tokenizers.Tokenizer.from_file(str(path)),
+                sequence_tokens_max=checkpoint.sequence_tokens_max,
+                vocabulary_size=checkpoint.vocabulary_size,
+                prompts=checkpoint.prompts,
+                default_prompt_name=checkpoint.default_prompt_name,
+                include_prompt=checkpoint.include_prompt,
+                do_lower_case=checkpoint.do_lower_case,
+            )
+        except Exception as error:
+            raise CheckpointError(f"{path} cannot be used: {error}") from error
+
+    def options(self, truncation: Truncation = Truncation.RIGHT, prompt_name: str = "") -> Options:
+        """What a request asks for; "" is the model's default prompt. A name that it lacks is INVALID_INPUT."""
+        name = prompt_name or self.default_prompt_name
+        if name and name not in self.prompts:
+            known = ", ".join(sorted(self.prompts)) or "none"
+            message = f"the model has no prompt named {name!r}; it has: {known}"
+            raise HeddleError(ErrorKind.INVALID_INPUT, message, field="prompt_name")
+        key = (truncation, name)
+        if key not in self._options:
+            prompt = self.prompts.get(name, "")
+            self._options[key] = Options(truncation, prompt, self._prompt_tokens(prompt))
+        return self._options[key]
+
+    def encode(self, work: Sequence[tuple[Input, Options]]) -> list[Result]:
+        """A sequence for each input, or the error of that one alone: its neighbours are unharmed.
+
+        EMPTY_INPUT for no text or no ids, INVALID_INPUT for what is not Unicode or outside the vocabulary, TOO_LARGE
+        where truncation is refused. The second text of a pair may be empty.
+        """
+        results: dict[int, Result] = {}
+        texts: dict[int, tuple[Text, Options]] = {}
+        for index, (content, options) in enumerate(work):
+            if isinstance(content, bytes):
+                results[index] = self._of_ids(content, options)
+            elif not (content if isinstance(content, str) else content[0]):
+                results[index] = HeddleError(ErrorKind.EMPTY_INPUT, "the text is empty")
+            else:
+                texts[index] = content, options
+        for attempt in range(WINDOWS_MAX):
+            if not texts:
+                break
+            results |= self._encode_windows(texts, attempt)
+            texts = {index: text for index, text in texts.items() if index not in results}
+        return [results[index] for index in range(len(work))]
+
+    def tokenize(self, text: str, *, prompt: str = "", skip_special_tokens: bool = False) -> list[Token]:
+        """All tokens of a text, none cut off, with where they lie in it. INVALID_INPUT for lone surrogates."""
+        _check_unicode(text)
+        encoding = self._tokenizer.encode(prompt + text, add_special_tokens=not skip_special_tokens)
+        at_byte = [0, *accumulate(len(char.encode()) for char in text)]
+        spans = [(max(0, start - len(prompt)), max(0, end - len(prompt))) for start, end in encoding.offsets]
+        rows = zip(encoding.ids, encoding.tokens, encoding.special_tokens_mask, spans, strict=True)
+        return [
+            Token(token_id, spelling if special else text[start:end], bool(special), at_byte[start], at_byte[end])
+            for token_id, spelling, special, (start, end) in rows
+        ]
+
+    def decode(self, token_ids: bytes, *, keep_special_tokens: bool = False) -> str:
+        """The text of ids (uint32). INVALID_INPUT for ids outside the vocabulary; no ids are an empty text."""
+        return self._tokenizer.decode(self._checked(token_ids).tolist(), skip_special_tokens=not keep_special_tokens)
+
+    def _encode_windows(self, texts: Mapping[int, tuple[Text, Options]], attempt: int) -> dict[int, Result]:
+        """Results of the texts of which this attempt's window shows enough."""
+        chars = window_chars(self.sequence_tokens_max, attempt)
+        views = [View.of(text, options, chars) for text, options in texts.values()]
+        results: dict[int, Result] = {}
+        for index, view, encoding in zip(texts, views, self._encode_batch([view.text for view in views]), strict=True):
+            if isinstance(encoding, HeddleError):
+                results[index] = encoding
+            elif attempt + 1 == WINDOWS_MAX or view.suffices(encoding, self.sequence_tokens_max):
+                results[index] = self._of_encoding(encoding, view)
+        return results
+
+    def _encode_batch(self, texts: list[Text]) -> Sequence[tokenizers.Encoding | HeddleError]:
+        try:
+            return self._tokenizer.encode_batch_fast(texts)
+        except BaseException as exception:  # noqa: BLE001 - logged for the text that fails alone
+            _reraise_exit(exception)
+            return [self._encode_alone(text) for text in texts]
+
+    def _encode_alone(self, text: Text) -> tokenizers.Encoding | HeddleError:
+        try:
+            _check_unicode(*((text,) if isinstance(text, str) else text))
+            return self._tokenizer.encode_batch_fast([text])[0]
+        except HeddleError as error:
+            return error
+        except BaseException as exception:  # noqa: BLE001 - whatever it is, it is about this text
+            _reraise_exit(exception)
+            log.warning("a text could not be tokenized: %s", exception)
+            return HeddleError(ErrorKind.INVALID_INPUT, "the model's tokenizer cannot encode this text")
+
+    def _of_encoding(self, encoding: tokenizers.Encoding, view: View) -> Result:
+        tokens, options = len(encoding), view.options
+        if tokens == 0:
+            return HeddleError(ErrorKind.EMPTY_INPUT, "the text has no tokens")
+        ids = encoding.ids
+        if self._exceeds_vocabulary and (error := self._vocabulary_error(max(ids))):
+            return error
+        has_type_ids = view.is_pair or self._template.has_type_ids
+        sequence = TokenSequence(pack_ids(ids), pack_type_ids(encoding.type_ids) if has_type_ids else b"")
+        if tokens > self.sequence_tokens_max or view.is_cut:
+            return self._truncated(sequence, encoding, view)
+        sequence.prompt_tokens = min(options.prompt_tokens, tokens)
+        return sequence
+
+    def _truncated(self, sequence: TokenSequence, encoding: tokenizers.Encoding, view: View) -> Result:
+        side, tokens_max = view.options.truncation, self.sequence_tokens_max
+        if side is Truncation.REFUSE:
+            return _too_large(sequence.tokens, tokens_max, view.is_cut)
+        if view.is_pair:
+            kept = self._template.kept_of_pair(encoding, tokens_max, side)
+        else:
+            kept = self._template.kept_of_single(sequence.tokens, tokens_max, side)
+        return sequence.keep(kept, self._prompt_left(sequence.tokens, view))
+
+    def _prompt_left(self, tokens: int, view: View) -> int:
+        """Truncation from the left takes the prompt first."""
+        prompt_tokens = view.options.prompt_tokens
+        if view.options.truncation is not Truncation.LEFT or not prompt_tokens:
+            return prompt_tokens
+        gone = prompt_tokens if view.is_cut else tokens - self.sequence_tokens_max
+        return max(self._template.lead, prompt_tokens - gone)
+
+    def _of_ids(self, token_ids: bytes, options: Options) -> Result:
+        try:
+            tokens = len(self._checked(token_ids))
+        except HeddleError as error:
+            return error
+        if tokens == 0:
+            return HeddleError(ErrorKind.EMPTY_INPUT, "there are no token ids")
+        if tokens <= self.sequence_tokens_max:
+            return TokenSequence(token_ids)
+        if options.truncation is Truncation.REFUSE:
+            return _too_large(tokens, self.sequence_tokens_max, False)
+        kept = self._template.kept_of_ids(token_ids, self.sequence_tokens_max, options.truncation)
+        return TokenSequence(token_ids).keep(kept, 0)
+
+    def _checked(self, token_ids: bytes) -> "memoryview[int]":
+        if len(token_ids) % 4:
+            raise HeddleError(ErrorKind.INVALID_INPUT, "token ids are not a whole number of uint32")
+        ids = memoryview(token_ids).cast("I")
+        if error := self._vocabulary_error(max(ids, default=0)):
+            raise error
+        return ids
+
+    def _vocabulary_error(self, id_max: int) -> HeddleError | None:
+        if id_max < self.vocabulary_size:
+            return None
+        message = f"token id {id_max} is outside the model's vocabulary of {self.vocabulary_size}"
+        return HeddleError(ErrorKind.INVALID_INPUT, message)
+
+    def _prompt_tokens(self, prompt: str) -> int:
+        """As sentence-transformers counts: the prompt alone, less a special token at its end."""
+        if self._include_prompt or not prompt:
+            return 0
+        ids = self._tokenizer.encode(prompt).ids
+        added = self._tokenizer.get_added_tokens_decoder()
+        ends_special = ids[-1] in added and added[ids[-1]].special
+        return min(len(ids), self.sequence_tokens_max) - ends_special
+
+
+def _lower_case(tokenizer: tokenizers.Tokenizer) -> None:
+    """Before all other normalisation, as sentence-transformers does it."""
+    normalizer = tokenizer.normalizer
+    if isinstance(normalizer, normalizers.Sequence):
+        steps = [normalizer[index] for index in range(len(normalizer))]
+    else:
+        steps = [normalizer] if normalizer else []
+    if not any(isinstance(step, normalizers.Lowercase) for step in steps):
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
+
+
+def _check_unicode(*texts: str) -> None:
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            message = f"the text is not Unicode: a lone surrogate at character {error.start}"
+            raise HeddleError(ErrorKind.INVALID_INPUT, message) from None
+
+
+def _too_large(tokens: int, tokens_max: int, is_cut: bool) -> HeddleError:
+    if tokens <= tokens_max:
+        length = "far more characters than can be looked at"
+    else:
+        length = f"more than {tokens} tokens" if is_cut else f"{tokens} tokens"
+    return HeddleError(ErrorKind.TOO_LARGE, f"the input has {length}, the limit is {tokens_max} tokens")
+
+
+def _reraise_exit(exception: BaseException) -> None:
+    """A panic of the library derives from BaseException too, and is about one text."""
+    if isinstance(exception, KeyboardInterrupt | SystemExit):
+        raise exception

@@ -1,0 +1,48 @@
+"""The part of a text or pair that the tokenizer is shown: all of it, or a window of one that is far too long.
+
+`tokenizer_svc.tokenization` makes a view of each input, and a wider one where the first shows too little.
+"""
+
+from dataclasses import dataclass
+
+import tokenizers
+
+from tokenizer_svc.sequence import Options
+from tokenizer_svc.truncation import MARGIN_TOKENS, window
+
+Text = str | tuple[str, str]
+
+
+@dataclass(slots=True)
+class View:
+    text: Text  # the prompt included
+    options: Options
+    cuts: tuple[bool, ...]  # whether something was left out, per text; empty if nothing was
+    is_pair: bool
+
+    @classmethod
+    def of(cls, text: Text, options: Options, chars: int) -> "View":
+        if isinstance(text, str):
+            whole = options.prompt + text
+            if len(whole) <= chars:
+                return cls(whole, options, (), False)
+            shown = window(whole, chars, options.truncation)
+            return cls(shown, options, (True,) if len(shown) < len(whole) else (), False)
+        first, second = options.prompt + text[0], text[1]
+        pair = window(first, chars, options.truncation), window(second, chars, options.truncation)
+        cuts = len(pair[0]) < len(first), len(pair[1]) < len(second)
+        return cls(pair, options, cuts if any(cuts) else (), True)
+
+    @property
+    def is_cut(self) -> bool:
+        return bool(self.cuts)
+
+    def suffices(self, encoding: tokenizers.Encoding, tokens_max: int) -> bool:
+        """Whether what was left out cannot change the tokens that are kept."""
+        if not self.cuts:
+            return True
+        needed = tokens_max + MARGIN_TOKENS
+        if not self.is_pair:
+            return len(encoding) >= needed
+        sequence_ids = encoding.sequence_ids
+        return all(sequence_ids.count(n) >= needed for n, is_cut in enumerate(self.cuts) if is_cut)
