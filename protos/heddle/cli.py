@@ -1,0 +1,50 @@
+"""The `heddle` command: one line per subcommand, each of which reads its own settings. Called by heddle.__main__."""
+
+import importlib.metadata
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from heddle.rpc.settings import EXIT_MISCONFIGURED, suggestion
+
+Command = Callable[[Sequence[str], Mapping[str, str]], int]
+
+USAGE = """usage: heddle COMMAND [options]
+
+Serves embedding, reranking, classification and entity models over HTTP and gRPC.
+
+commands:
+  serve        run all services on this machine
+
+options:
+  -h, --help   show this text; `heddle COMMAND --help` shows a command's options
+  --version    show the version"""
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Runs a subcommand; returns the exit code."""
+    name = argv[0] if argv else "--help"
+    if name in ("-h", "--help"):
+        print(USAGE)
+        return 0 if argv else EXIT_MISCONFIGURED
+    if name == "--version":
+        print(f"heddle {importlib.metadata.version('heddle')}")
+        return 0
+    if name not in COMMANDS:
+        print(f"heddle: unknown command {name}{suggestion(name, COMMANDS)} (see heddle --help)", file=sys.stderr)
+        return EXIT_MISCONFIGURED
+    try:
+        return COMMANDS[name](argv[1:], environ)
+    except KeyboardInterrupt:
+        return 130
+
+
+def serve(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    try:
+        from heddle import serve as command
+    except ModuleNotFoundError as error:
+        print(f"heddle: serve needs {error.name}; pip install 'heddle[local]'", file=sys.stderr)
+        return EXIT_MISCONFIGURED
+    return command.main(argv, environ)
+
+
+COMMANDS: dict[str, Command] = {"serve": serve}

@@ -1,0 +1,178 @@
+"""`heddle serve`: all three services on this machine, over unix sockets, ready to use. Called by heddle.cli."""
+
+import asyncio
+import importlib.util
+import json
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from heddle.checkpoint import Checkpoint
+from heddle.console import Console
+from heddle.model_source import PACKAGED_NAME, locate
+from heddle.readiness import grpc_ready, http_ready
+from heddle.rpc.lifecycle import stop_on_signal
+from heddle.rpc.listening import authority, usable_port
+from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError, at_least, load
+from heddle.rpc.telemetry import LogLevel
+from heddle.supervisor import Service, ServiceGaveUpError, ServiceMisconfiguredError, Supervisor
+
+# One library that only the extra of each service brings.
+LIBRARY_OF_EXTRA = {"tokenizer": "tokenizers", "gateway": "msgspec", "engine": "safetensors"}
+
+# A wildcard address is nothing to connect to.
+REACHABLE_AS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Serves one model on this machine: HTTP and gRPC, with all services started, watched and stopped together.
+
+    Finer settings of a service are taken from its own variables (HEDDLE_ENGINE_*, HEDDLE_TOKENIZER_*,
+    HEDDLE_GATEWAY_*); `engine-svc --help` and so on list them."""
+
+    # Model
+
+    # Hub name of the model, or folder of a checkpoint.
+    model: str = PACKAGED_NAME
+    # Number format of the computation; auto takes bfloat16 where the machine is fast at it, else float32.
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    # What computes: torch, or simulated, which answers made-up vectors after a modelled time.
+    engine: Literal["torch", "simulated"] = "torch"
+    # Engine processes; they share the CPU cores.
+    engines: int = 1
+
+    # Addresses
+
+    # Address to listen on; 0.0.0.0 lets other machines in.
+    host: str = "127.0.0.1"
+    # Port of the HTTP API; 0 takes a free one.
+    http_port: int = 8080
+    # Port of the gRPC API; 0 takes a free one.
+    grpc_port: int = 50051
+
+    # Operation
+
+    # Least severe log lines of the services that are shown.
+    log_level: LogLevel = "warning"
+
+    def __post_init__(self) -> None:
+        at_least(1, engines=self.engines)
+        at_least(0, http_port=self.http_port, grpc_port=self.grpc_port)
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Serves until a signal; returns the exit code."""
+    settings = load(ServeSettings, argv, environ, prog="heddle serve", env_prefix="HEDDLE_SERVE_")
+    console = Console()
+    try:
+        check(settings)
+        asyncio.run(serve(settings, environ, console))
+    except ServiceMisconfiguredError:
+        return EXIT_MISCONFIGURED
+    except ConfigurationError as error:
+        console.line(f"heddle: {error}")
+        return EXIT_MISCONFIGURED
+    except ServiceGaveUpError as error:
+        console.line(f"heddle: {error}")
+        return 1
+    return 0
+
+
+def check(settings: ServeSettings) -> None:
+    """Tells once, and before anything is started, what every service would tell. Fetches the model if need be."""
+    missing = [extra for extra, library in LIBRARY_OF_EXTRA.items() if importlib.util.find_spec(library) is None]
+    if missing:
+        raise ConfigurationError(f"not installed: the {' and '.join(missing)} service; pip install 'heddle[local]'")
+    Checkpoint.read(locate(settings.model))
+
+
+async def serve(settings: ServeSettings, environ: Mapping[str, str], console: Console) -> None:
+    stop = stop_on_signal()
+    with tempfile.TemporaryDirectory(prefix="heddle-") as folder:
+        machine = Machine(
+            settings,
+            folder,
+            http_port=usable_port(settings.host, settings.http_port),
+            grpc_port=usable_port(settings.host, settings.grpc_port),
+            environ=environ,
+        )
+        await Supervisor(machine.tiers(), console).run(
+            stop,
+            loading=f"loading {settings.model}",
+            when_ready=lambda seconds: print(machine.welcome(seconds), flush=True),
+        )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The services of one machine: how each is started, and where it is reached."""
+
+    settings: ServeSettings
+    folder: str  # of the sockets between services
+    http_port: int
+    grpc_port: int
+    environ: Mapping[str, str]
+
+    def tiers(self) -> list[list[Service]]:
+        """In the order in which they are stopped: callers first."""
+        return [[self.gateway()], [self.tokenizer()], [self.engine(index) for index in range(self.settings.engines)]]
+
+    def gateway(self) -> Service:
+        flags = ("--host", self.settings.host, "--port", str(self.http_port), "--tokenizers", self.tokenizer_address)
+        return self._service("gateway", "http_gateway", flags, lambda: http_ready(self.host, self.http_port))
+
+    def tokenizer(self) -> Service:
+        listen = f"{self.tokenizer_address},{authority(self.settings.host, self.grpc_port)}"
+        engines = ",".join(self.engine_address(index) for index in range(self.settings.engines))
+        flags = ("--model", self.settings.model, "--listen", listen, "--engines", engines)
+        return self._service(
+            *("tokenizer", "tokenizer_svc", flags),
+            lambda: grpc_ready(self.tokenizer_address, "heddle.v1.InferenceService"),
+        )
+
+    def engine(self, index: int) -> Service:
+        settings, address = self.settings, self.engine_address(index)
+        flags = (
+            *("--model", settings.model, "--listen", address, "--backend", settings.engine, "--dtype", settings.dtype),
+            *("--threads", str(max(1, usable_cores() // settings.engines))),
+        )
+        name = f"engine {index}" if settings.engines > 1 else "engine"
+        return self._service(name, "engine_svc", flags, lambda: grpc_ready(address, "heddle.v1.EngineService"))
+
+    def welcome(self, seconds: float) -> str:
+        url = f"http://{authority(self.host, self.http_port)}"
+        body = json.dumps({"model": self.settings.model, "input": "Hello, loom"}, ensure_ascii=False)
+        return (
+            f"{self.settings.model} is ready after {seconds:.1f} s:\n"
+            f"  HTTP  {url}\n"
+            f"  gRPC  {authority(self.host, self.grpc_port)}\n"
+            f"Try it:\n"
+            f"  curl {url}/v1/embeddings -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+        )
+
+    @property
+    def host(self) -> str:
+        """Where this machine itself reaches what listens on `settings.host`."""
+        return REACHABLE_AS.get(self.settings.host, self.settings.host)
+
+    @property
+    def tokenizer_address(self) -> str:
+        return f"unix:{self.folder}/tokenizer"
+
+    def engine_address(self, index: int) -> str:
+        return f"unix:{self.folder}/engine-{index}"
+
+    def _service(
+        self, name: str, module: str, flags: Sequence[str], is_ready: Callable[[], Awaitable[bool]]
+    ) -> Service:
+        command = (sys.executable, "-m", module, *flags, "--log-level", self.settings.log_level)
+        return Service(name, command, is_ready, self.environ)
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -1,0 +1,57 @@
+"""Stands in for each of the three services under `heddle serve`, which starts it by the name of the folder it is in.
+
+It takes the flags, says on stdout what they were, and is ready as the real one would be: by gRPC health, or by
+GET /ready. STAND_IN_FAILS names a service that ends with exit code 2.
+"""
+
+import http.server
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+from heddle.rpc.lifecycle import Server, run
+
+NAME = Path(__file__).parent.name
+FLAGS = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
+SERVICES = {"engine_svc": "heddle.v1.EngineService", "tokenizer_svc": "heddle.v1.InferenceService"}
+
+
+class Gateway(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/ready" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def serve_http() -> None:
+    server = http.server.HTTPServer((FLAGS["--host"], int(FLAGS["--port"])), Gateway)
+
+    def stop(_: int, __: FrameType | None) -> None:
+        threading.Thread(target=server.shutdown).start()
+
+    signal.signal(signal.SIGTERM, stop)
+    server.serve_forever()
+    print("stopped")
+
+
+async def serve_grpc() -> None:
+    server = Server(FLAGS["--listen"].split(","), drain_s_max=1)
+    server.add(SERVICES[NAME], lambda *_: None, None)
+    await server.serve()
+    print("stopped", flush=True)
+
+
+if __name__ == "__main__":
+    print("started", *sys.argv[1:])
+    if os.environ.get("STAND_IN_FAILS") == NAME:
+        print("the flags contradict each other")
+        sys.exit(2)
+    if NAME == "http_gateway":
+        serve_http()
+    else:
+        run(serve_grpc)

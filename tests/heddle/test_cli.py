@@ -1,0 +1,146 @@
+"""The `heddle` command as a user meets it: a process with flags, output and an exit code."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from heddle import cli
+
+ANY_PORTS = ("--http-port", "0", "--grpc-port", "0")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where `python -m engine_svc` and so on find stand-ins for the services."""
+    for name in ("engine_svc", "tokenizer_svc", "http_gateway"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+        shutil.copy(Path(__file__).with_name("stand_in_pod.py"), tmp_path / name / "__main__.py")
+    return tmp_path
+
+
+async def heddle(folder: Path, *argv: str, **environ: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "heddle", *argv),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environ},
+    )
+
+
+async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
+    """Exit code, stdout and stderr."""
+    output, log = await asyncio.wait_for(process.communicate(), 30)
+    return process.returncode, output.decode(), log.decode()
+
+
+@asynccontextmanager
+async def serving(folder: Path, *argv: str, **environ: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """A `heddle serve` that is ready, and what it said then."""
+    process = await heddle(folder, "serve", *ANY_PORTS, *argv, **environ)
+    assert process.stdout
+    try:
+        async with asyncio.timeout(30):
+            welcome = b"".join([await process.stdout.readline() for _ in range(5)])
+        yield process, welcome.decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_serve_says_where_it_is_and_stops_in_order_on_ctrl_c(folder: Path) -> None:
+    async with serving(folder, "--engines", "2") as (process, welcome):
+        url = next(line.split()[1] for line in welcome.splitlines() if "HTTP" in line)
+        assert f"curl {url}/v1/embeddings -H 'Content-Type: application/json' -d " in welcome
+        assert "sentence-transformers/all-MiniLM-L6-v2 is ready after" in welcome
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET /ready HTTP/1.0\r\n\r\n")
+        assert b"200" in await reader.readline()
+        writer.close()
+        process.send_signal(signal.SIGINT)
+        code, _, log = await ended(process)
+    assert code == 0
+    stopped = [line.split(":")[0] for line in log.splitlines() if line.endswith("stopped")]
+    assert stopped[:2] == ["gateway", "tokenizer"]
+    assert sorted(stopped[2:]) == ["engine 0", "engine 1"]
+
+
+async def test_serve_passes_its_flags_to_the_services(folder: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    async with serving(folder, "--engine", "simulated", "--dtype", "float16", "--engines", "2") as (process, _):
+        process.terminate()
+        _, _, log = await ended(process)
+    started = {
+        line.split(": started ")[0]: line.split(": started ")[1] for line in log.splitlines() if " started " in line
+    }
+    assert "--backend simulated --dtype float16" in started["engine 1"]
+    assert f"--threads {max(1, cores // 2)}" in started["engine 1"]
+    sockets = [started[name].split("--listen ")[1].split()[0] for name in ("engine 0", "engine 1")]
+    assert f"--engines {','.join(sockets)}" in started["tokenizer"]
+    assert started["gateway"].split("--tokenizers ")[1].split()[0] in started["tokenizer"]
+
+
+async def test_serve_leaves_no_sockets_behind(folder: Path) -> None:
+    sockets = folder / "tmp"
+    sockets.mkdir()
+    async with serving(folder, TMPDIR=str(sockets)) as (process, _):
+        assert [path.name for path in sockets.glob("*/engine-0")]
+        process.terminate()
+        await ended(process)
+    assert not list(sockets.iterdir())
+
+
+async def test_serve_ends_with_2_when_a_service_refuses_its_settings(folder: Path) -> None:
+    code, output, log = await ended(await heddle(folder, "serve", *ANY_PORTS, STAND_IN_FAILS="tokenizer_svc"))
+    assert (code, output) == (2, "")
+    assert log.count("tokenizer: the flags contradict each other") == 1
+    assert "Traceback" not in log
+
+
+async def test_serve_names_the_port_that_is_in_use(folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, _, log = await ended(await heddle(folder, "serve", "--grpc-port", "0", "--http-port", str(port)))
+    assert (code, log) == (2, f"heddle: cannot listen on 127.0.0.1:{port}: Address already in use\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--model", "/no/such/model"], "heddle: there is no model folder /no/such/model\n"),
+        (["--http-prot", "1"], "heddle serve: unknown flag --http-prot; did you mean --http-port?\n"),
+        (["--engines", "0"], "heddle serve: engines must be at least 1, not 0\n"),
+    ],
+)
+async def test_serve_tells_a_mistake_in_one_line(argv: list[str], line: str, folder: Path) -> None:
+    code, output, log = await ended(await heddle(folder, "serve", *argv))
+    assert (code, output, log) == (2, "", line)
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"], {}) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n  {name} " in shown for name in cli.COMMANDS)
+
+
+def test_unknown_command_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sreve"], {}) == 2
+    assert capsys.readouterr().err == "heddle: unknown command sreve; did you mean serve? (see heddle --help)\n"
+
+
+def test_no_command_shows_help_and_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([], {}) == 2
+    assert capsys.readouterr().out.startswith("usage: heddle COMMAND")
