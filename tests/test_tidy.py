@@ -1,0 +1,142 @@
+"""The rules of the tree that a reviewer would have to remember: who may import whom, and how big things may get."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SERVICES = ("engine_svc", "http_gateway", "tokenizer_svc")
+PACKAGES = (*SERVICES, "protos/heddle")
+ALL = (*SERVICES, "protos", "tests")
+
+FILE_LINES_MAX = 300
+FUNCTION_LINES_MAX = 60
+
+# Where a service meets the wire; every other file of it is about the domain.
+EDGES = {"__main__.py", "servicer.py", "app.py", "description.py", "engines.py"}
+EDGE_FOLDERS = {"tasks"}
+# Where a process meets its environment.
+READERS_OF_THE_ENVIRONMENT = {"__main__.py", "settings.py"}
+
+# Beside dot files.
+TOP_LEVEL = {
+    *("README.md", "LICENSE", "Makefile", "pyproject.toml"),
+    *("deploy", "engine_svc", "http_gateway", "protos", "tests", "tokenizer_svc"),
+}
+
+
+def sources(*folders: str) -> list[Path]:
+    """Python files that people write, relative to the root."""
+    found = (path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    return sorted(path.relative_to(ROOT) for path in found if "_pb2" not in path.name)
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text())
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Full names of the imported modules; of `from a import b` both `a` and `a.b`, as `b` may be either."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def imports_any(path: Path, *packages: str) -> list[str]:
+    return [name for name in imports_of(path) if any(f"{name}.".startswith(f"{package}.") for package in packages)]
+
+
+def loaded_by(module: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after importing this one."""
+    script = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'protos'}"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd="/", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_services_never_import_each_other() -> None:
+    assert not {
+        path: found for path in sources(*SERVICES) if (found := imports_any(path, *set(SERVICES) - {path.parts[0]}))
+    }
+
+
+def test_the_contract_imports_no_service() -> None:
+    assert not [path for path in sources("protos") if imports_any(path, *SERVICES)]
+
+
+def test_domain_files_know_no_transport() -> None:
+    domain = [path for path in sources(*SERVICES) if path.name not in EDGES and path.parts[1] not in EDGE_FOLDERS]
+    assert not {path: found for path in domain if (found := imports_any(path, "grpc", "heddle.v1"))}
+
+
+def test_only_entry_points_read_the_environment() -> None:
+    others = [path for path in sources(*PACKAGES) if path.name not in READERS_OF_THE_ENVIRONMENT]
+    assert not [path for path in others if reads_environment(path)]
+
+
+def reads_environment(path: Path) -> bool:
+    attributes = (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute))
+    return any(ast.unparse(node) in ("os.environ", "os.getenv") for node in attributes)
+
+
+def test_files_stay_small() -> None:
+    lines = {path: len((ROOT / path).read_text().splitlines()) for path in sources(*ALL)}
+    assert not {path: count for path, count in lines.items() if count > FILE_LINES_MAX}
+
+
+def test_functions_stay_small() -> None:
+    lines = {(path, node.name): (node.end_lineno or 0) - node.lineno + 1 for path, node in functions()}
+    assert not {place: count for place, count in lines.items() if count > FUNCTION_LINES_MAX}
+
+
+def functions() -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for path in sources(*ALL):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield path, node
+
+
+def test_every_file_says_what_it_is_for() -> None:
+    assert not [path for path in sources(*ALL) if not ast.get_docstring(tree_of(path))]
+
+
+def test_nothing_is_left_for_later() -> None:
+    words = ("FIX" + "ME", "TO" + "DO", "XX" + "X", "NotImplemented" + "Error")
+    assert not [path for path in sources(*ALL) if any(word in (ROOT / path).read_text() for word in words)]
+
+
+def test_every_folder_of_a_package_is_installed() -> None:
+    assert not [path for path in sources(*PACKAGES) if not (ROOT / path).with_name("__init__.py").exists()]
+
+
+def test_the_top_level_holds_nothing_but_what_the_readme_shows() -> None:
+    names = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
+    assert names <= TOP_LEVEL | {"build", "heddle.egg-info"}  # the last two are what an install leaves
+
+
+@pytest.mark.parametrize(
+    ("module", "strangers"),
+    [
+        ("http_gateway.__main__", {"torch", "tokenizers", "transformers"}),
+        ("tokenizer_svc.__main__", {"torch", "transformers"}),
+        ("engine_svc.__main__", {"tokenizers", "transformers"}),
+        ("engine_svc.scheduler", {"grpc", "torch"}),
+        # What a client gets without any extra is enough.
+        ("heddle.client", {"torch", "tokenizers", "uvloop", "prometheus_client", "msgspec"}),
+    ],
+)
+def test_a_process_loads_only_what_it_needs(module: str, strangers: set[str]) -> None:
+    assert not loaded_by(module) & strangers
