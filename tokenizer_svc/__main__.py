@@ -1,5 +1,6 @@
 """Starts a tokenizer pod: settings, tokenizer, engine pods, servicer, server. `tokenizer-svc --help` tells all."""
 
+import asyncio
 import os
 import sys
 from typing import NoReturn
@@ -24,14 +25,15 @@ def main() -> NoReturn:
     run(lambda: serve(settings))
 
 
-async def serve(settings: TokenizerSettings) -> None:
+async def serve(settings: TokenizerSettings, stop: asyncio.Event | None = None) -> None:
+    """Until `stop` is set, or the process gets a signal if none is given."""
     checkpoint = Checkpoint.read(
         locate(settings.model, settings.revision or None, with_weights=False),
         name=settings.served_model_name or settings.model,
     )
     tokenizer = Tokenizer.load(checkpoint)
     encoder = Encoder(tokenizer, waiting_bytes_max=settings.queue_bytes_max)
-    server = Server(settings.listen, drain_s_max=settings.drain_s_max)
+    server = Server(settings.listen, drain_s_max=settings.drain_s_max, stop=stop)
     engines = Engines(settings.engines, checkpoint.tokenizer_fingerprint, on_change=server.report_ready)
     # Abstract: the boundary answers UNIMPLEMENTED for what it has not.
     servicer = InferenceServicer(checkpoint, tokenizer, encoder, engines, settings)  # type: ignore[abstract]

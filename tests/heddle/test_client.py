@@ -1,0 +1,158 @@
+"""Both clients against real pods: the same answers, the same errors, deadlines and cancels that reach the engine."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from engine_svc.backends.simulated import SimulatedBackend
+from engine_svc.batch import PackedBatch
+from heddle.client import CallOptions, Client, InferenceClient, UnaryClient
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.pool import PoolLimits
+from heddle.v1 import inference_pb2 as pb
+from heddle.v1 import model_pb2
+from tests.cluster import engine_pod, tokenizer_pod
+
+
+class Slow:
+    """A simulated backend that, once it is warm, takes half a second and counts the sequences it ran."""
+
+    def __init__(self) -> None:
+        self._simulated = SimulatedBackend(fixed_us=0, per_token_ns=0)
+        self.outputs, self.data_type = self._simulated.outputs, self._simulated.data_type
+        self.is_warm = False
+        self.ran = 0
+
+    def run(self, batch: PackedBatch) -> Sequence[npt.NDArray[np.float32]]:
+        if self.is_warm:
+            self.ran += len(batch.sequences)
+            time.sleep(0.5)
+        return self._simulated.run(batch)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+async def tokenizer(tmp_path: Path) -> AsyncIterator[str]:
+    async with engine_pod(tmp_path) as engine, tokenizer_pod(tmp_path, engine) as address:
+        yield address
+
+
+@pytest.fixture(params=["stream", "unary"])
+async def client(tokenizer: str, request: pytest.FixtureRequest) -> AsyncIterator[InferenceClient]:
+    made: InferenceClient = Client(tokenizer) if request.param == "stream" else UnaryClient(tokenizer)
+    async with made:
+        yield made
+
+
+async def test_vectors_come_in_the_order_of_the_texts(client: InferenceClient) -> None:
+    texts = [f"text number {number}" for number in range(50)]
+    together = await client.vectors(texts)
+    alone = np.concatenate([await client.vectors([text]) for text in texts])
+    assert together.shape == (50, 384)
+    assert np.array_equal(together, alone)
+
+
+async def test_stream_and_unary_give_the_same_bytes(tokenizer: str) -> None:
+    request = pb.EmbedRequest(inputs=[pb.Input(text="a"), pb.Input(text="b")], dimensions=7)
+    async with Client(tokenizer) as stream, UnaryClient(tokenizer) as unary:
+        answers = [await stream.embed(request), await unary.embed(request)]
+    assert answers[0].embeddings == answers[1].embeddings
+    assert answers[0].usage == answers[1].usage
+    assert tuple(answers[0].embeddings.shape) == (2, 7)
+
+
+async def test_an_error_is_the_same_whatever_carried_it(client: InferenceClient) -> None:
+    request = pb.EmbedRequest(inputs=[pb.Input(text="fine"), pb.Input(text="")])
+    with pytest.raises(HeddleError, match="the text is empty") as caught:
+        await client.embed(request)
+    assert caught.value.kind is ErrorKind.EMPTY_INPUT
+    assert caught.value.field == "inputs[1]"
+
+
+@pytest.mark.parametrize(
+    "call", ["embed_tokens", "embed_sparse", "rerank", "predict", "predict_tokens", "similarity", "tokenize", "decode"]
+)
+async def test_what_is_not_served_yet_says_so(client: InferenceClient, call: str) -> None:
+    request = pb.InferenceItem()
+    getattr(request, call).SetInParent()
+    with pytest.raises(HeddleError, match="not served by this version") as caught:
+        await client.infer(request)
+    assert caught.value.kind is ErrorKind.UNIMPLEMENTED
+
+
+async def test_a_model_describes_itself(client: InferenceClient) -> None:
+    model = await client.get_model()
+    assert model.kind == model_pb2.MODEL_KIND_EMBEDDER
+    assert (model.dimension, model.sequence_tokens_max, model.inputs_max) == (384, 256, 2048)
+    assert model.backend == "simulated"
+
+
+@pytest.mark.parametrize("kind", [Client, UnaryClient])
+async def test_a_call_ends_at_its_deadline(kind: type[Client | UnaryClient], tmp_path: Path) -> None:
+    backend = Slow()
+    async with (
+        engine_pod(tmp_path, backend) as engine,
+        tokenizer_pod(tmp_path, engine) as address,
+        kind(address) as client,
+    ):
+        backend.is_warm = True
+        began = time.monotonic()
+        with pytest.raises(HeddleError) as caught:
+            await client.vectors(["too slow"], CallOptions(timeout_s=0.1))
+    assert caught.value.kind is ErrorKind.DEADLINE_EXCEEDED
+    assert time.monotonic() - began < 0.45 + 2  # the pods finish what is running before they stop
+
+
+@pytest.mark.parametrize("kind", [Client, UnaryClient])
+async def test_a_cancelled_call_leaves_the_queue_of_the_engine(
+    kind: type[Client | UnaryClient], tmp_path: Path
+) -> None:
+    backend = Slow()
+    async with (
+        engine_pod(tmp_path, backend) as engine,
+        tokenizer_pod(tmp_path, engine) as address,
+        kind(address) as client,
+    ):
+        backend.is_warm = True
+        first = asyncio.create_task(client.vectors(["occupies the lane"]))
+        while not backend.ran:
+            await asyncio.sleep(0.01)
+        doomed = [asyncio.create_task(client.vectors([f"never wanted {n}"])) for n in range(20)]
+        await asyncio.sleep(0.2)
+        for task in doomed:
+            task.cancel()
+        await first
+        await client.vectors(["the next one"])
+    assert backend.ran == 2
+
+
+async def test_nobody_at_the_target_is_an_error_in_time(tmp_path: Path) -> None:
+    limits = PoolLimits(no_pod_s_max=0.2)
+    async with Client(f"unix:{tmp_path}/nobody", limits=limits) as client:
+        with pytest.raises(HeddleError, match="no pod can be reached") as caught:
+            await client.vectors(["hello?"])
+        with pytest.raises(HeddleError, match="no pod can be reached"):
+            await client.get_model(CallOptions(timeout_s=0.2))
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
+
+
+async def test_a_call_outlives_the_tokenizer_pod_that_had_it(tmp_path: Path) -> None:
+    """Two tokenizer pods; one is asked to stop while calls are on their way."""
+    async with engine_pod(tmp_path, simulated_fixed_us=20_000) as engine:
+        pods = [tokenizer_pod(tmp_path, engine, address=f"unix:{tmp_path}/tokenizer{number}") for number in range(2)]
+        first, second = pods[0], pods[1]
+        one, two = await first.__aenter__(), await second.__aenter__()
+        async with Client(one, two) as client:
+            calls = [asyncio.create_task(client.vectors([f"call {number}"])) for number in range(200)]
+            await asyncio.sleep(0.05)
+            await first.__aexit__(None, None, None)
+            vectors = await asyncio.gather(*calls)
+            assert len(vectors) == 200
+        await second.__aexit__(None, None, None)
