@@ -26,6 +26,8 @@ from tokenizer_svc.tasks.gathering import Gathering, Plan
 from tokenizer_svc.tokenization import Tokenizer
 from tokenizer_svc.truncation import Truncation
 
+TRUNCATIONS = frozenset(inference_pb2.Truncation.values())
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -44,8 +46,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self._engines = engines
         self._settings = settings
         self._unanswered = 0
-        # Unique among all tokenizer pods of an engine.
-        self._flows = (f"{secrets.token_hex(4)}.{number}" for number in itertools.count())
+        self._pod_id = secrets.token_hex(4)  # flows are told apart among all tokenizer pods of an engine
+        self._flow_numbers = itertools.count()
         self._plans: dict[str, Callable[[Any], Plan]] = {"embed": self._plan_embed}
         self.stream = StreamServer(
             self.submit,
@@ -75,7 +77,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self, item: inference_pb2.InferenceItem, deadline: float, reply: Reply[inference_pb2.InferenceOutcome]
     ) -> Cancel:
         """A hop: one request."""
-        item.context.flow = item.context.flow or next(self._flows)
+        item.context.flow = item.context.flow or f"{self._pod_id}.{next(self._flow_numbers)}"
 
         def answer(outcome: inference_pb2.InferenceOutcome | HeddleError) -> None:
             self._unanswered -= 1
@@ -144,7 +146,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             raise HeddleError(ErrorKind.TOO_LARGE, message, field="inputs")
 
     def _options(self, wanted: int, prompt_name: str) -> Options:
-        if wanted not in inference_pb2.Truncation.values():
+        if wanted not in TRUNCATIONS:
             raise HeddleError(ErrorKind.INVALID_INPUT, f"there is no truncation {wanted}", field="truncation")
         truncation = Truncation(wanted) if wanted else Truncation[self._settings.truncation.upper()]
         return self._tokenizer.options(truncation, prompt_name)

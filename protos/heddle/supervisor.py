@@ -1,6 +1,6 @@
 """Keeps a set of services running as processes: starts them, restarts what dies, stops them in order.
 
-`heddle.local` says which services; nothing here knows what they do. A service that ends with exit code 2 has told on
+`heddle.serve` says which services; nothing here knows what they do. A service that ends with exit code 2 has told on
 its own output what is wrong with its configuration: it is not restarted, all others are stopped.
 """
 

