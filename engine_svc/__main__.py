@@ -1,0 +1,71 @@
+"""Starts an engine pod: settings, backend on its lane, scheduler, servicer, server. `engine-svc --help` tells all."""
+
+import asyncio
+import os
+import sys
+from typing import NoReturn
+
+from engine_svc.backends.loading import load_backend
+from engine_svc.description import described
+from engine_svc.device import batch_tokens_default
+from engine_svc.lane import Lane, warm_up_batches
+from engine_svc.scheduler import Scheduler, SchedulerLimits
+from engine_svc.servicer import EngineServicer
+from engine_svc.settings import EngineSettings
+from heddle.checkpoint import Checkpoint
+from heddle.model_source import locate
+from heddle.rpc.lifecycle import Server, run
+from heddle.rpc.metrics import serve_metrics
+from heddle.rpc.settings import load
+from heddle.rpc.telemetry import start_logging
+from heddle.v1.engine_pb2_grpc import add_EngineServiceServicer_to_server
+
+
+def main() -> NoReturn:
+    settings = load(EngineSettings, sys.argv[1:], os.environ, prog="engine-svc", env_prefix="HEDDLE_ENGINE_")
+    start_logging("engine_svc", log_format=settings.log_format, log_level=settings.log_level)
+    run(lambda: serve(settings))
+
+
+async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> None:
+    """Until `stop` is set, or the process gets a signal if none is given."""
+    checkpoint = Checkpoint.read(
+        locate(settings.model, settings.revision or None), name=settings.served_model_name or settings.model
+    )
+    limits = SchedulerLimits(
+        batch_tokens_max=settings.batch_tokens_max or batch_tokens_default(),
+        batch_items_max=settings.batch_items_max,
+        queue_tokens_max=settings.queue_tokens_max,
+        queue_items_max=settings.queue_items_max,
+    )
+    scheduler = Scheduler(limits)
+    lane = Lane(
+        lambda: load_backend(settings, checkpoint),
+        scheduler,
+        asyncio.get_running_loop(),
+        warm_up_batches(limits, checkpoint.sequence_tokens_max),
+    )
+    servicer = EngineServicer(scheduler, [lane])
+    server = Server(settings.listen, drain_s_max=settings.drain_s_max, stop=stop)
+    server.add("heddle.v1.EngineService", add_EngineServiceServicer_to_server, servicer)
+
+    async def warm_up() -> None:
+        lane.start()
+        backend = await asyncio.wrap_future(lane.loaded)
+        servicer.serve_model(described(checkpoint, backend, settings, limits.batch_tokens_max), backend.outputs)
+
+    async def close() -> None:
+        scheduler.close()
+
+    if settings.metrics_port is not None:
+        serve_metrics(settings.metrics_port)
+    await server.serve(
+        warm_up=warm_up,
+        announce_draining=servicer.stream.announce_draining,
+        until_idle=servicer.stream.until_idle,
+        close=close,
+    )
+
+
+if __name__ == "__main__":
+    main()

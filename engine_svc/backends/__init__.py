@@ -1,0 +1,1 @@
+"""What turns a packed batch into numbers: the seam between the scheduler and a model library."""

@@ -1,0 +1,29 @@
+"""From settings to a loaded backend. Called in the lane's thread; imports a model library only when it is the one."""
+
+from engine_svc.backends.backend import Backend
+from engine_svc.backends.simulated import SimulatedBackend
+from engine_svc.batch import Output
+from engine_svc.settings import EngineSettings
+from heddle.checkpoint import Checkpoint, ModelKind
+
+SIMULATED_OUTPUTS = {
+    ModelKind.EMBEDDER: (Output.VECTOR, Output.TOKEN_VECTORS),
+    ModelKind.SPARSE_EMBEDDER: (Output.SPARSE_VECTOR,),
+    ModelKind.RERANKER: (Output.LOGITS,),
+    ModelKind.CLASSIFIER: (Output.LOGITS,),
+    ModelKind.TOKEN_CLASSIFIER: (Output.TOKEN_LOGITS,),
+}
+
+
+def load_backend(settings: EngineSettings, checkpoint: Checkpoint) -> Backend:
+    """Raises CheckpointError for a checkpoint that the backend cannot run."""
+    if settings.backend == "simulated":
+        return SimulatedBackend(
+            outputs=frozenset(SIMULATED_OUTPUTS[checkpoint.kind]),
+            dimension=checkpoint.dimension or len(checkpoint.labels),
+            fixed_us=settings.simulated_fixed_us,
+            per_token_ns=settings.simulated_per_token_ns,
+        )
+    from engine_svc.backends.torch_backend import TorchBackend
+
+    return TorchBackend(checkpoint, dtype=settings.dtype, threads=settings.threads)

@@ -1,0 +1,50 @@
+"""A backend without a model: deterministic arrays after a modelled time. For tests, load tests of the other services,
+and capacity planning. The time is slept, not computed, so that it takes nothing from the processes being measured."""
+
+import hashlib
+import time
+from collections.abc import Sequence as Sequences
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engine_svc.batch import Output, PackedBatch, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedBackend:
+    """A batch of T tokens takes `fixed_us` + `per_token_ns` * T. An array depends on its sequence alone."""
+
+    outputs: frozenset[Output] = frozenset({Output.VECTOR, Output.TOKEN_VECTORS})  # or LOGITS
+    dimension: int = 384  # of a vector; for LOGITS the number of labels
+    fixed_us: int = 2_000
+    per_token_ns: int = 1_000
+    data_type: str = "float32"
+
+    def run(self, batch: PackedBatch) -> Sequences[npt.NDArray[np.float32]]:
+        ready_at = time.monotonic() + self.fixed_us / 1e6 + self.per_token_ns * batch.tokens / 1e9
+        arrays = [self._array(sequence) for sequence in batch.sequences]
+        time.sleep(max(0.0, ready_at - time.monotonic()))
+        return arrays
+
+    def close(self) -> None:
+        pass
+
+    def _array(self, sequence: Sequence) -> npt.NDArray[np.float32]:
+        if sequence.output not in self.outputs:
+            raise ValueError(f"not simulated: {sequence.output}")
+        match sequence.output:
+            case Output.VECTOR:
+                vector = noise(sequence, self.dimension)[: sequence.dimensions or None]
+                return vector if sequence.skip_normalization else vector / np.sqrt(vector @ vector)
+            case Output.TOKEN_VECTORS:
+                return noise(sequence, sequence.tokens * self.dimension).reshape(sequence.tokens, self.dimension)
+            case _:
+                return noise(sequence, self.dimension)
+
+
+def noise(sequence: Sequence, size: int) -> npt.NDArray[np.float32]:
+    """Components in [-1, 1) that follow from the tokens: the bytes of a hash, of any length."""
+    digest = hashlib.shake_128(sequence.token_ids + sequence.type_ids + sequence.prompt_tokens.to_bytes(4, "little"))
+    return np.frombuffer(digest.digest(size), np.int8).astype(np.float32) / np.float32(128)

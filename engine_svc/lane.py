@@ -1,0 +1,167 @@
+"""A thread that owns one backend from load to close. __main__ starts one per device, all on one scheduler.
+
+A lane asks the scheduler for a batch whenever its backend is free, and hands the outcomes of a batch to the event loop
+in one call. What goes wrong with one sequence is that sequence's outcome; its neighbours in the batch keep theirs.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Sequences
+from concurrent.futures import Future
+
+import numpy as np
+import numpy.typing as npt
+
+from engine_svc.backends.backend import Backend
+from engine_svc.batch import PackedBatch, Sequence
+from engine_svc.scheduler import Batch, Outcome, Scheduler, SchedulerLimits, Ticket
+from heddle.rpc.errors import ErrorKind, HeddleError
+
+Result = npt.NDArray[np.float32] | HeddleError
+
+log = logging.getLogger(__name__)
+
+
+class Lane:
+    """Stops when the scheduler is closed and empty. All attributes may be read from any thread."""
+
+    def __init__(
+        self,
+        load_backend: Callable[[], Backend],
+        scheduler: Scheduler,
+        loop: asyncio.AbstractEventLoop,
+        warm_up_batches: Iterable[Sequences[int]] = (),
+        name: str = "lane",
+    ) -> None:
+        """`load_backend` runs in the lane's thread. A warm-up batch is the lengths of its sequences, in tokens."""
+        self.loaded: Future[Backend] = Future()  # once warm, or the error of loading or warming up
+        self.stopped: Future[None] = Future()  # after the last outcome, or the error that ended the thread
+        self.running_tokens = 0
+        self.running_since: float | None = None  # time.monotonic; None while idle
+        self.consecutive_failures = 0  # batches in a row that gave not one result: the backend is beyond help
+        self._load_backend = load_backend
+        self._scheduler = scheduler
+        self._loop = loop
+        self._warm_up_batches = warm_up_batches
+        # Daemon: a forward pass that never returns must not keep the process from exiting.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self.loaded.set_running_or_notify_cancel()  # a starter that stops waiting cannot cancel them
+        self.stopped.set_running_or_notify_cancel()
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            with contextlib.closing(self._load_backend()) as backend:
+                warm_up(backend, self._warm_up_batches)
+                self.loaded.set_result(backend)
+                self._serve(backend)
+        except BaseException as exception:
+            if self.loaded.done():
+                log.critical("%s died", self._thread.name, exc_info=exception)
+            else:
+                self.loaded.set_exception(exception)
+            self.stopped.set_exception(exception)
+        else:
+            self.stopped.set_result(None)
+
+    def _serve(self, backend: Backend) -> None:
+        while (batch := self._scheduler.take()) is not None:
+            self._answer_expired(batch)
+            if batch.tickets:
+                self._answer(backend, batch)
+
+    def _answer_expired(self, batch: Batch) -> None:
+        error = HeddleError(ErrorKind.DEADLINE_EXCEEDED, "the deadline passed while the sequence waited for the engine")
+        self._deliver([(ticket, Outcome(error, queue_s(ticket, batch), 0.0)) for ticket in batch.expired])
+
+    def _answer(self, backend: Backend, batch: Batch) -> None:
+        started_at = time.monotonic()
+        self.running_tokens, self.running_since = batch.tokens, started_at
+        results = compute(backend, list(batch.tickets))
+        self.running_tokens, self.running_since = 0, None
+        compute_s = time.monotonic() - started_at
+        is_failure = all(isinstance(result, HeddleError) for result in results)
+        self.consecutive_failures = self.consecutive_failures + 1 if is_failure else 0
+        self._deliver(
+            [
+                (ticket, Outcome(result, queue_s(ticket, batch), compute_s))
+                for tickets, result in zip(batch.tickets.values(), results, strict=True)
+                for ticket in tickets
+            ]
+        )
+
+    def _deliver(self, outcomes: list[tuple[Ticket, Outcome]]) -> None:
+        if not outcomes:
+            return
+        try:
+            self._loop.call_soon_threadsafe(deliver, outcomes)
+        except RuntimeError:
+            log.warning("%d outcomes have nobody to go to: the event loop is closed", len(outcomes))
+
+
+def queue_s(ticket: Ticket, batch: Batch) -> float:
+    return batch.formed_at - ticket.submitted_at
+
+
+def deliver(outcomes: Iterable[tuple[Ticket, Outcome]]) -> None:
+    """On the event loop. One receiver's bug does not cost the others their outcomes."""
+    for ticket, outcome in outcomes:
+        try:
+            ticket.deliver(outcome)
+        except Exception:
+            log.exception("the receiver of an outcome failed")
+
+
+def compute(backend: Backend, sequences: Sequences[Sequence]) -> list[Result]:
+    """One result per sequence. A batch that raises is run again in halves, down to the sequences that fail alone: so
+    neither one bad item nor a batch too large for the device's memory fails the rest."""
+    try:
+        return [checked(array) for array in run(backend, sequences)]
+    except Exception as exception:  # noqa: BLE001 - logged once it fails alone
+        if len(sequences) == 1:
+            return [HeddleError.from_exception(exception)]
+        log.warning("a batch of %d sequences failed and is run again in halves: %r", len(sequences), exception)
+    # Not inside `except`: there the traceback would keep the failed attempt's memory from being freed.
+    middle = len(sequences) // 2
+    return compute(backend, sequences[:middle]) + compute(backend, sequences[middle:])
+
+
+def run(backend: Backend, sequences: Sequences[Sequence]) -> Sequences[npt.NDArray[np.float32]]:
+    arrays = backend.run(PackedBatch.of(sequences))
+    if len(arrays) != len(sequences):
+        raise RuntimeError(f"the backend returned {len(arrays)} arrays for {len(sequences)} sequences")
+    return arrays
+
+
+def checked(array: npt.NDArray[np.float32]) -> Result:
+    # The sum of squares is NaN or infinite if any component is, at a quarter of what looking at each would cost.
+    if math.isfinite(np.vdot(array, array)) or np.isfinite(array).all():
+        return array
+    return HeddleError(ErrorKind.BAD_OUTPUT, "the model produced NaN or infinity for this input")
+
+
+def warm_up(backend: Backend, batches: Iterable[Sequences[int]]) -> None:
+    """Runs batches of the given lengths: a backend's first passes allocate, tune and compile."""
+    output = min(backend.outputs, key=lambda output: output.value)
+    for lengths in batches:
+        run(backend, [Sequence(bytes(4 * length), output=output) for length in lengths])
+
+
+def warm_up_batches(limits: SchedulerLimits, sequence_tokens_max: int) -> list[list[int]]:
+    """From one token to the whole budget in the longest sequences, then the most sequences that a batch can hold."""
+    totals = [16**exponent for exponent in range(8) if 16**exponent < limits.batch_tokens_max]
+    longest = [split(total, sequence_tokens_max) for total in (*totals, limits.batch_tokens_max)]
+    shortest = max(1, min(limits.batch_tokens_max // limits.batch_items_max, sequence_tokens_max))
+    return [lengths[: limits.batch_items_max] for lengths in (*longest, [shortest] * limits.batch_items_max)]
+
+
+def split(total: int, part_max: int) -> list[int]:
+    parts, rest = divmod(total, part_max)
+    return [part_max] * parts + [rest] * (rest > 0)

@@ -1,0 +1,1 @@
+"""Transformers over packed sequences, without padding, and the loading of their weights."""

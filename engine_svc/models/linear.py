@@ -1,0 +1,115 @@
+"""Linear layers, with the activation that follows: plain everywhere, prepacked where oneDNN has fast bf16 or fp16.
+
+In float32 the plain form wins (MKL's GEMM against oneDNN's, and a faster erf), so only the short types are prepacked.
+The encoders build their layers with `linear`.
+"""
+# ruff: noqa: SLF001 - PyTorch's oneDNN operations have no public names
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+onednn = torch.ops.mkldnn
+
+# oneDNN compiles a primitive for each number of rows, in milliseconds, and keeps about a thousand: with rows in such
+# steps all of them fit.
+PREPACKED_ROWS_STEP = 32
+
+Linear = Callable[[Tensor], Tensor]  # [..., inputs] to [..., outputs]
+
+
+class Activation(enum.Enum):
+    NONE = "none"
+    GELU = "gelu"  # exact, with erf
+    GELU_TANH = "gelu_tanh"
+    RELU = "relu"
+    SILU = "silu"
+
+
+# By the names that transformers has for them.
+ACTIVATIONS = {
+    "gelu": Activation.GELU,
+    "gelu_python": Activation.GELU,
+    "gelu_new": Activation.GELU_TANH,
+    "gelu_fast": Activation.GELU_TANH,
+    "gelu_accurate": Activation.GELU_TANH,
+    "gelu_pytorch_tanh": Activation.GELU_TANH,
+    "gelu_python_tanh": Activation.GELU_TANH,
+    "relu": Activation.RELU,
+    "silu": Activation.SILU,
+    "swish": Activation.SILU,
+    "linear": Activation.NONE,
+}
+
+# Attribute and algorithm of the fused operation; what is not here runs after an unfused one.
+FUSED = {
+    Activation.NONE: ("none", ""),
+    Activation.GELU: ("gelu", "none"),
+    Activation.GELU_TANH: ("gelu", "tanh"),
+}
+
+
+def linear(weight: Tensor, bias: Tensor | None, activation: Activation = Activation.NONE) -> Linear:
+    """The faster form for the weight's device and type. `weight` is [outputs, inputs]."""
+    if is_prepacked(weight.device, weight.dtype):
+        return PrepackedLinear.of(weight, bias, activation)
+    return PlainLinear(weight, bias, activation)
+
+
+def is_prepacked(device: torch.device, dtype: torch.dtype) -> bool:
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if dtype == torch.bfloat16:
+        return bool(onednn._is_mkldnn_bf16_supported())
+    return dtype == torch.float16 and bool(onednn._is_mkldnn_fp16_supported())
+
+
+def rows_step(device: torch.device, dtype: torch.dtype) -> int:
+    """The rows of a batch are best a multiple of this."""
+    return PREPACKED_ROWS_STEP if is_prepacked(device, dtype) else 1
+
+
+@dataclass(frozen=True, slots=True)
+class PlainLinear:
+    weight: Tensor
+    bias: Tensor | None
+    activation: Activation
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        return activated(functional.linear(inputs, self.weight, self.bias), self.activation)
+
+
+@dataclass(frozen=True, slots=True)
+class PrepackedLinear:
+    """Weight in oneDNN's own blocked layout; GELU in the same pass as the product."""
+
+    packed_weight: Tensor
+    bias: Tensor | None
+    activation: Activation
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor | None, activation: Activation) -> "PrepackedLinear":
+        return cls(onednn._reorder_linear_weight(weight.contiguous()), bias, activation)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        attribute, algorithm = FUSED.get(self.activation, FUSED[Activation.NONE])
+        outputs: Tensor = onednn._linear_pointwise(inputs, self.packed_weight, self.bias, attribute, [], algorithm)
+        return outputs if self.activation in FUSED else activated(outputs, self.activation)
+
+
+def activated(values: Tensor, activation: Activation) -> Tensor:
+    match activation:
+        case Activation.NONE:
+            return values
+        case Activation.GELU:
+            return functional.gelu(values)
+        case Activation.GELU_TANH:
+            return functional.gelu(values, approximate="tanh")
+        case Activation.RELU:
+            return functional.relu(values)
+        case Activation.SILU:
+            return functional.silu(values)

@@ -1,0 +1,92 @@
+"""Reads the safetensors of a checkpoint, one tensor at a time, in the data type and on the device of the model.
+
+The file is mapped anew for each tensor: pages that were read stay in the process as long as a mapping does, and so the
+peak is the model and its largest tensor, not the model twice. Called by what builds a model, such as `bert.load`.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from heddle.checkpoint_files import CheckpointError, read_json
+
+SINGLE_FILE = "model.safetensors"
+SHARD_INDEX = "model.safetensors.index.json"
+PICKLED_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+# Names of TensorFlow's layer norms, found in the oldest checkpoints.
+LEGACY_NAMES = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
+
+
+class Weights:
+    """The tensors of a checkpoint by name. Names are those of the bare model; a checkpoint saved from a model with a
+    head has them below `prefix`."""
+
+    def __init__(self, folder: Path, *, dtype: torch.dtype, device: torch.device, prefix: str = "") -> None:
+        self.folder = folder
+        self.dtype = dtype
+        self.device = device
+        self._prefix = prefix
+        self._file_of = files_by_tensor(folder)
+
+    def take(self, name: str, shape: Sequence[int]) -> Tensor:
+        """A copy of the tensor. Raises CheckpointError if it is missing or of another shape."""
+        stored = next((candidate for candidate in self._candidates(name) if candidate in self._file_of), None)
+        if stored is None:
+            raise CheckpointError(f"{self.folder} has no tensor {name} in its safetensors files")
+        path = self._file_of[stored]
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensor: Tensor = file.get_tensor(stored)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from None
+        if tensor.shape != torch.Size(shape):
+            raise CheckpointError(f"{path}: tensor {stored} has shape {list(tensor.shape)}, expected {list(shape)}")
+        if not tensor.is_floating_point() or tensor.element_size() < 2:
+            raise CheckpointError(f"{path}: tensor {stored} is {tensor.dtype}; quantized weights are not supported")
+        return tensor.to(self.device, self.dtype, copy=True)
+
+    def stacked(self, names: Iterable[str], shape: Sequence[int]) -> Tensor:
+        """Tensors of the same shape, one below the other: linears on the same input that run as one."""
+        return torch.cat([self.take(name, shape) for name in names])
+
+    def _candidates(self, name: str) -> Iterable[str]:
+        for known in (name, self._prefix + name):
+            yield known
+            for modern, legacy in LEGACY_NAMES:
+                yield known.replace(modern, legacy)
+
+
+def files_by_tensor(folder: Path) -> dict[str, Path]:
+    if (folder / SHARD_INDEX).is_file():
+        return files_of_shards(folder)
+    if (folder / SINGLE_FILE).is_file():
+        return dict.fromkeys(names_in(folder / SINGLE_FILE), folder / SINGLE_FILE)
+    for name in PICKLED_FILES:
+        if (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder} has only pickled weights ({name}), which can run code and are not loaded; "
+                f"save the model as safetensors"
+            )
+    raise CheckpointError(f"{folder} has no {SINGLE_FILE}")
+
+
+def files_of_shards(folder: Path) -> dict[str, Path]:
+    shard_of = read_json(folder / SHARD_INDEX).get("weight_map")
+    if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
+        raise CheckpointError(f"{folder / SHARD_INDEX} has no weight_map from tensors to files")
+    for shard in set(shard_of.values()):
+        if Path(shard).name != shard or not (folder / shard).is_file():
+            raise CheckpointError(f"{folder / SHARD_INDEX} names {shard}, which is not a file of the folder")
+    return {name: folder / shard for name, shard in shard_of.items()}
+
+
+def names_in(path: Path) -> list[str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {error}") from None

@@ -1,0 +1,201 @@
+"""The wire edge of the engine: messages become tickets, outcomes become messages. No model, no batching.
+
+Whatever a caller sends is checked here, so that nothing behind it meets an id outside the vocabulary or a sequence that
+the model has no positions for.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Sequence as Sequences
+from typing import Any
+
+import grpc
+import numpy as np
+
+from engine_svc.batch import Output, Sequence
+from engine_svc.lane import Lane
+from engine_svc.scheduler import Outcome, Scheduler, Ticket
+from heddle import tensors
+from heddle.rpc.deadlines import NEVER
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.stream import Cancel, Reply, nothing_to_cancel
+from heddle.rpc.stream_server import StreamServer
+from heddle.rpc.unary import answered, context_of, deadline_of_call
+from heddle.v1 import engine_pb2, engine_pb2_grpc, item_pb2, model_pb2, tensor_pb2
+
+TOKEN_ID = np.dtype("<u4")
+
+
+class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
+    def __init__(self, scheduler: Scheduler, lanes: Sequences[Lane]) -> None:
+        self._model = model_pb2.Model()
+        self._outputs: frozenset[Output] = frozenset()
+        self._scheduler = scheduler
+        self._lanes = lanes
+        self._arrived: list[Ticket] = []
+        self._flows = itertools.count()
+        self.stream = StreamServer(
+            self.submit,
+            frame_type=engine_pb2.EngineServiceInferResponse,
+            outcome_type=engine_pb2.Outcome,
+            load=self.load,
+            greet=lambda hello: self._check_fingerprint(hello.tokenizer_fingerprint),
+        )
+
+    def serve_model(self, model: model_pb2.Model, outputs: frozenset[Output]) -> None:
+        """Called once, when the model is loaded and before the server lets calls in."""
+        self._model = model
+        self._outputs = outputs
+
+    async def Infer(  # type: ignore[override]
+        self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        await self.stream.serve(context)
+
+    async def Encode(
+        self, request: engine_pb2.EncodeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> engine_pb2.EncodeResponse:
+        if request.tokenizer_fingerprint:
+            self._check_fingerprint(request.tokenizer_fingerprint)
+        item_context, deadline = context_of(context), deadline_of_call(context)
+        item_context.flow = item_context.flow or self._new_flow()
+        items = [
+            engine_pb2.Submission(id=index, context=item_context, sequence=sequence)
+            for index, sequence in enumerate(request.sequences)
+        ]
+        outcomes = await asyncio.gather(*(self._encoded(item, deadline) for item in items))
+        return engine_pb2.EncodeResponse(outcomes=outcomes)
+
+    async def GetModel(
+        self, request: engine_pb2.EngineServiceGetModelRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> engine_pb2.EngineServiceGetModelResponse:
+        return engine_pb2.EngineServiceGetModelResponse(model=self._model)
+
+    def submit(self, item: engine_pb2.Submission, deadline: float, reply: Reply[engine_pb2.Outcome]) -> Cancel:
+        """A hop: one sequence into the scheduler."""
+        wanted = item.sequence.data_type or tensor_pb2.DATA_TYPE_FLOAT32
+        try:
+            sequence = self._sequence(item.sequence)
+        except HeddleError as refusal:
+            reply(refusal)
+            return nothing_to_cancel
+
+        def deliver(outcome: Outcome) -> None:
+            reply(to_proto(outcome, sequence.output, wanted))
+
+        ticket = Ticket(
+            sequence,
+            flow=item.context.flow or self._new_flow(),
+            deliver=deliver,
+            priority=item.context.priority,
+            deadline=None if deadline == NEVER else deadline,
+        )
+        # All that arrives in one turn of the event loop is submitted at once: a lane that is free would otherwise
+        # leave with the first sequence of a frame.
+        if not self._arrived:
+            asyncio.get_running_loop().call_soon(self._submit_arrived)
+        self._arrived.append(ticket)
+        return lambda: self._cancel(ticket)
+
+    def load(self) -> item_pb2.Load:
+        waiting = self._scheduler.load()
+        now = time.monotonic()
+        since = [lane.running_since for lane in self._lanes if lane.running_since is not None]
+        return item_pb2.Load(
+            waiting_items=waiting.waiting_items + len(self._arrived),
+            waiting_cost=waiting.waiting_tokens + sum(ticket.tokens for ticket in self._arrived),
+            running_cost=sum(lane.running_tokens for lane in self._lanes),
+            running_ms=int(1000 * (now - min(since))) if since else 0,
+        )
+
+    def _submit_arrived(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        for ticket in self._scheduler.submit(arrived):
+            refusal = HeddleError(ErrorKind.OVERLOADED, "the engine's queue is full", retry_after_ms=1000)
+            ticket.deliver(Outcome(refusal, 0.0, 0.0))
+
+    def _cancel(self, ticket: Ticket) -> None:
+        if ticket in self._arrived:
+            self._arrived.remove(ticket)
+        else:
+            self._scheduler.cancel(ticket)
+
+    async def _encoded(self, item: engine_pb2.Submission, deadline: float) -> engine_pb2.Outcome:
+        try:
+            outcome = await answered(self.submit, item, deadline)
+        except HeddleError as error:
+            outcome = engine_pb2.Outcome(error=error.to_proto())
+        outcome.id = item.id
+        return outcome
+
+    def _new_flow(self) -> str:
+        return f"#{next(self._flows)}"
+
+    def _check_fingerprint(self, fingerprint: str) -> None:
+        own = self._model.tokenizer_fingerprint
+        if fingerprint != own:
+            raise HeddleError(
+                ErrorKind.MISMATCH,
+                f"the tokenizer's fingerprint is {fingerprint[:12] or 'missing'}, the engine's model "
+                f"{self._model.name} has {own[:12]}: they do not belong together",
+            )
+
+    def _sequence(self, message: engine_pb2.Sequence) -> Sequence:
+        """Raises HeddleError for what the model cannot run."""
+        output = self._output(message.output)
+        if len(message.token_ids) % TOKEN_ID.itemsize:
+            raise invalid("token_ids must be uint32: its size must be a multiple of 4 bytes", "token_ids")
+        token_ids = np.frombuffer(message.token_ids, TOKEN_ID)
+        if not token_ids.size:
+            raise HeddleError(ErrorKind.EMPTY_INPUT, "a sequence needs at least one token", field="token_ids")
+        if token_ids.size > self._model.sequence_tokens_max:
+            limit = self._model.sequence_tokens_max
+            message_text = f"a sequence of {token_ids.size} tokens is longer than the model's {limit}"
+            raise HeddleError(ErrorKind.TOO_LARGE, message_text, field="token_ids")
+        if int(token_ids.max()) >= self._model.vocabulary_size:
+            message_text = f"token id {token_ids.max()} is outside the vocabulary of {self._model.vocabulary_size}"
+            raise invalid(message_text, "token_ids")
+        if message.type_ids and len(message.type_ids) != token_ids.size:
+            raise invalid("type_ids must be empty or one byte per token", "type_ids")
+        if message.type_ids and max(message.type_ids) > 1:
+            raise invalid("a type id must be 0 or 1", "type_ids")
+        if message.dimensions > self._model.dimension:
+            raise invalid(f"dimensions must be at most {self._model.dimension}", "dimensions")
+        return Sequence(
+            token_ids=message.token_ids,
+            type_ids=message.type_ids if self._model.uses_type_ids else b"",
+            prompt_tokens=min(message.prompt_tokens, token_ids.size),
+            output=output,
+            skip_normalization=message.skip_normalization,
+            dimensions=message.dimensions,
+        )
+
+    def _output(self, wanted: int) -> Output:
+        if wanted == engine_pb2.OUTPUT_UNSPECIFIED:
+            return min(self._outputs, key=lambda output: output.value)
+        for output in self._outputs:
+            if output.value == wanted:
+                return output
+        kind = model_pb2.ModelKind.Name(self._model.kind).removeprefix("MODEL_KIND_").replace("_", " ").lower()
+        raise HeddleError(ErrorKind.WRONG_TASK, f"{self._model.name} is a model of another kind: {kind}")
+
+
+def invalid(message: str, field: str) -> HeddleError:
+    return HeddleError(ErrorKind.INVALID_INPUT, message, field=field)
+
+
+def to_proto(outcome: Outcome, output: Output, data_type: tensor_pb2.DataType) -> engine_pb2.Outcome | HeddleError:
+    if isinstance(outcome.result, Exception):
+        return HeddleError.from_exception(outcome.result)
+    queue_us, compute_us = int(outcome.queue_s * 1e6), int(outcome.compute_s * 1e6)
+    if output is Output.SPARSE_VECTOR:
+        (indices,) = outcome.result.nonzero()
+        sparse = tensor_pb2.SparseTensor(
+            indices=indices.astype(TOKEN_ID).tobytes(),
+            values=outcome.result[indices].astype("<f4").tobytes(),
+            dimension=outcome.result.size,
+        )
+        return engine_pb2.Outcome(sparse=sparse, queue_us=queue_us, compute_us=compute_us)
+    tensor = tensors.to_proto(outcome.result, data_type)
+    return engine_pb2.Outcome(tensor=tensor, queue_us=queue_us, compute_us=compute_us)

@@ -1,0 +1,66 @@
+"""What can be set of an engine pod: flag, else HEDDLE_ENGINE_* variable, else the default here."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from heddle.model_source import PACKAGED_NAME
+from heddle.rpc.settings import at_least
+from heddle.rpc.telemetry import LogFormat, LogLevel
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Runs one model on one device: token ids in, vectors out, over gRPC (heddle.v1.EngineService)."""
+
+    # Addresses to listen on: host:port or unix:/path, several separated by commas.
+    listen: tuple[str, ...] = ("127.0.0.1:50052",)
+
+    # Model
+
+    # Hub name of the model, or folder of a checkpoint.
+    model: str = PACKAGED_NAME
+    # Name that requests use for the model; as --model when empty.
+    served_model_name: str = ""
+    # Commit, branch or tag on the hub; the default branch when empty.
+    revision: str = ""
+    # What computes: torch (CPU or CUDA), or simulated, which answers made-up vectors after a modelled time.
+    backend: Literal["torch", "simulated"] = "torch"
+    # Number format of the computation; auto takes bfloat16 where the device is fast at it, else float32.
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    # CPU threads of a forward pass; 0 takes every core.
+    threads: int = 0
+
+    # Batches
+
+    # Tokens of one forward pass; 0 takes 16384 on a GPU, and on a CPU 2048, whose activations stay in cache.
+    batch_tokens_max: int = 0
+    # Sequences of one forward pass.
+    batch_items_max: int = 1024
+    # Tokens that may wait for the engine; beyond them new sequences are refused as OVERLOADED.
+    queue_tokens_max: int = 4_000_000
+    # Sequences that may wait for the engine.
+    queue_items_max: int = 65_536
+
+    # Operation
+
+    # Seconds that a stopping pod takes to finish what it accepted.
+    drain_s_max: float = 30.0
+    # Port of the Prometheus metrics; none serves none.
+    metrics_port: int | None = None
+    # Log lines for people or for machines.
+    log_format: LogFormat = "text"
+    # Least severe log lines that are written.
+    log_level: LogLevel = "info"
+
+    # Simulated backend
+
+    # Microseconds that every batch takes.
+    simulated_fixed_us: int = 2_000
+    # Nanoseconds that each token of a batch adds.
+    simulated_per_token_ns: int = 1_000
+
+    def __post_init__(self) -> None:
+        at_least(0, threads=self.threads, drain_s_max=self.drain_s_max, batch_tokens_max=self.batch_tokens_max)
+        at_least(1, batch_items_max=self.batch_items_max, queue_items_max=self.queue_items_max)
+        at_least(1, queue_tokens_max=self.queue_tokens_max)
+        at_least(0, simulated_fixed_us=self.simulated_fixed_us, simulated_per_token_ns=self.simulated_per_token_ns)
