@@ -1,0 +1,56 @@
+"""Starts a gateway: settings, clients of the tokenizer pods, app, HTTP server. `http-gateway --help` tells all."""
+
+import asyncio
+import gc
+import os
+import sys
+from typing import NoReturn
+
+from heddle.rpc.lifecycle import run, stop_on_signal
+from heddle.rpc.settings import load
+from heddle.rpc.telemetry import start_logging
+from http_gateway.admission import Admission
+from http_gateway.api_keys import ApiKeys
+from http_gateway.app import App
+from http_gateway.routes.embeddings import Embeddings
+from http_gateway.routes.models import Models
+from http_gateway.routes.operations import Operations
+from http_gateway.served_models import ServedModels
+from http_gateway.server import HttpServer
+from http_gateway.settings import GatewaySettings
+
+
+def main() -> NoReturn:
+    settings = load(GatewaySettings, sys.argv[1:], os.environ, prog="http-gateway", env_prefix="HEDDLE_GATEWAY_")
+    start_logging("http_gateway", log_format=settings.log_format, log_level=settings.log_level)
+    run(lambda: serve(settings))
+
+
+async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) -> None:
+    """Until `stop` is set, or the process gets a signal if none is given."""
+    stop = stop or stop_on_signal()
+    models = ServedModels(settings.targets_by_model, strict_names=settings.strict_model_names)
+    embeddings = Embeddings(models, inputs_max=settings.request_inputs_max, trust_token_ids=settings.trust_token_ids)
+    app = App(
+        [*embeddings.routes(), *Models(models).routes(), *Operations(models).routes()],
+        ApiKeys(settings.api_keys),
+        Admission(requests_max=settings.requests_max, bodies_bytes_max=settings.bodies_bytes_max),
+    )
+    server = HttpServer(
+        app.answer,
+        host=settings.host,
+        port=settings.port,
+        connections_max=settings.connections_max,
+        body_bytes_max=settings.request_bytes_max,
+        timeout_s=settings.timeout_s,
+    )
+    await models.start()
+    gc.freeze()  # what is there now stays; a full collection need not look at it again
+    try:
+        await server.serve(stop, settings.drain_s_max, models.announce_draining)
+    finally:
+        await models.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""One request on the wire: reads its body within the limits, and cancels the work on it when its caller hangs up.
+
+`http_gateway.server` makes one for each request, inside the task that answers it. What the protocol object of granian
+does is described at https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md
+"""
+
+import asyncio
+from typing import Any
+
+from granian.rsgi import HTTPProtocol, ProtocolClosed  # type: ignore[attr-defined]  # public, but not marked so
+
+from heddle.rpc.errors import ErrorKind, HeddleError
+from http_gateway.errors import Failure
+from http_gateway.message import Headers, Hold
+
+# Most requests are answered before it pays to watch their connection, which costs about 20 us.
+WATCH_AFTER_S = 0.1
+
+# Larger bodies, and those of unknown size, are read piece by piece, so that what is held is always known.
+WHOLE_BYTES_MAX = 65_536
+
+# How long the rest of a refused body is read and dropped for: closing the connection at once would reset it, and many
+# a client would see that before it saw the answer.
+LINGER_S_MAX = 2.0
+
+
+class Exchange:
+    def __init__(self, protocol: HTTPProtocol, headers: Headers, *, body_bytes_max: int, timeout_s: float) -> None:
+        self._protocol = protocol
+        self._headers = headers
+        self._body_bytes_max = body_bytes_max
+        self._task: asyncio.Task[Any] | None = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        self._deadline = self._loop.time() + timeout_s
+        self._timer = self._loop.call_later(min(WATCH_AFTER_S, timeout_s), self._watch)
+        self._watcher: asyncio.Future[None] | None = None
+        self._is_reading = False
+        self._is_late = False
+        self._is_read = False
+
+    async def read(self, hold: Hold) -> bytes:
+        """The whole body. `hold` is told of each piece. Raises TOO_LARGE as soon as that is certain, and
+        DEADLINE_EXCEEDED for a body that does not come."""
+        self._is_reading = True
+        try:
+            body = await self._read(hold)
+        except asyncio.CancelledError:
+            if not (self._is_late and self._task):
+                raise
+            self._task.uncancel()
+            message = "the body did not arrive in time"
+            raise HeddleError(ErrorKind.DEADLINE_EXCEEDED, message) from None
+        finally:
+            self._is_reading = False
+        self._is_read = True
+        return body
+
+    async def linger(self) -> None:
+        """Drops what is still coming of a body that nobody read."""
+        if self._is_read or not ("content-length" in self._headers or "transfer-encoding" in self._headers):
+            return
+        try:
+            async with asyncio.timeout(LINGER_S_MAX):
+                async for piece in self._protocol:
+                    if not piece:
+                        return
+        except (TimeoutError, RuntimeError):
+            return
+
+    def end(self) -> None:
+        """No more watching."""
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    async def _read(self, hold: Hold) -> bytes:
+        size = self._stated_size()
+        if size is None or size > WHOLE_BYTES_MAX:
+            return await self._read_pieces(hold, size)
+        hold(size)
+        try:
+            return await self._protocol()
+        except ProtocolClosed:
+            raise cut_off() from None
+
+    async def _read_pieces(self, hold: Hold, size: int | None) -> bytes:
+        pieces: list[bytes] = []
+        received = 0
+        async for piece in self._protocol:
+            if not piece:  # the end, or the connection's: then it would be empty for ever
+                break
+            received += len(piece)
+            hold(len(piece))
+            self._check_size(received)
+            pieces.append(piece)
+        if size is not None and received < size:
+            raise cut_off()
+        return b"".join(pieces)
+
+    def _stated_size(self) -> int | None:
+        """Raises a 400 where two headers state it: which one is meant decides where the next request begins."""
+        stated = self._headers.get("content-length")
+        if stated is None:
+            return None
+        if "transfer-encoding" in self._headers:
+            message = "content-length and transfer-encoding exclude each other"
+            raise Failure(400, "invalid_request", message, headers=[("connection", "close")])
+        self._check_size(int(stated))
+        return int(stated)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._body_bytes_max:
+            message = f"the body has {size} bytes or more, the limit is {self._body_bytes_max}"
+            raise HeddleError(ErrorKind.TOO_LARGE, message)
+
+    def _watch(self) -> None:
+        self._timer = self._loop.call_at(self._deadline, self._on_deadline)
+        self._watcher = asyncio.ensure_future(self._protocol.client_disconnect())
+        self._watcher.add_done_callback(self._on_hang_up)
+
+    def _on_hang_up(self, watcher: "asyncio.Future[None]") -> None:
+        if self._task and not watcher.cancelled():
+            self._task.cancel()
+
+    def _on_deadline(self) -> None:
+        """Handlers keep the deadline themselves; only a body may take longer."""
+        if self._task and self._is_reading:
+            self._is_late = True
+            self._task.cancel()
+
+
+def cut_off() -> HeddleError:
+    """Tells nobody but the log and the metrics."""
+    return HeddleError(ErrorKind.CANCELLED, "the connection ended within the body")

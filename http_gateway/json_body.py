@@ -1,0 +1,79 @@
+"""The JSON of a request's body as a typed struct, or a refusal that says which parameter is wrong, and how.
+
+Called by the routes. The content type is not looked at: many a client sends none, or a wrong one.
+"""
+
+import json
+import re
+from typing import NoReturn, TypeVar
+
+import msgspec
+
+from heddle.rpc.errors import ErrorKind, HeddleError
+from http_gateway.errors import Failure
+from http_gateway.message import Request
+
+T = TypeVar("T")
+
+# msgspec's: "Expected `int`, got `str` - at `$.dimensions`", "Object missing required field `input`".
+PLACE = re.compile(r"(?P<what>.*?)(?: - at `\$(?:\.(?P<path>[^`]*))?`)?")
+MISSING = re.compile(r"Object missing required field `(?P<name>\w+)`")
+
+
+def decoded(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
+    """Raises INVALID_INPUT, or a 415 for a body that is compressed."""
+    try:
+        return decoder.decode(request.body)
+    except msgspec.ValidationError as error:
+        raise wrong_type(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        if request.headers.get("content-encoding"):
+            message = "compressed bodies are not taken: send the JSON as it is"
+            raise Failure(415, "unsupported_encoding", message) from None
+        refuse(request.body)
+
+
+def wrong_type(report: str) -> HeddleError:
+    match = PLACE.fullmatch(report)
+    what, path = (match["what"], match["path"]) if match else (report, None)
+    if missing := MISSING.fullmatch(what):
+        path = ".".join(filter(None, (path, missing["name"])))
+        return HeddleError(ErrorKind.INVALID_INPUT, f"{path} is required", field=path)
+    path = path or ""
+    message = f"{path or 'the body'}: {what[:1].lower()}{what[1:].replace('`', '')}"
+    return HeddleError(ErrorKind.INVALID_INPUT, message, field=re.split(r"[.\[]", path)[0])
+
+
+def refuse(body: bytes) -> NoReturn:
+    """Raises INVALID_INPUT with what is wrong with JSON that msgspec could not read: it does not tell much itself."""
+    if not body.strip():
+        raise invalid("the body is empty: JSON is expected")
+    try:
+        value = json.loads(body, parse_constant=no_number)
+    except RecursionError:
+        raise invalid("the body is not taken: it is nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise invalid(f"the body is not JSON: it is not UTF-8 at byte {error.start}") from None
+    except ValueError as error:
+        raise invalid(f"the body is not JSON: {error}") from None
+    if isinstance(value, dict):
+        for name, content in value.items():
+            if not is_unicode(content):
+                raise invalid(f"{name}: the text is not Unicode: it has a lone surrogate", field=name)
+    raise invalid("the body is not JSON that can be read")
+
+
+def is_unicode(value: object) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def invalid(message: str, field: str = "") -> HeddleError:
+    return HeddleError(ErrorKind.INVALID_INPUT, message, field=field)

@@ -1,0 +1,52 @@
+"""What the HTTP server hands to the app and gets back: plain values, so that the app knows nothing of sockets."""
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from heddle.client import CallOptions
+from heddle.rpc.telemetry import REQUEST_ID_CHARACTERS_MAX
+
+# Told of each piece of a body as it arrives, in bytes; raises HeddleError to refuse the rest.
+Hold = Callable[[int], None]
+
+
+class Headers(Protocol):
+    """Names are in lower case; values are visible ASCII, and others count as absent."""
+
+    def get(self, key: str, default: None = None) -> str | None: ...
+    def __contains__(self, key: str) -> bool: ...
+
+
+@dataclass(slots=True)
+class Request:
+    method: str
+    path: str  # percent-decoded, without the query
+    headers: Headers
+    deadline: float  # time.monotonic() seconds
+    read: Callable[[Hold], Awaitable[bytes]]  # the whole body; called once at most
+    body: bytes = b""  # once it has been read
+    parameter: str = ""  # what the route's path leaves open
+    id: str = field(init=False)  # the caller's x-request-id, or a new one
+
+    def __post_init__(self) -> None:
+        own = self.headers.get("x-request-id")
+        self.id = own if own and len(own) <= REQUEST_ID_CHARACTERS_MAX else secrets.token_hex(8)
+
+    def options(self) -> CallOptions:
+        """For the calls that are made on the request's behalf."""
+        return CallOptions(
+            timeout_s=max(0.0, self.deadline - time.monotonic()),
+            request_id=self.id,
+            traceparent=self.headers.get("traceparent") or "",
+        )
+
+
+@dataclass(slots=True)
+class Response:
+    body: bytes
+    status: int = 200
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()

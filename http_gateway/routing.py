@@ -1,0 +1,61 @@
+"""The table of routes: which handler answers a method and path, and in which shape its errors are told."""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from http_gateway.errors import Failure, Family, openai
+from http_gateway.message import Request, Response
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    method: str
+    path: str  # may end in {name}: what follows, slashes included, becomes the request's parameter
+    handler: Handler
+    family: Family = openai
+    is_open: bool = False  # answered without a key and beyond every limit, as probes must be
+
+
+class Router:
+    """Exact paths first, then the longest that leaves its end open. A slash at the end makes no difference, and HEAD
+    is answered like GET, by a server that leaves the body out."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        by_path: dict[str, dict[str, Route]] = defaultdict(dict)
+        for route in routes:
+            by_path[route.path][route.method] = route
+        self._exact = {path: methods for path, methods in by_path.items() if not path.endswith("}")}
+        beginnings = {path.partition("{")[0]: methods for path, methods in by_path.items() if path.endswith("}")}
+        self._beginnings = sorted(beginnings.items(), key=lambda item: -len(item[0]))
+
+    def find(self, request: Request) -> Route:
+        """Always a route: what there is not has one that says so."""
+        path = request.path.rstrip("/") or "/"
+        methods = self._exact.get(path) or self._open_ended(request, path)
+        if not methods:
+            return Route(request.method, "unmatched", not_found, is_open=True)
+        method = "GET" if request.method == "HEAD" else request.method
+        return methods.get(method) or not_allowed(path, list(methods))
+
+    def _open_ended(self, request: Request, path: str) -> dict[str, Route] | None:
+        for beginning, methods in self._beginnings:
+            if path.startswith(beginning):
+                request.parameter = path.removeprefix(beginning)
+                return methods
+        return None
+
+
+async def not_found(request: Request) -> Response:
+    raise Failure(404, "not_found", f"there is no {request.path} here")
+
+
+def not_allowed(path: str, methods: Sequence[str]) -> Route:
+    async def refuse(request: Request) -> Response:
+        allowed = ", ".join(methods)
+        message = f"{path} answers {allowed}, not {request.method}"
+        raise Failure(405, "method_not_allowed", message, headers=[("allow", allowed)])
+
+    return Route("", "unmatched", refuse, is_open=True)

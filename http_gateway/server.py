@@ -1,0 +1,101 @@
+"""The HTTP server: granian, which speaks HTTP/1.1 and HTTP/2 (with prior knowledge), between sockets and the app."""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable
+
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings, HTTP2Settings
+from granian.rsgi import HTTPProtocol, Scope  # type: ignore[attr-defined]  # public, but not marked so
+from granian.server.embed import Server as Granian
+
+from heddle.rpc.listening import authority, usable_port
+from http_gateway.exchange import Exchange
+from http_gateway.message import Request, Response
+
+HEADERS_BYTES_MAX = 65_536
+BACKLOG = 1024
+STREAMS_MAX = 1024  # of one HTTP/2 connection
+
+# Also how long a connection may be idle: longer than the 60 s after which load balancers close one of theirs.
+HEADERS_MS_MAX = 75_000
+
+log = logging.getLogger(__name__)
+
+
+class HttpServer:
+    def __init__(
+        self,
+        answer: Callable[[Request], Awaitable[Response]],
+        *,
+        host: str,
+        port: int,
+        connections_max: int,
+        body_bytes_max: int,
+        timeout_s: float,
+    ) -> None:
+        """Port 0 takes a free one. Raises ConfigurationError where nobody can listen there."""
+        self._answer = answer
+        self._body_bytes_max = body_bytes_max
+        self._timeout_s = timeout_s
+        self.port = usable_port(host, port)
+        self._address = authority(host, self.port)
+        self._granian = Granian(
+            self._exchange,
+            address=numeric(host, self.port),
+            port=self.port,
+            interface=Interfaces.RSGI,
+            http=HTTPModes.auto,
+            websockets=False,
+            backlog=BACKLOG,
+            backpressure=connections_max,
+            http1_settings=HTTP1Settings(header_read_timeout=HEADERS_MS_MAX, max_buffer_size=HEADERS_BYTES_MAX),
+            http2_settings=HTTP2Settings(max_concurrent_streams=STREAMS_MAX, max_headers_size=HEADERS_BYTES_MAX),
+            log_enabled=False,
+        )
+
+    async def serve(self, stop: asyncio.Event, drain_s_max: float, announce_draining: Callable[[], None]) -> None:
+        """Until `stop` is set and what was accepted is answered, or `drain_s_max` has passed."""
+        serving = asyncio.ensure_future(self._granian.serve())
+        stopping = asyncio.ensure_future(stop.wait())
+        log.info("listening on %s", self._address)
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if serving.done():
+            serving.result()
+            raise RuntimeError("the HTTP server has ended")
+        announce_draining()
+        self._granian.stop()  # type: ignore[no-untyped-call]
+        _, unfinished = await asyncio.wait((serving,), timeout=drain_s_max)
+        if unfinished:
+            log.warning("still busy after %g s of draining: closing", drain_s_max)
+
+    async def _exchange(self, scope: Scope, protocol: HTTPProtocol) -> None:
+        """Called by granian, in a task of its own for each request."""
+        headers = scope.headers
+        exchange = Exchange(protocol, headers, body_bytes_max=self._body_bytes_max, timeout_s=self._timeout_s)
+        request = Request(scope.method, scope.path, headers, time.monotonic() + self._timeout_s, exchange.read)
+        try:
+            response = await self._answer(request)
+        except asyncio.CancelledError:
+            return  # nobody is there to answer
+        finally:
+            exchange.end()
+        protocol.response_bytes(response.status, headers_of(request, response), response.body)
+        await exchange.linger()
+
+
+def headers_of(request: Request, response: Response) -> list[tuple[str, str]]:
+    return [
+        ("content-type", response.content_type),
+        ("server", "heddle"),
+        ("x-request-id", request.id),
+        *response.headers,
+    ]
+
+
+def numeric(host: str, port: int) -> str:
+    """The IP address of a host of this machine."""
+    return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])

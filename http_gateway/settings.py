@@ -1,0 +1,77 @@
+"""What can be set of a gateway: flag, else HEDDLE_GATEWAY_* variable, else the default here."""
+
+from dataclasses import dataclass
+
+from heddle.rpc.settings import at_least
+from heddle.rpc.telemetry import LogFormat, LogLevel
+
+# What a target may begin with; an `=` further on is then part of a path.
+SCHEMES = ("unix:", "dns:")
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """HTTP in, gRPC out: answers the OpenAI API with the help of tokenizer pods (heddle.v1.InferenceService)."""
+
+    # Address to listen on; 0.0.0.0 lets other machines in.
+    host: str = "127.0.0.1"
+    # Port to listen on; 0 takes a free one.
+    port: int = 8080
+    # Tokenizer pods: host:port or unix:/path, or dns:///name:port for every address behind a name. With name=target
+    # requests that name that model go there; repeat a name for several pods of one model.
+    tokenizers: tuple[str, ...] = ("127.0.0.1:50051",)
+
+    # Access
+
+    # Keys that callers may use, as Bearer or Api-Key; none lets everybody in. Better set by variable than by flag.
+    api_keys: tuple[str, ...] = ()
+    # Whether token ids are taken as input. They are meaningless unless made by the served model's own tokenizer.
+    trust_token_ids: bool = False
+    # Whether a request must name the served model as it is called; otherwise, where one is served, any name will do.
+    strict_model_names: bool = False
+
+    # Limits
+
+    # Seconds that a request may take, from its first byte to its answer.
+    timeout_s: float = 60.0
+    # Bytes of one request's body; the default has room for 2048 inputs of 4 KiB.
+    request_bytes_max: int = 8 << 20
+    # Inputs of one request.
+    request_inputs_max: int = 2048
+    # Requests that are answered at the same time; beyond them 429.
+    requests_max: int = 2048
+    # Bytes of the bodies of those requests; beyond them 429.
+    bodies_bytes_max: int = 256 << 20
+    # Open connections; beyond them new ones wait to be accepted.
+    connections_max: int = 4096
+
+    # Operation
+
+    # Seconds that a stopping gateway takes to finish what it accepted.
+    drain_s_max: float = 30.0
+    # Log lines for people or for machines.
+    log_format: LogFormat = "text"
+    # Least severe log lines that are written; info has one for each request.
+    log_level: LogLevel = "info"
+
+    def __post_init__(self) -> None:
+        at_least(0, port=self.port, drain_s_max=self.drain_s_max)
+        at_least(0.001, timeout_s=self.timeout_s)
+        at_least(1, request_bytes_max=self.request_bytes_max, request_inputs_max=self.request_inputs_max)
+        at_least(1, requests_max=self.requests_max, connections_max=self.connections_max)
+        at_least(self.request_bytes_max, bodies_bytes_max=self.bodies_bytes_max)
+        if not self.tokenizers:
+            raise ValueError("tokenizers must name at least one tokenizer pod")
+        if len(self.targets_by_model) > 1 and "" in self.targets_by_model:
+            raise ValueError("tokenizers must be all of the form name=target, or none of them")
+
+    @property
+    def targets_by_model(self) -> dict[str, list[str]]:
+        """Tokenizer pods of each model; the name "" stands for whatever the pods serve."""
+        targets: dict[str, list[str]] = {}
+        for entry in self.tokenizers:
+            name, equals, target = entry.partition("=")
+            if not equals or entry.startswith(SCHEMES):
+                name, target = "", entry
+            targets.setdefault(name, []).append(target)
+        return targets
