@@ -153,7 +153,7 @@ class Client(InferenceClient):
         await self._pool.close()
 
     async def infer(self, item: pb.InferenceItem, options: CallOptions = DEFAULT_OPTIONS) -> pb.InferenceOutcome:
-        if self._starting is None:
+        if self._starting is None or not self._starting.done():
             await self.start()
         item.context.CopyFrom(options.context())
         deadline = deadline_after(options.timeout_s)

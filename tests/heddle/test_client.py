@@ -59,6 +59,14 @@ async def test_vectors_come_in_the_order_of_the_texts(client: InferenceClient) -
     assert np.array_equal(together, alone)
 
 
+async def test_the_first_calls_may_come_together(tokenizer: str) -> None:
+    client = Client(tokenizer)  # not entered: the first call connects
+    try:
+        assert len(await asyncio.gather(*(client.vectors([str(number)]) for number in range(20)))) == 20
+    finally:
+        await client.close()
+
+
 async def test_stream_and_unary_give_the_same_bytes(tokenizer: str) -> None:
     request = pb.EmbedRequest(inputs=[pb.Input(text="a"), pb.Input(text="b")], dimensions=7)
     async with Client(tokenizer) as stream, UnaryClient(tokenizer) as unary:
