@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -124,7 +125,8 @@ class Encoder:
         if inputs:
             self._jobs.append(job)
         if self._worker is None or self._worker.done():
-            self._worker = asyncio.get_running_loop().create_task(self._work())
+            # In a context of its own: what it logs is about no one request.
+            self._worker = asyncio.get_running_loop().create_task(self._work(), context=Context())
         return job
 
     def cancel(self, job: Job) -> None:

@@ -45,7 +45,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self._encoder = encoder
         self._engines = engines
         self._settings = settings
-        self._unanswered = 0
+        self._unanswered: set[Gathering] = set()
         self._pod_id = secrets.token_hex(4)  # flows are told apart among all tokenizer pods of an engine
         self._flow_numbers = itertools.count()
         self._plans: dict[str, Callable[[Any], Plan]] = {"embed": self._plan_embed}
@@ -80,27 +80,25 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         item.context.flow = item.context.flow or f"{self._pod_id}.{next(self._flow_numbers)}"
 
         def answer(outcome: inference_pb2.InferenceOutcome | HeddleError) -> None:
-            self._unanswered -= 1
+            self._unanswered.discard(gathering)
             reply(outcome)
 
-        gathering: Gathering | None = None
+        def cancel() -> None:
+            self._unanswered.discard(gathering)
+            gathering.cancel()
+
         try:
             gathering = Gathering(self._plan(item), item, deadline, answer, self._engines.submit)
             gathering.start(self._encoder)
         except HeddleError as refusal:
             reply(refusal)
             return nothing_to_cancel
-        self._unanswered += 1
-
-        def cancel() -> None:
-            self._unanswered -= 1
-            gathering.cancel()
-
+        self._unanswered.add(gathering)
         return cancel
 
     def load(self) -> item_pb2.Load:
         return item_pb2.Load(
-            waiting_items=self._unanswered,
+            waiting_items=len(self._unanswered),
             waiting_cost=self._encoder.waiting_bytes,
             running_cost=self._encoder.running_bytes,
         )

@@ -2,40 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import PackedBatch
 from heddle.client import CallOptions, Client, InferenceClient, UnaryClient
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.pool import PoolLimits
 from heddle.v1 import inference_pb2 as pb
 from heddle.v1 import model_pb2
 from tests.cluster import engine_pod, tokenizer_pod
-
-
-class Slow:
-    """A simulated backend that, once it is warm, takes half a second and counts the sequences it ran."""
-
-    def __init__(self) -> None:
-        self._simulated = SimulatedBackend(fixed_us=0, per_token_ns=0)
-        self.outputs, self.data_type = self._simulated.outputs, self._simulated.data_type
-        self.is_warm = False
-        self.ran = 0
-
-    def run(self, batch: PackedBatch) -> Sequence[npt.NDArray[np.float32]]:
-        if self.is_warm:
-            self.ran += len(batch.sequences)
-            time.sleep(0.5)
-        return self._simulated.run(batch)
-
-    def close(self) -> None:
-        pass
+from tests.slow_backend import SlowBackend
 
 
 @pytest.fixture
@@ -104,7 +83,7 @@ async def test_a_model_describes_itself(client: InferenceClient) -> None:
 
 @pytest.mark.parametrize("kind", [Client, UnaryClient])
 async def test_a_call_ends_at_its_deadline(kind: type[Client | UnaryClient], tmp_path: Path) -> None:
-    backend = Slow()
+    backend = SlowBackend()
     async with (
         engine_pod(tmp_path, backend) as engine,
         tokenizer_pod(tmp_path, engine) as address,
@@ -122,7 +101,7 @@ async def test_a_call_ends_at_its_deadline(kind: type[Client | UnaryClient], tmp
 async def test_a_cancelled_call_leaves_the_queue_of_the_engine(
     kind: type[Client | UnaryClient], tmp_path: Path
 ) -> None:
-    backend = Slow()
+    backend = SlowBackend()
     async with (
         engine_pod(tmp_path, backend) as engine,
         tokenizer_pod(tmp_path, engine) as address,

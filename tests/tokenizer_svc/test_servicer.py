@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from heddle.client import CallOptions, Client, UnaryClient
 from heddle.model_source import PACKAGED_NAME, locate
 from heddle.readiness import grpc_ready
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.telemetry import TextFormatter
 from heddle.v1 import inference_pb2 as pb
 from heddle.v1 import tensor_pb2
 from tests.cluster import engine_pod, tokenizer_pod
@@ -85,6 +87,14 @@ async def test_an_item_of_a_newer_contract_is_refused_alone(client: Client) -> N
     with pytest.raises(HeddleError, match="no request that this version knows"):
         await client.infer(pb.InferenceItem())
     await neighbour
+
+
+async def test_a_refusal_is_logged_with_the_id_of_its_request(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "heddle.rpc.stream_server")
+    caplog.handler.setFormatter(TextFormatter())
+    with pytest.raises(HeddleError):
+        await client.embed(pb.EmbedRequest(inputs=texts("")), CallOptions(request_id="mine-7"))
+    assert "refused as EMPTY_INPUT: the text is empty [request mine-7]" in caplog.text
 
 
 async def test_token_ids_are_taken_as_they_are(client: Client) -> None:

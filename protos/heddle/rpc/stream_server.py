@@ -27,6 +27,7 @@ from heddle.rpc.stream import (
     Submit,
     cancel_all,
 )
+from heddle.rpc.telemetry import about, request_id
 from heddle.v1 import item_pb2
 
 # A session bounds what it reads, not what it may answer: an outcome always finds room.
@@ -140,14 +141,21 @@ class Session(Generic[Item, Outcome]):
             self._send(item_id, HeddleError(ErrorKind.INVALID_INPUT, f"id {item_id} is in use on this stream"))
             return
         self._cancels[item_id] = None
-        cancel = self._server.submit(item, deadline_of(item.context), lambda outcome: self._reply(item_id, outcome))
+        request = item.context.request_id
+        request_id.set(request)
+        cancel = self._server.submit(
+            item, deadline_of(item.context), lambda outcome: self._reply(item_id, outcome, request)
+        )
         if item_id in self._cancels:
             self._cancels[item_id] = cancel
 
-    def _reply(self, item_id: int, outcome: Outcome | HeddleError) -> None:
+    def _reply(self, item_id: int, outcome: Outcome | HeddleError, request: str) -> None:
         if item_id in self._cancels:
             del self._cancels[item_id]
             self._send(item_id, outcome)
+            if isinstance(outcome, HeddleError):
+                with about(request):
+                    log.log(severity(outcome), "refused as %s: %s", outcome.kind.name, outcome)
 
     def _send(self, item_id: int, outcome: Outcome | HeddleError) -> None:
         if isinstance(outcome, HeddleError):
@@ -189,3 +197,8 @@ class Session(Generic[Item, Outcome]):
     async def _until_something_left(self) -> None:
         self._something_left.clear()
         await self._something_left.wait()
+
+
+def severity(error: HeddleError) -> int:
+    """The caller's mistakes are the caller's concern."""
+    return logging.WARNING if error.kind in (ErrorKind.INTERNAL, ErrorKind.BAD_OUTPUT) else logging.DEBUG

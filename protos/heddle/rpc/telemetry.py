@@ -8,6 +8,8 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
 
@@ -19,6 +21,16 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 REQUEST_ID_CHARACTERS_MAX = 128
 STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+@contextmanager
+def about(request: str) -> Iterator[None]:
+    """What is logged inside carries this request's id."""
+    token = request_id.set(request)
+    try:
+        yield
+    finally:
+        request_id.reset(token)
 
 
 def start_logging(service: str, *, log_format: LogFormat, log_level: LogLevel) -> None:

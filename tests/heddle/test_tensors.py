@@ -1,0 +1,61 @@
+"""Arrays on the wire: each data type back within its precision, and laid out as tensor.proto says."""
+
+import numpy as np
+import pytest
+
+from heddle import tensors
+from heddle.v1 import tensor_pb2
+
+RNG = np.random.default_rng(0)
+VECTORS = RNG.normal(size=(5, 20)).astype(np.float32)
+VECTORS /= np.linalg.norm(VECTORS, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("data_type", "tolerance"),
+    [
+        (tensor_pb2.DATA_TYPE_FLOAT32, 0),
+        (tensor_pb2.DATA_TYPE_FLOAT16, 1e-3),
+        (tensor_pb2.DATA_TYPE_BFLOAT16, 4e-3),
+        (tensor_pb2.DATA_TYPE_INT8, 0.5 / 127 + 1e-6),
+        (tensor_pb2.DATA_TYPE_UINT8, 0.5 / 127 + 1e-6),
+    ],
+)
+def test_values_come_back_within_the_precision(data_type: tensor_pb2.DataType, tolerance: float) -> None:
+    back = tensors.from_proto(tensors.to_proto(VECTORS, data_type))
+    assert back.dtype == np.float32
+    np.testing.assert_allclose(back, VECTORS, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("data_type", [tensor_pb2.DATA_TYPE_BINARY, tensor_pb2.DATA_TYPE_UBINARY])
+def test_binary_keeps_the_signs(data_type: tensor_pb2.DataType) -> None:
+    message = tensors.to_proto(VECTORS, data_type)
+    assert len(message.data) == 5 * 3  # 20 bits are 3 bytes
+    assert np.array_equal(tensors.from_proto(message), np.where(VECTORS > 0, 1, -1))
+
+
+def test_binary_forms_are_those_of_sentence_transformers() -> None:
+    bits = np.packbits(VECTORS > 0, axis=-1)
+    assert tensors.to_proto(VECTORS, tensor_pb2.DATA_TYPE_UBINARY).data == bits.tobytes()
+    signed = (bits.astype(np.int16) - 128).astype(np.int8)
+    assert tensors.to_proto(VECTORS, tensor_pb2.DATA_TYPE_BINARY).data == signed.tobytes()
+
+
+def test_unspecified_is_float32_and_says_so() -> None:
+    message = tensors.to_proto(VECTORS, tensor_pb2.DATA_TYPE_UNSPECIFIED)
+    assert message.data_type == tensor_pb2.DATA_TYPE_FLOAT32
+    assert message.data == VECTORS.tobytes()
+    assert tuple(message.shape) == (5, 20)
+
+
+def test_bfloat16_is_rounded_as_hardware_does() -> None:
+    values = np.array([1.0, 1 + 2**-8, 1 + 3 * 2**-8, -0.1, 0.0], np.float32)
+    expected = [1.0, 1.0, 1 + 2**-6, -0.10009765625, 0.0]
+    back = tensors.from_proto(tensors.to_proto(values, tensor_pb2.DATA_TYPE_BFLOAT16))
+    np.testing.assert_allclose(back, expected, rtol=1e-3)
+    assert np.array_equal(back[:3], np.array(expected[:3], np.float32))
+
+
+def test_unknown_data_types_are_refused() -> None:
+    with pytest.raises(ValueError, match="99"):
+        tensors.from_proto(tensor_pb2.Tensor(data_type=99))  # type: ignore[arg-type]

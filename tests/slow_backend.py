@@ -1,0 +1,29 @@
+"""A backend that takes its time, for tests of what happens meanwhile."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from engine_svc.backends.simulated import SimulatedBackend
+from engine_svc.batch import PackedBatch
+
+
+class SlowBackend:
+    """Simulated; once it is warm, each batch takes half a second, and it counts the sequences it ran."""
+
+    def __init__(self) -> None:
+        self._simulated = SimulatedBackend(fixed_us=0, per_token_ns=0)
+        self.outputs, self.data_type = self._simulated.outputs, self._simulated.data_type
+        self.is_warm = False
+        self.ran = 0
+
+    def run(self, batch: PackedBatch) -> Sequence[npt.NDArray[np.float32]]:
+        if self.is_warm:
+            self.ran += len(batch.sequences)
+            time.sleep(0.5)
+        return self._simulated.run(batch)
+
+    def close(self) -> None:
+        pass
