@@ -1,12 +1,11 @@
 """Starts a gateway: settings, clients of the tokenizer pods, app, HTTP server. `http-gateway --help` tells all."""
 
 import asyncio
-import gc
 import os
 import sys
 from typing import NoReturn
 
-from heddle.rpc.lifecycle import run, stop_on_signal
+from heddle.rpc.lifecycle import run, settle_memory, stop_on_signal
 from heddle.rpc.settings import load
 from heddle.rpc.telemetry import start_logging
 from http_gateway.admission import Admission
@@ -45,7 +44,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
         timeout_s=settings.timeout_s,
     )
     await models.start()
-    gc.freeze()  # what is there now stays; a full collection need not look at it again
+    settle_memory()
     try:
         await server.serve(stop, settings.drain_s_max, models.announce_draining)
     finally:

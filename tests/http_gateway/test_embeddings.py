@@ -1,0 +1,140 @@
+"""POST /v1/embeddings: OpenAI's shape, every form of input, and a clear 4xx for every wrong one."""
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from heddle.client import Client
+from heddle.model_source import PACKAGED_NAME
+from tests.cluster import gateway
+
+PATH = "/v1/embeddings"
+
+
+async def embed(http: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
+    response = await http.post(PATH, json=body)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def rows(answer: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.array([item["embedding"] for item in answer["data"]], np.float32)
+
+
+async def test_answer_has_the_shape_that_openai_defines(http: httpx.AsyncClient) -> None:
+    answer = await embed(http, model=PACKAGED_NAME, input=["hello", "hello world"], user="me")
+    assert answer["object"] == "list"
+    assert answer["model"] == PACKAGED_NAME
+    assert [(item["object"], item["index"]) for item in answer["data"]] == [("embedding", 0), ("embedding", 1)]
+    assert answer["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
+
+
+async def test_vectors_are_those_of_grpc_in_both_encodings(http: httpx.AsyncClient, tokenizer: str) -> None:
+    texts = [f"text {number}" for number in range(9)]
+    async with Client(tokenizer) as client:
+        expected = await client.vectors(texts)
+    floats = rows(await embed(http, input=texts))
+    encoded = [item["embedding"] for item in (await embed(http, input=texts, encoding_format="base64"))["data"]]
+    assert np.array_equal(floats, expected)
+    assert b"".join(map(base64.b64decode, encoded)) == expected.tobytes()
+
+
+async def test_a_string_is_a_list_of_one(http: httpx.AsyncClient) -> None:
+    assert np.array_equal(rows(await embed(http, input="hello")), rows(await embed(http, input=["hello"])))
+
+
+async def test_dimensions_cut_and_normalise(http: httpx.AsyncClient) -> None:
+    whole, cut = rows(await embed(http, input="a")), rows(await embed(http, input="a", dimensions=16))
+    assert cut.shape == (1, 16)
+    assert np.allclose(cut, whole[:, :16] / np.linalg.norm(whole[:, :16]), atol=1e-6)
+
+
+async def test_null_is_as_good_as_absent(http: httpx.AsyncClient) -> None:
+    nulls = {"model": None, "encoding_format": None, "dimensions": None, "user": None}
+    assert rows(await embed(http, input="a", **nulls)).shape == (1, 384)
+
+
+async def test_unknown_fields_and_missing_content_types_are_forgiven(http: httpx.AsyncClient) -> None:
+    response = await http.post("/embeddings", content=b'{"input": "a", "truncate": true, "novelty": {}}')
+    assert response.status_code == 200
+
+
+async def test_request_longer_than_many_batches_is_one_answer(http: httpx.AsyncClient) -> None:
+    texts = [f"text {number}" for number in range(2048)]
+    answer = await embed(http, input=texts, encoding_format="base64")
+    assert [item["index"] for item in answer["data"]] == list(range(2048))
+    alone = await embed(http, input=texts[2000], encoding_format="base64")
+    assert alone["data"][0]["embedding"] == answer["data"][2000]["embedding"]
+
+
+async def test_word_of_a_hundred_thousand_characters_is_answered(http: httpx.AsyncClient) -> None:
+    answer = await embed(http, input=["x" * 100_000, "neighbour"])
+    assert answer["usage"]["prompt_tokens"] == 3 + 3  # WordPiece knows no such word
+
+
+async def test_trusted_token_ids_are_taken_as_they_are(tokenizer: str) -> None:
+    async with gateway(tokenizer, trust_token_ids=True) as url, httpx.AsyncClient(base_url=url) as http:
+        from_text = rows(await embed(http, input="hello"))
+        assert np.array_equal(rows(await embed(http, input=[101, 7592, 102])), from_text)
+        assert np.array_equal(rows(await embed(http, input=[[101, 7592, 102]])), from_text)
+        for wrong in ([101, 30522], [[101], [30522]], [-1], [2**32], [101, "text"], [[101], []]):
+            response = await http.post(PATH, json={"input": wrong})
+            assert (response.status_code, response.json()["error"]["param"]) == (400, "input"), wrong
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps({"input": "fine", **fields}).encode()
+
+
+BAD_BODIES = [
+    (b"", 400, None, "empty"),
+    (b"{", 400, None, "not JSON"),
+    (b'{"input": "a\x00b"}', 400, None, "not JSON"),
+    (b'{"input": "\xff"}', 400, None, "UTF-8"),
+    (b"[" * 100_000, 400, None, "the body"),
+    (b'{"input": NaN}', 400, None, "JSON"),
+    (b"[]", 400, None, "object"),
+    (b"{}", 400, "input", "required"),
+    (body(input=None), 400, "input", "null"),
+    (body(input=""), 400, "input", "empty"),
+    (body(input=[]), 400, "input", "at least one"),
+    (body(input=["a", ""]), 400, "input", "input[1]"),
+    (body(input=7), 400, "input", "int"),
+    (body(input={"text": "a"}), 400, "input", "object"),
+    (body(input=["a", None]), 400, "input", "null"),
+    (body(input=["a", 1.5]), 400, "input", "float"),
+    (body(input="a\0b"), 400, "input", "NUL"),
+    (b'{"input": "\\ud800"}', 400, "input", "surrogate"),
+    (body(input=[1, 2, 3]), 400, "input", "check_embedding_ctx_length=False"),
+    (body(input=[[1, 2], [3]]), 400, "input", "check_embedding_ctx_length=False"),
+    (body(input=["a"] * 2049), 413, "input", "2048"),
+    (body(input="x" * (9 << 20)), 413, None, "the limit is"),
+    (body(model=5), 400, "model", "int"),
+    (body(encoding_format="hex"), 400, "encoding_format", "hex"),
+    (body(dimensions=0), 400, "dimensions", "1"),
+    (body(dimensions=-1), 400, "dimensions", "1"),
+    (body(dimensions=385), 400, "dimensions", "384"),
+    (body(dimensions=10**30), 400, "dimensions", ""),
+    (body(dimensions="4"), 400, "dimensions", "str"),
+    (body(dimensions=1.5), 400, "dimensions", "float"),
+]
+
+
+@pytest.mark.parametrize(("content", "status", "param", "words"), BAD_BODIES, ids=range(len(BAD_BODIES)))
+async def test_bad_body_is_refused_and_its_neighbours_are_served(
+    http: httpx.AsyncClient, content: bytes, status: int, param: str | None, words: str
+) -> None:
+    neighbours = [asyncio.create_task(embed(http, input=f"neighbour {number}")) for number in range(4)]
+    response = await http.post(PATH, content=content, headers={"content-type": "application/json"})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (status, param), error
+    assert words in error["message"]
+    assert error["type"] == "invalid_request_error"
+    assert error["code"]
+    await asyncio.gather(*neighbours)
