@@ -1,12 +1,15 @@
-"""Embeddings over HTTP, closed loop: Heddle beside Infinity, in turns within one run, on the same texts.
+"""Embeddings over HTTP, closed loop: Heddle beside Infinity on the same texts, taking turns of seconds within one run.
 
     python -m tests.bench.bench_http --peers /tmp/peers
 
-Prints a Markdown table. Figures of different runs or machines are not comparable; the ratios within a run are.
+Prints a Markdown table. All servers run all the time, and take turns under load:
+machines change their speed from minute to minute, so that only ratios of neighbouring turns say anything.
 Some answers of every server are compared with sentence-transformers' while it runs: nobody wins by being wrong.
 """
 
 import argparse
+import contextlib
+import itertools
 import platform
 import random
 import sys
@@ -28,7 +31,7 @@ WORDS = (
     "time year people way day man thing woman life child world school state family student group country problem hand "
     "part place case week company system program question work government number night point home water room mother "
     "area money story fact month lot right study book eye job word business issue side kind head house service friend"
-).split()  # noqa: SIM905 - a text is easier on the eye
+)
 # Words of a text by the name of its workload; each word is one token, and the model adds two.
 WORKLOADS = {"5 words": 5, "250 tokens": 248}
 TEXTS = 512
@@ -65,15 +68,14 @@ def main() -> None:
     texts = {name: made_texts(words) for name, words in WORKLOADS.items()}
     references = {name: reference(those) for name, those in texts.items()}
     cells: dict[Key, Cell] = {}
-    for turn in range(arguments.rounds):
-        for server in servers:
-            print(f"round {turn + 1} of {arguments.rounds}: {server.name}", file=sys.stderr)
-            with running(server) as (port, pid):
-                for name in WORKLOADS:
-                    for connections in CONNECTIONS:
-                        load = Load(port, server.model, texts[name], connections, arguments.seconds, warm_up_s=2.0)
-                        cell = cells.setdefault((name, connections, server.name), Cell())
-                        observe(cell, load, pid, references[name])
+    with contextlib.ExitStack() as stack:
+        started = [(server, *stack.enter_context(running(server))) for server in servers]
+        for turn, name, connections in itertools.product(range(arguments.rounds), WORKLOADS, CONNECTIONS):
+            print(f"round {turn + 1} of {arguments.rounds}: {name}, {connections} connections", file=sys.stderr)
+            for server, port, pid in started:
+                load = Load(port, server.model, texts[name], connections, arguments.seconds, 5 * arguments.seconds, 1.0)
+                cell = cells.setdefault((name, connections, server.name), Cell())
+                observe(server, cell, load, pid, references[name])
     print("\n".join(table(cells, servers)))
 
 
@@ -90,7 +92,7 @@ def parsed_arguments() -> argparse.Namespace:
 
 def made_texts(words: int) -> list[str]:
     rng = random.Random(words)
-    return [" ".join(rng.choices(WORDS, k=words)) for _ in range(TEXTS)]
+    return [" ".join(rng.choices(WORDS.split(), k=words)) for _ in range(TEXTS)]
 
 
 def reference(texts: list[str]) -> npt.NDArray[np.float32]:
@@ -99,7 +101,7 @@ def reference(texts: list[str]) -> npt.NDArray[np.float32]:
     return vectors
 
 
-def observe(cell: Cell, load: Load, pid: int, expected: npt.NDArray[np.float32]) -> None:
+def observe(server: Server, cell: Cell, load: Load, pid: int, expected: npt.NDArray[np.float32]) -> None:
     """One measurement. The CPU time is that of the whole run, warm-up included, over all its answers."""
     before = cpu_seconds(pid)
     report = measure(load)
@@ -108,13 +110,11 @@ def observe(cell: Cell, load: Load, pid: int, expected: npt.NDArray[np.float32])
         cosine = float(np.dot(vector, expected[index]) / np.linalg.norm(vector))
         if cosine < COSINE_MIN:
             raise RuntimeError(f"a wrong vector: cosine {cosine:.4f} for {load.texts[index]!r}")
-    answers = max(1.0, report.answers * (load.warm_up_s + load.seconds) / load.seconds)
+    answers = max(1.0, report.answers * (load.warm_up_s + report.seconds) / report.seconds)
     cell.reports.append(report)
     cell.cpu_ms.append({name: 1e3 * seconds / answers for name, seconds in used.items()})
-    progress = (
-        f"  {load.connections} connections: {report.per_second:,.1f}/s, {report.p50_ms:.1f} ms, {report.errors} errors"
-    )
-    print(progress, file=sys.stderr)
+    figures = f"{report.per_second:,.1f}/s, {report.p50_ms:.1f} ms, {report.errors} errors"
+    print(f"  {server.name}: {figures}", file=sys.stderr)
 
 
 def table(cells: dict[Key, Cell], servers: list[Server]) -> Iterator[str]:
@@ -126,7 +126,7 @@ def table(cells: dict[Key, Cell], servers: list[Server]) -> Iterator[str]:
             ours = cells[name, connections, servers[0].name]
             for server in servers:
                 cell = cells[name, connections, server.name]
-                ratio = "" if cell is ours else f"{ours.per_second / cell.per_second:.2f}"
+                ratio = "" if cell is ours or not cell.per_second else f"{ours.per_second / cell.per_second:.2f}"
                 yield f"| {name} | {connections} | {server.name} | {cell} | {ratio} |"
 
 

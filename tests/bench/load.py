@@ -28,6 +28,7 @@ class Load:
     texts: list[str]
     connections: int
     seconds: float
+    seconds_max: float  # a slow server is measured until there is an answer per connection, or so long
     warm_up_s: float
 
 
@@ -117,6 +118,8 @@ class Driver:
         await asyncio.sleep(self.load.warm_up_s)
         self.measuring, started_at, began = True, time.time(), time.perf_counter()
         await asyncio.sleep(self.load.seconds)
+        while len(self.latencies) < self.load.connections and time.perf_counter() - began < self.load.seconds_max:
+            await asyncio.sleep(1)
         self.measuring, self.stopped = False, True
         seconds = time.perf_counter() - began
         p50, p99 = np.percentile(self.latencies, (50, 99)) * 1e3 if self.latencies else (0.0, 0.0)

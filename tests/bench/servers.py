@@ -20,6 +20,7 @@ from tests.processes import descendants, module_of
 ROOT = Path(__file__).parents[2]
 INFINITY_PINS = Path(__file__).with_name("peers") / "infinity.txt"
 START_S_MAX = 180
+STOP_S_MAX = 10
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -87,8 +88,19 @@ def running(server: Server) -> Iterator[tuple[int, int]]:
         wait_until_it_answers(process, port)
         yield port, process.pid
     finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """A server that first finishes what it has queued may take minutes."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_S_MAX)
+    except subprocess.TimeoutExpired:
+        for one in (*descendants(process.pid), process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+        process.wait()
 
 
 def wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
