@@ -28,7 +28,8 @@ def write_bert(
 ) -> PreTrainedModel:
     """Writes config.json and the weights; returns the model that they are of."""
     torch.manual_seed(0)
-    model = model_class(BertConfig(**{**SMALL_BERT, **config})).eval()
+    model: PreTrainedModel = model_class(BertConfig(**{**SMALL_BERT, **config}))
+    model.train(mode=False)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(folder, max_shard_size=max_shard_size)
@@ -41,7 +42,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_old_modules(folder: Path, names: Iterable[str], pooling: dict[str, Any] | None = None) -> None:
-    """modules.json as sentence-transformers wrote it before 5.4: the Transformer first, Pooling and its settings second."""
+    """modules.json as sentence-transformers wrote it before 5.4: Transformer first, Pooling and its settings second."""
     listing = [
         {
             "idx": index,

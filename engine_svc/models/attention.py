@@ -2,8 +2,8 @@
 
 On CUDA one flash kernel takes the whole batch by its `cu_seqlens`. Elsewhere adjacent sequences of equal length are a
 plain [sequences, length] view of the packed tokens and run as one call: long ones of PyTorch's own attention, short
-ones of batched products. Nothing of a sequence depends on its neighbours, not even rounding: a text has the same bits
-alone and in any batch, and a NaN stays at home. A batch sorted by length has the fewest calls.
+ones of batched products. Sequences never meet in a product or a sum: a NaN stays at home, and alone or in any batch
+the results agree to the last bits of float32. A batch sorted by length has the fewest calls.
 """
 
 import importlib.util

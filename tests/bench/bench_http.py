@@ -25,7 +25,7 @@ from sentence_transformers import SentenceTransformer
 
 from heddle.model_source import packaged_folder
 from tests.bench.load import Load, Report, measure
-from tests.bench.servers import Server, cpu_seconds, heddle, infinity, install_infinity, running
+from tests.bench.servers import Server, cpu_seconds, heddle, infinity, install_infinity, running, wait_until_idle
 
 WORDS = (
     "time year people way day man thing woman life child world school state family student group country problem hand "
@@ -70,12 +70,13 @@ def main() -> None:
     cells: dict[Key, Cell] = {}
     with contextlib.ExitStack() as stack:
         started = [(server, *stack.enter_context(running(server))) for server in servers]
-        for turn, name, connections in itertools.product(range(arguments.rounds), WORKLOADS, CONNECTIONS):
+        for turn, name, connections in itertools.product(range(arguments.rounds), arguments.inputs, CONNECTIONS):
             print(f"round {turn + 1} of {arguments.rounds}: {name}, {connections} connections", file=sys.stderr)
             for server, port, pid in started:
                 load = Load(port, server.model, texts[name], connections, arguments.seconds, 5 * arguments.seconds, 1.0)
                 cell = cells.setdefault((name, connections, server.name), Cell())
                 observe(server, cell, load, pid, references[name])
+                wait_until_idle(pid)
     print("\n".join(table(cells, servers)))
 
 
@@ -85,6 +86,7 @@ def parsed_arguments() -> argparse.Namespace:
     parser.add_argument("--peers", type=Path, default=peers, help=f"where other servers are installed ({peers})")
     dtypes = ["bfloat16", "float32"]
     parser.add_argument("--infinity", nargs="*", default=dtypes, help="number formats of Infinity (both)")
+    parser.add_argument("--inputs", nargs="*", default=list(WORKLOADS), choices=WORKLOADS, help="lengths (all)")
     parser.add_argument("--rounds", type=int, default=2, help="turns of each server (2)")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement (8)")
     return parser.parse_args()
@@ -121,13 +123,10 @@ def table(cells: dict[Key, Cell], servers: list[Server]) -> Iterator[str]:
     yield f"{processor()}, Python {platform.python_version()}; ratios are Heddle's answers/s over the other's.\n"
     yield "| input | connections | server | answers/s | p50 ms | p99 ms | errors | CPU ms per answer | Heddle's ratio |"
     yield "|---|---|---|---|---|---|---|---|---|"
-    for name in WORKLOADS:
-        for connections in CONNECTIONS:
-            ours = cells[name, connections, servers[0].name]
-            for server in servers:
-                cell = cells[name, connections, server.name]
-                ratio = "" if cell is ours or not cell.per_second else f"{ours.per_second / cell.per_second:.2f}"
-                yield f"| {name} | {connections} | {server.name} | {cell} | {ratio} |"
+    for (name, connections, server), cell in sorted(cells.items(), key=lambda item: list(WORKLOADS).index(item[0][0])):
+        ours = cells[name, connections, servers[0].name]
+        ratio = "" if cell is ours or not cell.per_second else f"{ours.per_second / cell.per_second:.2f}"
+        yield f"| {name} | {connections} | {server} | {cell} | {ratio} |"
 
 
 def processor() -> str:

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 INFINITY_PINS = Path(__file__).with_name("peers") / "infinity.txt"
 START_S_MAX = 180
 STOP_S_MAX = 10
+IDLE_S_MAX = 60
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -89,6 +90,16 @@ def running(server: Server) -> Iterator[tuple[int, int]]:
         yield port, process.pid
     finally:
         stop(process)
+
+
+def wait_until_idle(pid: int) -> None:
+    """A server that goes on with what its callers no longer wait for would slow down the next one."""
+    end = time.monotonic() + IDLE_S_MAX
+    while time.monotonic() < end:
+        before = sum(cpu_seconds(pid).values())
+        time.sleep(0.5)
+        if sum(cpu_seconds(pid).values()) - before < 0.1:
+            return
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,48 @@
+"""The simulated backend: vectors that depend on their sequence alone, after the time that was modelled."""
+
+import time
+
+import numpy as np
+import pytest
+
+from engine_svc.backends.simulated import SimulatedBackend
+from engine_svc.batch import Output, PackedBatch, Sequence
+from tests.engine_svc.tickets import sequence
+
+QUICK = SimulatedBackend(fixed_us=0, per_token_ns=0)
+
+
+def test_a_sequence_has_the_same_vector_alone_and_in_any_batch() -> None:
+    sequences = [sequence(length) for length in (1, 5, 3, 9)]
+    together = QUICK.run(PackedBatch.of(sequences))
+    for one, array in zip(sequences, together, strict=True):
+        assert np.array_equal(QUICK.run(PackedBatch.of([one]))[0], array)
+    assert len({array.tobytes() for array in together}) == 4
+
+
+def test_vectors_are_normalised_and_cut_as_asked() -> None:
+    ids = sequence(4).token_ids
+    whole, cut, raw = QUICK.run(
+        PackedBatch.of([Sequence(ids), Sequence(ids, dimensions=8), Sequence(ids, skip_normalization=True)])
+    )
+    assert (whole.shape, cut.shape) == ((384,), (8,))
+    assert np.linalg.norm(whole) == pytest.approx(1, abs=1e-5)
+    assert np.linalg.norm(cut) == pytest.approx(1, abs=1e-5)
+    assert np.allclose(cut, raw[:8] / np.linalg.norm(raw[:8]), atol=1e-6)
+
+
+def test_token_vectors_have_a_row_per_token() -> None:
+    [array] = QUICK.run(PackedBatch.of([Sequence(sequence(4).token_ids, output=Output.TOKEN_VECTORS)]))
+    assert array.shape == (4, 384)
+
+
+def test_what_is_not_simulated_is_refused() -> None:
+    with pytest.raises(ValueError, match="LOGITS"):
+        QUICK.run(PackedBatch.of([Sequence(sequence(4).token_ids, output=Output.LOGITS)]))
+
+
+def test_a_batch_takes_at_least_its_modelled_time() -> None:
+    backend = SimulatedBackend(fixed_us=20_000, per_token_ns=1_000_000)
+    began = time.monotonic()
+    backend.run(PackedBatch.of([sequence(10), sequence(20)]))
+    assert time.monotonic() - began >= 0.05

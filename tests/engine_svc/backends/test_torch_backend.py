@@ -1,0 +1,244 @@
+"""The torch backend against sentence-transformers: the packaged MiniLM on varied texts, and small random models."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from tokenizers import Tokenizer
+from transformers import BertForSequenceClassification, BertTokenizer
+
+from engine_svc.backends.torch_backend import TorchBackend
+from engine_svc.batch import Output, PackedBatch
+from engine_svc.batch import Sequence as TokenSequence
+from heddle.checkpoint import Checkpoint
+from heddle.checkpoint_files import CheckpointError
+from heddle.model_source import locate
+from heddle.sentence_modules import POOLING_OF_MODE
+from tests.checkpoints import SMALL_BERT, VOCABULARY_SIZE, write_bert, write_json, write_old_modules
+from tests.texts import varied_texts
+
+BATCH_TOKENS = 2_048
+
+Vectors = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Checkpoint:
+    return Checkpoint.read(locate("all-MiniLM-L6-v2"))
+
+
+@pytest.fixture(scope="session")
+def minilm_backend(minilm: Checkpoint) -> TorchBackend:
+    return TorchBackend(minilm, dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def reference_model(minilm: Checkpoint) -> SentenceTransformer:
+    return SentenceTransformer(str(minilm.folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def reference(reference_model: SentenceTransformer) -> Vectors:
+    """[1000, 384], of `varied_texts(1000)`."""
+    return np.asarray(reference_model.encode(varied_texts(1000), batch_size=32))
+
+
+@pytest.fixture(scope="session")
+def sequences(minilm: Checkpoint) -> list[TokenSequence]:
+    """Those of `varied_texts(1000)`."""
+    tokenizer = Tokenizer.from_file(str(minilm.folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(minilm.sequence_tokens_max)
+    return [sequence_of(encoding.ids) for encoding in tokenizer.encode_batch(varied_texts(1000))]
+
+
+def sequence_of(ids: Sequence[int], **wishes: Any) -> TokenSequence:
+    return TokenSequence(np.array(ids, "<u4").tobytes(), **wishes)
+
+
+def random_ids(length: int, seed: int = 0) -> list[int]:
+    ids: list[int] = np.random.default_rng(seed).integers(5, VOCABULARY_SIZE, length).tolist()
+    return ids
+
+
+def vectors_of(backend: TorchBackend, sequences: Sequence[TokenSequence]) -> Vectors:
+    """In batches as a scheduler would make them: in the order of arrival, up to a token budget."""
+    vectors: list[Vectors] = []
+    batch: list[TokenSequence] = []
+    for sequence in sequences:
+        if sum(waiting.tokens for waiting in batch) + sequence.tokens > BATCH_TOKENS:
+            vectors += backend.run(PackedBatch.of(batch))
+            batch = []
+        batch.append(sequence)
+    return np.stack([*vectors, *backend.run(PackedBatch.of(batch))])
+
+
+def cosines(ours: Vectors, theirs: Vectors) -> Vectors:
+    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    products: Vectors = (ours.astype(np.float64) * theirs).sum(1) / norms
+    return products
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dtype", "count", "least"), [("float32", 1000, 0.99999), ("bfloat16", 1000, 0.999), ("float16", 200, 0.9999)]
+)
+def test_varied_texts_equal_sentence_transformers(
+    minilm: Checkpoint, sequences: list[TokenSequence], reference: Vectors, *, dtype: str, count: int, least: float
+) -> None:
+    vectors = vectors_of(TorchBackend(minilm, dtype=dtype, device="cpu"), sequences[:count])
+    assert cosines(vectors, reference[:count]).min() > least
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_few_texts_equal_sentence_transformers(
+    minilm_backend: TorchBackend, reference_model: SentenceTransformer, sequences: list[TokenSequence]
+) -> None:
+    reference = np.asarray(reference_model.encode(varied_texts(60)))
+    assert cosines(vectors_of(minilm_backend, sequences[:60]), reference).min() > 0.99999
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "least"), [("float32", 0.9999999), ("bfloat16", 0.9999), ("float16", 0.9999)])
+def test_text_alone_has_the_vector_that_it_has_in_a_batch(
+    minilm: Checkpoint, sequences: list[TokenSequence], dtype: str, least: float
+) -> None:
+    backend = TorchBackend(minilm, dtype=dtype, device="cpu")
+    some = [*sequences[:46], max(sequences, key=lambda sequence: sequence.tokens)]
+    alone = np.stack([backend.run(PackedBatch.of([sequence]))[0] for sequence in some])
+    assert cosines(vectors_of(backend, some), alone).min() > least
+
+
+def test_results_come_in_the_order_of_the_batch(minilm_backend: TorchBackend, sequences: list[TokenSequence]) -> None:
+    some = sequences[:40]
+    np.testing.assert_allclose(
+        vectors_of(minilm_backend, some[::-1])[::-1], vectors_of(minilm_backend, some), atol=1e-5
+    )
+
+
+def test_lengths_from_one_to_the_longest_share_a_batch(minilm: Checkpoint, minilm_backend: TorchBackend) -> None:
+    longest = minilm.sequence_tokens_max
+    some = [sequence_of(random_ids(length, seed=length)) for length in (1, longest, 2, 3, 33, longest, 17, 1)]
+    together = vectors_of(minilm_backend, some)
+    alone = np.stack([minilm_backend.run(PackedBatch.of([sequence]))[0] for sequence in some])
+    assert cosines(together, alone).min() > 0.9999999
+
+
+def test_wishes_of_each_sequence_are_met_in_one_batch(minilm_backend: TorchBackend) -> None:
+    ids = random_ids(9)
+    whole, raw, cut, cut_raw, tokens = minilm_backend.run(
+        PackedBatch.of(
+            [
+                sequence_of(ids),
+                sequence_of(ids, skip_normalization=True),
+                sequence_of(ids, dimensions=64),
+                sequence_of(ids, dimensions=64, skip_normalization=True),
+                sequence_of(ids, output=Output.TOKEN_VECTORS),
+            ]
+        )
+    )
+    assert {array.dtype for array in (whole, raw, cut, cut_raw, tokens)} == {np.dtype(np.float32)}
+    assert [array.shape for array in (whole, raw, cut, cut_raw, tokens)] == [(384,), (384,), (64,), (64,), (9, 384)]
+    np.testing.assert_allclose(tokens.mean(0), raw, atol=1e-6)
+    np.testing.assert_allclose(whole, raw / np.linalg.norm(raw), atol=1e-6)
+    np.testing.assert_allclose(cut, raw[:64] / np.linalg.norm(raw[:64]), atol=1e-6)
+    np.testing.assert_allclose(cut_raw, raw[:64], atol=1e-6)
+
+
+def test_prompt_is_read_but_not_pooled(minilm_backend: TorchBackend) -> None:
+    ids = random_ids(9)
+    pooled, tokens = minilm_backend.run(
+        PackedBatch.of(
+            [
+                sequence_of(ids, prompt_tokens=4, skip_normalization=True),
+                sequence_of(ids, output=Output.TOKEN_VECTORS),
+            ]
+        )
+    )
+    np.testing.assert_allclose(pooled, tokens[4:].mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", POOLING_OF_MODE)
+def test_new_form_of_sentence_transformers_is_served_as_it_says(tmp_path: Path, mode: str) -> None:
+    model = saved_by_sentence_transformers(tmp_path, mode)
+    assert '"pooling_mode":' in (tmp_path / "1_Pooling" / "config.json").read_text()
+    assert_equal_to(model, tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "lasttoken"])
+def test_old_form_of_sentence_transformers_is_served_as_it_says(tmp_path: Path, mode: str) -> None:
+    saved_by_sentence_transformers(tmp_path, "mean")
+    settings = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": False, f"pooling_mode_{mode}": True}
+    (tmp_path / "1_Pooling" / "config.json").unlink()
+    write_old_modules(tmp_path, ["Transformer", "Pooling"], settings)
+    assert_equal_to(SentenceTransformer(str(tmp_path), device="cpu"), tmp_path)
+
+
+def saved_by_sentence_transformers(folder: Path, mode: str) -> SentenceTransformer:
+    write_bert(folder / "bert")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{index}" for index in range(VOCABULARY_SIZE - 5))]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder / "bert")
+    model = SentenceTransformer(
+        modules=[Transformer(str(folder / "bert")), Pooling(SMALL_BERT["hidden_size"], mode), Normalize()],
+        device="cpu",
+    )
+    model.save(str(folder))
+    return model
+
+
+@torch.inference_mode()
+def assert_equal_to(model: SentenceTransformer, folder: Path) -> None:
+    id_lists = [random_ids(length, seed=length) for length in (1, 2, 9, 31, 64)]
+    theirs = []
+    for ids in id_lists:
+        tensor = torch.tensor([ids])
+        theirs.append(model({"input_ids": tensor, "attention_mask": torch.ones_like(tensor)})["sentence_embedding"][0])
+    backend = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu")
+    ours = vectors_of(backend, [sequence_of(ids) for ids in id_lists])
+    assert cosines(ours, torch.stack(theirs).numpy()).min() > 0.99999
+
+
+def test_vectors_are_cut_as_the_checkpoint_says(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    write_json(tmp_path / "config_sentence_transformers.json", {"truncate_dim": 8})
+    backend = TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu")
+    [vector] = backend.run(PackedBatch.of([sequence_of(random_ids(5))]))
+    assert vector.shape == (8,)
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+
+
+def test_nan_of_one_sequence_spares_the_others(tmp_path: Path) -> None:
+    model = write_bert(tmp_path)
+    with torch.no_grad():
+        model.get_parameter("embeddings.word_embeddings.weight")[7] = float("nan")
+    model.save_pretrained(tmp_path)
+    backend = TorchBackend(Checkpoint.read(tmp_path), dtype="float16", device="cpu")
+    bad, *good = backend.run(PackedBatch.of([sequence_of([5, 7]), sequence_of([5, 6]), sequence_of([8, 9, 10])]))
+    assert np.isnan(bad).any()
+    assert all(np.isfinite(vector).all() for vector in good)
+
+
+def test_data_type_is_what_was_asked_for(minilm: Checkpoint) -> None:
+    assert TorchBackend(minilm, dtype="bfloat16", device="cpu").data_type == "bfloat16"
+    has_bfloat16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    assert TorchBackend(minilm, device="cpu").data_type == ("bfloat16" if has_bfloat16 else "float32")
+
+
+def test_model_that_is_not_an_embedder_is_refused(tmp_path: Path) -> None:
+    write_bert(tmp_path, BertForSequenceClassification)
+    with pytest.raises(CheckpointError, match="is a classifier"):
+        TorchBackend(Checkpoint.read(tmp_path))
+
+
+def test_closed_backend_lets_go_of_its_weights(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    backend = TorchBackend(Checkpoint.read(tmp_path), device="cpu")
+    backend.close()
+    with pytest.raises(AttributeError):
+        backend.run(PackedBatch.of([sequence_of([5])]))

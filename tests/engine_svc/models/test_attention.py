@@ -1,0 +1,101 @@
+"""Packed attention against the formula, sequence by sequence."""
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from engine_svc.models.attention import SHORT_TOKENS, Layout, Run, attend, attend_by_runs
+
+HEADS, HEAD_DIM = 3, 8
+CPU = torch.device("cpu")
+
+
+def layout_of(lengths: Sequence[int], device: torch.device = CPU, dtype: torch.dtype = torch.float32) -> Layout:
+    cu_seqlens = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=device)
+    return Layout.of(lengths, cu_seqlens, head_dim=HEAD_DIM, dtype=dtype)
+
+
+def attended_to(projections: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
+    query, key, value = projections
+    return attend(query, key, value, layout_of(lengths))
+
+
+def by_formula(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int]) -> Tensor:
+    parts = []
+    for start, stop in itertools.pairwise([0, *itertools.accumulate(lengths)]):
+        q, k, v = (tensor[start:stop].transpose(0, 1) for tensor in (query, key, value))
+        weights = (q @ k.transpose(1, 2) / HEAD_DIM**0.5).softmax(-1)
+        parts.append((weights @ v).transpose(0, 1))
+    return torch.cat(parts)
+
+
+def random_projections(rows: int) -> Sequence[Tensor]:
+    """Strided, as one fused projection leaves them."""
+    return torch.randn(rows, 3, HEADS, HEAD_DIM, generator=torch.Generator().manual_seed(0)).unbind(1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=20))
+def test_every_mix_of_lengths_in_any_order_equals_the_formula(lengths: list[int]) -> None:
+    query, key, value = random_projections(sum(lengths))
+    attended = attend(query, key, value, layout_of(lengths))
+    torch.testing.assert_close(attended, by_formula(query, key, value, lengths), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lengths", [[8] * 128, [1] * 100, [SHORT_TOKENS] * 3, [SHORT_TOKENS + 1] * 3])
+def test_sequences_of_one_length_equal_the_formula(lengths: list[int]) -> None:
+    query, key, value = random_projections(sum(lengths))
+    attended = attend(query, key, value, layout_of(lengths))
+    torch.testing.assert_close(attended, by_formula(query, key, value, lengths), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 15, SHORT_TOKENS, SHORT_TOKENS + 1, 33, 64])
+def test_sequence_is_attended_to_alike_alone_and_in_any_batch(length: int) -> None:
+    lengths = [3, *[length] * 5, 40]
+    projections = random_projections(sum(lengths))
+    together = attended_to(projections, lengths)
+    for start in range(3, 3 + 5 * length, length):
+        own = slice(start, start + length)
+        alone = attended_to([tensor[own] for tensor in projections], [length])
+        torch.testing.assert_close(alone, together[own], atol=1e-6, rtol=0)
+
+
+def test_adjacent_sequences_of_equal_length_are_one_call() -> None:
+    assert layout_of([1, 1, 1, 5, 5, 40, 5]).runs == (Run(0, 3, 1), Run(3, 2, 5), Run(13, 1, 40), Run(53, 1, 5))
+
+
+def test_rows_behind_the_last_token_are_zero() -> None:
+    query, key, value = random_projections(20)
+    attended = attend(query, key, value, layout_of([3, 9]))
+    assert not attended[12:].any()
+    torch.testing.assert_close(
+        attended[:12], by_formula(query[:12], key[:12], value[:12], [3, 9]), atol=1e-5, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(("length", "dtype"), [(40, torch.float32), (40, torch.bfloat16), (4, torch.float16)])
+def test_overflow_stays_in_its_own_sequence(length: int, dtype: torch.dtype) -> None:
+    query, key, value = (tensor.to(dtype) for tensor in random_projections(3 * length))
+    value[:length] = float("nan")
+    attended = attend(query, key, value, layout_of([length] * 3, dtype=dtype))
+    assert attended[:length].isnan().all()
+    assert attended[length:].isfinite().all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_flash_attention_equals_the_runs(dtype: torch.dtype) -> None:
+    device = torch.device("cuda")
+    lengths = [1, 2, 8, 8, 77, 300]
+    query, key, value = (tensor.to(device, dtype) for tensor in random_projections(sum(lengths)))
+    layout = layout_of(lengths, device, dtype)
+    assert not layout.runs
+    runs = Layout.of(lengths, layout.cu_seqlens, head_dim=HEAD_DIM, dtype=torch.float32)
+    flash, by_runs = attend(query, key, value, layout), attend_by_runs(query, key, value, runs)
+    torch.testing.assert_close(flash, by_runs, atol=0.02, rtol=0.02)

@@ -1,0 +1,40 @@
+"""Plain and prepacked linears are the same function."""
+
+import pytest
+import torch
+from transformers.activations import ACT2FN
+
+from engine_svc.models.linear import ACTIVATIONS, Activation, PlainLinear, PrepackedLinear, linear
+
+needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")  # type: ignore[no-untyped-call]
+
+
+@needs_onednn
+@pytest.mark.parametrize("activation", Activation)
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_prepacked_equals_plain(activation: Activation, has_bias: bool, rows: int) -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(48, 32), torch.randn(48) if has_bias else None
+    inputs = torch.randn(rows, 32)
+    with torch.inference_mode():
+        plain = PlainLinear(weight, bias, activation)(inputs)
+        prepacked = PrepackedLinear.of(weight, bias, activation)(inputs)
+    torch.testing.assert_close(prepacked, plain, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.2)])
+def test_form_that_is_chosen_computes_the_product(dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(0)
+    weight, bias, inputs = torch.randn(48, 32), torch.randn(48), torch.randn(5, 32)
+    with torch.inference_mode():
+        outputs = linear(weight.to(dtype), bias.to(dtype))(inputs.to(dtype))
+    assert outputs.dtype == dtype
+    torch.testing.assert_close(outputs.float(), inputs @ weight.T + bias, atol=tolerance, rtol=0.02)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation_is_the_one_that_transformers_means(name: str) -> None:
+    inputs = torch.linspace(-5, 5, 101)[:, None]
+    outputs = PlainLinear(torch.ones(1, 1), None, ACTIVATIONS[name])(inputs)
+    torch.testing.assert_close(outputs, ACT2FN[name](inputs), atol=1e-6, rtol=1e-5)

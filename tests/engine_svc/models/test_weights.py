@@ -1,0 +1,114 @@
+"""Reading safetensors: sharded, of old names, broken, and in little memory."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from engine_svc.models.weights import Weights
+from heddle.checkpoint_files import CheckpointError
+from tests.checkpoints import write_bert, write_json
+
+CPU = torch.device("cpu")
+WORDS = "embeddings.word_embeddings.weight"
+NORM = "embeddings.LayerNorm.weight"
+
+
+def weights_of(folder: Path, dtype: torch.dtype = torch.float32) -> Weights:
+    return Weights(folder, dtype=dtype, device=CPU, prefix="bert.")
+
+
+def test_shards_read_as_one_file(tmp_path: Path) -> None:
+    model = write_bert(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    weights = weights_of(tmp_path)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(weights.take(name, tensor.shape), tensor)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_tensors_come_in_the_type_of_the_model(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = write_bert(tmp_path)
+    taken = weights_of(tmp_path, dtype).take(WORDS, [97, 32])
+    torch.testing.assert_close(taken, model.state_dict()[WORDS].to(dtype))
+
+
+def test_tensors_survive_their_file(tmp_path: Path) -> None:
+    model = write_bert(tmp_path)
+    taken = weights_of(tmp_path).take(WORDS, [97, 32])
+    (tmp_path / "model.safetensors").write_bytes(b"\0" * (tmp_path / "model.safetensors").stat().st_size)
+    torch.testing.assert_close(taken, model.state_dict()[WORDS])
+
+
+def test_names_of_old_checkpoints_are_known(tmp_path: Path) -> None:
+    model = write_bert(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file({f"bert.{name.replace('.weight', '.gamma')}": tensors[name] for name in [NORM]}, tmp_path / "old")
+    (tmp_path / "old").rename(tmp_path / "model.safetensors")
+    torch.testing.assert_close(weights_of(tmp_path).take(NORM, [32]), model.state_dict()[NORM])
+
+
+def test_missing_tensor_is_named(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    with pytest.raises(CheckpointError, match=rf"{tmp_path} has no tensor embeddings\.nothing"):
+        weights_of(tmp_path).take("embeddings.nothing", [1])
+
+
+def test_other_shape_is_refused(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: tensor .* has shape \[97, 32\], expected \[32\]"):
+        weights_of(tmp_path).take(WORDS, [32])
+
+
+def test_integers_are_not_taken_for_weights(tmp_path: Path) -> None:
+    save_file({"codes": torch.ones(4, dtype=torch.int8)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="quantized weights are not supported"):
+        weights_of(tmp_path).take("codes", [4])
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
+def test_pickled_weights_are_refused_with_the_reason(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(CheckpointError, match=f"{name}.*can run code"):
+        weights_of(tmp_path)
+
+
+def test_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):
+        weights_of(tmp_path)
+
+
+def test_truncated_file_is_refused(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a safetensors file"):
+        weights_of(tmp_path)
+
+
+@pytest.mark.parametrize("shard", ["gone.safetensors", "../model.safetensors", "/etc/passwd"])
+def test_index_names_only_files_of_its_folder(tmp_path: Path, shard: str) -> None:
+    write_json(tmp_path / "model.safetensors.index.json", {"weight_map": {WORDS: shard}})
+    with pytest.raises(CheckpointError, match="not a file of the folder"):
+        weights_of(tmp_path)
+
+
+@pytest.mark.slow
+def test_loading_needs_little_more_memory_than_the_model(tmp_path: Path) -> None:
+    """The high-water mark of a process that takes 256 MiB in tensors of 16 MiB."""
+    save_file({f"t{index}": torch.ones(2048, 2048) for index in range(16)}, tmp_path / "model.safetensors")
+    code = f"""
+import re, pathlib, torch
+from engine_svc.models.weights import Weights
+def kib(name): return int(re.search(name + r":\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+before = kib("VmRSS")
+weights = Weights(pathlib.Path({str(tmp_path)!r}), dtype=torch.float32, device=torch.device("cpu"))
+taken = [weights.take(f"t{{index}}", [2048, 2048]) for index in range(16)]
+print((kib("VmHWM") - before) / 2**10)
+"""
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert 250 < float(run.stdout) < 1.2 * 256

@@ -1,0 +1,251 @@
+"""A lane with a real thread: what it answers, what stays with one sequence, and how it begins and ends."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from engine_svc.backends.backend import Backend
+from engine_svc.backends.simulated import SimulatedBackend
+from engine_svc.batch import PackedBatch
+from engine_svc.batch import Sequence as TokenSequence
+from engine_svc.lane import Lane, split, warm_up_batches
+from engine_svc.scheduler import Outcome, Scheduler, SchedulerLimits, Ticket
+from heddle.rpc.errors import ErrorKind, HeddleError
+from tests.engine_svc.tickets import ROOMY, sequence
+
+POISON = sequence(3, content=666)
+NAN = sequence(3, content=777)
+
+
+class Recording:
+    """Simulated at no cost; raises for POISON, gives NaN for NAN, and remembers its batches and threads."""
+
+    outputs, data_type = SimulatedBackend().outputs, "float32"
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.threads: set[str] = set()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.closed = False
+
+    def run(self, batch: PackedBatch) -> Sequence[npt.NDArray[np.float32]]:
+        self.gate.wait(5)
+        self.sizes.append(len(batch.sequences))
+        self.threads.add(threading.current_thread().name)
+        if POISON in batch.sequences:
+            raise MemoryError("too much for this device")
+        arrays = SimulatedBackend(fixed_us=0, per_token_ns=0).run(batch)
+        return [
+            array * np.float32("nan") if one == NAN else array
+            for one, array in zip(batch.sequences, arrays, strict=True)
+        ]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Running:
+    """A lane on a backend, and what it delivered."""
+
+    def __init__(self, load_backend: Callable[[], Backend], warm_up: Sequence[Sequence[int]] = ()) -> None:
+        self.scheduler = Scheduler(ROOMY)
+        self.lane = Lane(load_backend, self.scheduler, asyncio.get_running_loop(), warm_up)
+        self.outcomes: dict[int, Outcome] = {}
+        self.threads: set[int] = set()
+        self.lane.start()
+
+    def ticket(self, number: int, of: TokenSequence | None = None, deadline: float | None = None) -> Ticket:
+        def deliver(outcome: Outcome) -> None:
+            assert number not in self.outcomes
+            self.threads.add(threading.get_ident())
+            self.outcomes[number] = outcome
+
+        return Ticket(of or sequence(2), "flow", deliver, 0, deadline)
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.outcomes) < count:
+                await asyncio.sleep(0.002)
+
+    async def end(self) -> None:
+        self.scheduler.close()
+        await asyncio.wait_for(asyncio.wrap_future(self.lane.stopped), 5)
+
+    def kind(self, number: int) -> ErrorKind | None:
+        result = self.outcomes[number].result
+        return result.kind if isinstance(result, HeddleError) else None
+
+
+async def test_outcomes_arrive_on_the_event_loop() -> None:
+    backend = Recording()
+    running = Running(lambda: backend)
+    running.scheduler.submit([running.ticket(number) for number in range(20)])
+    await running.until(20)
+    assert running.threads == {threading.get_ident()}
+    assert backend.threads == {"lane"}
+    assert all(isinstance(outcome.result, np.ndarray) for outcome in running.outcomes.values())
+    await running.end()
+    assert backend.closed
+
+
+async def test_one_bad_sequence_fails_alone() -> None:
+    backend = Recording()
+    running = Running(lambda: backend)
+    backend.gate.clear()
+    running.scheduler.submit([running.ticket(number, {2: POISON, 5: NAN}.get(number)) for number in range(8)])
+    backend.gate.set()
+    await running.until(8)
+    assert {number: running.kind(number) for number in range(8) if running.kind(number)} == {
+        2: ErrorKind.INTERNAL,
+        5: ErrorKind.BAD_OUTPUT,
+    }
+    await running.end()
+
+
+async def test_finite_components_are_good_even_if_their_squares_overflow() -> None:
+    class Huge(Recording):
+        def run(self, batch: PackedBatch) -> Sequence[npt.NDArray[np.float32]]:
+            return [array * np.float32(1e30) for array in super().run(batch)]
+
+    running = Running(Huge)
+    running.scheduler.submit([running.ticket(0)])
+    await running.until(1)
+    assert running.kind(0) is None
+    await running.end()
+
+
+async def test_backend_that_loses_a_result_mixes_none_up() -> None:
+    class Short(Recording):
+        def run(self, batch: PackedBatch) -> Sequence[npt.NDArray[np.float32]]:
+            return super().run(batch)[: max(1, len(batch.sequences) - 1)]
+
+    running = Running(Short)
+    tickets = [running.ticket(number) for number in range(5)]
+    running.scheduler.submit(tickets)
+    await running.until(5)
+    for number, ticket in enumerate(tickets):
+        [expected] = SimulatedBackend(fixed_us=0).run(PackedBatch.of([ticket.sequence]))
+        np.testing.assert_array_equal(running.outcomes[number].result, expected)
+    await running.end()
+
+
+async def test_every_asker_of_an_equal_sequence_is_answered() -> None:
+    backend = Recording()
+    running = Running(lambda: backend)
+    twins = sequence(4)
+    running.scheduler.submit([running.ticket(number, twins) for number in range(6)])
+    await running.until(6)
+    assert sum(backend.sizes) == 1
+    await running.end()
+
+
+async def test_failures_in_a_row_are_counted_until_a_batch_succeeds() -> None:
+    running = Running(Recording)
+    counts = []
+    for number, of in enumerate((POISON, POISON, sequence(2))):
+        running.scheduler.submit([running.ticket(number, of)])
+        await running.until(number + 1)
+        counts.append(running.lane.consecutive_failures)
+    assert counts == [1, 2, 0]
+    await running.end()
+
+
+async def test_outcome_tells_the_time_in_the_queue_and_in_the_backend() -> None:
+    running = Running(lambda: SimulatedBackend(fixed_us=30_000))
+    running.scheduler.submit([running.ticket(0)])
+    while running.lane.running_since is None:
+        await asyncio.sleep(0.001)
+    running.scheduler.submit([running.ticket(1)])
+    await running.until(2)
+    assert all(outcome.compute_s >= 0.03 for outcome in running.outcomes.values())
+    assert 0 < running.outcomes[1].queue_s < 5
+    await running.end()
+
+
+async def test_what_expired_is_told_so_and_not_computed() -> None:
+    backend = Recording()
+    running = Running(lambda: backend)
+    await asyncio.wrap_future(running.lane.loaded)
+    running.scheduler.submit([running.ticket(0, deadline=time.monotonic() - 1), running.ticket(1)])
+    await running.until(2)
+    assert running.kind(0) is ErrorKind.DEADLINE_EXCEEDED
+    assert running.kind(1) is None
+    assert sum(backend.sizes) == 1
+    await running.end()
+
+
+async def test_batch_is_formed_when_the_lane_is_free_and_takes_all_that_came_meanwhile() -> None:
+    backend = Recording()
+    running = Running(lambda: backend)
+    await asyncio.wrap_future(running.lane.loaded)
+    backend.gate.clear()
+    running.scheduler.submit([running.ticket(0)])
+    while running.lane.running_since is None:
+        await asyncio.sleep(0.002)
+    for number in range(1, 6):
+        running.scheduler.submit([running.ticket(number)])
+    assert running.lane.running_tokens == 2
+    backend.gate.set()
+    await running.until(6)
+    assert backend.sizes == [1, 5]
+    assert running.lane.running_since is None
+    await running.end()
+
+
+async def test_receiver_that_fails_costs_the_others_nothing() -> None:
+    def fail(outcome: Outcome) -> None:
+        raise ValueError("a bug of the receiver")
+
+    running = Running(Recording)
+    running.scheduler.submit([Ticket(sequence(2), "flow", fail), running.ticket(1)])
+    await running.until(1)
+    await running.end()
+
+
+async def test_backend_that_cannot_be_loaded_says_why() -> None:
+    def fail() -> Backend:
+        raise ValueError("no such weights")
+
+    running = Running(fail)
+    for future in (running.lane.loaded, running.lane.stopped):
+        with pytest.raises(ValueError, match="no such weights"):
+            await asyncio.wait_for(asyncio.wrap_future(future), 5)
+
+
+async def test_closed_lane_first_answers_what_waits() -> None:
+    backend = Recording()
+    backend.gate.clear()
+    running = Running(lambda: backend)
+    running.scheduler.submit([running.ticket(number) for number in range(10)])
+    running.scheduler.close()
+    backend.gate.set()
+    await running.end()
+    await running.until(10)
+
+
+async def test_backend_is_warm_before_it_counts_as_loaded() -> None:
+    backend = Recording()
+    running = Running(lambda: backend, [[1], [3, 3]])
+    await asyncio.wrap_future(running.lane.loaded)
+    assert backend.sizes == [1, 2]
+    await running.end()
+
+
+def test_warm_up_goes_from_one_token_to_the_whole_budget() -> None:
+    limits = SchedulerLimits(batch_tokens_max=2048, batch_items_max=64, queue_tokens_max=1, queue_items_max=1)
+    batches = warm_up_batches(limits, sequence_tokens_max=256)
+    assert batches[0] == [1]
+    assert [256] * 8 in batches
+    assert max(len(lengths) for lengths in batches) == 64
+    assert all(sum(lengths) <= 2048 and max(lengths) <= 256 for lengths in batches)
+
+
+def test_split_leaves_nothing_over() -> None:
+    assert split(10, 4) == [4, 4, 2]
+    assert split(8, 4) == [4, 4]

@@ -1,0 +1,96 @@
+"""The scheduler between threads: lanes that wait, submitters that race, and the end of both."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import numpy as np
+
+from engine_svc.scheduler import Batch, Load, Scheduler, SchedulerLimits, Ticket
+from tests.engine_svc.tickets import ROOMY, computed, scheduler_of, ticket
+
+
+def test_take_gives_up_after_its_timeout() -> None:
+    assert Scheduler(ROOMY).take(timeout_s=0.001) is None
+
+
+def taker(scheduler: Scheduler, taken: list[Batch | None]) -> threading.Thread:
+    thread = threading.Thread(target=lambda: taken.append(scheduler.take()), daemon=True)
+    thread.start()
+    return thread
+
+
+def test_waiting_lane_gets_what_is_submitted() -> None:
+    scheduler, taken = Scheduler(ROOMY), list[Batch | None]()
+    thread = taker(scheduler, taken)
+    submitted = ticket()
+    scheduler.submit([submitted])
+    thread.join(5)
+    assert computed(taken[0]) == [submitted]
+
+
+def test_one_submission_of_two_batches_wakes_two_waiting_lanes() -> None:
+    scheduler, taken = Scheduler(ROOMY), list[Batch | None]()
+    threads = [taker(scheduler, taken) for _ in range(2)]
+    scheduler.submit(ticket() for _ in range(16))
+    for thread in threads:
+        thread.join(5)
+    assert [len(computed(batch)) for batch in taken] == [8, 8]
+
+
+def test_close_wakes_waiting_lanes_with_nothing() -> None:
+    scheduler, taken = Scheduler(ROOMY), list[Batch | None]()
+    threads = [taker(scheduler, taken) for _ in range(3)]
+    scheduler.close()
+    for thread in threads:
+        thread.join(5)
+    assert taken == [None] * 3
+
+
+def test_closed_scheduler_refuses_new_tickets_and_hands_out_what_waits() -> None:
+    accepted, late = ticket(), ticket()
+    scheduler = scheduler_of(accepted)
+    scheduler.close()
+    assert scheduler.submit([late]) == [late]
+    assert computed(scheduler.take()) == [accepted]
+    assert scheduler.take() is None
+
+
+def test_many_submitters_cancellers_and_lanes_lose_nothing_and_serve_nothing_twice() -> None:
+    scheduler = Scheduler(SchedulerLimits(64, 6, queue_tokens_max=2_000, queue_items_max=300))
+    accepted, cancelled, taken = list[Ticket](), list[Ticket](), list[Batch]()
+
+    def submit(seed: int) -> None:
+        random = np.random.default_rng(seed)
+        for _ in range(150):
+            specs = random.integers((1, 0, 0, 0), (80, 9, 3, 9), (10, 4)).tolist()
+            tickets = [ticket(tokens, str(flow), priority, content) for tokens, flow, priority, content in specs]
+            tickets[0].deadline = time.monotonic() + random.random() / 100
+            refused = set(scheduler.submit(tickets))
+            accepted.extend(ticket for ticket in tickets if ticket not in refused)
+            cancelled.extend(ticket for ticket in tickets[::4] if scheduler.cancel(ticket))
+
+    def lane() -> None:
+        while (batch := scheduler.take()) is not None:
+            taken.append(batch)
+
+    submitters = [threading.Thread(target=submit, args=(seed,), daemon=True) for seed in range(3)]
+    lanes = [threading.Thread(target=lane, daemon=True) for _ in range(4)]
+    for thread in submitters + lanes:
+        thread.start()
+    for thread in submitters:
+        thread.join(10)
+    scheduler.close()
+    for thread in lanes:
+        thread.join(10)
+    leavers = [leaver for batch in taken for leaver in (*computed(batch), *batch.expired)]
+    assert Counter([*leavers, *cancelled]) == Counter(accepted)
+    assert all(batch.tokens <= 64 or len(batch.tickets) == 1 for batch in taken)
+    assert scheduler.load() == Load(0, 0)
+
+
+def test_scheduler_imports_neither_grpc_nor_torch_nor_asyncio() -> None:
+    code = "import sys, engine_svc.scheduler; print({'grpc', 'torch', 'asyncio'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
