@@ -1,4 +1,7 @@
-"""Generates the Python stubs beside the .proto files; `--check` only says whether the committed ones are fresh.
+"""Generates the Python stubs of the .proto files; `--check` only says whether the committed ones are fresh.
+
+Those of heddle.v1 lie beside their files. Those of tei.v1 go to heddle/tei/v1, inside our own package: many who call
+Text Embeddings Inference have stubs of its contract already, and an installed `tei` would be in their way.
 
 Run by `make protos` and `make check`. The compiler lives in an environment of its own, because it is old on purpose:
 stubs load with the protobuf runtime they were made for and with the next major one, so those of protobuf 6 serve both
@@ -14,6 +17,8 @@ import venv
 from pathlib import Path
 
 PROTOS = Path(__file__).parent
+# By folder of .proto files: the folder of their stubs. Both are relative to protos/.
+STUBS = {"heddle/v1": "heddle/v1", "tei/v1": "heddle/tei/v1"}
 TOOLS_VENV = PROTOS.parent / ".venv" / "protoc"
 TOOLS = ("grpcio-tools==1.72.2", "protobuf==6.30.2", "mypy-protobuf==3.7.0")
 PYTHON = TOOLS_VENV / "bin" / "python"
@@ -26,7 +31,8 @@ def main() -> int:
     install_tools()
     with tempfile.TemporaryDirectory() as folder:
         fresh = compiled(Path(folder))
-    committed = {path.relative_to(PROTOS): path.read_bytes() for path in PROTOS.glob("heddle/v1/*_pb2*.py*")}
+    stubs = (path for folder in STUBS.values() for path in PROTOS.glob(f"{folder}/*_pb2*.py*"))
+    committed = {path.relative_to(PROTOS): path.read_bytes() for path in stubs}
     stale = sorted(str(path) for path in fresh.keys() | committed.keys() if fresh.get(path) != committed.get(path))
     if arguments.check:
         for path in stale:
@@ -53,9 +59,10 @@ def install_tools() -> None:
 
 def compiled(folder: Path) -> dict[Path, bytes]:
     """Contents of all stubs by path relative to protos/; RPC stubs only where a file has a service."""
-    sources = sorted(PROTOS.glob("heddle/v1/*.proto"))
-    services = [path for path in sources if "\nservice " in path.read_text()]
-    protoc: list[str | Path] = [PYTHON, "-m", "grpc_tools.protoc", f"-I{PROTOS}"]
+    sources = {f"{STUBS[home]}/{path.name}": path for home in STUBS for path in sorted(PROTOS.glob(f"{home}/*.proto"))}
+    services = [name for name, path in sources.items() if "\nservice " in path.read_text()]
+    homes = [f"-I{stubs}={PROTOS / home}" for home, stubs in STUBS.items()]
+    protoc: list[str | Path] = [PYTHON, "-m", "grpc_tools.protoc", *homes]
     path = f"{PYTHON.parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path}
     subprocess.run([*protoc, f"--python_out={folder}", f"--pyi_out={folder}", *sources], check=True, env=environment)

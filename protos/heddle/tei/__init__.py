@@ -1,0 +1,1 @@
+"""The contract of Text Embeddings Inference, which tokenizer pods answer beside Heddle's own."""
