@@ -11,9 +11,9 @@ from heddle.rpc.telemetry import start_logging
 from http_gateway.admission import Admission
 from http_gateway.api_keys import ApiKeys
 from http_gateway.app import App
-from http_gateway.routes.embeddings import Embeddings
-from http_gateway.routes.models import Models
-from http_gateway.routes.operations import Operations
+from http_gateway.routes.by_kind import default_path
+from http_gateway.routes.table import routes
+from http_gateway.routing import Router
 from http_gateway.served_models import ServedModels
 from http_gateway.server import HttpServer
 from http_gateway.settings import GatewaySettings
@@ -29,11 +29,12 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
     """Until `stop` is set, or the process gets a signal if none is given."""
     stop = stop or stop_on_signal()
     models = ServedModels(settings.targets_by_model, strict_names=settings.strict_model_names)
-    embeddings = Embeddings(models, inputs_max=settings.request_inputs_max, trust_token_ids=settings.trust_token_ids)
     app = App(
-        [*embeddings.routes(), *Models(models).routes(), *Operations(models).routes()],
+        Router(routes(models, settings), lambda: settings.default_route or default_path(models)),
         ApiKeys(settings.api_keys),
         Admission(requests_max=settings.requests_max, bodies_bytes_max=settings.bodies_bytes_max),
+        over_limit_status=int(settings.over_limit_status),
+        compressed_bytes_min=settings.compressed_bytes_min,
     )
     server = HttpServer(
         app.answer,

@@ -5,16 +5,17 @@
 
 import logging
 import time
-from collections.abc import Iterable
 
 from prometheus_client import Gauge, Histogram
 
+from heddle.rpc.errors import ErrorKind
 from heddle.rpc.metrics import SECONDS_BUCKETS
 from heddle.rpc.telemetry import request_id
 from http_gateway.admission import Admission, Permit
 from http_gateway.api_keys import ApiKeys
-from http_gateway.errors import Failure
-from http_gateway.message import Request, Response
+from http_gateway.errors import STATUS_OF_KIND, Failure
+from http_gateway.message import Answer, Request, Response
+from http_gateway.rendering import rendered
 from http_gateway.routing import Route, Router
 
 REQUEST_SECONDS = Histogram(
@@ -29,10 +30,20 @@ log = logging.getLogger(__name__)
 
 
 class App:
-    def __init__(self, routes: Iterable[Route], keys: ApiKeys, admission: Admission) -> None:
-        self._router = Router(routes)
+    def __init__(
+        self,
+        router: Router,
+        keys: ApiKeys,
+        admission: Admission,
+        *,
+        over_limit_status: int,
+        compressed_bytes_min: int,
+    ) -> None:
+        self._router = router
         self._keys = keys
         self._admission = admission
+        self._statuses = {**STATUS_OF_KIND, ErrorKind.TOO_LARGE: over_limit_status}
+        self._compressed_bytes_min = compressed_bytes_min
         self._seconds: dict[tuple[str, int], Histogram] = {}
         REQUESTS.set_function(lambda: admission.requests)
         BODIES_BYTES.set_function(lambda: admission.bodies_bytes)
@@ -53,15 +64,21 @@ class App:
     async def _answer(self, route: Route, request: Request) -> Response:
         try:
             if route.is_open:
-                return await route.handler(request)
+                return await self._rendered(await route.handler(request), request)
             self._keys.check(request.headers)
             with Permit(self._admission) as permit:
                 if request.method == "POST":
+                    check_encoding(request)
                     request.body = await request.read(permit.hold)
-                return await route.handler(request)
+                return await self._rendered(await route.handler(request), request)
         except Exception as exception:  # noqa: BLE001 - the boundary: whatever it is, the caller gets an answer
-            failure = Failure.of(exception)
-            return Response(route.family(failure), failure.status, headers=failure.headers)
+            failure = Failure.of(exception, self._statuses)
+            return Response(route.family.body(failure), failure.status, headers=failure.headers)
+
+    async def _rendered(self, answer: Answer | Response, request: Request) -> Response:
+        if isinstance(answer, Response):
+            return answer
+        return await rendered(answer, request.headers, compressed_bytes_min=self._compressed_bytes_min)
 
     def _record(self, route: Route, request: Request, status: int, seconds: float) -> None:
         key = route.path, status
@@ -72,3 +89,9 @@ class App:
             milliseconds = round(seconds * 1000, 3)
             fields = {"method": request.method, "path": request.path, "status": status, "milliseconds": milliseconds}
             log.info("%s %s %d %.1f ms", *fields.values(), extra=fields)
+
+
+def check_encoding(request: Request) -> None:
+    """Raises a 415 for a body that is compressed."""
+    if request.headers.get("content-encoding") not in (None, "", "identity"):
+        raise Failure(415, "unsupported_encoding", "compressed bodies are not taken: send the JSON as it is")

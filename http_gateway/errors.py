@@ -1,17 +1,13 @@
-"""How a request can fail over HTTP: one table from ErrorKind to status, and one function per family of body.
+"""How a request can fail over HTTP: one table from ErrorKind to status, and the words that the caller knows.
 
-The app turns whatever a handler raises into a `Failure`, and the family of the route renders it.
+The app turns whatever a handler raises into a `Failure`; the family of the route (http_gateway.families) tells it.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
-
-import orjson
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-
-Family: TypeAlias = "Callable[[Failure], bytes]"
 
 # Clients send 408, 409, 429 and 5xx again, so that what would only fail again has another status.
 STATUS_OF_KIND = {
@@ -31,8 +27,8 @@ STATUS_OF_KIND = {
     ErrorKind.INTERNAL: 500,
 }
 
-OPENAI_CODES = {ErrorKind.UNAUTHENTICATED: "invalid_api_key"}
-OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error", 504: "timeout_error"}
+# Where OpenAI has a word of its own.
+CODE_OF_KIND = {ErrorKind.UNAUTHENTICATED: "invalid_api_key"}
 
 
 class Failure(Exception):
@@ -49,13 +45,13 @@ class Failure(Exception):
         self.headers = tuple(headers)
 
     @classmethod
-    def of(cls, exception: Exception) -> "Failure":
+    def of(cls, exception: Exception, statuses: Mapping[ErrorKind, int] = STATUS_OF_KIND) -> "Failure":
         """Itself if it is one; otherwise what it means to a caller, with the traceback of a bug in the log."""
         if isinstance(exception, Failure):
             return exception
         error = HeddleError.from_exception(exception)
-        code = OPENAI_CODES.get(error.kind, error.kind.name.lower())
-        return cls(STATUS_OF_KIND[error.kind], code, error.message, param=error.field, headers=headers_of(error))
+        code = CODE_OF_KIND.get(error.kind, error.kind.name.lower())
+        return cls(statuses[error.kind], code, error.message, param=error.field, headers=headers_of(error))
 
 
 def headers_of(error: HeddleError) -> list[tuple[str, str]]:
@@ -67,17 +63,15 @@ def headers_of(error: HeddleError) -> list[tuple[str, str]]:
     return [("retry-after", str(seconds)), ("retry-after-ms", str(error.retry_after_ms))]
 
 
-def openai(failure: Failure) -> bytes:
-    """https://platform.openai.com/docs/guides/error-codes"""
-    type_ = OPENAI_TYPES.get(failure.status, "server_error" if failure.status >= 500 else "invalid_request_error")
-    error = {"message": failure.message, "type": type_, "param": failure.param or None, "code": failure.code}
-    return orjson.dumps({"error": error})
-
-
-def in_words_of(names: dict[str, str], error: HeddleError, *, is_list: bool = True) -> HeddleError:
-    """The same error, with the request's own name for the field: a caller that sent `input` knows no `inputs[3]`.
+@contextmanager
+def in_words_of(names: Mapping[str, str], *, is_list: bool = True) -> Iterator[None]:
+    """The errors of a call, with the request's own name for the field: a caller that sent `input` knows no `inputs[3]`.
     The index moves to the message; `is_list` is false where the caller sent no list."""
-    field, bracket, index = error.field.partition("[")
-    name = names.get(field, field)
-    place = f"{name}{bracket}{index}: " if bracket and is_list else ""
-    return HeddleError(error.kind, place + error.message, field=name, retry_after_ms=error.retry_after_ms)
+    try:
+        yield
+    except HeddleError as error:
+        field, bracket, index = error.field.partition("[")
+        name = names.get(field, field)
+        place = f"{name}{bracket}{index}: " if bracket and is_list else ""
+        message = place + error.message
+        raise HeddleError(error.kind, message, field=name, retry_after_ms=error.retry_after_ms) from error

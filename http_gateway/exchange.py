@@ -5,6 +5,7 @@ does is described at https://github.com/emmett-framework/granian/blob/master/doc
 """
 
 import asyncio
+import time
 from typing import Any
 
 from granian.rsgi import HTTPProtocol, ProtocolClosed  # type: ignore[attr-defined]  # public, but not marked so
@@ -25,21 +26,22 @@ LINGER_S_MAX = 2.0
 
 
 class Exchange:
-    def __init__(self, protocol: HTTPProtocol, headers: Headers, *, body_bytes_max: int, timeout_s: float) -> None:
+    def __init__(self, protocol: HTTPProtocol, headers: Headers, *, body_bytes_max: int, deadline: float) -> None:
+        """`deadline` is in time.monotonic() seconds."""
         self._protocol = protocol
         self._headers = headers
         self._body_bytes_max = body_bytes_max
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
-        self._deadline = self._loop.time() + timeout_s
-        self._timer = self._loop.call_later(min(WATCH_AFTER_S, timeout_s), self._watch)
+        self._deadline = self._loop.time() + deadline - time.monotonic()
+        self._timer = self._loop.call_at(min(self._loop.time() + WATCH_AFTER_S, self._deadline), self._watch)
         self._watcher: asyncio.Future[None] | None = None
         self._is_reading = False
         self._is_late = False
         self._is_read = False
 
     async def read(self, hold: Hold) -> bytes:
-        """The whole body. `hold` is told of each piece. Raises TOO_LARGE as soon as that is certain, and
+        """The whole body. `hold` is told of each piece. Raises a 413 as soon as that is certain, and
         DEADLINE_EXCEEDED for a body that does not come."""
         self._is_reading = True
         try:
@@ -111,7 +113,7 @@ class Exchange:
     def _check_size(self, size: int) -> None:
         if size > self._body_bytes_max:
             message = f"the body has {size} bytes or more, the limit is {self._body_bytes_max}"
-            raise HeddleError(ErrorKind.TOO_LARGE, message)
+            raise Failure(413, "too_large", message)
 
     def _watch(self) -> None:
         self._timer = self._loop.call_at(self._deadline, self._on_deadline)

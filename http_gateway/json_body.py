@@ -10,8 +10,6 @@ from typing import NoReturn, TypeVar
 import msgspec
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from http_gateway.errors import Failure
-from http_gateway.message import Request
 
 T = TypeVar("T")
 
@@ -20,17 +18,14 @@ PLACE = re.compile(r"(?P<what>.*?)(?: - at `\$(?:\.(?P<path>[^`]*))?`)?")
 MISSING = re.compile(r"Object missing required field `(?P<name>\w+)`")
 
 
-def decoded(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
-    """Raises INVALID_INPUT, or a 415 for a body that is compressed."""
+def decoded(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Raises INVALID_INPUT."""
     try:
-        return decoder.decode(request.body)
+        return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise wrong_type(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        if request.headers.get("content-encoding"):
-            message = "compressed bodies are not taken: send the JSON as it is"
-            raise Failure(415, "unsupported_encoding", message) from None
-        refuse(request.body)
+        refuse(body)
 
 
 def wrong_type(report: str) -> HeddleError:

@@ -4,13 +4,16 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from heddle.client import CallOptions
 from heddle.rpc.telemetry import REQUEST_ID_CHARACTERS_MAX
 
 # Told of each piece of a body as it arrives, in bytes; raises HeddleError to refuse the rest.
 Hold = Callable[[int], None]
+
+# The first that a request has is its id. Retries and hedges of Baseten's client carry the same one.
+REQUEST_ID_HEADERS = ("x-request-id", "x-baseten-customer-request-id")
 
 
 class Headers(Protocol):
@@ -29,11 +32,12 @@ class Request:
     read: Callable[[Hold], Awaitable[bytes]]  # the whole body; called once at most
     body: bytes = b""  # once it has been read
     parameter: str = ""  # what the route's path leaves open
-    id: str = field(init=False)  # the caller's x-request-id, or a new one
+    id: str = field(init=False)  # the caller's, or a new one
+    arrived: float = field(init=False)  # time.monotonic() seconds
 
     def __post_init__(self) -> None:
-        own = self.headers.get("x-request-id")
-        self.id = own if own and len(own) <= REQUEST_ID_CHARACTERS_MAX else secrets.token_hex(8)
+        self.id = next(filter(is_usable, map(self.headers.get, REQUEST_ID_HEADERS)), None) or secrets.token_hex(8)
+        self.arrived = time.monotonic()
 
     def options(self) -> CallOptions:
         """For the calls that are made on the request's behalf."""
@@ -50,3 +54,15 @@ class Response:
     status: int = 200
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True)
+class Answer:
+    """A value that http_gateway.rendering writes as the caller likes it: JSON's types, and numpy's float arrays."""
+
+    value: Any
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def is_usable(request_id: str | None) -> bool:
+    return bool(request_id) and len(request_id or "") <= REQUEST_ID_CHARACTERS_MAX

@@ -3,11 +3,24 @@
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from http_gateway.errors import Failure, Family, openai
-from http_gateway.message import Request, Response
+from http_gateway.baseten_paths import is_default_route, without_deployment
+from http_gateway.errors import Failure
+from http_gateway.families import OPENAI, Family
+from http_gateway.message import Answer, Request, Response
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[Answer | Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the handler takes and gives, as types that msgspec makes JSON schemas of."""
+
+    summary: str
+    body: Any  # None = no body
+    answer: Any
+    example: Any  # of the body
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,15 +28,18 @@ class Route:
     method: str
     path: str  # may end in {name}: what follows, slashes included, becomes the request's parameter
     handler: Handler
-    family: Family = openai
+    family: Family = OPENAI
     is_open: bool = False  # answered without a key and beyond every limit, as probes must be
+    described: Description | None = None  # in /openapi.json
 
 
 class Router:
     """Exact paths first, then the longest that leaves its end open. A slash at the end makes no difference, and HEAD
     is answered like GET, by a server that leaves the body out."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[Route], default_path: Callable[[], str]) -> None:
+        """`default_path` is asked where a request names no route, only that it wants a prediction."""
+        self._default_path = default_path
         by_path: dict[str, dict[str, Route]] = defaultdict(dict)
         for route in routes:
             by_path[route.path][route.method] = route
@@ -33,12 +49,15 @@ class Router:
 
     def find(self, request: Request) -> Route:
         """Always a route: what there is not has one that says so."""
-        path = request.path.rstrip("/") or "/"
+        path = self._meant(request.path).rstrip("/") or "/"
         methods = self._exact.get(path) or self._open_ended(request, path)
         if not methods:
             return Route(request.method, "unmatched", not_found, is_open=True)
         method = "GET" if request.method == "HEAD" else request.method
         return methods.get(method) or not_allowed(path, list(methods))
+
+    def _meant(self, path: str) -> str:
+        return self._default_path() if is_default_route(path) else without_deployment(path)
 
     def _open_ended(self, request: Request, path: str) -> dict[str, Route] | None:
         for beginning, methods in self._beginnings:

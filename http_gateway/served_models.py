@@ -31,6 +31,10 @@ class ServedModels:
         self._draining = False
         self.created = int(time.time())
 
+    @property
+    def first(self) -> ServedModel:
+        return self._models[0]
+
     async def start(self) -> None:
         await asyncio.gather(*(model.client.start() for model in self._models))
 

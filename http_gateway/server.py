@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import socket
-import time
 from collections.abc import Awaitable, Callable
 
 from granian.constants import HTTPModes, Interfaces
@@ -12,6 +11,7 @@ from granian.rsgi import HTTPProtocol, Scope  # type: ignore[attr-defined]  # pu
 from granian.server.embed import Server as Granian
 
 from heddle.rpc.listening import authority, usable_port
+from http_gateway.deadline import deadline_of
 from http_gateway.exchange import Exchange
 from http_gateway.message import Request, Response
 
@@ -75,8 +75,9 @@ class HttpServer:
     async def _exchange(self, scope: Scope, protocol: HTTPProtocol) -> None:
         """Called by granian, in a task of its own for each request."""
         headers = scope.headers
-        exchange = Exchange(protocol, headers, body_bytes_max=self._body_bytes_max, timeout_s=self._timeout_s)
-        request = Request(scope.method, scope.path, headers, time.monotonic() + self._timeout_s, exchange.read)
+        deadline = deadline_of(headers, self._timeout_s)
+        exchange = Exchange(protocol, headers, body_bytes_max=self._body_bytes_max, deadline=deadline)
+        request = Request(scope.method, scope.path, headers, deadline, exchange.read)
         try:
             response = await self._answer(request)
         except asyncio.CancelledError:

@@ -1,6 +1,7 @@
 """What can be set of a gateway: flag, else HEDDLE_GATEWAY_* variable, else the default here."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from heddle.rpc.settings import at_least
 from heddle.rpc.telemetry import LogFormat, LogLevel
@@ -11,7 +12,7 @@ SCHEMES = ("unix:", "dns:")
 
 @dataclass(frozen=True)
 class GatewaySettings:
-    """HTTP in, gRPC out: answers the OpenAI API with the help of tokenizer pods (heddle.v1.InferenceService)."""
+    """HTTP in, gRPC out: answers the APIs of OpenAI, BEI, TEI, Cohere and Jina through tokenizer pods (heddle.v1)."""
 
     # Address to listen on; 0.0.0.0 lets other machines in.
     host: str = "127.0.0.1"
@@ -29,6 +30,16 @@ class GatewaySettings:
     trust_token_ids: bool = False
     # Whether a request must name the served model as it is called; otherwise, where one is served, any name will do.
     strict_model_names: bool = False
+
+    # Routes
+
+    # Path that requests to Baseten's /environments/.../predict go to. When empty, the one for what the model is for:
+    # /v1/embeddings, /embed_sparse, /predict or /predict_tokens.
+    default_route: str = ""
+    # Status of a request that is over a limit: 413 as BEI has it, or 422 as TEI does since 1.9.
+    over_limit_status: Literal["413", "422"] = "413"
+    # Bytes from which on answers are compressed, for callers that accept zstd or gzip.
+    compressed_bytes_min: int = 16384
 
     # Limits
 
@@ -60,6 +71,9 @@ class GatewaySettings:
         at_least(1, request_bytes_max=self.request_bytes_max, request_inputs_max=self.request_inputs_max)
         at_least(1, requests_max=self.requests_max, connections_max=self.connections_max)
         at_least(self.request_bytes_max, bodies_bytes_max=self.bodies_bytes_max)
+        at_least(0, compressed_bytes_min=self.compressed_bytes_min)
+        if self.default_route and not self.default_route.startswith("/"):
+            raise ValueError("default_route must be a path, such as /v1/embeddings")
         if not self.tokenizers:
             raise ValueError("tokenizers must name at least one tokenizer pod")
         if len(self.targets_by_model) > 1 and "" in self.targets_by_model:

@@ -1,17 +1,19 @@
 """POST /v1/embeddings and /embeddings, as OpenAI defines them: https://platform.openai.com/docs/api-reference/embeddings"""
 
-import struct
-from collections.abc import Sequence
-from typing import Annotated, Literal
+import binascii
+from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
+from http_gateway.endpoint import post
 from http_gateway.errors import in_words_of
-from http_gateway.json_body import decoded
-from http_gateway.message import Request, Response
-from http_gateway.rendering import embedding_list
+from http_gateway.message import Answer, Request
+from http_gateway.rendering import LongList
+from http_gateway.routes.cost import cost_headers
+from http_gateway.routes.inputs import Inputs, check_count, listed, messages
 from http_gateway.routing import Route
 from http_gateway.served_models import ServedModels
 
@@ -20,20 +22,35 @@ TOKEN_IDS_REFUSED = (
     "(in LangChain's OpenAIEmbeddings: check_embedding_ctx_length=False)"
 )
 
-Text = str
-TokenIds = list[int]
-
 
 class EmbeddingsBody(msgspec.Struct):
     """Unknown fields, `user` among them, are ignored; null is the same as absent."""
 
-    input: Text | list[Text | int | TokenIds]
+    input: Inputs
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None
 
 
-DECODER = msgspec.json.Decoder(EmbeddingsBody)
+class Embedding(msgspec.Struct):
+    object: Literal["embedding"]
+    embedding: list[float] | str  # base64 of float32, little-endian
+    index: int
+
+
+class Usage(msgspec.Struct):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsAnswer(msgspec.Struct):
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: Usage
+
+
+EXAMPLE = {"input": ["What is deep learning?", "Wie geht es dir?"], "dimensions": 4}
 
 
 class Embeddings:
@@ -43,52 +60,37 @@ class Embeddings:
         self._trust_token_ids = trust_token_ids
 
     def routes(self) -> list[Route]:
-        return [Route("POST", path, self.embed) for path in ("/v1/embeddings", "/embeddings")]
+        return [
+            post(path, EmbeddingsBody, self.embed, answer=EmbeddingsAnswer, example=EXAMPLE)
+            for path in ("/v1/embeddings", "/embeddings")
+        ]
 
-    async def embed(self, request: Request) -> Response:
-        body = decoded(request, DECODER)
+    async def embed(self, body: EmbeddingsBody, request: Request) -> Answer:
+        """Embeddings, as OpenAI's clients ask for them."""
         model = self._models.find(body.model)
-        inputs = listed(body.input)
-        call = self._call(inputs, body.dimensions)
-        try:
+        call = self._call(body)
+        with in_words_of({"inputs": "input"}, is_list=len(call.inputs) > 1 or call.inputs != body.input):
             answer = await model.client.embed(call, request.options())
-        except HeddleError as error:
-            raise in_words_of({"inputs": "input"}, error, is_list=inputs is body.input) from error
-        vectors, tokens = answer.embeddings.data, answer.usage.tokens
-        encoding = body.encoding_format or "float"
-        return Response(await embedding_list(vectors, len(inputs), encoding, model=model.name, tokens=tokens))
+        table = np.frombuffer(answer.embeddings.data, "<f4").reshape(tuple(answer.embeddings.shape))
+        rows = base64_rows(table) if body.encoding_format == "base64" else table
+        data = [{"object": "embedding", "embedding": row, "index": index} for index, row in enumerate(rows)]
+        tokens = answer.usage.tokens
+        value = {
+            "object": "list",
+            "data": LongList(data),
+            "model": model.name,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+        return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
-    def _call(self, inputs: Sequence[Text | int | TokenIds], dimensions: int | None) -> inference_pb2.EmbedRequest:
-        if len(inputs) > self._inputs_max:
-            message = f"input holds {len(inputs)} texts, the limit is {self._inputs_max}"
-            raise HeddleError(ErrorKind.TOO_LARGE, message, field="input")
-        call = inference_pb2.EmbedRequest(dimensions=dimensions or 0)
-        for index, item in enumerate(inputs):
-            if isinstance(item, str):
-                call.inputs.add(text=item)
-            elif not self._trust_token_ids:
-                raise HeddleError(ErrorKind.INVALID_INPUT, TOKEN_IDS_REFUSED, field="input")
-            else:
-                call.inputs.add(token_ids=packed(item, index))
-        return call
-
-
-def listed(value: Text | list[Text | int | TokenIds]) -> list[Text | int | TokenIds]:
-    """Inputs, one by one: a string is one, and so is a flat list of ids."""
-    if isinstance(value, str):
-        return [value]
-    if value and all(isinstance(item, int) for item in value):
-        return [value]  # type: ignore[list-item]
-    return value
+    def _call(self, body: EmbeddingsBody) -> inference_pb2.EmbedRequest:
+        inputs = listed(body.input)
+        check_count(len(inputs), self._inputs_max, "input", "texts")
+        if not self._trust_token_ids and not all(isinstance(item, str) for item in inputs):
+            raise HeddleError(ErrorKind.INVALID_INPUT, TOKEN_IDS_REFUSED, field="input")
+        return inference_pb2.EmbedRequest(inputs=messages(inputs, "input"), dimensions=body.dimensions or 0)
 
 
-def packed(ids: int | TokenIds, index: int) -> bytes:
-    """uint32, little-endian."""
-    if isinstance(ids, int):
-        message = f"input[{index}]: a token id stands among texts"
-        raise HeddleError(ErrorKind.INVALID_INPUT, message, field="input")
-    try:
-        return struct.pack(f"<{len(ids)}I", *ids)
-    except struct.error:
-        message = f"input[{index}]: token ids must be from 0 to 2^32 - 1"
-        raise HeddleError(ErrorKind.INVALID_INPUT, message, field="input") from None
+def base64_rows(table: np.ndarray[Any, np.dtype[np.float32]]) -> list[str]:
+    """One text per row, of its float32, little-endian."""
+    return [binascii.b2a_base64(row, newline=False).decode("ascii") for row in table]

@@ -1,12 +1,25 @@
 """GET /v1/models and /v1/models/{id}, as OpenAI defines them: https://platform.openai.com/docs/api-reference/models"""
 
-from typing import Any
+from typing import Any, Literal
 
-import orjson
+import msgspec
 
-from http_gateway.message import Request, Response
+from http_gateway.endpoint import get
+from http_gateway.message import Answer, Request
 from http_gateway.routing import Route
 from http_gateway.served_models import ServedModels
+
+
+class ModelAnswer(msgspec.Struct):
+    id: str
+    object: Literal["model"]
+    created: int  # seconds since 1970
+    owned_by: str
+
+
+class ModelsAnswer(msgspec.Struct):
+    object: Literal["list"]
+    data: list[ModelAnswer]
 
 
 class Models:
@@ -14,14 +27,18 @@ class Models:
         self._models = models
 
     def routes(self) -> list[Route]:
-        return [Route("GET", "/v1/models", self.all), Route("GET", "/v1/models/{id}", self.one)]
+        return [
+            get("/v1/models", self.all, answer=ModelsAnswer),
+            get("/v1/models/{model}", self.one, answer=ModelAnswer),
+        ]
 
-    async def all(self, _: Request) -> Response:
-        data = [self._description(name) for name in self._models.names()]
-        return Response(orjson.dumps({"object": "list", "data": data}))
+    async def all(self, _: Request) -> Answer:
+        """The models that are served."""
+        return Answer({"object": "list", "data": [self._description(name) for name in self._models.names()]})
 
-    async def one(self, request: Request) -> Response:
-        return Response(orjson.dumps(self._description(self._models.named(request.parameter).name)))
+    async def one(self, request: Request) -> Answer:
+        """The model of this name."""
+        return Answer(self._description(self._models.named(request.parameter).name))
 
     def _description(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self._models.created, "owned_by": "heddle"}

@@ -75,7 +75,10 @@ async def test_probes_follow_the_pods(tmp_path: Path) -> None:
             async with asyncio.timeout(5):
                 while (await http.get("/ready")).status_code != 503:
                     await asyncio.sleep(0.02)
-            assert (await http.get("/health")).status_code == 200
+            for path in ("/health", "/ping", "/"):
+                response = await http.get(path)
+                assert (response.status_code, response.json()["error_type"]) == (503, "Unhealthy")
+            assert (await http.get("/live")).status_code == 200
 
 
 async def test_metrics_count_requests_by_route_and_status(http: httpx.AsyncClient) -> None:

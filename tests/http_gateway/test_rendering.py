@@ -1,23 +1,109 @@
-"""Vectors as JSON: the same float32 after parsing, the same bytes in base64, whatever the number of rows."""
+"""Answers as bytes: the same numbers in JSON and MessagePack, in one part or in many, plain or compressed."""
 
-import base64
+import gzip
 import json
+from typing import Any
 
 import numpy as np
+import ormsgpack
 import pytest
+import zstandard
 
-from http_gateway.rendering import COMPONENTS_PER_TURN, embedding_list
+from http_gateway.message import Answer
+from http_gateway.rendering import JSON, MESSAGE_PACK, NUMBERS_PER_TURN, LongList, format_for, rendered, turns
+
+ROWS_OF_SEVERAL_TURNS = 3 * NUMBERS_PER_TURN // 384
 
 
-@pytest.mark.parametrize("rows", [1, 7, 2 * COMPONENTS_PER_TURN // 384])
-async def test_every_component_survives(rows: int) -> None:
-    table = np.random.default_rng(0).normal(size=(rows, 384)).astype(np.float32)
-    for encoding in ("float", "base64"):
-        answer = json.loads(await embedding_list(table.tobytes(), rows, encoding, model='a"b', tokens=5))
-        assert [item["index"] for item in answer["data"]] == list(range(rows))
-        assert (answer["model"], answer["usage"]["total_tokens"]) == ('a"b', 5)
-        embeddings = [item["embedding"] for item in answer["data"]]
-        if encoding == "base64":
-            assert b"".join(map(base64.b64decode, embeddings)) == table.tobytes()
-        else:
-            assert np.array_equal(np.array(embeddings, np.float32), table)
+def table(rows: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.random.default_rng(0).normal(size=(rows, 384)).astype(np.float32)
+
+
+async def read_back(value: Any, accept: str) -> Any:
+    response = await rendered(Answer(value), {"accept": accept}, compressed_bytes_min=1 << 30)
+    assert response.content_type == accept
+    return json.loads(response.body) if accept == "application/json" else ormsgpack.unpackb(response.body)
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/msgpack"])
+@pytest.mark.parametrize("rows", [0, 1, 7, 20, ROWS_OF_SEVERAL_TURNS])
+async def test_every_number_survives_in_its_place(rows: int, accept: str) -> None:
+    vectors = table(rows)
+    assert np.array_equal(np.array(await read_back(LongList(vectors), accept), np.float32).reshape(rows, 384), vectors)
+    items = LongList({"embedding": row, "index": index} for index, row in enumerate(vectors))
+    answer = await read_back({"data": items, "model": 'a"b', "inner": {"rows": LongList(vectors)}}, accept)
+    assert list(answer) == ["data", "model", "inner"]
+    assert [item["index"] for item in answer["data"]] == list(range(rows))
+    assert np.array_equal(
+        np.array([item["embedding"] for item in answer["data"]], np.float32).reshape(-1, 384), vectors
+    )
+    assert np.array_equal(np.array(answer["inner"]["rows"], np.float32).reshape(rows, 384), vectors)
+
+
+def test_a_long_list_is_written_in_several_turns() -> None:
+    parts = list(turns(LongList(table(ROWS_OF_SEVERAL_TURNS))))
+    assert len(parts) == 3
+    assert sum(map(len, parts)) == ROWS_OF_SEVERAL_TURNS
+    assert [len(part) for part in turns(LongList(["x" * 9 * NUMBERS_PER_TURN, "y"]))] == [1, 1]
+
+
+async def test_a_float_is_written_as_short_as_it_can_be() -> None:
+    response = await rendered(Answer({"score": np.float32(0.1)}), {}, compressed_bytes_min=1)
+    assert response.body == b'{"score":0.1}'
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        (None, JSON),
+        ("", JSON),
+        ("*/*", JSON),
+        ("application/json", JSON),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", JSON),
+        ("application/json, application/msgpack", MESSAGE_PACK),
+        ("application/msgpack", MESSAGE_PACK),
+        ("Application/X-MsgPack;q=0.9", MESSAGE_PACK),
+        ("application/msgpack;q=0.5, application/json", JSON),
+        ("application/msgpack;q=0", JSON),
+        ("application/msgpack;q=nonsense", JSON),
+        (";;,,=q;q=", JSON),
+    ],
+)
+def test_the_format_is_what_the_caller_prefers(accept: str | None, expected: Any) -> None:
+    assert format_for(accept) is expected
+
+
+@pytest.mark.parametrize(
+    ("accept_encoding", "coding"),
+    [
+        (None, None),
+        ("zstd", "zstd"),
+        ("gzip", "gzip"),
+        ("gzip, deflate, br, zstd", "zstd"),
+        ("gzip;q=1.0, zstd;q=0.5", "gzip"),
+        ("gzip;q=0, zstd;q=0", None),
+        ("br, identity", None),
+    ],
+)
+@pytest.mark.parametrize("rows", [8, 200])
+async def test_the_body_is_compressed_only_as_the_caller_asks(
+    rows: int, accept_encoding: str | None, coding: str | None
+) -> None:
+    answer = Answer(LongList(table(rows)))
+    plain = await rendered(answer, {}, compressed_bytes_min=1)
+    headers = {} if accept_encoding is None else {"accept-encoding": accept_encoding}
+    response = await rendered(answer, headers, compressed_bytes_min=1)
+    assert dict(response.headers).get("content-encoding") == coding
+    match coding:
+        case "zstd":
+            body = zstandard.ZstdDecompressor().decompress(response.body)
+        case "gzip":
+            body = gzip.decompress(response.body)
+        case _:
+            body = response.body
+    assert body == plain.body
+
+
+async def test_small_bodies_are_sent_as_they_are() -> None:
+    response = await rendered(Answer([0.5] * 10), {"accept-encoding": "zstd"}, compressed_bytes_min=1000)
+    assert "content-encoding" not in dict(response.headers)

@@ -1,0 +1,89 @@
+"""The shapes in which a failure is told: one per family of clients. Each route names its own.
+
+The structs are what is written, and what /openapi.json describes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from http_gateway.errors import Failure
+
+# What text-embeddings-inference calls the ways to fail; others keep their own name.
+TEI_TYPES = {
+    "invalid_input": "Validation",
+    "too_large": "Validation",
+    "empty_input": "Empty",
+    "wrong_task": "Backend",
+    "bad_output": "Backend",
+    "overloaded": "Overloaded",
+    "unavailable": "Unhealthy",
+    "mismatch": "Unhealthy",
+}
+
+OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error", 504: "timeout_error"}
+
+
+class OpenAIErrorDetail(msgspec.Struct):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class OpenAIError(msgspec.Struct):
+    """What OpenAI's clients read, and beside it the flat fields that Baseten's and TEI's read."""
+
+    error: OpenAIErrorDetail
+    message: str
+    code: int
+    type: str
+
+
+class TEIError(msgspec.Struct):
+    error: str
+    error_type: str
+
+
+class CohereError(msgspec.Struct):
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    name: str
+    error: type[msgspec.Struct]
+    told: Callable[[Failure], msgspec.Struct]
+
+    def body(self, failure: Failure) -> bytes:
+        """Always JSON, whatever the caller accepts: what is read when something is wrong should need no tool."""
+        return msgspec.json.encode(self.told(failure))
+
+
+def told_to_openai(failure: Failure) -> OpenAIError:
+    """https://platform.openai.com/docs/guides/error-codes"""
+    kind = OPENAI_TYPES.get(failure.status, "server_error" if failure.status >= 500 else "invalid_request_error")
+    return OpenAIError(
+        error=OpenAIErrorDetail(failure.message, kind, failure.param or None, failure.code),
+        message=failure.message,
+        code=failure.status,
+        type=tei_type(failure),
+    )
+
+
+def told_to_tei(failure: Failure) -> TEIError:
+    return TEIError(failure.message, tei_type(failure))
+
+
+def told_to_cohere(failure: Failure) -> CohereError:
+    return CohereError(failure.message)
+
+
+def tei_type(failure: Failure) -> str:
+    return TEI_TYPES.get(failure.code) or failure.code.title().replace("_", "")
+
+
+OPENAI = Family("OpenAI", OpenAIError, told_to_openai)
+TEI = Family("TEI and BEI", TEIError, told_to_tei)
+COHERE = Family("Cohere and Jina", CohereError, told_to_cohere)

@@ -1,0 +1,79 @@
+"""POST /predict: texts, or pairs of texts, by the labels of a sequence classifier, as TEI and BEI have it."""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.v1 import inference_pb2
+from http_gateway.endpoint import post
+from http_gateway.errors import in_words_of
+from http_gateway.families import TEI
+from http_gateway.message import Answer, Request
+from http_gateway.rendering import LongList
+from http_gateway.routes.cost import cost_headers
+from http_gateway.routes.inputs import TEIBody, check_count
+from http_gateway.routing import Route
+from http_gateway.served_models import ServedModels
+
+
+class PredictBody(TEIBody, kw_only=True):
+    """`inputs` is one text; or a flat list of one text or of two that are a pair; or a list of such lists."""
+
+    inputs: str | list[str | list[str]]
+    raw_scores: bool | None = None
+
+
+class Prediction(msgspec.Struct):
+    score: float
+    label: str
+
+
+# One text or pair gets its labels, a list of them gets a list of such.
+PredictAnswer = list[Prediction | list[Prediction]]
+EXAMPLE = {"inputs": [["I love it"], ["I hate it"]]}
+
+
+class Classification:
+    def __init__(self, models: ServedModels, *, inputs_max: int) -> None:
+        self._models = models
+        self._inputs_max = inputs_max
+
+    def routes(self) -> list[Route]:
+        return [post("/predict", PredictBody, self.predict, answer=PredictAnswer, example=EXAMPLE, family=TEI)]
+
+    async def predict(self, body: PredictBody, request: Request) -> Answer:
+        """All labels of each text or pair with their scores, the best first."""
+        inputs, is_batch = texts_or_pairs(body.inputs)
+        check_count(len(inputs), self._inputs_max, "inputs")
+        call = inference_pb2.PredictRequest(inputs=inputs, truncation=body.truncation, raw_scores=bool(body.raw_scores))
+        with in_words_of({}, is_list=is_batch):
+            answer = await self._models.find(body.model).client.predict(call, request.options())
+        table = np.frombuffer(answer.scores, "<f4").reshape(len(inputs), -1)
+        rows = [predictions(scores, answer.labels) for scores in table]
+        return Answer(LongList(rows) if is_batch else rows[0], cost_headers(request, answer.usage, answer.timings))
+
+
+def texts_or_pairs(value: str | list[str | list[str]]) -> tuple[list[inference_pb2.TextOrPair], bool]:
+    """The inputs, and whether there may be several. Raises INVALID_INPUT for what is neither text nor pair."""
+    if isinstance(value, str):
+        return [inference_pb2.TextOrPair(text=value)], False
+    if value and all(isinstance(item, str) for item in value):
+        return [text_or_pair(value, "inputs")], False
+    return [text_or_pair(item, f"inputs[{index}]") for index, item in enumerate(value)], True
+
+
+def text_or_pair(item: Any, place: str) -> inference_pb2.TextOrPair:
+    match item:
+        case [str(text)]:
+            return inference_pb2.TextOrPair(text=text)
+        case [str(text), str(pair)]:
+            return inference_pb2.TextOrPair(text=text, pair=pair)
+    wanted = "one text or two that are a pair; several inputs are sent as [[text], [text], ...]"
+    raise HeddleError(ErrorKind.INVALID_INPUT, f"{place} must be a list of {wanted}", field="inputs")
+
+
+def predictions(scores: np.ndarray[Any, np.dtype[np.float32]], labels: Any) -> list[dict[str, Any]]:
+    order = np.argsort(-scores, kind="stable").tolist()
+    return [{"score": scores[index], "label": labels[index]} for index in order]

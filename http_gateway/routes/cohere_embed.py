@@ -1,0 +1,138 @@
+"""POST /v2/embed, as Cohere defines it: https://docs.cohere.com/reference/embed"""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+
+from heddle import tensors
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.v1 import inference_pb2, model_pb2, tensor_pb2
+from http_gateway.endpoint import post
+from http_gateway.errors import in_words_of
+from http_gateway.families import COHERE
+from http_gateway.message import Answer, Request
+from http_gateway.rendering import LongList
+from http_gateway.routes.cost import cost_headers
+from http_gateway.routes.embeddings import base64_rows
+from http_gateway.routes.inputs import check_count
+from http_gateway.routing import Route
+from http_gateway.served_models import ServedModels
+
+EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
+
+# The prompt of an input type is the first of these that the model has.
+PROMPTS_OF_INPUT_TYPE = {
+    "search_query": ("search_query", "query", "retrieval.query", "s2p_query"),
+    "search_document": ("search_document", "document", "passage", "retrieval.passage"),
+    "classification": ("classification",),
+    "clustering": ("clustering", "separation"),
+}
+
+TRUNCATIONS = {
+    "NONE": inference_pb2.TRUNCATION_REFUSE,
+    "START": inference_pb2.TRUNCATION_LEFT,
+    "END": inference_pb2.TRUNCATION_RIGHT,
+}
+
+# The data type of the contract, and how its bytes are read.
+QUANTIZED = {
+    "int8": (tensor_pb2.DATA_TYPE_INT8, np.dtype(np.int8)),
+    "uint8": (tensor_pb2.DATA_TYPE_UINT8, np.dtype(np.uint8)),
+    "binary": (tensor_pb2.DATA_TYPE_BINARY, np.dtype(np.int8)),
+    "ubinary": (tensor_pb2.DATA_TYPE_UBINARY, np.dtype(np.uint8)),
+}
+
+
+class TextContent(msgspec.Struct, tag="text"):
+    text: str
+
+
+class Input(msgspec.Struct):
+    """Texts of one input are joined by line ends; images are not taken."""
+
+    content: list[TextContent]
+
+
+class CohereEmbedBody(msgspec.Struct):
+    texts: list[str] | None = None
+    inputs: list[Input] | None = None
+    model: str | None = None
+    input_type: str | None = None
+    embedding_types: list[EmbeddingType] | None = None  # float when absent
+    truncate: Literal["NONE", "START", "END"] | None = None  # END when absent
+    output_dimension: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None
+
+
+class CohereEmbedAnswer(msgspec.Struct):
+    id: str
+    embeddings: dict[EmbeddingType, list[list[float] | str]]  # texts are base64
+    texts: list[str]
+    meta: dict[str, Any]
+    response_type: Literal["embeddings_by_type"]
+
+
+EXAMPLE = {"texts": ["What is deep learning?"], "input_type": "search_query", "embedding_types": ["float", "int8"]}
+
+
+class CohereEmbed:
+    def __init__(self, models: ServedModels, *, inputs_max: int) -> None:
+        self._models = models
+        self._inputs_max = inputs_max
+
+    def routes(self) -> list[Route]:
+        return [
+            post("/v2/embed", CohereEmbedBody, self.embed, answer=CohereEmbedAnswer, example=EXAMPLE, family=COHERE)
+        ]
+
+    async def embed(self, body: CohereEmbedBody, request: Request) -> Answer:
+        """Embeddings of texts, in one or several data types."""
+        texts, field = texts_of(body)
+        check_count(len(texts), self._inputs_max, field, "texts")
+        client = self._models.find(body.model).client
+        model = await client.get_model(request.options())
+        call = inference_pb2.EmbedRequest(
+            inputs=[inference_pb2.Input(text=text) for text in texts],
+            truncation=TRUNCATIONS[body.truncate or "END"],
+            prompt_name=prompt_name(body.input_type, model),
+            dimensions=body.output_dimension or 0,
+        )
+        with in_words_of({"inputs": field, "dimensions": "output_dimension"}):
+            answer = await client.embed(call, request.options())
+        table = tensors.from_proto(answer.embeddings)
+        tokens = answer.usage.tokens
+        value = {
+            "id": request.id,
+            "embeddings": {name: rows_as(name, table) for name in body.embedding_types or ["float"]},
+            "texts": texts,
+            "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": tokens}},
+            "response_type": "embeddings_by_type",
+        }
+        return Answer(value, cost_headers(request, answer.usage, answer.timings))
+
+
+def texts_of(body: CohereEmbedBody) -> tuple[list[str], str]:
+    """The texts, and the field that they came in. Raises INVALID_INPUT for none, and for two kinds of them."""
+    if (body.texts is None) == (body.inputs is None):
+        raise HeddleError(ErrorKind.INVALID_INPUT, "texts or inputs is required, and not both", field="texts")
+    if body.texts is not None:
+        return body.texts, "texts"
+    return ["\n".join(part.text for part in item.content) for item in body.inputs or ()], "inputs"
+
+
+def prompt_name(input_type: str | None, model: model_pb2.Model) -> str:
+    """Of the model's prompts; "", which is its default, where it has none for such inputs."""
+    names: Iterable[str] = PROMPTS_OF_INPUT_TYPE.get(input_type or "", (input_type or "",))
+    return next((name for name in names if name in model.prompt_names), "")
+
+
+def rows_as(name: EmbeddingType, table: tensors.Floats) -> Sequence[Any]:
+    """`table` is float32 [texts, dimension]."""
+    if name == "float":
+        return LongList(table)
+    if name == "base64":
+        return base64_rows(table)
+    data_type, dtype = QUANTIZED[name]
+    rows: list[Any] = np.frombuffer(tensors.encoded(table, data_type), dtype).reshape(len(table), -1).tolist()
+    return rows

@@ -1,0 +1,19 @@
+"""What a request cost, as headers of its answer: those of TEI, and one that says whether anything was cut off."""
+
+import time
+
+from heddle.v1 import item_pb2
+from http_gateway.message import Request
+
+
+def cost_headers(request: Request, usage: item_pb2.Usage, timings: item_pb2.Timings) -> tuple[tuple[str, str], ...]:
+    """Times are whole milliseconds, as TEI's are: in the queue and in the model those of the slowest input."""
+    total_ms = 1000 * (time.monotonic() - request.arrived)
+    return (
+        ("x-compute-tokens", str(usage.tokens)),
+        ("x-truncated-inputs", str(usage.truncated_inputs)),
+        ("x-total-time", str(round(total_ms))),
+        ("x-tokenization-time", str(round(timings.tokenize_us / 1000))),
+        ("x-queue-time", str(round(timings.queue_us / 1000))),
+        ("x-inference-time", str(round(timings.compute_us / 1000))),
+    )

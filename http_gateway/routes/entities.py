@@ -1,0 +1,90 @@
+"""POST /predict_tokens: named entities, or a label for every token, as BEI has it."""
+
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from heddle.v1 import inference_pb2
+from http_gateway.endpoint import post
+from http_gateway.errors import in_words_of
+from http_gateway.families import TEI
+from http_gateway.message import Answer, Request
+from http_gateway.rendering import LongList
+from http_gateway.routes.cost import cost_headers
+from http_gateway.routes.inputs import TEIBody, check_count
+from http_gateway.routing import Route
+from http_gateway.served_models import ServedModels
+
+Aggregation = Literal["none", "simple", "first", "average", "max"]
+
+
+class PredictTokensBody(TEIBody, kw_only=True):
+    """`inputs` is one text, a list of texts, or a list of lists of texts; all of them are taken one by one."""
+
+    inputs: str | list[str | list[str]]
+    raw_scores: bool | None = None
+    aggregation_strategy: Aggregation | None = None  # none when absent
+
+
+class Entity(msgspec.Struct):
+    token: str
+    token_id: int
+    start: int
+    end: int
+    results: dict[str, float]
+
+
+EXAMPLE = {
+    "inputs": [["Apple is looking at buying U.K. startup for $1 billion"]],
+    "aggregation_strategy": "max",
+}
+
+
+class Entities:
+    def __init__(self, models: ServedModels, *, inputs_max: int) -> None:
+        self._models = models
+        self._inputs_max = inputs_max
+
+    def routes(self) -> list[Route]:
+        return [
+            post(
+                *("/predict_tokens", PredictTokensBody, self.predict_tokens),
+                answer=list[list[Entity]],
+                example=EXAMPLE,
+                family=TEI,
+            )
+        ]
+
+    async def predict_tokens(self, body: PredictTokensBody, request: Request) -> Answer:
+        """The entities of each text, or a label for each of its tokens."""
+        texts = flattened(body.inputs)
+        check_count(len(texts), self._inputs_max, "inputs", "texts")
+        call = inference_pb2.PredictTokensRequest(
+            inputs=texts,
+            truncation=body.truncation,
+            raw_scores=bool(body.raw_scores),
+            aggregation=f"AGGREGATION_{(body.aggregation_strategy or 'none').upper()}",
+        )
+        with in_words_of({}, is_list=isinstance(body.inputs, list)):
+            answer = await self._models.find(body.model).client.predict_tokens(call, request.options())
+        rows = LongList([entity(item) for item in result.entities] for result in answer.results)
+        return Answer(rows, cost_headers(request, answer.usage, answer.timings))
+
+
+def flattened(inputs: str | list[str | list[str]]) -> list[str]:
+    if isinstance(inputs, str):
+        return [inputs]
+    return [text for item in inputs for text in ([item] if isinstance(item, str) else item)]
+
+
+def entity(message: inference_pb2.Entity) -> dict[str, Any]:
+    """The best label first; equal ones by name."""
+    scores = sorted(message.scores.items(), key=lambda score: (-score[1], score[0]))
+    return {
+        "token": message.text,
+        "token_id": message.token_id,
+        "start": message.start_char,
+        "end": message.end_char,
+        "results": {label: np.float32(score) for label, score in scores},
+    }

@@ -1,0 +1,71 @@
+"""The forms in which callers send texts, token ids and truncation, and what they are in the contract's messages."""
+
+import struct
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.v1 import inference_pb2
+
+TokenIds = list[int]
+# One text; or a list of texts and of lists of ids; or one list of ids.
+Inputs = str | list[str | int | TokenIds]
+
+Direction = Literal["Right", "right", "Left", "left"]
+
+
+class TEIBody(msgspec.Struct, kw_only=True):
+    """What every body of TEI's routes may have. Unknown fields are ignored; null is the same as absent."""
+
+    model: str | None = None
+    truncate: bool | None = None
+    truncation_direction: Direction | None = None
+
+    @property
+    def truncation(self) -> inference_pb2.Truncation:
+        """Without a word the server's own; `false` refuses what is too long. A caller that asks for the left side alone
+        wants truncation, while clients send `Right` with everything."""
+        if self.truncate is False:
+            return inference_pb2.TRUNCATION_REFUSE
+        if self.truncation_direction in ("Left", "left"):
+            return inference_pb2.TRUNCATION_LEFT
+        return inference_pb2.TRUNCATION_RIGHT if self.truncate else inference_pb2.TRUNCATION_UNSPECIFIED
+
+
+def listed(value: Inputs) -> Sequence[str | int | TokenIds]:
+    """Inputs, one by one: a string is one, and so is a flat list of ids."""
+    if isinstance(value, str):
+        return [value]
+    if value and all(isinstance(item, int) for item in value):
+        return [value]  # type: ignore[list-item]
+    return value
+
+
+def messages(inputs: Sequence[str | int | TokenIds], field: str) -> list[inference_pb2.Input]:
+    """Raises INVALID_INPUT for what is neither a text nor a list of token ids."""
+    return [
+        inference_pb2.Input(text=item)
+        if isinstance(item, str)
+        else inference_pb2.Input(token_ids=packed(item, f"{field}[{index}]", field))
+        for index, item in enumerate(inputs)
+    ]
+
+
+def packed(ids: int | TokenIds, place: str, field: str) -> bytes:
+    """uint32, little-endian."""
+    if isinstance(ids, int):
+        raise HeddleError(ErrorKind.INVALID_INPUT, f"{place}: a token id stands among texts", field=field)
+    try:
+        return struct.pack(f"<{len(ids)}I", *ids)
+    except struct.error:
+        message = f"{place}: token ids must be from 0 to 2^32 - 1"
+        raise HeddleError(ErrorKind.INVALID_INPUT, message, field=field) from None
+
+
+def check_count(count: int, limit: int, field: str, things: str = "inputs") -> None:
+    """Raises TOO_LARGE here, before anything is sent on."""
+    if count > limit:
+        message = f"{field} holds {count} {things}, the limit is {limit}"
+        raise HeddleError(ErrorKind.TOO_LARGE, message, field=field)

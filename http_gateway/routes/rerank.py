@@ -1,0 +1,137 @@
+"""Documents by their relevance to a query: POST /rerank as TEI and BEI have it, /v1/rerank and /v2/rerank as Cohere and
+Jina do: https://docs.cohere.com/reference/rerank and https://api.jina.ai/redoc
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+
+from heddle.v1 import inference_pb2
+from http_gateway.endpoint import post
+from http_gateway.errors import in_words_of
+from http_gateway.families import COHERE, TEI
+from http_gateway.message import Answer, Request
+from http_gateway.rendering import LongList
+from http_gateway.routes.cost import cost_headers
+from http_gateway.routes.inputs import TEIBody, check_count
+from http_gateway.routing import Route
+from http_gateway.served_models import ServedModels
+
+
+class RerankBody(TEIBody, kw_only=True):
+    query: str
+    texts: list[str]
+    raw_scores: bool | None = None
+    return_text: bool | None = None
+
+
+class Rank(msgspec.Struct, omit_defaults=True):
+    index: int
+    score: float
+    text: str = ""  # only with return_text
+
+
+class Document(msgspec.Struct):
+    """Of a document's fields only its text counts."""
+
+    text: str
+
+
+class CohereRerankBody(msgspec.Struct):
+    query: str
+    documents: list[str | Document]
+    model: str | None = None
+    top_n: Annotated[int, msgspec.Meta(ge=0)] | None = None  # 0 and absent: all
+    return_documents: bool | None = None
+    raw_scores: bool | None = None
+
+
+class Result(msgspec.Struct, omit_defaults=True):
+    index: int
+    relevance_score: float
+    document: Document | None = None  # only with return_documents
+
+
+class RerankUsage(msgspec.Struct):
+    total_tokens: int
+
+
+class CohereRerankAnswer(msgspec.Struct):
+    """Cohere's clients read `id`, `results` and `meta`, Jina's `model`, `results` and `usage`."""
+
+    id: str
+    model: str
+    results: list[Result]
+    usage: RerankUsage
+    meta: dict[str, Any]
+
+
+TEXTS = ["Deep learning is a branch of machine learning.", "A cow eats grass."]
+EXAMPLE = {"query": "What is deep learning?", "texts": TEXTS}
+COHERE_EXAMPLE = {"query": "What is deep learning?", "documents": TEXTS, "top_n": 1, "return_documents": True}
+
+
+class Rerank:
+    def __init__(self, models: ServedModels, *, inputs_max: int) -> None:
+        self._models = models
+        self._inputs_max = inputs_max
+
+    def routes(self) -> list[Route]:
+        cohere = [
+            post(path, CohereRerankBody, handle, answer=CohereRerankAnswer, example=COHERE_EXAMPLE, family=COHERE)
+            for path, handle in (("/v1/rerank", self.rerank_v1), ("/v2/rerank", self.rerank_v2))
+        ]
+        return [post("/rerank", RerankBody, self.rerank, answer=list[Rank], example=EXAMPLE, family=TEI), *cohere]
+
+    async def rerank(self, body: RerankBody, request: Request) -> Answer:
+        """Texts by their relevance to a query, the best first."""
+        check_count(len(body.texts), self._inputs_max, "texts")
+        call = inference_pb2.RerankRequest(
+            query=body.query, documents=body.texts, truncation=body.truncation, raw_scores=bool(body.raw_scores)
+        )
+        with in_words_of({"documents": "texts"}):
+            answer = await self._models.find(body.model).client.rerank(call, request.options())
+        scores = np.frombuffer(answer.scores, "<f4")
+        ranks = [{"index": index, "score": scores[index]} for index in best_first(scores)]
+        if body.return_text:
+            for rank in ranks:
+                rank["text"] = body.texts[rank["index"]]
+        return Answer(LongList(ranks), cost_headers(request, answer.usage, answer.timings))
+
+    async def rerank_v1(self, body: CohereRerankBody, request: Request) -> Answer:
+        """Documents by their relevance to a query, the best first, as Cohere's v1 and Jina's clients ask for them."""
+        return await self._rerank_documents(body, request, "1")
+
+    async def rerank_v2(self, body: CohereRerankBody, request: Request) -> Answer:
+        """Documents by their relevance to a query, the best first, as Cohere's v2 clients ask for them."""
+        return await self._rerank_documents(body, request, "2")
+
+    async def _rerank_documents(self, body: CohereRerankBody, request: Request, version: str) -> Answer:
+        check_count(len(body.documents), self._inputs_max, "documents", "documents")
+        texts = [document if isinstance(document, str) else document.text for document in body.documents]
+        model = self._models.find(body.model)
+        call = inference_pb2.RerankRequest(query=body.query, documents=texts, raw_scores=bool(body.raw_scores))
+        with in_words_of({}):
+            answer = await model.client.rerank(call, request.options())
+        scores = np.frombuffer(answer.scores, "<f4")
+        results: list[dict[str, Any]] = [
+            {"index": index, "relevance_score": scores[index]} for index in best_first(scores)[: body.top_n or None]
+        ]
+        if body.return_documents:
+            for result in results:
+                result["document"] = {"text": texts[result["index"]]}
+        value = {
+            "id": request.id,
+            "model": model.name,
+            "results": LongList(results),
+            "usage": {"total_tokens": answer.usage.tokens},
+            "meta": {"api_version": {"version": version}, "billed_units": {"search_units": 1}},
+        }
+        return Answer(value, cost_headers(request, answer.usage, answer.timings))
+
+
+def best_first(scores: np.ndarray[Any, np.dtype[np.float32]]) -> list[int]:
+    """Indices by descending score; equal ones in the order of the input."""
+    order: list[int] = np.argsort(-scores, kind="stable").tolist()
+    return order

@@ -1,0 +1,75 @@
+"""POST /tokenize and /decode: texts to tokens and back, as TEI has it. Needs no engine."""
+
+from typing import Any
+
+import msgspec
+
+from heddle.v1 import inference_pb2
+from http_gateway.endpoint import post
+from http_gateway.errors import in_words_of
+from http_gateway.families import TEI
+from http_gateway.message import Answer, Request
+from http_gateway.rendering import LongList
+from http_gateway.routes.inputs import TokenIds, check_count, packed
+from http_gateway.routing import Route
+from http_gateway.served_models import ServedModels
+
+
+class TokenizeBody(msgspec.Struct):
+    inputs: str | list[str]
+    add_special_tokens: bool | None = None  # true when absent
+    prompt_name: str | None = None
+    model: str | None = None
+
+
+class Token(msgspec.Struct):
+    id: int
+    text: str
+    special: bool
+    start: int | None  # bytes of UTF-8; null for special tokens
+    stop: int | None
+
+
+class DecodeBody(msgspec.Struct):
+    ids: list[int | TokenIds]
+    skip_special_tokens: bool | None = None  # true when absent
+    model: str | None = None
+
+
+class Tokens:
+    def __init__(self, models: ServedModels, *, inputs_max: int) -> None:
+        self._models = models
+        self._inputs_max = inputs_max
+
+    def routes(self) -> list[Route]:
+        text, ids = {"inputs": "What is deep learning?"}, {"ids": [101, 7592, 102]}
+        return [
+            post("/tokenize", TokenizeBody, self.tokenize, answer=list[list[Token]], example=text, family=TEI),
+            post("/decode", DecodeBody, self.decode, answer=list[str], example=ids, family=TEI),
+        ]
+
+    async def tokenize(self, body: TokenizeBody, request: Request) -> Answer:
+        """The tokens of each text, and where they lie in it."""
+        texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+        check_count(len(texts), self._inputs_max, "inputs", "texts")
+        call = inference_pb2.TokenizeRequest(
+            inputs=texts, skip_special_tokens=body.add_special_tokens is False, prompt_name=body.prompt_name or ""
+        )
+        with in_words_of({}, is_list=isinstance(body.inputs, list)):
+            answer = await self._models.find(body.model).client.tokenize(call, request.options())
+        return Answer(LongList([described(token) for token in result.tokens] for result in answer.results))
+
+    async def decode(self, body: DecodeBody, request: Request) -> Answer:
+        """The text of each list of token ids."""
+        rows = [body.ids] if body.ids and all(isinstance(item, int) for item in body.ids) else body.ids
+        check_count(len(rows), self._inputs_max, "ids", "lists")
+        token_ids = [packed(row, f"ids[{index}]", "ids") for index, row in enumerate(rows)]  # type: ignore[arg-type]
+        call = inference_pb2.DecodeRequest(token_ids=token_ids, keep_special_tokens=body.skip_special_tokens is False)
+        with in_words_of({"token_ids": "ids"}, is_list=rows is body.ids):
+            answer = await self._models.find(body.model).client.decode(call, request.options())
+        return Answer(LongList(answer.texts))
+
+
+def described(token: inference_pb2.Token) -> dict[str, Any]:
+    start, stop = (None, None) if token.special else (token.start_byte, token.end_byte)
+    return {"id": token.id, "text": token.text, "special": token.special, "start": start, "stop": stop}

@@ -1,0 +1,144 @@
+"""Vectors as TEI gives them: POST /embed (one per text), /embed_all (one per token), /embed_sparse, and /similarity.
+
+Shapes: https://huggingface.github.io/text-embeddings-inference
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+
+from heddle import tensors
+from heddle.v1 import inference_pb2
+from http_gateway.endpoint import post
+from http_gateway.errors import in_words_of
+from http_gateway.families import TEI
+from http_gateway.message import Answer, Request
+from http_gateway.rendering import LongList
+from http_gateway.routes.cost import cost_headers
+from http_gateway.routes.inputs import Direction, Inputs, TEIBody, check_count, listed, messages
+from http_gateway.routing import Route
+from http_gateway.served_models import ServedModels
+
+NAMES_OF_SIMILARITY = {"source": "inputs.source_sentence", "sentences": "inputs.sentences"}
+
+
+class EmbedAllBody(TEIBody, kw_only=True):
+    inputs: Inputs
+    prompt_name: str | None = None
+
+
+class EmbedBody(EmbedAllBody, kw_only=True):
+    normalize: bool | None = None  # true when absent
+    dimensions: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None
+
+
+class SimilarityInputs(msgspec.Struct):
+    source_sentence: str
+    sentences: list[str]
+
+
+class SimilarityParameters(msgspec.Struct):
+    truncate: bool | None = None
+    truncation_direction: Direction | None = None
+    prompt_name: str | None = None
+
+
+class SimilarityBody(msgspec.Struct):
+    inputs: SimilarityInputs
+    parameters: SimilarityParameters | None = None
+    model: str | None = None
+
+
+class SparseEntry(msgspec.Struct):
+    index: int
+    value: float
+
+
+class Vectors:
+    def __init__(self, models: ServedModels, *, inputs_max: int) -> None:
+        self._models = models
+        self._inputs_max = inputs_max
+
+    def routes(self) -> list[Route]:
+        text = {"inputs": "What is deep learning?"}
+        sentences = {"source_sentence": "deep learning", "sentences": ["machine learning", "a pasture"]}
+        return [
+            post("/embed", EmbedBody, self.embed, answer=list[list[float]], example=text, family=TEI),
+            post("/embed_all", EmbedAllBody, self.embed_all, answer=list[list[list[float]]], example=text, family=TEI),
+            post(
+                *("/embed_sparse", EmbedAllBody, self.embed_sparse),
+                answer=list[list[SparseEntry]],
+                example=text,
+                family=TEI,
+            ),
+            post(
+                *("/similarity", SimilarityBody, self.similarity),
+                answer=list[float],
+                example={"inputs": sentences},
+                family=TEI,
+            ),
+        ]
+
+    async def embed(self, body: EmbedBody, request: Request) -> Answer:
+        """One vector for each input."""
+        call = inference_pb2.EmbedRequest(
+            inputs=self._inputs(body),
+            truncation=body.truncation,
+            prompt_name=body.prompt_name or "",
+            skip_normalization=body.normalize is False,
+            dimensions=body.dimensions or 0,
+        )
+        with in_words_of({}, is_list=isinstance(body.inputs, list)):
+            answer = await self._models.find(body.model).client.embed(call, request.options())
+        rows = LongList(tensors.from_proto(answer.embeddings))
+        return Answer(rows, cost_headers(request, answer.usage, answer.timings))
+
+    async def embed_all(self, body: EmbedAllBody, request: Request) -> Answer:
+        """One vector for each token of each input, neither pooled nor normalised."""
+        call = inference_pb2.EmbedTokensRequest(
+            inputs=self._inputs(body), truncation=body.truncation, prompt_name=body.prompt_name or ""
+        )
+        with in_words_of({}, is_list=isinstance(body.inputs, list)):
+            answer = await self._models.find(body.model).client.embed_tokens(call, request.options())
+        tables = LongList(tensors.from_proto(tensor) for tensor in answer.embeddings)
+        return Answer(tables, cost_headers(request, answer.usage, answer.timings))
+
+    async def embed_sparse(self, body: EmbedAllBody, request: Request) -> Answer:
+        """The non-zero entries of one vector over the vocabulary for each input."""
+        call = inference_pb2.EmbedSparseRequest(
+            inputs=self._inputs(body), truncation=body.truncation, prompt_name=body.prompt_name or ""
+        )
+        with in_words_of({}, is_list=isinstance(body.inputs, list)):
+            answer = await self._models.find(body.model).client.embed_sparse(call, request.options())
+        rows = LongList(map(entries, answer.embeddings))
+        return Answer(rows, cost_headers(request, answer.usage, answer.timings))
+
+    async def similarity(self, body: SimilarityBody, request: Request) -> Answer:
+        """Cosine similarity of one sentence with each of the others."""
+        sentences = body.inputs.sentences
+        check_count(len(sentences), self._inputs_max, "inputs.sentences")
+        parameters = body.parameters or SimilarityParameters()
+        call = inference_pb2.SimilarityRequest(
+            source=body.inputs.source_sentence,
+            sentences=sentences,
+            truncation=TEIBody(
+                truncate=parameters.truncate, truncation_direction=parameters.truncation_direction
+            ).truncation,
+            prompt_name=parameters.prompt_name or "",
+        )
+        with in_words_of(NAMES_OF_SIMILARITY):
+            answer = await self._models.find(body.model).client.similarity(call, request.options())
+        scores = np.frombuffer(answer.scores, "<f4")
+        return Answer(scores, cost_headers(request, answer.usage, answer.timings))
+
+    def _inputs(self, body: EmbedAllBody) -> list[inference_pb2.Input]:
+        inputs = listed(body.inputs)
+        check_count(len(inputs), self._inputs_max, "inputs")
+        return messages(inputs, "inputs")
+
+
+def entries(vector: Any) -> list[dict[str, Any]]:
+    """`vector` is a SparseTensor."""
+    indices, values = np.frombuffer(vector.indices, "<u4"), np.frombuffer(vector.values, "<f4")
+    return [{"index": index, "value": value} for index, value in zip(indices.tolist(), values, strict=True)]

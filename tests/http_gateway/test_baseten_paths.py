@@ -1,0 +1,40 @@
+"""Paths of Baseten's edge lead to the routes that they mean, and no other path is touched."""
+
+import pytest
+
+from http_gateway.baseten_paths import is_default_route, without_deployment
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/environments/production/sync/v1/embeddings", "/v1/embeddings"),
+        ("/environments/my-env/sync/rerank", "/rerank"),
+        ("/production/sync/predict", "/predict"),
+        ("/development/sync/health", "/health"),
+        ("/deployment/abc/sync/predict_tokens", "/predict_tokens"),
+        ("/environments/production/sync", "/"),
+        ("/v1/models/model", "/ready"),
+        ("/v1/models/sync", "/v1/models/sync"),
+        ("/environments/production/synchro/x", "/environments/production/synchro/x"),
+        ("/predict", "/predict"),
+        ("/x/production/sync/predict", "/x/production/sync/predict"),
+    ],
+)
+def test_the_deployment_is_left_out(path: str, meant: str) -> None:
+    assert without_deployment(path) == meant
+
+
+@pytest.mark.parametrize(
+    ("path", "is_default"),
+    [
+        ("/environments/production/predict", True),
+        ("/production/predict", True),
+        ("/development/predict", True),
+        ("/v1/models/model:predict", True),
+        ("/predict", False),
+        ("/environments/production/sync/predict", False),
+    ],
+)
+def test_predictions_without_a_route_go_to_the_default_one(path: str, is_default: bool) -> None:
+    assert is_default_route(path) is is_default
