@@ -4,13 +4,15 @@ Token ids travel as bytes from here to the device; nothing on the way makes Pyth
 """
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from heddle.rpc.errors import HeddleError
 from tokenizer_svc.truncation import Span, Truncation
 
 Input = str | tuple[str, str] | bytes  # a text, a pair, or token ids (uint32) that are taken as they are
+
+FieldOf = Callable[[int], str]  # the request field that holds the input of this index; errors name it
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,14 @@ class Token:
     special: bool
     start_byte: int  # UTF-8 offsets into the input
     end_byte: int
+
+
+def numbered(field: str) -> FieldOf:
+    """Of inputs that are the elements of one field: inputs[0], inputs[1]…"""
+    return lambda index: f"{field}[{index}]"
+
+
+INPUTS = numbered("inputs")
 
 
 def pack_ids(token_ids: list[int]) -> bytes:

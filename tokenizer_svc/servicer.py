@@ -6,12 +6,12 @@ compute its sequences, and its gathering answers. What only looks at the request
 
 import itertools
 import secrets
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 
-from heddle.checkpoint import Checkpoint, ModelKind
+from heddle.checkpoint import Checkpoint
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.stream import Cancel, Reply, nothing_to_cancel
 from heddle.rpc.stream_server import StreamServer
@@ -19,16 +19,35 @@ from heddle.rpc.unary import answered, context_of, deadline_of_call
 from heddle.v1 import inference_pb2, inference_pb2_grpc, item_pb2, model_pb2
 from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.engines import Engines
-from tokenizer_svc.sequence import Options
 from tokenizer_svc.settings import TokenizerSettings
-from tokenizer_svc.tasks import embedding
-from tokenizer_svc.tasks.gathering import Gathering, Plan
+from tokenizer_svc.tasks.errand import Errand, RunningErrand
+from tokenizer_svc.tasks.gathering import Gathering
+from tokenizer_svc.tasks.table import planned
+from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tokenization import Tokenizer
-from tokenizer_svc.truncation import Truncation
-
-TRUNCATIONS = frozenset(inference_pb2.Truncation.values())
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Request_contra = TypeVar("Request_contra", contravariant=True)
+Response_co = TypeVar("Response_co", covariant=True)
+
+
+class Method(Protocol[Request_contra, Response_co]):
+    """As the stubs declare it, once it is bound to its servicer."""
+
+    def __call__(self, request: Request_contra, context: Context) -> Awaitable[Response_co]: ...
+
+
+def unary(name: str, request_type: type[Request], response_type: type[Response]) -> Method[Request, Response]:
+    """The method of the request that InferenceItem calls `name`: the same as on the stream, for one item."""
+
+    async def method(self: "InferenceServicer", request: Request, context: Context) -> Response:
+        item: Any = {name: request}
+        response: Response = getattr(await self.answered(inference_pb2.InferenceItem(**item), context), name)
+        return response
+
+    return cast("Method[Request, Response]", method)  # the class binds it
 
 
 class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
@@ -40,15 +59,12 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         engines: Engines,
         settings: TokenizerSettings,
     ) -> None:
-        self._checkpoint = checkpoint
-        self._tokenizer = tokenizer
+        self._terms = Terms(checkpoint, tokenizer, settings)
         self._encoder = encoder
         self._engines = engines
-        self._settings = settings
-        self._unanswered: set[Gathering] = set()
+        self._unanswered: set[Gathering | RunningErrand] = set()
         self._pod_id = secrets.token_hex(4)  # flows are told apart among all tokenizer pods of an engine
         self._flow_numbers = itertools.count()
-        self._plans: dict[str, Callable[[Any], Plan]] = {"embed": self._plan_embed}
         self.stream = StreamServer(
             self.submit,
             frame_type=inference_pb2.InferenceServiceInferResponse,
@@ -59,18 +75,25 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     async def Infer(self, request_iterator: Any, context: Context) -> None:  # type: ignore[override]
         await self.stream.serve(context)
 
-    async def Embed(self, request: inference_pb2.EmbedRequest, context: Context) -> inference_pb2.EmbedResponse:
-        return (await self._answered(inference_pb2.InferenceItem(embed=request), context)).embed
+    Embed = unary("embed", inference_pb2.EmbedRequest, inference_pb2.EmbedResponse)
+    EmbedTokens = unary("embed_tokens", inference_pb2.EmbedTokensRequest, inference_pb2.EmbedTokensResponse)
+    EmbedSparse = unary("embed_sparse", inference_pb2.EmbedSparseRequest, inference_pb2.EmbedSparseResponse)
+    Rerank = unary("rerank", inference_pb2.RerankRequest, inference_pb2.RerankResponse)
+    Predict = unary("predict", inference_pb2.PredictRequest, inference_pb2.PredictResponse)
+    PredictTokens = unary("predict_tokens", inference_pb2.PredictTokensRequest, inference_pb2.PredictTokensResponse)
+    Similarity = unary("similarity", inference_pb2.SimilarityRequest, inference_pb2.SimilarityResponse)
+    Tokenize = unary("tokenize", inference_pb2.TokenizeRequest, inference_pb2.TokenizeResponse)
+    Decode = unary("decode", inference_pb2.DecodeRequest, inference_pb2.DecodeResponse)
 
     async def GetModel(
         self, request: inference_pb2.InferenceServiceGetModelRequest, context: Context
     ) -> inference_pb2.InferenceServiceGetModelResponse:
         """As the engines describe it, with the name and limits that hold here."""
-        self._check_model(request.model)
+        self._terms.check_model(request.model)
         model = model_pb2.Model()
         model.CopyFrom(self._engines.model)
-        model.name = self._checkpoint.name
-        model.inputs_max = self._settings.request_inputs_max
+        model.name = self._terms.checkpoint.name
+        model.inputs_max = self._terms.settings.request_inputs_max
         return inference_pb2.InferenceServiceGetModelResponse(model=model)
 
     def submit(
@@ -80,20 +103,20 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         item.context.flow = item.context.flow or f"{self._pod_id}.{next(self._flow_numbers)}"
 
         def answer(outcome: inference_pb2.InferenceOutcome | HeddleError) -> None:
-            self._unanswered.discard(gathering)
+            self._unanswered.discard(running)
             reply(outcome)
 
         def cancel() -> None:
-            self._unanswered.discard(gathering)
-            gathering.cancel()
+            self._unanswered.discard(running)
+            running.cancel()
 
         try:
-            gathering = Gathering(self._plan(item), item, deadline, answer, self._engines.submit)
-            gathering.start(self._encoder)
+            running = self._running(item, deadline, answer)
+            running.start(self._encoder)
         except HeddleError as refusal:
             reply(refusal)
             return nothing_to_cancel
-        self._unanswered.add(gathering)
+        self._unanswered.add(running)
         return cancel
 
     def load(self) -> item_pb2.Load:
@@ -103,48 +126,19 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             running_cost=self._encoder.running_bytes,
         )
 
-    async def _answered(self, item: inference_pb2.InferenceItem, context: Context) -> inference_pb2.InferenceOutcome:
+    async def answered(self, item: inference_pb2.InferenceItem, context: Context) -> inference_pb2.InferenceOutcome:
+        """The outcome of one unary call. Raises HeddleError."""
         item.context.CopyFrom(context_of(context))
         return await answered(self.submit, item, deadline_of_call(context))
 
-    def _plan(self, item: inference_pb2.InferenceItem) -> Plan:
+    def _running(
+        self, item: inference_pb2.InferenceItem, deadline: float, reply: Reply[inference_pb2.InferenceOutcome]
+    ) -> Gathering | RunningErrand:
         """Raises HeddleError for what cannot be served."""
         name = item.WhichOneof("request")
         if name is None:
             raise HeddleError(ErrorKind.INVALID_INPUT, "the item holds no request that this version knows")
-        if name not in self._plans:
-            raise HeddleError(ErrorKind.UNIMPLEMENTED, f"{name} is not served by this version")
-        request = getattr(item, name)
-        self._check_model(request.model)
-        return self._plans[name](request)
-
-    def _plan_embed(self, request: inference_pb2.EmbedRequest) -> Plan:
-        self._check_kind(ModelKind.EMBEDDER, "embed")
-        self._check_inputs(request.inputs)
-        options = self._options(request.truncation, request.prompt_name)
-        return embedding.plan(request, options, self._checkpoint.dimension)
-
-    def _check_model(self, name: str) -> None:
-        if name not in ("", self._checkpoint.name):
-            message = f"there is no model {name!r} here, only {self._checkpoint.name!r}"
-            raise HeddleError(ErrorKind.MODEL_NOT_FOUND, message, field="model")
-
-    def _check_kind(self, kind: ModelKind, task: str) -> None:
-        own = self._checkpoint.kind
-        if own is not kind:
-            message = f"{self._checkpoint.name} is a model of the kind {own.replace('_', ' ')}: it cannot {task}"
-            raise HeddleError(ErrorKind.WRONG_TASK, message)
-
-    def _check_inputs(self, inputs: Sequence[Any]) -> None:
-        limit = self._settings.request_inputs_max
-        if not inputs:
-            raise HeddleError(ErrorKind.EMPTY_INPUT, "a request needs at least one input", field="inputs")
-        if len(inputs) > limit:
-            message = f"the request has {len(inputs)} inputs, the limit is {limit}"
-            raise HeddleError(ErrorKind.TOO_LARGE, message, field="inputs")
-
-    def _options(self, wanted: int, prompt_name: str) -> Options:
-        if wanted not in TRUNCATIONS:
-            raise HeddleError(ErrorKind.INVALID_INPUT, f"there is no truncation {wanted}", field="truncation")
-        truncation = Truncation(wanted) if wanted else Truncation[self._settings.truncation.upper()]
-        return self._tokenizer.options(truncation, prompt_name)
+        plan = planned(name, getattr(item, name), self._terms)
+        if isinstance(plan, Errand):
+            return RunningErrand(plan, deadline, reply)
+        return Gathering(plan, item, deadline, reply, self._engines.submit)

@@ -32,6 +32,8 @@ class TokenizerSettings:
     truncation: Literal["right", "left", "refuse"] = "right"
     # Inputs of one request.
     request_inputs_max: int = 2048
+    # Bytes of one request to tokenize or decode, of which nothing is cut off; each input counts for 32 more.
+    tokenize_bytes_max: int = 1 << 20
     # UTF-8 bytes of text that may wait to be tokenized; beyond them new requests are refused as OVERLOADED.
     queue_bytes_max: int = 256 << 20
 
@@ -50,4 +52,5 @@ class TokenizerSettings:
         if not self.engines:
             raise ValueError("engines must name at least one engine pod")
         at_least(1, request_inputs_max=self.request_inputs_max, queue_bytes_max=self.queue_bytes_max)
+        at_least(1, tokenize_bytes_max=self.tokenize_bytes_max)
         at_least(0, drain_s_max=self.drain_s_max)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.tokenizer_svc.parity import parity_of
 from tokenizer_svc.encoder import INPUT_BYTES, Encoder, size_bytes
-from tokenizer_svc.sequence import Input, Options, Result, TokenSequence
+from tokenizer_svc.sequence import Input, Options, Result, TokenSequence, numbered
 from tokenizer_svc.tokenization import Tokenizer
 
 OPTIONS = Options()
@@ -203,7 +203,7 @@ async def test_one_request_over_the_bound_runs_when_nothing_else_waits(encoder: 
 
 
 async def test_errors_name_their_input_and_leave_the_others_alone(encoder: Encoder, tokenizer: Watched) -> None:
-    good, bad = await encoder.encode(["fine", ""], OPTIONS, name="documents")
+    good, bad = await encoder.encode(["fine", ""], OPTIONS, field_of=numbered("documents"))
     assert [good] == expected(tokenizer, ["fine"])
     assert isinstance(bad, HeddleError)
     assert (bad.kind, bad.field) == (ErrorKind.EMPTY_INPUT, "documents[1]")

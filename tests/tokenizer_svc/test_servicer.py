@@ -46,7 +46,7 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
 
 
 BAD_REQUESTS = [
-    (pb.EmbedRequest(), ErrorKind.EMPTY_INPUT, "inputs", "at least one input"),
+    (pb.EmbedRequest(), ErrorKind.EMPTY_INPUT, "inputs", "at least one"),
     (pb.EmbedRequest(inputs=[pb.Input()]), ErrorKind.EMPTY_INPUT, "inputs[0]", "empty"),
     (pb.EmbedRequest(inputs=texts("a", "")), ErrorKind.EMPTY_INPUT, "inputs[1]", "empty"),
     (pb.EmbedRequest(inputs=texts(*"123456789")), ErrorKind.TOO_LARGE, "inputs", "9 inputs, the limit is 8"),

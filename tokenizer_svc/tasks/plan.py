@@ -1,0 +1,44 @@
+"""What a request that the engines compute comes down to. Each task makes a plan of its request; a gathering runs it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from heddle.v1 import engine_pb2, inference_pb2, item_pb2, tensor_pb2
+from tokenizer_svc.sequence import INPUTS, FieldOf, Input, Options, TokenSequence
+
+
+def as_it_is(sequence: TokenSequence, outcome: engine_pb2.Outcome) -> engine_pb2.Outcome:
+    """The `read` of a task that needs nothing but outcomes."""
+    return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Sequences, what is wanted of each, and how their outcomes become the request's answer."""
+
+    inputs: Sequence[Input]
+    options: Options
+    output: engine_pb2.Output
+    # From what was read of each outcome, in the order of the inputs.
+    assemble: Callable[[Sequence[Any], item_pb2.Usage, item_pb2.Timings], inference_pb2.InferenceOutcome]
+    # Called with each outcome as it comes, so that a long answer is not made all at once.
+    read: Callable[[TokenSequence, engine_pb2.Outcome], Any] = as_it_is
+    field_of: FieldOf = INPUTS
+    skip_normalization: bool = False
+    dimensions: int = 0
+    data_type: tensor_pb2.DataType = tensor_pb2.DATA_TYPE_FLOAT32
+
+    def submission(self, sequence: TokenSequence, context: item_pb2.ItemContext) -> engine_pb2.Submission:
+        return engine_pb2.Submission(
+            context=context,
+            sequence=engine_pb2.Sequence(
+                token_ids=sequence.token_ids,
+                type_ids=sequence.type_ids,
+                prompt_tokens=sequence.prompt_tokens,
+                output=self.output,
+                skip_normalization=self.skip_normalization,
+                dimensions=self.dimensions,
+                data_type=self.data_type,
+            ),
+        )

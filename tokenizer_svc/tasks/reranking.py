@@ -1,0 +1,46 @@
+"""The task of `Rerank`: how well each document answers the query."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from heddle import tensors
+from heddle.v1 import engine_pb2, inference_pb2, item_pb2
+from tokenizer_svc.scores import sigmoid
+from tokenizer_svc.sequence import Input, numbered
+from tokenizer_svc.tasks.plan import Plan
+from tokenizer_svc.tasks.terms import Terms
+from tokenizer_svc.tasks.texts import check_not_empty, check_text, check_texts
+
+DOCUMENTS = numbered("documents")
+
+Assemble = Callable[[Sequence[engine_pb2.Outcome], item_pb2.Usage, item_pb2.Timings], inference_pb2.InferenceOutcome]
+
+
+def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
+    """A document may be empty: the model has a score for it, as in sentence-transformers, and one such document among
+    a hundred search results should not cost the others theirs."""
+    terms.check_count(len(request.documents), "documents")
+    check_not_empty(request.query, "query")
+    check_text(request.query, "query")
+    check_texts(request.documents, DOCUMENTS)
+    inputs: list[Input] = [(request.query, document) for document in request.documents]
+    return Plan(
+        inputs=inputs,
+        options=terms.options(request.truncation),
+        output=engine_pb2.OUTPUT_LOGITS,
+        assemble=assembling(raw_scores=request.raw_scores),
+        field_of=DOCUMENTS,
+    )
+
+
+def assembling(*, raw_scores: bool) -> Assemble:
+    def assembled(
+        outcomes: Sequence[engine_pb2.Outcome], usage: item_pb2.Usage, timings: item_pb2.Timings
+    ) -> inference_pb2.InferenceOutcome:
+        logits = np.concatenate([tensors.from_proto(outcome.tensor) for outcome in outcomes])
+        scores = logits if raw_scores else sigmoid(logits)
+        response = inference_pb2.RerankResponse(scores=scores.tobytes(), usage=usage, timings=timings)
+        return inference_pb2.InferenceOutcome(rerank=response)
+
+    return assembled

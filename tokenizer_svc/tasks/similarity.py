@@ -1,0 +1,41 @@
+"""The task of `Similarity`: the cosine between one text and each of many."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from heddle import tensors
+from heddle.v1 import engine_pb2, inference_pb2, item_pb2
+from tokenizer_svc.scores import cosines
+from tokenizer_svc.tasks.plan import Plan
+from tokenizer_svc.tasks.terms import Terms
+from tokenizer_svc.tasks.texts import check_not_empty, check_texts
+
+
+def plan(request: inference_pb2.SimilarityRequest, terms: Terms) -> Plan:
+    """The source is the first input, the sentences are the others."""
+    terms.check_count(len(request.sentences), "sentences")
+    check_not_empty(request.source, "source")
+    inputs = [request.source, *request.sentences]
+    check_texts(inputs, field_of)
+    return Plan(
+        inputs=inputs,
+        options=terms.options(request.truncation, request.prompt_name),
+        output=engine_pb2.OUTPUT_VECTOR,
+        assemble=assembled,
+        field_of=field_of,
+        skip_normalization=True,  # a vector without a direction stays what it is
+    )
+
+
+def field_of(index: int) -> str:
+    return f"sentences[{index - 1}]" if index else "source"
+
+
+def assembled(
+    outcomes: Sequence[engine_pb2.Outcome], usage: item_pb2.Usage, timings: item_pb2.Timings
+) -> inference_pb2.InferenceOutcome:
+    vectors = np.stack([tensors.from_proto(outcome.tensor) for outcome in outcomes])
+    scores = cosines(vectors[0], vectors[1:]).tobytes()
+    response = inference_pb2.SimilarityResponse(scores=scores, usage=usage, timings=timings)
+    return inference_pb2.InferenceOutcome(similarity=response)

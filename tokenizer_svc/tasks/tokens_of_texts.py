@@ -1,0 +1,61 @@
+"""The tasks of `Tokenize` and `Decode`: texts to tokens and back. The tokenizer answers them alone."""
+
+from collections.abc import Sequence
+
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.v1 import inference_pb2
+from tokenizer_svc.encoder import size_bytes
+from tokenizer_svc.sequence import Token, numbered
+from tokenizer_svc.tasks.errand import Errand
+from tokenizer_svc.tasks.terms import Terms
+from tokenizer_svc.tasks.texts import check_texts
+
+
+def tokenize(request: inference_pb2.TokenizeRequest, terms: Terms) -> Errand:
+    terms.check_count(len(request.inputs))
+    check_texts(request.inputs)
+    prompt = terms.options(0, request.prompt_name).prompt
+    skip_special_tokens = request.skip_special_tokens
+
+    def answer(index: int) -> inference_pb2.Tokens:
+        tokens = terms.tokenizer.tokenize(request.inputs[index], prompt=prompt, skip_special_tokens=skip_special_tokens)
+        return inference_pb2.Tokens(tokens=[message_of(token) for token in tokens])
+
+    return Errand(checked_sizes(request.inputs, terms, "inputs"), answer, tokenized, numbered("inputs"))
+
+
+def tokenized(results: Sequence[inference_pb2.Tokens]) -> inference_pb2.InferenceOutcome:
+    return inference_pb2.InferenceOutcome(tokenize=inference_pb2.TokenizeResponse(results=results))
+
+
+def message_of(token: Token) -> inference_pb2.Token:
+    return inference_pb2.Token(
+        id=token.id,
+        text=token.text,
+        special=token.special,
+        start_byte=token.start_byte,
+        end_byte=token.end_byte,
+    )
+
+
+def decode(request: inference_pb2.DecodeRequest, terms: Terms) -> Errand:
+    terms.check_count(len(request.token_ids), "token_ids")
+
+    def answer(index: int) -> str:
+        return terms.tokenizer.decode(request.token_ids[index], keep_special_tokens=request.keep_special_tokens)
+
+    return Errand(checked_sizes(request.token_ids, terms, "token_ids"), answer, decoded, numbered("token_ids"))
+
+
+def decoded(texts: Sequence[str]) -> inference_pb2.InferenceOutcome:
+    return inference_pb2.InferenceOutcome(decode=inference_pb2.DecodeResponse(texts=texts))
+
+
+def checked_sizes(inputs: Sequence[str] | Sequence[bytes], terms: Terms, field: str) -> list[int]:
+    """Bytes of each input. Raises TOO_LARGE: nothing of these is cut off, so that all of it would be worked on."""
+    sizes = [size_bytes(content) for content in inputs]
+    limit = terms.settings.tokenize_bytes_max
+    if sum(sizes) > limit:
+        message = f"the request has {sum(sizes)} bytes to tokenize or decode, the limit is {limit}"
+        raise HeddleError(ErrorKind.TOO_LARGE, message, field=field)
+    return sizes
