@@ -35,8 +35,7 @@ async def serve(settings: TokenizerSettings, stop: asyncio.Event | None = None) 
     encoder = Encoder(tokenizer, waiting_bytes_max=settings.queue_bytes_max)
     server = Server(settings.listen, drain_s_max=settings.drain_s_max, stop=stop)
     engines = Engines(settings.engines, checkpoint.tokenizer_fingerprint, on_change=server.report_ready)
-    # Abstract: the boundary answers UNIMPLEMENTED for what it has not.
-    servicer = InferenceServicer(checkpoint, tokenizer, encoder, engines, settings)  # type: ignore[abstract]
+    servicer = InferenceServicer(checkpoint, tokenizer, encoder, engines, settings)
     server.add("heddle.v1.InferenceService", add_InferenceServiceServicer_to_server, servicer)
 
     async def warm_up() -> None:
