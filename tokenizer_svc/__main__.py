@@ -16,6 +16,7 @@ from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.engines import Engines
 from tokenizer_svc.servicer import InferenceServicer
 from tokenizer_svc.settings import TokenizerSettings
+from tokenizer_svc.tei.services import add_services
 from tokenizer_svc.tokenization import Tokenizer
 
 
@@ -37,10 +38,19 @@ async def serve(settings: TokenizerSettings, stop: asyncio.Event | None = None) 
     engines = Engines(settings.engines, checkpoint.tokenizer_fingerprint, on_change=server.report_ready)
     servicer = InferenceServicer(checkpoint, tokenizer, encoder, engines, settings)
     server.add("heddle.v1.InferenceService", add_InferenceServiceServicer_to_server, servicer)
+    tei = add_services(server, servicer, tokenizer, encoder, settings)
 
     async def warm_up() -> None:
         await engines.start()
         await engines.wait_ready()
+
+    async def announce_draining() -> None:
+        await servicer.stream.announce_draining()
+        await tei.announce_draining()
+
+    async def until_idle() -> None:
+        await servicer.stream.until_idle()
+        await tei.until_idle()
 
     async def close() -> None:
         await encoder.close()
@@ -50,8 +60,8 @@ async def serve(settings: TokenizerSettings, stop: asyncio.Event | None = None) 
         serve_metrics(settings.metrics_port)
     await server.serve(
         warm_up=warm_up,
-        announce_draining=servicer.stream.announce_draining,
-        until_idle=servicer.stream.until_idle,
+        announce_draining=announce_draining,
+        until_idle=until_idle,
         close=close,
     )
 

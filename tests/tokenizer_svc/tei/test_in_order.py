@@ -1,0 +1,155 @@
+"""Answers in the order of their requests: what is worked on meanwhile, what is kept, what happens to the rest."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.tei.v1 import tei_pb2 as tei
+from tokenizer_svc.tei import in_order
+from tokenizer_svc.tei.in_order import InOrder
+
+
+async def numbers(count: int) -> AsyncIterator[int]:
+    for number in range(count):
+        yield number
+
+
+class Desk:
+    """Answers number n once it is told to; knows what is on it, and what was."""
+
+    def __init__(self, size_bytes: int = 0) -> None:
+        self.text = "x" * size_bytes
+        self.started: list[int] = []
+        self.cancelled: list[int] = []
+        self.gates: dict[int, asyncio.Event] = {}
+
+    def finish(self, number: int) -> None:
+        self.gates.setdefault(number, asyncio.Event()).set()
+
+    async def answer(self, number: int) -> tei.SimpleToken:
+        self.started.append(number)
+        try:
+            await self.gates.setdefault(number, asyncio.Event()).wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(number)
+            raise
+        return tei.SimpleToken(id=number, text=self.text)
+
+
+async def settle(rounds: int = 5_000) -> None:
+    for _ in range(rounds):
+        await asyncio.sleep(0)
+
+
+async def ids_of(stream: InOrder[Any, tei.SimpleToken], taken: list[int] | None = None) -> list[int]:
+    """All ids; those before an error are in `taken`."""
+    taken = [] if taken is None else taken
+    async with aclosing(stream.responses()) as responses:
+        async for response in responses:
+            taken.append(response.id)
+            await settle(rounds=10)
+    return taken
+
+
+@given(order=st.permutations(range(8)))
+def test_answers_keep_the_order_of_their_requests_in_whatever_order_they_are_ready(order: list[int]) -> None:
+    async def answered() -> list[int]:
+        desk = Desk()
+        answers = asyncio.create_task(ids_of(InOrder(numbers(8), desk.answer)))
+        for number in order:
+            desk.finish(number)
+            await asyncio.sleep(0)
+        return await answers
+
+    assert asyncio.run(answered()) == list(range(8))
+
+
+async def test_a_slow_answer_holds_no_work_up_until_the_window_is_full() -> None:
+    desk = Desk()
+    answers = asyncio.create_task(ids_of(InOrder(numbers(3000), desk.answer)))
+    await settle()
+    assert len(desk.started) == in_order.IN_FLIGHT_MAX
+    for number in range(1, 3000):  # all but the first
+        desk.finish(number)
+    await settle()
+    assert len(desk.started) == 3000
+    assert not answers.done()
+    desk.finish(0)
+    assert await answers == list(range(3000))
+
+
+async def test_answers_that_nobody_takes_are_kept_up_to_a_limit() -> None:
+    desk = Desk(size_bytes=1000)
+    for number in range(3000):
+        desk.finish(number)
+    with patch.object(in_order, "KEPT_BYTES_MAX", 100_000):
+        stream = InOrder(numbers(3000), desk.answer)
+        async with aclosing(stream.responses()) as responses:
+            taken = [(await anext(responses)).id]
+            await settle()
+            assert 100 <= len(desk.started) <= 100 + in_order.IN_FLIGHT_MAX
+            taken += [response.id async for response in responses]
+    assert taken == list(range(3000))
+
+
+async def test_the_first_error_comes_after_the_answers_before_it_and_cancels_the_rest() -> None:
+    desk = Desk()
+
+    async def answer(number: int) -> tei.SimpleToken:
+        if number == 2:
+            raise HeddleError(ErrorKind.EMPTY_INPUT, "the text is empty")
+        return await desk.answer(number)
+
+    desk.finish(0)
+    desk.finish(1)
+    taken: list[int] = []
+    with pytest.raises(HeddleError, match="the text is empty"):
+        await ids_of(InOrder(numbers(10), answer), taken)
+    assert taken == [0, 1]
+    assert desk.cancelled == [3, 4, 5, 6, 7, 8, 9]
+
+
+async def test_who_leaves_cancels_what_is_in_flight() -> None:
+    desk = Desk()
+    answers = asyncio.create_task(ids_of(InOrder(numbers(10), desk.answer)))
+    await settle()
+    answers.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await answers
+    assert sorted(desk.cancelled) == list(range(10))
+
+
+async def test_what_was_read_is_answered_when_reading_stops() -> None:
+    async def endless() -> AsyncIterator[int]:
+        for number in range(3):
+            yield number
+        await asyncio.Event().wait()
+
+    desk, taken = Desk(), list[int]()
+    stream = InOrder(endless(), desk.answer)
+    asyncio.get_running_loop().call_later(0.01, stream.stop_reading)
+    for number in range(3):
+        asyncio.get_running_loop().call_later(0.02, desk.finish, number)
+    with pytest.raises(HeddleError) as caught:
+        await ids_of(stream, taken)
+    assert taken == [0, 1, 2]
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
+
+
+async def test_a_broken_request_stream_is_an_error_after_the_answers() -> None:
+    async def broken() -> AsyncIterator[int]:
+        yield 0
+        raise ConnectionError("gone")
+
+    desk, taken = Desk(), list[int]()
+    desk.finish(0)
+    with pytest.raises(ConnectionError):
+        await ids_of(InOrder(broken(), desk.answer), taken)
+    assert taken == [0]
