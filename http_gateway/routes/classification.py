@@ -1,6 +1,6 @@
 """POST /predict: texts, or pairs of texts, by the labels of a sequence classifier, as TEI and BEI have it."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -18,11 +18,18 @@ from http_gateway.routing import Route
 from http_gateway.served_models import ServedModels
 
 
+class Parameters(msgspec.Struct):
+    """What Hugging Face's InferenceClient sends along; with it, it reads the answer as that of a batch."""
+
+    top_k: Annotated[int, msgspec.Meta(ge=1)] | None = None  # absent: all labels
+
+
 class PredictBody(TEIBody, kw_only=True):
     """`inputs` is one text; or a flat list of one text or of two that are a pair; or a list of such lists."""
 
     inputs: str | list[str | list[str]]
     raw_scores: bool | None = None
+    parameters: Parameters | None = None
 
 
 class Prediction(msgspec.Struct):
@@ -51,8 +58,12 @@ class Classification:
         with in_words_of({}, is_list=is_batch):
             answer = await self._models.find(body.model).client.predict(call, request.options())
         table = np.frombuffer(answer.scores, "<f4").reshape(len(inputs), -1)
-        rows = [predictions(scores, answer.labels) for scores in table]
-        return Answer(LongList(rows) if is_batch else rows[0], cost_headers(request, answer.usage, answer.timings))
+        top_k = body.parameters.top_k if body.parameters else None
+        rows = [predictions(scores, answer.labels)[:top_k] for scores in table]
+        return Answer(
+            LongList(rows) if is_batch or body.parameters else rows[0],
+            cost_headers(request, answer.usage, answer.timings),
+        )
 
 
 def texts_or_pairs(value: str | list[str | list[str]]) -> tuple[list[inference_pb2.TextOrPair], bool]:

@@ -8,6 +8,7 @@ import numpy as np
 import ormsgpack
 import pytest
 import zstandard
+from httpx import Headers
 
 from http_gateway.message import Answer
 from http_gateway.rendering import JSON, MESSAGE_PACK, NUMBERS_PER_TURN, LongList, format_for, rendered, turns
@@ -20,7 +21,7 @@ def table(rows: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 async def read_back(value: Any, accept: str) -> Any:
-    response = await rendered(Answer(value), {"accept": accept}, compressed_bytes_min=1 << 30)
+    response = await rendered(Answer(value), Headers({"accept": accept}), compressed_bytes_min=1 << 30)
     assert response.content_type == accept
     return json.loads(response.body) if accept == "application/json" else ormsgpack.unpackb(response.body)
 
@@ -48,7 +49,7 @@ def test_a_long_list_is_written_in_several_turns() -> None:
 
 
 async def test_a_float_is_written_as_short_as_it_can_be() -> None:
-    response = await rendered(Answer({"score": np.float32(0.1)}), {}, compressed_bytes_min=1)
+    response = await rendered(Answer({"score": np.float32(0.1)}), Headers(), compressed_bytes_min=1)
     assert response.body == b'{"score":0.1}'
 
 
@@ -90,8 +91,8 @@ async def test_the_body_is_compressed_only_as_the_caller_asks(
     rows: int, accept_encoding: str | None, coding: str | None
 ) -> None:
     answer = Answer(LongList(table(rows)))
-    plain = await rendered(answer, {}, compressed_bytes_min=1)
-    headers = {} if accept_encoding is None else {"accept-encoding": accept_encoding}
+    plain = await rendered(answer, Headers(), compressed_bytes_min=1)
+    headers = Headers({} if accept_encoding is None else {"accept-encoding": accept_encoding})
     response = await rendered(answer, headers, compressed_bytes_min=1)
     assert dict(response.headers).get("content-encoding") == coding
     match coding:
@@ -105,5 +106,5 @@ async def test_the_body_is_compressed_only_as_the_caller_asks(
 
 
 async def test_small_bodies_are_sent_as_they_are() -> None:
-    response = await rendered(Answer([0.5] * 10), {"accept-encoding": "zstd"}, compressed_bytes_min=1000)
+    response = await rendered(Answer([0.5] * 10), Headers({"accept-encoding": "zstd"}), compressed_bytes_min=1000)
     assert "content-encoding" not in dict(response.headers)

@@ -22,12 +22,12 @@ class Served:
 
 
 @asynccontextmanager
-async def served(*flags: str) -> AsyncIterator[Served]:
-    """Ready on entry; asked to stop on exit, where it must end with exit code 0."""
+async def served(*flags: str, **variables: str) -> AsyncIterator[Served]:
+    """Ready on entry; asked to stop on exit, where it must end with exit code 0. Variables are of its environment."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "heddle", "serve", "--http-port", "0", "--grpc-port", "0", *flags),
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables},
     )
     assert process.stdout
     try:

@@ -1,0 +1,43 @@
+"""LangChain's OpenAI embeddings, as documented for servers that are not OpenAI's.
+
+What it sends by default, token ids of OpenAI's own tokenizers, is refused: see test_openai.py.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import numpy as np
+import pytest
+from langchain_openai import OpenAIEmbeddings
+from pydantic import SecretStr
+
+from tests.system.served import Served
+
+pytestmark = pytest.mark.slow
+
+TEXTS = ["hello", "world", "word " * 600]
+
+
+@asynccontextmanager
+async def embeddings_of(served: Served) -> AsyncIterator[OpenAIEmbeddings]:
+    with httpx.Client() as http:
+        async with httpx.AsyncClient() as http_async:
+            yield OpenAIEmbeddings(
+                base_url=f"{served.url}/v1",
+                api_key=SecretStr("any"),
+                model="m",
+                max_retries=0,
+                check_embedding_ctx_length=False,
+                http_client=http,
+                http_async_client=http_async,
+            )
+
+
+async def test_documents_and_queries_get_the_vectors_of_their_texts(simulated: Served) -> None:
+    async with httpx.AsyncClient(base_url=simulated.url) as http:
+        expected = (await http.post("/embed", json={"inputs": TEXTS})).json()
+    async with embeddings_of(simulated) as embeddings:
+        assert np.allclose(embeddings.embed_documents(TEXTS), expected, atol=1e-6)
+        assert np.allclose(await embeddings.aembed_documents(TEXTS), expected, atol=1e-6)
+        assert np.allclose(embeddings.embed_query("hello"), expected[0], atol=1e-6)

@@ -1,0 +1,27 @@
+"""What the tests of the routes share: a request, and what must hold of every good answer and of every refusal."""
+
+from typing import Any
+
+import httpx
+
+COSTS = ("x-compute-tokens", "x-total-time", "x-tokenization-time", "x-queue-time", "x-inference-time")
+
+
+async def answer_to(http: httpx.AsyncClient, path: str, **body: Any) -> Any:
+    response = await http.post(path, json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+async def refusal_of(http: httpx.AsyncClient, path: str, **body: Any) -> tuple[int, str, str]:
+    """Status, TEI's type of the error, and the sentence."""
+    response = await http.post(path, json=body)
+    content = response.json()
+    assert set(content) == {"error", "error_type"}, content
+    return response.status_code, content["error_type"], content["error"]
+
+
+async def costs_of(http: httpx.AsyncClient, path: str, **body: Any) -> dict[str, int]:
+    response = await http.post(path, json=body)
+    assert response.status_code == 200, response.text
+    return {name: int(response.headers[name]) for name in (*COSTS, "x-truncated-inputs")}

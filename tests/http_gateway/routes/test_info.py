@@ -1,0 +1,43 @@
+"""GET /info tells TEI's clients what the model is, for every kind."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from heddle.model_source import PACKAGED_NAME
+from tests.kinds import EMOTIONS, TAGS, http_of, write_classifier, write_reranker, write_sparse_embedder
+from tests.kinds import write_token_classifier as write_tagger
+
+
+async def test_an_embedder_names_its_pooling_and_limits(http: httpx.AsyncClient) -> None:
+    info = (await http.get("/info")).json()
+    assert info["model_id"] == PACKAGED_NAME
+    assert info["model_type"] == {"embedding": {"pooling": "mean"}}
+    assert (info["max_input_length"], info["dimension"], info["max_client_batch_size"]) == (256, 384, 2048)
+    assert (await http.get(f"/info/{PACKAGED_NAME}")).json() == info
+    assert (await http.get("/info/gpt-2")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("write", "kind", "labels"),
+    [
+        (write_classifier, "classifier", EMOTIONS),
+        (write_reranker, "reranker", ["LABEL_0"]),
+        (write_tagger, "token_classifier", TAGS),
+    ],
+)
+async def test_classifiers_name_their_labels(
+    tmp_path: Path, write: Callable[[Path], Path], kind: str, labels: Any
+) -> None:
+    async with http_of(tmp_path, write(tmp_path / "model")) as http:
+        info = (await http.get("/info")).json()
+        assert info["model_type"][kind]["id2label"] == {str(index): label for index, label in enumerate(labels)}
+        assert info["model_type"][kind]["label2id"] == {label: index for index, label in enumerate(labels)}
+
+
+async def test_a_sparse_embedder_says_splade(tmp_path: Path) -> None:
+    async with http_of(tmp_path, write_sparse_embedder(tmp_path / "model")) as http:
+        assert (await http.get("/info")).json()["model_type"] == {"embedding": {"pooling": "splade"}}

@@ -1,0 +1,113 @@
+"""POST /rerank, /v1/rerank and /v2/rerank: the best first, each family's shape, and refusals that name the document."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.http_gateway.calls import answer_to, costs_of, refusal_of
+from tests.kinds import http_of, write_reranker
+
+TEXTS = [f"document {number}" for number in range(9)]
+QUERY = "which one?"
+COHERE_PATHS = ["/v1/rerank", "/v2/rerank"]
+
+
+@pytest.fixture
+async def reranker(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    async with http_of(tmp_path, write_reranker(tmp_path / "model")) as http:
+        yield http
+
+
+async def test_texts_are_sorted_and_keep_their_index(reranker: httpx.AsyncClient) -> None:
+    ranks = await answer_to(reranker, "/rerank", query=QUERY, texts=TEXTS, raw_scores=True)
+    assert sorted(rank["index"] for rank in ranks) == list(range(9))
+    assert [rank["score"] for rank in ranks] == sorted((rank["score"] for rank in ranks), reverse=True)
+    assert all(set(rank) == {"index", "score"} for rank in ranks)
+    one = await answer_to(reranker, "/rerank", query=QUERY, texts=[TEXTS[ranks[0]["index"]]], raw_scores=True)
+    assert one == [{"index": 0, "score": ranks[0]["score"]}]
+
+
+async def test_scores_are_the_sigmoid_of_the_raw_ones(reranker: httpx.AsyncClient) -> None:
+    raw = await answer_to(reranker, "/rerank", query=QUERY, texts=TEXTS, raw_scores=True)
+    ranks = await answer_to(reranker, "/rerank", query=QUERY, texts=TEXTS)
+    expected = 1 / (1 + np.exp(-np.array([rank["score"] for rank in raw])))
+    assert np.allclose([rank["score"] for rank in ranks], expected, atol=1e-6)
+    assert [rank["index"] for rank in ranks] == [rank["index"] for rank in raw]
+
+
+async def test_equal_scores_keep_the_order_of_the_texts(reranker: httpx.AsyncClient) -> None:
+    ranks = await answer_to(reranker, "/rerank", query=QUERY, texts=["same"] * 5)
+    assert [rank["index"] for rank in ranks] == [0, 1, 2, 3, 4]
+
+
+async def test_texts_come_back_where_asked_for(reranker: httpx.AsyncClient) -> None:
+    ranks = await answer_to(reranker, "/rerank", query=QUERY, texts=TEXTS, return_text=True)
+    assert all(rank["text"] == TEXTS[rank["index"]] for rank in ranks)
+
+
+async def test_costs_count_the_pairs(reranker: httpx.AsyncClient) -> None:
+    costs = await costs_of(reranker, "/rerank", query="a", texts=["b", "c " * 400])
+    assert costs["x-compute-tokens"] == 5 + 256
+    assert costs["x-truncated-inputs"] == 1
+
+
+@pytest.mark.parametrize("path", COHERE_PATHS)
+async def test_cohere_and_jina_get_the_same_scores_in_their_shape(reranker: httpx.AsyncClient, path: str) -> None:
+    ranks = await answer_to(reranker, "/rerank", query=QUERY, texts=TEXTS)
+    answer = await answer_to(reranker, path, model="any", query=QUERY, documents=TEXTS)
+    expected = [{"index": rank["index"], "relevance_score": rank["score"]} for rank in ranks]
+    assert answer["results"] == expected
+    assert answer["usage"]["total_tokens"] > 9
+    assert answer["model"] == "served"
+    assert answer["id"]
+    assert answer["meta"]["api_version"]["version"] == path[2]
+
+
+@pytest.mark.parametrize(("top_n", "count"), [(None, 9), (0, 9), (1, 1), (4, 4), (9, 9), (100, 9)])
+async def test_top_n_keeps_the_best(reranker: httpx.AsyncClient, top_n: int | None, count: int) -> None:
+    everything = await answer_to(reranker, "/v2/rerank", query=QUERY, documents=TEXTS)
+    answer = await answer_to(reranker, "/v2/rerank", query=QUERY, documents=TEXTS, top_n=top_n)
+    assert answer["results"] == everything["results"][:count]
+
+
+async def test_documents_may_be_objects_and_come_back_as_such(reranker: httpx.AsyncClient) -> None:
+    documents: list[Any] = [{"text": TEXTS[0], "title": "ignored"}, TEXTS[1]]
+    answer = await answer_to(reranker, "/v1/rerank", query=QUERY, documents=documents, return_documents=True)
+    assert {result["index"]: result["document"] for result in answer["results"]} == {
+        0: {"text": TEXTS[0]},
+        1: {"text": TEXTS[1]},
+    }
+
+
+async def test_refusals_name_what_is_wrong(reranker: httpx.AsyncClient) -> None:
+    cases: list[tuple[dict[str, Any], tuple[int, str], str]] = [
+        ({"query": QUERY, "texts": []}, (400, "Empty"), ""),
+        ({"query": "", "texts": ["a"]}, (400, "Empty"), ""),
+        ({"texts": ["a"]}, (400, "Validation"), "query is required"),
+        ({"query": QUERY, "texts": "a"}, (400, "Validation"), "texts: "),
+        ({"query": QUERY, "texts": ["a", "b\0"]}, (400, "Validation"), "texts[1]: "),
+        ({"query": QUERY, "texts": ["a", "long " * 300], "truncate": False}, (413, "Validation"), "texts[1]: "),
+        ({"query": QUERY, "texts": ["a"] * 2049}, (413, "Validation"), "texts holds 2049"),
+    ]
+    for body, expected, beginning in cases:
+        refusal = await refusal_of(reranker, "/rerank", **body)
+        assert refusal[:2] == expected, body
+        assert refusal[2].startswith(beginning), refusal
+    response = await reranker.post("/v2/rerank", json={"query": QUERY, "documents": ["a", {"title": "no text"}]})
+    assert (response.status_code, set(response.json())) == (400, {"message"})
+    response = await reranker.post("/v2/rerank", json={"query": QUERY, "documents": ["a", "b\0"]})
+    assert response.json()["message"].startswith("documents[1]: ")
+
+
+async def test_embedding_with_a_reranker_is_424_and_says_what_it_is(reranker: httpx.AsyncClient) -> None:
+    status, kind, message = await refusal_of(reranker, "/embed", inputs="a")
+    assert (status, kind) == (424, "Backend")
+    assert "reranker" in message
+    response = await reranker.post("/v1/embeddings", json={"input": "a"})
+    error = response.json()
+    assert (response.status_code, error["code"], error["type"]) == (424, 424, "Backend")
+    assert error["error"]["message"] == error["message"] == message
