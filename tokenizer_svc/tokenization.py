@@ -5,7 +5,7 @@
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 
 import tokenizers
@@ -14,10 +14,22 @@ from tokenizers import normalizers
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint_files import CheckpointError
 from heddle.rpc.errors import ErrorKind, HeddleError
-from tokenizer_svc.sequence import Input, Options, Result, Token, TokenSequence, pack_ids, pack_type_ids
+from tokenizer_svc.sequence import (
+    Input,
+    Options,
+    Result,
+    TextLayout,
+    Token,
+    TokenSequence,
+    pack_ids,
+    pack_type_ids,
+)
+from tokenizer_svc.subwords import Subwords, unknown_token_of
 from tokenizer_svc.template import Template
 from tokenizer_svc.truncation import WINDOWS_MAX, Truncation, window_chars
 from tokenizer_svc.view import Text, View
+
+EncodeBatch = Callable[[list[Text]], list[tokenizers.Encoding]]
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +51,14 @@ class Tokenizer:
         default_prompt_name: str = "",
         include_prompt: bool = True,
         do_lower_case: bool = False,
+        unknown_token: str = "",
     ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         if do_lower_case:
             _lower_case(tokenizer)
         self._tokenizer = tokenizer
+        self.subwords = Subwords.of(tokenizer, unknown_token)
         self._template = Template.of(tokenizer)
         self.sequence_tokens_max = sequence_tokens_max
         self.vocabulary_size = vocabulary_size
@@ -71,6 +85,7 @@ class Tokenizer:
                 default_prompt_name=checkpoint.default_prompt_name,
                 include_prompt=checkpoint.include_prompt,
                 do_lower_case=checkpoint.do_lower_case,
+                unknown_token=unknown_token_of(checkpoint.folder),
             )
         except Exception as error:
             raise CheckpointError(f"{path} cannot be used: {error}") from error
@@ -131,24 +146,28 @@ class Tokenizer:
         chars = window_chars(self.sequence_tokens_max, attempt)
         views = [View.of(text, options, chars) for text, options in texts.values()]
         results: dict[int, Result] = {}
-        for index, view, encoding in zip(texts, views, self._encode_batch([view.text for view in views]), strict=True):
+        for index, view, encoding in zip(texts, views, self._encode_views(views), strict=True):
             if isinstance(encoding, HeddleError):
                 results[index] = encoding
             elif attempt + 1 == WINDOWS_MAX or view.suffices(encoding, self.sequence_tokens_max):
                 results[index] = self._of_encoding(encoding, view)
         return results
 
-    def _encode_batch(self, texts: list[Text]) -> Sequence[tokenizers.Encoding | HeddleError]:
+    def _encode_views(self, views: list[View]) -> Sequence[tokenizers.Encoding | HeddleError]:
+        """The fast call has the same ids, and no offsets."""
+        with_layout = any(view.options.with_layout for view in views)
+        encode_batch = self._tokenizer.encode_batch if with_layout else self._tokenizer.encode_batch_fast
+        texts = [view.text for view in views]
         try:
-            return self._tokenizer.encode_batch_fast(texts)
+            return encode_batch(texts)
         except BaseException as exception:  # noqa: BLE001 - logged for the text that fails alone
             _reraise_exit(exception)
-            return [self._encode_alone(text) for text in texts]
+            return [self._encode_alone(text, encode_batch) for text in texts]
 
-    def _encode_alone(self, text: Text) -> tokenizers.Encoding | HeddleError:
+    def _encode_alone(self, text: Text, encode_batch: EncodeBatch) -> tokenizers.Encoding | HeddleError:
         try:
             _check_unicode(*((text,) if isinstance(text, str) else text))
-            return self._tokenizer.encode_batch_fast([text])[0]
+            return encode_batch([text])[0]
         except HeddleError as error:
             return error
         except BaseException as exception:  # noqa: BLE001 - whatever it is, it is about this text
@@ -165,6 +184,8 @@ class Tokenizer:
             return error
         has_type_ids = view.is_pair or self._template.has_type_ids
         sequence = TokenSequence(pack_ids(ids), pack_type_ids(encoding.type_ids) if has_type_ids else b"")
+        if options.with_layout:
+            sequence.layout = _layout_of(encoding, view.skipped)
         if tokens > self.sequence_tokens_max or view.is_cut:
             return self._truncated(sequence, encoding, view)
         sequence.prompt_tokens = min(options.prompt_tokens, tokens)
@@ -235,6 +256,15 @@ def _lower_case(tokenizer: tokenizers.Tokenizer) -> None:
         steps = [normalizer] if normalizer else []
     if not any(isinstance(step, normalizers.Lowercase) for step in steps):
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
+
+
+def _layout_of(encoding: tokenizers.Encoding, skipped: int) -> TextLayout:
+    specials = encoding.special_tokens_mask
+    offsets = [
+        (0, 0) if special else (start + skipped, end + skipped)
+        for (start, end), special in zip(encoding.offsets, specials, strict=True)
+    ]
+    return TextLayout(offsets, specials, encoding.tokens)
 
 
 def _check_unicode(*texts: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import tokenizers
 
 from tokenizer_svc.sequence import Options
-from tokenizer_svc.truncation import MARGIN_TOKENS, window
+from tokenizer_svc.truncation import MARGIN_TOKENS, Truncation, window
 
 Text = str | tuple[str, str]
 
@@ -19,6 +19,7 @@ class View:
     options: Options
     cuts: tuple[bool, ...]  # whether something was left out, per text; empty if nothing was
     is_pair: bool
+    skipped: int = 0  # characters of a single text that lie before what is shown of it
 
     @classmethod
     def of(cls, text: Text, options: Options, chars: int) -> "View":
@@ -27,7 +28,9 @@ class View:
             if len(whole) <= chars:
                 return cls(whole, options, (), False)
             shown = window(whole, chars, options.truncation)
-            return cls(shown, options, (True,) if len(shown) < len(whole) else (), False)
+            out = len(whole) - len(shown)
+            skipped = out if options.truncation is Truncation.LEFT else 0
+            return cls(shown, options, (True,) if out else (), False, skipped)
         first, second = options.prompt + text[0], text[1]
         pair = window(first, chars, options.truncation), window(second, chars, options.truncation)
         cuts = len(pair[0]) < len(first), len(pair[1]) < len(second)

@@ -89,7 +89,7 @@ class Gathering:
             self._fail(HeddleError.from_exception(exception))
 
     def _take(self, index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> None:
-        self._parts[index] = self._plan.read(sequence, outcome)
+        self._parts[index] = self._plan.read(index, sequence, outcome)
         self._queue_us = max(self._queue_us, outcome.queue_us)
         self._compute_us = max(self._compute_us, outcome.compute_us)
         if len(self._parts) == len(self._plan.inputs):

@@ -8,7 +8,7 @@ from heddle.v1 import engine_pb2, inference_pb2, item_pb2, tensor_pb2
 from tokenizer_svc.sequence import INPUTS, FieldOf, Input, Options, TokenSequence
 
 
-def as_it_is(sequence: TokenSequence, outcome: engine_pb2.Outcome) -> engine_pb2.Outcome:
+def as_it_is(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> engine_pb2.Outcome:
     """The `read` of a task that needs nothing but outcomes."""
     return outcome
 
@@ -22,8 +22,8 @@ class Plan:
     output: engine_pb2.Output
     # From what was read of each outcome, in the order of the inputs.
     assemble: Callable[[Sequence[Any], item_pb2.Usage, item_pb2.Timings], inference_pb2.InferenceOutcome]
-    # Called with each outcome as it comes, so that a long answer is not made all at once.
-    read: Callable[[TokenSequence, engine_pb2.Outcome], Any] = as_it_is
+    # Called for each input as its outcome comes, so that a long answer is not made all at once.
+    read: Callable[[int, TokenSequence, engine_pb2.Outcome], Any] = as_it_is
     field_of: FieldOf = INPUTS
     skip_normalization: bool = False
     dimensions: int = 0

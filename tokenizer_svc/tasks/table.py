@@ -13,6 +13,7 @@ from tokenizer_svc.tasks import (
     similarity,
     sparse_embedding,
     token_embedding,
+    token_prediction,
     tokens_of_texts,
 )
 from tokenizer_svc.tasks.errand import Errand
@@ -39,6 +40,7 @@ TASKS = {
     "similarity": Task("compare texts", EMBEDDERS, similarity.plan),
     "rerank": Task("rerank", frozenset({ModelKind.RERANKER}), reranking.plan),
     "predict": Task("predict labels", CLASSIFIERS, prediction.plan),
+    "predict_tokens": Task("predict labels of tokens", frozenset({ModelKind.TOKEN_CLASSIFIER}), token_prediction.plan),
     "tokenize": Task("tokenize", EVERY_KIND, tokens_of_texts.tokenize),
     "decode": Task("decode", EVERY_KIND, tokens_of_texts.decode),
 }
@@ -60,8 +62,7 @@ def wrong_task(wanted: Task, checkpoint: Checkpoint) -> HeddleError:
     others = [task.does for task in TASKS.values() if kind in task.kinds and task.kinds is not EVERY_KIND]
     article = "an" if kind is ModelKind.EMBEDDER else "a"
     message = (
-        f"{checkpoint.name} is {article} {kind.replace('_', ' ')}: it cannot {wanted.does}, "
-        f"but it can {listed(others)}"
+        f"{checkpoint.name} is {article} {kind.replace('_', ' ')}: it cannot {wanted.does}, but it can {listed(others)}"
     )
     return HeddleError(ErrorKind.WRONG_TASK, message)
 

@@ -1,0 +1,135 @@
+"""From the logits of tokens to labelled tokens, or to entities, as transformers.pipeline("ner") makes them.
+
+Pure; `tokenizer_svc.tasks.token_prediction` calls it. Labels and scores of entities are those of the pipeline, to the
+last bit; their text is a slice of the input, where the pipeline's is put together from the vocabulary.
+"""
+
+import enum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokenizer_svc.scores import Floats, softmax
+from tokenizer_svc.sequence import TextLayout
+from tokenizer_svc.subwords import Subwords
+
+OUTSIDE = "O"  # the label of what is no entity
+
+
+class Aggregation(enum.Enum):
+    """How tokens become entities; values are those of heddle.v1.Aggregation."""
+
+    NONE = 1
+    SIMPLE = 2  # tokens in a row that have the same label, by B- and I-
+    FIRST = 3  # words in a row; a word has the label of its first token
+    AVERAGE = 4  # … or the best one by the mean of its tokens' scores
+    MAX = 5  # … or that of the token which is surest of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A token, or an entity."""
+
+    text: str  # slice of the input; for special tokens as the vocabulary spells them
+    token_id: int  # 0 for an entity
+    start: int  # code points of the input
+    end: int
+    scores: dict[str, float]  # by label
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A text with its T tokens, as they were computed."""
+
+    text: str
+    ids: "memoryview[int]"  # uint32 [T]
+    layout: TextLayout
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A token or a word, with the label that it was given."""
+
+    label: str
+    score: np.float32
+    start: int
+    end: int
+
+
+def labelled_tokens(tokens: Tokens, logits: Floats, labels: Sequence[str], *, raw_scores: bool) -> list[Span]:
+    """Every token of the sequence, special ones included: the best label and its probability, or, with `raw_scores`,
+    all labels and their logits. `logits` are [T, labels]."""
+    if raw_scores:
+        by_label = [dict(zip(labels, row, strict=True)) for row in logits.tolist()]
+    else:
+        by_label = [{label: float(score)} for label, score in best_labels(softmax(logits), labels)]
+    layout = tokens.layout
+    columns = zip(tokens.ids, layout.offsets, layout.specials, layout.spellings, by_label, strict=True)
+    return [
+        Span(spelling if special else tokens.text[start:end], token_id, start, end, scores)
+        for token_id, (start, end), special, spelling, scores in columns
+    ]
+
+
+def entities(
+    tokens: Tokens, logits: Floats, labels: Sequence[str], aggregation: Aggregation, subwords: Subwords
+) -> list[Span]:
+    """Of any aggregation but NONE, in the order of the text. `logits` are [T, labels]."""
+    scores = softmax(logits)
+    if aggregation is Aggregation.SIMPLE:
+        words = [[index] for index, special in enumerate(tokens.layout.specials) if not special]
+    else:
+        words = subwords.words(tokens.text, tokens.ids, tokens.layout)
+    offsets = tokens.layout.offsets
+    pieces = [
+        Piece(*label_of(scores[word], labels, aggregation), offsets[word[0]][0], offsets[word[-1]][1]) for word in words
+    ]
+    return [
+        Span(tokens.text[start:end], 0, start, end, {name: score})
+        for name, score, start, end in map(merged, groups(pieces))
+        if name != OUTSIDE
+    ]
+
+
+def best_labels(scores: Floats, labels: Sequence[str]) -> Iterator[tuple[str, np.float32]]:
+    """Of each row [rows, labels]."""
+    for row, best in zip(scores, scores.argmax(axis=-1).tolist(), strict=True):
+        yield labels[best], row[best]
+
+
+def label_of(scores: Floats, labels: Sequence[str], aggregation: Aggregation) -> tuple[str, np.float32]:
+    """The label of a word from the scores [tokens, labels] of its tokens."""
+    match aggregation:
+        case Aggregation.AVERAGE:
+            row = scores.mean(axis=0)
+        case Aggregation.MAX:
+            row = scores[scores.max(axis=-1).argmax()]
+        case _:
+            row = scores[0]
+    best = int(row.argmax())
+    return labels[best], row[best]
+
+
+def groups(pieces: Sequence[Piece]) -> list[list[Piece]]:
+    """Neighbours that have the same label, less its B- or I-; a B- begins a new group."""
+    found: list[list[Piece]] = []
+    for piece in pieces:
+        begins, name = tag_of(piece.label)
+        if found and not begins and name == tag_of(found[-1][-1].label)[1]:
+            found[-1].append(piece)
+        else:
+            found.append([piece])
+    return found
+
+
+def tag_of(label: str) -> tuple[bool, str]:
+    """Whether the label begins an entity, and what it says without B- or I-."""
+    return label.startswith("B-"), label[2:] if label.startswith(("B-", "I-")) else label
+
+
+def merged(group: Sequence[Piece]) -> tuple[str, float, int, int]:
+    """Name, score, start and end. The name is what follows the first hyphen, even of a label without B- or I-."""
+    name = group[0].label.split("-", 1)[-1]
+    score = np.mean(np.array([piece.score for piece in group]))
+    return name, float(score), group[0].start, group[-1].end

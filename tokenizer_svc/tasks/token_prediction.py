@@ -1,0 +1,60 @@
+"""The task of `PredictTokens`: texts to named entities, or to a label for each of their tokens."""
+
+from collections.abc import Sequence
+
+from heddle import tensors
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.v1 import engine_pb2, inference_pb2, item_pb2
+from tokenizer_svc.sequence import Options, TokenSequence
+from tokenizer_svc.spans import Aggregation, Span, Tokens, entities, labelled_tokens
+from tokenizer_svc.tasks.plan import Plan
+from tokenizer_svc.tasks.terms import Terms
+from tokenizer_svc.tasks.texts import check_texts
+
+AGGREGATIONS = frozenset(inference_pb2.Aggregation.values())
+
+
+def plan(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Plan:
+    """`raw_scores` tell nothing of an entity, whose score is made of probabilities: they matter to NONE alone."""
+    terms.check_count(len(request.inputs))
+    check_texts(request.inputs)
+    aggregation = aggregation_of(request.aggregation)
+    labels = terms.checkpoint.labels
+
+    def read(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> inference_pb2.Entities:
+        assert sequence.layout is not None  # the options ask for it
+        tokens = Tokens(request.inputs[index], memoryview(sequence.token_ids).cast("I"), sequence.layout)
+        logits = tensors.from_proto(outcome.tensor)
+        if aggregation is Aggregation.NONE:
+            spans = labelled_tokens(tokens, logits, labels, raw_scores=request.raw_scores)
+        else:
+            spans = entities(tokens, logits, labels, aggregation, terms.tokenizer.subwords)
+        return inference_pb2.Entities(entities=[message_of(span) for span in spans])
+
+    return Plan(
+        inputs=request.inputs,
+        options=Options(terms.truncation(request.truncation), with_layout=True),
+        output=engine_pb2.OUTPUT_TOKEN_LOGITS,
+        read=read,
+        assemble=assembled,
+    )
+
+
+def aggregation_of(wanted: int) -> Aggregation:
+    """Raises INVALID_INPUT for a number that the contract does not know."""
+    if wanted not in AGGREGATIONS:
+        raise HeddleError(ErrorKind.INVALID_INPUT, f"there is no aggregation {wanted}", field="aggregation")
+    return Aggregation(wanted) if wanted else Aggregation.NONE
+
+
+def message_of(span: Span) -> inference_pb2.Entity:
+    return inference_pb2.Entity(
+        text=span.text, token_id=span.token_id, start_char=span.start, end_char=span.end, scores=span.scores
+    )
+
+
+def assembled(
+    results: Sequence[inference_pb2.Entities], usage: item_pb2.Usage, timings: item_pb2.Timings
+) -> inference_pb2.InferenceOutcome:
+    response = inference_pb2.PredictTokensResponse(results=results, usage=usage, timings=timings)
+    return inference_pb2.InferenceOutcome(predict_tokens=response)
