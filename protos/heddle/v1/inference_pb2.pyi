@@ -120,18 +120,20 @@ class EmbedSparseResponse(_message.Message):
     def __init__(self, embeddings: _Optional[_Iterable[_Union[_tensor_pb2.SparseTensor, _Mapping]]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ...) -> None: ...
 
 class RerankRequest(_message.Message):
-    __slots__ = ("model", "query", "documents", "truncation", "raw_scores")
+    __slots__ = ("model", "query", "documents", "truncation", "raw_scores", "instruction")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
     RAW_SCORES_FIELD_NUMBER: _ClassVar[int]
+    INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
     model: str
     query: str
     documents: _containers.RepeatedScalarFieldContainer[str]
     truncation: Truncation
     raw_scores: bool
-    def __init__(self, model: _Optional[str] = ..., query: _Optional[str] = ..., documents: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., raw_scores: bool = ...) -> None: ...
+    instruction: str
+    def __init__(self, model: _Optional[str] = ..., query: _Optional[str] = ..., documents: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., raw_scores: bool = ..., instruction: _Optional[str] = ...) -> None: ...
 
 class RerankResponse(_message.Message):
     __slots__ = ("scores", "usage", "timings")
