@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
+import grpc
+
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.interceptor import request_id_of
 from heddle.rpc.stream import STREAM_BROKEN
@@ -48,7 +50,8 @@ class Calls:
         self, answer: Callable[[Call, Request], Awaitable[MeasuredResponse]], request: Request, context: Context
     ) -> MeasuredResponse:
         """Raises HeddleError. The response's metadata also go as headers, where callers may look for them."""
-        response = await answer(Call(self._submit, context), request)
+        async with refusals(context):
+            response = await answer(Call(self._submit, context), request)
         await context.send_initial_metadata(headers(response.metadata))
         return response
 
@@ -82,7 +85,7 @@ class Calls:
         stream = InOrder(requests, lambda request: patiently(answer, call, request))
         self._streams.add(stream)
         try:
-            async with aclosing(stream.responses()) as responses:
+            async with refusals(context), aclosing(stream.responses()) as responses:
                 yield responses
         finally:
             self._streams.discard(stream)
@@ -97,6 +100,18 @@ class Calls:
         """Returns when no stream is open."""
         while self._streams:
             await asyncio.sleep(IDLE_POLL_S)
+
+
+@asynccontextmanager
+async def refusals(context: Context) -> AsyncIterator[None]:
+    """Errors leave with TEI's status: the one that the boundary of the server gives them, but for NaN, which TEI counts
+    among the failures of its backend. Raises HeddleError or AbortError."""
+    try:
+        yield
+    except HeddleError as error:
+        if error.kind is ErrorKind.BAD_OUTPUT:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, error.message)
+        raise
 
 
 async def patiently(answer: Callable[[Call, Request], Awaitable[Response]], call: Call, request: Request) -> Response:

@@ -5,6 +5,7 @@ lies in the text.
 """
 
 import functools
+import json
 from collections.abc import AsyncIterator
 
 from heddle.rpc.errors import ErrorKind, HeddleError
@@ -47,7 +48,7 @@ class TokenizeServicer(tei_pb2_grpc.TokenizeServicer):
         await self._calls.stream(answer, request_iterator, context)
 
     async def _tokens(self, request: tei_pb2.EncodeRequest) -> tei_pb2.EncodeResponse:
-        text = self._tokenizer.options(prompt_name=request.prompt_name).prompt + request.inputs
+        text = self._prompt(request.prompt_name) + request.inputs
         size = self._checked_size(text, "inputs")
         skip_special_tokens = not request.add_special_tokens
         tokenize = functools.partial(self._tokenizer.tokenize, text, skip_special_tokens=skip_special_tokens)
@@ -59,6 +60,14 @@ class TokenizeServicer(tei_pb2_grpc.TokenizeServicer):
         keep_special_tokens = not request.skip_special_tokens
         decode = functools.partial(self._tokenizer.decode, token_ids, keep_special_tokens=keep_special_tokens)
         return tei_pb2.DecodeResponse(text=await self._encoder.run(decode, size))
+
+    def _prompt(self, name: str) -> str:
+        """Raises INVALID_INPUT in the form that clients read the names of prompts from: Info does not tell them."""
+        if name and name not in self._tokenizer.prompts:
+            known = json.dumps(sorted(self._tokenizer.prompts))
+            message = f"the model has no prompt named {name!r}. Available prompts: {known}"
+            raise HeddleError(ErrorKind.INVALID_INPUT, message, field="prompt_name")
+        return self._tokenizer.options(prompt_name=name).prompt
 
     def _checked_size(self, content: str | bytes, field: str) -> int:
         """Bytes, as the encoder counts them. Raises TOO_LARGE."""

@@ -1,0 +1,101 @@
+"""tei.v1.Rerank against a pod: texts by score, from one request or from a stream of single texts."""
+
+import grpc
+import numpy as np
+import pytest
+
+from heddle.tei.v1 import tei_pb2 as tei
+from heddle.v1 import inference_pb2 as pb
+from tests.tokenizer_svc.tei.served_model import TOKENS_MAX, ServedModel, status_of
+
+QUERY = "what is a loom"
+TEXTS = [f"thread {number}" for number in range(40)]
+
+
+async def heddle_scores(model: ServedModel, *, raw_scores: bool = False) -> list[float]:
+    response = await model.heddle.Rerank(pb.RerankRequest(query=QUERY, documents=TEXTS, raw_scores=raw_scores))
+    scores: list[float] = np.frombuffer(response.scores, "<f4").tolist()
+    return scores
+
+
+async def test_ranks_are_sorted_and_name_their_text_by_index(reranker: ServedModel) -> None:
+    response = await reranker.rerank.Rerank(tei.RerankRequest(query=QUERY, texts=TEXTS))
+    scores = await heddle_scores(reranker)
+    assert [rank.score for rank in response.ranks] == sorted(scores, reverse=True)
+    assert [scores[rank.index] for rank in response.ranks] == [rank.score for rank in response.ranks]
+    assert sorted(rank.index for rank in response.ranks) == list(range(len(TEXTS)))
+    assert not any(rank.HasField("text") for rank in response.ranks)
+    assert response.metadata.compute_chars == sum(len(QUERY) + len(text) for text in TEXTS)
+
+
+async def test_texts_and_raw_scores_come_when_they_are_asked_for(reranker: ServedModel) -> None:
+    request = tei.RerankRequest(query=QUERY, texts=TEXTS, raw_scores=True, return_text=True)
+    response = await reranker.rerank.Rerank(request)
+    assert [rank.text for rank in response.ranks] == [TEXTS[rank.index] for rank in response.ranks]
+    assert [rank.score for rank in response.ranks] == sorted(
+        await heddle_scores(reranker, raw_scores=True), reverse=True
+    )
+
+
+async def test_equal_scores_come_with_the_later_text_first(reranker: ServedModel) -> None:
+    response = await reranker.rerank.Rerank(tei.RerankRequest(query=QUERY, texts=["same", "same", "same"]))
+    assert [rank.index for rank in response.ranks] == [2, 1, 0]
+
+
+async def test_a_stream_of_texts_has_the_one_answer_that_their_request_would_have(reranker: ServedModel) -> None:
+    requests = [tei.RerankStreamRequest(query=QUERY, text=text, return_text=True) for text in TEXTS]
+    call = reranker.rerank.RerankStream(iter(requests))
+    streamed = await call
+    whole = await reranker.rerank.Rerank(tei.RerankRequest(query=QUERY, texts=TEXTS, return_text=True))
+    assert streamed.ranks == whole.ranks
+    assert streamed.metadata.compute_chars == whole.metadata.compute_chars
+    assert streamed.metadata.compute_tokens == whole.metadata.compute_tokens
+    assert streamed.metadata.total_time_ns >= streamed.metadata.inference_time_ns > 0
+    assert dict(await call.initial_metadata())["x-compute-tokens"] == str(streamed.metadata.compute_tokens)
+
+
+async def test_the_first_text_of_a_stream_decides_what_is_answered(reranker: ServedModel) -> None:
+    requests = [
+        tei.RerankStreamRequest(query=QUERY, text=text, raw_scores=not index, return_text=bool(index))
+        for index, text in enumerate(TEXTS)
+    ]
+    response = await reranker.rerank.RerankStream(iter(requests))
+    assert [rank.score for rank in response.ranks] == sorted(
+        await heddle_scores(reranker, raw_scores=True), reverse=True
+    )
+    assert not any(rank.HasField("text") for rank in response.ranks)
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (tei.RerankRequest(query=QUERY), "at least one"),
+        (tei.RerankRequest(query=QUERY, texts=["loom " * TOKENS_MAX]), f"the limit is {TOKENS_MAX} tokens"),
+        (tei.RerankRequest(query=QUERY, texts=["loom"], truncation_direction=2), "truncation direction 2"),  # type: ignore[arg-type]
+    ],
+)
+async def test_a_bad_request_is_an_invalid_argument(
+    reranker: ServedModel, request_: tei.RerankRequest, words: str
+) -> None:
+    status, message = await status_of(reranker.rerank.Rerank(request_))
+    assert (status, words in message) == (grpc.StatusCode.INVALID_ARGUMENT, True), message
+
+
+async def test_a_stream_without_texts_is_an_invalid_argument(reranker: ServedModel) -> None:
+    status = await status_of(reranker.rerank.RerankStream(iter([])))
+    assert status == (grpc.StatusCode.INVALID_ARGUMENT, "the stream had no texts")
+
+
+async def test_a_text_that_fails_fails_the_stream(reranker: ServedModel) -> None:
+    call = reranker.rerank.RerankStream()
+    for text in ("warp", "loom " * TOKENS_MAX):
+        await call.write(tei.RerankStreamRequest(query=QUERY, text=text))
+    status, message = await status_of(call)
+    assert status is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"the limit is {TOKENS_MAX} tokens" in message
+
+
+async def test_a_reranker_is_a_classifier_of_one_label(reranker: ServedModel) -> None:
+    response = await reranker.predict.PredictPair(tei.PredictPairRequest(inputs=[QUERY, TEXTS[0]]))
+    scores = await heddle_scores(reranker)
+    assert [(one.label, one.score) for one in response.predictions] == [("LABEL_0", scores[0])]
