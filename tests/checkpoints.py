@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BertConfig, BertModel, PreTrainedModel
+from transformers import BertConfig, BertModel, BertTokenizer, PreTrainedModel
 
 VOCABULARY_SIZE = 97
 POSITIONS = 64
@@ -34,6 +34,14 @@ def write_bert(
         torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(folder, max_shard_size=max_shard_size)
     return model
+
+
+def write_tokenizer(folder: Path) -> None:
+    """One word per id."""
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{index}" for index in range(VOCABULARY_SIZE - 5))]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
 
 
 def write_json(path: Path, content: Any) -> None:

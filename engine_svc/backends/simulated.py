@@ -11,13 +11,16 @@ import numpy.typing as npt
 
 from engine_svc.batch import Output, PackedBatch, Sequence
 
+# About as many words as a short text has, and its synonyms.
+SPARSE_WORDS = 24
+
 
 @dataclass(frozen=True, slots=True)
 class SimulatedBackend:
     """A batch of T tokens takes `fixed_us` + `per_token_ns` * T. An array depends on its sequence alone."""
 
-    outputs: frozenset[Output] = frozenset({Output.VECTOR, Output.TOKEN_VECTORS})  # or LOGITS
-    dimension: int = 384  # of a vector; for LOGITS the number of labels
+    outputs: frozenset[Output] = frozenset({Output.VECTOR, Output.TOKEN_VECTORS})
+    dimension: int = 384  # of a vector, dense or sparse; for logits the number of labels
     fixed_us: int = 2_000
     per_token_ns: int = 1_000
     data_type: str = "float32"
@@ -38,13 +41,27 @@ class SimulatedBackend:
             case Output.VECTOR:
                 vector = noise(sequence, self.dimension)[: sequence.dimensions or None]
                 return vector if sequence.skip_normalization else vector / np.sqrt(vector @ vector)
-            case Output.TOKEN_VECTORS:
+            case Output.TOKEN_VECTORS | Output.TOKEN_LOGITS:
                 return noise(sequence, sequence.tokens * self.dimension).reshape(sequence.tokens, self.dimension)
-            case _:
+            case Output.SPARSE_VECTOR:
+                return sparse_noise(sequence, self.dimension)
+            case Output.LOGITS:
                 return noise(sequence, self.dimension)
+
+
+def sparse_noise(sequence: Sequence, dimension: int) -> npt.NDArray[np.float32]:
+    """At most SPARSE_WORDS components of `dimension` are not 0; those are positive. They follow from the tokens."""
+    digest = np.frombuffer(digest_of(sequence, 4 * SPARSE_WORDS), "<u4")
+    vector = np.zeros(dimension, np.float32)
+    vector[digest % dimension] = (1 + digest % 255) / np.float32(128)
+    return vector
 
 
 def noise(sequence: Sequence, size: int) -> npt.NDArray[np.float32]:
     """Components in [-1, 1) that follow from the tokens: the bytes of a hash, of any length."""
-    digest = hashlib.shake_128(sequence.token_ids + sequence.type_ids + sequence.prompt_tokens.to_bytes(4, "little"))
-    return np.frombuffer(digest.digest(size), np.int8).astype(np.float32) / np.float32(128)
+    return np.frombuffer(digest_of(sequence, size), np.int8).astype(np.float32) / np.float32(128)
+
+
+def digest_of(sequence: Sequence, size: int) -> bytes:
+    content = sequence.token_ids + sequence.type_ids + sequence.prompt_tokens.to_bytes(4, "little")
+    return hashlib.shake_128(content).digest(size)

@@ -32,8 +32,12 @@ class Weights:
         self._prefix = prefix
         self._file_of = files_by_tensor(folder)
 
-    def take(self, name: str, shape: Sequence[int]) -> Tensor:
-        """A copy of the tensor. Raises CheckpointError if it is missing or of another shape."""
+    def has(self, name: str) -> bool:
+        return any(candidate in self._file_of for candidate in self._candidates(name))
+
+    def take(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        """A copy of the tensor, in the model's type or in `dtype`. Raises CheckpointError if it is missing or of
+        another shape."""
         stored = next((candidate for candidate in self._candidates(name) if candidate in self._file_of), None)
         if stored is None:
             raise CheckpointError(f"{self.folder} has no tensor {name} in its safetensors files")
@@ -47,7 +51,7 @@ class Weights:
             raise CheckpointError(f"{path}: tensor {stored} has shape {list(tensor.shape)}, expected {list(shape)}")
         if not tensor.is_floating_point() or tensor.element_size() < 2:
             raise CheckpointError(f"{path}: tensor {stored} is {tensor.dtype}; quantized weights are not supported")
-        return tensor.to(self.device, self.dtype, copy=True)
+        return tensor.to(self.device, dtype or self.dtype, copy=True)
 
     def stacked(self, names: Iterable[str], shape: Sequence[int]) -> Tensor:
         """Tensors of the same shape, one below the other: linears on the same input that run as one."""

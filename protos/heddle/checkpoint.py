@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from heddle.checkpoint_files import CheckpointError, read_json, read_json_if_there
-from heddle.sentence_modules import Pooling, SentenceModules
+from heddle.sentence_modules import Pooling, SentenceModules, Splade
 
 # All that decides which ids a text becomes, when it is there.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -51,6 +51,7 @@ class Checkpoint:
     multi_label: bool  # labels are independent of each other: sigmoid, not softmax
     pooling: tuple[Pooling, ...]  # several are concatenated; () for what does not pool
     include_prompt: bool  # False: pooling leaves the prompt's tokens out
+    splade: Splade | None  # of a sparse embedder, None for all others
     normalizes: bool  # a Normalize module follows the pooling
     dimension: int  # of a vector; 0 for what answers none
     matryoshka: bool  # trained so that a vector's first components are a vector too
@@ -83,6 +84,7 @@ class Checkpoint:
             multi_label=config.get("problem_type") == "multi_label_classification",
             pooling=pooling,
             include_prompt=modules.include_prompt,
+            splade=modules.splade,
             normalizes=modules.normalizes,
             dimension=dimension_of(config, home, kind, len(pooling), modules.truncate_dim),
             matryoshka=is_matryoshka(config, modules),
@@ -106,7 +108,7 @@ def architecture_of(config: Mapping[str, Any], folder: Path) -> str:
 
 def kind_of(config: Mapping[str, Any], architecture: str, modules: SentenceModules) -> ModelKind:
     """The modules decide where there are any; without them the head that the architecture's name ends with."""
-    if modules.sparse:
+    if modules.splade is not None:
         return ModelKind.SPARSE_EMBEDDER
     if modules.pooling:
         return ModelKind.EMBEDDER

@@ -56,6 +56,18 @@ MODE_OF_BOOLEAN = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 
+SPLADE_STRATEGIES = ("max", "sum")
+SPLADE_ACTIVATIONS = ("relu", "log1p_relu")
+
+
+@dataclass(frozen=True, slots=True)
+class Splade:
+    """How the logits of a sequence's tokens become one sparse vector, as SpladePooling has it."""
+
+    sums: bool = False  # over the tokens; else their maximum
+    logs_twice: bool = False  # log(1 + log(1 + relu(logit))), else log(1 + relu(logit))
+    active_max: int | None = None  # so many components stay, the largest; None = all
+
 
 @dataclass(frozen=True, slots=True)
 class SentenceModules:
@@ -65,7 +77,7 @@ class SentenceModules:
     pooling: tuple[Pooling, ...] = ()  # () = no Pooling module
     include_prompt: bool = True
     normalizes: bool = False
-    sparse: bool = False
+    splade: Splade | None = None  # None = no SpladePooling module
     sequence_tokens_max: int | None = None
     do_lower_case: bool = False
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -88,7 +100,7 @@ class SentenceModules:
             pooling=pooling_of(pooling, folder / paths["Pooling"]) if "Pooling" in paths else (),
             include_prompt=pooling.get("include_prompt", True),
             normalizes="Normalize" in paths,
-            sparse="SpladePooling" in paths,
+            splade=splade_of(folder / paths["SpladePooling"], model) if "SpladePooling" in paths else None,
             sequence_tokens_max=settings.get("max_seq_length"),
             do_lower_case=bool(settings.get("do_lower_case")),
             prompts=prompts,
@@ -114,6 +126,8 @@ def module_paths(folder: Path) -> dict[str, str]:
         KNOWN_MODULES[class_name](folder / paths[class_name])
     if not paths.keys() & {"Transformer", "MLMTransformer"}:
         raise CheckpointError(f"{listing} has no Transformer module")
+    if "SpladePooling" in paths and paths.keys() & {"Pooling", "Normalize"}:
+        raise CheckpointError(f"{listing} has SpladePooling beside Pooling or Normalize, which is not supported")
     return paths
 
 
@@ -152,6 +166,18 @@ def pooling_of(settings: Mapping[str, Any], folder: Path) -> tuple[Pooling, ...]
         if mode not in POOLING_OF_MODE:
             raise CheckpointError(f"{folder / 'config.json'} has the pooling mode {mode!r}, which is not supported")
     return tuple(POOLING_OF_MODE[mode] for mode in modes)
+
+
+def splade_of(folder: Path, model: Mapping[str, Any]) -> Splade:
+    """`model` is config_sentence_transformers.json."""
+    settings = read_json_if_there(folder / "config.json")
+    strategy, activation = settings.get("pooling_strategy", "max"), settings.get("activation_function", "relu")
+    if strategy not in SPLADE_STRATEGIES or activation not in SPLADE_ACTIVATIONS:
+        raise CheckpointError(f"{folder / 'config.json'} has {strategy!r} of {activation!r}, which is not supported")
+    active_max = model.get("max_active_dims")
+    if active_max is not None and (not isinstance(active_max, int) or active_max < 1):
+        raise CheckpointError(f"{folder}: max_active_dims {active_max!r} is not a positive number")
+    return Splade(sums=strategy == "sum", logs_twice=activation == "log1p_relu", active_max=active_max)
 
 
 def check_transformer(folder: Path) -> None:

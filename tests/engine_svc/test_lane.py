@@ -108,6 +108,21 @@ async def test_one_bad_sequence_fails_alone() -> None:
     await running.end()
 
 
+async def test_nan_in_one_row_of_many_is_an_error_of_its_sequence_alone() -> None:
+    class Rows(Recording):
+        def run(self, batch: PackedBatch) -> Sequence[npt.NDArray[np.float32]]:
+            arrays = [np.ones((one.tokens, 9), np.float32) for one in batch.sequences]
+            for one, array in zip(batch.sequences, arrays, strict=True):
+                array[-1, 4] = np.nan if one == NAN else 1
+            return arrays
+
+    running = Running(Rows)
+    running.scheduler.submit([running.ticket(number, NAN if number == 1 else None) for number in range(3)])
+    await running.until(3)
+    assert [running.kind(number) for number in range(3)] == [None, ErrorKind.BAD_OUTPUT, None]
+    await running.end()
+
+
 async def test_finite_components_are_good_even_if_their_squares_overflow() -> None:
     class Huge(Recording):
         def run(self, batch: PackedBatch) -> Sequence[npt.NDArray[np.float32]]:

@@ -3,21 +3,32 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import numpy as np
 import numpy.typing as npt
 import pytest
+from transformers import (
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+    PreTrainedModel,
+)
 
+from engine_svc.backends.loading import load_backend
 from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import PackedBatch
+from engine_svc.settings import EngineSettings
 from heddle import tensors
+from heddle.checkpoint import Checkpoint
 from heddle.rpc.channels import open_channel
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2 as pb
 from heddle.v1 import error_pb2, tensor_pb2
 from heddle.v1.engine_pb2_grpc import EngineServiceStub
+from tests.checkpoints import VOCABULARY_SIZE, write_bert, write_old_modules
 from tests.cluster import engine_pod
 
 
@@ -115,6 +126,36 @@ async def test_stream_of_another_fingerprint_is_refused(stub: Any) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call.read()
     assert HeddleError.from_rpc_error(caught.value).kind is ErrorKind.MISMATCH
+
+
+@pytest.mark.parametrize("backend", ["simulated", "torch"])
+@pytest.mark.parametrize(
+    ("model_class", "modules", "shape"),
+    [
+        (BertModel, [], [32]),
+        (BertForSequenceClassification, [], [5]),
+        (BertForTokenClassification, [], [3, 5]),
+        (BertForMaskedLM, ["MLMTransformer", "SpladePooling"], None),
+    ],
+)
+async def test_what_is_not_said_is_what_the_model_is_for(
+    tmp_path: Path,
+    backend: Literal["torch", "simulated"],
+    model_class: type[PreTrainedModel],
+    modules: list[str],
+    shape: list[int] | None,
+) -> None:
+    write_bert(tmp_path, model_class, num_labels=5)
+    if modules:
+        write_old_modules(tmp_path, modules)
+    loaded = load_backend(EngineSettings(backend=backend), Checkpoint.read(tmp_path))
+    async with engine_pod(tmp_path, loaded, model=str(tmp_path)) as address, open_channel(address) as channel:
+        [outcome] = (await any_stub(channel).Encode(pb.EncodeRequest(sequences=[sequence(7, 8, 9)]))).outcomes
+    if shape is None:
+        assert outcome.sparse.dimension == VOCABULARY_SIZE
+        assert 0 < len(outcome.sparse.indices) == len(outcome.sparse.values)
+    else:
+        assert list(outcome.tensor.shape) == shape
 
 
 async def test_a_frame_is_answered_item_by_item(stub: Any) -> None:

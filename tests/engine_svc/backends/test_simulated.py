@@ -36,6 +36,29 @@ def test_token_vectors_have_a_row_per_token() -> None:
     assert array.shape == (4, 384)
 
 
+def simulating(output: Output, dimension: int) -> SimulatedBackend:
+    return SimulatedBackend(outputs=frozenset({output}), dimension=dimension, fixed_us=0, per_token_ns=0)
+
+
+def test_logits_have_a_component_per_label() -> None:
+    wanted = [Sequence(sequence(4).token_ids, output=output) for output in (Output.LOGITS, Output.TOKEN_LOGITS)]
+    logits, token_logits = (simulating(one.output, 9).run(PackedBatch.of([one]))[0] for one in wanted)
+    assert (logits.shape, token_logits.shape) == ((9,), (4, 9))
+
+
+def test_sparse_vectors_have_few_positive_weights_that_depend_on_the_sequence_alone() -> None:
+    sparse = simulating(Output.SPARSE_VECTOR, 30522)
+    wanted = [Sequence(sequence(length).token_ids, output=Output.SPARSE_VECTOR) for length in (1, 4, 200)]
+    vectors = sparse.run(PackedBatch.of(wanted))
+    for one, vector in zip(wanted, vectors, strict=True):
+        assert vector.shape == (30522,)
+        assert vector.dtype == np.float32
+        assert 0 < np.count_nonzero(vector) <= 24
+        assert (vector >= 0).all()
+        assert np.array_equal(sparse.run(PackedBatch.of([one]))[0], vector)
+    assert len({vector.tobytes() for vector in vectors}) == 3
+
+
 def test_what_is_not_simulated_is_refused() -> None:
     with pytest.raises(ValueError, match="LOGITS"):
         QUICK.run(PackedBatch.of([Sequence(sequence(4).token_ids, output=Output.LOGITS)]))

@@ -10,16 +10,22 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer
-from transformers import BertForSequenceClassification, BertTokenizer
+from transformers import BertForSequenceClassification, BertForTokenClassification, BertModel, PreTrainedModel
 
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.batch import Sequence as TokenSequence
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
 from heddle.model_source import locate
 from heddle.sentence_modules import POOLING_OF_MODE
-from tests.checkpoints import SMALL_BERT, VOCABULARY_SIZE, write_bert, write_json, write_old_modules
+from tests.checkpoints import (
+    SMALL_BERT,
+    VOCABULARY_SIZE,
+    write_bert,
+    write_json,
+    write_old_modules,
+    write_tokenizer,
+)
 from tests.texts import varied_texts
 
 BATCH_TOKENS = 2_048
@@ -181,9 +187,7 @@ def test_old_form_of_sentence_transformers_is_served_as_it_says(tmp_path: Path, 
 
 def saved_by_sentence_transformers(folder: Path, mode: str) -> SentenceTransformer:
     write_bert(folder / "bert")
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{index}" for index in range(VOCABULARY_SIZE - 5))]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder / "bert")
+    write_tokenizer(folder / "bert")
     model = SentenceTransformer(
         modules=[Transformer(str(folder / "bert")), Pooling(SMALL_BERT["hidden_size"], mode), Normalize()],
         device="cpu",
@@ -230,10 +234,19 @@ def test_data_type_is_what_was_asked_for(minilm: Checkpoint) -> None:
     assert TorchBackend(minilm, device="cpu").data_type == ("bfloat16" if has_bfloat16 else "float32")
 
 
-def test_model_that_is_not_an_embedder_is_refused(tmp_path: Path) -> None:
-    write_bert(tmp_path, BertForSequenceClassification)
-    with pytest.raises(CheckpointError, match="is a classifier"):
-        TorchBackend(Checkpoint.read(tmp_path))
+@pytest.mark.parametrize(
+    ("model_class", "outputs"),
+    [
+        (BertModel, {Output.VECTOR, Output.TOKEN_VECTORS}),
+        (BertForSequenceClassification, {Output.LOGITS}),
+        (BertForTokenClassification, {Output.TOKEN_LOGITS}),
+    ],
+)
+def test_outputs_are_what_the_model_is_for(
+    tmp_path: Path, model_class: type[PreTrainedModel], outputs: set[Output]
+) -> None:
+    write_bert(tmp_path, model_class)
+    assert TorchBackend(Checkpoint.read(tmp_path)).outputs == outputs
 
 
 def test_closed_backend_lets_go_of_its_weights(tmp_path: Path) -> None:

@@ -1,39 +1,23 @@
 """The packed encoder against transformers' own, on small random checkpoints."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from transformers import BertForMaskedLM, BertForSequenceClassification, PreTrainedModel
 
 from engine_svc.batch import PackedBatch
-from engine_svc.batch import Sequence as TokenSequence
 from engine_svc.models.architectures import load_encoder
 from engine_svc.models.packed_tokens import PackedTokens
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint_files import CheckpointError
-from tests.checkpoints import POSITIONS, VOCABULARY_SIZE, write_bert
+from tests.checkpoints import POSITIONS, write_bert
+from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch, split
 
 CPU = torch.device("cpu")
-ALL_LENGTHS = [1, 2, 3, 3, 3, 5, 7, 8, 8, 8, 8, 8, 16, 17, 17, 31, 33, POSITIONS, 1, POSITIONS, 2]
-
-
-def random_batch(lengths: Sequence[int], *, with_types: bool = False) -> PackedBatch:
-    rng = np.random.default_rng(0)
-    return PackedBatch.of(
-        [
-            TokenSequence(
-                rng.integers(0, VOCABULARY_SIZE, length, dtype=np.uint32).tobytes(),
-                rng.integers(0, 2, length, dtype=np.uint8).tobytes() if with_types else b"",
-            )
-            for length in lengths
-        ]
-    )
 
 
 @torch.inference_mode()
@@ -50,10 +34,6 @@ def one_by_one(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
         for ids, types in zip(split(batch.token_ids, batch), split(batch.type_ids, batch), strict=True)
     ]
     return torch.cat(hidden)
-
-
-def split(column: Any, batch: PackedBatch) -> Sequence[Tensor]:
-    return torch.from_numpy(column.astype(np.int64)).split(batch.lengths.tolist())  # type: ignore[no-any-return, no-untyped-call]
 
 
 def assert_same_direction(ours: Tensor, theirs: Tensor, least: float) -> None:

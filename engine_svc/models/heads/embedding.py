@@ -1,0 +1,60 @@
+"""The head of an embedder: pooled vectors, and the hidden states themselves for those who ask for them."""
+
+import itertools
+from collections.abc import Sequence as Sequences
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine_svc.batch import Output, PackedBatch, Sequence
+from engine_svc.models.heads.head import Array
+from engine_svc.pooling import finish, pool
+from heddle.sentence_modules import Pooling
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingHead:
+    outputs: ClassVar[frozenset[Output]] = frozenset({Output.VECTOR, Output.TOKEN_VECTORS})
+
+    pooling: Sequences[Pooling]  # several are concatenated
+    dimension: int  # vectors are cut to it
+
+    def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
+        """Vectors float32 [dimensions], token vectors float32 [tokens, hidden]."""
+        vectors = self._vectors(hidden, cu_seqlens, batch.sequences)
+        if any(sequence.output is Output.TOKEN_VECTORS for sequence in batch.sequences):
+            return mixed_arrays(batch, vectors, hidden)
+        host = vectors.cpu().numpy()
+        return [host[index, : sequence.dimensions or None] for index, sequence in enumerate(batch.sequences)]
+
+    def _vectors(self, hidden: Tensor, cu_seqlens: Tensor, sequences: Sequences[Sequence]) -> Tensor:
+        """Pooled, cut and normalised float32 [B, dimension], also for sequences that want something else."""
+        wishes = torch.tensor(
+            [
+                (sequence.prompt_tokens, sequence.dimensions or self.dimension, not sequence.skip_normalization)
+                for sequence in sequences
+            ],
+            dtype=torch.int32,
+            device=hidden.device,
+        )
+        prompt_tokens, dimensions, is_normalized = wishes.unbind(1)
+        pooled = pool(hidden, cu_seqlens, prompt_tokens, self.pooling)[:, : self.dimension]
+        return finish(pooled, dimensions, is_normalized.bool())
+
+
+def mixed_arrays(batch: PackedBatch, vectors: Tensor, hidden: Tensor) -> list[Array]:
+    """What each sequence wants, in one copy to the host."""
+    parts = [
+        hidden[start:stop].float()
+        if sequence.output is Output.TOKEN_VECTORS
+        else vectors[index, : sequence.dimensions or None]
+        for index, (sequence, (start, stop)) in enumerate(
+            zip(batch.sequences, itertools.pairwise(batch.cu_seqlens.tolist()), strict=True)
+        )
+    ]
+    host = torch.cat([part.flatten() for part in parts]).cpu().numpy()
+    stops = np.cumsum([part.numel() for part in parts])[:-1]
+    return [flat.reshape(part.shape) for flat, part in zip(np.split(host, stops), parts, strict=True)]

@@ -1,0 +1,94 @@
+"""The heads of classifiers, rerankers and token classifiers against transformers' own, on small random checkpoints."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertForSequenceClassification, BertForTokenClassification, PreTrainedModel
+
+from engine_svc.backends.torch_backend import TorchBackend
+from engine_svc.batch import PackedBatch
+from heddle.checkpoint import Checkpoint
+from tests.checkpoints import write_bert
+from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch, split
+
+HEADS = [
+    pytest.param(BertForSequenceClassification, 1, id="reranker"),
+    pytest.param(BertForSequenceClassification, 5, id="classifier"),
+    pytest.param(BertForTokenClassification, 9, id="token classifier"),
+]
+
+Logits = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def backend_of(folder: Path, dtype: str = "float32") -> TorchBackend:
+    return TorchBackend(Checkpoint.read(folder), dtype=dtype, device="cpu")
+
+
+@torch.inference_mode()
+def one_by_one(model: PreTrainedModel, batch: PackedBatch) -> list[Logits]:
+    """Each sequence alone, so that nothing is padded there."""
+    columns = zip(split(batch.token_ids, batch), split(batch.type_ids, batch), strict=True)
+    return [model(input_ids=ids[None], token_type_ids=types[None]).logits[0].numpy() for ids, types in columns]
+
+
+@pytest.mark.parametrize(("model_class", "labels"), HEADS)
+def test_logits_equal_transformers(tmp_path: Path, model_class: type[PreTrainedModel], labels: int) -> None:
+    model = write_bert(tmp_path, model_class, num_labels=labels)
+    batch = random_batch(ALL_LENGTHS, with_types=True)
+    for ours, theirs in zip(backend_of(tmp_path).run(batch), one_by_one(model, batch), strict=True):
+        assert ours.dtype == np.float32
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize(("model_class", "labels"), HEADS)
+def test_logits_of_a_sequence_do_not_depend_on_its_batch(
+    tmp_path: Path, model_class: type[PreTrainedModel], labels: int
+) -> None:
+    write_bert(tmp_path, model_class, num_labels=labels)
+    backend, batch = backend_of(tmp_path), random_batch(ALL_LENGTHS, with_types=True)
+    together = backend.run(batch)
+    backwards = backend.run(PackedBatch.of(batch.sequences[::-1]))[::-1]
+    for index, sequence in enumerate(batch.sequences):
+        [alone] = backend.run(PackedBatch.of([sequence]))
+        np.testing.assert_allclose(together[index], alone, atol=1e-5)
+        np.testing.assert_allclose(backwards[index], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(("model_class", "labels"), HEADS)
+def test_type_ids_of_a_pair_count(tmp_path: Path, model_class: type[PreTrainedModel], labels: int) -> None:
+    write_bert(tmp_path, model_class, num_labels=labels)
+    pair, text = random_batch([12], with_types=True).sequences[0], random_batch([12]).sequences[0]
+    assert pair.token_ids == text.token_ids
+    as_pair, as_text = backend_of(tmp_path).run(PackedBatch.of([pair, text]))
+    assert np.abs(as_pair - as_text).max() > 0.01
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("model_class", "labels"), HEADS)
+def test_the_head_computes_in_float32_whatever_the_encoder_does(
+    tmp_path: Path, model_class: type[PreTrainedModel], labels: int, dtype: str
+) -> None:
+    model = write_bert(tmp_path, model_class, num_labels=labels)
+    batch = random_batch(ALL_LENGTHS)
+    ours, theirs = backend_of(tmp_path, dtype).run(batch), one_by_one(model, batch)
+    flat = np.concatenate([array.ravel() for array in ours])
+    assert not np.array_equal(flat, torch.from_numpy(flat).to(getattr(torch, dtype)).float().numpy())
+    assert np.corrcoef(flat, np.concatenate([array.ravel() for array in theirs]))[0, 1] > 0.99
+
+
+@pytest.mark.parametrize(("model_class", "labels"), HEADS)
+def test_nan_of_one_sequence_spares_the_others(tmp_path: Path, model_class: type[PreTrainedModel], labels: int) -> None:
+    model = write_bert(tmp_path, model_class, num_labels=labels)
+    batch = random_batch([4, 4, 9])
+    bad_id, *others = batch.token_ids.tolist()
+    assert bad_id not in others
+    with torch.no_grad():
+        model.get_parameter("bert.embeddings.word_embeddings.weight")[bad_id] = float("nan")
+    model.save_pretrained(tmp_path)
+    bad, *good = backend_of(tmp_path).run(batch)
+    assert np.isnan(bad).any()
+    assert all(np.isfinite(array).all() for array in good)

@@ -1,0 +1,120 @@
+"""The SPLADE head against sentence-transformers' SparseEncoder, on small random checkpoints."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SparseEncoder
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sparse_encoder.modules import SpladePooling
+from transformers import BertForMaskedLM
+
+from engine_svc.backends.torch_backend import TorchBackend
+from engine_svc.batch import PackedBatch
+from engine_svc.batch import Sequence as TokenSequence
+from engine_svc.models.heads import splade
+from heddle.checkpoint import Checkpoint
+from tests.checkpoints import VOCABULARY_SIZE, write_bert, write_tokenizer
+from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
+
+POOLINGS = [
+    {"pooling_strategy": strategy, "activation_function": activation}
+    for strategy in ("max", "sum")
+    for activation in ("relu", "log1p_relu")
+]
+
+Vectors = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@pytest.fixture(params=[splade.SLICE_ROWS_CPU, 5])
+def slices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In few slices, or in many that end inside sequences and between them."""
+    monkeypatch.setattr(splade, "SLICE_ROWS_CPU", request.param)
+
+
+def saved_by_sentence_transformers(
+    folder: Path, *, max_active_dims: int | None = None, tied: bool = True, **pooling: Any
+) -> SparseEncoder:
+    write_bert(folder / "bert", BertForMaskedLM, tie_word_embeddings=tied)
+    write_tokenizer(folder / "bert")
+    transformer = Transformer(str(folder / "bert"), transformer_task="fill-mask")
+    modules = [transformer, SpladePooling(**pooling)]
+    model = SparseEncoder(modules=modules, device="cpu", max_active_dims=max_active_dims)
+    model.save(str(folder))
+    return model
+
+
+def backend_of(folder: Path, dtype: str = "float32") -> TorchBackend:
+    return TorchBackend(Checkpoint.read(folder), dtype=dtype, device="cpu")
+
+
+@torch.inference_mode()
+def one_by_one(model: SparseEncoder, batch: PackedBatch) -> Vectors:
+    """Each sequence alone, through the modules."""
+    vectors = []
+    for sequence in batch.sequences:
+        ids = torch.from_numpy(np.frombuffer(sequence.token_ids, "<u4").astype(np.int64))[None]
+        vectors.append(model({"input_ids": ids, "attention_mask": torch.ones_like(ids)})["sentence_embedding"][0])
+    return torch.stack(vectors).numpy()
+
+
+@pytest.mark.usefixtures("slices")
+@pytest.mark.parametrize("pooling", POOLINGS, ids=lambda pooling: " ".join(pooling.values()))
+def test_vectors_equal_the_modules_of_sentence_transformers(tmp_path: Path, pooling: dict[str, Any]) -> None:
+    model = saved_by_sentence_transformers(tmp_path, **pooling)
+    batch = random_batch(ALL_LENGTHS)
+    ours, theirs = np.stack(backend_of(tmp_path).run(batch)), one_by_one(model, batch)
+    assert ours.shape == (len(ALL_LENGTHS), VOCABULARY_SIZE)
+    assert ours.dtype == np.float32
+    assert 0.1 < (theirs == 0).mean() < 0.9
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("max_active_dims", [None, 7])
+def test_vectors_equal_what_a_sparse_encoder_makes_of_texts(tmp_path: Path, max_active_dims: int | None) -> None:
+    model = saved_by_sentence_transformers(tmp_path, max_active_dims=max_active_dims)
+    texts = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9 w10 w11 w12"]
+    sequences = [TokenSequence(np.array(model.tokenizer(text)["input_ids"], "<u4").tobytes()) for text in texts]
+    ours = np.stack(backend_of(tmp_path).run(PackedBatch.of(sequences)))
+    theirs = model.encode(texts, convert_to_sparse_tensor=False).numpy()
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    if max_active_dims is not None:
+        assert ((ours != 0).sum(1) == max_active_dims).all()
+
+
+def test_vector_of_a_sequence_does_not_depend_on_its_batch(tmp_path: Path) -> None:
+    saved_by_sentence_transformers(tmp_path)
+    backend, batch = backend_of(tmp_path), random_batch(ALL_LENGTHS)
+    alone = np.concatenate([backend.run(PackedBatch.of([sequence])) for sequence in batch.sequences])
+    np.testing.assert_allclose(np.stack(backend.run(batch)), alone, atol=1e-5)
+    backwards = backend.run(PackedBatch.of(batch.sequences[::-1]))
+    np.testing.assert_allclose(np.stack(backwards[::-1]), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("strategy", ["max", "sum"])
+def test_short_types_stay_close_to_float32(tmp_path: Path, dtype: str, strategy: str) -> None:
+    saved_by_sentence_transformers(tmp_path, pooling_strategy=strategy)
+    batch = random_batch(ALL_LENGTHS)
+    short, exact = (np.stack(backend_of(tmp_path, each).run(batch)) for each in (dtype, "float32"))
+    assert short.dtype == np.float32
+    cosines = (short * exact).sum(1) / np.linalg.norm(short, axis=1) / np.linalg.norm(exact, axis=1)
+    assert cosines.min() > 0.995
+
+
+@pytest.mark.parametrize("strategy", ["max", "sum"])
+def test_nan_of_one_sequence_spares_the_others(tmp_path: Path, strategy: str) -> None:
+    # A decoder that shared the words would spread their NaN to all.
+    saved_by_sentence_transformers(tmp_path, tied=False, pooling_strategy=strategy)
+    batch = random_batch([4, 4, 9])
+    bad_id, *others = batch.token_ids.tolist()
+    assert bad_id not in others
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["bert.embeddings.word_embeddings.weight"][bad_id] = float("nan")
+    save_file(tensors, tmp_path / "model.safetensors")
+    bad, *good = backend_of(tmp_path).run(batch)
+    assert np.isnan(bad).any()
+    assert all(np.isfinite(vector).all() for vector in good)

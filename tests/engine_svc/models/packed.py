@@ -1,0 +1,31 @@
+"""Packed batches of random tokens, and their columns cut into sequences again, for the tests of the models."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine_svc.batch import PackedBatch
+from engine_svc.batch import Sequence as TokenSequence
+from tests.checkpoints import POSITIONS, VOCABULARY_SIZE
+
+ALL_LENGTHS = [1, 2, 3, 3, 3, 5, 7, 8, 8, 8, 8, 8, 16, 17, 17, 31, 33, POSITIONS, 1, POSITIONS, 2]
+
+
+def random_batch(lengths: Sequence[int], *, with_types: bool = False) -> PackedBatch:
+    rng = np.random.default_rng(0)
+    return PackedBatch.of(
+        [
+            TokenSequence(
+                rng.integers(0, VOCABULARY_SIZE, length, dtype=np.uint32).tobytes(),
+                rng.integers(0, 2, length, dtype=np.uint8).tobytes() if with_types else b"",
+            )
+            for length in lengths
+        ]
+    )
+
+
+def split(column: Any, batch: PackedBatch) -> Sequence[Tensor]:
+    return torch.from_numpy(column.astype(np.int64)).split(batch.lengths.tolist())  # type: ignore[no-any-return, no-untyped-call]

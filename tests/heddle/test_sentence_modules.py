@@ -1,0 +1,59 @@
+"""What sentence-transformers' files say of a sparse encoder. Pooling and prompts are tested with the checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heddle.checkpoint_files import CheckpointError
+from heddle.sentence_modules import SentenceModules, Splade
+from tests.checkpoints import write_json, write_old_modules
+
+
+def written(
+    folder: Path, pooling: dict[str, Any] | None = None, *, modules: tuple[str, ...] = (), **model: Any
+) -> Path:
+    write_old_modules(folder, ["MLMTransformer", "SpladePooling", *modules])
+    if pooling is not None:
+        write_json(folder / "1_SpladePooling" / "config.json", pooling)
+    write_json(folder / "config_sentence_transformers.json", model)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [
+        (None, Splade()),
+        ({"pooling_strategy": "max", "word_embedding_dimension": None}, Splade()),
+        ({"pooling_strategy": "sum", "activation_function": "relu"}, Splade(sums=True)),
+        ({"pooling_strategy": "max", "activation_function": "log1p_relu"}, Splade(logs_twice=True)),
+    ],
+)
+def test_settings_of_splade_pooling_are_read(tmp_path: Path, pooling: dict[str, Any] | None, expected: Splade) -> None:
+    assert SentenceModules.read(written(tmp_path, pooling)).splade == expected
+
+
+def test_the_most_active_components_are_read(tmp_path: Path) -> None:
+    assert SentenceModules.read(written(tmp_path, max_active_dims=256)).splade == Splade(active_max=256)
+
+
+def test_model_that_is_not_sparse_has_no_splade(tmp_path: Path) -> None:
+    write_old_modules(tmp_path, ["Transformer", "Pooling"], {})
+    assert SentenceModules.read(tmp_path).splade is None
+
+
+@pytest.mark.parametrize(
+    ("pooling", "modules", "model", "message"),
+    [
+        ({"pooling_strategy": "mean"}, (), {}, "1_SpladePooling/config.json has 'mean' of 'relu'"),
+        ({"activation_function": "gelu"}, (), {}, "has 'max' of 'gelu'"),
+        ({}, (), {"max_active_dims": 0}, "max_active_dims 0 is not a positive number"),
+        ({}, ("Normalize",), {}, "SpladePooling beside Pooling or Normalize"),
+        ({}, ("Pooling",), {}, "SpladePooling beside Pooling or Normalize"),
+    ],
+)
+def test_what_is_not_supported_is_refused(
+    tmp_path: Path, pooling: dict[str, Any], modules: tuple[str, ...], model: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        SentenceModules.read(written(tmp_path, pooling, modules=modules, **model))
