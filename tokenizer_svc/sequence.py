@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from heddle.rpc.errors import HeddleError
+from tokenizer_svc.framed import Framed
 from tokenizer_svc.truncation import Span, Truncation
 
-Input = str | tuple[str, str] | bytes  # a text, a pair, or token ids (uint32) that are taken as they are
+# A text, a pair, token ids (uint32) that are taken as they are, or a pair inside a prompt.
+Input = str | tuple[str, str] | bytes | Framed
 
 T = TypeVar("T")
 

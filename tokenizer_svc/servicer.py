@@ -19,6 +19,7 @@ from heddle.rpc.unary import answered, context_of, deadline_of_call
 from heddle.v1 import inference_pb2, inference_pb2_grpc, item_pb2, model_pb2
 from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.engines import Engines
+from tokenizer_svc.rerank_prompts import prompt_for
 from tokenizer_svc.settings import TokenizerSettings
 from tokenizer_svc.tasks.errand import Errand, RunningErrand
 from tokenizer_svc.tasks.gathering import Gathering
@@ -59,7 +60,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         engines: Engines,
         settings: TokenizerSettings,
     ) -> None:
-        self._terms = Terms(checkpoint, tokenizer, settings)
+        rerank_prompt = prompt_for(checkpoint, tokenizer, settings.rerank_template)
+        self._terms = Terms(checkpoint, tokenizer, settings, rerank_prompt)
         self._encoder = encoder
         self._engines = engines
         self._unanswered: set[Gathering | RunningErrand] = set()

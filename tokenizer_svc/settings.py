@@ -6,6 +6,7 @@ from typing import Literal
 from heddle.model_source import PACKAGED_NAME
 from heddle.rpc.settings import at_least
 from heddle.rpc.telemetry import LogFormat, LogLevel
+from tokenizer_svc import rerank_prompts
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class TokenizerSettings:
     served_model_name: str = ""
     # Commit, branch or tag on the hub; the default branch when empty.
     revision: str = ""
+    # Prompt of a reranker: auto takes the one that is known for the model, if any; none joins query and document as
+    # the tokenizer joins a pair; otherwise qwen3-reranker, mxbai-rerank-v2, bge-reranker-gemma, or a text that holds
+    # {query} and {document}, and {instruction} where requests may bring one.
+    rerank_template: str = rerank_prompts.AUTO
 
     # Limits
 
@@ -53,4 +58,5 @@ class TokenizerSettings:
             raise ValueError("engines must name at least one engine pod")
         at_least(1, request_inputs_max=self.request_inputs_max, queue_bytes_max=self.queue_bytes_max)
         at_least(1, tokenize_bytes_max=self.tokenize_bytes_max)
+        rerank_prompts.stated(self.rerank_template)
         at_least(0, drain_s_max=self.drain_s_max)

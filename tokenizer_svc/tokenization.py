@@ -4,8 +4,8 @@
 `tokenize` and `decode` for the RPCs of that name. Safe to share between threads.
 """
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 import tokenizers
@@ -14,6 +14,8 @@ from tokenizers import normalizers
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint_files import CheckpointError
 from heddle.rpc.errors import ErrorKind, HeddleError
+from tokenizer_svc.batch_encoding import check_unicode, encode_each
+from tokenizer_svc.framed import Framed, FramedTokens, framed_tokens
 from tokenizer_svc.sequence import (
     Input,
     Options,
@@ -26,12 +28,8 @@ from tokenizer_svc.sequence import (
 )
 from tokenizer_svc.subwords import Subwords, unknown_token_of
 from tokenizer_svc.template import Template
-from tokenizer_svc.truncation import WINDOWS_MAX, Truncation, window_chars
+from tokenizer_svc.truncation import WINDOWS_MAX, Truncation, too_large, window_chars
 from tokenizer_svc.view import Text, View
-
-EncodeBatch = Callable[[list[Text]], list[tokenizers.Encoding]]
-
-log = logging.getLogger(__name__)
 
 
 class Tokenizer:
@@ -111,13 +109,18 @@ class Tokenizer:
         """
         results: dict[int, Result] = {}
         texts: dict[int, tuple[Text, Options]] = {}
+        framed: dict[int, tuple[Framed, Options]] = {}
         for index, (content, options) in enumerate(work):
             if isinstance(content, bytes):
                 results[index] = self._of_ids(content, options)
+            elif isinstance(content, Framed):
+                framed[index] = content, options
             elif not (content if isinstance(content, str) else content[0]):
                 results[index] = HeddleError(ErrorKind.EMPTY_INPUT, "the text is empty")
             else:
                 texts[index] = content, options
+        if framed:
+            results |= self._encode_framed(framed)
         for attempt in range(WINDOWS_MAX):
             if not texts:
                 break
@@ -127,7 +130,7 @@ class Tokenizer:
 
     def tokenize(self, text: str, *, prompt: str = "", skip_special_tokens: bool = False) -> list[Token]:
         """All tokens of a text, none cut off, with where they lie in it. INVALID_INPUT for lone surrogates."""
-        _check_unicode(text)
+        check_unicode(text)
         encoding = self._tokenizer.encode(prompt + text, add_special_tokens=not skip_special_tokens)
         at_byte = [0, *accumulate(len(char.encode()) for char in text)]
         spans = [(max(0, start - len(prompt)), max(0, end - len(prompt))) for start, end in encoding.offsets]
@@ -157,23 +160,33 @@ class Tokenizer:
         """The fast call has the same ids, and no offsets."""
         with_layout = any(view.options.with_layout for view in views)
         encode_batch = self._tokenizer.encode_batch if with_layout else self._tokenizer.encode_batch_fast
-        texts = [view.text for view in views]
-        try:
-            return encode_batch(texts)
-        except BaseException as exception:  # noqa: BLE001 - logged for the text that fails alone
-            _reraise_exit(exception)
-            return [self._encode_alone(text, encode_batch) for text in texts]
+        return encode_each([view.text for view in views], encode_batch)
 
-    def _encode_alone(self, text: Text, encode_batch: EncodeBatch) -> tokenizers.Encoding | HeddleError:
-        try:
-            _check_unicode(*((text,) if isinstance(text, str) else text))
-            return encode_batch([text])[0]
-        except HeddleError as error:
+    def _encode_framed(self, framed: Mapping[int, tuple[Framed, Options]]) -> dict[int, Result]:
+        work = {index: (content, options.truncation) for index, (content, options) in framed.items()}
+        encode_batch = functools.partial(self._tokenizer.encode_batch, add_special_tokens=False)
+        room = self.sequence_tokens_max - self._template.lead - self._template.trail
+        encoded = framed_tokens(work, lambda texts: encode_each(list(texts), encode_batch), room)
+        return {index: self._of_framed(tokens, framed[index][1], room) for index, tokens in encoded.items()}
+
+    def _of_framed(self, tokens: FramedTokens | HeddleError, options: Options, room: int) -> Result:
+        """Inside the special tokens that a single text gets."""
+        if isinstance(tokens, HeddleError):
+            return tokens
+        ids = tokens.ids
+        if self._exceeds_vocabulary and (error := self._vocabulary_error(max(ids, default=0))):
             return error
-        except BaseException as exception:  # noqa: BLE001 - whatever it is, it is about this text
-            _reraise_exit(exception)
-            log.warning("a text could not be tokenized: %s", exception)
-            return HeddleError(ErrorKind.INVALID_INPUT, "the model's tokenizer cannot encode this text")
+        is_long = tokens.is_cut or len(ids) > room
+        if is_long:
+            if options.truncation is Truncation.REFUSE:
+                total = len(ids) + self.sequence_tokens_max - room
+                return too_large(total, self.sequence_tokens_max, is_cut=tokens.is_cut)
+            ids = tokens.kept(room, options.truncation)
+            if len(ids) > room:
+                message = f"the prompt around query and document alone is longer than {room} tokens"
+                return HeddleError(ErrorKind.TOO_LARGE, message)
+        token_ids = self._template.lead_ids + pack_ids(ids) + self._template.trail_ids
+        return TokenSequence(token_ids, truncated=is_long)
 
     def _of_encoding(self, encoding: tokenizers.Encoding, view: View) -> Result:
         tokens, options = len(encoding), view.options
@@ -194,7 +207,7 @@ class Tokenizer:
     def _truncated(self, sequence: TokenSequence, encoding: tokenizers.Encoding, view: View) -> Result:
         side, tokens_max = view.options.truncation, self.sequence_tokens_max
         if side is Truncation.REFUSE:
-            return _too_large(sequence.tokens, tokens_max, view.is_cut)
+            return too_large(sequence.tokens, tokens_max, is_cut=view.is_cut)
         if view.is_pair:
             kept = self._template.kept_of_pair(encoding, tokens_max, side)
         else:
@@ -219,7 +232,7 @@ class Tokenizer:
         if tokens <= self.sequence_tokens_max:
             return TokenSequence(token_ids)
         if options.truncation is Truncation.REFUSE:
-            return _too_large(tokens, self.sequence_tokens_max, False)
+            return too_large(tokens, self.sequence_tokens_max, is_cut=False)
         kept = self._template.kept_of_ids(token_ids, self.sequence_tokens_max, options.truncation)
         return TokenSequence(token_ids).keep(kept, 0)
 
@@ -265,26 +278,3 @@ def _layout_of(encoding: tokenizers.Encoding, skipped: int) -> TextLayout:
         for (start, end), special in zip(encoding.offsets, specials, strict=True)
     ]
     return TextLayout(offsets, specials, encoding.tokens)
-
-
-def _check_unicode(*texts: str) -> None:
-    for text in texts:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            message = f"the text is not Unicode: a lone surrogate at character {error.start}"
-            raise HeddleError(ErrorKind.INVALID_INPUT, message) from None
-
-
-def _too_large(tokens: int, tokens_max: int, is_cut: bool) -> HeddleError:
-    if tokens <= tokens_max:
-        length = "far more characters than can be looked at"
-    else:
-        length = f"more than {tokens} tokens" if is_cut else f"{tokens} tokens"
-    return HeddleError(ErrorKind.TOO_LARGE, f"the input has {length}, the limit is {tokens_max} tokens")
-
-
-def _reraise_exit(exception: BaseException) -> None:
-    """A panic of the library derives from BaseException too, and is about one text."""
-    if isinstance(exception, KeyboardInterrupt | SystemExit):
-        raise exception

@@ -11,6 +11,8 @@ Two cuts, both equal to what the `tokenizers` library keeps when it truncates (s
 import enum
 import re
 
+from heddle.rpc.errors import ErrorKind, HeddleError
+
 MARGIN_TOKENS = 128  # more than WordPiece makes of its longest word (100 characters)
 WINDOW_CHARS_PER_TOKEN = 10  # English has 4 to 5
 WINDOW_CHARS_MIN = 2048
@@ -88,6 +90,15 @@ def window(text: str, chars: int, side: Truncation) -> str:
         return text[start if start >= 0 else far :]
     space = SPACE.search(text, chars, reach)
     return text[: space.start() if space else reach]
+
+
+def too_large(tokens: int, tokens_max: int, *, is_cut: bool) -> HeddleError:
+    """Of an input that must not be truncated; `is_cut`: it has more tokens than were looked at."""
+    if tokens <= tokens_max:
+        length = "far more characters than can be looked at"
+    else:
+        length = f"more than {tokens} tokens" if is_cut else f"{tokens} tokens"
+    return HeddleError(ErrorKind.TOO_LARGE, f"the input has {length}, the limit is {tokens_max} tokens")
 
 
 def _side(tokens: int, kept: int, side: Truncation) -> Span:

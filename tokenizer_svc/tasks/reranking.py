@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from heddle import tensors
+from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, inference_pb2, item_pb2
+from tokenizer_svc.rerank_prompts import RerankPrompt
 from tokenizer_svc.scores import sigmoid
 from tokenizer_svc.sequence import Input, numbered
 from tokenizer_svc.tasks.plan import Plan
@@ -24,14 +26,24 @@ def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
     check_not_empty(request.query, "query")
     check_text(request.query, "query")
     check_texts(request.documents, DOCUMENTS)
-    inputs: list[Input] = [(request.query, document) for document in request.documents]
+    check_text(request.instruction, "instruction")
     return Plan(
-        inputs=inputs,
+        inputs=inputs_of(request, terms.rerank_prompt),
         options=terms.options(request.truncation),
         output=engine_pb2.OUTPUT_LOGITS,
         assemble=assembling(raw_scores=request.raw_scores),
         field_of=DOCUMENTS,
     )
+
+
+def inputs_of(request: inference_pb2.RerankRequest, prompt: RerankPrompt | None) -> list[Input]:
+    """One for each document. Raises INVALID_INPUT for an instruction that nothing would be done with."""
+    if request.instruction and (prompt is None or not prompt.takes_instruction):
+        message = "the model's prompt has no place for an instruction"
+        raise HeddleError(ErrorKind.INVALID_INPUT, message, field="instruction")
+    if prompt is None:
+        return [(request.query, document) for document in request.documents]
+    return [prompt.framed(request.query, document, request.instruction) for document in request.documents]
 
 
 def assembling(*, raw_scores: bool) -> Assemble:

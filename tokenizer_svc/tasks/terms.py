@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2, tensor_pb2
+from tokenizer_svc.rerank_prompts import RerankPrompt
 from tokenizer_svc.sequence import Options
 from tokenizer_svc.settings import TokenizerSettings
 from tokenizer_svc.tokenization import Tokenizer
@@ -20,6 +21,7 @@ class Terms:
     checkpoint: Checkpoint
     tokenizer: Tokenizer
     settings: TokenizerSettings
+    rerank_prompt: RerankPrompt | None  # None joins query and document as the tokenizer joins a pair
 
     def options(self, truncation: int, prompt_name: str = "") -> Options:
         return self.tokenizer.options(self.truncation(truncation), prompt_name)
