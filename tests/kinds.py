@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from engine_svc.backends.backend import Backend
 from heddle.model_source import PACKAGED_NAME, locate
 from tests.cluster import engine_pod, gateway, tokenizer_pod
 
@@ -64,11 +65,13 @@ def write_config(folder: Path, architecture: str, labels: Sequence[str], **more:
 
 
 @asynccontextmanager
-async def http_of(folder: Path, model: Path, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway to real pods of the checkpoint, with a simulated engine."""
+async def http_of(
+    folder: Path, model: Path, backend: Backend | None = None, **settings: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway to real pods of the checkpoint; the engine is simulated unless a backend is given."""
     named: dict[str, Any] = {"model": str(model), "served_model_name": "served"}
     async with (
-        engine_pod(folder, **named) as engine,
+        engine_pod(folder, backend, **named) as engine,
         tokenizer_pod(folder, engine, **named) as tokenizer,
         gateway(tokenizer, **settings) as url,
         httpx.AsyncClient(base_url=url, timeout=30) as http,

@@ -68,7 +68,8 @@ async def test_reflection_lists_the_services(simulated: Served) -> None:
         requests = [reflection_pb2.ServerReflectionRequest(list_services="")]
         async for response in stub.ServerReflectionInfo(iter(requests)):
             names = {service.name for service in response.list_services_response.service}
-    assert names == {"heddle.v1.InferenceService", "grpc.health.v1.Health"}
+    tei = {f"tei.v1.{name}" for name in ("Embed", "Info", "Predict", "Rerank", "Tokenize")}
+    assert names == tei | {"heddle.v1.InferenceService", "grpc.health.v1.Health"}
 
 
 @pytest.mark.parametrize("interpreter", [sys.executable, str(ROOT / ".venv/protoc/bin/python")])
