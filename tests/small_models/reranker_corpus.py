@@ -81,7 +81,7 @@ def documents() -> list[str]:
     return [document for _, document in answers()]
 
 
-def pairs(count: int = 600, seed: int = 0) -> list[Pair]:
+def pairs(count: int = 400, seed: int = 0) -> list[Pair]:
     """Half of them relevant; the others put a question beside some other question's document."""
     rng = random.Random(seed)
     return [pair(rng, relevant=number % 2 == 0) for number in range(count)]
