@@ -1,15 +1,23 @@
 """What operators and their probes ask: GET /live (does the process live), /health, /ping, / and /ready (would it answer
 just now), and /metrics."""
 
+from typing import Literal
+
+import msgspec
 import prometheus_client
 
+from http_gateway.endpoint import get
 from http_gateway.families import TEI
-from http_gateway.message import Request, Response
+from http_gateway.message import Answer, Request, Response
 from http_gateway.routing import Route
 from http_gateway.served_models import ServedModels
 
 # As TEI has it; Baseten probes /health, SageMaker /ping.
 READY_PATHS = ("/health", "/ping", "/", "/ready")
+
+
+class Status(msgspec.Struct):
+    status: Literal["alive", "ready"]
 
 
 class Operations:
@@ -18,17 +26,19 @@ class Operations:
 
     def routes(self) -> list[Route]:
         return [
-            *(Route("GET", path, self.ready, TEI, is_open=True) for path in READY_PATHS),
-            Route("GET", "/live", self.live, TEI, is_open=True),
+            *(get(path, self.ready, answer=Status, family=TEI, is_open=True) for path in READY_PATHS),
+            get("/live", self.live, answer=Status, family=TEI, is_open=True),
             Route("GET", "/metrics", self.metrics, TEI, is_open=True),
         ]
 
-    async def live(self, _: Request) -> Response:
-        return Response(b'{"status":"alive"}')
+    async def live(self, _: Request) -> Answer:
+        """Whether the process lives."""
+        return Answer({"status": "alive"})
 
-    async def ready(self, _: Request) -> Response:
+    async def ready(self, _: Request) -> Answer:
+        """Whether requests would be answered just now."""
         self._models.check_ready()
-        return Response(b'{"status":"ready"}')
+        return Answer({"status": "ready"})
 
     async def metrics(self, _: Request) -> Response:
         return Response(prometheus_client.generate_latest(), content_type=prometheus_client.CONTENT_TYPE_LATEST)

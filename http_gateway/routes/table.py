@@ -34,5 +34,6 @@ def routes(models: ServedModels, settings: GatewaySettings) -> list[Route]:
         *Tokens(models, inputs_max=inputs_max).routes(),
         *ByKind(models, vectors, rerank, classification, entities, inputs_max=inputs_max).routes(),
         *Info(models, inputs_max=inputs_max, requests_max=settings.requests_max).routes(),
+        *Operations(models).routes(),
     ]
-    return [*described, *Operations(models).routes(), *Docs(described).routes()]
+    return [*described, *Docs(described).routes()]
