@@ -48,6 +48,7 @@ WRITTEN = [
     "ＧＯＯＧＬＥ and ﬁnland and Straße in ½ of Groß-Gerau",
     "Bank of America of the United States of America of the Americas",
     "Llanfairpwllgwyngyllgogerychwyrndrobwllllantysiliogogogoch in Wales",
+    "; ".join(["Tim Cook of Apple met Angela Merkel in Berlin, not in Paris"] * 20),
     "[CLS] Google [SEP] London [MASK] Peter [PAD] [UNK]",
     "Nothing is named here.",
     "2024-01-01 12:30 $5,000.00 3.14 %",
@@ -102,7 +103,7 @@ def quoted(text: str) -> str:
 
 
 def repeated(text: str) -> str:
-    """Up to and beyond the 512 tokens that a BERT takes."""
+    """Beyond the 512 tokens that a BERT takes."""
     return "; ".join([text] * (2_400 // len(text)))
 
 
