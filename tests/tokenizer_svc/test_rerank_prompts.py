@@ -7,7 +7,7 @@ import pytest
 
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint_files import CheckpointError
-from heddle.rpc.settings import ConfigurationError, load
+from heddle.rpc.settings import ConfigurationError, resolve
 from tests.kinds import write_reranker
 from tokenizer_svc.rerank_prompts import AUTO, NONE, PROMPTS, RerankPrompt, prompt_for, stated
 from tokenizer_svc.settings import TokenizerSettings
@@ -90,7 +90,7 @@ def test_a_template_that_leaves_no_room_stops_the_start(checkpoint: Checkpoint, 
 )
 def test_a_malformed_setting_is_refused_with_a_reason(text: str, reason: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        load(TokenizerSettings, ["--rerank-template", text], {}, prog="x", env_prefix="X_")
+        resolve(TokenizerSettings, ["--rerank-template", text], {}, prog="x", env_prefix="X_")
     assert reason in str(caught.value)
 
 

@@ -1,0 +1,116 @@
+"""Rerank: pairs in the order of the documents, sigmoid or raw; inside the prompt of a decoder where it has one."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine_svc.backends.simulated import SimulatedBackend
+from engine_svc.batch import Output, PackedBatch
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.v1 import inference_pb2 as pb
+from tests.kinds import write_reranker
+from tests.texts import SENTENCES
+from tests.tokenizer_svc.tasks.conftest import Serve
+from tests.tokenizer_svc.tasks.simulated_logits import TOKENS_MAX, logits_of, minilm_tokenizer
+
+QUERY = "What is the capital of Greece?"
+LONG = "Athens is a city. " * 300
+
+
+def write_qwen3(folder: Path) -> Path:
+    """Of a decoder that is told what to do; the tokenizer stays MiniLM's."""
+    write_reranker(folder)
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "qwen3"}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("raw_scores", [True, False])
+async def test_scores_are_those_of_the_pairs_in_the_order_of_the_documents(serve: Serve, raw_scores: bool) -> None:
+    client = await serve(write_reranker)
+    documents = [*SENTENCES, LONG, ""]
+    response = await client.rerank(pb.RerankRequest(query=QUERY, documents=documents, raw_scores=raw_scores))
+    logits = np.concatenate([logits_of(1, QUERY, document) for document in documents])
+    expected = logits if raw_scores else 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(np.frombuffer(response.scores, "<f4"), expected, rtol=1e-6)
+    assert response.usage.truncated_inputs == 1
+    assert response.usage.tokens == sum(
+        min(len(minilm_tokenizer()([QUERY], [document])["input_ids"][0]), TOKENS_MAX) for document in documents
+    )
+
+
+BAD_REQUESTS = [
+    (pb.RerankRequest(documents=["a"]), ErrorKind.EMPTY_INPUT, "query", "empty"),
+    (pb.RerankRequest(query="a"), ErrorKind.EMPTY_INPUT, "documents", "at least one"),
+    (
+        pb.RerankRequest(query="a", documents=list("1234")),
+        ErrorKind.TOO_LARGE,
+        "documents",
+        "4 documents, the limit is 3",
+    ),
+    (pb.RerankRequest(query="a\0", documents=["a"]), ErrorKind.INVALID_INPUT, "query", "NUL"),
+    (pb.RerankRequest(query="a", documents=["a", "a\0"]), ErrorKind.INVALID_INPUT, "documents[1]", "NUL"),
+    (pb.RerankRequest(query="a", documents=["a"], instruction="b"), ErrorKind.INVALID_INPUT, "instruction", "no place"),
+    (
+        pb.RerankRequest(query="a", documents=["a", LONG], truncation=pb.TRUNCATION_REFUSE),
+        *(ErrorKind.TOO_LARGE, "documents[1]", "the limit is 256"),
+    ),
+]
+
+
+async def test_bad_requests_are_refused_by_the_name_of_their_field(serve: Serve) -> None:
+    client = await serve(write_reranker, request_inputs_max=3)
+    for request, kind, name, words in BAD_REQUESTS:
+        with pytest.raises(HeddleError) as caught:
+            await client.rerank(request)
+        assert (caught.value.kind, caught.value.field) == (kind, name)
+        assert words in caught.value.message
+
+
+@dataclass(frozen=True)
+class Listening(SimulatedBackend):
+    """Remembers the texts of the sequences it ran, as MiniLM's tokenizer spells them."""
+
+    outputs: frozenset[Output] = frozenset({Output.LOGITS})
+    dimension: int = 1
+    fixed_us: int = 0
+    heard: list[str] = field(default_factory=list)
+
+    def run(self, batch: PackedBatch) -> Any:
+        for sequence in batch.sequences:
+            self.heard.append(str(minilm_tokenizer().decode(np.frombuffer(sequence.token_ids, "<u4").tolist())))
+        return super().run(batch)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "told"), [("", "given a web search query, retrieve"), ("Find laws", "find laws < query >")]
+)
+async def test_a_decoder_is_asked_with_its_own_prompt(serve: Serve, instruction: str, told: str) -> None:
+    backend = Listening()
+    client = await serve(write_qwen3, backend)
+    documents = ["my text", "because " * 400]
+    await client.rerank(pb.RerankRequest(query="my query", documents=documents, instruction=instruction))
+    first, cut = (next(text for text in backend.heard if word in text) for word in ("my text", "because"))
+    for text in (first, cut):
+        assert text.startswith("[CLS] < | im _ start | > system judge whether the document meets")
+        assert f"< instruct > : {told}" in text
+        assert text.endswith("assistant < think > < / think > [SEP]")
+    assert "< query > : my query < document > : my text < | im _ end | >" in first
+
+
+async def test_the_operator_states_another_prompt(serve: Serve) -> None:
+    backend = Listening()
+    client = await serve(write_reranker, backend, rerank_template="Is {query} in {document}? {instruction}")
+    await client.rerank(pb.RerankRequest(query="this", documents=["that"], instruction="Say yes"))
+    assert "[CLS] is this in that? say yes [SEP]" in backend.heard
+
+
+async def test_predict_leaves_the_text_for_a_decoder_as_it_is(serve: Serve) -> None:
+    backend = Listening()
+    client = await serve(write_qwen3, backend)
+    await client.predict(pb.PredictRequest(inputs=[pb.TextOrPair(text="this, that")]))
+    assert "[CLS] this, that [SEP]" in backend.heard

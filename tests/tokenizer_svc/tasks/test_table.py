@@ -1,0 +1,84 @@
+"""Every request of the contract has a task, and a model that cannot do it says what it is and can do instead."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.v1 import inference_pb2 as pb
+from tests.kinds import write_classifier, write_reranker, write_sparse_embedder, write_token_classifier
+from tests.tokenizer_svc.tasks.conftest import Serve
+from tests.tokenizer_svc.tei.served_model import write_embedder
+from tokenizer_svc.servicer import InferenceServicer
+from tokenizer_svc.tasks.table import TASKS
+
+TEXT = [pb.Input(text="a")]
+REQUESTS: dict[str, Any] = {
+    "embed": pb.EmbedRequest(inputs=TEXT),
+    "embed_tokens": pb.EmbedTokensRequest(inputs=TEXT),
+    "embed_sparse": pb.EmbedSparseRequest(inputs=TEXT),
+    "rerank": pb.RerankRequest(query="a", documents=["b"]),
+    "predict": pb.PredictRequest(inputs=[pb.TextOrPair(text="a")]),
+    "predict_tokens": pb.PredictTokensRequest(inputs=["a"]),
+    "similarity": pb.SimilarityRequest(source="a", sentences=["b"]),
+    "tokenize": pb.TokenizeRequest(inputs=["a"]),
+    "decode": pb.DecodeRequest(token_ids=[b""]),
+}
+ALWAYS = {"tokenize", "decode"}
+
+
+def test_every_request_of_the_contract_has_a_task_and_a_method() -> None:
+    of_contract = {field.name for field in pb.InferenceItem.DESCRIPTOR.oneofs_by_name["request"].fields}
+    assert TASKS.keys() == of_contract == REQUESTS.keys()
+    methods = {method.name for method in pb.DESCRIPTOR.services_by_name["InferenceService"].methods}
+    assert methods <= vars(InferenceServicer).keys()
+
+
+@pytest.mark.parametrize(
+    ("write", "served", "words"),
+    [
+        (
+            write_embedder,
+            {"embed", "embed_tokens", "similarity"},
+            "mine is an embedder: it cannot rerank, but it can embed, embed tokens and compare texts",
+        ),
+        (
+            write_sparse_embedder,
+            {"embed_sparse"},
+            "mine is a sparse embedder: it cannot rerank, but it can embed sparsely",
+        ),
+        (write_reranker, {"rerank", "predict"}, ""),
+        (write_classifier, {"predict"}, "mine is a classifier: it cannot rerank, but it can predict labels"),
+        (
+            write_token_classifier,
+            {"predict_tokens"},
+            "mine is a token classifier: it cannot rerank, but it can predict labels of tokens",
+        ),
+    ],
+)
+async def test_a_model_does_what_its_kind_can_and_says_so_otherwise(
+    serve: Serve, write: Callable[[Path], Path], served: set[str], words: str
+) -> None:
+    client = await serve(write)
+    told: dict[str, HeddleError] = {}
+    for name, request in REQUESTS.items():
+        try:
+            await client.infer(pb.InferenceItem(**{name: request}))
+        except HeddleError as error:
+            told[name] = error
+    assert {error.kind for error in told.values()} == {ErrorKind.WRONG_TASK}
+    assert REQUESTS.keys() - told.keys() == served | ALWAYS
+    assert "rerank" not in told or told["rerank"].message == words
+
+
+async def test_another_model_is_not_found_whatever_is_asked(serve: Serve) -> None:
+    client = await serve(write_classifier)
+    for name, request in REQUESTS.items():
+        asked = type(request)()
+        asked.CopyFrom(request)
+        asked.model = "other"
+        with pytest.raises(HeddleError) as caught:
+            await client.infer(pb.InferenceItem(**{name: asked}))
+        assert (caught.value.kind, caught.value.field) == (ErrorKind.MODEL_NOT_FOUND, "model")
