@@ -143,9 +143,13 @@ class Session(Generic[Item, Outcome]):
         self._cancels[item_id] = None
         request = item.context.request_id
         request_id.set(request)
-        cancel = self._server.submit(
-            item, deadline_of(item.context), lambda outcome: self._reply(item_id, outcome, request)
-        )
+        try:
+            cancel = self._server.submit(
+                item, deadline_of(item.context), lambda outcome: self._reply(item_id, outcome, request)
+            )
+        except Exception as exception:  # noqa: BLE001 - a bug that one item meets must not cost the others their stream
+            self._reply(item_id, HeddleError.from_exception(exception), request)
+            return
         if item_id in self._cancels:
             self._cancels[item_id] = cancel
 
