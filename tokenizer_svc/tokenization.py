@@ -147,7 +147,12 @@ class Tokenizer:
     def _encode_windows(self, texts: Mapping[int, tuple[Text, Options]], attempt: int) -> dict[int, Result]:
         """Results of the texts of which this attempt's window shows enough."""
         chars = window_chars(self.sequence_tokens_max, attempt)
-        views = [View.of(text, options, chars) for text, options in texts.values()]
+        # A caller who is refused is told the length, unless it is far beyond the limit.
+        chars_refused = window_chars(self.sequence_tokens_max, max(attempt, 1))
+        views = [
+            View.of(text, options, chars_refused if options.truncation is Truncation.REFUSE else chars)
+            for text, options in texts.values()
+        ]
         results: dict[int, Result] = {}
         for index, view, encoding in zip(texts, views, self._encode_views(views), strict=True):
             if isinstance(encoding, HeddleError):
