@@ -27,7 +27,7 @@ class Options:
     truncation: Truncation = Truncation.RIGHT
     prompt: str = ""  # put before each text, and before the first of a pair
     prompt_tokens: int = 0  # special tokens before it included; 0 where pooling takes the prompt in
-    with_layout: bool = False  # single texts get a `TextLayout`, which costs half as much time again
+    with_layout: bool = False  # single texts get a `TextLayout`, which costs up to a third more time
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,13 +83,12 @@ def entities(
         words = subwords.words(tokens.text, tokens.ids, tokens.layout)
     offsets = tokens.layout.offsets
     pieces = [
-        Piece(*label_of(scores[word], labels, aggregation), offsets[word[0]][0], offsets[word[-1]][1]) for word in words
+        Piece(label, score, offsets[word[0]][0], offsets[word[-1]][1])
+        for word, (label, score) in zip(
+            words, best_labels(scores_of_words(scores, words, aggregation), labels), strict=True
+        )
     ]
-    return [
-        Span(tokens.text[start:end], 0, start, end, {name: score})
-        for name, score, start, end in map(merged, groups(pieces))
-        if name != OUTSIDE
-    ]
+    return [merged(tokens.text, group) for group in groups(pieces) if name_of(group) != OUTSIDE]
 
 
 def best_labels(scores: Floats, labels: Sequence[str]) -> Iterator[tuple[str, np.float32]]:
@@ -98,17 +97,15 @@ def best_labels(scores: Floats, labels: Sequence[str]) -> Iterator[tuple[str, np
         yield labels[best], row[best]
 
 
-def label_of(scores: Floats, labels: Sequence[str], aggregation: Aggregation) -> tuple[str, np.float32]:
-    """The label of a word from the scores [tokens, labels] of its tokens."""
-    match aggregation:
-        case Aggregation.AVERAGE:
-            row = scores.mean(axis=0)
-        case Aggregation.MAX:
-            row = scores[scores.max(axis=-1).argmax()]
-        case _:
-            row = scores[0]
-    best = int(row.argmax())
-    return labels[best], row[best]
+def scores_of_words(scores: Floats, words: Sequence[Sequence[int]], aggregation: Aggregation) -> Floats:
+    """[words, labels] from those of their tokens [T, labels]."""
+    rows = scores[[word[0] for word in words]]
+    if aggregation in (Aggregation.AVERAGE, Aggregation.MAX):
+        for row, word in enumerate(words):
+            if len(word) > 1:
+                own = scores[word]
+                rows[row] = own.mean(axis=0) if aggregation is Aggregation.AVERAGE else own[own.max(axis=-1).argmax()]
+    return rows
 
 
 def groups(pieces: Sequence[Piece]) -> list[list[Piece]]:
@@ -128,8 +125,12 @@ def tag_of(label: str) -> tuple[bool, str]:
     return label.startswith("B-"), label[2:] if label.startswith(("B-", "I-")) else label
 
 
-def merged(group: Sequence[Piece]) -> tuple[str, float, int, int]:
-    """Name, score, start and end. The name is what follows the first hyphen, even of a label without B- or I-."""
-    name = group[0].label.split("-", 1)[-1]
-    score = np.mean(np.array([piece.score for piece in group]))
-    return name, float(score), group[0].start, group[-1].end
+def name_of(group: Sequence[Piece]) -> str:
+    """What follows the first hyphen of its label, even if that does not begin with B- or I-."""
+    return group[0].label.split("-", 1)[-1]
+
+
+def merged(text: str, group: Sequence[Piece]) -> Span:
+    start, end = group[0].start, group[-1].end
+    score = np.mean(np.array([piece.score for piece in group])) if len(group) > 1 else group[0].score
+    return Span(text[start:end], 0, start, end, {name_of(group): float(score)})
