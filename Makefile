@@ -36,7 +36,7 @@ format: $(VENV)/dev.stamp ## format, and repair what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-protos: $(VENV)/dev.stamp ## generate the stubs in protos/heddle/v1
+protos: $(VENV)/dev.stamp ## generate the stubs of the contracts in protos
 	$(BIN)/python protos/generate.py
 
 # All versions but torch's are the newest: torch is pinned by hand in the file, as its size and its numbers deserve.

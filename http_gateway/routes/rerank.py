@@ -24,6 +24,7 @@ class RerankBody(TEIBody, kw_only=True):
     texts: list[str]
     raw_scores: bool | None = None
     return_text: bool | None = None
+    instruction: str | None = None  # what the query is after, for models that are told in their prompt
 
 
 class Rank(msgspec.Struct, omit_defaults=True):
@@ -45,6 +46,7 @@ class CohereRerankBody(msgspec.Struct):
     top_n: Annotated[int, msgspec.Meta(ge=0)] | None = None  # 0 and absent: all
     return_documents: bool | None = None
     raw_scores: bool | None = None
+    instruction: str | None = None
 
 
 class Result(msgspec.Struct, omit_defaults=True):
@@ -88,7 +90,11 @@ class Rerank:
         """Texts by their relevance to a query, the best first."""
         check_count(len(body.texts), self._inputs_max, "texts")
         call = inference_pb2.RerankRequest(
-            query=body.query, documents=body.texts, truncation=body.truncation, raw_scores=bool(body.raw_scores)
+            query=body.query,
+            documents=body.texts,
+            truncation=body.truncation,
+            raw_scores=bool(body.raw_scores),
+            instruction=body.instruction or "",
         )
         with in_words_of({"documents": "texts"}):
             answer = await self._models.find(body.model).client.rerank(call, request.options())
@@ -111,7 +117,12 @@ class Rerank:
         check_count(len(body.documents), self._inputs_max, "documents", "documents")
         texts = [document if isinstance(document, str) else document.text for document in body.documents]
         model = self._models.find(body.model)
-        call = inference_pb2.RerankRequest(query=body.query, documents=texts, raw_scores=bool(body.raw_scores))
+        call = inference_pb2.RerankRequest(
+            query=body.query,
+            documents=texts,
+            raw_scores=bool(body.raw_scores),
+            instruction=body.instruction or "",
+        )
         with in_words_of({}):
             answer = await model.client.rerank(call, request.options())
         scores = np.frombuffer(answer.scores, "<f4")

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from heddle.checkpoint import Checkpoint
+from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.console import Console
 from heddle.model_source import PACKAGED_NAME, locate
 from heddle.readiness import grpc_ready, http_ready
@@ -26,6 +26,16 @@ LIBRARY_OF_EXTRA = {"tokenizer": "tokenizers", "gateway": "msgspec", "engine": "
 
 # A wildcard address is nothing to connect to.
 REACHABLE_AS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+# Something to try with each kind of model.
+EXAMPLES: Mapping[ModelKind, tuple[str, Mapping[str, object]]] = {
+    ModelKind.EMBEDDER: ("/v1/embeddings", {"input": "Hello, loom"}),
+    ModelKind.SPARSE_EMBEDDER: ("/embed_sparse", {"inputs": "Hello, loom"}),
+    ModelKind.RERANKER: ("/rerank", {"query": "What is a loom?", "texts": ["It weaves cloth.", "It is raining."]}),
+    ModelKind.CLASSIFIER: ("/predict", {"inputs": "I love this loom"}),
+    ModelKind.TOKEN_CLASSIFIER: ("/predict_tokens", {"inputs": "Ada lives in London", "aggregation_strategy": "max"}),
+}
 
 
 @dataclass(frozen=True)
@@ -70,8 +80,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     settings = load(ServeSettings, argv, environ, prog="heddle serve", env_prefix="HEDDLE_SERVE_")
     console = Console()
     try:
-        check(settings)
-        asyncio.run(serve(settings, environ, console))
+        asyncio.run(serve(settings, checked(settings).kind, environ, console))
     except ServiceMisconfiguredError:
         return EXIT_MISCONFIGURED
     except ConfigurationError as error:
@@ -83,19 +92,20 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
-def check(settings: ServeSettings) -> None:
+def checked(settings: ServeSettings) -> Checkpoint:
     """Tells once, and before anything is started, what every service would tell. Fetches the model if need be."""
     missing = [extra for extra, library in LIBRARY_OF_EXTRA.items() if importlib.util.find_spec(library) is None]
     if missing:
         raise ConfigurationError(f"not installed: the {' and '.join(missing)} service; pip install 'heddle[local]'")
-    Checkpoint.read(locate(settings.model))
+    return Checkpoint.read(locate(settings.model))
 
 
-async def serve(settings: ServeSettings, environ: Mapping[str, str], console: Console) -> None:
+async def serve(settings: ServeSettings, kind: ModelKind, environ: Mapping[str, str], console: Console) -> None:
     stop = stop_on_signal()
     with tempfile.TemporaryDirectory(prefix="heddle-") as folder:
         machine = Machine(
             settings,
+            kind,
             folder,
             http_port=usable_port(settings.host, settings.http_port),
             grpc_port=usable_port(settings.host, settings.grpc_port),
@@ -113,6 +123,7 @@ class Machine:
     """The services of one machine: how each is started, and where it is reached."""
 
     settings: ServeSettings
+    kind: ModelKind
     folder: str  # of the sockets between services
     http_port: int
     grpc_port: int
@@ -146,13 +157,14 @@ class Machine:
 
     def welcome(self, seconds: float) -> str:
         url = f"http://{authority(self.host, self.http_port)}"
-        body = json.dumps({"model": self.settings.model, "input": "Hello, loom"}, ensure_ascii=False)
+        path, example = EXAMPLES[self.kind]
+        body = json.dumps({"model": self.settings.model, **example}, ensure_ascii=False)
         return (
             f"{self.settings.model} is ready after {seconds:.1f} s:\n"
-            f"  HTTP  {url}\n"
+            f"  HTTP  {url}  (every route: {url}/docs)\n"
             f"  gRPC  {authority(self.host, self.grpc_port)}\n"
             f"Try it:\n"
-            f"  curl {url}/v1/embeddings -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+            f"  curl {url}{path} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
         )
 
     @property

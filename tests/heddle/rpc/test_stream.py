@@ -54,27 +54,6 @@ async def test_messages_beyond_grpc_default_of_4_mib_pass() -> None:
     await pod.stop()
 
 
-async def test_a_bug_that_one_item_meets_costs_the_others_nothing() -> None:
-    def submit(item: engine_pb2.Submission, deadline: float, reply: Reply[engine_pb2.Outcome]) -> Cancel:
-        if item.sequence.token_ids == b"bug!":
-            raise ZeroDivisionError
-        return held.submit(item, deadline, reply)
-
-    held = Held()
-    pod = EnginePod(submit)
-    pool = await pool_of(await pod.start())
-    neighbour = ask(pool, b"1234")[0]
-    await eventually(lambda: len(held.items) == 1)
-    with pytest.raises(HeddleError) as failed:
-        await asyncio.wait_for(ask(pool, b"bug!")[0], 5)
-    assert failed.value.kind is ErrorKind.INTERNAL
-    assert not held.cancelled
-    held.answer_all()
-    assert await asyncio.wait_for(neighbour, 5) == b"1234"
-    await pool.close()
-    await pod.stop()
-
-
 async def test_cancel_reaches_the_pod_and_the_caller_hears_nothing_more() -> None:
     held = Held()
     pod = EnginePod(held.submit)
