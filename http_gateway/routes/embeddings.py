@@ -1,6 +1,7 @@
 """POST /v1/embeddings and /embeddings, as OpenAI defines them: https://platform.openai.com/docs/api-reference/embeddings"""
 
 import binascii
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -13,7 +14,7 @@ from http_gateway.errors import in_words_of
 from http_gateway.message import Answer, Request
 from http_gateway.rendering import LongList
 from http_gateway.routes.cost import cost_headers
-from http_gateway.routes.inputs import Inputs, check_count, listed, messages
+from http_gateway.routes.inputs import Inputs, TokenIds, check_count, listed, messages
 from http_gateway.routing import Route
 from http_gateway.served_models import ServedModels
 
@@ -68,8 +69,9 @@ class Embeddings:
     async def embed(self, body: EmbeddingsBody, request: Request) -> Answer:
         """Embeddings, as OpenAI's clients ask for them."""
         model = self._models.find(body.model)
-        call = self._call(body)
-        with in_words_of({"inputs": "input"}, is_list=len(call.inputs) > 1 or call.inputs != body.input):
+        inputs = listed(body.input)
+        call = self._call(inputs, body.dimensions)
+        with in_words_of({"inputs": "input"}, is_list=inputs is body.input):
             answer = await model.client.embed(call, request.options())
         table = np.frombuffer(answer.embeddings.data, "<f4").reshape(tuple(answer.embeddings.shape))
         rows = base64_rows(table) if body.encoding_format == "base64" else table
@@ -83,12 +85,11 @@ class Embeddings:
         }
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
-    def _call(self, body: EmbeddingsBody) -> inference_pb2.EmbedRequest:
-        inputs = listed(body.input)
+    def _call(self, inputs: Sequence[str | int | TokenIds], dimensions: int | None) -> inference_pb2.EmbedRequest:
         check_count(len(inputs), self._inputs_max, "input", "texts")
         if not self._trust_token_ids and not all(isinstance(item, str) for item in inputs):
             raise HeddleError(ErrorKind.INVALID_INPUT, TOKEN_IDS_REFUSED, field="input")
-        return inference_pb2.EmbedRequest(inputs=messages(inputs, "input"), dimensions=body.dimensions or 0)
+        return inference_pb2.EmbedRequest(inputs=messages(inputs, "input"), dimensions=dimensions or 0)
 
 
 def base64_rows(table: np.ndarray[Any, np.dtype[np.float32]]) -> list[str]:

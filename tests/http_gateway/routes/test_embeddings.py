@@ -78,6 +78,12 @@ async def test_word_of_a_hundred_thousand_characters_is_answered(http: httpx.Asy
     assert answer["usage"]["prompt_tokens"] == 3 + 3  # WordPiece knows no such word
 
 
+async def test_the_place_of_a_wrong_text_is_told_where_there_are_several(http: httpx.AsyncClient) -> None:
+    for wrong, message in (("", "the text is empty"), (["a", ""], "input[1]: the text is empty")):
+        response = await http.post(PATH, json={"input": wrong})
+        assert response.json()["error"]["message"] == message
+
+
 async def test_trusted_token_ids_are_taken_as_they_are(tokenizer: str) -> None:
     async with gateway(tokenizer, trust_token_ids=True) as url, httpx.AsyncClient(base_url=url) as http:
         from_text = rows(await embed(http, input="hello"))
