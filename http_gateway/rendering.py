@@ -81,6 +81,8 @@ def format_for(accept: str | None) -> Format:
 
 
 async def written(value: Any, chosen: Format) -> bytes:
+    if numbers_in(value) < NUMBERS_PER_TURN:
+        return chosen.dump(value)
     return chosen.dump(await shortened(value, chosen))
 
 
@@ -120,7 +122,7 @@ def numbers_in(value: Any) -> int:
         return value.size
     if isinstance(value, dict):
         return sum(map(numbers_in, value.values()))
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return sum(map(numbers_in, value))
     if isinstance(value, str):
         return 1 + len(value) // 8
