@@ -63,15 +63,28 @@ async def test_an_error_is_the_same_whatever_carried_it(client: InferenceClient)
     assert caught.value.field == "inputs[1]"
 
 
-@pytest.mark.parametrize(
-    "call", ["embed_tokens", "embed_sparse", "rerank", "predict", "predict_tokens", "similarity", "tokenize", "decode"]
-)
-async def test_what_is_not_served_yet_says_so(client: InferenceClient, call: str) -> None:
-    request = pb.InferenceItem()
-    getattr(request, call).SetInParent()
-    with pytest.raises(HeddleError, match="not served by this version") as caught:
-        await client.infer(request)
-    assert caught.value.kind is ErrorKind.UNIMPLEMENTED
+async def test_every_method_is_answered_with_what_it_is_for(client: InferenceClient) -> None:
+    text = pb.Input(text="hello")
+    vectors = (await client.embed_tokens(pb.EmbedTokensRequest(inputs=[text]))).embeddings
+    assert [tuple(vector.shape) for vector in vectors] == [(3, 384)]
+    similarity = await client.similarity(pb.SimilarityRequest(source="hello", sentences=["hello", "world"]))
+    assert np.frombuffer(similarity.scores, "<f4")[0] == pytest.approx(1, abs=1e-6)
+    (tokens,) = (await client.tokenize(pb.TokenizeRequest(inputs=["hello"]))).results
+    assert [token.text for token in tokens.tokens] == ["[CLS]", "hello", "[SEP]"]
+    ids = np.array([token.id for token in tokens.tokens], "<u4").tobytes()
+    assert (await client.decode(pb.DecodeRequest(token_ids=[ids]))).texts == ["hello"]
+
+
+async def test_a_model_says_what_it_is_when_asked_for_something_else(client: InferenceClient) -> None:
+    for call in (
+        client.rerank(pb.RerankRequest(query="a", documents=["b"])),
+        client.predict(pb.PredictRequest(inputs=[pb.TextOrPair(text="a")])),
+        client.predict_tokens(pb.PredictTokensRequest(inputs=["a"])),
+        client.embed_sparse(pb.EmbedSparseRequest(inputs=[pb.Input(text="a")])),
+    ):
+        with pytest.raises(HeddleError, match="embedder") as caught:
+            await call
+        assert caught.value.kind is ErrorKind.WRONG_TASK
 
 
 async def test_a_model_describes_itself(client: InferenceClient) -> None:
