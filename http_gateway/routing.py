@@ -1,7 +1,7 @@
 """The table of routes: which handler answers a method and path, and in which shape its errors are told."""
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ class Router:
         if not methods:
             return Route(request.method, "unmatched", not_found, is_open=True)
         method = "GET" if request.method == "HEAD" else request.method
-        return methods.get(method) or not_allowed(path, list(methods))
+        return methods.get(method) or not_allowed(path, methods)
 
     def _meant(self, path: str) -> str:
         return self._default_path() if is_default_route(path) else without_deployment(path)
@@ -71,10 +71,11 @@ async def not_found(request: Request) -> Response:
     raise Failure(404, "not_found", f"there is no {request.path} here")
 
 
-def not_allowed(path: str, methods: Sequence[str]) -> Route:
+def not_allowed(path: str, methods: Mapping[str, Route]) -> Route:
     async def refuse(request: Request) -> Response:
         allowed = ", ".join(methods)
         message = f"{path} answers {allowed}, not {request.method}"
         raise Failure(405, "method_not_allowed", message, headers=[("allow", allowed)])
 
-    return Route("", "unmatched", refuse, is_open=True)
+    (family, *_) = (route.family for route in methods.values())
+    return Route("", "unmatched", refuse, family, is_open=True)

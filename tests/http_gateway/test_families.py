@@ -96,6 +96,13 @@ async def test_the_request_id_is_the_callers_whichever_header_it_has(http: httpx
     assert len(ids) == 2
 
 
+async def test_a_wrong_method_is_told_in_the_shape_of_the_route(http: httpx.AsyncClient) -> None:
+    for path, fields in (("/embed", {"error", "error_type"}), ("/v2/embed", {"message"})):
+        response = await http.get(path)
+        assert (response.status_code, response.headers["allow"]) == (405, "POST")
+        assert set(response.json()) == fields
+
+
 async def test_compressed_bodies_are_415(http: httpx.AsyncClient) -> None:
     headers = {"content-encoding": "gzip"}
     responses = await asyncio.gather(*(http.post(path, content=b"\x1f\x8b", headers=headers) for path in PATHS))
