@@ -10,7 +10,7 @@ from http_gateway.endpoint import post
 from http_gateway.errors import in_words_of
 from http_gateway.families import TEI
 from http_gateway.message import Answer, Request
-from http_gateway.rendering import LongList
+from http_gateway.rendering import each
 from http_gateway.routes.cost import cost_headers
 from http_gateway.routes.inputs import TEIBody, check_count
 from http_gateway.routing import Route
@@ -68,7 +68,7 @@ class Entities:
         )
         with in_words_of({}, is_list=isinstance(body.inputs, list)):
             answer = await self._models.find(body.model).client.predict_tokens(call, request.options())
-        rows = LongList([entity(item) for item in result.entities] for result in answer.results)
+        rows = await each(entities_of, answer.results)
         return Answer(rows, cost_headers(request, answer.usage, answer.timings))
 
 
@@ -76,6 +76,10 @@ def flattened(inputs: str | list[str | list[str]]) -> list[str]:
     if isinstance(inputs, str):
         return [inputs]
     return [text for item in inputs for text in ([item] if isinstance(item, str) else item)]
+
+
+def entities_of(message: inference_pb2.Entities) -> list[dict[str, Any]]:
+    return [entity(item) for item in message.entities]
 
 
 def entity(message: inference_pb2.Entity) -> dict[str, Any]:

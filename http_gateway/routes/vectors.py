@@ -14,7 +14,7 @@ from http_gateway.endpoint import post
 from http_gateway.errors import in_words_of
 from http_gateway.families import TEI
 from http_gateway.message import Answer, Request
-from http_gateway.rendering import LongList
+from http_gateway.rendering import LongList, each
 from http_gateway.routes.cost import cost_headers
 from http_gateway.routes.inputs import Direction, Inputs, TEIBody, check_count, listed, messages
 from http_gateway.routing import Route
@@ -111,7 +111,7 @@ class Vectors:
         )
         with in_words_of({}, is_list=isinstance(body.inputs, list)):
             answer = await self._models.find(body.model).client.embed_sparse(call, request.options())
-        rows = LongList(map(entries, answer.embeddings))
+        rows = await each(entries, answer.embeddings)
         return Answer(rows, cost_headers(request, answer.usage, answer.timings))
 
     async def similarity(self, body: SimilarityBody, request: Request) -> Answer:

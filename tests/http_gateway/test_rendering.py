@@ -1,5 +1,6 @@
 """Answers as bytes: the same numbers in JSON and MessagePack, in one part or in many, plain or compressed."""
 
+import asyncio
 import gzip
 import json
 from typing import Any
@@ -11,7 +12,7 @@ import zstandard
 from httpx import Headers
 
 from http_gateway.message import Answer
-from http_gateway.rendering import JSON, MESSAGE_PACK, NUMBERS_PER_TURN, LongList, format_for, rendered, turns
+from http_gateway.rendering import JSON, MESSAGE_PACK, NUMBERS_PER_TURN, LongList, each, format_for, rendered, turns
 
 ROWS_OF_SEVERAL_TURNS = 3 * NUMBERS_PER_TURN // 384
 
@@ -46,6 +47,21 @@ def test_a_long_list_is_written_in_several_turns() -> None:
     assert len(parts) == 3
     assert sum(map(len, parts)) == ROWS_OF_SEVERAL_TURNS
     assert [len(part) for part in turns(LongList(["x" * 9 * NUMBERS_PER_TURN, "y"]))] == [1, 1]
+
+
+async def test_making_many_things_leaves_the_loop_to_others() -> None:
+    others = 0
+
+    async def other() -> None:
+        nonlocal others
+        while True:
+            others += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    assert await each(str, range(100)) == [str(number) for number in range(100)]
+    task.cancel()
+    assert others >= 90
 
 
 async def test_a_float_is_written_as_short_as_it_can_be() -> None:
