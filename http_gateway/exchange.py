@@ -50,7 +50,7 @@ class Exchange:
             if not (self._is_late and self._task):
                 raise
             self._task.uncancel()
-            message = "the body did not arrive in time"
+            message = "the time given to the request passed before its body had been read"
             raise HeddleError(ErrorKind.DEADLINE_EXCEEDED, message) from None
         finally:
             self._is_reading = False

@@ -14,7 +14,7 @@ from http_gateway.errors import in_words_of
 from http_gateway.message import Answer, Request
 from http_gateway.rendering import LongList
 from http_gateway.routes.cost import cost_headers
-from http_gateway.routes.inputs import Inputs, TokenIds, check_count, listed, messages
+from http_gateway.routes.inputs import Inputs, TEIBody, TokenIds, check_count, listed, messages
 from http_gateway.routing import Route
 from http_gateway.served_models import ServedModels
 
@@ -24,11 +24,10 @@ TOKEN_IDS_REFUSED = (
 )
 
 
-class EmbeddingsBody(msgspec.Struct):
-    """Unknown fields, `user` among them, are ignored; null is the same as absent."""
+class EmbeddingsBody(TEIBody, kw_only=True):
+    """OpenAI's, and TEI's fields for truncation. Unknown fields, `user` among them, are ignored."""
 
     input: Inputs
-    model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None
 
@@ -70,7 +69,7 @@ class Embeddings:
         """Embeddings, as OpenAI's clients ask for them."""
         model = self._models.find(body.model)
         inputs = listed(body.input)
-        call = self._call(inputs, body.dimensions)
+        call = self._call(inputs, body)
         with in_words_of({"inputs": "input"}, is_list=inputs is body.input):
             answer = await model.client.embed(call, request.options())
         table = np.frombuffer(answer.embeddings.data, "<f4").reshape(tuple(answer.embeddings.shape))
@@ -85,11 +84,13 @@ class Embeddings:
         }
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
-    def _call(self, inputs: Sequence[str | int | TokenIds], dimensions: int | None) -> inference_pb2.EmbedRequest:
+    def _call(self, inputs: Sequence[str | int | TokenIds], body: EmbeddingsBody) -> inference_pb2.EmbedRequest:
         check_count(len(inputs), self._inputs_max, "input", "texts")
         if not self._trust_token_ids and not all(isinstance(item, str) for item in inputs):
             raise HeddleError(ErrorKind.INVALID_INPUT, TOKEN_IDS_REFUSED, field="input")
-        return inference_pb2.EmbedRequest(inputs=messages(inputs, "input"), dimensions=dimensions or 0)
+        return inference_pb2.EmbedRequest(
+            inputs=messages(inputs, "input"), truncation=body.truncation, dimensions=body.dimensions or 0
+        )
 
 
 def base64_rows(table: np.ndarray[Any, np.dtype[np.float32]]) -> list[str]:

@@ -84,6 +84,15 @@ async def test_the_place_of_a_wrong_text_is_told_where_there_are_several(http: h
         assert response.json()["error"]["message"] == message
 
 
+async def test_long_text_is_refused_where_the_request_says_so(http: httpx.AsyncClient) -> None:
+    text = "first " * 400 + "last " * 400
+    response = await http.post(PATH, json={"input": [text], "truncate": False})
+    assert response.status_code == 413
+    assert response.json()["error"]["message"] == "input[0]: the input has 802 tokens, the limit is 256 tokens"
+    left = await embed(http, input=text, truncation_direction="Left")
+    assert np.array_equal(rows(left), rows(await embed(http, input="last " * 254)))
+
+
 async def test_trusted_token_ids_are_taken_as_they_are(tokenizer: str) -> None:
     async with gateway(tokenizer, trust_token_ids=True) as url, httpx.AsyncClient(base_url=url) as http:
         from_text = rows(await embed(http, input="hello"))
