@@ -93,7 +93,7 @@ def format_for(accept: str | None) -> Format:
 
 
 async def written(value: Any, chosen: Format) -> bytes:
-    if numbers_in(value) < NUMBERS_PER_TURN:
+    if numbers_in(value, NUMBERS_PER_TURN) < NUMBERS_PER_TURN:
         return chosen.dump(value)
     return chosen.dump(await shortened(value, chosen))
 
@@ -120,7 +120,7 @@ def turns(items: LongList) -> Iterable[list[Any]]:
     """At least one, even of no items."""
     start, numbers = 0, 0
     for index, item in enumerate(items):
-        numbers += numbers_in(item)
+        numbers += numbers_in(item, NUMBERS_PER_TURN - numbers)
         if numbers >= NUMBERS_PER_TURN:
             yield items[start : index + 1]
             start, numbers = index + 1, 0
@@ -128,14 +128,17 @@ def turns(items: LongList) -> Iterable[list[Any]]:
         yield items[start:]
 
 
-def numbers_in(value: Any) -> int:
-    """Numbers and texts inside, roughly."""
+def numbers_in(value: Any, enough: int) -> int:
+    """Numbers and texts inside, roughly. Whoever has counted `enough` does not look at the rest."""
     if isinstance(value, np.ndarray):
         return value.size
-    if isinstance(value, dict):
-        return sum(map(numbers_in, value.values()))
-    if isinstance(value, list):
-        return sum(map(numbers_in, value))
     if isinstance(value, str):
         return 1 + len(value) // 8
-    return 1
+    if not isinstance(value, dict | list):
+        return 1
+    found = 0
+    for part in value.values() if isinstance(value, dict) else value:
+        found += numbers_in(part, enough - found)
+        if found >= enough:
+            break
+    return found
