@@ -14,6 +14,7 @@ from http_gateway.message import Answer, Request
 from http_gateway.rendering import LongList
 from http_gateway.routes.cost import cost_headers
 from http_gateway.routes.inputs import TEIBody, check_count
+from http_gateway.routes.ranking import best_first
 from http_gateway.routing import Route
 from http_gateway.served_models import ServedModels
 
@@ -86,5 +87,4 @@ def text_or_pair(item: Any, place: str) -> inference_pb2.TextOrPair:
 
 
 def predictions(scores: np.ndarray[Any, np.dtype[np.float32]], labels: Any) -> list[dict[str, Any]]:
-    order = np.argsort(-scores, kind="stable").tolist()
-    return [{"score": scores[index], "label": labels[index]} for index in order]
+    return [{"score": scores[index], "label": labels[index]} for index in best_first(scores)]

@@ -16,10 +16,9 @@ Inputs = str | list[str | int | TokenIds]
 Direction = Literal["Right", "right", "Left", "left"]
 
 
-class TEIBody(msgspec.Struct, kw_only=True):
-    """What every body of TEI's routes may have. Unknown fields are ignored; null is the same as absent."""
+class Truncatable(msgspec.Struct, kw_only=True):
+    """How TEI's callers say what becomes of a text that is too long. Null is the same as absent."""
 
-    model: str | None = None
     truncate: bool | None = None
     truncation_direction: Direction | None = None
 
@@ -32,6 +31,12 @@ class TEIBody(msgspec.Struct, kw_only=True):
         if self.truncation_direction in ("Left", "left"):
             return inference_pb2.TRUNCATION_LEFT
         return inference_pb2.TRUNCATION_RIGHT if self.truncate else inference_pb2.TRUNCATION_UNSPECIFIED
+
+
+class TEIBody(Truncatable, kw_only=True):
+    """What every body of TEI's routes may have. Unknown fields are ignored."""
+
+    model: str | None = None
 
 
 def listed(value: Inputs) -> Sequence[str | int | TokenIds]:

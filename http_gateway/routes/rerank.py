@@ -15,6 +15,7 @@ from http_gateway.message import Answer, Request
 from http_gateway.rendering import LongList
 from http_gateway.routes.cost import cost_headers
 from http_gateway.routes.inputs import TEIBody, check_count
+from http_gateway.routes.ranking import best_first
 from http_gateway.routing import Route
 from http_gateway.served_models import ServedModels
 
@@ -89,15 +90,7 @@ class Rerank:
     async def rerank(self, body: RerankBody, request: Request) -> Answer:
         """Texts by their relevance to a query, the best first."""
         check_count(len(body.texts), self._inputs_max, "texts")
-        call = inference_pb2.RerankRequest(
-            query=body.query,
-            documents=body.texts,
-            truncation=body.truncation,
-            raw_scores=bool(body.raw_scores),
-            instruction=body.instruction or "",
-        )
-        with in_words_of({"documents": "texts"}):
-            answer = await self._models.find(body.model).client.rerank(call, request.options())
+        answer = await self._answer(body, body.texts, request, field="texts", truncation=body.truncation)
         scores = np.frombuffer(answer.scores, "<f4")
         ranks = [{"index": index, "score": scores[index]} for index in best_first(scores)]
         if body.return_text:
@@ -116,15 +109,7 @@ class Rerank:
     async def _rerank_documents(self, body: CohereRerankBody, request: Request, version: str) -> Answer:
         check_count(len(body.documents), self._inputs_max, "documents", "documents")
         texts = [document if isinstance(document, str) else document.text for document in body.documents]
-        model = self._models.find(body.model)
-        call = inference_pb2.RerankRequest(
-            query=body.query,
-            documents=texts,
-            raw_scores=bool(body.raw_scores),
-            instruction=body.instruction or "",
-        )
-        with in_words_of({}):
-            answer = await model.client.rerank(call, request.options())
+        answer = await self._answer(body, texts, request, field="documents")
         scores = np.frombuffer(answer.scores, "<f4")
         results: list[dict[str, Any]] = [
             {"index": index, "relevance_score": scores[index]} for index in best_first(scores)[: body.top_n or None]
@@ -134,15 +119,29 @@ class Rerank:
                 result["document"] = {"text": texts[result["index"]]}
         value = {
             "id": request.id,
-            "model": model.name,
+            "model": self._models.find(body.model).name,
             "results": LongList(results),
             "usage": {"total_tokens": answer.usage.tokens},
             "meta": {"api_version": {"version": version}, "billed_units": {"search_units": 1}},
         }
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
-
-def best_first(scores: np.ndarray[Any, np.dtype[np.float32]]) -> list[int]:
-    """Indices by descending score; equal ones in the order of the input."""
-    order: list[int] = np.argsort(-scores, kind="stable").tolist()
-    return order
+    async def _answer(
+        self,
+        body: RerankBody | CohereRerankBody,
+        texts: list[str],
+        request: Request,
+        *,
+        field: str,
+        truncation: inference_pb2.Truncation = inference_pb2.TRUNCATION_UNSPECIFIED,
+    ) -> inference_pb2.RerankResponse:
+        """`field` is what the caller calls the texts."""
+        call = inference_pb2.RerankRequest(
+            query=body.query,
+            documents=texts,
+            truncation=truncation,
+            raw_scores=bool(body.raw_scores),
+            instruction=body.instruction or "",
+        )
+        with in_words_of({"documents": field}):
+            return await self._models.find(body.model).client.rerank(call, request.options())

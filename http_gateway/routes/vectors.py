@@ -16,7 +16,7 @@ from http_gateway.families import TEI
 from http_gateway.message import Answer, Request
 from http_gateway.rendering import LongList, each
 from http_gateway.routes.cost import cost_headers
-from http_gateway.routes.inputs import Direction, Inputs, TEIBody, check_count, listed, messages
+from http_gateway.routes.inputs import Inputs, TEIBody, Truncatable, check_count, listed, messages
 from http_gateway.routing import Route
 from http_gateway.served_models import ServedModels
 
@@ -38,9 +38,7 @@ class SimilarityInputs(msgspec.Struct):
     sentences: list[str]
 
 
-class SimilarityParameters(msgspec.Struct):
-    truncate: bool | None = None
-    truncation_direction: Direction | None = None
+class SimilarityParameters(Truncatable, kw_only=True):
     prompt_name: str | None = None
 
 
@@ -122,9 +120,7 @@ class Vectors:
         call = inference_pb2.SimilarityRequest(
             source=body.inputs.source_sentence,
             sentences=sentences,
-            truncation=TEIBody(
-                truncate=parameters.truncate, truncation_direction=parameters.truncation_direction
-            ).truncation,
+            truncation=parameters.truncation,
             prompt_name=parameters.prompt_name or "",
         )
         with in_words_of(NAMES_OF_SIMILARITY):
