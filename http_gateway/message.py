@@ -65,4 +65,4 @@ class Answer:
 
 
 def is_usable(request_id: str | None) -> bool:
-    return bool(request_id) and len(request_id or "") <= REQUEST_ID_CHARACTERS_MAX
+    return request_id is not None and 0 < len(request_id) <= REQUEST_ID_CHARACTERS_MAX

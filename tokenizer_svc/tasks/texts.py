@@ -12,20 +12,25 @@ def contents(inputs: Iterable[inference_pb2.Input]) -> list[Input]:
     found: list[Input] = [item.text or item.token_ids or "" for item in inputs]
     for index, content in enumerate(found):
         if isinstance(content, str) and "\0" in content:
-            check_text(content, f"inputs[{index}]")
+            raise has_nul(INPUTS(index))
     return found
+
+
+def check_texts(texts: Iterable[str], field_of: FieldOf = INPUTS) -> None:
+    """As `check_text`, for each of them."""
+    for index, text in enumerate(texts):
+        if "\0" in text:
+            raise has_nul(field_of(index))
 
 
 def check_text(text: str, field: str) -> None:
     """Raises INVALID_INPUT for a text with a NUL, which is binary data or the end of a string of C."""
     if "\0" in text:
-        raise HeddleError(ErrorKind.INVALID_INPUT, "the text has a NUL character", field=field)
+        raise has_nul(field)
 
 
-def check_texts(texts: Iterable[str], field_of: FieldOf = INPUTS) -> None:
-    for index, text in enumerate(texts):
-        if "\0" in text:
-            check_text(text, field_of(index))
+def has_nul(field: str) -> HeddleError:
+    return HeddleError(ErrorKind.INVALID_INPUT, "the text has a NUL character", field=field)
 
 
 def check_not_empty(text: str, field: str) -> None:
