@@ -7,8 +7,8 @@ import torch
 
 from engine_svc.backends.host_memory import keep_freed_memory
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.models.architectures import load_encoder, load_head
 from engine_svc.models.heads.head import Array
+from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from heddle.checkpoint import Checkpoint
 
@@ -16,7 +16,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class TorchBackend:
-    """An encoder and its head. See engine_svc.backends.backend.Backend for who may call it, and when."""
+    """A model of `engine_svc.models`. See engine_svc.backends.backend.Backend for who may call it, and when."""
 
     def __init__(self, checkpoint: Checkpoint, *, dtype: str = "auto", threads: int = 0, device: str = "auto") -> None:
         """`dtype` is auto, float32, bfloat16 or float16. `threads` of the CPU are for the whole process; 0 leaves
@@ -27,12 +27,11 @@ class TorchBackend:
         if self._device.type == "cpu":
             keep_freed_memory()
         self._dtype = fastest_dtype(self._device) if dtype == "auto" else DTYPES[dtype]
-        self._encoder = load_encoder(checkpoint, dtype=self._dtype, device=self._device)
-        self._head = load_head(checkpoint, dtype=self._dtype, device=self._device)
+        self._model = Model.load(checkpoint, dtype=self._dtype, device=self._device)
 
     @property
     def outputs(self) -> frozenset[Output]:
-        return self._head.outputs
+        return self._model.head.outputs
 
     @property
     def data_type(self) -> str:
@@ -49,14 +48,15 @@ class TorchBackend:
         return arrays
 
     def close(self) -> None:
-        del self._encoder, self._head
+        del self._model
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
     def _run_by_length(self, batch: PackedBatch) -> Sequences[Array]:
-        tokens = PackedTokens.of(batch, head_dim=self._encoder.head_dim, device=self._device, dtype=self._dtype)
-        return self._head(self._encoder(tokens), tokens.layout.cu_seqlens, batch)
+        transformer, head = self._model.transformer, self._model.head
+        tokens = PackedTokens.of(batch, device=self._device, dtype=self._dtype, merges_prefixes=transformer.is_causal)
+        return head(tokens.of_tokens(transformer(tokens)), tokens.layout.cu_seqlens, batch)
 
 
 def device_of(name: str) -> torch.device:

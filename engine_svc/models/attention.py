@@ -1,9 +1,9 @@
 """Attention inside each sequence of a packed batch, without padding.
 
-On CUDA one flash kernel takes the whole batch by its `cu_seqlens`. Elsewhere adjacent sequences of equal length are a
-plain [sequences, length] view of the packed tokens and run as one call: long ones of PyTorch's own attention, short
-ones of batched products. Sequences never meet in a product or a sum: a NaN stays at home, and alone or in any batch
-the results agree to the last bits of float32. A batch sorted by length has the fewest calls.
+On CUDA one flash kernel takes the whole batch by its `cu_seqlens`. Elsewhere, and for what that kernel cannot do,
+adjacent sequences of equal length are a plain [sequences, length] view of the packed tokens and run as one call. A
+batch sorted by length has the fewest calls. Sequences never meet in a product or a sum: a NaN stays at home, and alone
+or in any batch the results agree to the last bits of float32.
 """
 
 import importlib.util
@@ -14,10 +14,10 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-# Up to this length PyTorch's attention spends more on its blocks than on their contents.
-SHORT_TOKENS = 16
+from engine_svc.models.attention_pattern import AttentionPattern
+from engine_svc.models.dense_attention import attend_densely
+from engine_svc.models.prefixes import SharedPrefixes
 
 FLASH_DTYPES = (torch.bfloat16, torch.float16)
 
@@ -41,52 +41,49 @@ class Layout:
 
     cu_seqlens: Tensor  # int32 [B + 1], on the device
     length_max: int
-    runs: tuple[Run, ...]  # in the order of the tokens; () where flash attention needs none
+    runs: tuple[Run, ...]  # in the order of the tokens
+    prefixes: SharedPrefixes | None = None  # where rows stand for several tokens
 
     @classmethod
-    def of(cls, lengths: Sequence[int], cu_seqlens: Tensor, *, head_dim: int, dtype: torch.dtype) -> "Layout":
+    def of(cls, lengths: Sequence[int], cu_seqlens: Tensor, prefixes: SharedPrefixes | None = None) -> "Layout":
         """`lengths` [B] are at least 1; `cu_seqlens` is theirs, on the device that computes."""
-        by_flash = uses_flash(cu_seqlens.device, head_dim, dtype)
-        return cls(cu_seqlens, max(lengths), () if by_flash else tuple(runs_of(lengths)))
+        return cls(cu_seqlens, max(lengths), tuple(runs_of(lengths)), prefixes)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
-    """Softmax attention over all tokens of the own sequence, scaled by 1 / sqrt(head_dim).
+def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, pattern: AttentionPattern) -> Tensor:
+    """Softmax attention of each token to those of its own sequence that the pattern lets it see.
 
-    `query`, `key` and `value` are [rows, heads, head_dim], strided or not; so is the result, contiguous. On the CPU,
-    rows behind the last token of the layout are 0 in the result.
+    `query` is [rows, heads, head_dim], `key` and `value` are [rows, key heads, head_dim], strided or not; the result is
+    as `query`, contiguous. On the CPU, rows behind the last token of the layout are 0 in the result.
     """
-    if layout.runs:
-        return attend_by_runs(query, key, value, layout)
-    return attend_by_flash(query, key, value, layout)
+    if layout.prefixes is not None:
+        query, key, value = (layout.prefixes.to_tokens(rows) for rows in (query, key, value))
+    attends = attend_by_flash if uses_flash(query, pattern) else attend_by_runs
+    result = attends(query, key, value, layout, pattern)
+    return result if layout.prefixes is None else layout.prefixes.to_rows(result)
 
 
-def attend_by_flash(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
+def attend_by_flash(query: Tensor, key: Tensor, value: Tensor, layout: Layout, pattern: AttentionPattern) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     cu_seqlens, length_max = layout.cu_seqlens, layout.length_max
-    result = varlen_attn(query, key, value, cu_seqlens, cu_seqlens, length_max, length_max)
+    result = varlen_attn(
+        *(query, key, value, cu_seqlens, cu_seqlens, length_max, length_max),
+        scale=pattern.scale,
+        window_size=(-1 if pattern.behind is None else pattern.behind, -1 if pattern.ahead is None else pattern.ahead),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
     assert isinstance(result, Tensor)  # a tuple only if more was asked for
     return result
 
 
-def attend_by_runs(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
+def attend_by_runs(query: Tensor, key: Tensor, value: Tensor, layout: Layout, pattern: AttentionPattern) -> Tensor:
     result = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     for run in layout.runs:
-        attention = attend_by_products if run.length <= SHORT_TOKENS else functional.scaled_dot_product_attention
-        attended = attention(sequences_of(query, run), sequences_of(key, run), sequences_of(value, run))
+        attended = attend_densely(sequences_of(query, run), sequences_of(key, run), sequences_of(value, run), pattern)
         sequences_of(result, run).copy_(attended)
     result[layout.runs[-1].stop :] = 0
     return result
-
-
-def attend_by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The formula in float32, all sequences and heads at once; [sequences, heads, length, head_dim], as is the result.
-    Keeps the scores of all pairs of tokens, so it is for short sequences."""
-    # Copied, so that the products find the same strides whatever the batch: with others MKL rounds otherwise.
-    query, key, value = torch.stack([query, key, value]).float()
-    weights = (query @ key.transpose(2, 3)).mul_(query.shape[3] ** -0.5).softmax(3)
-    return weights @ value
 
 
 def sequences_of(tokens: Tensor, run: Run) -> Tensor:
@@ -103,10 +100,13 @@ def runs_of(lengths: Sequence[int]) -> list[Run]:
     return runs
 
 
-def uses_flash(device: torch.device, head_dim: int, dtype: torch.dtype) -> bool:
+def uses_flash(query: Tensor, pattern: AttentionPattern) -> bool:
     """What the kernel can do: bfloat16 and float16, heads of a multiple of 8 up to 256, from Ampere on."""
-    can_kernel = dtype in FLASH_DTYPES and head_dim % 8 == 0 and head_dim <= 256
-    return can_kernel and device.type == "cuda" and has_flash(device)
+    if pattern.bias is not None or pattern.softcap is not None:
+        return False
+    head_dim = query.shape[-1]
+    can_kernel = query.dtype in FLASH_DTYPES and head_dim % 8 == 0 and head_dim <= 256
+    return can_kernel and query.is_cuda and has_flash(query.device)
 
 
 @cache

@@ -6,12 +6,14 @@ The encoders build their layers with `linear`.
 # ruff: noqa: SLF001 - PyTorch's oneDNN operations have no public names
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from engine_svc.models.weights import Weights
 
 onednn = torch.ops.mkldnn
 
@@ -28,6 +30,7 @@ class Activation(enum.Enum):
     GELU_TANH = "gelu_tanh"
     RELU = "relu"
     SILU = "silu"
+    TANH = "tanh"
 
 
 # By the names that transformers has for them.
@@ -42,6 +45,7 @@ ACTIVATIONS = {
     "relu": Activation.RELU,
     "silu": Activation.SILU,
     "swish": Activation.SILU,
+    "tanh": Activation.TANH,
     "linear": Activation.NONE,
 }
 
@@ -58,6 +62,32 @@ def linear(weight: Tensor, bias: Tensor | None, activation: Activation = Activat
     if is_prepacked(weight.device, weight.dtype):
         return PrepackedLinear.of(weight, bias, activation)
     return PlainLinear(weight, bias, activation)
+
+
+def load_linear(
+    weights: Weights,
+    name: str | Sequence[str],
+    outputs: int | Sequence[int],
+    inputs: int,
+    *,
+    bias: bool = True,
+    activation: Activation = Activation.NONE,
+    dtype: torch.dtype | None = None,
+) -> Linear:
+    """The linear of this name. Several names, each with its number of outputs, are linears on the same input that run
+    as one, one below the other. `dtype` where it is not the model's. Raises CheckpointError."""
+    names = [name] if isinstance(name, str) else name
+    sizes = [outputs] * len(names) if isinstance(outputs, int) else outputs
+    parts = list(zip(names, sizes, strict=True))
+    return linear(
+        joined([weights.take(f"{part}.weight", [size, inputs], dtype) for part, size in parts]),
+        joined([weights.take(f"{part}.bias", [size], dtype) for part, size in parts]) if bias else None,
+        activation,
+    )
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def is_prepacked(device: torch.device, dtype: torch.dtype) -> bool:
@@ -113,3 +143,5 @@ def activated(values: Tensor, activation: Activation) -> Tensor:
             return functional.relu(values)
         case Activation.SILU:
             return functional.silu(values)
+        case Activation.TANH:
+            return torch.tanh(values)

@@ -10,11 +10,13 @@ from torch import Tensor
 from engine_svc.batch import PackedBatch
 from engine_svc.models.attention import Layout
 from engine_svc.models.linear import rows_step
+from engine_svc.models.prefixes import Merging, merging_of
 
 
 @dataclass(frozen=True, slots=True)
 class PackedTokens:
-    """`rows` tokens: those of the sequences end to end, then fillers (id 0) up to what the linears like best."""
+    """`rows` tokens: those of the sequences end to end, or one for each group that has the same prefix; then fillers
+    (id 0) up to what the linears like best."""
 
     ids: Tensor  # int32 [rows]
     type_ids: Tensor  # int32 [rows]
@@ -22,15 +24,24 @@ class PackedTokens:
     layout: Layout
 
     @classmethod
-    def of(cls, batch: PackedBatch, *, head_dim: int, device: torch.device, dtype: torch.dtype) -> "PackedTokens":
-        """One copy to the device."""
-        rows = -batch.tokens % rows_step(device, dtype) + batch.tokens
-        columns = [filled(column, rows) for column in (batch.token_ids, batch.type_ids, batch.positions)]
+    def of(
+        cls, batch: PackedBatch, *, device: torch.device, dtype: torch.dtype, merges_prefixes: bool = False
+    ) -> "PackedTokens":
+        """One copy to the device. `merges_prefixes` is for causal models without token types."""
+        merging = merging_of(batch) if merges_prefixes else None
+        tokens = batch.tokens if merging is None else len(merging.token_of_row)
+        rows = -tokens % rows_step(device, dtype) + tokens
+        columns = [laid_out(column, merging, rows) for column in (batch.token_ids, batch.type_ids, batch.positions)]
         packed = torch.from_numpy(np.concatenate([*columns, batch.cu_seqlens])).to(device)
         ids, type_ids, positions, cu_seqlens = torch.split(packed, [rows, rows, rows, len(batch.cu_seqlens)])
-        layout = Layout.of(batch.lengths.tolist(), cu_seqlens, head_dim=head_dim, dtype=dtype)
-        return cls(ids, type_ids, positions, layout)
+        prefixes = None if merging is None else merging.on(device, rows)
+        return cls(ids, type_ids, positions, Layout.of(batch.lengths.tolist(), cu_seqlens, prefixes))
+
+    def of_tokens(self, hidden: Tensor) -> Tensor:
+        """Hidden states [rows, hidden] as those of all tokens, [at least T, hidden]."""
+        return hidden if self.layout.prefixes is None else self.layout.prefixes.to_tokens(hidden)
 
 
-def filled(column: npt.NDArray[np.int32], rows: int) -> npt.NDArray[np.int32]:
-    return np.pad(column, (0, rows - len(column)))
+def laid_out(column: npt.NDArray[np.int32], merging: Merging | None, rows: int) -> npt.NDArray[np.int32]:
+    own = column if merging is None else column[merging.token_of_row]
+    return np.pad(own, (0, rows - len(own)))

@@ -1,7 +1,8 @@
 """Reads the safetensors of a checkpoint, one tensor at a time, in the data type and on the device of the model.
 
 The file is mapped anew for each tensor: pages that were read stay in the process as long as a mapping does, and so the
-peak is the model and its largest tensor, not the model twice. Called by what builds a model, such as `bert.load`.
+peak is the model and its largest tensor, not the model twice. Called by what builds a model: the architectures, and the
+parts that know how to load themselves.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,10 @@ PICKLED_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 LEGACY_NAMES = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
 
 
+# Buffers that old versions of transformers saved; what they hold follows from the config.
+BUFFERS = ("position_ids", "token_type_ids", "rotary_emb.inv_freq", "masked_bias")
+
+
 class Weights:
     """The tensors of a checkpoint by name. Names are those of the bare model; a checkpoint saved from a model with a
     head has them below `prefix`."""
@@ -31,6 +36,7 @@ class Weights:
         self.device = device
         self._prefix = prefix
         self._file_of = files_by_tensor(folder)
+        self._unused = {name for name in self._file_of if not name.endswith(BUFFERS)}
 
     def has(self, name: str) -> bool:
         return any(candidate in self._file_of for candidate in self._candidates(name))
@@ -42,6 +48,7 @@ class Weights:
         if stored is None:
             raise CheckpointError(f"{self.folder} has no tensor {name} in its safetensors files")
         path = self._file_of[stored]
+        self._unused.discard(stored)
         try:
             with safe_open(path, framework="pt") as file:
                 tensor: Tensor = file.get_tensor(stored)
@@ -53,9 +60,15 @@ class Weights:
             raise CheckpointError(f"{path}: tensor {stored} is {tensor.dtype}; quantized weights are not supported")
         return tensor.to(self.device, dtype or self.dtype, copy=True)
 
-    def stacked(self, names: Iterable[str], shape: Sequence[int]) -> Tensor:
-        """Tensors of the same shape, one below the other: linears on the same input that run as one."""
-        return torch.cat([self.take(name, shape) for name in names])
+    def check_all_used(self, ignorable: Sequence[str]) -> None:
+        """Raises CheckpointError for a tensor that nothing has taken: without it the model would not be what it was
+        trained to be. `ignorable` are beginnings of names, with the prefix and without."""
+        beginnings = (*ignorable, *(self._prefix + name for name in ignorable))
+        for name in sorted(self._unused):
+            if not name.startswith(beginnings):
+                raise CheckpointError(
+                    f"{self._file_of[name]} has the tensor {name}, which this architecture has no place for"
+                )
 
     def _candidates(self, name: str) -> Iterable[str]:
         for known in (name, self._prefix + name):

@@ -1,10 +1,11 @@
 """The heads of classifiers and rerankers (one row of logits per sequence) and of token classifiers (one per token).
 
-They are small, so they compute in float32 whatever the encoder's type: that costs nothing and the scores keep their
+They are small, so they compute in float32 whatever the transformer's type: that costs nothing and the scores keep their
 order. Logits are as the model makes them; softmax, sigmoid and labels belong to whoever asked.
 """
 
 import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,34 +14,59 @@ from torch import Tensor
 
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.heads.head import Array
-from engine_svc.models.linear import Linear
+from engine_svc.models.linear import Activation, load_linear
+from engine_svc.models.weights import Weights
+from engine_svc.pooling import pool
+from heddle.sentence_modules import Pooling
+
+Stage = Callable[[Tensor], Tensor]  # of float32 rows
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceClassificationHead:
-    """As in BertForSequenceClassification: the first token of a sequence speaks for it. A reranker has one label."""
+    """One vector speaks for a sequence, most often that of its first token; in decoders that of the last. A reranker
+    has one label."""
 
     outputs: ClassVar[frozenset[Output]] = frozenset({Output.LOGITS})
 
-    pooler: Linear  # float32 hidden to hidden; tanh follows
-    classifier: Linear  # float32 hidden to labels
+    pooling: Pooling
+    stages: Sequence[Stage]  # the last one gives the labels
 
     def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
         """float32 [labels] each."""
-        first_tokens = hidden[cu_seqlens[:-1]].float()
-        logits: Tensor = self.classifier(torch.tanh(self.pooler(first_tokens)))
+        no_prompts = torch.zeros_like(cu_seqlens[1:])
+        logits = through(self.stages, pool(hidden, cu_seqlens, no_prompts, [self.pooling]))
         return list(logits.cpu().numpy())
 
 
 @dataclass(frozen=True, slots=True)
 class TokenClassificationHead:
-    """As in BertForTokenClassification: one linear over every token, special ones included."""
+    """The same for every token, special ones included."""
 
     outputs: ClassVar[frozenset[Output]] = frozenset({Output.TOKEN_LOGITS})
 
-    classifier: Linear  # float32 hidden to labels
+    stages: Sequence[Stage]
 
     def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
         """float32 [tokens, labels] each."""
-        host = self.classifier(hidden.float()).cpu().numpy()
+        host = through(self.stages, hidden.float()).cpu().numpy()
         return [host[start:stop] for start, stop in itertools.pairwise(batch.cu_seqlens)]
+
+
+def float32_linear(
+    weights: Weights,
+    name: str,
+    outputs: int,
+    inputs: int,
+    *,
+    bias: bool = True,
+    activation: Activation = Activation.NONE,
+) -> Stage:
+    """Raises CheckpointError."""
+    return load_linear(weights, name, outputs, inputs, bias=bias, activation=activation, dtype=torch.float32)
+
+
+def through(stages: Sequence[Stage], rows: Tensor) -> Tensor:
+    for stage in stages:
+        rows = stage(rows)
+    return rows

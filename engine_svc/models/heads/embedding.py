@@ -11,7 +11,9 @@ from torch import Tensor
 
 from engine_svc.batch import Output, PackedBatch, Sequence
 from engine_svc.models.heads.head import Array
+from engine_svc.models.weights import Weights
 from engine_svc.pooling import finish, pool
+from heddle.checkpoint import Checkpoint
 from heddle.sentence_modules import Pooling
 
 
@@ -21,6 +23,10 @@ class EmbeddingHead:
 
     pooling: Sequences[Pooling]  # several are concatenated
     dimension: int  # vectors are cut to it
+
+    @classmethod
+    def load(cls, checkpoint: Checkpoint, weights: Weights) -> "EmbeddingHead":
+        return cls(checkpoint.pooling, checkpoint.dimension)
 
     def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
         """Vectors float32 [dimensions], token vectors float32 [tokens, hidden]."""

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.attention import runs_of
-from engine_svc.models.encoder import LayerNorm
 from engine_svc.models.heads.head import Array
-from engine_svc.models.linear import Linear
+from engine_svc.models.linear import Linear, linear
+from engine_svc.models.model_config import ModelConfig
+from engine_svc.models.norms import Norm
+from engine_svc.models.weights import Weights
 from heddle.sentence_modules import Splade
 
 # The logits of a slice of tokens exist at once. Enough rows for a fast product, few enough for the memory: with the
@@ -33,7 +35,7 @@ class SpladeHead:
     outputs: ClassVar[frozenset[Output]] = frozenset({Output.SPARSE_VECTOR})
 
     transform: Linear  # hidden to hidden, activation included
-    norm: LayerNorm
+    norm: Norm
     decoder: Linear  # hidden to vocabulary
     vocabulary_size: int
     splade: Splade
@@ -81,3 +83,19 @@ def largest(weights: Tensor, count: int) -> Tensor:
     """Of each row of `weights` [B, vocabulary] the `count` largest, all else 0."""
     kept = weights.topk(min(count, weights.shape[1]), 1)
     return torch.zeros_like(weights).scatter_(1, kept.indices, kept.values)
+
+
+def load_vocabulary_decoder(
+    config: ModelConfig, weights: Weights, name: str, bias: str, words: str = "embeddings.word_embeddings.weight"
+) -> Linear:
+    """The last linear of a masked language model, most often the table of word embeddings (`words`) once more, with the
+    bias of this name unless it has its own. Raises CheckpointError."""
+    hidden, vocabulary = config.positive("hidden_size", "dim"), config.positive("vocab_size")
+    decoder = f"{name}.weight"
+    if config.get("tie_word_embeddings", True) and not weights.has(decoder):
+        decoder = words
+    own_bias = f"{name}.bias"
+    return linear(
+        weights.take(decoder, [vocabulary, hidden]),
+        weights.take(own_bias if weights.has(own_bias) else bias, [vocabulary]),
+    )

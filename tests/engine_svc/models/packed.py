@@ -7,20 +7,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine_svc.batch import PackedBatch
+from engine_svc.batch import Output, PackedBatch
 from engine_svc.batch import Sequence as TokenSequence
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE
 
-ALL_LENGTHS = [1, 2, 3, 3, 3, 5, 7, 8, 8, 8, 8, 8, 16, 17, 17, 31, 33, POSITIONS, 1, POSITIONS, 2]
+ALL_LENGTHS = (1, 2, 3, 3, 3, 5, 7, 8, 8, 8, 8, 8, 16, 17, 17, 31, 33, POSITIONS, 1, POSITIONS, 2)
 
 
-def random_batch(lengths: Sequence[int], *, with_types: bool = False) -> PackedBatch:
+def random_batch(
+    lengths: Sequence[int],
+    *,
+    with_types: bool = False,
+    output: Output = Output.VECTOR,
+    vocabulary_size: int = VOCABULARY_SIZE,
+) -> PackedBatch:
     rng = np.random.default_rng(0)
     return PackedBatch.of(
         [
             TokenSequence(
-                rng.integers(0, VOCABULARY_SIZE, length, dtype=np.uint32).tobytes(),
+                rng.integers(0, vocabulary_size, length, dtype=np.uint32).tobytes(),
                 rng.integers(0, 2, length, dtype=np.uint8).tobytes() if with_types else b"",
+                output=output,
             )
             for length in lengths
         ]

@@ -9,20 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engine_svc.models.attention import SHORT_TOKENS, Layout, Run, attend, attend_by_runs
+from engine_svc.models.attention import Layout, Run, attend, attend_by_runs
+from engine_svc.models.attention_pattern import AttentionPattern
+from engine_svc.models.dense_attention import SHORT_TOKENS
+from engine_svc.models.prefixes import SharedPrefixes
 
 HEADS, HEAD_DIM = 3, 8
 CPU = torch.device("cpu")
+ALL = AttentionPattern()
 
 
-def layout_of(lengths: Sequence[int], device: torch.device = CPU, dtype: torch.dtype = torch.float32) -> Layout:
+def layout_of(lengths: Sequence[int], device: torch.device = CPU) -> Layout:
     cu_seqlens = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=device)
-    return Layout.of(lengths, cu_seqlens, head_dim=HEAD_DIM, dtype=dtype)
+    return Layout.of(lengths, cu_seqlens)
 
 
 def attended_to(projections: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
     query, key, value = projections
-    return attend(query, key, value, layout_of(lengths))
+    return attend(query, key, value, layout_of(lengths), ALL)
 
 
 def by_formula(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -43,14 +47,14 @@ def random_projections(rows: int) -> Sequence[Tensor]:
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=20))
 def test_every_mix_of_lengths_in_any_order_equals_the_formula(lengths: list[int]) -> None:
     query, key, value = random_projections(sum(lengths))
-    attended = attend(query, key, value, layout_of(lengths))
+    attended = attend(query, key, value, layout_of(lengths), ALL)
     torch.testing.assert_close(attended, by_formula(query, key, value, lengths), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("lengths", [[8] * 128, [1] * 100, [SHORT_TOKENS] * 3, [SHORT_TOKENS + 1] * 3])
 def test_sequences_of_one_length_equal_the_formula(lengths: list[int]) -> None:
     query, key, value = random_projections(sum(lengths))
-    attended = attend(query, key, value, layout_of(lengths))
+    attended = attend(query, key, value, layout_of(lengths), ALL)
     torch.testing.assert_close(attended, by_formula(query, key, value, lengths), atol=1e-5, rtol=1e-4)
 
 
@@ -71,7 +75,7 @@ def test_adjacent_sequences_of_equal_length_are_one_call() -> None:
 
 def test_rows_behind_the_last_token_are_zero() -> None:
     query, key, value = random_projections(20)
-    attended = attend(query, key, value, layout_of([3, 9]))
+    attended = attend(query, key, value, layout_of([3, 9]), ALL)
     assert not attended[12:].any()
     torch.testing.assert_close(
         attended[:12], by_formula(query[:12], key[:12], value[:12], [3, 9]), atol=1e-5, rtol=1e-4
@@ -82,7 +86,7 @@ def test_rows_behind_the_last_token_are_zero() -> None:
 def test_overflow_stays_in_its_own_sequence(length: int, dtype: torch.dtype) -> None:
     query, key, value = (tensor.to(dtype) for tensor in random_projections(3 * length))
     value[:length] = float("nan")
-    attended = attend(query, key, value, layout_of([length] * 3, dtype=dtype))
+    attended = attend(query, key, value, layout_of([length] * 3), ALL)
     assert attended[:length].isnan().all()
     assert attended[length:].isfinite().all()
 
@@ -94,8 +98,20 @@ def test_flash_attention_equals_the_runs(dtype: torch.dtype) -> None:
     device = torch.device("cuda")
     lengths = [1, 2, 8, 8, 77, 300]
     query, key, value = (tensor.to(device, dtype) for tensor in random_projections(sum(lengths)))
-    layout = layout_of(lengths, device, dtype)
-    assert not layout.runs
-    runs = Layout.of(lengths, layout.cu_seqlens, head_dim=HEAD_DIM, dtype=torch.float32)
-    flash, by_runs = attend(query, key, value, layout), attend_by_runs(query, key, value, runs)
-    torch.testing.assert_close(flash, by_runs, atol=0.02, rtol=0.02)
+    layout = layout_of(lengths, device)
+    for pattern in (ALL, AttentionPattern(ahead=0), AttentionPattern(behind=5, ahead=5, scale=0.3)):
+        flash = attend(query, key[:, :1], value[:, :1], layout, pattern)
+        by_runs = attend_by_runs(query, key[:, :1], value[:, :1], layout, pattern)
+        torch.testing.assert_close(flash, by_runs, atol=0.02, rtol=0.02)
+
+
+def test_rows_that_stand_for_several_tokens_are_attended_to_as_those_tokens() -> None:
+    """Two sequences of 20 tokens that share 16."""
+    query, key, value = random_projections(24)
+    row_of_token = torch.tensor([*range(20), *range(16), *range(20, 24)])
+    token_of_row = torch.tensor([*range(20), *range(36, 40)])
+    layout = layout_of([20, 20])
+    shared = Layout(layout.cu_seqlens, layout.length_max, layout.runs, SharedPrefixes(row_of_token, token_of_row))
+    causal = AttentionPattern(ahead=0)
+    tokens = attend(query[row_of_token], key[row_of_token], value[row_of_token], layout, causal)
+    torch.testing.assert_close(attend(query, key, value, shared, causal), tokens[token_of_row], atol=0, rtol=0)

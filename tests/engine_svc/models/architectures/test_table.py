@@ -1,4 +1,4 @@
-"""Which encoder and head a checkpoint gets."""
+"""Which transformer and head a checkpoint gets."""
 
 import dataclasses
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import BertForTokenClassification
 
-from engine_svc.models.architectures import ARCHITECTURES, load_head
+from engine_svc.models.architectures.table import ARCHITECTURES
+from engine_svc.models.model import Model
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint_files import CheckpointError
 from tests.checkpoints import write_bert
@@ -16,8 +17,8 @@ from tests.checkpoints import write_bert
 def test_kind_that_an_architecture_has_no_head_for_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ARCHITECTURES, "bert", dataclasses.replace(ARCHITECTURES["bert"], heads={}))
     write_bert(tmp_path, BertForTokenClassification)
-    with pytest.raises(CheckpointError, match="is a bert token_classifier, which is not supported"):
-        load_head(Checkpoint.read(tmp_path), dtype=torch.float32, device=torch.device("cpu"))
+    with pytest.raises(CheckpointError, match="a bert as a token classifier is not supported"):
+        Model.load(Checkpoint.read(tmp_path), dtype=torch.float32, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("kind", ModelKind)

@@ -1,0 +1,93 @@
+"""Attention among sequences of one length, [sequences, heads, length, head_dim]: whichever form suits them.
+
+Long ones go to PyTorch's own fused attention, which never holds the scores of all pairs of tokens; where a pattern
+hides tokens, biases or caps scores, a tile of the queries at a time, so that memory grows with the length and not with
+its square. Short ones are batched products. `engine_svc.models.attention` calls it for each run of a batch.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engine_svc.models.attention_pattern import AttentionPattern
+
+# Up to this length PyTorch's attention spends more on its blocks than on their contents.
+SHORT_TOKENS = 16
+
+# Of a tile: what is held at once of masks or scores, and how many queries it has.
+TILE_NUMBERS_MAX = 1 << 22
+TILE_QUERIES = range(32, 257)
+
+
+def attend_densely(query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
+    length = query.shape[2]
+    if length <= SHORT_TOKENS:
+        return attend_by_products(query, key, value, pattern, mask_of_all(query, pattern))
+    if pattern.softcap is None and pattern.bias is None:
+        if pattern.sees_all(length):
+            return attend_fused(query, key, value, pattern)
+        if pattern.sees_all_before(length):
+            return attend_fused(query, key, value, pattern, is_causal=True)
+    return attend_by_tiles(query, key, value, pattern)
+
+
+def attend_fused(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    pattern: AttentionPattern,
+    mask: Tensor | None = None,
+    *,
+    is_causal: bool = False,
+) -> Tensor:
+    enable_gqa = query.shape[1] != key.shape[1]
+    return functional.scaled_dot_product_attention(
+        query, key, value, mask, is_causal=is_causal, scale=pattern.scale, enable_gqa=enable_gqa
+    )
+
+
+def attend_by_products(
+    query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern, mask: Tensor | None
+) -> Tensor:
+    """The formula in float32, all sequences and heads at once. Holds the scores of all pairs of tokens."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    # Made contiguous, so that the products find the same strides whatever the batch: with others MKL rounds otherwise.
+    query, key, value = (tensor.float().contiguous() for tensor in (query, key, value))
+    scores = (query @ key.transpose(2, 3)).mul_(pattern.scale or query.shape[3] ** -0.5)
+    if pattern.softcap is not None:
+        scores = scores.div_(pattern.softcap).tanh_().mul_(pattern.softcap)
+    if mask is not None:
+        scores += mask
+    return scores.softmax(3) @ value
+
+
+def attend_by_tiles(query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
+    attends = attend_fused if pattern.softcap is None else attend_by_products
+    dtype = query.dtype if pattern.softcap is None else torch.float32
+    length = query.shape[2]
+    result = torch.empty_like(query)
+    for start in range(0, length, step := queries_of_tile(query, pattern)):
+        queries = range(start, min(start + step, length))
+        keys = pattern.keys_of(queries, length)
+        seen = slice(keys.start, keys.stop)
+        mask = pattern.mask(queries, keys, dtype, query.device)
+        own = slice(queries.start, queries.stop)
+        result[:, :, own] = attends(query[:, :, own], key[:, :, seen], value[:, :, seen], pattern, mask)
+    return result
+
+
+def queries_of_tile(query: Tensor, pattern: AttentionPattern) -> int:
+    sequences, heads, length, _ = query.shape
+    keys = len(pattern.keys_of(range(TILE_QUERIES.stop), length))
+    of_mask = keys * (1 if pattern.bias is None else heads)
+    numbers = of_mask if pattern.softcap is None else keys * heads * sequences  # fused attention holds no scores
+    return min(max(TILE_NUMBERS_MAX // numbers, TILE_QUERIES.start), TILE_QUERIES.stop - 1)
+
+
+def mask_of_all(query: Tensor, pattern: AttentionPattern) -> Tensor | None:
+    length = query.shape[2]
+    if pattern.bias is None and pattern.sees_all(length):
+        return None
+    return pattern.mask(range(length), range(length), torch.float32, query.device)

@@ -1,0 +1,47 @@
+"""A checkpoint as something that can be run: the transformer and the head that follows it. Backends load it."""
+
+from dataclasses import dataclass
+
+import torch
+
+from engine_svc.models.architectures.table import Architecture, architecture_of
+from engine_svc.models.heads.embedding import EmbeddingHead
+from engine_svc.models.heads.head import Head
+from engine_svc.models.model_config import ModelConfig
+from engine_svc.models.transformer import Transformer
+from engine_svc.models.weights import Weights
+from heddle.checkpoint import Checkpoint, ModelKind
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    transformer: Transformer
+    head: Head
+
+    @classmethod
+    def load(cls, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> "Model":
+        """Raises CheckpointError for an architecture that is not known, for a kind of model that it has no head for,
+        and for weights that do not fit it."""
+        config = ModelConfig.of(checkpoint)
+        architecture = architecture_of(config)
+        weights = Weights(checkpoint.folder, dtype=dtype, device=device, prefix=architecture.prefix)
+        transformer = architecture.load(config, weights)
+        head = load_head(checkpoint, config, architecture, weights)
+        if not has_foreign_head(checkpoint):
+            weights.check_all_used(architecture.unused)
+        return cls(transformer, head)
+
+
+def load_head(checkpoint: Checkpoint, config: ModelConfig, architecture: Architecture, weights: Weights) -> Head:
+    if checkpoint.kind is ModelKind.EMBEDDER:
+        return EmbeddingHead.load(checkpoint, weights)
+    load = architecture.heads.get(checkpoint.kind)
+    if load is None:
+        kind = checkpoint.kind.replace("_", " ")
+        config.refuse(f"a {config.get('model_type')} as a {kind} is not supported")
+    return load(checkpoint, weights)
+
+
+def has_foreign_head(checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint is that of a classifier or the like, of which an embedder uses the transformer alone."""
+    return checkpoint.kind is ModelKind.EMBEDDER and "For" in checkpoint.architecture

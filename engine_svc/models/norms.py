@@ -1,0 +1,47 @@
+"""Normalisation of each row, or of each head of a row: layer norm and RMS norm. The transformer is built of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engine_svc.models.weights import Weights
+
+Norm = Callable[[Tensor], Tensor]  # of the last dimension; a new tensor of the same type
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNorm:
+    weight: Tensor
+    bias: Tensor | None
+    epsilon: float
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        return functional.layer_norm(hidden, self.weight.shape, self.weight, self.bias, self.epsilon)
+
+
+@dataclass(frozen=True, slots=True)
+class RMSNorm:
+    """Zhang and Sennrich 2019, arXiv 1910.07467. Sums in float32 whatever the type of the rows."""
+
+    weight: Tensor  # float32 [size], or [heads, size] for the heads of a row
+    epsilon: float
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        lengths = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=torch.float32)
+        scales = lengths.square_().div_(hidden.shape[-1]).add_(self.epsilon).rsqrt_()
+        scaled: Tensor = hidden * scales
+        return scaled.mul_(self.weight).to(hidden.dtype)
+
+
+def load_layer_norm(weights: Weights, name: str, size: int, epsilon: float, *, bias: bool = True) -> LayerNorm:
+    return LayerNorm(
+        weights.take(f"{name}.weight", [size]), weights.take(f"{name}.bias", [size]) if bias else None, epsilon
+    )
+
+
+def load_rms_norm(weights: Weights, name: str, size: int, epsilon: float, *, plus: float = 0.0) -> RMSNorm:
+    """`plus` is added to the stored weight: Gemma stores how much its weights differ from 1."""
+    return RMSNorm(weights.take(f"{name}.weight", [size], torch.float32) + plus, epsilon)

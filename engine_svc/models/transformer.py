@@ -1,0 +1,151 @@
+"""The transformer, once, with its variations named: every architecture is a way to fill these classes.
+
+A file in `architectures/` takes a checkpoint's config and weights, by their names there, to a `Transformer`. Rows are
+the tokens of a packed batch; only attention sees more than one at a time.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engine_svc.models.attention import Layout, attend
+from engine_svc.models.attention_pattern import AttentionPattern
+from engine_svc.models.linear import Activation, Linear, activated
+from engine_svc.models.norms import Norm, RMSNorm
+from engine_svc.models.packed_tokens import PackedTokens
+from engine_svc.models.rotary import Rotary, Rotation, rotated
+
+# Beyond so many numbers the wide inside of a feed-forward is computed a slice of the rows at a time.
+FEED_FORWARD_NUMBERS_MAX = 1 << 26
+
+Rotations = Mapping[Rotary, Rotation]
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    words: Tensor  # [vocabulary, width]
+    positions: Tensor | None = None  # [positions, width], from the first that a token can have
+    types: Tensor | None = None  # [types, width]
+    scale: float = 1.0
+    norm: Norm | None = None
+    projection: Linear | None = None  # width to hidden, where they differ
+
+    def __call__(self, tokens: PackedTokens) -> Tensor:
+        embedded = functional.embedding(tokens.ids, self.words)
+        if self.scale != 1.0:
+            embedded *= self.scale
+        if self.positions is not None:
+            embedded += functional.embedding(tokens.positions, self.positions)
+        if self.types is not None:
+            embedded += functional.embedding(tokens.type_ids, self.types)
+        if self.norm is not None:
+            embedded = self.norm(embedded)
+        return embedded if self.projection is None else self.projection(embedded)
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Grouped-query attention; with as many heads for keys and values as for queries it is the usual one."""
+
+    query_key_value: Linear  # hidden to (heads + 2 * key_heads) * head_dim
+    output: Linear  # heads * head_dim to hidden
+    heads: int
+    key_heads: int
+    pattern: AttentionPattern
+    rotary: Rotary | None = None
+    head_norm: RMSNorm | None = None  # of queries and keys; weight [heads + key_heads, head_dim]
+
+    def __call__(self, hidden: Tensor, layout: Layout, rotations: Rotations) -> Tensor:
+        projected = self.query_key_value(hidden).view(len(hidden), self.heads + 2 * self.key_heads, -1)
+        query_key, value = torch.split(projected, [self.heads + self.key_heads, self.key_heads], 1)
+        if self.head_norm is not None:
+            query_key = self.head_norm(query_key)
+        if self.rotary is not None:
+            query_key = rotated(query_key, rotations[self.rotary])
+        query, key = torch.split(query_key, [self.heads, self.key_heads], 1)
+        return self.output(attend(query, key, value, layout, self.pattern).flatten(1))
+
+
+@dataclass(frozen=True, slots=True)
+class FeedForward:
+    up: Linear  # hidden to intermediate, activation included
+    down: Linear
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        return self.down(self.up(hidden))
+
+
+@dataclass(frozen=True, slots=True)
+class GatedFeedForward:
+    """Shazeer 2020, arXiv 2002.05202: GEGLU, SwiGLU and their like."""
+
+    gate_up: Linear  # hidden to 2 * intermediate: what is activated, then what it multiplies
+    activation: Activation
+    down: Linear
+    intermediate: int
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        rows_max = max(1, FEED_FORWARD_NUMBERS_MAX // (2 * self.intermediate))
+        if len(hidden) <= rows_max:
+            return self._slice(hidden)
+        return torch.cat([self._slice(rows) for rows in torch.split(hidden, rows_max)])
+
+    def _slice(self, hidden: Tensor) -> Tensor:
+        gate, up = torch.split(self.gate_up(hidden), self.intermediate, 1)
+        return self.down(activated(gate, self.activation).mul_(up))
+
+
+@dataclass(frozen=True, slots=True)
+class Norms:
+    """Where one of a layer's two branches is normalised: before it (Llama), behind it (Gemma 2 does both), or its sum
+    with what it was given (BERT)."""
+
+    before: Norm | None = None
+    behind: Norm | None = None
+    of_sum: Norm | None = None
+
+    def around(self, branch: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+        update = branch(hidden if self.before is None else self.before(hidden))
+        if self.behind is not None:
+            update = self.behind(update)
+        total = update.add_(hidden)
+        return total if self.of_sum is None else self.of_sum(total)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    attention: Attention
+    attention_norms: Norms
+    feed_forward: Callable[[Tensor], Tensor]  # [rows, hidden], each row for itself; a new tensor
+    feed_forward_norms: Norms
+
+    def __call__(self, hidden: Tensor, layout: Layout, rotations: Rotations) -> Tensor:
+        hidden = self.attention_norms.around(lambda rows: self.attention(rows, layout, rotations), hidden)
+        return self.feed_forward_norms.around(self.feed_forward, hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class Transformer:
+    embeddings: Embeddings
+    layers: Sequence[Layer]
+    norm: Norm | None = None  # after the last layer
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether a token's hidden states depend on it and the tokens before it alone."""
+        return all(layer.attention.pattern.ahead == 0 for layer in self.layers)
+
+    def __call__(self, tokens: PackedTokens) -> Tensor:
+        """Hidden states of the last layer [rows, hidden]; those of filler tokens mean nothing."""
+        hidden = self.embeddings(tokens)
+        rotations = self._rotations(tokens.positions, hidden.dtype)
+        for layer in self.layers:
+            hidden = layer(hidden, tokens.layout, rotations)
+        return hidden if self.norm is None else self.norm(hidden)
+
+    def _rotations(self, positions: Tensor, dtype: torch.dtype) -> Rotations:
+        rotaries = {layer.attention.rotary for layer in self.layers if layer.attention.rotary is not None}
+        return {rotary: rotary.at(positions, dtype) for rotary in rotaries}

@@ -1,0 +1,91 @@
+"""What a parity case is: a small random checkpoint of some architecture, on disk as the real ones are, and the library
+that says what its outputs must be. The files of `tests/engine_svc/models/cases_of/` list them by family.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from engine_svc.batch import Output, PackedBatch
+from heddle.checkpoint import ModelKind
+from tests.engine_svc.models.packed import ALL_LENGTHS, split
+
+OUTPUTS = {
+    ModelKind.EMBEDDER: Output.TOKEN_VECTORS,
+    ModelKind.SPARSE_EMBEDDER: Output.SPARSE_VECTOR,
+    ModelKind.RERANKER: Output.LOGITS,
+    ModelKind.CLASSIFIER: Output.LOGITS,
+    ModelKind.TOKEN_CLASSIFIER: Output.TOKEN_LOGITS,
+}
+
+Array = np.ndarray[Any, np.dtype[np.float32]]
+
+# Of one sequence: ids and type ids, both int64 [1, tokens], to what the case's output is.
+Reference = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """`write` makes the checkpoint in a folder, and returns the reference for it."""
+
+    architecture: str  # as the table of models calls it
+    name: str  # what is special about this checkpoint
+    kind: ModelKind
+    write: Callable[[Path], Reference]
+    has_types: bool = False  # token type ids make a difference
+    lengths: Sequence[int] = ALL_LENGTHS
+
+    @property
+    def id(self) -> str:
+        return f"{self.architecture} {self.kind.replace('_', ' ')}, {self.name}"
+
+
+def randomized(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
+    """In evaluation, with weights under which every part of the model matters: those that a constructor leaves are
+    zeros and ones in places."""
+    model.train(mode=False)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim == 1:
+                parameter.add_(noise, alpha=0.1)
+            else:
+                parameter.copy_(noise / parameter.shape[-1] ** 0.5)
+    return model
+
+
+def saved(model: PreTrainedModel, folder: Path, **wishes: Any) -> PreTrainedModel:
+    """As `save_pretrained` writes it."""
+    model.save_pretrained(folder, **wishes)
+    return model
+
+
+def reference_of(model: PreTrainedModel, kind: ModelKind, *, has_types: bool = False) -> Reference:
+    """What transformers computes."""
+
+    def reference(ids: Tensor, types: Tensor) -> Tensor:
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if has_types:
+            inputs["token_type_ids"] = types
+        if kind is ModelKind.EMBEDDER:
+            return model.base_model(**inputs).last_hidden_state[0]  # type: ignore[no-any-return]
+        logits: Tensor = model(**inputs).logits[0]
+        if kind is ModelKind.SPARSE_EMBEDDER:
+            return torch.log1p(torch.relu(logits)).amax(0)
+        return logits
+
+    return reference
+
+
+@torch.inference_mode()
+def one_by_one(reference: Reference, batch: PackedBatch) -> list[Array]:
+    """Each sequence alone, so that nothing is padded there."""
+    columns = zip(split(batch.token_ids, batch), split(batch.type_ids, batch), strict=True)
+    return [reference(ids[None], types[None]).float().numpy() for ids, types in columns]

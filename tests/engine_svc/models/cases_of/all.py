@@ -1,0 +1,6 @@
+"""All parity cases."""
+
+from tests.engine_svc.models.cases import Case
+from tests.engine_svc.models.cases_of import bert
+
+CASES: list[Case] = [*bert.CASES]

@@ -1,0 +1,80 @@
+"""Every pattern of attention against the formula, pair of tokens by pair of tokens."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from engine_svc.models import dense_attention
+from engine_svc.models.attention_pattern import AttentionPattern
+from engine_svc.models.dense_attention import attend_densely
+
+HEADS, HEAD_DIM, LONGEST = 4, 8, 400
+
+BIAS = torch.randn(HEADS, 2 * LONGEST - 1, generator=torch.Generator().manual_seed(1))
+
+
+def by_formula(query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
+    """In float64, from the definition."""
+    query, key, value = query.double(), key.double(), value.double()
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    length = query.shape[2]
+    scores = query @ key.transpose(2, 3) * (pattern.scale or 1 / math.sqrt(HEAD_DIM))
+    if pattern.softcap is not None:
+        scores = pattern.softcap * (scores / pattern.softcap).tanh()
+    distances = torch.arange(length)[None, :] - torch.arange(length)[:, None]  # of a key from a query
+    if pattern.bias is not None:
+        scores = scores + pattern.bias.double()[:, distances + LONGEST - 1]
+    behind = length if pattern.behind is None else pattern.behind
+    ahead = length if pattern.ahead is None else pattern.ahead
+    scores = scores.masked_fill((distances < -behind) | (distances > ahead), -math.inf)
+    return scores.softmax(-1) @ value
+
+
+def random_heads(sequences: int, length: int, key_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(sequences, length, HEADS, HEAD_DIM, generator=generator)
+    key, value = torch.randn(2, sequences, length, key_heads, HEAD_DIM, generator=generator)
+    return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+
+
+reaches = st.one_of(st.none(), st.integers(0, 60))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    length=st.integers(1, 90) | st.just(LONGEST),
+    key_heads=st.sampled_from([1, 2, 4]),
+    pattern=st.builds(
+        AttentionPattern,
+        behind=reaches,
+        ahead=reaches,
+        scale=st.sampled_from([None, 0.1]),
+        softcap=st.sampled_from([None, 2.0]),
+        bias=st.sampled_from([None, BIAS]),
+    ),
+)
+def test_any_pattern_equals_the_formula(length: int, key_heads: int, pattern: AttentionPattern) -> None:
+    query, key, value = random_heads(2, length, key_heads)
+    attended = attend_densely(query, key, value, pattern)
+    torch.testing.assert_close(attended.double(), by_formula(query, key, value, pattern), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("pattern", [AttentionPattern(behind=9, ahead=9), AttentionPattern(softcap=2.0, ahead=0)])
+def test_short_types_stay_close_to_the_formula(pattern: AttentionPattern, dtype: torch.dtype) -> None:
+    query, key, value = (heads.to(dtype) for heads in random_heads(2, 70, 2))
+    attended = attend_densely(query, key, value, pattern)
+    torch.testing.assert_close(attended.double(), by_formula(query, key, value, pattern), atol=0.02, rtol=0.02)
+
+
+def test_tiles_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    heads, pattern = random_heads(2, 200, 2), AttentionPattern(behind=30, ahead=3, bias=BIAS)
+    whole = attend_densely(*heads, pattern)
+    monkeypatch.setattr(dense_attention, "TILE_NUMBERS_MAX", 1)
+    monkeypatch.setattr(dense_attention, "TILE_QUERIES", range(7, 8))
+    torch.testing.assert_close(attend_densely(*heads, pattern), whole, atol=1e-5, rtol=1e-4)

@@ -1,0 +1,75 @@
+"""Every architecture against transformers, or a reference written from its description: the same outputs for the same
+weights, whatever the lengths and whoever else is in the batch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from engine_svc.backends.torch_backend import TorchBackend
+from engine_svc.batch import PackedBatch
+from heddle.checkpoint import Checkpoint, ModelKind
+from tests.engine_svc.models.cases import OUTPUTS, Array, Case, one_by_one
+from tests.engine_svc.models.cases_of.all import CASES
+from tests.engine_svc.models.packed import random_batch
+
+
+@dataclass(frozen=True)
+class Parity:
+    """A case on disk, a batch for it, and what must come out."""
+
+    case: Case
+    checkpoint: Checkpoint
+    batch: PackedBatch
+    expected: list[Array]
+
+    def outputs(self, dtype: str, batch: PackedBatch | None = None) -> list[Array]:
+        return list(TorchBackend(self.checkpoint, dtype=dtype, device="cpu").run(batch or self.batch))
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.id)
+def parity(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Parity:
+    case: Case = request.param
+    folder = tmp_path_factory.mktemp("checkpoint")
+    reference = case.write(folder)
+    checkpoint = Checkpoint.read(folder)
+    batch = random_batch(
+        case.lengths,
+        with_types=case.has_types,
+        output=OUTPUTS[case.kind],
+        vocabulary_size=checkpoint.vocabulary_size,
+    )
+    return Parity(case, checkpoint, batch, one_by_one(reference, batch))
+
+
+def cosine(ours: Array, theirs: Array) -> float:
+    """The smallest of a row's, where there are rows."""
+    ours, theirs = np.atleast_2d(ours).astype(np.float64), np.atleast_2d(theirs).astype(np.float64)
+    return float(((ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)).min())
+
+
+def test_outputs_equal_the_reference_in_float32(parity: Parity) -> None:
+    assert parity.checkpoint.kind is parity.case.kind
+    for ours, theirs in zip(parity.outputs("float32"), parity.expected, strict=True):
+        assert ours.shape == theirs.shape
+        assert np.abs(theirs).max() > 0.01
+        np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_outputs_in_bfloat16_point_where_the_reference_does(parity: Parity) -> None:
+    outputs, expected = parity.outputs("bfloat16"), parity.expected
+    if parity.case.kind in (
+        ModelKind.RERANKER,
+        ModelKind.CLASSIFIER,
+    ):  # few numbers each: together they have a direction
+        outputs, expected = [np.concatenate(outputs)], [np.concatenate(expected)]
+    for ours, theirs in zip(outputs, expected, strict=True):
+        assert cosine(ours, theirs) > 0.999
+
+
+def test_sequence_alone_equals_itself_in_a_batch(parity: Parity) -> None:
+    sequences = parity.batch.sequences
+    together = parity.outputs("float32")
+    for index in (0, 1, 5, 13, len(sequences) - 2):
+        [alone] = parity.outputs("float32", PackedBatch.of([sequences[index]]))
+        np.testing.assert_allclose(together[index], alone, atol=1e-5, rtol=0)
