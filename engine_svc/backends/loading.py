@@ -8,6 +8,7 @@ from heddle.checkpoint import Checkpoint, ModelKind
 
 SIMULATED_OUTPUTS = {
     ModelKind.EMBEDDER: (Output.VECTOR, Output.TOKEN_VECTORS),
+    ModelKind.MULTI_VECTOR_EMBEDDER: (Output.TOKEN_VECTORS,),
     ModelKind.SPARSE_EMBEDDER: (Output.SPARSE_VECTOR,),
     ModelKind.RERANKER: (Output.LOGITS,),
     ModelKind.CLASSIFIER: (Output.LOGITS,),

@@ -54,7 +54,7 @@ def attend_by_products(
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     # Made contiguous, so that the products find the same strides whatever the batch: with others MKL rounds otherwise.
-    query, key, value = (tensor.float().contiguous() for tensor in (query, key, value))
+    query, key, value = (tensor.contiguous().float() for tensor in (query, key, value))
     scores = (query @ key.transpose(2, 3)).mul_(pattern.scale or query.shape[3] ** -0.5)
     if pattern.softcap is not None:
         scores = scores.div_(pattern.softcap).tanh_().mul_(pattern.softcap)

@@ -7,10 +7,13 @@ import torch
 from engine_svc.models.architectures.table import Architecture, architecture_of
 from engine_svc.models.heads.embedding import EmbeddingHead
 from engine_svc.models.heads.head import Head
+from engine_svc.models.heads.multi_vector import MultiVectorHead
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Transformer
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint, ModelKind
+
+EMBEDDERS = (ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Model:
 def load_head(checkpoint: Checkpoint, config: ModelConfig, architecture: Architecture, weights: Weights) -> Head:
     if checkpoint.kind is ModelKind.EMBEDDER:
         return EmbeddingHead.load(checkpoint, weights)
+    if checkpoint.kind is ModelKind.MULTI_VECTOR_EMBEDDER:
+        return MultiVectorHead.load(checkpoint, weights)
     load = architecture.heads.get(checkpoint.kind)
     if load is None:
         kind = checkpoint.kind.replace("_", " ")
@@ -44,4 +49,4 @@ def load_head(checkpoint: Checkpoint, config: ModelConfig, architecture: Archite
 
 def has_foreign_head(checkpoint: Checkpoint) -> bool:
     """Whether the checkpoint is that of a classifier or the like, of which an embedder uses the transformer alone."""
-    return checkpoint.kind is ModelKind.EMBEDDER and "For" in checkpoint.architecture
+    return checkpoint.kind in EMBEDDERS and "For" in checkpoint.architecture

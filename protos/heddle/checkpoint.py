@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from heddle.checkpoint_files import CheckpointError, read_json, read_json_if_there
-from heddle.sentence_modules import Pooling, SentenceModules, Splade
+from heddle.sentence_modules import Dense, Pooling, SentenceModules, Splade
 
 # All that decides which ids a text becomes, when it is there.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -31,10 +31,21 @@ class ModelKind(enum.StrEnum):
     """What a model is for; values are those of heddle.v1.ModelKind, in lower case."""
 
     EMBEDDER = "embedder"
+    MULTI_VECTOR_EMBEDDER = "multi_vector_embedder"
     SPARSE_EMBEDDER = "sparse_embedder"
     RERANKER = "reranker"
     CLASSIFIER = "classifier"
     TOKEN_CLASSIFIER = "token_classifier"
+
+
+CLASSIFIERS = frozenset({ModelKind.RERANKER, ModelKind.CLASSIFIER, ModelKind.TOKEN_CLASSIFIER})
+
+# The class in Stanford's ColBERT, which is BERT with a linear of its tokens.
+COLBERT = "HF_ColBERT"
+COLBERT_DIMENSION = 128
+
+# What configurations call the width of hidden states.
+HIDDEN_SIZES = ("hidden_size", "dim", "d_model", "n_embd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +62,7 @@ class Checkpoint:
     multi_label: bool  # labels are independent of each other: sigmoid, not softmax
     pooling: tuple[Pooling, ...]  # several are concatenated; () for what does not pool
     include_prompt: bool  # False: pooling leaves the prompt's tokens out
+    dense: tuple[Dense, ...]  # of vectors, pooled or of tokens, one after the other
     splade: Splade | None  # of a sparse embedder, None for all others
     normalizes: bool  # a Normalize module follows the pooling
     dimension: int  # of a vector; 0 for what answers none
@@ -71,7 +83,8 @@ class Checkpoint:
         architecture = architecture_of(config, home)
         kind = kind_of(config, architecture, modules)
         pooling = (modules.pooling or (default_pooling(config, architecture),)) if kind is ModelKind.EMBEDDER else ()
-        labels = () if kind in (ModelKind.EMBEDDER, ModelKind.SPARSE_EMBEDDER) else labels_of(config)
+        labels = labels_of(config) if kind in CLASSIFIERS else ()
+        dense = dense_of(modules, config, architecture, home)
         sequence_tokens_max = sequence_tokens_max_of(home, config, modules)
         return cls(
             name=name or folder.name,
@@ -84,9 +97,10 @@ class Checkpoint:
             multi_label=config.get("problem_type") == "multi_label_classification",
             pooling=pooling,
             include_prompt=modules.include_prompt,
+            dense=dense,
             splade=modules.splade,
             normalizes=modules.normalizes,
-            dimension=dimension_of(config, home, kind, len(pooling), modules.truncate_dim),
+            dimension=dimension_of(kind, modules, dense, config, home),
             matryoshka=is_matryoshka(config, modules),
             prompts=modules.prompts,
             default_prompt_name=modules.default_prompt_name,
@@ -112,6 +126,8 @@ def kind_of(config: Mapping[str, Any], architecture: str, modules: SentenceModul
         return ModelKind.SPARSE_EMBEDDER
     if modules.pooling:
         return ModelKind.EMBEDDER
+    if modules.token_dense is not None or architecture == COLBERT:
+        return ModelKind.MULTI_VECTOR_EMBEDDER
     if architecture.endswith("ForSequenceClassification"):
         return ModelKind.RERANKER if len(labels_of(config)) == 1 else ModelKind.CLASSIFIER
     if architecture.endswith("ForTokenClassification"):
@@ -133,16 +149,26 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"LABEL_{index}" for index in range(int(config.get("num_labels", 2))))
 
 
+def dense_of(modules: SentenceModules, config: Mapping[str, Any], architecture: str, folder: Path) -> tuple[Dense, ...]:
+    if architecture == COLBERT and modules.token_dense is None:
+        outputs = read_json_if_there(folder / "artifact.metadata").get("dim", COLBERT_DIMENSION)
+        return (Dense(folder, hidden_size_of(config, folder), outputs, has_bias=False, activation="linear"),)
+    return modules.token_dense or modules.dense
+
+
 def dimension_of(
-    config: Mapping[str, Any], folder: Path, kind: ModelKind, poolings: int, truncate_dim: int | None
+    kind: ModelKind, modules: SentenceModules, dense: tuple[Dense, ...], config: Mapping[str, Any], folder: Path
 ) -> int:
     if kind is ModelKind.SPARSE_EMBEDDER:
         return positive(config, "vocab_size", folder)
-    if kind is not ModelKind.EMBEDDER:
+    if kind in CLASSIFIERS:
         return 0
-    name = next((name for name in ("hidden_size", "dim", "d_model", "n_embd") if name in config), "hidden_size")
-    dimension = positive(config, name, folder) * poolings
-    return min(dimension, truncate_dim or dimension)
+    dimension = dense[-1].outputs if dense else hidden_size_of(config, folder) * max(len(modules.pooling), 1)
+    return min(dimension, modules.truncate_dim or dimension)
+
+
+def hidden_size_of(config: Mapping[str, Any], folder: Path) -> int:
+    return positive(config, next((name for name in HIDDEN_SIZES if name in config), HIDDEN_SIZES[0]), folder)
 
 
 def is_matryoshka(config: Mapping[str, Any], modules: SentenceModules) -> bool:

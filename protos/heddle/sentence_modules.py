@@ -7,10 +7,11 @@ and the newer one (`pooling_mode`). `heddle.checkpoint` puts this together with 
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from heddle.checkpoint_files import CheckpointError, parse_json, read_json_if_there
+from heddle.checkpoint_files import CheckpointError, read_json_if_there
+from heddle.module_listing import SENTENCE, TOKENS, TRANSFORMERS, Module, modules_of
 
 # The first that is there counts, in this order.
 TRANSFORMER_SETTINGS_FILES = (
@@ -56,6 +57,15 @@ MODE_OF_BOOLEAN = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 
+# By the class that a Dense module names.
+ACTIVATIONS = {
+    "torch.nn.modules.linear.Identity": "linear",
+    "torch.nn.modules.activation.Tanh": "tanh",
+    "torch.nn.modules.activation.ReLU": "relu",
+    "torch.nn.modules.activation.GELU": "gelu",
+    "torch.nn.modules.activation.SiLU": "silu",
+}
+
 SPLADE_STRATEGIES = ("max", "sum")
 SPLADE_ACTIVATIONS = ("relu", "log1p_relu")
 
@@ -70,13 +80,26 @@ class Splade:
 
 
 @dataclass(frozen=True, slots=True)
+class Dense:
+    """A linear on vectors, and the folder that has its weights (`linear.weight`, `linear.bias`)."""
+
+    folder: Path
+    inputs: int
+    outputs: int
+    has_bias: bool = True
+    activation: str = "tanh"  # as transformers calls it
+
+
+@dataclass(frozen=True, slots=True)
 class SentenceModules:
     """The modules of a checkpoint folder; all defaults where it has none of sentence-transformers' files."""
 
     transformer_path: str = ""  # folder of config.json, inside the checkpoint's
     pooling: tuple[Pooling, ...] = ()  # () = no Pooling module
     include_prompt: bool = True
+    dense: tuple[Dense, ...] = ()  # of pooled vectors, one after the other
     normalizes: bool = False
+    token_dense: tuple[Dense, ...] | None = None  # of each token's vector; None = the model is not a multi-vector one
     splade: Splade | None = None  # None = no SpladePooling module
     sequence_tokens_max: int | None = None
     do_lower_case: bool = False
@@ -86,21 +109,25 @@ class SentenceModules:
 
     @classmethod
     def read(cls, folder: Path) -> "SentenceModules":
-        paths = module_paths(folder)
-        transformer_path = paths.get("MLMTransformer", paths.get("Transformer", ""))
-        settings = transformer_settings(folder / transformer_path)
+        """Raises CheckpointError for what is broken or not supported."""
         model = read_json_if_there(folder / "config_sentence_transformers.json")
-        pooling = read_json_if_there(folder / paths["Pooling"] / "config.json") if "Pooling" in paths else {}
+        modules = modules_of(folder, model)
+        by_kind = {module.kind: module for module in modules}
+        transformer = next((module for module in modules if module.kind in TRANSFORMERS), None)
+        settings = transformer_settings(transformer.folder if transformer else folder)
+        pooling = by_kind.get("Pooling")
         prompts = {str(name): text or "" for name, text in (model.get("prompts") or {}).items()}
         default_prompt_name = model.get("default_prompt_name") or ""
         if default_prompt_name and default_prompt_name not in prompts:
             raise CheckpointError(f"{folder}: the default prompt {default_prompt_name!r} is not among the prompts")
         return cls(
-            transformer_path=transformer_path,
-            pooling=pooling_of(pooling, folder / paths["Pooling"]) if "Pooling" in paths else (),
-            include_prompt=pooling.get("include_prompt", True),
-            normalizes="Normalize" in paths,
-            splade=splade_of(folder / paths["SpladePooling"], model) if "SpladePooling" in paths else None,
+            transformer_path=str(transformer.folder.relative_to(folder)) if transformer else "",
+            pooling=pooling_of(pooling) if pooling else (),
+            include_prompt=pooling.settings.get("include_prompt", True) if pooling else True,
+            dense=tuple(dense_of(module) for module in modules if is_dense_of(module, SENTENCE)),
+            normalizes=any(module.kind == "Normalize" and module.subject == SENTENCE for module in modules),
+            token_dense=token_dense_of(modules),
+            splade=splade_of(by_kind["SpladePooling"], model) if "SpladePooling" in by_kind else None,
             sequence_tokens_max=settings.get("max_seq_length"),
             do_lower_case=bool(settings.get("do_lower_case")),
             prompts=prompts,
@@ -109,54 +136,19 @@ class SentenceModules:
         )
 
 
-def module_paths(folder: Path) -> dict[str, str]:
-    """Folder of each module by its class name; {} without modules.json. One that we do not know is refused, since
-    leaving it out would give other vectors without a word."""
-    listing = folder / "modules.json"
-    if not listing.is_file():
-        return {}
-    paths: dict[str, str] = {}
-    for module in module_entries(listing):
-        package, _, class_name = module["type"].rpartition(".")
-        if class_name not in KNOWN_MODULES or not package.startswith("sentence_transformers."):
-            raise CheckpointError(f"{listing} has a module of type {module['type']}, which is not supported")
-        if class_name in paths:
-            raise CheckpointError(f"{listing} has more than one module of type {module['type']}")
-        paths[class_name] = inside(folder, module["path"])
-        KNOWN_MODULES[class_name](folder / paths[class_name])
-    if not paths.keys() & {"Transformer", "MLMTransformer"}:
-        raise CheckpointError(f"{listing} has no Transformer module")
-    if "SpladePooling" in paths and paths.keys() & {"Pooling", "Normalize"}:
-        raise CheckpointError(f"{listing} has SpladePooling beside Pooling or Normalize, which is not supported")
-    return paths
-
-
-def module_entries(listing: Path) -> Sequence[Mapping[str, str]]:
-    entries = parse_json(listing)
-    if not isinstance(entries, list) or not all(is_entry(entry) for entry in entries):
-        raise CheckpointError(f"{listing} is not a list of modules, each with a type and a path")
-    return entries
-
-
-def is_entry(entry: Any) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("type"), str) and isinstance(entry.get("path"), str)
-
-
-def inside(folder: Path, path: str) -> str:
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        raise CheckpointError(f"{folder / 'modules.json'} has the path {path!r}, which leads out of the folder")
-    return path
-
-
 def transformer_settings(folder: Path) -> Mapping[str, Any]:
     for name in TRANSFORMER_SETTINGS_FILES:
         settings = read_json_if_there(folder / name)
         if settings:
+            task = settings.get("transformer_task", "feature-extraction")
+            if task not in TRANSFORMER_TASKS:
+                raise CheckpointError(f"{folder} is a Transformer module for the task {task!r}, which is not supported")
             return settings
     return {}
 
 
-def pooling_of(settings: Mapping[str, Any], folder: Path) -> tuple[Pooling, ...]:
+def pooling_of(module: Module) -> tuple[Pooling, ...]:
+    settings = module.settings
     modes = settings.get("pooling_mode")
     if modes is None:
         modes = [mode for name, mode in MODE_OF_BOOLEAN.items() if settings.get(name)] or ["mean"]
@@ -164,13 +156,44 @@ def pooling_of(settings: Mapping[str, Any], folder: Path) -> tuple[Pooling, ...]
         modes = [modes]
     for mode in modes:
         if mode not in POOLING_OF_MODE:
-            raise CheckpointError(f"{folder / 'config.json'} has the pooling mode {mode!r}, which is not supported")
+            place = module.folder / "config.json"
+            raise CheckpointError(f"{place} has the pooling mode {mode!r}, which is not supported")
     return tuple(POOLING_OF_MODE[mode] for mode in modes)
 
 
-def splade_of(folder: Path, model: Mapping[str, Any]) -> Splade:
+def is_dense_of(module: Module, subject: str) -> bool:
+    return module.kind == "Dense" and module.subject == subject
+
+
+def token_dense_of(modules: Sequence[Module]) -> tuple[Dense, ...] | None:
+    """() for a multi-vector model whose transformer's own vectors are its tokens'."""
+    if not any(module.subject == TOKENS or module.kind == "MultiVectorMask" for module in modules):
+        return None
+    return tuple(dense_of(module) for module in modules if is_dense_of(module, TOKENS))
+
+
+def dense_of(module: Module) -> Dense:
+    settings, place = module.settings, module.folder / "config.json"
+    for name in ("in_features", "out_features"):
+        if not isinstance(settings.get(name), int) or settings[name] < 1:
+            raise CheckpointError(f"{place} has no {name}, or one that is not a positive number")
+    activation = settings.get("activation_function", "torch.nn.modules.activation.Tanh")
+    if activation not in ACTIVATIONS:
+        raise CheckpointError(f"{place} has the activation {activation}, which is not supported")
+    if settings.get("use_residual"):
+        raise CheckpointError(f"{place} describes a Dense module with a residual, which is not supported")
+    return Dense(
+        folder=module.folder,
+        inputs=settings["in_features"],
+        outputs=settings["out_features"],
+        has_bias=settings.get("bias", True),
+        activation=ACTIVATIONS[activation],
+    )
+
+
+def splade_of(module: Module, model: Mapping[str, Any]) -> Splade:
     """`model` is config_sentence_transformers.json."""
-    settings = read_json_if_there(folder / "config.json")
+    settings, folder = module.settings, module.folder
     strategy, activation = settings.get("pooling_strategy", "max"), settings.get("activation_function", "relu")
     if strategy not in SPLADE_STRATEGIES or activation not in SPLADE_ACTIVATIONS:
         raise CheckpointError(f"{folder / 'config.json'} has {strategy!r} of {activation!r}, which is not supported")
@@ -178,30 +201,3 @@ def splade_of(folder: Path, model: Mapping[str, Any]) -> Splade:
     if active_max is not None and (not isinstance(active_max, int) or active_max < 1):
         raise CheckpointError(f"{folder}: max_active_dims {active_max!r} is not a positive number")
     return Splade(sums=strategy == "sum", logs_twice=activation == "log1p_relu", active_max=active_max)
-
-
-def check_transformer(folder: Path) -> None:
-    task = transformer_settings(folder).get("transformer_task", "feature-extraction")
-    if task not in TRANSFORMER_TASKS:
-        raise CheckpointError(f"{folder} is a Transformer module for the task {task!r}, which is not supported")
-
-
-def check_normalize(folder: Path) -> None:
-    what = read_json_if_there(folder / "config.json").get("module_input_name", "sentence_embedding")
-    if what != "sentence_embedding":
-        raise CheckpointError(f"{folder / 'config.json'} normalises {what!r}, which is not supported")
-
-
-def accept(folder: Path) -> None:
-    """For modules that have nothing to check."""
-
-
-# Each with what must hold of its folder. Dropout does nothing after training.
-KNOWN_MODULES = {
-    "Transformer": check_transformer,
-    "MLMTransformer": accept,
-    "Pooling": accept,
-    "SpladePooling": accept,
-    "Normalize": check_normalize,
-    "Dropout": accept,
-}

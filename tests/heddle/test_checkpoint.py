@@ -88,7 +88,7 @@ def test_module_types_of_every_version_are_known(folder: Path) -> None:
     assert Checkpoint.read(folder).normalizes
 
 
-@pytest.mark.parametrize("module", ["Dense", "Router", "CNN", "custom_st.Transformer", "os.system"])
+@pytest.mark.parametrize("module", ["WeightedLayerPooling", "Router", "CNN", "custom_st.Transformer", "os.system"])
 def test_module_that_is_not_known_is_refused_by_name(folder: Path, module: str) -> None:
     write_old_modules(folder, ["Transformer", "Pooling", module])
     with pytest.raises(CheckpointError, match=rf"modules\.json.*{module}"):

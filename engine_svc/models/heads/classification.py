@@ -5,7 +5,7 @@ order. Logits are as the model makes them; softmax, sigmoid and labels belong to
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from engine_svc.batch import Output, PackedBatch
+from engine_svc.models.heads.dense import Stage, through
 from engine_svc.models.heads.head import Array
 from engine_svc.models.linear import Activation, load_linear
 from engine_svc.models.weights import Weights
 from engine_svc.pooling import pool
 from heddle.sentence_modules import Pooling
-
-Stage = Callable[[Tensor], Tensor]  # of float32 rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +63,3 @@ def float32_linear(
 ) -> Stage:
     """Raises CheckpointError."""
     return load_linear(weights, name, outputs, inputs, bias=bias, activation=activation, dtype=torch.float32)
-
-
-def through(stages: Sequence[Stage], rows: Tensor) -> Tensor:
-    for stage in stages:
-        rows = stage(rows)
-    return rows

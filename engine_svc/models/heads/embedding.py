@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from engine_svc.batch import Output, PackedBatch, Sequence
+from engine_svc.models.heads.dense import Stage, load_dense, through
 from engine_svc.models.heads.head import Array
 from engine_svc.models.weights import Weights
 from engine_svc.pooling import finish, pool
@@ -22,11 +23,13 @@ class EmbeddingHead:
     outputs: ClassVar[frozenset[Output]] = frozenset({Output.VECTOR, Output.TOKEN_VECTORS})
 
     pooling: Sequences[Pooling]  # several are concatenated
+    dense: Sequences[Stage]  # of pooled vectors
     dimension: int  # vectors are cut to it
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, weights: Weights) -> "EmbeddingHead":
-        return cls(checkpoint.pooling, checkpoint.dimension)
+        """Raises CheckpointError."""
+        return cls(checkpoint.pooling, load_dense(checkpoint.dense, weights), checkpoint.dimension)
 
     def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
         """Vectors float32 [dimensions], token vectors float32 [tokens, hidden]."""
@@ -47,8 +50,8 @@ class EmbeddingHead:
             device=hidden.device,
         )
         prompt_tokens, dimensions, is_normalized = wishes.unbind(1)
-        pooled = pool(hidden, cu_seqlens, prompt_tokens, self.pooling)[:, : self.dimension]
-        return finish(pooled, dimensions, is_normalized.bool())
+        pooled = through(self.dense, pool(hidden, cu_seqlens, prompt_tokens, self.pooling))
+        return finish(pooled[:, : self.dimension], dimensions, is_normalized.bool())
 
 
 def mixed_arrays(batch: PackedBatch, vectors: Tensor, hidden: Tensor) -> list[Array]:

@@ -15,12 +15,14 @@ class ModelKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MODEL_KIND_RERANKER: _ClassVar[ModelKind]
     MODEL_KIND_CLASSIFIER: _ClassVar[ModelKind]
     MODEL_KIND_TOKEN_CLASSIFIER: _ClassVar[ModelKind]
+    MODEL_KIND_MULTI_VECTOR_EMBEDDER: _ClassVar[ModelKind]
 MODEL_KIND_UNSPECIFIED: ModelKind
 MODEL_KIND_EMBEDDER: ModelKind
 MODEL_KIND_SPARSE_EMBEDDER: ModelKind
 MODEL_KIND_RERANKER: ModelKind
 MODEL_KIND_CLASSIFIER: ModelKind
 MODEL_KIND_TOKEN_CLASSIFIER: ModelKind
+MODEL_KIND_MULTI_VECTOR_EMBEDDER: ModelKind
 
 class Model(_message.Message):
     __slots__ = ("name", "kind", "tokenizer_fingerprint", "vocabulary_size", "sequence_tokens_max", "dimension", "labels", "pooling", "data_type", "revision", "backend", "multi_label", "prompt_names", "batch_tokens_max", "inputs_max", "uses_type_ids", "matryoshka", "version")

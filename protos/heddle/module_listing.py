@@ -1,0 +1,108 @@
+"""The modules.json of sentence-transformers: which modules a checkpoint consists of, and in which order they run.
+
+`heddle.sentence_modules` reads the settings of each. A module that is not known here is refused, since leaving it out
+would give other vectors without a word.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from heddle.checkpoint_files import CheckpointError, parse_json, read_json_if_there
+
+TRANSFORMERS = ("Transformer", "MLMTransformer")
+# What may follow the transformer, in this order.
+ORDER = ("Pooling", "SpladePooling", "Dense", "Normalize")
+# Dropout does nothing after training; the mask says which vectors scoring counts, and all are answered.
+WITHOUT_EFFECT = ("Dropout", "MultiVectorMask")
+KNOWN = frozenset({*TRANSFORMERS, *ORDER, *WITHOUT_EFFECT})
+PACKAGES = ("sentence_transformers.", "pylate.")
+
+# What a module may work on.
+SENTENCE, TOKENS = "sentence_embedding", "token_embeddings"
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """An entry of modules.json."""
+
+    kind: str  # class name
+    folder: Path
+    settings: Mapping[str, Any]  # its config.json
+
+    @property
+    def subject(self) -> str:
+        return str(self.settings.get("module_input_name", SENTENCE))
+
+
+def modules_of(folder: Path, model: Mapping[str, Any]) -> list[Module]:
+    """[] without modules.json; `model` is config_sentence_transformers.json. Raises CheckpointError."""
+    listing = folder / "modules.json"
+    if not listing.is_file():
+        return []
+    modules = [module_of(entry, listing) for entry in module_entries(listing)]
+    if model.get("model_type") == "ColBERT":  # PyLate's: its Dense is of tokens and does not say so
+        modules = [as_of_tokens(module) for module in modules]
+    check_order(modules, listing)
+    for module in modules:
+        check_subject(module)
+    return modules
+
+
+def module_of(entry: Mapping[str, str], listing: Path) -> Module:
+    package, _, kind = entry["type"].rpartition(".")
+    if kind not in KNOWN or not package.startswith(PACKAGES):
+        raise CheckpointError(f"{listing} has a module of type {entry['type']}, which is not supported")
+    folder = listing.parent / inside(listing.parent, entry["path"])
+    # The transformer's config.json is the model's own.
+    return Module(kind, folder, {} if kind in TRANSFORMERS else read_json_if_there(folder / "config.json"))
+
+
+def as_of_tokens(module: Module) -> Module:
+    if module.kind not in ("Dense", "Normalize"):
+        return module
+    return Module(module.kind, module.folder, {**module.settings, "module_input_name": TOKENS})
+
+
+def check_order(modules: Sequence[Module], listing: Path) -> None:
+    """A transformer, what makes one vector of its tokens or leaves them be, Dense modules, Normalize."""
+    kinds = [module.kind for module in modules if module.kind not in WITHOUT_EFFECT]
+    for kind in set(kinds) - {"Dense"}:
+        if kinds.count(kind) > 1:
+            raise CheckpointError(f"{listing} has more than one module of type {kind}")
+    if not kinds or kinds[0] not in TRANSFORMERS:
+        raise CheckpointError(f"{listing} has no Transformer module, or not in front")
+    if "SpladePooling" in kinds and len(kinds) > 2:
+        raise CheckpointError(f"{listing} has SpladePooling beside Pooling or Normalize, which is not supported")
+    ranks = [ORDER.index(kind) for kind in kinds[1:]]
+    if ranks != sorted(ranks):
+        raise CheckpointError(f"{listing} has {' before '.join(kinds[1:])}, which is not supported")
+    if any(module.subject == TOKENS for module in modules) and "Pooling" in kinds:
+        raise CheckpointError(f"{listing} has modules both of tokens and of pooled vectors, which is not supported")
+    if "Pooling" not in kinds and any(module.kind == "Dense" and module.subject == SENTENCE for module in modules):
+        raise CheckpointError(f"{listing} has a Dense module of pooled vectors, but no Pooling")
+
+
+def module_entries(listing: Path) -> Sequence[Mapping[str, str]]:
+    entries = parse_json(listing)
+    if not isinstance(entries, list) or not all(is_entry(entry) for entry in entries):
+        raise CheckpointError(f"{listing} is not a list of modules, each with a type and a path")
+    return entries
+
+
+def is_entry(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("type"), str) and isinstance(entry.get("path"), str)
+
+
+def inside(folder: Path, path: str) -> str:
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise CheckpointError(f"{folder / 'modules.json'} has the path {path!r}, which leads out of the folder")
+    return path
+
+
+def check_subject(module: Module) -> None:
+    output = module.settings.get("module_output_name") or module.subject
+    if module.subject not in (SENTENCE, TOKENS) or output != module.subject:
+        place = module.folder / "config.json"
+        raise CheckpointError(f"{place} makes {output!r} of {module.subject!r}, which is not supported")
