@@ -5,7 +5,7 @@ import os
 import sys
 from typing import NoReturn
 
-from engine_svc.backends.loading import load_backend
+from engine_svc.backends.loading import check_loadable, load_backend
 from engine_svc.description import described
 from engine_svc.device import batch_tokens_default
 from engine_svc.lane import Lane, warm_up_batches
@@ -32,6 +32,7 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
     checkpoint = Checkpoint.read(
         locate(settings.model, settings.revision or None), name=settings.served_model_name or settings.model
     )
+    check_loadable(settings, checkpoint)
     limits = SchedulerLimits(
         batch_tokens_max=settings.batch_tokens_max or batch_tokens_default(),
         batch_items_max=settings.batch_items_max,

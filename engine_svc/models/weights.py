@@ -22,6 +22,9 @@ PICKLED_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 LEGACY_NAMES = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
 
 
+# By the names that safetensors has for them.
+FLOAT_TYPES = frozenset({"F64", "F32", "F16", "BF16"})
+
 # Buffers that old versions of transformers saved; what they hold follows from the config.
 BUFFERS = ("position_ids", "token_type_ids", "rotary_emb.inv_freq", "masked_bias")
 
@@ -42,8 +45,8 @@ class Weights:
         return any(candidate in self._file_of for candidate in self._candidates(name))
 
     def take(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
-        """A copy of the tensor, in the model's type or in `dtype`. Raises CheckpointError if it is missing or of
-        another shape."""
+        """A copy of the tensor, in the model's type or in `dtype`; on the device "meta" its shape alone is read. Raises
+        CheckpointError if it is missing or of another shape."""
         stored = next((candidate for candidate in self._candidates(name) if candidate in self._file_of), None)
         if stored is None:
             raise CheckpointError(f"{self.folder} has no tensor {name} in its safetensors files")
@@ -51,13 +54,13 @@ class Weights:
         self._unused.discard(stored)
         try:
             with safe_open(path, framework="pt") as file:
+                header = file.get_slice(stored)
+                check_header(header.get_shape(), header.get_dtype(), shape, f"{path}: tensor {stored}")
+                if self.device.type == "meta":
+                    return torch.empty(*shape, dtype=dtype or self.dtype, device=self.device)
                 tensor: Tensor = file.get_tensor(stored)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from None
-        if tensor.shape != torch.Size(shape):
-            raise CheckpointError(f"{path}: tensor {stored} has shape {list(tensor.shape)}, expected {list(shape)}")
-        if not tensor.is_floating_point() or tensor.element_size() < 2:
-            raise CheckpointError(f"{path}: tensor {stored} is {tensor.dtype}; quantized weights are not supported")
         return tensor.to(self.device, dtype or self.dtype, copy=True)
 
     def check_all_used(self, ignorable: Sequence[str]) -> None:
@@ -75,6 +78,13 @@ class Weights:
             yield known
             for modern, legacy in LEGACY_NAMES:
                 yield known.replace(modern, legacy)
+
+
+def check_header(shape: Sequence[int], data_type: str, expected: Sequence[int], tensor: str) -> None:
+    if list(shape) != list(expected):
+        raise CheckpointError(f"{tensor} has shape {list(shape)}, expected {list(expected)}")
+    if data_type not in FLOAT_TYPES:
+        raise CheckpointError(f"{tensor} is {data_type}; quantized weights are not supported")
 
 
 def files_by_tensor(folder: Path) -> dict[str, Path]:

@@ -1,13 +1,16 @@
 """`heddle serve` with a model that cannot be served: one line that says why, exit code 2, and no process left."""
 
 import asyncio
+import json
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from heddle.model_source import packaged_folder
 
@@ -23,6 +26,19 @@ def leave_only_a_pickle(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
 
+def change_config(**changes: object) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return change
+
+
+def add_a_head(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    save_file({**load_file(path), "classifier.weight": np.ones((3, 384), np.float32)}, path)
+
+
 BREAKAGES: list[tuple[Callable[[Path], object], str]] = [
     (shutil.rmtree, "there is no model folder"),
     (lambda folder: (folder / "config.json").write_text("{"), "is not valid JSON"),
@@ -30,6 +46,10 @@ BREAKAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer.json"),
     (truncate_weights, "model.safetensors"),
     (leave_only_a_pickle, "safetensors"),
+    (change_config(model_type="mamba"), "config.json: model type mamba is not supported"),
+    (change_config(num_hidden_layers=7), "has no tensor encoder.layer.6."),
+    (change_config(intermediate_size=1000), "model.safetensors: tensor encoder.layer.0.intermediate.dense.weight has"),
+    (add_a_head, "model.safetensors has the tensor classifier.weight, which this architecture has no place for"),
 ]
 
 
@@ -42,6 +62,7 @@ async def test_a_broken_model_is_one_clear_line(tmp_path: Path, break_: Callable
     break_(folder)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "heddle", "serve", "--http-port", "0", "--grpc-port", "0", "--model", str(folder)),
+        *("--log-level", "info"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -52,4 +73,6 @@ async def test_a_broken_model_is_one_clear_line(tmp_path: Path, break_: Callable
     assert output == b""
     told = [line for line in errors.decode().splitlines() if words in line]
     assert len(told) == 1
+    service = told[0].partition(":")[0]
+    assert not any(line.startswith(service) and "listening" in line for line in errors.decode().splitlines())
     assert "Traceback" not in errors.decode()

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import PackedBatch
+from engine_svc.models.model import Model
 from heddle.checkpoint import Checkpoint, ModelKind
 from tests.engine_svc.models.cases import OUTPUTS, Array, Case, one_by_one
 from tests.engine_svc.models.cases_of.all import CASES
@@ -73,3 +75,9 @@ def test_sequence_alone_equals_itself_in_a_batch(parity: Parity) -> None:
     for index in (0, 1, 5, 13, len(sequences) - 2):
         [alone] = parity.outputs("float32", PackedBatch.of([sequences[index]]))
         np.testing.assert_allclose(together[index], alone, atol=1e-5, rtol=0)
+
+
+def test_checkpoint_is_checked_without_its_weights(parity: Parity) -> None:
+    """Before a pod opens a port: whatever loading can find wrong is found on a device that holds no numbers."""
+    model = Model.load(parity.checkpoint, dtype=torch.float32, device=torch.device("meta"))
+    assert model.transformer.embeddings.words.is_meta

@@ -81,6 +81,15 @@ def test_folder_without_weights_is_refused(tmp_path: Path) -> None:
         weights_of(tmp_path)
 
 
+def test_shapes_are_checked_without_reading_the_weights(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    weights = Weights(tmp_path, dtype=torch.bfloat16, device=torch.device("meta"))
+    taken = weights.take(WORDS, [97, 32])
+    assert (taken.device.type, taken.shape, taken.dtype) == ("meta", (97, 32), torch.bfloat16)
+    with pytest.raises(CheckpointError, match=r"has shape \[97, 32\], expected \[98, 32\]"):
+        weights.take(WORDS, [98, 32])
+
+
 def test_truncated_file_is_refused(tmp_path: Path) -> None:
     write_bert(tmp_path)
     path = tmp_path / "model.safetensors"
