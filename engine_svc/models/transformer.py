@@ -135,8 +135,9 @@ class Transformer:
 
     @property
     def is_causal(self) -> bool:
-        """Whether a token's hidden states depend on it and the tokens before it alone."""
-        return all(layer.attention.pattern.ahead == 0 for layer in self.layers)
+        """Whether a token's hidden states depend on its id and the ids before it alone."""
+        is_causal = all(layer.attention.pattern.ahead == 0 for layer in self.layers)
+        return is_causal and self.embeddings.types is None
 
     def __call__(self, tokens: PackedTokens) -> Tensor:
         """Hidden states of the last layer [rows, hidden]; those of filler tokens mean nothing."""

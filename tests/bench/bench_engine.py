@@ -1,6 +1,6 @@
 """Tokens per second of the torch backend by batch shape, beside a plain forward of transformers with padding.
 
-    python tests/bench/bench_engine.py --dtype bfloat16 --threads 2 --shapes 128x8,16x128,mix
+    python -m tests.bench.bench_engine --dtype bfloat16 --threads 2 --shapes 128x8,16x128,mix
 
 A shape is SEQUENCESxTOKENS; `mix` is 100 sequences of log-normal length. Both run in turns, in one process, on the same
 random token ids, to pooled and normalised vectors; the figure is that of the median pass. Needs transformers.
@@ -8,10 +8,6 @@ random token ids, to pooled and normalised vectors; the figure is that of the me
 
 import argparse
 import os
-import platform
-import statistics
-import time
-from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -23,6 +19,7 @@ from engine_svc.batch import PackedBatch
 from engine_svc.batch import Sequence as TokenSequence
 from heddle.checkpoint import Checkpoint
 from heddle.model_source import PACKAGED_NAME, locate
+from tests.bench.race import processor, raced
 
 SHAPES = "1x8,128x8,32x32,16x128,16x256,8x512,mix"
 
@@ -81,26 +78,6 @@ class PaddedEager:
         hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         mean = (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
         return torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
-
-
-def raced(passes: Sequence[Callable[[], object]], seconds: float) -> list[float]:
-    """Median seconds of each, run in turns so that whatever else the machine does hits all of them."""
-    taken: list[list[float]] = [[] for _ in passes]
-    for run in passes:
-        run()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(taken[0]) < 3:
-        for run, times in zip(passes, taken, strict=True):
-            start = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - start)
-    return [statistics.median(times) for times in taken]
-
-
-def processor() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":
