@@ -26,7 +26,7 @@ class CoalescerClosed(Exception):
 class CoalescerLimits:
     items_max: int = 32_768  # waiting
     cost_max: int = 256 << 20  # waiting; in bytes on streams
-    # A frame is cut at these; one item that is larger than cost_max goes alone.
+    # A frame is cut at these; one item that is larger than frame_cost_max goes alone.
     frame_items_max: int = 512
     frame_cost_max: int = 1 << 20
 

@@ -15,8 +15,13 @@ from heddle.v1 import error_pb2
 
 DETAIL_KEY = "heddle-error-bin"
 
+# What is quoted in a message may be of any length.
+TEXT_BYTES_MAX = 16 << 10
 # Peers refuse more than 8 KiB of metadata; percent-encoding triples a message, base64 adds a third of it.
-MESSAGE_BYTES_MAX = 1_000
+STATUS_BYTES_MAX = 1_000
+
+# How gRPC says that a message is over a limit, with the status that an overload has.
+MESSAGE_OVER_LIMIT = "message larger than max"
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +89,10 @@ class HeddleError(Exception):
 
     def to_proto(self) -> error_pb2.Error:
         return error_pb2.Error(
-            kind=self.kind.value, message=self.message, field=self.field, retry_after_ms=self.retry_after_ms
+            kind=self.kind.value,
+            message=clipped(self.message, TEXT_BYTES_MAX),
+            field=self.field,
+            retry_after_ms=self.retry_after_ms,
         )
 
     @classmethod
@@ -109,13 +117,19 @@ class HeddleError(Exception):
         for key, value in error.trailing_metadata() or ():
             if key == DETAIL_KEY and isinstance(value, bytes):
                 return cls.from_proto(error_pb2.Error.FromString(value))
-        kind = KIND_OF_STATUS.get(error.code(), ErrorKind.INTERNAL)
-        return cls(kind, error.details() or error.code().name)
+        message = error.details() or error.code().name
+        if MESSAGE_OVER_LIMIT in message:
+            return cls(ErrorKind.TOO_LARGE, message)
+        return cls(KIND_OF_STATUS.get(error.code(), ErrorKind.INTERNAL), message)
+
+
+def clipped(text: str, bytes_max: int) -> str:
+    return text.encode(errors="replace")[:bytes_max].decode(errors="ignore")
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: HeddleError) -> NoReturn:
     """Ends an RPC with the error's status; `from_rpc_error` makes the same error of it. Raises AbortError."""
-    message = error.message.encode(errors="replace")[:MESSAGE_BYTES_MAX].decode(errors="ignore")
+    message = clipped(error.message, STATUS_BYTES_MAX)
     short = HeddleError(error.kind, message, field=error.field, retry_after_ms=error.retry_after_ms)
     detail = (DETAIL_KEY, short.to_proto().SerializeToString())
     await context.abort(STATUS_OF_KIND[error.kind], message, (detail,))

@@ -18,8 +18,10 @@ from typing import Any, TypeAlias
 import grpc
 from prometheus_client import Histogram
 
+from heddle.rpc.channels import MESSAGE_BYTES_MAX
 from heddle.rpc.deadlines import spent
 from heddle.rpc.errors import ErrorKind, HeddleError, abort
+from heddle.rpc.message_bytes import serialized
 from heddle.rpc.metrics import SECONDS_BUCKETS
 from heddle.rpc.telemetry import REQUEST_ID_CHARACTERS_MAX, request_id
 from heddle.rpc.unary import REQUEST_ID_KEY
@@ -28,17 +30,23 @@ CALL_SECONDS = Histogram(
     "heddle_rpc_call_seconds", "Calls by method and outcome", ["method", "code"], buckets=SECONDS_BUCKETS
 )
 
+# Streams that stay open beside the calls of their client: what they last says nothing of how fast anything is answered.
+LASTING = frozenset({"Infer", "Watch", "ServerReflectionInfo"})
+
 STATUS_NAMES = {status.value[0]: status.name.lower() for status in grpc.StatusCode}
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Enter: TypeAlias = Callable[[str, Context], AbstractAsyncContextManager[None]]
 
 
 class Boundary(grpc.aio.ServerInterceptor):
     """`open_services` answer from the start, all others only once `ready` was set."""
 
-    def __init__(self, open_services: frozenset[str]) -> None:
+    def __init__(self, open_services: frozenset[str], *, answer_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
+        """An answer to a call that is over `answer_bytes_max` becomes TOO_LARGE."""
         self.open_services = open_services
+        self.answer_bytes_max = answer_bytes_max
         self.ready = False
         self.unary_running = 0
         self._idle = asyncio.Event()
@@ -66,29 +74,48 @@ class Boundary(grpc.aio.ServerInterceptor):
         """The same handler inside the boundary."""
         kind = f"{arity(handler.request_streaming)}_{arity(handler.response_streaming)}"
         behaviour = getattr(handler, kind)
-        enter = functools.partial(self.streaming if "stream" in kind else self.unary, method)
-        wrapped = around(behaviour, enter)
+        enter = functools.partial(self.entry(method, is_stream="stream" in kind), method)
         wrap = getattr(grpc, f"{kind}_rpc_method_handler")
-        guarded: Handler = wrap(wrapped, handler.request_deserializer, handler.response_serializer)
+        if handler.response_streaming:
+            wrapped, serializer = around(behaviour, enter), passing_bytes(handler.response_serializer)
+        else:
+            wrapped, serializer = around(behaviour, enter, self.serialized), None
+        guarded: Handler = wrap(wrapped, handler.request_deserializer, serializer)
         return guarded
+
+    def serialized(self, answer: Any) -> bytes:
+        """Here, where what is too large can still be refused with a sentence."""
+        return serialized(answer, self.answer_bytes_max)
+
+    def entry(self, method: str, *, is_stream: bool) -> Enter:
+        if not is_stream:
+            return self.unary
+        return self.admitted if method.rpartition("/")[2] in LASTING else self.measured
 
     @asynccontextmanager
     async def unary(self, method: str, context: Context) -> AsyncIterator[None]:
         request_id.set(request_id_of(context))
-        started = time.perf_counter()
         self.unary_running += 1
         self._idle.clear()
         try:
-            async with self.streaming(method, context):
+            async with self.measured(method, context):
                 yield
         finally:
             self.unary_running -= 1
             if not self.unary_running:
                 self._idle.set()
+
+    @asynccontextmanager
+    async def measured(self, method: str, context: Context) -> AsyncIterator[None]:
+        started = time.perf_counter()
+        try:
+            async with self.admitted(method, context):
+                yield
+        finally:
             CALL_SECONDS.labels(method, outcome(context)).observe(time.perf_counter() - started)
 
     @asynccontextmanager
-    async def streaming(self, method: str, context: Context) -> AsyncIterator[None]:
+    async def admitted(self, method: str, context: Context) -> AsyncIterator[None]:
         try:
             self.admit(method, context)
             yield
@@ -110,12 +137,22 @@ def arity(streaming: bool) -> str:
     return "stream" if streaming else "unary"
 
 
-def around(behaviour: Any, enter: Callable[[Context], AbstractAsyncContextManager[None]]) -> Any:
-    """A handler of the same sort as `behaviour` (coroutine or async generator) that runs inside `enter`."""
+def passing_bytes(serialize: Any) -> Callable[[Any], bytes]:
+    """For handlers that write what is serialized already."""
+    return lambda message: message if isinstance(message, bytes) else serialize(message)
+
+
+def around(
+    behaviour: Any,
+    enter: Callable[[Context], AbstractAsyncContextManager[None]],
+    finish: Callable[[Any], Any] = lambda answer: answer,
+) -> Any:
+    """A handler of the same sort as `behaviour` (coroutine or async generator) that runs inside `enter`, and so does
+    `finish` with what a coroutine returns."""
 
     async def answer(request: Any, context: Context) -> Any:
         async with enter(context):
-            return await behaviour(request, context)
+            return finish(await behaviour(request, context))
 
     async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
         async with enter(context):

@@ -19,6 +19,7 @@ from heddle.rpc.channels import open_channel
 from heddle.rpc.coalescer import Coalescer
 from heddle.rpc.deadlines import remaining_ms
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.message_bytes import ENTRY_BYTES_MAX, checked_size
 from heddle.rpc.stream import (
     HEARTBEAT_S,
     SILENCE_S_MAX,
@@ -35,6 +36,8 @@ BACKOFF_S_MAX = 0.5
 CONNECT_S_MAX = 5.0
 # A pod whose batch has been on the device for so long gets nothing new while another pod can take it.
 RUNNING_MS_MAX = 30_000
+# Of one frame: so many find room beside the largest item.
+CANCEL_IDS_MAX = 4096
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +52,8 @@ class Dialect(Generic[Item, Outcome]):
     handshake: Callable[[grpc.aio.Channel], Awaitable[RequestFrame[Item]]]
     # What an item costs the pod, in the unit of its Load.
     cost_of: Callable[[Item], int]
+    # A larger item is refused: sent, it would break the stream of all others.
+    item_bytes_max: int = ENTRY_BYTES_MAX
 
 
 @dataclass(slots=True, eq=False)
@@ -113,9 +118,9 @@ class Pod(Generic[Item, Outcome]):
         return not self._unanswered
 
     def send(self, pending: Pending[Item, Outcome]) -> None:
-        """Raises CoalescerFull when too much waits for the stream already."""
+        """Raises CoalescerFull when too much waits for the stream already, TOO_LARGE for what it cannot carry."""
         pending.item.id = next(self._ids)
-        self._outgoing.put(pending, pending.item.ByteSize())
+        self._outgoing.put(pending, checked_size(pending.item, self._dialect.item_bytes_max))
         pending.pod = self
         self._unanswered[pending.item.id] = pending
         self._outstanding_cost += pending.cost
@@ -205,8 +210,10 @@ class Pod(Generic[Item, Outcome]):
 
     def _next_frame(self, waiting: list[Pending[Item, Outcome]]) -> RequestFrame[Item]:
         frame = self._dialect.frame_type()
-        frame.cancel_ids.extend(self._cancel_ids)
-        self._cancel_ids.clear()
+        frame.cancel_ids.extend(self._cancel_ids[:CANCEL_IDS_MAX])
+        del self._cancel_ids[:CANCEL_IDS_MAX]
+        if self._cancel_ids:
+            self._outgoing.nudge()
         for pending in waiting:
             if pending.answered:
                 continue

@@ -118,6 +118,8 @@ class Pool(Generic[Item, Outcome]):
             self._pick().send(pending)
         except CoalescerFull:
             pending.answer(HeddleError(ErrorKind.OVERLOADED, "too much is waiting already", retry_after_ms=1000))
+        except HeddleError as refusal:
+            pending.answer(refusal)
 
     def _pick(self) -> Pod[Item, Outcome]:
         """The less loaded of two pods drawn at random (Mitzenmacher 2001): close to the best pick, and many clients

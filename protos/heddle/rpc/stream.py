@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import grpc
 
 from heddle.rpc.errors import HeddleError
+from heddle.rpc.message_bytes import Serializable
 from heddle.v1 import error_pb2, item_pb2
 
 HEARTBEAT_S = 2.0
@@ -25,21 +26,19 @@ SILENCE_S_MAX = 3 * HEARTBEAT_S
 STREAM_BROKEN = (grpc.aio.AioRpcError, grpc.aio.InternalError, grpc.aio.UsageError, asyncio.InvalidStateError)
 
 
-class ItemMessage(Protocol):
+class ItemMessage(Serializable, Protocol):
     id: int
 
     @property
     def context(self) -> item_pb2.ItemContext: ...
-    def ByteSize(self) -> int: ...
 
 
-class OutcomeMessage(Protocol):
+class OutcomeMessage(Serializable, Protocol):
     id: int
 
     @property
     def error(self) -> error_pb2.Error: ...
     def WhichOneof(self, oneof_group: Any, /) -> Any: ...
-    def ByteSize(self) -> int: ...
 
 
 Item = TypeVar("Item", bound=ItemMessage)
@@ -53,7 +52,9 @@ class RequestFrame(Protocol[Item]):
     def cancel_ids(self) -> MutableSequence[int]: ...
 
 
-class ResponseFrame(Protocol[Outcome]):
+class ResponseFrame(Serializable, Protocol[Outcome]):
+    """Outcomes are its first field, so that a server can write them as the bytes they are already."""
+
     draining: bool
 
     @property

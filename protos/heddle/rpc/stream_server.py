@@ -2,6 +2,8 @@
 
 Items go to a hop as they arrive; its replies wait in a coalescer, and leave in one frame with the pod's load. A reader
 that is slower than its own requests is not read from until its answers have left.
+
+An answer is made bytes once, when it comes: that is how its size is known, and frames are put together of bytes.
 """
 
 import asyncio
@@ -16,6 +18,7 @@ import grpc
 from heddle.rpc.coalescer import Coalescer, CoalescerLimits
 from heddle.rpc.deadlines import deadline_of
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.message_bytes import ENTRY_BYTES_MAX, repeated_first_field, serialized
 from heddle.rpc.stream import (
     HEARTBEAT_S,
     STREAM_BROKEN,
@@ -30,9 +33,6 @@ from heddle.rpc.stream import (
 from heddle.rpc.telemetry import about, request_id
 from heddle.v1 import item_pb2
 
-# A session bounds what it reads, not what it may answer: an outcome always finds room.
-UNBOUNDED = CoalescerLimits(items_max=sys.maxsize, cost_max=sys.maxsize)
-
 IDLE_POLL_S = 0.01
 
 log = logging.getLogger(__name__)
@@ -40,10 +40,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
-    """Beyond these a stream is not read from until answers have left."""
-
+    # Beyond these a stream is not read from until answers have left.
     unanswered_items_max: int = 65_536
     unsent_bytes_max: int = 64 << 20
+    # A larger outcome becomes the error of its item: written, it would cost all others their stream.
+    outcome_bytes_max: int = ENTRY_BYTES_MAX
+
+    @property
+    def outgoing(self) -> CoalescerLimits:
+        """What is read is bounded, not what may be answered: an outcome always finds room."""
+        frame = min(CoalescerLimits().frame_cost_max, self.outcome_bytes_max)
+        return CoalescerLimits(items_max=sys.maxsize, cost_max=sys.maxsize, frame_cost_max=frame)
 
 
 class StreamServer(Generic[Item, Outcome]):
@@ -98,7 +105,7 @@ class Session(Generic[Item, Outcome]):
     def __init__(self, server: StreamServer[Item, Outcome], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self._server = server
         self._context = context
-        self.outgoing: Coalescer[Outcome] = Coalescer(UNBOUNDED)
+        self.outgoing: Coalescer[bytes] = Coalescer(server.limits.outgoing)  # serialized outcomes
         self._cancels: dict[int, Cancel | None] = {}  # of the unanswered; None while it is being submitted
         self._writing = False
         self._something_left = asyncio.Event()
@@ -156,34 +163,49 @@ class Session(Generic[Item, Outcome]):
     def _reply(self, item_id: int, outcome: Outcome | HeddleError, request: str) -> None:
         if item_id in self._cancels:
             del self._cancels[item_id]
-            self._send(item_id, outcome)
-            if isinstance(outcome, HeddleError):
+            error = self._send(item_id, outcome)
+            if error is not None:
                 with about(request):
-                    log.log(severity(outcome), "refused as %s: %s", outcome.kind.name, outcome)
+                    log.log(severity(error), "refused as %s: %s", error.kind.name, error)
 
-    def _send(self, item_id: int, outcome: Outcome | HeddleError) -> None:
-        if isinstance(outcome, HeddleError):
-            error = outcome
-            outcome = self._server.outcome_type()
-            outcome.error.CopyFrom(error.to_proto())
+    def _send(self, item_id: int, outcome: Outcome | HeddleError) -> HeddleError | None:
+        """Returns the error that is sent, where that is what became of the item."""
+        if not isinstance(outcome, HeddleError):
+            try:
+                self._put(item_id, outcome)
+            except HeddleError as too_large:
+                outcome = too_large
+            else:
+                return None
+        refusal = self._server.outcome_type()
+        refusal.error.CopyFrom(outcome.to_proto())
+        self._put(item_id, refusal)
+        return outcome
+
+    def _put(self, item_id: int, outcome: Outcome) -> None:
+        """Raises TOO_LARGE."""
         outcome.id = item_id
-        self.outgoing.put(outcome, outcome.ByteSize())
+        data = serialized(outcome, self._server.limits.outcome_bytes_max)
+        self.outgoing.put(data, len(data))
 
     async def _write(self) -> None:
         while True:
             outcomes = await self.outgoing.take()
             self._writing = True
-            frame = self._server.frame_type()
-            frame.outcomes.extend(outcomes)
-            frame.load.CopyFrom(self._server.load())
-            frame.draining = self._server.draining
             try:
-                await self._context.write(frame)
+                await self._context.write(repeated_first_field(outcomes) + self._state())
             except STREAM_BROKEN as error:
                 log.debug("cannot write: %s", error)  # the reader is being told the same
                 return
             self._writing = False
             self._something_left.set()
+
+    def _state(self) -> bytes:
+        """A frame without outcomes."""
+        frame = self._server.frame_type()
+        frame.load.CopyFrom(self._server.load())
+        frame.draining = self._server.draining
+        return frame.SerializeToString()
 
     async def _beat(self) -> None:
         while True:

@@ -6,9 +6,10 @@ from typing import Any
 
 import grpc
 
-from heddle.rpc.channels import SERVER_OPTIONS
+from heddle.rpc.channels import SERVER_OPTIONS, Options
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.interceptor import Boundary
+from heddle.rpc.message_bytes import ENTRY_BYTES_MAX
 from heddle.rpc.pod import Dialect
 from heddle.rpc.pool import Pool, PoolLimits
 from heddle.rpc.stream import Cancel, Reply, Submit, nothing_to_cancel
@@ -45,7 +46,10 @@ class Held:
 class EnginePod(engine_pb2_grpc.EngineServiceServicer):
     """A pod that can be stopped gracefully, or cut off like a killed process."""
 
-    def __init__(self, submit: Engine = echo, *, limits: StreamLimits | None = None) -> None:
+    def __init__(
+        self, submit: Engine = echo, *, limits: StreamLimits | None = None, options: Options | None = None
+    ) -> None:
+        self.options = options or []
         self.stream = StreamServer(
             submit,
             frame_type=engine_pb2.EngineServiceInferResponse,
@@ -66,7 +70,8 @@ class EnginePod(engine_pb2_grpc.EngineServiceServicer):
     async def start(self, address: str = "127.0.0.1:0") -> str:
         boundary = Boundary(frozenset())
         boundary.ready = True
-        self.server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[boundary])
+        options = [(name, value) for name, value in SERVER_OPTIONS if name not in dict(self.options)] + self.options
+        self.server = grpc.aio.server(options=options, interceptors=[boundary])
         engine_pb2_grpc.add_EngineServiceServicer_to_server(self, self.server)
         port = self.server.add_insecure_port(address)
         await self.server.start()
@@ -78,7 +83,7 @@ class EnginePod(engine_pb2_grpc.EngineServiceServicer):
 
 
 def dialect(
-    fingerprint: str = FINGERPRINT,
+    fingerprint: str = FINGERPRINT, *, item_bytes_max: int = ENTRY_BYTES_MAX
 ) -> Dialect[engine_pb2.Submission, engine_pb2.Outcome]:
     async def handshake(channel: grpc.aio.Channel) -> engine_pb2.EngineServiceInferRequest:
         return engine_pb2.EngineServiceInferRequest(tokenizer_fingerprint=fingerprint)
@@ -88,6 +93,7 @@ def dialect(
         frame_type=engine_pb2.EngineServiceInferRequest,
         handshake=handshake,
         cost_of=lambda item: max(1, len(item.sequence.token_ids) // 4),
+        item_bytes_max=item_bytes_max,
     )
 
 

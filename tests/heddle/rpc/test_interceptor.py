@@ -9,7 +9,7 @@ import pytest
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.interceptor import Boundary
 from heddle.rpc.telemetry import request_id
-from heddle.v1 import engine_pb2
+from heddle.v1 import engine_pb2, engine_pb2_grpc
 from tests.heddle.rpc.life import failure, living
 
 
@@ -90,6 +90,28 @@ async def test_logs_carry_the_callers_request_id() -> None:
         await life.stub.Encode(engine_pb2.EncodeRequest())
     assert seen[0] == "abc"
     assert len(seen[1]) == 16
+
+
+async def test_an_answer_to_a_call_that_no_message_can_carry_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with living() as life:
+        monkeypatch.setattr(life.server._boundary, "answer_bytes_max", 3)
+        request = engine_pb2.EncodeRequest(sequences=[engine_pb2.Sequence()])
+        status = await failure(life.stub.Encode(request))
+        assert HeddleError.from_rpc_error(status).kind is ErrorKind.TOO_LARGE
+        assert status.details() == "the answer has 4 bytes, the limit of a message is 3"
+        monkeypatch.setattr(life.server._boundary, "answer_bytes_max", 4)
+        assert (await life.stub.Encode(request)).outcomes[0].id == 1
+
+
+async def test_a_message_that_grpc_refuses_is_too_large_to_its_sender() -> None:
+    """Not OVERLOADED, whose status it has: sending it again will not help."""
+    async with living() as life:
+        options = [("grpc.max_send_message_length", 9)]
+        async with grpc.aio.insecure_channel(life.server.addresses[0], options=options) as channel:
+            stub: Any = engine_pb2_grpc.EngineServiceStub(channel)
+            status = await failure(stub.Encode(engine_pb2.EncodeRequest(tokenizer_fingerprint=10 * "f")))
+    assert status.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert HeddleError.from_rpc_error(status).kind is ErrorKind.TOO_LARGE
 
 
 class SpentContext:

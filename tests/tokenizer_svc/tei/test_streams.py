@@ -5,9 +5,12 @@ import time
 from pathlib import Path
 
 import grpc
+from prometheus_client import REGISTRY
 
+from heddle.client import Client
 from heddle.rpc.channels import open_channel
 from heddle.tei.v1 import tei_pb2 as tei
+from heddle.tei.v1 import tei_pb2_grpc
 from tests.cluster import engine_pod, tokenizer_pod
 from tests.slow_backend import SlowBackend
 from tests.tokenizer_svc.tei.served_model import TOKENS_MAX, ServedModel, read_all, served, status_of
@@ -45,6 +48,29 @@ async def test_an_error_ends_the_stream_after_the_answers_before_it(embedder: Se
     status, message = await status_of(call.read())
     assert status is grpc.StatusCode.INVALID_ARGUMENT
     assert f"the limit is {TOKENS_MAX} tokens" in message
+
+
+def calls_measured(method: str) -> float:
+    samples = (sample for metric in REGISTRY.collect() for sample in metric.samples)
+    return sum(
+        sample.value
+        for sample in samples
+        if sample.name == "heddle_rpc_call_seconds_count" and sample.labels["method"] == method
+    )
+
+
+async def test_streams_of_calls_are_measured_as_calls_and_the_one_that_lasts_is_not(tmp_path: Path) -> None:
+    before = calls_measured("/tei.v1.Embed/EmbedStream")
+    async with (
+        engine_pod(tmp_path) as engine,
+        tokenizer_pod(tmp_path, engine) as address,
+        Client(address) as client,
+        open_channel(address) as channel,
+    ):
+        await client.vectors(["warp"])
+        await read_all(tei_pb2_grpc.EmbedStub(channel).EmbedStream(iter([tei.EmbedRequest(inputs="warp")])))
+    assert calls_measured("/tei.v1.Embed/EmbedStream") == before + 1
+    assert calls_measured("/heddle.v1.InferenceService/Infer") == 0
 
 
 async def test_a_deadline_ends_a_stream(tmp_path: Path) -> None:

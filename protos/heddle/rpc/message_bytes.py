@@ -1,0 +1,66 @@
+"""Messages as bytes, none of them larger than the peer accepts: gRPC would break the stream of one that is.
+
+`stream_server` makes its frames of them, `pod` looks at items before they join a frame, `interceptor` at the answers to
+unary calls.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from google.protobuf.message import EncodeError
+
+from heddle.rpc.channels import MESSAGE_BYTES_MAX
+from heddle.rpc.errors import ErrorKind, HeddleError
+
+# What a frame has beside its one large item or answer: load, draining, cancelled ids, tags and lengths.
+FRAME_EXTRA_BYTES = 64 << 10
+ENTRY_BYTES_MAX = MESSAGE_BYTES_MAX - FRAME_EXTRA_BYTES
+
+FIRST_FIELD = b"\x0a"  # the tag of field 1, length-delimited
+
+
+class Serializable(Protocol):
+    def ByteSize(self) -> int: ...
+    def SerializeToString(self) -> bytes: ...
+
+
+def serialized(answer: Serializable, bytes_max: int = MESSAGE_BYTES_MAX) -> bytes:
+    """Raises TOO_LARGE for an answer that no message can carry."""
+    try:
+        data = answer.SerializeToString()
+    except EncodeError:  # protobuf itself stops at 2 GiB
+        raise too_large("answer", "more than 2^31", bytes_max) from None
+    if len(data) > bytes_max:
+        raise too_large("answer", str(len(data)), bytes_max)
+    return data
+
+
+def checked_size(request: Serializable, bytes_max: int) -> int:
+    """In bytes. Raises TOO_LARGE for a request that no message can carry."""
+    try:
+        size = request.ByteSize()
+    except EncodeError:
+        raise too_large("request", "more than 2^31", bytes_max) from None
+    if size > bytes_max:
+        raise too_large("request", str(size), bytes_max)
+    return size
+
+
+def too_large(what: str, size: str, bytes_max: int) -> HeddleError:
+    return HeddleError(ErrorKind.TOO_LARGE, f"the {what} has {size} bytes, the limit of a message is {bytes_max}")
+
+
+def repeated_first_field(entries: Iterable[bytes]) -> bytes:
+    """A message's `repeated … = 1`, of entries that are serialized already; other fields can be put behind it. Packed
+    numbers are one entry on the wire."""
+    return b"".join(part for entry in entries for part in (FIRST_FIELD, varint(len(entry)), entry))
+
+
+def varint(number: int) -> bytes:
+    """As protobuf writes lengths: seven bits to a byte, lowest first, the top bit set on all but the last."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
