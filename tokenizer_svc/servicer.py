@@ -143,4 +143,5 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         plan = planned(name, getattr(item, name), self._terms)
         if isinstance(plan, Errand):
             return RunningErrand(plan, deadline, reply)
-        return Gathering(plan, item, deadline, reply, self._engines.submit)
+        answer_bytes_max = self._terms.settings.answer_bytes_max
+        return Gathering(plan, item, deadline, reply, self._engines.submit, answer_bytes_max=answer_bytes_max)

@@ -4,9 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from heddle.model_source import PACKAGED_NAME
+from heddle.rpc.channels import MESSAGE_BYTES_MAX
 from heddle.rpc.settings import at_least
 from heddle.rpc.telemetry import LogFormat, LogLevel
 from tokenizer_svc import rerank_prompts
+
+# Leaves room in a gRPC message for what comes with vectors: shapes, lengths, timings.
+ANSWER_BYTES_MOST = MESSAGE_BYTES_MAX - (1 << 20)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class TokenizerSettings:
     request_inputs_max: int = 2048
     # Bytes of one request to tokenize or decode, of which nothing is cut off; each input counts for 32 more.
     tokenize_bytes_max: int = 1 << 20
+    # Bytes of the answer to one request, as far as it is vectors, scores or entities; at most 255 MiB.
+    answer_bytes_max: int = 128 << 20
     # UTF-8 bytes of text that may wait to be tokenized; beyond them new requests are refused as OVERLOADED.
     queue_bytes_max: int = 256 << 20
 
@@ -57,6 +63,8 @@ class TokenizerSettings:
         if not self.engines:
             raise ValueError("engines must name at least one engine pod")
         at_least(1, request_inputs_max=self.request_inputs_max, queue_bytes_max=self.queue_bytes_max)
-        at_least(1, tokenize_bytes_max=self.tokenize_bytes_max)
+        at_least(1, tokenize_bytes_max=self.tokenize_bytes_max, answer_bytes_max=self.answer_bytes_max)
+        if self.answer_bytes_max > ANSWER_BYTES_MOST:
+            raise ValueError(f"answer_bytes_max must be at most {ANSWER_BYTES_MOST}, not {self.answer_bytes_max}")
         rerank_prompts.stated(self.rerank_template)
         at_least(0, drain_s_max=self.drain_s_max)

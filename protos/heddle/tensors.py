@@ -36,6 +36,11 @@ def encoded(array: Floats, data_type: tensor_pb2.DataType) -> bytes:
             raise ValueError(f"not a data type: {data_type}")
 
 
+def bytes_of_row(dimension: int, data_type: tensor_pb2.DataType) -> int:
+    """That `encoded` makes of a row of so many components."""
+    return len(encoded(np.zeros(dimension, np.float32), data_type))
+
+
 def from_proto(tensor: tensor_pb2.Tensor) -> Floats:
     """float32 of the tensor's shape; a view of its bytes where it is float32. BINARY and UBINARY give -1 and 1."""
     shape = tuple(tensor.shape)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, inference_pb2, item_pb2, tensor_pb2
 from tokenizer_svc.tasks.plan import Plan
@@ -16,14 +17,17 @@ def plan(request: inference_pb2.EmbedRequest, terms: Terms) -> Plan:
     if request.dimensions > dimension:
         message = f"dimensions is {request.dimensions}, but the model's vectors have {dimension}"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="dimensions")
+    data_type = data_type_of(request.data_type)
+    row_bytes = tensors.bytes_of_row(request.dimensions or dimension, data_type)
     return Plan(
         inputs=contents(request.inputs),
         options=terms.options(request.truncation, request.prompt_name),
         output=engine_pb2.OUTPUT_VECTOR,
         assemble=assembled,
+        expected_bytes=lambda sequence: row_bytes,
         skip_normalization=request.skip_normalization,
         dimensions=request.dimensions,
-        data_type=data_type_of(request.data_type),
+        data_type=data_type,
     )
 
 

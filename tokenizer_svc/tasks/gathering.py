@@ -1,7 +1,8 @@
 """One request on its way through the pod: inputs at the encoder, sequences at the engines, outcomes gathered.
 
 The edge makes a `Gathering` per request, from the `Plan` that the request's task made of it. The first input that fails
-fails the request, and what is still on its way is cancelled: a request is answered once, wholly or with one error.
+fails the request, and what is still on its way is cancelled: a request is answered once, wholly or with one error. So
+does an answer that grows too large for a message, as soon as that is known: mostly before its inputs are computed.
 """
 
 import functools
@@ -29,6 +30,8 @@ class Gathering:
         deadline: float,
         reply: Reply[inference_pb2.InferenceOutcome],
         engines: Submit[engine_pb2.Submission, engine_pb2.Outcome],
+        *,
+        answer_bytes_max: int,
     ) -> None:
         """The context of `item` names a flow."""
         self._plan = plan
@@ -36,6 +39,8 @@ class Gathering:
         self._deadline = deadline
         self._reply = reply
         self._engines = engines
+        self._answer_bytes_max = answer_bytes_max
+        self._answer_bytes = 0  # that are known of so far
         self._job: Job | None = None
         self._cancels: list[Cancel] = []  # by input, of those that are encoded
         self._parts: dict[int, Any] = {}  # by input, what was read of its outcome
@@ -65,8 +70,20 @@ class Gathering:
                 return
             if isinstance(result, HeddleError):
                 self._fail(result)
-            else:
-                self._send(index, result)
+                return
+            try:
+                self._count(self._plan.expected_bytes(result))
+            except HeddleError as too_large:
+                self._fail(too_large)
+                return
+            self._send(index, result)
+
+    def _count(self, answer_bytes: int) -> None:
+        """Raises TOO_LARGE once there are more than an answer may have."""
+        self._answer_bytes += answer_bytes
+        if self._answer_bytes > self._answer_bytes_max:
+            message = f"the answer would have more than {self._answer_bytes_max} bytes, which is the limit"
+            raise HeddleError(ErrorKind.TOO_LARGE, f"{message}: send fewer inputs at a time, or shorter ones")
 
     def _send(self, index: int, sequence: TokenSequence) -> None:
         self._usage.tokens += sequence.tokens
@@ -89,7 +106,9 @@ class Gathering:
             self._fail(HeddleError.from_exception(exception))
 
     def _take(self, index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> None:
-        self._parts[index] = self._plan.read(index, sequence, outcome)
+        part = self._plan.read(index, sequence, outcome)
+        self._count(self._plan.read_bytes(part))
+        self._parts[index] = part
         self._queue_us = max(self._queue_us, outcome.queue_us)
         self._compute_us = max(self._compute_us, outcome.compute_us)
         if len(self._parts) == len(self._plan.inputs):

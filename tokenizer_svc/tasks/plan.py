@@ -13,6 +13,10 @@ def as_it_is(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -
     return outcome
 
 
+def nothing(_: Any) -> int:
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Sequences, what is wanted of each, and how their outcomes become the request's answer."""
@@ -24,6 +28,10 @@ class Plan:
     assemble: Callable[[Sequence[Any], item_pb2.Usage, item_pb2.Timings], inference_pb2.InferenceOutcome]
     # Called for each input as its outcome comes, so that a long answer is not made all at once.
     read: Callable[[int, TokenSequence, engine_pb2.Outcome], Any] = as_it_is
+    # Bytes that an input adds to the answer: those that its tokens tell of before any work, and those that only show in
+    # what was read.
+    expected_bytes: Callable[[TokenSequence], int] = nothing
+    read_bytes: Callable[[Any], int] = nothing
     field_of: FieldOf = INPUTS
     skip_normalization: bool = False
     dimensions: int = 0

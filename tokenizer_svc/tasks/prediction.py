@@ -18,6 +18,7 @@ def plan(request: inference_pb2.PredictRequest, terms: Terms) -> Plan:
     terms.check_count(len(request.inputs))
     check_texts(item.text for item in request.inputs)
     check_texts(item.pair for item in request.inputs)
+    row_bytes = 4 * len(terms.checkpoint.labels)
     score = as_they_are if request.raw_scores else scoring_of(terms.checkpoint)
 
     def assembled(
@@ -34,6 +35,7 @@ def plan(request: inference_pb2.PredictRequest, terms: Terms) -> Plan:
         options=terms.options(request.truncation),
         output=engine_pb2.OUTPUT_LOGITS,
         assemble=assembled,
+        expected_bytes=lambda sequence: row_bytes,
     )
 
 

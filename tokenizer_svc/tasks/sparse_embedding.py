@@ -15,6 +15,7 @@ def plan(request: inference_pb2.EmbedSparseRequest, terms: Terms) -> Plan:
         options=terms.options(request.truncation, request.prompt_name),
         output=engine_pb2.OUTPUT_SPARSE_VECTOR,
         assemble=assembled,
+        read_bytes=engine_pb2.Outcome.ByteSize,
     )
 
 

@@ -7,7 +7,7 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, inference_pb2, item_pb2
 from tokenizer_svc.sequence import Options, TokenSequence
 from tokenizer_svc.spans import Aggregation, Span, Tokens, entities, labelled_tokens
-from tokenizer_svc.tasks.plan import Plan
+from tokenizer_svc.tasks.plan import Plan, nothing
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import check_texts
 
@@ -31,13 +31,23 @@ def plan(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Plan:
             spans = entities(tokens, logits, labels, aggregation, terms.tokenizer.subwords)
         return inference_pb2.Entities(entities=[message_of(span) for span in spans])
 
+    # All labels of all tokens are many, and are known ahead.
+    is_known = aggregation is Aggregation.NONE and request.raw_scores
+    token_bytes = least_bytes(labels)
     return Plan(
         inputs=request.inputs,
         options=Options(terms.truncation(request.truncation), with_layout=True),
         output=engine_pb2.OUTPUT_TOKEN_LOGITS,
         read=read,
         assemble=assembled,
+        expected_bytes=(lambda sequence: sequence.tokens * token_bytes) if is_known else nothing,
+        read_bytes=nothing if is_known else inference_pb2.Entities.ByteSize,
     )
+
+
+def least_bytes(labels: Sequence[str]) -> int:
+    """Of the message of a token with the scores of all labels."""
+    return inference_pb2.Entity(text="a", token_id=1, end_char=1, scores=dict.fromkeys(labels, 0.0)).ByteSize()
 
 
 def aggregation_of(wanted: int) -> Aggregation:

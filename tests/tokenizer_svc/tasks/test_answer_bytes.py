@@ -1,0 +1,108 @@
+"""An answer that no message could carry is refused as soon as that is known, and costs nobody else anything."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine_svc.backends.simulated import SimulatedBackend
+from engine_svc.batch import PackedBatch
+from heddle.client import InferenceClient
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.v1 import inference_pb2 as pb
+from heddle.v1 import tensor_pb2
+from tests.kinds import EMOTIONS, write_classifier, write_sparse_embedder, write_token_classifier
+from tests.tokenizer_svc.tasks.conftest import Serve
+from tests.tokenizer_svc.tei.served_model import write_embedder
+from tokenizer_svc.settings import TokenizerSettings
+
+Call = Callable[[InferenceClient, int], Any]
+
+
+class Counting(SimulatedBackend):
+    """Knows which sequences it ran, warm-up aside."""
+
+    ran: list[bytes] = []  # noqa: RUF012 - the backend's class is frozen
+
+    def run(self, batch: PackedBatch) -> list[np.ndarray]:
+        self.ran.extend(sequence.token_ids for sequence in batch.sequences if any(sequence.token_ids))
+        return list(super().run(batch))
+
+
+@pytest.fixture
+def counting() -> Counting:
+    Counting.ran.clear()
+    return Counting()
+
+
+def inputs(count: int) -> list[pb.Input]:
+    return [pb.Input(text=f"loom {number}") for number in range(count)]
+
+
+def texts(count: int) -> list[str]:
+    return [f"Ada {number}" for number in range(count)]
+
+
+# Of 4 or 5 tokens each; the limits are those of about 10 inputs.
+CALLS: list[tuple[Callable[[Path], Path], Call, int]] = [
+    (write_embedder, lambda client, count: client.embed(pb.EmbedRequest(inputs=inputs(count))), 1536 * 10),
+    (
+        write_embedder,
+        lambda client, count: client.embed_tokens(
+            pb.EmbedTokensRequest(inputs=inputs(count), data_type=tensor_pb2.DATA_TYPE_FLOAT16)
+        ),
+        4 * 768 * 10,
+    ),
+    (
+        write_classifier,
+        lambda client, count: client.predict(
+            pb.PredictRequest(inputs=[pb.TextOrPair(text=text) for text in texts(count)])
+        ),
+        4 * len(EMOTIONS) * 10,
+    ),
+    (
+        write_token_classifier,
+        lambda client, count: client.predict_tokens(pb.PredictTokensRequest(inputs=texts(count), raw_scores=True)),
+        4 * 105 * 10,
+    ),
+    (
+        write_token_classifier,
+        lambda client, count: client.predict_tokens(pb.PredictTokensRequest(inputs=texts(count))),
+        1200,
+    ),
+    (
+        write_sparse_embedder,
+        lambda client, count: client.embed_sparse(pb.EmbedSparseRequest(inputs=inputs(count))),
+        220 * 10,
+    ),
+]
+IDS = ["embed", "embed_tokens", "predict", "predict_tokens raw", "predict_tokens", "embed_sparse"]
+
+
+@pytest.mark.parametrize(("write", "call", "limit"), CALLS, ids=IDS)
+async def test_an_answer_over_the_limit_is_refused_and_one_within_it_is_not(
+    serve: Serve, write: Callable[[Path], Path], call: Call, limit: int
+) -> None:
+    client = await serve(write, answer_bytes_max=limit)
+    await call(client, 8)
+    with pytest.raises(HeddleError, match=f"the answer would have more than {limit} bytes") as refused:
+        await call(client, 30)
+    assert refused.value.kind is ErrorKind.TOO_LARGE
+
+
+async def test_what_is_known_ahead_is_refused_before_it_is_computed(serve: Serve, counting: Counting) -> None:
+    client = await serve(write_embedder, counting, answer_bytes_max=4 * 1536 * 10)
+    neighbours = [asyncio.create_task(client.vectors([f"neighbour {number}"])) for number in range(10)]
+    with pytest.raises(HeddleError):
+        await client.embed_tokens(pb.EmbedTokensRequest(inputs=inputs(500)))
+    assert all(vectors.shape == (1, 384) for vectors in await asyncio.gather(*neighbours))
+    assert len(counting.ran) == 10
+    assert len((await client.embed_tokens(pb.EmbedTokensRequest(inputs=inputs(8)))).embeddings) == 8
+
+
+def test_a_limit_that_grpc_would_not_keep_cannot_be_set() -> None:
+    with pytest.raises(ValueError, match="answer_bytes_max must be at most"):
+        TokenizerSettings(answer_bytes_max=256 << 20)
