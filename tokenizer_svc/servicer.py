@@ -96,6 +96,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         model.CopyFrom(self._engines.model)
         model.name = self._terms.checkpoint.name
         model.inputs_max = self._terms.settings.request_inputs_max
+        model.refuses_long_inputs = self._terms.refuses_long_inputs
         return inference_pb2.InferenceServiceGetModelResponse(model=model)
 
     def submit(

@@ -37,8 +37,10 @@ class TokenizerSettings:
 
     # Limits
 
-    # What happens to a text that is too long, where the request does not say: cut its end, its beginning, or refuse it.
-    truncation: Literal["right", "left", "refuse"] = "right"
+    # Whether a text that is too long is cut, where the request does not say; otherwise it is refused.
+    truncate: bool = True
+    # Which side of it is cut off, where the request does not say: its end is on the right.
+    truncation_side: Literal["right", "left"] = "right"
     # Inputs of one request.
     request_inputs_max: int = 2048
     # Bytes of one request to tokenize or decode, of which nothing is cut off; each input counts for 32 more.

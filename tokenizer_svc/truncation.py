@@ -25,11 +25,11 @@ Span = tuple[int, int]
 
 
 class Truncation(enum.Enum):
-    """Values are those of heddle.v1.Truncation."""
+    """What becomes of an input that is too long: the contract's permission and side, brought together."""
 
-    RIGHT = 1
-    LEFT = 2
-    REFUSE = 3
+    RIGHT = "right"  # the end is cut off
+    LEFT = "left"  # the beginning
+    REFUSE = "refuse"
 
 
 def kept_of_single(tokens: int, room: int, lead: int, trail: int, side: Truncation) -> list[Span]:

@@ -55,7 +55,12 @@ class Classification:
         """All labels of each text or pair with their scores, the best first."""
         inputs, is_batch = texts_or_pairs(body.inputs)
         check_count(len(inputs), self._inputs_max, "inputs")
-        call = inference_pb2.PredictRequest(inputs=inputs, truncation=body.truncation, raw_scores=bool(body.raw_scores))
+        call = inference_pb2.PredictRequest(
+            inputs=inputs,
+            truncation=body.truncation,
+            truncation_side=body.truncation_side,
+            raw_scores=bool(body.raw_scores),
+        )
         with in_words_of({}, is_list=is_batch):
             answer = await self._models.find(body.model).client.predict(call, request.options())
         table = np.frombuffer(answer.scores, "<f4").reshape(len(inputs), -1)

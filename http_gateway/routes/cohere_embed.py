@@ -31,9 +31,10 @@ PROMPTS_OF_INPUT_TYPE = {
 }
 
 TRUNCATIONS = {
-    "NONE": inference_pb2.TRUNCATION_REFUSE,
-    "START": inference_pb2.TRUNCATION_LEFT,
-    "END": inference_pb2.TRUNCATION_RIGHT,
+    None: (inference_pb2.TRUNCATION_UNSPECIFIED, inference_pb2.TRUNCATION_SIDE_UNSPECIFIED),
+    "NONE": (inference_pb2.TRUNCATION_REFUSE, inference_pb2.TRUNCATION_SIDE_UNSPECIFIED),
+    "START": (inference_pb2.TRUNCATION_ALLOW, inference_pb2.TRUNCATION_SIDE_LEFT),
+    "END": (inference_pb2.TRUNCATION_ALLOW, inference_pb2.TRUNCATION_SIDE_RIGHT),
 }
 
 # The data type of the contract, and how its bytes are read.
@@ -61,7 +62,9 @@ class CohereEmbedBody(msgspec.Struct):
     model: str | None = None
     input_type: str | None = None
     embedding_types: list[EmbeddingType] | None = None  # float when absent
-    truncate: Literal["NONE", "START", "END"] | None = None  # END when absent
+    truncate: Literal["NONE", "START", "END"] | None = (
+        None  # as the server is set up when absent: END, unless an operator changed it
+    )
     output_dimension: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None
 
 
@@ -92,9 +95,11 @@ class CohereEmbed:
         check_count(len(texts), self._inputs_max, field, "texts")
         client = self._models.find(body.model).client
         model = await client.get_model(request.options())
+        truncation, side = TRUNCATIONS[body.truncate]
         call = inference_pb2.EmbedRequest(
             inputs=[inference_pb2.Input(text=text) for text in texts],
-            truncation=TRUNCATIONS[body.truncate or "END"],
+            truncation=truncation,
+            truncation_side=side,
             prompt_name=prompt_name(body.input_type, model),
             dimensions=body.output_dimension or 0,
         )

@@ -89,7 +89,10 @@ class Embeddings:
         if not self._trust_token_ids and not all(isinstance(item, str) for item in inputs):
             raise HeddleError(ErrorKind.INVALID_INPUT, TOKEN_IDS_REFUSED, field="input")
         return inference_pb2.EmbedRequest(
-            inputs=messages(inputs, "input"), truncation=body.truncation, dimensions=body.dimensions or 0
+            inputs=messages(inputs, "input"),
+            truncation=body.truncation,
+            truncation_side=body.truncation_side,
+            dimensions=body.dimensions or 0,
         )
 
 

@@ -63,6 +63,7 @@ class Entities:
         call = inference_pb2.PredictTokensRequest(
             inputs=texts,
             truncation=body.truncation,
+            truncation_side=body.truncation_side,
             raw_scores=bool(body.raw_scores),
             aggregation=f"AGGREGATION_{(body.aggregation_strategy or 'none').upper()}",
         )

@@ -15,6 +15,14 @@ Inputs = str | list[str | int | TokenIds]
 
 Direction = Literal["Right", "right", "Left", "left"]
 
+SIDES: dict[Direction | None, inference_pb2.TruncationSide] = {
+    None: inference_pb2.TRUNCATION_SIDE_UNSPECIFIED,
+    "Right": inference_pb2.TRUNCATION_SIDE_RIGHT,
+    "right": inference_pb2.TRUNCATION_SIDE_RIGHT,
+    "Left": inference_pb2.TRUNCATION_SIDE_LEFT,
+    "left": inference_pb2.TRUNCATION_SIDE_LEFT,
+}
+
 
 class Truncatable(msgspec.Struct, kw_only=True):
     """How TEI's callers say what becomes of a text that is too long. Null is the same as absent."""
@@ -24,13 +32,15 @@ class Truncatable(msgspec.Struct, kw_only=True):
 
     @property
     def truncation(self) -> inference_pb2.Truncation:
-        """Without a word the server's own; `false` refuses what is too long. A caller that asks for the left side alone
-        wants truncation, while clients send `Right` with everything."""
-        if self.truncate is False:
-            return inference_pb2.TRUNCATION_REFUSE
-        if self.truncation_direction in ("Left", "left"):
-            return inference_pb2.TRUNCATION_LEFT
-        return inference_pb2.TRUNCATION_RIGHT if self.truncate else inference_pb2.TRUNCATION_UNSPECIFIED
+        """Whether; without a word as the server is set up."""
+        if self.truncate is None:
+            return inference_pb2.TRUNCATION_UNSPECIFIED
+        return inference_pb2.TRUNCATION_ALLOW if self.truncate else inference_pb2.TRUNCATION_REFUSE
+
+    @property
+    def truncation_side(self) -> inference_pb2.TruncationSide:
+        """Where; without a word as the server is set up."""
+        return SIDES[self.truncation_direction]
 
 
 class TEIBody(Truncatable, kw_only=True):

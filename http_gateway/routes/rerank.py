@@ -14,7 +14,7 @@ from http_gateway.families import COHERE, TEI
 from http_gateway.message import Answer, Request
 from http_gateway.rendering import LongList
 from http_gateway.routes.cost import cost_headers
-from http_gateway.routes.inputs import TEIBody, check_count
+from http_gateway.routes.inputs import TEIBody, Truncatable, check_count
 from http_gateway.routes.ranking import best_first
 from http_gateway.routing import Route
 from http_gateway.served_models import ServedModels
@@ -90,7 +90,7 @@ class Rerank:
     async def rerank(self, body: RerankBody, request: Request) -> Answer:
         """Texts by their relevance to a query, the best first."""
         check_count(len(body.texts), self._inputs_max, "texts")
-        answer = await self._answer(body, body.texts, request, field="texts", truncation=body.truncation)
+        answer = await self._answer(body, body.texts, request, field="texts", if_too_long=body)
         scores = np.frombuffer(answer.scores, "<f4")
         ranks = [{"index": index, "score": scores[index]} for index in best_first(scores)]
         if body.return_text:
@@ -133,13 +133,15 @@ class Rerank:
         request: Request,
         *,
         field: str,
-        truncation: inference_pb2.Truncation = inference_pb2.TRUNCATION_UNSPECIFIED,
+        if_too_long: Truncatable | None = None,
     ) -> inference_pb2.RerankResponse:
         """`field` is what the caller calls the texts."""
+        cut = if_too_long or Truncatable()
         call = inference_pb2.RerankRequest(
             query=body.query,
             documents=texts,
-            truncation=truncation,
+            truncation=cut.truncation,
+            truncation_side=cut.truncation_side,
             raw_scores=bool(body.raw_scores),
             instruction=body.instruction or "",
         )

@@ -83,6 +83,7 @@ class Vectors:
         call = inference_pb2.EmbedRequest(
             inputs=self._inputs(body),
             truncation=body.truncation,
+            truncation_side=body.truncation_side,
             prompt_name=body.prompt_name or "",
             skip_normalization=body.normalize is False,
             dimensions=body.dimensions or 0,
@@ -95,7 +96,10 @@ class Vectors:
     async def embed_all(self, body: EmbedAllBody, request: Request) -> Answer:
         """One vector for each token of each input, neither pooled nor normalised."""
         call = inference_pb2.EmbedTokensRequest(
-            inputs=self._inputs(body), truncation=body.truncation, prompt_name=body.prompt_name or ""
+            inputs=self._inputs(body),
+            truncation=body.truncation,
+            truncation_side=body.truncation_side,
+            prompt_name=body.prompt_name or "",
         )
         with in_words_of({}, is_list=isinstance(body.inputs, list)):
             answer = await self._models.find(body.model).client.embed_tokens(call, request.options())
@@ -105,7 +109,10 @@ class Vectors:
     async def embed_sparse(self, body: EmbedAllBody, request: Request) -> Answer:
         """The non-zero entries of one vector over the vocabulary for each input."""
         call = inference_pb2.EmbedSparseRequest(
-            inputs=self._inputs(body), truncation=body.truncation, prompt_name=body.prompt_name or ""
+            inputs=self._inputs(body),
+            truncation=body.truncation,
+            truncation_side=body.truncation_side,
+            prompt_name=body.prompt_name or "",
         )
         with in_words_of({}, is_list=isinstance(body.inputs, list)):
             answer = await self._models.find(body.model).client.embed_sparse(call, request.options())
@@ -121,6 +128,7 @@ class Vectors:
             source=body.inputs.source_sentence,
             sentences=sentences,
             truncation=parameters.truncation,
+            truncation_side=parameters.truncation_side,
             prompt_name=parameters.prompt_name or "",
         )
         with in_words_of(NAMES_OF_SIMILARITY):

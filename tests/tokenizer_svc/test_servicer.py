@@ -57,6 +57,10 @@ BAD_REQUESTS = [
     (pb.EmbedRequest(inputs=texts("a"), prompt_name="query"), ErrorKind.INVALID_INPUT, "prompt_name", "no prompt"),
     (pb.EmbedRequest(inputs=texts("a"), model="bert"), ErrorKind.MODEL_NOT_FOUND, "model", "no model 'bert' here"),
     (pb.EmbedRequest(inputs=texts("a"), truncation=9), ErrorKind.INVALID_INPUT, "truncation", "9"),  # type: ignore[arg-type]
+    (
+        pb.EmbedRequest(inputs=texts("a"), truncation_side=9),  # type: ignore[arg-type]
+        *(ErrorKind.INVALID_INPUT, "truncation_side", "9"),
+    ),
     (pb.EmbedRequest(inputs=texts("a"), data_type=99), ErrorKind.INVALID_INPUT, "data_type", "99"),  # type: ignore[arg-type]
     (
         pb.EmbedRequest(inputs=texts("a " * 300), truncation=pb.TRUNCATION_REFUSE),
@@ -109,6 +113,33 @@ async def test_usage_counts_what_was_computed(client: Client) -> None:
     assert response.usage.tokens == 3 + 256
     assert response.usage.truncated_inputs == 1
     assert response.timings.total_us >= response.timings.tokenize_us > 0
+
+
+async def test_side_and_permission_to_truncate_are_the_pods_where_the_request_does_not_say(tmp_path: Path) -> None:
+    async def vector(side: pb.TruncationSide = pb.TRUNCATION_SIDE_UNSPECIFIED) -> bytes:
+        request = pb.EmbedRequest(inputs=texts(long), truncation=pb.TRUNCATION_ALLOW, truncation_side=side)
+        return (await client.embed(request)).embeddings.data
+
+    long = "first " * 300 + "last " * 300
+    async with (
+        engine_pod(tmp_path) as at,
+        tokenizer_pod(tmp_path, at, truncate=False, truncation_side="left") as address,
+        Client(address) as client,
+    ):
+        assert (await client.get_model()).refuses_long_inputs
+        for side in (pb.TRUNCATION_SIDE_UNSPECIFIED, pb.TRUNCATION_SIDE_RIGHT, pb.TRUNCATION_SIDE_LEFT):
+            with pytest.raises(HeddleError, match="602 tokens, the limit is 256"):
+                await client.embed(pb.EmbedRequest(inputs=texts(long), truncation_side=side))
+        assert (
+            await vector() == await vector(pb.TRUNCATION_SIDE_LEFT) == (await client.vectors(["last " * 254])).tobytes()
+        )
+        assert await vector(pb.TRUNCATION_SIDE_RIGHT) == (await client.vectors(["first " * 254])).tobytes()
+
+
+async def test_a_pod_truncates_on_the_right_unless_it_is_set_otherwise(client: Client) -> None:
+    assert not (await client.get_model()).refuses_long_inputs
+    cut = await client.vectors(["first " * 300 + "last " * 300])
+    assert np.array_equal(cut, await client.vectors(["first " * 254]))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def plan(request: inference_pb2.EmbedRequest, terms: Terms) -> Plan:
     row_bytes = tensors.bytes_of_row(request.dimensions or dimension, data_type)
     return Plan(
         inputs=contents(request.inputs),
-        options=terms.options(request.truncation, request.prompt_name),
+        options=terms.options(request, request.prompt_name),
         output=engine_pb2.OUTPUT_VECTOR,
         assemble=assembled,
         expected_bytes=lambda sequence: row_bytes,

@@ -32,7 +32,7 @@ def plan(request: inference_pb2.PredictRequest, terms: Terms) -> Plan:
 
     return Plan(
         inputs=[content(item) for item in request.inputs],
-        options=terms.options(request.truncation),
+        options=terms.options(request),
         output=engine_pb2.OUTPUT_LOGITS,
         assemble=assembled,
         expected_bytes=lambda sequence: row_bytes,

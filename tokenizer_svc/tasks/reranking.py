@@ -29,7 +29,7 @@ def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
     check_text(request.instruction, "instruction")
     return Plan(
         inputs=inputs_of(request, terms.rerank_prompt),
-        options=terms.options(request.truncation),
+        options=terms.options(request),
         output=engine_pb2.OUTPUT_LOGITS,
         assemble=assembling(raw_scores=request.raw_scores),
         field_of=DOCUMENTS,

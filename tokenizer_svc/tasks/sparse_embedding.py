@@ -12,7 +12,7 @@ def plan(request: inference_pb2.EmbedSparseRequest, terms: Terms) -> Plan:
     terms.check_count(len(request.inputs))
     return Plan(
         inputs=contents(request.inputs),
-        options=terms.options(request.truncation, request.prompt_name),
+        options=terms.options(request, request.prompt_name),
         output=engine_pb2.OUTPUT_SPARSE_VECTOR,
         assemble=assembled,
         read_bytes=engine_pb2.Outcome.ByteSize,

@@ -2,6 +2,7 @@
 not say. The edge makes them once, each task plans by them, and refuses by them what no engine should see."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.errors import ErrorKind, HeddleError
@@ -13,7 +14,17 @@ from tokenizer_svc.tokenization import Tokenizer
 from tokenizer_svc.truncation import Truncation
 
 TRUNCATIONS = frozenset(inference_pb2.Truncation.values())
+TRUNCATION_SIDES = frozenset(inference_pb2.TruncationSide.values())
 DATA_TYPES = frozenset(tensor_pb2.DataType.values())
+
+
+class Truncatable(Protocol):
+    """A request whose inputs may be too long."""
+
+    @property
+    def truncation(self) -> inference_pb2.Truncation: ...
+    @property
+    def truncation_side(self) -> inference_pb2.TruncationSide: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +34,26 @@ class Terms:
     settings: TokenizerSettings
     rerank_prompt: RerankPrompt | None  # None joins query and document as the tokenizer joins a pair
 
-    def options(self, truncation: int, prompt_name: str = "") -> Options:
-        return self.tokenizer.options(self.truncation(truncation), prompt_name)
+    def options(self, request: Truncatable, prompt_name: str = "") -> Options:
+        return self.tokenizer.options(self.truncation(request), prompt_name)
 
-    def truncation(self, wanted: int) -> Truncation:
+    def truncation(self, request: Truncatable) -> Truncation:
         """Raises INVALID_INPUT for a number that the contract does not know."""
+        wanted, side = request.truncation, request.truncation_side
         if wanted not in TRUNCATIONS:
             raise HeddleError(ErrorKind.INVALID_INPUT, f"there is no truncation {wanted}", field="truncation")
-        return Truncation(wanted) if wanted else Truncation[self.settings.truncation.upper()]
+        if side not in TRUNCATION_SIDES:
+            raise HeddleError(ErrorKind.INVALID_INPUT, f"there is no truncation side {side}", field="truncation_side")
+        if wanted == inference_pb2.TRUNCATION_REFUSE or (self.refuses_long_inputs and not wanted):
+            return Truncation.REFUSE
+        if not side:
+            return Truncation[self.settings.truncation_side.upper()]
+        return Truncation.LEFT if side == inference_pb2.TRUNCATION_SIDE_LEFT else Truncation.RIGHT
+
+    @property
+    def refuses_long_inputs(self) -> bool:
+        """Where the request does not say."""
+        return not self.settings.truncate
 
     def check_count(self, count: int, field: str = "inputs") -> None:
         """Raises EMPTY_INPUT for none and TOO_LARGE for too many."""

@@ -16,7 +16,7 @@ def plan(request: inference_pb2.EmbedTokensRequest, terms: Terms) -> Plan:
     row_bytes = tensors.bytes_of_row(hidden_size_of(terms.checkpoint), data_type)
     return Plan(
         inputs=contents(request.inputs),
-        options=terms.options(request.truncation, request.prompt_name),
+        options=terms.options(request, request.prompt_name),
         output=engine_pb2.OUTPUT_TOKEN_VECTORS,
         assemble=assembled,
         expected_bytes=lambda sequence: sequence.tokens * row_bytes,

@@ -14,7 +14,7 @@ from tokenizer_svc.tasks.texts import check_texts
 def tokenize(request: inference_pb2.TokenizeRequest, terms: Terms) -> Errand:
     terms.check_count(len(request.inputs))
     check_texts(request.inputs)
-    prompt = terms.options(0, request.prompt_name).prompt
+    prompt = terms.tokenizer.options(prompt_name=request.prompt_name).prompt
     skip_special_tokens = request.skip_special_tokens
 
     def answer(index: int) -> inference_pb2.Tokens:

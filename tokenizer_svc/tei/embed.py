@@ -10,7 +10,7 @@ from heddle.v1 import inference_pb2
 from tokenizer_svc.tei.call import Call, Context
 from tokenizer_svc.tei.calls import Calls
 from tokenizer_svc.tei.metadata import metadata_of
-from tokenizer_svc.tei.truncation import truncation_of
+from tokenizer_svc.tei.truncation import side_of, truncation_of
 
 WithEmbeddings = TypeVar("WithEmbeddings", tei_pb2.EmbedResponse, tei_pb2.TokenEmbedding)
 
@@ -50,6 +50,7 @@ async def embed(call: Call, request: tei_pb2.EmbedRequest) -> tei_pb2.EmbedRespo
     wanted = inference_pb2.EmbedRequest(
         inputs=[inference_pb2.Input(text=request.inputs)],
         truncation=truncation_of(request),
+        truncation_side=side_of(request),
         prompt_name=request.prompt_name,
         skip_normalization=request.HasField("normalize") and not request.normalize,
         dimensions=request.dimensions,
@@ -64,6 +65,7 @@ async def embed_all(call: Call, request: tei_pb2.EmbedAllRequest) -> tei_pb2.Emb
     wanted = inference_pb2.EmbedTokensRequest(
         inputs=[inference_pb2.Input(text=request.inputs)],
         truncation=truncation_of(request),
+        truncation_side=side_of(request),
         prompt_name=request.prompt_name,
     )
     found = (await call.outcome(inference_pb2.InferenceItem(embed_tokens=wanted))).embed_tokens
@@ -80,6 +82,7 @@ async def embed_sparse(call: Call, request: tei_pb2.EmbedSparseRequest) -> tei_p
     wanted = inference_pb2.EmbedSparseRequest(
         inputs=[inference_pb2.Input(text=request.inputs)],
         truncation=truncation_of(request),
+        truncation_side=side_of(request),
         prompt_name=request.prompt_name,
     )
     found = (await call.outcome(inference_pb2.InferenceItem(embed_sparse=wanted))).embed_sparse

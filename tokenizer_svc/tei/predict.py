@@ -9,7 +9,7 @@ from tokenizer_svc.tei.call import Call, Context
 from tokenizer_svc.tei.calls import Calls
 from tokenizer_svc.tei.metadata import metadata_of
 from tokenizer_svc.tei.ranking import best_first
-from tokenizer_svc.tei.truncation import truncation_of
+from tokenizer_svc.tei.truncation import side_of, truncation_of
 
 
 class PredictServicer(tei_pb2_grpc.PredictServicer):
@@ -49,7 +49,10 @@ async def scores_of(
     call: Call, text: inference_pb2.TextOrPair, request: tei_pb2.PredictRequest | tei_pb2.PredictPairRequest
 ) -> tei_pb2.PredictResponse:
     wanted = inference_pb2.PredictRequest(
-        inputs=[text], truncation=truncation_of(request), raw_scores=request.raw_scores
+        inputs=[text],
+        truncation=truncation_of(request),
+        truncation_side=side_of(request),
+        raw_scores=request.raw_scores,
     )
     found = (await call.outcome(inference_pb2.InferenceItem(predict=wanted))).predict
     scores = memoryview(found.scores).cast("f")

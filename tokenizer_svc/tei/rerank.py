@@ -10,7 +10,7 @@ from tokenizer_svc.tei.call import Call, Context
 from tokenizer_svc.tei.calls import Calls
 from tokenizer_svc.tei.metadata import headers, metadata_of
 from tokenizer_svc.tei.ranking import best_first
-from tokenizer_svc.tei.truncation import truncation_of
+from tokenizer_svc.tei.truncation import side_of, truncation_of
 
 
 class RerankServicer(tei_pb2_grpc.RerankServicer):
@@ -37,6 +37,7 @@ async def rerank(call: Call, request: tei_pb2.RerankRequest) -> tei_pb2.RerankRe
         query=request.query,
         documents=request.texts,
         truncation=truncation_of(request),
+        truncation_side=side_of(request),
         raw_scores=request.raw_scores,
     )
     found = (await call.outcome(inference_pb2.InferenceItem(rerank=wanted))).rerank

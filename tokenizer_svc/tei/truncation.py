@@ -6,9 +6,9 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.tei.v1 import tei_pb2
 from heddle.v1 import inference_pb2
 
-TRUNCATIONS = {
-    tei_pb2.TRUNCATION_DIRECTION_RIGHT: inference_pb2.TRUNCATION_RIGHT,
-    tei_pb2.TRUNCATION_DIRECTION_LEFT: inference_pb2.TRUNCATION_LEFT,
+SIDES = {
+    tei_pb2.TRUNCATION_DIRECTION_RIGHT: inference_pb2.TRUNCATION_SIDE_RIGHT,
+    tei_pb2.TRUNCATION_DIRECTION_LEFT: inference_pb2.TRUNCATION_SIDE_LEFT,
 }
 
 
@@ -20,10 +20,15 @@ class Truncatable(Protocol):
 
 
 def truncation_of(request: Truncatable) -> inference_pb2.Truncation:
-    """As its gRPC server, which refuses unless told to truncate, whatever `--auto-truncate` says. INVALID_INPUT for a
-    direction that there is not."""
-    direction = TRUNCATIONS.get(request.truncation_direction)
-    if direction is None:
+    """As its gRPC server, which refuses unless told to truncate, whatever `--auto-truncate` says."""
+    return inference_pb2.TRUNCATION_ALLOW if request.truncate else inference_pb2.TRUNCATION_REFUSE
+
+
+def side_of(request: Truncatable) -> inference_pb2.TruncationSide:
+    """The right one unless the caller says otherwise, whatever the pod is set to. Raises INVALID_INPUT for a direction
+    that there is not."""
+    side = SIDES.get(request.truncation_direction)
+    if side is None:
         message = f"there is no truncation direction {request.truncation_direction}"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="truncation_direction")
-    return direction if request.truncate else inference_pb2.TRUNCATION_REFUSE
+    return side

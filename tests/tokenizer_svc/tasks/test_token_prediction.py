@@ -59,11 +59,13 @@ async def test_entities_are_slices_of_the_text_without_prefix_and_in_its_order(
         assert sum(len(result.entities) for result in response.results) > len(SENTENCES)
 
 
-@pytest.mark.parametrize(("side", "first"), [(pb.TRUNCATION_RIGHT, 0), (pb.TRUNCATION_LEFT, None)])
-async def test_offsets_hold_where_a_text_was_truncated(serve: Serve, side: pb.Truncation, first: int | None) -> None:
+@pytest.mark.parametrize(("side", "first"), [(pb.TRUNCATION_SIDE_RIGHT, 0), (pb.TRUNCATION_SIDE_LEFT, None)])
+async def test_offsets_hold_where_a_text_was_truncated(
+    serve: Serve, side: pb.TruncationSide, first: int | None
+) -> None:
     client = await serve(write_token_classifier)
     text = "Zoë lives in 東京 🎉. " * 2_000
-    response = await client.predict_tokens(pb.PredictTokensRequest(inputs=[text], truncation=side))
+    response = await client.predict_tokens(pb.PredictTokensRequest(inputs=[text], truncation_side=side))
     tokens = response.results[0].entities
     assert len(tokens) == TOKENS_MAX
     assert response.usage.truncated_inputs == 1

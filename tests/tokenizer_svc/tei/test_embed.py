@@ -76,17 +76,19 @@ async def test_truncation_takes_the_side_that_was_named(embedder: ServedModel) -
     right = await embedder.embed.Embed(tei.EmbedRequest(inputs=LONG, truncate=True))
     left = tei.EmbedRequest(inputs=LONG, truncate=True, truncation_direction=tei.TRUNCATION_DIRECTION_LEFT)
     from_left = await embedder.embed.Embed(left)
-    assert list(right.embeddings) == await heddle_vector(embedder, LONG, truncation=pb.TRUNCATION_RIGHT)
-    assert list(from_left.embeddings) == await heddle_vector(embedder, LONG, truncation=pb.TRUNCATION_LEFT)
+    assert list(right.embeddings) == await heddle_vector(embedder, LONG, truncation_side=pb.TRUNCATION_SIDE_RIGHT)
+    assert list(from_left.embeddings) == await heddle_vector(embedder, LONG, truncation_side=pb.TRUNCATION_SIDE_LEFT)
     assert right.metadata.compute_tokens == from_left.metadata.compute_tokens == TOKENS_MAX
 
 
-@pytest.mark.parametrize("truncation", ["right", "refuse"])
+@pytest.mark.parametrize("truncate", [True, False])
 async def test_the_callers_flag_decides_about_truncation_whatever_the_pod_is_set_to(
-    tmp_path: Path, truncation: str
+    tmp_path: Path, truncate: bool
 ) -> None:
-    async with served(tmp_path, truncation=truncation) as model:
-        assert (await model.embed.Embed(tei.EmbedRequest(inputs=LONG, truncate=True))).embeddings
+    async with served(tmp_path, truncate=truncate, truncation_side="left") as model:
+        right = await model.embed.Embed(tei.EmbedRequest(inputs=LONG, truncate=True))
+        wanted = {"truncation": pb.TRUNCATION_ALLOW, "truncation_side": pb.TRUNCATION_SIDE_RIGHT}
+        assert list(right.embeddings) == await heddle_vector(model, LONG, **wanted)
         assert (await status_of(model.embed.Embed(tei.EmbedRequest(inputs=LONG))))[0] is INVALID
 
 
