@@ -26,6 +26,22 @@ from heddle.v1 import engine_pb2, engine_pb2_grpc, item_pb2, model_pb2, tensor_p
 
 TOKEN_ID = np.dtype("<u4")
 
+DATA_TYPES = frozenset(tensor_pb2.DataType.values())
+FLOATS = frozenset(
+    {
+        tensor_pb2.DATA_TYPE_UNSPECIFIED,
+        tensor_pb2.DATA_TYPE_FLOAT32,
+        tensor_pb2.DATA_TYPE_FLOAT16,
+        tensor_pb2.DATA_TYPE_BFLOAT16,
+    }
+)
+# Vectors come in all of them, logits as floats, and SparseTensor has one.
+DATA_TYPES_OF = {
+    Output.VECTOR: DATA_TYPES,
+    Output.TOKEN_VECTORS: DATA_TYPES,
+    Output.SPARSE_VECTOR: frozenset({tensor_pb2.DATA_TYPE_UNSPECIFIED, tensor_pb2.DATA_TYPE_FLOAT32}),
+}
+
 
 class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
     def __init__(self, scheduler: Scheduler, lanes: Sequences[Lane]) -> None:
@@ -77,6 +93,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         wanted = item.sequence.data_type or tensor_pb2.DATA_TYPE_FLOAT32
         try:
             sequence = self._sequence(item.sequence)
+            check_wishes(item.sequence, sequence.output)
         except HeddleError as refusal:
             reply(refusal)
             return nothing_to_cancel
@@ -179,6 +196,20 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
                 return output
         kind = model_pb2.ModelKind.Name(self._model.kind).removeprefix("MODEL_KIND_").replace("_", " ").lower()
         raise HeddleError(ErrorKind.WRONG_TASK, f"{self._model.name} is a model of another kind: {kind}")
+
+
+def check_wishes(message: engine_pb2.Sequence, output: Output) -> None:
+    """Raises INVALID_INPUT for what would be ignored, or mean nothing: a caller should not believe that it was done."""
+    name = output.name.lower().replace("_", " ")  # token vectors, logits…
+    if output is not Output.VECTOR:
+        for field in ("dimensions", "skip_normalization"):
+            if getattr(message, field):
+                raise invalid(f"{field} means nothing for the output {name}", field)
+    if message.data_type not in DATA_TYPES:
+        raise invalid(f"there is no data type {message.data_type}", "data_type")
+    if message.data_type not in DATA_TYPES_OF.get(output, FLOATS):
+        data_type = tensor_pb2.DataType.Name(message.data_type).removeprefix("DATA_TYPE_").lower()
+        raise invalid(f"the output {name} has no data type {data_type}", "data_type")
 
 
 def invalid(message: str, field: str) -> HeddleError:

@@ -19,7 +19,8 @@ from transformers import (
 
 from engine_svc.backends.loading import load_backend
 from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import PackedBatch
+from engine_svc.batch import Output, PackedBatch
+from engine_svc.servicer import check_wishes
 from engine_svc.settings import EngineSettings
 from heddle import tensors
 from heddle.checkpoint import Checkpoint
@@ -74,6 +75,15 @@ BAD_SEQUENCES = [
     (sequence(7, 8, type_ids=b"\0"), error_pb2.ERROR_KIND_INVALID_INPUT, "one byte per token"),
     (sequence(7, type_ids=b"\2"), error_pb2.ERROR_KIND_INVALID_INPUT, "0 or 1"),
     (sequence(7, dimensions=385), error_pb2.ERROR_KIND_INVALID_INPUT, "at most 384"),
+    (
+        sequence(7, output=pb.OUTPUT_TOKEN_VECTORS, dimensions=8),
+        *(error_pb2.ERROR_KIND_INVALID_INPUT, "dimensions means nothing for the output token vectors"),
+    ),
+    (
+        sequence(7, output=pb.OUTPUT_TOKEN_VECTORS, skip_normalization=True),
+        *(error_pb2.ERROR_KIND_INVALID_INPUT, "skip_normalization means nothing for the output token vectors"),
+    ),
+    (sequence(7, data_type=99), error_pb2.ERROR_KIND_INVALID_INPUT, "no data type 99"),
     (sequence(7, output=pb.OUTPUT_LOGITS), error_pb2.ERROR_KIND_WRONG_TASK, "another kind: embedder"),
 ]
 
@@ -86,6 +96,27 @@ async def test_a_bad_sequence_is_refused_alone(
     assert [outcome.WhichOneof("result") for outcome in response.outcomes] == ["tensor", "error", "tensor"]
     assert response.outcomes[1].error.kind == kind
     assert words in response.outcomes[1].error.message
+
+
+@pytest.mark.parametrize(
+    ("output", "refused"),
+    [
+        (Output.VECTOR, []),
+        (Output.TOKEN_VECTORS, []),
+        (Output.LOGITS, ["INT8", "UINT8", "BINARY", "UBINARY"]),
+        (Output.TOKEN_LOGITS, ["INT8", "UINT8", "BINARY", "UBINARY"]),
+        (Output.SPARSE_VECTOR, ["FLOAT16", "BFLOAT16", "INT8", "UINT8", "BINARY", "UBINARY"]),
+    ],
+)
+def test_an_output_has_the_data_types_that_it_can_be_told_in(output: Output, refused: list[str]) -> None:
+    for data_type in tensor_pb2.DataType.keys():  # noqa: SIM118 - an enum of protobuf is no mapping
+        message = pb.Sequence(data_type=data_type)
+        if data_type.removeprefix("DATA_TYPE_") not in refused:
+            check_wishes(message, output)
+            continue
+        with pytest.raises(HeddleError) as caught:
+            check_wishes(message, output)
+        assert (caught.value.kind, caught.value.field) == (ErrorKind.INVALID_INPUT, "data_type")
 
 
 async def test_outcomes_come_in_the_order_of_the_sequences(stub: Any) -> None:
