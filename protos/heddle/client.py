@@ -77,6 +77,8 @@ class InferenceClient(abc.ABC):
         dimensions: int = 0,
     ) -> npt.NDArray[np.float32]:
         """Normalised embeddings float32 [texts, dimension]; see EmbedRequest for the rest."""
+        if isinstance(texts, str):
+            raise TypeError("texts must be a list of strings, not one string: its letters would each get a vector")
         inputs = [pb.Input(text=text) for text in texts]
         request = pb.EmbedRequest(inputs=inputs, prompt_name=prompt_name, dimensions=dimensions)
         return tensors.from_proto((await self.embed(request, options)).embeddings)

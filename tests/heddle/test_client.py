@@ -63,6 +63,11 @@ async def test_an_error_is_the_same_whatever_carried_it(client: InferenceClient)
     assert caught.value.field == "inputs[1]"
 
 
+async def test_one_string_is_no_list_of_texts(client: InferenceClient) -> None:
+    with pytest.raises(TypeError, match="a list of strings, not one string"):
+        await client.vectors("hi")
+
+
 async def test_every_method_is_answered_with_what_it_is_for(client: InferenceClient) -> None:
     text = pb.Input(text="hello")
     vectors = (await client.embed_tokens(pb.EmbedTokensRequest(inputs=[text]))).embeddings
