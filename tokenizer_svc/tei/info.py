@@ -2,9 +2,9 @@
 
 from heddle.tei.v1 import tei_pb2, tei_pb2_grpc
 from heddle.v1 import inference_pb2, model_pb2
-from tokenizer_svc.encoder import INPUT_BYTES
 from tokenizer_svc.servicer import InferenceServicer
 from tokenizer_svc.tei.call import Context
+from tokenizer_svc.tei.in_order import IN_FLIGHT_MAX
 
 # TEI knows three kinds; it takes whatever has a classification head for a classifier.
 MODEL_TYPES = {
@@ -17,28 +17,26 @@ MODEL_TYPES = {
 
 TOKENIZATION_WORKERS = 1  # the thread of `tokenizer_svc.encoder`
 
-UINT32_MAX = 2**32 - 1
-
 
 class InfoServicer(tei_pb2_grpc.InfoServicer):
-    def __init__(self, inference: InferenceServicer, queue_bytes_max: int) -> None:
+    def __init__(self, inference: InferenceServicer) -> None:
         self._inference = inference
-        self._queue_bytes_max = queue_bytes_max
 
     async def Info(self, request: tei_pb2.InfoRequest, context: Context) -> tei_pb2.InfoResponse:
         described = await self._inference.GetModel(inference_pb2.InferenceServiceGetModelRequest(), context)
-        return info_of(described.model, self._queue_bytes_max)
+        return info_of(described.model)
 
 
-def info_of(model: model_pb2.Model, queue_bytes_max: int) -> tei_pb2.InfoResponse:
-    """Requests are bounded by their bytes, not by their number: told is how many of the smallest there may be."""
+def info_of(model: model_pb2.Model) -> tei_pb2.InfoResponse:
+    """Of concurrent requests, those that one stream has in flight are told: it is not read beyond them. Unary calls are
+    bounded by their bytes and not by their number, and those over HTTP by the gateway."""
     return tei_pb2.InfoResponse(
         version=model.version,
         model_id=model.name,
         model_sha=model.revision or None,
         model_dtype=model.data_type,
         model_type=MODEL_TYPES[model.kind],
-        max_concurrent_requests=min(queue_bytes_max // INPUT_BYTES, UINT32_MAX),
+        max_concurrent_requests=IN_FLIGHT_MAX,
         max_input_length=model.sequence_tokens_max,
         max_batch_tokens=model.batch_tokens_max,
         max_client_batch_size=model.inputs_max,

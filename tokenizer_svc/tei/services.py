@@ -23,7 +23,7 @@ def add_services(
 ) -> Calls:
     """Returns what has to drain with the pod."""
     calls = Calls(inference.submit)
-    info = InfoServicer(inference, settings.queue_bytes_max)
+    info = InfoServicer(inference)
     tokenize = TokenizeServicer(calls, tokenizer, encoder, settings.tokenize_bytes_max)
     server.add("tei.v1.Info", tei_pb2_grpc.add_InfoServicer_to_server, info)
     server.add("tei.v1.Embed", tei_pb2_grpc.add_EmbedServicer_to_server, EmbedServicer(calls))

@@ -14,6 +14,7 @@ from heddle.tei.v1 import tei_pb2 as tei
 from tests import kinds
 from tests.tokenizer_svc.tei.served_model import TOKENS_MAX, ServedModel, served, status_of, write_embedder
 from tokenizer_svc.settings import TokenizerSettings
+from tokenizer_svc.tei.in_order import IN_FLIGHT_MAX
 
 SERVICES = {f"tei.v1.{name}" for name in ("Info", "Embed", "Predict", "Rerank", "Tokenize")}
 
@@ -22,7 +23,7 @@ async def test_info_tells_the_model_and_its_limits(embedder: ServedModel) -> Non
     info = await embedder.info.Info(tei.InfoRequest())
     assert (info.model_id, info.model_dtype, info.max_input_length) == ("small", "float32", TOKENS_MAX)
     assert info.max_client_batch_size == TokenizerSettings().request_inputs_max
-    assert info.max_concurrent_requests == TokenizerSettings().queue_bytes_max // 32
+    assert info.max_concurrent_requests == IN_FLIGHT_MAX  # see test_in_order.py
     assert info.version
     assert info.max_batch_tokens > 0
     assert info.tokenization_workers == 1
