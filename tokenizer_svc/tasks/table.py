@@ -34,13 +34,13 @@ EMBEDDERS = frozenset({ModelKind.EMBEDDER})
 CLASSIFIERS = frozenset({ModelKind.CLASSIFIER, ModelKind.RERANKER})
 
 TASKS = {
-    "embed": Task("embed", EMBEDDERS, embedding.plan),
-    "embed_tokens": Task("embed tokens", EMBEDDERS, token_embedding.plan),
-    "embed_sparse": Task("embed sparsely", frozenset({ModelKind.SPARSE_EMBEDDER}), sparse_embedding.plan),
+    "embed": Task("make dense vectors of texts", EMBEDDERS, embedding.plan),
+    "embed_tokens": Task("make vectors of tokens", EMBEDDERS, token_embedding.plan),
+    "embed_sparse": Task("make sparse vectors of texts", frozenset({ModelKind.SPARSE_EMBEDDER}), sparse_embedding.plan),
     "similarity": Task("compare texts", EMBEDDERS, similarity.plan),
-    "rerank": Task("rerank", frozenset({ModelKind.RERANKER}), reranking.plan),
-    "predict": Task("predict labels", CLASSIFIERS, prediction.plan),
-    "predict_tokens": Task("predict labels of tokens", frozenset({ModelKind.TOKEN_CLASSIFIER}), token_prediction.plan),
+    "rerank": Task("rerank documents", frozenset({ModelKind.RERANKER}), reranking.plan),
+    "predict": Task("classify whole texts", CLASSIFIERS, prediction.plan),
+    "predict_tokens": Task("label the tokens of texts", frozenset({ModelKind.TOKEN_CLASSIFIER}), token_prediction.plan),
     "tokenize": Task("tokenize", EVERY_KIND, tokens_of_texts.tokenize),
     "decode": Task("decode", EVERY_KIND, tokens_of_texts.decode),
 }

@@ -42,19 +42,26 @@ def test_every_request_of_the_contract_has_a_task_and_a_method() -> None:
         (
             write_embedder,
             {"embed", "embed_tokens", "similarity"},
-            "mine is an embedder: it cannot rerank, but it can embed, embed tokens and compare texts",
+            (
+                "mine is an embedder: it cannot rerank documents, "
+                "but it can make dense vectors of texts, make vectors of tokens and compare texts"
+            ),
         ),
         (
             write_sparse_embedder,
             {"embed_sparse"},
-            "mine is a sparse embedder: it cannot rerank, but it can embed sparsely",
+            "mine is a sparse embedder: it cannot rerank documents, but it can make sparse vectors of texts",
         ),
         (write_reranker, {"rerank", "predict"}, ""),
-        (write_classifier, {"predict"}, "mine is a classifier: it cannot rerank, but it can predict labels"),
+        (
+            write_classifier,
+            {"predict"},
+            "mine is a classifier: it cannot rerank documents, but it can classify whole texts",
+        ),
         (
             write_token_classifier,
             {"predict_tokens"},
-            "mine is a token classifier: it cannot rerank, but it can predict labels of tokens",
+            "mine is a token classifier: it cannot rerank documents, but it can label the tokens of texts",
         ),
     ],
 )
@@ -71,6 +78,13 @@ async def test_a_model_does_what_its_kind_can_and_says_so_otherwise(
     assert {error.kind for error in told.values()} == {ErrorKind.WRONG_TASK}
     assert REQUESTS.keys() - told.keys() == served | ALWAYS
     assert "rerank" not in told or told["rerank"].message == words
+
+
+def test_no_model_can_nearly_what_it_cannot() -> None:
+    """What each task does is told of models that cannot do it, beside what they can: neither says the other."""
+    for one in TASKS.values():
+        for other in TASKS.values():
+            assert one is other or one.does not in other.does
 
 
 async def test_another_model_is_not_found_whatever_is_asked(serve: Serve) -> None:
