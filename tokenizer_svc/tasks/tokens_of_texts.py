@@ -21,7 +21,12 @@ def tokenize(request: inference_pb2.TokenizeRequest, terms: Terms) -> Errand:
         tokens = terms.tokenizer.tokenize(request.inputs[index], prompt=prompt, skip_special_tokens=skip_special_tokens)
         return inference_pb2.Tokens(tokens=[message_of(token) for token in tokens])
 
-    return Errand(checked_sizes(request.inputs, terms, "inputs"), answer, tokenized, numbered("inputs"))
+    return Errand(
+        checked_sizes(request.inputs, terms.settings.tokenize_bytes_max, "inputs"),
+        answer,
+        tokenized,
+        numbered("inputs"),
+    )
 
 
 def tokenized(results: Sequence[inference_pb2.Tokens]) -> inference_pb2.InferenceOutcome:
@@ -44,18 +49,23 @@ def decode(request: inference_pb2.DecodeRequest, terms: Terms) -> Errand:
     def answer(index: int) -> str:
         return terms.tokenizer.decode(request.token_ids[index], keep_special_tokens=request.keep_special_tokens)
 
-    return Errand(checked_sizes(request.token_ids, terms, "token_ids"), answer, decoded, numbered("token_ids"))
+    return Errand(
+        checked_sizes(request.token_ids, terms.settings.tokenize_bytes_max, "token_ids"),
+        answer,
+        decoded,
+        numbered("token_ids"),
+    )
 
 
 def decoded(texts: Sequence[str]) -> inference_pb2.InferenceOutcome:
     return inference_pb2.InferenceOutcome(decode=inference_pb2.DecodeResponse(texts=texts))
 
 
-def checked_sizes(inputs: Sequence[str] | Sequence[bytes], terms: Terms, field: str) -> list[int]:
-    """Bytes of each input. Raises TOO_LARGE: nothing of these is cut off, so that all of it would be worked on."""
+def checked_sizes(inputs: Sequence[str] | Sequence[bytes], bytes_max: int, field: str) -> list[int]:
+    """Bytes of each input, as the encoder counts them. Raises TOO_LARGE: nothing of these is cut off, so that all of it
+    would be worked on."""
     sizes = [size_bytes(content) for content in inputs]
-    limit = terms.settings.tokenize_bytes_max
-    if sum(sizes) > limit:
-        message = f"the request has {sum(sizes)} bytes to tokenize or decode, the limit is {limit}"
+    if sum(sizes) > bytes_max:
+        message = f"the request has {sum(sizes)} bytes to tokenize or decode, the limit is {bytes_max}"
         raise HeddleError(ErrorKind.TOO_LARGE, message, field=field)
     return sizes

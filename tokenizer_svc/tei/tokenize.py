@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.tei.v1 import tei_pb2, tei_pb2_grpc
-from tokenizer_svc.encoder import Encoder, size_bytes
+from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.sequence import Token, pack_ids
+from tokenizer_svc.tasks.tokens_of_texts import checked_sizes
 from tokenizer_svc.tei.call import Call, Context
 from tokenizer_svc.tei.calls import Calls
 from tokenizer_svc.tokenization import Tokenizer
@@ -49,14 +50,14 @@ class TokenizeServicer(tei_pb2_grpc.TokenizeServicer):
 
     async def _tokens(self, request: tei_pb2.EncodeRequest) -> tei_pb2.EncodeResponse:
         text = self._prompt(request.prompt_name) + request.inputs
-        size = self._checked_size(text, "inputs")
+        (size,) = checked_sizes([text], self._bytes_max, "inputs")
         skip_special_tokens = not request.add_special_tokens
         tokenize = functools.partial(self._tokenizer.tokenize, text, skip_special_tokens=skip_special_tokens)
         return tei_pb2.EncodeResponse(tokens=map(simple, await self._encoder.run(tokenize, size)))
 
     async def _text(self, request: tei_pb2.DecodeRequest) -> tei_pb2.DecodeResponse:
         token_ids = pack_ids(list(request.ids))
-        size = self._checked_size(token_ids, "ids")
+        (size,) = checked_sizes([token_ids], self._bytes_max, "ids")
         keep_special_tokens = not request.skip_special_tokens
         decode = functools.partial(self._tokenizer.decode, token_ids, keep_special_tokens=keep_special_tokens)
         return tei_pb2.DecodeResponse(text=await self._encoder.run(decode, size))
@@ -68,14 +69,6 @@ class TokenizeServicer(tei_pb2_grpc.TokenizeServicer):
             message = f"the model has no prompt named {name!r}. Available prompts: {known}"
             raise HeddleError(ErrorKind.INVALID_INPUT, message, field="prompt_name")
         return self._tokenizer.options(prompt_name=name).prompt
-
-    def _checked_size(self, content: str | bytes, field: str) -> int:
-        """Bytes, as the encoder counts them. Raises TOO_LARGE."""
-        size = size_bytes(content)
-        if size > self._bytes_max:
-            message = f"there are {size} bytes to tokenize or decode, the limit is {self._bytes_max}"
-            raise HeddleError(ErrorKind.TOO_LARGE, message, field=field)
-        return size
 
 
 def simple(token: Token) -> tei_pb2.SimpleToken:
