@@ -15,7 +15,7 @@ def plan(request: inference_pb2.EmbedRequest, terms: Terms) -> Plan:
     terms.check_count(len(request.inputs))
     dimension = terms.checkpoint.dimension
     if request.dimensions > dimension:
-        message = f"dimensions is {request.dimensions}, but the model's vectors have {dimension}"
+        message = f"{request.dimensions} dimensions are more than the {dimension} that the model's vectors have"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="dimensions")
     data_type = data_type_of(request.data_type)
     row_bytes = tensors.bytes_of_row(request.dimensions or dimension, data_type)

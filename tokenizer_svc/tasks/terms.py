@@ -56,13 +56,13 @@ class Terms:
         return not self.settings.truncate
 
     def check_count(self, count: int, field: str = "inputs") -> None:
-        """Raises EMPTY_INPUT for none and TOO_LARGE for too many."""
+        """Raises EMPTY_INPUT for none and TOO_LARGE for too many. Their field has other names for callers of HTTP, so
+        that it stands beside the sentence and not in it."""
         limit = self.settings.request_inputs_max
         if not count:
-            message = f"{field} is empty: a request needs at least one"
-            raise HeddleError(ErrorKind.EMPTY_INPUT, message, field=field)
+            raise HeddleError(ErrorKind.EMPTY_INPUT, "a request needs at least one input", field=field)
         if count > limit:
-            message = f"the request has {count} {field}, the limit is {limit}"
+            message = f"the request has {count} inputs, the limit is {limit}"
             raise HeddleError(ErrorKind.TOO_LARGE, message, field=field)
 
     def check_model(self, name: str) -> None:

@@ -50,7 +50,7 @@ BAD_REQUESTS = [
         pb.RerankRequest(query="a", documents=list("1234")),
         ErrorKind.TOO_LARGE,
         "documents",
-        "4 documents, the limit is 3",
+        "4 inputs, the limit is 3",
     ),
     (pb.RerankRequest(query="a\0", documents=["a"]), ErrorKind.INVALID_INPUT, "query", "NUL"),
     (pb.RerankRequest(query="a", documents=["a", "a\0"]), ErrorKind.INVALID_INPUT, "documents[1]", "NUL"),
