@@ -50,10 +50,11 @@ def too_large(what: str, size: str, bytes_max: int) -> HeddleError:
     return HeddleError(ErrorKind.TOO_LARGE, f"the {what} has {size} bytes, the limit of a message is {bytes_max}")
 
 
-def repeated_first_field(entries: Iterable[bytes]) -> bytes:
-    """A message's `repeated … = 1`, of entries that are serialized already; other fields can be put behind it. Packed
-    numbers are one entry on the wire."""
-    return b"".join(part for entry in entries for part in (FIRST_FIELD, varint(len(entry)), entry))
+def repeated_first_field(entries: Iterable[bytes], others: bytes = b"") -> bytes:
+    """A message of `repeated … = 1`, whose entries are serialized already, and of its other fields. Packed numbers are
+    one entry on the wire."""
+    parts = [part for entry in entries for part in (FIRST_FIELD, varint(len(entry)), entry)]
+    return b"".join((*parts, others))
 
 
 def varint(number: int) -> bytes:

@@ -36,6 +36,8 @@ BACKOFF_S_MAX = 0.5
 CONNECT_S_MAX = 5.0
 # A pod whose batch has been on the device for so long gets nothing new while another pod can take it.
 RUNNING_MS_MAX = 30_000
+# How long the answers of one frame are handed on before the event loop gets its turn.
+TURN_S_MAX = 0.002
 # Of one frame: so many find room beside the largest item.
 CANCEL_IDS_MAX = 4096
 
@@ -172,7 +174,9 @@ class Pod(Generic[Item, Outcome]):
             hello = await self._dialect.handshake(channel)
             call = self._dialect.open_stream(channel)
             await call.write(hello)
-            self._receive(await self._read(call))  # a pod greets, so that a refusal is known before the first item
+            await self._receive(
+                await self._read(call)
+            )  # a pod greets, so that a refusal is known before the first item
         self.refusal = None
         self.connected = True
         self._owner.pod_changed(self)
@@ -180,7 +184,7 @@ class Pod(Generic[Item, Outcome]):
         watchdog = asyncio.create_task(self._watch(call))
         try:
             while True:
-                self._receive(await self._read(call))
+                await self._receive(await self._read(call))
         finally:
             writer.cancel()
             watchdog.cancel()
@@ -226,23 +230,31 @@ class Pod(Generic[Item, Outcome]):
                 frame.items.append(pending.item)
         return frame
 
-    def _receive(self, frame: ResponseFrame[Outcome]) -> None:
+    async def _receive(self, frame: ResponseFrame[Outcome]) -> None:
+        """In turns: what an answer is to its receiver may be much work, and a frame can hold hundreds of them."""
         self._last_heard = time.monotonic()
         self._reported_cost = frame.load.waiting_cost + frame.load.running_cost
         self._sent_since_report = 0
         self._running_ms = frame.load.running_ms
-        for outcome in frame.outcomes:
-            pending = self._unanswered.get(outcome.id)
-            if pending is None:  # cancelled meanwhile
-                continue
-            self._forget(pending)
-            if outcome.WhichOneof("result") == "error":
-                pending.answer(HeddleError.from_proto(outcome.error))
-            else:
-                pending.answer(outcome)
         if frame.draining and not self.draining:
             self.draining = True
             self._owner.pod_changed(self)
+        turn_began = time.monotonic()
+        for outcome in frame.outcomes:
+            self._hand_on(outcome)
+            if time.monotonic() - turn_began > TURN_S_MAX:
+                await asyncio.sleep(0)
+                turn_began = time.monotonic()
+
+    def _hand_on(self, outcome: Outcome) -> None:
+        pending = self._unanswered.get(outcome.id)
+        if pending is None:  # cancelled meanwhile
+            return
+        self._forget(pending)
+        if outcome.WhichOneof("result") == "error":
+            pending.answer(HeddleError.from_proto(outcome.error))
+        else:
+            pending.answer(outcome)
 
     def _forget(self, pending: Pending[Item, Outcome]) -> None:
         del self._unanswered[pending.item.id]

@@ -193,7 +193,7 @@ class Session(Generic[Item, Outcome]):
             outcomes = await self.outgoing.take()
             self._writing = True
             try:
-                await self._context.write(repeated_first_field(outcomes) + self._state())
+                await self._context.write(repeated_first_field(outcomes, self._state()))
             except STREAM_BROKEN as error:
                 log.debug("cannot write: %s", error)  # the reader is being told the same
                 return

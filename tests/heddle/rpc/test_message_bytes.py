@@ -25,7 +25,7 @@ def test_a_frame_put_together_of_bytes_is_the_frame(size: int) -> None:
     ]
     frame = engine_pb2.EngineServiceInferResponse(outcomes=outcomes, load=item_pb2.Load(waiting_items=7), draining=True)
     rest = engine_pb2.EngineServiceInferResponse(load=frame.load, draining=True)
-    data = repeated_first_field(outcome.SerializeToString() for outcome in outcomes) + rest.SerializeToString()
+    data = repeated_first_field((outcome.SerializeToString() for outcome in outcomes), rest.SerializeToString())
     assert engine_pb2.EngineServiceInferResponse.FromString(data) == frame
 
 

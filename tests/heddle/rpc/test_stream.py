@@ -14,7 +14,7 @@ from heddle.rpc.pool import Pool, PoolLimits
 from heddle.rpc.stream import Cancel, Reply, nothing_to_cancel
 from heddle.rpc.stream_server import StreamLimits
 from heddle.v1 import engine_pb2
-from tests.heddle.rpc.pods import EnginePod, Held, ask, dialect, pool_of
+from tests.heddle.rpc.pods import EnginePod, Held, ask, dialect, pool_of, submission
 
 
 async def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> None:
@@ -252,6 +252,33 @@ async def test_a_slow_reader_does_not_make_the_pod_hoard_answers() -> None:
         most = max(most, *(session.outgoing.cost for session in pod.stream._sessions))
     assert most < 8 << 20
     assert all(future.result() == data for future in futures)
+    await pool.close()
+    await pod.stop()
+
+
+async def test_answers_that_cost_their_receiver_much_leave_turns_to_others() -> None:
+    """All of them come in one frame, and each takes a millisecond to receive."""
+    turns, turns_between = 0, []
+
+    def receive(outcome: engine_pb2.Outcome | HeddleError) -> None:
+        turns_between.append(turns)
+        end = time.monotonic() + 0.001
+        while time.monotonic() < end:
+            pass
+
+    held = Held()
+    pod = EnginePod(held.submit)
+    pool = await pool_of(await pod.start())
+    await pool.wait_ready()
+    for _ in range(100):
+        pool.submit(submission(), float("inf"), receive)
+    await eventually(lambda: len(held.items) == 100)
+    held.answer_all()
+    async with asyncio.timeout(5):
+        while len(turns_between) < 100:
+            turns += 1
+            await asyncio.sleep(0)
+    assert turns_between[-1] - turns_between[0] >= 20
     await pool.close()
     await pod.stop()
 
