@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from heddle.v1 import engine_pb2, inference_pb2, item_pb2, tensor_pb2
 from tokenizer_svc.sequence import INPUTS, FieldOf, Input, Options, TokenSequence
@@ -11,6 +11,35 @@ from tokenizer_svc.sequence import INPUTS, FieldOf, Input, Options, TokenSequenc
 def as_it_is(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> engine_pb2.Outcome:
     """The `read` of a task that needs nothing but outcomes."""
     return outcome
+
+
+# From what was read of each outcome, in the order of the inputs, to the answer.
+Assemble = Callable[[Sequence[Any], item_pb2.Usage, item_pb2.Timings], inference_pb2.InferenceOutcome]
+
+Message_co = TypeVar("Message_co", covariant=True)
+
+
+class Repeated(Protocol[Message_co]):
+    """A repeated field of a message."""
+
+    def add(self) -> Message_co: ...
+
+
+def slots(repeated: Repeated[Message_co], count: int) -> list[Message_co]:
+    """Elements to be filled in any order. Made in their answer, they need not be copied into it: a large one would be,
+    all at once, twice."""
+    return [repeated.add() for _ in range(count)]
+
+
+def filled(answer: inference_pb2.InferenceOutcome, response: Any) -> Assemble:
+    """The `assemble` of a task that has read its outcomes into `response`, which is a part of `answer`."""
+
+    def assembled(_: Sequence[Any], usage: item_pb2.Usage, timings: item_pb2.Timings) -> inference_pb2.InferenceOutcome:
+        response.usage.CopyFrom(usage)
+        response.timings.CopyFrom(timings)
+        return answer
+
+    return assembled
 
 
 def nothing(_: Any) -> int:
@@ -24,8 +53,7 @@ class Plan:
     inputs: Sequence[Input]
     options: Options
     output: engine_pb2.Output
-    # From what was read of each outcome, in the order of the inputs.
-    assemble: Callable[[Sequence[Any], item_pb2.Usage, item_pb2.Timings], inference_pb2.InferenceOutcome]
+    assemble: Assemble
     # Called for each input as its outcome comes, so that a long answer is not made all at once.
     read: Callable[[int, TokenSequence, engine_pb2.Outcome], Any] = as_it_is
     # Bytes that an input adds to the answer: those that its tokens tell of before any work, and those that only show in

@@ -1,6 +1,6 @@
 """The task of `Rerank`: how well each document answers the query."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,13 +10,11 @@ from heddle.v1 import engine_pb2, inference_pb2, item_pb2
 from tokenizer_svc.rerank_prompts import RerankPrompt
 from tokenizer_svc.scores import sigmoid
 from tokenizer_svc.sequence import Input, numbered
-from tokenizer_svc.tasks.plan import Plan
+from tokenizer_svc.tasks.plan import Assemble, Plan
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import check_not_empty, check_text, check_texts
 
 DOCUMENTS = numbered("documents")
-
-Assemble = Callable[[Sequence[engine_pb2.Outcome], item_pb2.Usage, item_pb2.Timings], inference_pb2.InferenceOutcome]
 
 
 def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.v1 import engine_pb2, inference_pb2, item_pb2
+from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.sequence import Options, TokenSequence
-from tokenizer_svc.spans import Aggregation, Span, Tokens, entities, labelled_tokens
-from tokenizer_svc.tasks.plan import Plan, nothing
+from tokenizer_svc.spans import Aggregation, Tokens, entities, labelled_tokens
+from tokenizer_svc.tasks.plan import Plan, filled, nothing, slots
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import check_texts
 
@@ -20,6 +20,9 @@ def plan(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Plan:
     check_texts(request.inputs)
     aggregation = aggregation_of(request.aggregation)
     labels = terms.checkpoint.labels
+    answer = inference_pb2.InferenceOutcome()
+    response = answer.predict_tokens
+    results = slots(response.results, len(request.inputs))
 
     def read(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> inference_pb2.Entities:
         assert sequence.layout is not None  # the options ask for it
@@ -29,7 +32,11 @@ def plan(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Plan:
             spans = labelled_tokens(tokens, logits, labels, raw_scores=request.raw_scores)
         else:
             spans = entities(tokens, logits, labels, aggregation, terms.tokenizer.subwords)
-        return inference_pb2.Entities(entities=[message_of(span) for span in spans])
+        for span in spans:
+            results[index].entities.add(
+                text=span.text, token_id=span.token_id, start_char=span.start, end_char=span.end, scores=span.scores
+            )
+        return results[index]
 
     # All labels of all tokens are many, and are known ahead.
     is_known = aggregation is Aggregation.NONE and request.raw_scores
@@ -39,7 +46,7 @@ def plan(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Plan:
         options=Options(terms.truncation(request), with_layout=True),
         output=engine_pb2.OUTPUT_TOKEN_LOGITS,
         read=read,
-        assemble=assembled,
+        assemble=filled(answer, response),
         expected_bytes=(lambda sequence: sequence.tokens * token_bytes) if is_known else nothing,
         read_bytes=nothing if is_known else inference_pb2.Entities.ByteSize,
     )
@@ -55,16 +62,3 @@ def aggregation_of(wanted: int) -> Aggregation:
     if wanted not in AGGREGATIONS:
         raise HeddleError(ErrorKind.INVALID_INPUT, f"there is no aggregation {wanted}", field="aggregation")
     return Aggregation(wanted) if wanted else Aggregation.NONE
-
-
-def message_of(span: Span) -> inference_pb2.Entity:
-    return inference_pb2.Entity(
-        text=span.text, token_id=span.token_id, start_char=span.start, end_char=span.end, scores=span.scores
-    )
-
-
-def assembled(
-    results: Sequence[inference_pb2.Entities], usage: item_pb2.Usage, timings: item_pb2.Timings
-) -> inference_pb2.InferenceOutcome:
-    response = inference_pb2.PredictTokensResponse(results=results, usage=usage, timings=timings)
-    return inference_pb2.InferenceOutcome(predict_tokens=response)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
 from tokenizer_svc.encoder import size_bytes
-from tokenizer_svc.sequence import Token, numbered
+from tokenizer_svc.sequence import numbered
 from tokenizer_svc.tasks.errand import Errand
+from tokenizer_svc.tasks.plan import slots
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import check_texts
 
@@ -17,30 +18,22 @@ def tokenize(request: inference_pb2.TokenizeRequest, terms: Terms) -> Errand:
     prompt = terms.tokenizer.options(prompt_name=request.prompt_name).prompt
     skip_special_tokens = request.skip_special_tokens
 
-    def answer(index: int) -> inference_pb2.Tokens:
+    outcome = inference_pb2.InferenceOutcome()
+    results = slots(outcome.tokenize.results, len(request.inputs))
+
+    def answer(index: int) -> None:
         tokens = terms.tokenizer.tokenize(request.inputs[index], prompt=prompt, skip_special_tokens=skip_special_tokens)
-        return inference_pb2.Tokens(tokens=[message_of(token) for token in tokens])
+        for token in tokens:
+            results[index].tokens.add(
+                id=token.id,
+                text=token.text,
+                special=token.special,
+                start_byte=token.start_byte,
+                end_byte=token.end_byte,
+            )
 
-    return Errand(
-        checked_sizes(request.inputs, terms.settings.tokenize_bytes_max, "inputs"),
-        answer,
-        tokenized,
-        numbered("inputs"),
-    )
-
-
-def tokenized(results: Sequence[inference_pb2.Tokens]) -> inference_pb2.InferenceOutcome:
-    return inference_pb2.InferenceOutcome(tokenize=inference_pb2.TokenizeResponse(results=results))
-
-
-def message_of(token: Token) -> inference_pb2.Token:
-    return inference_pb2.Token(
-        id=token.id,
-        text=token.text,
-        special=token.special,
-        start_byte=token.start_byte,
-        end_byte=token.end_byte,
-    )
+    sizes = checked_sizes(request.inputs, terms.settings.tokenize_bytes_max, "inputs")
+    return Errand(sizes, answer, lambda _: outcome, numbered("inputs"))
 
 
 def decode(request: inference_pb2.DecodeRequest, terms: Terms) -> Errand:
