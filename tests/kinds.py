@@ -35,6 +35,12 @@ def write_token_classifier(folder: Path) -> Path:
     return write_config(folder, "BertForTokenClassification", TAGS)
 
 
+def write_multi_vector_embedder(folder: Path) -> Path:
+    write_config(folder, "HF_ColBERT", ())
+    (folder / "artifact.metadata").write_text('{"dim": 16}')
+    return folder
+
+
 def write_sparse_embedder(folder: Path) -> Path:
     write_config(folder, "BertForMaskedLM", ())
     modules = [("0", "", "MLMTransformer"), ("1", "1_SpladePooling", "SpladePooling")]

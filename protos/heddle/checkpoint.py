@@ -66,6 +66,7 @@ class Checkpoint:
     splade: Splade | None  # of a sparse embedder, None for all others
     normalizes: bool  # a Normalize module follows the pooling
     dimension: int  # of a vector; 0 for what answers none
+    token_dimension: int  # of the vectors of tokens; 0 for what answers none
     matryoshka: bool  # trained so that a vector's first components are a vector too
     prompts: Mapping[str, str]  # text put before the input, by name
     default_prompt_name: str  # "" = none
@@ -101,6 +102,7 @@ class Checkpoint:
             splade=modules.splade,
             normalizes=modules.normalizes,
             dimension=dimension_of(kind, modules, dense, config, home),
+            token_dimension=token_dimension_of(kind, dense, config, home),
             matryoshka=is_matryoshka(config, modules),
             prompts=modules.prompts,
             default_prompt_name=modules.default_prompt_name,
@@ -165,6 +167,14 @@ def dimension_of(
         return 0
     dimension = dense[-1].outputs if dense else hidden_size_of(config, folder) * max(len(modules.pooling), 1)
     return min(dimension, modules.truncate_dim or dimension)
+
+
+def token_dimension_of(kind: ModelKind, dense: tuple[Dense, ...], config: Mapping[str, Any], folder: Path) -> int:
+    """Dense modules of an embedder are for pooled vectors."""
+    if kind is ModelKind.MULTI_VECTOR_EMBEDDER and dense:
+        return dense[-1].outputs
+    is_dense = kind in (ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER)
+    return hidden_size_of(config, folder) if is_dense else 0
 
 
 def hidden_size_of(config: Mapping[str, Any], folder: Path) -> int:

@@ -31,6 +31,7 @@ REACHABLE_AS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 # Something to try with each kind of model.
 EXAMPLES: Mapping[ModelKind, tuple[str, Mapping[str, object]]] = {
     ModelKind.EMBEDDER: ("/v1/embeddings", {"input": "Hello, loom"}),
+    ModelKind.MULTI_VECTOR_EMBEDDER: ("/embed_all", {"inputs": "Hello, loom"}),
     ModelKind.SPARSE_EMBEDDER: ("/embed_sparse", {"inputs": "Hello, loom"}),
     ModelKind.RERANKER: ("/rerank", {"query": "What is a loom?", "texts": ["It weaves cloth.", "It is raining."]}),
     ModelKind.CLASSIFIER: ("/predict", {"inputs": "I love this loom"}),

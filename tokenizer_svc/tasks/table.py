@@ -31,11 +31,12 @@ class Task:
 
 
 EMBEDDERS = frozenset({ModelKind.EMBEDDER})
+TOKEN_EMBEDDERS = frozenset({ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER})
 CLASSIFIERS = frozenset({ModelKind.CLASSIFIER, ModelKind.RERANKER})
 
 TASKS = {
     "embed": Task("make dense vectors of texts", EMBEDDERS, embedding.plan),
-    "embed_tokens": Task("make vectors of tokens", EMBEDDERS, token_embedding.plan),
+    "embed_tokens": Task("make vectors of tokens", TOKEN_EMBEDDERS, token_embedding.plan),
     "embed_sparse": Task("make sparse vectors of texts", frozenset({ModelKind.SPARSE_EMBEDDER}), sparse_embedding.plan),
     "similarity": Task("compare texts", EMBEDDERS, similarity.plan),
     "rerank": Task("rerank documents", frozenset({ModelKind.RERANKER}), reranking.plan),

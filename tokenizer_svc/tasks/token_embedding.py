@@ -1,7 +1,6 @@
 """The task of `EmbedTokens`: texts to one vector for each of their tokens."""
 
 from heddle import tensors
-from heddle.checkpoint import Checkpoint
 from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.sequence import TokenSequence
 from tokenizer_svc.tasks.plan import Plan, filled, slots
@@ -12,7 +11,7 @@ from tokenizer_svc.tasks.texts import contents
 def plan(request: inference_pb2.EmbedTokensRequest, terms: Terms) -> Plan:
     terms.check_count(len(request.inputs))
     data_type = data_type_of(request.data_type)
-    row_bytes = tensors.bytes_of_row(hidden_size_of(terms.checkpoint), data_type)
+    row_bytes = tensors.bytes_of_row(terms.checkpoint.token_dimension, data_type)
     answer = inference_pb2.InferenceOutcome()
     response = answer.embed_tokens
     embeddings = slots(response.embeddings, len(request.inputs))
@@ -29,8 +28,3 @@ def plan(request: inference_pb2.EmbedTokensRequest, terms: Terms) -> Plan:
         expected_bytes=lambda sequence: sequence.tokens * row_bytes,
         data_type=data_type,
     )
-
-
-def hidden_size_of(checkpoint: Checkpoint) -> int:
-    """Components of a token's vector, which pooling may put side by side or cut."""
-    return int(checkpoint.config.get("hidden_size") or checkpoint.dimension)

@@ -174,9 +174,8 @@ class Pod(Generic[Item, Outcome]):
             hello = await self._dialect.handshake(channel)
             call = self._dialect.open_stream(channel)
             await call.write(hello)
-            await self._receive(
-                await self._read(call)
-            )  # a pod greets, so that a refusal is known before the first item
+            # A pod greets, so that a refusal is known before the first item.
+            await self._receive(await self._read(call))
         self.refusal = None
         self.connected = True
         self._owner.pod_changed(self)

@@ -8,7 +8,13 @@ import pytest
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2 as pb
-from tests.kinds import write_classifier, write_reranker, write_sparse_embedder, write_token_classifier
+from tests.kinds import (
+    write_classifier,
+    write_multi_vector_embedder,
+    write_reranker,
+    write_sparse_embedder,
+    write_token_classifier,
+)
 from tests.tokenizer_svc.tasks.conftest import Serve
 from tests.tokenizer_svc.tei.served_model import write_embedder
 from tokenizer_svc.servicer import InferenceServicer
@@ -46,6 +52,11 @@ def test_every_request_of_the_contract_has_a_task_and_a_method() -> None:
                 "mine is an embedder: it cannot rerank documents, "
                 "but it can make dense vectors of texts, make vectors of tokens and compare texts"
             ),
+        ),
+        (
+            write_multi_vector_embedder,
+            {"embed_tokens"},
+            "mine is a multi vector embedder: it cannot rerank documents, but it can make vectors of tokens",
         ),
         (
             write_sparse_embedder,
