@@ -8,7 +8,7 @@ INPUTS := pyproject.toml $(CONSTRAINTS)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS :=
 
-.PHONY: help serve check test lint test-fast test-slow protos format constraints clean
+.PHONY: help serve check test lint test-fast test-slow protos models format constraints clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -38,6 +38,9 @@ format: $(VENV)/dev.stamp ## format, and repair what the linter can
 
 protos: $(VENV)/dev.stamp ## generate the stubs of the contracts in protos
 	$(BIN)/python protos/generate.py
+
+models: $(VENV)/dev.stamp ## make the table of models of the parity cases
+	$(BIN)/python -m tests.engine_svc.models.overview
 
 # All versions but torch's are the newest: torch is pinned by hand in the file, as its size and its numbers deserve.
 constraints: ## pin the newest versions of all that CI installs

@@ -4,6 +4,7 @@ import importlib.metadata
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from heddle import models
 from heddle.rpc.settings import EXIT_MISCONFIGURED, suggestion
 
 Command = Callable[[Sequence[str], Mapping[str, str]], int]
@@ -14,6 +15,7 @@ Serves embedding, reranking, classification and entity models over HTTP and gRPC
 
 commands:
   serve        run all services on this machine
+  models       show which models can be served
 
 options:
   -h, --help   show this text; `heddle COMMAND --help` shows a command's options
@@ -47,4 +49,4 @@ def serve(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return command.main(argv, environ)
 
 
-COMMANDS: dict[str, Command] = {"serve": serve}
+COMMANDS: dict[str, Command] = {"serve": serve, "models": models.main}

@@ -136,6 +136,19 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"\n  {name} " in shown for name in cli.COMMANDS)
 
 
+def test_models_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models"], {}) == 0
+    printed = capsys.readouterr().out
+    assert "| bert " in printed
+    assert "all-MiniLM" in printed
+
+
+def test_models_takes_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models", "--help"], {}) == 0
+    assert cli.main(["models", "bert"], {}) == 2
+    assert "heddle models: unknown argument bert" in capsys.readouterr().err
+
+
 def test_unknown_command_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["sreve"], {}) == 2
     assert capsys.readouterr().err == "heddle: unknown command sreve; did you mean serve? (see heddle --help)\n"

@@ -1,0 +1,80 @@
+"""The table of models in the README, made of the parity cases: what is in it has been compared with its reference.
+
+python -m tests.engine_svc.models.overview            # writes it into README.md and what `heddle models` prints
+python -m tests.engine_svc.models.overview --check    # fails where it would change something
+"""
+
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from heddle.checkpoint import ModelKind
+from heddle.sentence_modules import Pooling
+from tests.engine_svc.models.cases import Case
+from tests.engine_svc.models.cases_of.all import CASES
+from tests.engine_svc.models.cases_of.checkpoints import CHECKPOINTS
+
+ROOT = Path(__file__).parents[3]
+README = ROOT / "README.md"
+PRINTED = ROOT / "protos" / "heddle" / "models.md"
+BEGIN, END = "<!-- models: made by `make models` -->\n", "<!-- /models -->\n"
+
+TASKS = {
+    "embed": (ModelKind.EMBEDDER,),
+    "sparse": (ModelKind.SPARSE_EMBEDDER,),
+    "rerank, classify": (ModelKind.RERANKER, ModelKind.CLASSIFIER),
+    "entities": (ModelKind.TOKEN_CLASSIFIER,),
+}
+
+FOOTNOTES = (
+    "A number says how many checkpoints of that sort, made small and with random weights, are compared with their "
+    "reference implementation. Whatever the architecture, embedders pool as their checkpoint says, by "
+    f"{', '.join(Pooling)}, alone or several side by side, with or without Dense modules behind it; ColBERT "
+    "checkpoints answer a vector for each token. Each of these is compared with sentence-transformers."
+)
+
+
+def table() -> str:
+    rows = [["architecture", "checkpoints", *TASKS], *(row(name) for name in CHECKPOINTS)]
+    widths = [max(len(cells[column]) for cells in rows) for column in range(len(rows[0]))]
+    head, *body = [line(cells, widths) for cells in rows]
+    rule = line(["-" * width for width in widths], widths)
+    return "\n".join((head, rule, *body, "", textwrap.fill(FOOTNOTES, 120))) + "\n"
+
+
+def row(architecture: str) -> list[str]:
+    cases = [case for case in CASES if case.architecture == architecture]
+    return [architecture, CHECKPOINTS[architecture], *(tested(cases, kinds) for kinds in TASKS.values())]
+
+
+def tested(cases: Sequence[Case], kinds: Sequence[ModelKind]) -> str:
+    return str(sum(case.kind in kinds for case in cases) or "")
+
+
+def line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return f"| {' | '.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))} |"
+
+
+def readme_with(text: str) -> str:
+    before, _, rest = README.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return before + BEGIN + text + END + after
+
+
+def files() -> dict[Path, str]:
+    """What each is to hold."""
+    text = table()
+    return {PRINTED: text, README: readme_with(text)}
+
+
+def main() -> None:
+    if "--check" in sys.argv:
+        stale = [path for path, text in files().items() if path.read_text() != text]
+        sys.exit(f"stale: {', '.join(map(str, stale))}; run make models" if stale else 0)
+    for path, text in files().items():
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
