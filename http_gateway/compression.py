@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import zstandard
 
+from http_gateway.message import ResponseBody
 from http_gateway.negotiation import qualities
 
 # Beyond it compression leaves the event loop: this takes about a millisecond.
@@ -22,10 +23,10 @@ class Compression:
     name: str  # of the content coding
     compress: Callable[[bytes], bytes]
 
-    async def compressed(self, body: bytes) -> bytes:
-        if len(body) <= INLINE_BYTES_MAX:
+    async def compressed(self, body: ResponseBody) -> bytes:
+        if isinstance(body, bytes) and len(body) <= INLINE_BYTES_MAX:
             return self.compress(body)
-        return await asyncio.to_thread(self.compress, body)
+        return await asyncio.to_thread(lambda: self.compress(body if isinstance(body, bytes) else b"".join(body)))
 
 
 def zstd(body: bytes) -> bytes:

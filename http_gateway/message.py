@@ -48,9 +48,17 @@ class Request:
         )
 
 
+# Of an answer: long ones are in parts, so that they need not be copied while others wait.
+ResponseBody = bytes | list[bytes]
+
+
+def bytes_of(body: ResponseBody) -> int:
+    return len(body) if isinstance(body, bytes) else sum(map(len, body))
+
+
 @dataclass(slots=True)
 class Response:
-    body: bytes
+    body: ResponseBody
     status: int = 200
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
@@ -58,7 +66,8 @@ class Response:
 
 @dataclass(slots=True)
 class Answer:
-    """A value that http_gateway.rendering writes as the caller likes it: JSON's types, and numpy's float arrays."""
+    """A value that http_gateway.rendering writes as the caller likes it: JSON's types, numpy's arrays, and lists that
+    may be long as LongList."""
 
     value: Any
     headers: tuple[tuple[str, str], ...] = ()

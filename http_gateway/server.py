@@ -13,10 +13,11 @@ from granian.server.embed import Server as Granian
 from heddle.rpc.listening import authority, usable_port
 from http_gateway.deadline import deadline_of
 from http_gateway.exchange import Exchange
-from http_gateway.message import Request, Response
+from http_gateway.message import Request, Response, ResponseBody, bytes_of
 
 HEADERS_BYTES_MAX = 65_536
 BACKLOG = 1024
+PIECE_BYTES_MAX = 1 << 20  # of an answer, handed to the server in one turn
 STREAMS_MAX = 1024  # of one HTTP/2 connection
 
 # Also how long a connection may be idle: longer than the 60 s after which load balancers close one of theirs.
@@ -84,8 +85,20 @@ class HttpServer:
             return  # nobody is there to answer
         finally:
             exchange.end()
-        protocol.response_bytes(response.status, headers_of(request, response), response.body)
+        await send(protocol, response.status, headers_of(request, response), response.body)
         await exchange.linger()
+
+
+async def send(protocol: HTTPProtocol, status: int, headers: list[tuple[str, str]], body: ResponseBody) -> None:
+    """Granian copies what it sends, and others have to wait meanwhile: long bodies are sent piece by piece."""
+    if isinstance(body, bytes) and len(body) <= PIECE_BYTES_MAX:
+        protocol.response_bytes(status, headers, body)
+        return
+    transport = protocol.response_stream(status, [*headers, ("content-length", str(bytes_of(body)))])
+    for part in [body] if isinstance(body, bytes) else body:
+        for start in range(0, len(part), PIECE_BYTES_MAX):
+            await transport.send_bytes(part[start : start + PIECE_BYTES_MAX])
+            await asyncio.sleep(0)
 
 
 def headers_of(request: Request, response: Response) -> list[tuple[str, str]]:

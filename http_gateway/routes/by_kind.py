@@ -13,6 +13,7 @@ from heddle.v1 import model_pb2
 from http_gateway.endpoint import Task, post, summary_of, typed
 from http_gateway.families import TEI
 from http_gateway.json_body import decoded
+from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.classification import Classification, PredictBody
 from http_gateway.routes.entities import Entities, PredictTokensBody
@@ -96,7 +97,7 @@ class ByKind:
                 answers = [group.create_task(self._answer(bytes(instance), request)) for instance in body.instances]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
-        return Answer({"predictions": [answer.result().value for answer in answers]})
+        return Answer({"predictions": LongList(answers, lambda answer: answer.result().value)})
 
     async def _answer(self, body: bytes, request: Request) -> Answer:
         head = decoded(body, DECODER)

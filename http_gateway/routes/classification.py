@@ -6,12 +6,13 @@ import msgspec
 import numpy as np
 
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.tensors import Floats
 from heddle.v1 import inference_pb2
 from http_gateway.endpoint import post
 from http_gateway.errors import in_words_of
 from http_gateway.families import TEI
+from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.rendering import LongList
 from http_gateway.routes.cost import cost_headers
 from http_gateway.routes.inputs import TEIBody, check_count
 from http_gateway.routes.ranking import best_first
@@ -65,11 +66,14 @@ class Classification:
             answer = await self._models.find(body.model).client.predict(call, request.options())
         table = np.frombuffer(answer.scores, "<f4").reshape(len(inputs), -1)
         top_k = body.parameters.top_k if body.parameters else None
-        rows = [predictions(scores, answer.labels)[:top_k] for scores in table]
-        return Answer(
-            LongList(rows) if is_batch or body.parameters else rows[0],
-            cost_headers(request, answer.usage, answer.timings),
-        )
+        labels = list(answer.labels)
+
+        def predictions(scores: Floats) -> LongList:
+            best = best_first(scores)[:top_k]
+            return LongList(best, lambda index: {"score": scores[index], "label": labels[index]})
+
+        value = LongList(table, predictions) if is_batch or body.parameters else predictions(table[0])
+        return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
 
 def texts_or_pairs(value: str | list[str | list[str]]) -> tuple[list[inference_pb2.TextOrPair], bool]:
@@ -89,7 +93,3 @@ def text_or_pair(item: Any, place: str) -> inference_pb2.TextOrPair:
             return inference_pb2.TextOrPair(text=text, pair=pair)
     wanted = "one text or two that are a pair; several inputs are sent as [[text], [text], ...]"
     raise HeddleError(ErrorKind.INVALID_INPUT, f"{place} must be a list of {wanted}", field="inputs")
-
-
-def predictions(scores: np.ndarray[Any, np.dtype[np.float32]], labels: Any) -> list[dict[str, Any]]:
-    return [{"score": scores[index], "label": labels[index]} for index in best_first(scores)]

@@ -1,6 +1,6 @@
 """POST /v2/embed, as Cohere defines it: https://docs.cohere.com/reference/embed"""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -12,10 +12,10 @@ from heddle.v1 import inference_pb2, model_pb2, tensor_pb2
 from http_gateway.endpoint import post
 from http_gateway.errors import in_words_of
 from http_gateway.families import COHERE
+from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.rendering import LongList
 from http_gateway.routes.cost import cost_headers
-from http_gateway.routes.embeddings import base64_rows
+from http_gateway.routes.embeddings import base64_of
 from http_gateway.routes.inputs import check_count
 from http_gateway.routing import Route
 from http_gateway.served_models import ServedModels
@@ -110,7 +110,7 @@ class CohereEmbed:
         value = {
             "id": request.id,
             "embeddings": {name: rows_as(name, table) for name in body.embedding_types or ["float"]},
-            "texts": texts,
+            "texts": LongList(texts),
             "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": tokens}},
             "response_type": "embeddings_by_type",
         }
@@ -132,12 +132,11 @@ def prompt_name(input_type: str | None, model: model_pb2.Model) -> str:
     return next((name for name in names if name in model.prompt_names), "")
 
 
-def rows_as(name: EmbeddingType, table: tensors.Floats) -> Sequence[Any]:
+def rows_as(name: EmbeddingType, table: tensors.Floats) -> LongList:
     """`table` is float32 [texts, dimension]."""
     if name == "float":
         return LongList(table)
     if name == "base64":
-        return base64_rows(table)
+        return LongList(table, base64_of)
     data_type, dtype = QUANTIZED[name]
-    rows: list[Any] = np.frombuffer(tensors.encoded(table, data_type), dtype).reshape(len(table), -1).tolist()
-    return rows
+    return LongList(table, lambda row: np.frombuffer(tensors.encoded(row, data_type), dtype))

@@ -8,11 +8,12 @@ import msgspec
 import numpy as np
 
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.tensors import Floats
 from heddle.v1 import inference_pb2
 from http_gateway.endpoint import post
 from http_gateway.errors import in_words_of
+from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.rendering import LongList
 from http_gateway.routes.cost import cost_headers
 from http_gateway.routes.inputs import Inputs, TEIBody, TokenIds, check_count, listed, messages
 from http_gateway.routing import Route
@@ -73,12 +74,16 @@ class Embeddings:
         with in_words_of({"inputs": "input"}, is_list=inputs is body.input):
             answer = await model.client.embed(call, request.options())
         table = np.frombuffer(answer.embeddings.data, "<f4").reshape(tuple(answer.embeddings.shape))
-        rows = base64_rows(table) if body.encoding_format == "base64" else table
-        data = [{"object": "embedding", "embedding": row, "index": index} for index, row in enumerate(rows)]
+        form = base64_of if body.encoding_format == "base64" else None
+
+        def embedding(index: int) -> dict[str, Any]:
+            row = table[index]
+            return {"object": "embedding", "embedding": form(row) if form else row, "index": index}
+
         tokens = answer.usage.tokens
         value = {
             "object": "list",
-            "data": LongList(data),
+            "data": LongList(range(len(table)), embedding),
             "model": model.name,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
@@ -96,6 +101,6 @@ class Embeddings:
         )
 
 
-def base64_rows(table: np.ndarray[Any, np.dtype[np.float32]]) -> list[str]:
-    """One text per row, of its float32, little-endian."""
-    return [binascii.b2a_base64(row, newline=False).decode("ascii") for row in table]
+def base64_of(row: Floats) -> str:
+    """Of its float32, little-endian."""
+    return binascii.b2a_base64(row.data, newline=False).decode("ascii")

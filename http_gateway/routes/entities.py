@@ -9,8 +9,8 @@ from heddle.v1 import inference_pb2
 from http_gateway.endpoint import post
 from http_gateway.errors import in_words_of
 from http_gateway.families import TEI
+from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.rendering import each
 from http_gateway.routes.cost import cost_headers
 from http_gateway.routes.inputs import TEIBody, check_count
 from http_gateway.routing import Route
@@ -69,7 +69,7 @@ class Entities:
         )
         with in_words_of({}, is_list=isinstance(body.inputs, list)):
             answer = await self._models.find(body.model).client.predict_tokens(call, request.options())
-        rows = await each(entities_of, answer.results)
+        rows = LongList(answer.results, entities_of)
         return Answer(rows, cost_headers(request, answer.usage, answer.timings))
 
 
@@ -79,8 +79,8 @@ def flattened(inputs: str | list[str | list[str]]) -> list[str]:
     return [text for item in inputs for text in ([item] if isinstance(item, str) else item)]
 
 
-def entities_of(message: inference_pb2.Entities) -> list[dict[str, Any]]:
-    return [entity(item) for item in message.entities]
+def entities_of(message: inference_pb2.Entities) -> LongList:
+    return LongList(message.entities, entity)
 
 
 def entity(message: inference_pb2.Entity) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from heddle.v1 import inference_pb2
 from http_gateway.endpoint import post
 from http_gateway.errors import in_words_of
 from http_gateway.families import COHERE, TEI
+from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.rendering import LongList
 from http_gateway.routes.cost import cost_headers
 from http_gateway.routes.inputs import TEIBody, Truncatable, check_count
 from http_gateway.routes.ranking import best_first
@@ -92,11 +92,12 @@ class Rerank:
         check_count(len(body.texts), self._inputs_max, "texts")
         answer = await self._answer(body, body.texts, request, field="texts", if_too_long=body)
         scores = np.frombuffer(answer.scores, "<f4")
-        ranks = [{"index": index, "score": scores[index]} for index in best_first(scores)]
-        if body.return_text:
-            for rank in ranks:
-                rank["text"] = body.texts[rank["index"]]
-        return Answer(LongList(ranks), cost_headers(request, answer.usage, answer.timings))
+
+        def rank(index: int) -> dict[str, Any]:
+            bare = {"index": index, "score": scores[index]}
+            return {**bare, "text": body.texts[index]} if body.return_text else bare
+
+        return Answer(LongList(best_first(scores), rank), cost_headers(request, answer.usage, answer.timings))
 
     async def rerank_v1(self, body: CohereRerankBody, request: Request) -> Answer:
         """Documents by their relevance to a query, the best first, as Cohere's v1 and Jina's clients ask for them."""
@@ -111,16 +112,15 @@ class Rerank:
         texts = [document if isinstance(document, str) else document.text for document in body.documents]
         answer = await self._answer(body, texts, request, field="documents")
         scores = np.frombuffer(answer.scores, "<f4")
-        results: list[dict[str, Any]] = [
-            {"index": index, "relevance_score": scores[index]} for index in best_first(scores)[: body.top_n or None]
-        ]
-        if body.return_documents:
-            for result in results:
-                result["document"] = {"text": texts[result["index"]]}
+
+        def result(index: int) -> dict[str, Any]:
+            bare = {"index": index, "relevance_score": scores[index]}
+            return {**bare, "document": {"text": texts[index]}} if body.return_documents else bare
+
         value = {
             "id": request.id,
             "model": self._models.find(body.model).name,
-            "results": LongList(results),
+            "results": LongList(best_first(scores)[: body.top_n or None], result),
             "usage": {"total_tokens": answer.usage.tokens},
             "meta": {"api_version": {"version": version}, "billed_units": {"search_units": 1}},
         }

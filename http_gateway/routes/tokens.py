@@ -8,8 +8,8 @@ from heddle.v1 import inference_pb2
 from http_gateway.endpoint import post
 from http_gateway.errors import in_words_of
 from http_gateway.families import TEI
+from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.rendering import LongList, each
 from http_gateway.routes.inputs import TokenIds, check_count, packed
 from http_gateway.routing import Route
 from http_gateway.served_models import ServedModels
@@ -57,7 +57,7 @@ class Tokens:
         )
         with in_words_of({}, is_list=isinstance(body.inputs, list)):
             answer = await self._models.find(body.model).client.tokenize(call, request.options())
-        return Answer(await each(described, answer.results))
+        return Answer(LongList(answer.results, tokens_of))
 
     async def decode(self, body: DecodeBody, request: Request) -> Answer:
         """The text of each list of token ids."""
@@ -70,8 +70,8 @@ class Tokens:
         return Answer(LongList(answer.texts))
 
 
-def described(message: inference_pb2.Tokens) -> list[dict[str, Any]]:
-    return [token_of(token) for token in message.tokens]
+def tokens_of(message: inference_pb2.Tokens) -> LongList:
+    return LongList(message.tokens, token_of)
 
 
 def token_of(token: inference_pb2.Token) -> dict[str, Any]:

@@ -3,18 +3,18 @@
 Shapes: https://huggingface.github.io/text-embeddings-inference
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
 from heddle import tensors
-from heddle.v1 import inference_pb2
+from heddle.v1 import inference_pb2, tensor_pb2
 from http_gateway.endpoint import post
 from http_gateway.errors import in_words_of
 from http_gateway.families import TEI
+from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.rendering import LongList, each
 from http_gateway.routes.cost import cost_headers
 from http_gateway.routes.inputs import Inputs, TEIBody, Truncatable, check_count, listed, messages
 from http_gateway.routing import Route
@@ -103,7 +103,7 @@ class Vectors:
         )
         with in_words_of({}, is_list=isinstance(body.inputs, list)):
             answer = await self._models.find(body.model).client.embed_tokens(call, request.options())
-        tables = LongList(tensors.from_proto(tensor) for tensor in answer.embeddings)
+        tables = LongList(answer.embeddings, table_of)
         return Answer(tables, cost_headers(request, answer.usage, answer.timings))
 
     async def embed_sparse(self, body: EmbedAllBody, request: Request) -> Answer:
@@ -116,7 +116,7 @@ class Vectors:
         )
         with in_words_of({}, is_list=isinstance(body.inputs, list)):
             answer = await self._models.find(body.model).client.embed_sparse(call, request.options())
-        rows = await each(entries, answer.embeddings)
+        rows = LongList(answer.embeddings, entries)
         return Answer(rows, cost_headers(request, answer.usage, answer.timings))
 
     async def similarity(self, body: SimilarityBody, request: Request) -> Answer:
@@ -142,7 +142,11 @@ class Vectors:
         return messages(inputs, "inputs")
 
 
-def entries(vector: Any) -> list[dict[str, Any]]:
-    """`vector` is a SparseTensor."""
+def table_of(tensor: tensor_pb2.Tensor) -> LongList:
+    """A row for each token."""
+    return LongList(tensors.from_proto(tensor))
+
+
+def entries(vector: tensor_pb2.SparseTensor) -> LongList:
     indices, values = np.frombuffer(vector.indices, "<u4"), np.frombuffer(vector.values, "<f4")
-    return [{"index": index, "value": value} for index, value in zip(indices.tolist(), values, strict=True)]
+    return LongList(range(len(indices)), lambda place: {"index": indices[place], "value": values[place]})

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 import zstandard
 from httpx import Headers
 
-from http_gateway.message import Answer
-from http_gateway.rendering import JSON, MESSAGE_PACK, NUMBERS_PER_TURN, LongList, each, format_for, rendered, turns
+from http_gateway.long_list import LongList
+from http_gateway.message import Answer, ResponseBody
+from http_gateway.rendering import format_for, rendered
+from http_gateway.writing import ITEMS_AT_ONCE, JSON, MESSAGE_PACK, NUMBERS_PER_TURN, SECONDS_PER_TURN, written
 
 ROWS_OF_SEVERAL_TURNS = 3 * NUMBERS_PER_TURN // 384
 
@@ -24,7 +27,12 @@ def table(rows: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 async def read_back(value: Any, accept: str) -> Any:
     response = await rendered(Answer(value), Headers({"accept": accept}), compressed_bytes_min=1 << 30)
     assert response.content_type == accept
-    return json.loads(response.body) if accept == "application/json" else ormsgpack.unpackb(response.body)
+    body = whole(response.body)
+    return json.loads(body) if accept == "application/json" else ormsgpack.unpackb(body)
+
+
+def whole(body: ResponseBody) -> bytes:
+    return body if isinstance(body, bytes) else b"".join(body)
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/msgpack"])
@@ -32,7 +40,7 @@ async def read_back(value: Any, accept: str) -> Any:
 async def test_every_number_survives_in_its_place(rows: int, accept: str) -> None:
     vectors = table(rows)
     assert np.array_equal(np.array(await read_back(LongList(vectors), accept), np.float32).reshape(rows, 384), vectors)
-    items = LongList({"embedding": row, "index": index} for index, row in enumerate(vectors))
+    items = LongList(range(rows), lambda index: {"embedding": vectors[index], "index": index})
     answer = await read_back({"data": items, "model": 'a"b', "inner": {"rows": LongList(vectors)}}, accept)
     assert list(answer) == ["data", "model", "inner"]
     assert [item["index"] for item in answer["data"]] == list(range(rows))
@@ -42,14 +50,48 @@ async def test_every_number_survives_in_its_place(rows: int, accept: str) -> Non
     assert np.array_equal(np.array(answer["inner"]["rows"], np.float32).reshape(rows, 384), vectors)
 
 
-def test_a_long_list_is_written_in_several_turns() -> None:
-    parts = list(turns(LongList(table(ROWS_OF_SEVERAL_TURNS))))
-    assert len(parts) == 3
-    assert sum(map(len, parts)) == ROWS_OF_SEVERAL_TURNS
-    assert [len(part) for part in turns(LongList(["x" * 9 * NUMBERS_PER_TURN, "y"]))] == [1, 1]
+@pytest.mark.parametrize("accept", ["application/json", "application/msgpack"])
+@pytest.mark.parametrize("lengths", [[], [0], [0, 3, 0], [1, 200, 1, 15, 16], [5000, 70_000], [ITEMS_AT_ONCE] * 40])
+async def test_lists_of_lists_are_what_they_would_be_at_once(lengths: list[int], accept: str) -> None:
+    value = LongList(lengths, lambda length: LongList(range(length), lambda item: {"text": f"{item}", "id": item}))
+    expected = [[{"text": f"{item}", "id": item} for item in range(length)] for length in lengths]
+    assert await read_back(value, accept) == expected
+    assert await read_back({"a": {"b": value, "c": [1, "x"]}, "d": None}, accept) == {
+        "a": {"b": expected, "c": [1, "x"]},
+        "d": None,
+    }
 
 
-async def test_making_many_things_leaves_the_loop_to_others() -> None:
+async def test_lists_may_stand_among_other_values() -> None:
+    value = LongList(range(200), lambda item: LongList(range(item)) if item % 3 else {"score": item})
+    assert await read_back(value, "application/json") == [
+        list(range(item)) if item % 3 else {"score": item} for item in range(200)
+    ]
+
+
+async def test_a_long_list_is_written_in_several_turns() -> None:
+    parts = await written(LongList(table(ROWS_OF_SEVERAL_TURNS)), JSON)
+    assert isinstance(parts, list)
+    assert 3 <= len(parts) <= 30
+    rows = json.loads(b"".join(parts))
+    assert len(rows) == ROWS_OF_SEVERAL_TURNS
+    assert len(await written(LongList(["x" * 9 * NUMBERS_PER_TURN, *"y" * ITEMS_AT_ONCE]), JSON)) == 2
+
+
+def slowly(number: int) -> str:
+    time.sleep(SECONDS_PER_TURN / 5)
+    return str(number)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        LongList(range(300), slowly),
+        LongList(range(10), lambda start: LongList(range(start, start + 30), slowly)),
+        {"data": LongList([range(300)], lambda numbers: LongList(numbers, slowly))},
+    ],
+)
+async def test_what_takes_long_to_make_leaves_the_loop_to_others(value: Any) -> None:
     others = 0
 
     async def other() -> None:
@@ -59,9 +101,34 @@ async def test_making_many_things_leaves_the_loop_to_others() -> None:
             await asyncio.sleep(0)
 
     task = asyncio.create_task(other())
-    assert await each(str, range(100)) == [str(number) for number in range(100)]
+    await written(value, JSON)
     task.cancel()
-    assert others >= 90
+    assert others >= 30
+
+
+async def test_items_are_made_once_they_are_needed_and_not_kept() -> None:
+    alive, most = 0, 0
+
+    class Row(dict[str, int]):
+        def __init__(self, index: int) -> None:
+            nonlocal alive, most
+            super().__init__(index=index)
+            alive += 1
+            most = max(most, alive)
+            time.sleep(SECONDS_PER_TURN / 10)
+
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= 1
+
+    await written(LongList(range(500), Row), JSON)
+    assert most <= 50
+
+
+async def test_what_cannot_be_written_is_an_error_and_not_a_wrong_answer() -> None:
+    for value in ({"a": object()}, LongList(range(100), lambda _: object())):
+        with pytest.raises(TypeError):
+            await written(value, JSON)
 
 
 async def test_a_float_is_written_as_short_as_it_can_be() -> None:
@@ -81,6 +148,13 @@ async def test_a_float_is_written_as_short_as_it_can_be() -> None:
         ("application/msgpack", MESSAGE_PACK),
         ("Application/X-MsgPack;q=0.9", MESSAGE_PACK),
         ("application/msgpack;q=0.5, application/json", JSON),
+        ("application/msgpack;q=0.5, application/json;q=0.5", MESSAGE_PACK),
+        ("application/msgpack;q=0.1, */*", JSON),
+        ("application/msgpack;q=0.5, application/*;q=0.6, */*;q=0.1", JSON),
+        ("application/msgpack;q=0.5, application/*;q=0.4, */*", MESSAGE_PACK),
+        ("application/msgpack;q=0.5, application/json;q=0, */*", MESSAGE_PACK),
+        ("application/msgpack, */*", MESSAGE_PACK),
+        ("application/*", JSON),
         ("application/msgpack;q=0", JSON),
         ("application/msgpack;q=nonsense", JSON),
         (";;,,=q;q=", JSON),
@@ -113,12 +187,12 @@ async def test_the_body_is_compressed_only_as_the_caller_asks(
     assert dict(response.headers).get("content-encoding") == coding
     match coding:
         case "zstd":
-            body = zstandard.ZstdDecompressor().decompress(response.body)
+            body = zstandard.ZstdDecompressor().decompress(whole(response.body))
         case "gzip":
-            body = gzip.decompress(response.body)
+            body = gzip.decompress(whole(response.body))
         case _:
-            body = response.body
-    assert body == plain.body
+            body = whole(response.body)
+    assert body == whole(plain.body)
 
 
 async def test_small_bodies_are_sent_as_they_are() -> None:

@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
+from http_gateway.server import PIECE_BYTES_MAX
 from tests.cluster import engine_pod, gateway, tokenizer_pod
 from tests.slow_backend import SlowBackend
 
@@ -49,6 +51,27 @@ async def test_connection_is_kept_for_further_requests(url: str) -> None:
         for text in ("first", "", "third"):
             writer.write(post(text))
             assert await status_of(reader) == (200 if text else 400)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_long_answer_arrives_whole_over_both_versions(url: str, version: int) -> None:
+    texts = [f"text {number}" for number in range(2048)]
+    async with httpx.AsyncClient(base_url=url, http1=version == 1, http2=version == 2, timeout=30) as http:
+        for coding in ("identity", "zstd"):
+            answer = await http.post("/embed", json={"inputs": texts}, headers={"accept-encoding": coding})
+            assert int(answer.headers["content-length"]) > PIECE_BYTES_MAX
+            assert np.array(answer.json()).shape == (2048, 384)
+            assert (await http.post("/embed", json={"inputs": "a"})).status_code == 200
+
+
+async def test_hang_up_within_a_long_answer_disturbs_nobody(url: str) -> None:
+    body = json.dumps({"inputs": [f"text {number}" for number in range(2048)]}).encode()
+    async with connection(url) as (reader, writer):
+        writer.write(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        assert b"200" in await reader.readline()
+    async with connection(url) as (reader, writer):
+        writer.write(post("the next one"))
+        assert await status_of(reader) == 200
 
 
 async def test_hang_up_takes_queued_work_from_the_engine(tmp_path: Path) -> None:
