@@ -5,7 +5,8 @@ post("/similarity", SimilarityBody, self.similarity, answer=list[float], family=
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -16,26 +17,29 @@ from http_gateway.routing import Description, Route
 
 Body = TypeVar("Body")
 Handle = Callable[[Body, Request], Awaitable[Answer]]
-# Of a body as it was sent.
-Task = Callable[[bytes, Request], Awaitable[Answer]]
 
 
-def typed(body: type[Body], handle: Handle[Body]) -> Task:
-    decoder = msgspec.json.Decoder(body)
+@dataclass(frozen=True, slots=True)
+class Task(Generic[Body]):
+    """What a route does with a body, as it was sent or once it has been read."""
 
-    async def answered(content: bytes, request: Request) -> Answer:
-        return await handle(decoded(content, decoder), request)
+    decoder: msgspec.json.Decoder[Body]
+    handle: Handle[Body]
 
-    return answered
+    def read(self, content: bytes) -> Body:
+        """Raises INVALID_INPUT."""
+        return decoded(content, self.decoder)
+
+    async def __call__(self, request: Request) -> Answer:
+        return await self.handle(self.read(request.body), request)
 
 
 def post(
     path: str, body: type[Body], handle: Handle[Body], *, answer: Any, example: Any, family: Family = OPENAI
 ) -> Route:
     """The first line of the handler's docstring is the summary of the route."""
-    task = typed(body, handle)
     description = Description(summary_of(handle), body, answer, example)
-    return Route("POST", path, lambda request: task(request.body, request), family, described=description)
+    return Route("POST", path, Task(msgspec.json.Decoder(body), handle), family, described=description)
 
 
 def get(

@@ -4,7 +4,8 @@ The app turns whatever a handler raises into a `Failure`; the family of the rout
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from heddle.rpc.errors import ErrorKind, HeddleError
@@ -63,15 +64,25 @@ def headers_of(error: HeddleError) -> list[tuple[str, str]]:
     return [("retry-after", str(seconds)), ("retry-after-ms", str(error.retry_after_ms))]
 
 
+# What names one of several: `inputs[3]`.
+PLACE = re.compile(r"(?P<field>[^\[]*)\[(?P<index>\d+)\]")
+
+
 @contextmanager
-def in_words_of(names: Mapping[str, str], *, is_list: bool = True) -> Iterator[None]:
+def in_words_of(
+    names: Mapping[str, str], *, is_list: bool = True, place_of: Callable[[int], str] | None = None
+) -> Iterator[None]:
     """The errors of a call, with the request's own name for the field: a caller that sent `input` knows no `inputs[3]`.
-    The index moves to the message; `is_list` is false where the caller sent no list."""
+    The index moves to the message; `is_list` is false where the caller sent no list, and `place_of` says where it is
+    for callers who may send lists of lists."""
     try:
         yield
     except HeddleError as error:
-        field, bracket, index = error.field.partition("[")
+        match = PLACE.fullmatch(error.field)
+        field = match["field"] if match else error.field
         name = names.get(field, field)
-        place = f"{name}{bracket}{index}: " if bracket and is_list else ""
-        message = place + error.message
+        place = ""
+        if match and is_list:
+            place = place_of(int(match["index"])) if place_of else f"{name}[{match['index']}]"
+        message = f"{place}: {error.message}" if place else error.message
         raise HeddleError(error.kind, message, field=name, retry_after_ms=error.retry_after_ms) from error

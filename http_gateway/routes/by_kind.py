@@ -4,32 +4,31 @@ For SageMaker, Vertex AI, Hugging Face's endpoints and the clients made for them
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from heddle.rpc.errors import HeddleError
 from heddle.v1 import model_pb2
-from http_gateway.endpoint import Task, post, summary_of, typed
+from http_gateway.endpoint import Task, post, summary_of
 from http_gateway.families import TEI
 from http_gateway.json_body import decoded
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.routes.classification import Classification, PredictBody
-from http_gateway.routes.entities import Entities, PredictTokensBody
-from http_gateway.routes.inputs import check_count
-from http_gateway.routes.rerank import Rerank, RerankBody
-from http_gateway.routes.vectors import EmbedAllBody, EmbedBody, SimilarityBody, Vectors
+from http_gateway.routes.inputs import check_at_most
+from http_gateway.routes.kinds import KINDS, kind_of
+from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routing import Description, Route
 from http_gateway.served_models import ServedModels
 
 EMBEDDINGS_PATH = "/v1/embeddings"
-DEFAULT_PATHS = {
-    model_pb2.MODEL_KIND_SPARSE_EMBEDDER: "/embed_sparse",
-    model_pb2.MODEL_KIND_RERANKER: "/predict",
-    model_pb2.MODEL_KIND_CLASSIFIER: "/predict",
-    model_pb2.MODEL_KIND_TOKEN_CLASSIFIER: "/predict_tokens",
-}
+SIMILARITY_PATH = "/similarity"
+
+# Instances of one request that are under way; all of its inputs are in one of them, or spread over all.
+INSTANCES_AT_ONCE = 8
 
 
 class AnyBody(msgspec.Struct):
@@ -50,27 +49,9 @@ class VertexAnswer(msgspec.Struct):
 DECODER = msgspec.json.Decoder(AnyBody)
 
 
-class ByKind:
-    def __init__(
-        self,
-        models: ServedModels,
-        vectors: Vectors,
-        rerank: Rerank,
-        classification: Classification,
-        entities: Entities,
-        *,
-        inputs_max: int,
-    ) -> None:
-        self._models = models
-        self._inputs_max = inputs_max
-        self._similarity = typed(SimilarityBody, vectors.similarity)
-        self._tasks: Mapping[int, Task] = {
-            model_pb2.MODEL_KIND_EMBEDDER: typed(EmbedBody, vectors.embed),
-            model_pb2.MODEL_KIND_SPARSE_EMBEDDER: typed(EmbedAllBody, vectors.embed_sparse),
-            model_pb2.MODEL_KIND_RERANKER: typed(RerankBody, rerank.rerank),
-            model_pb2.MODEL_KIND_CLASSIFIER: typed(PredictBody, classification.predict),
-            model_pb2.MODEL_KIND_TOKEN_CLASSIFIER: typed(PredictTokensBody, entities.predict_tokens),
-        }
+@dataclass(frozen=True, slots=True)
+class ByKind(ModelRoutes):
+    tasks: Mapping[str, Task[Any]]  # by the path of their route
 
     def routes(self) -> list[Route]:
         text = {"inputs": "What is deep learning?"}
@@ -87,27 +68,55 @@ class ByKind:
 
     async def answer(self, request: Request) -> Answer:
         """What the model is for: embed, embed_sparse, rerank, predict or predict_tokens; similarity for its inputs."""
-        return await self._answer(request.body, request)
+        task = await self._task_of(request.body, request)
+        return await task(request)
 
     async def predictions(self, body: VertexBody, request: Request) -> Answer:
         """Each instance is answered as POST / answers it."""
-        check_count(len(body.instances), self._inputs_max, "instances", "instances")
+        instances = [await self._read(index, instance, request) for index, instance in enumerate(body.instances)]
+        inputs = sum(content.inputs_count for _, content in instances)
+        check_at_most(inputs, self.inputs_max, "instances")
+        check_at_most(len(instances), self.inputs_max, "instances", "instances")
+        room = asyncio.Semaphore(INSTANCES_AT_ONCE)
+
+        async def answered(index: int, task: Task[Any], content: Any) -> Any:
+            async with room:
+                with naming(index):
+                    return (await task.handle(content, request)).value
+
         try:
             async with asyncio.TaskGroup() as group:
-                answers = [group.create_task(self._answer(bytes(instance), request)) for instance in body.instances]
+                answers = [group.create_task(answered(index, *instance)) for index, instance in enumerate(instances)]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
-        return Answer({"predictions": LongList(answers, lambda answer: answer.result().value)})
+        return Answer({"predictions": LongList(answers, asyncio.Task.result)})
 
-    async def _answer(self, body: bytes, request: Request) -> Answer:
+    async def _read(self, index: int, instance: msgspec.Raw, request: Request) -> tuple[Task[Any], Any]:
+        """In turns with other requests: there may be many."""
+        await asyncio.sleep(0)
+        with naming(index):
+            task = await self._task_of(bytes(instance), request)
+            return task, task.read(bytes(instance))
+
+    async def _task_of(self, body: bytes, request: Request) -> Task[Any]:
         head = decoded(body, DECODER)
-        model = await self._models.find(head.model).client.get_model(request.options())
+        model = await self.models.find(head.model).client.get_model(request.options())
         is_similarity = model.kind == model_pb2.MODEL_KIND_EMBEDDER and bytes(head.inputs).startswith(b"{")
-        task = self._similarity if is_similarity else self._tasks[model.kind]
-        return await task(body, request)
+        return self.tasks[SIMILARITY_PATH if is_similarity else kind_of(model).path]
+
+
+@contextmanager
+def naming(index: int) -> Iterator[None]:
+    """The errors of one instance, which say which one it is."""
+    try:
+        yield
+    except HeddleError as error:
+        message = f"instances[{index}]: {error.message}"
+        raise HeddleError(error.kind, message, field="instances", retry_after_ms=error.retry_after_ms) from error
 
 
 def default_path(models: ServedModels) -> str:
     """Of Baseten's routes, the one that the first model is for; the commonest until one of its pods has been met."""
     model = models.first.client.model
-    return DEFAULT_PATHS.get(model.kind, EMBEDDINGS_PATH) if model else EMBEDDINGS_PATH
+    kind = KINDS.get(model.kind) if model else None
+    return kind.default_path if kind else EMBEDDINGS_PATH

@@ -15,9 +15,9 @@ from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import cost_headers
 from http_gateway.routes.inputs import TEIBody, check_count
+from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.ranking import best_first
 from http_gateway.routing import Route
-from http_gateway.served_models import ServedModels
 
 
 class Parameters(msgspec.Struct):
@@ -33,6 +33,10 @@ class PredictBody(TEIBody, kw_only=True):
     raw_scores: bool | None = None
     parameters: Parameters | None = None
 
+    @property
+    def inputs_count(self) -> int:
+        return len(texts_or_pairs(self.inputs)[0])
+
 
 class Prediction(msgspec.Struct):
     score: float
@@ -44,18 +48,14 @@ PredictAnswer = list[Prediction | list[Prediction]]
 EXAMPLE = {"inputs": [["I love it"], ["I hate it"]]}
 
 
-class Classification:
-    def __init__(self, models: ServedModels, *, inputs_max: int) -> None:
-        self._models = models
-        self._inputs_max = inputs_max
-
+class Classification(ModelRoutes):
     def routes(self) -> list[Route]:
         return [post("/predict", PredictBody, self.predict, answer=PredictAnswer, example=EXAMPLE, family=TEI)]
 
     async def predict(self, body: PredictBody, request: Request) -> Answer:
         """All labels of each text or pair with their scores, the best first."""
         inputs, is_batch = texts_or_pairs(body.inputs)
-        check_count(len(inputs), self._inputs_max, "inputs")
+        check_count(len(inputs), self.inputs_max, "inputs")
         call = inference_pb2.PredictRequest(
             inputs=inputs,
             truncation=body.truncation,
@@ -63,7 +63,7 @@ class Classification:
             raw_scores=bool(body.raw_scores),
         )
         with in_words_of({}, is_list=is_batch):
-            answer = await self._models.find(body.model).client.predict(call, request.options())
+            answer = await self.models.find(body.model).client.predict(call, request.options())
         table = np.frombuffer(answer.scores, "<f4").reshape(len(inputs), -1)
         top_k = body.parameters.top_k if body.parameters else None
         labels = list(answer.labels)

@@ -17,8 +17,8 @@ from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import cost_headers
 from http_gateway.routes.embeddings import base64_of
 from http_gateway.routes.inputs import check_count
+from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routing import Route
-from http_gateway.served_models import ServedModels
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 
@@ -79,11 +79,7 @@ class CohereEmbedAnswer(msgspec.Struct):
 EXAMPLE = {"texts": ["What is deep learning?"], "input_type": "search_query", "embedding_types": ["float", "int8"]}
 
 
-class CohereEmbed:
-    def __init__(self, models: ServedModels, *, inputs_max: int) -> None:
-        self._models = models
-        self._inputs_max = inputs_max
-
+class CohereEmbed(ModelRoutes):
     def routes(self) -> list[Route]:
         return [
             post("/v2/embed", CohereEmbedBody, self.embed, answer=CohereEmbedAnswer, example=EXAMPLE, family=COHERE)
@@ -92,8 +88,8 @@ class CohereEmbed:
     async def embed(self, body: CohereEmbedBody, request: Request) -> Answer:
         """Embeddings of texts, in one or several data types."""
         texts, field = texts_of(body)
-        check_count(len(texts), self._inputs_max, field, "texts")
-        client = self._models.find(body.model).client
+        check_count(len(texts), self.inputs_max, field, "texts")
+        client = self.models.find(body.model).client
         model = await client.get_model(request.options())
         truncation, side = TRUNCATIONS[body.truncate]
         call = inference_pb2.EmbedRequest(

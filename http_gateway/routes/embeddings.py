@@ -2,6 +2,7 @@
 
 import binascii
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,8 +17,8 @@ from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import cost_headers
 from http_gateway.routes.inputs import Inputs, TEIBody, TokenIds, check_count, listed, messages
+from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routing import Route
-from http_gateway.served_models import ServedModels
 
 TOKEN_IDS_REFUSED = (
     "input holds token ids, and those of another model's tokenizer would give meaningless vectors: send text "
@@ -54,11 +55,9 @@ class EmbeddingsAnswer(msgspec.Struct):
 EXAMPLE = {"input": ["What is deep learning?", "Wie geht es dir?"], "dimensions": 4}
 
 
-class Embeddings:
-    def __init__(self, models: ServedModels, *, inputs_max: int, trust_token_ids: bool) -> None:
-        self._models = models
-        self._inputs_max = inputs_max
-        self._trust_token_ids = trust_token_ids
+@dataclass(frozen=True, slots=True)
+class Embeddings(ModelRoutes):
+    trust_token_ids: bool
 
     def routes(self) -> list[Route]:
         return [
@@ -68,10 +67,10 @@ class Embeddings:
 
     async def embed(self, body: EmbeddingsBody, request: Request) -> Answer:
         """Embeddings, as OpenAI's clients ask for them."""
-        model = self._models.find(body.model)
-        inputs = listed(body.input)
-        call = self._call(inputs, body)
-        with in_words_of({"inputs": "input"}, is_list=inputs is body.input):
+        model = self.models.find(body.model)
+        inputs, is_list = listed(body.input)
+        call = self._call(inputs, body, is_list=is_list)
+        with in_words_of({"inputs": "input"}, is_list=is_list):
             answer = await model.client.embed(call, request.options())
         table = np.frombuffer(answer.embeddings.data, "<f4").reshape(tuple(answer.embeddings.shape))
         form = base64_of if body.encoding_format == "base64" else None
@@ -89,12 +88,14 @@ class Embeddings:
         }
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
-    def _call(self, inputs: Sequence[str | int | TokenIds], body: EmbeddingsBody) -> inference_pb2.EmbedRequest:
-        check_count(len(inputs), self._inputs_max, "input", "texts")
-        if not self._trust_token_ids and not all(isinstance(item, str) for item in inputs):
+    def _call(
+        self, inputs: Sequence[str | int | TokenIds], body: EmbeddingsBody, *, is_list: bool
+    ) -> inference_pb2.EmbedRequest:
+        check_count(len(inputs), self.inputs_max, "input", "texts")
+        if not self.trust_token_ids and not all(isinstance(item, str) for item in inputs):
             raise HeddleError(ErrorKind.INVALID_INPUT, TOKEN_IDS_REFUSED, field="input")
         return inference_pb2.EmbedRequest(
-            inputs=messages(inputs, "input"),
+            inputs=messages(inputs, "input", is_list=is_list),
             truncation=body.truncation,
             truncation_side=body.truncation_side,
             dimensions=body.dimensions or 0,

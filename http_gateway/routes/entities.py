@@ -13,8 +13,8 @@ from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import cost_headers
 from http_gateway.routes.inputs import TEIBody, check_count
+from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routing import Route
-from http_gateway.served_models import ServedModels
 
 Aggregation = Literal["none", "simple", "first", "average", "max"]
 
@@ -25,6 +25,10 @@ class PredictTokensBody(TEIBody, kw_only=True):
     inputs: str | list[str | list[str]]
     raw_scores: bool | None = None
     aggregation_strategy: Aggregation | None = None  # none when absent
+
+    @property
+    def inputs_count(self) -> int:
+        return len(placed(self.inputs))
 
 
 class Entity(msgspec.Struct):
@@ -41,11 +45,7 @@ EXAMPLE = {
 }
 
 
-class Entities:
-    def __init__(self, models: ServedModels, *, inputs_max: int) -> None:
-        self._models = models
-        self._inputs_max = inputs_max
-
+class Entities(ModelRoutes):
     def routes(self) -> list[Route]:
         return [
             post(
@@ -58,8 +58,8 @@ class Entities:
 
     async def predict_tokens(self, body: PredictTokensBody, request: Request) -> Answer:
         """The entities of each text, or a label for each of its tokens."""
-        texts = flattened(body.inputs)
-        check_count(len(texts), self._inputs_max, "inputs", "texts")
+        texts = [text for text, _ in placed(body.inputs)]
+        check_count(len(texts), self.inputs_max, "inputs", "texts")
         call = inference_pb2.PredictTokensRequest(
             inputs=texts,
             truncation=body.truncation,
@@ -67,16 +67,23 @@ class Entities:
             raw_scores=bool(body.raw_scores),
             aggregation=f"AGGREGATION_{(body.aggregation_strategy or 'none').upper()}",
         )
-        with in_words_of({}, is_list=isinstance(body.inputs, list)):
-            answer = await self._models.find(body.model).client.predict_tokens(call, request.options())
+        with in_words_of({}, place_of=lambda index: placed(body.inputs)[index][1]):
+            answer = await self.models.find(body.model).client.predict_tokens(call, request.options())
         rows = LongList(answer.results, entities_of)
         return Answer(rows, cost_headers(request, answer.usage, answer.timings))
 
 
-def flattened(inputs: str | list[str | list[str]]) -> list[str]:
+def placed(inputs: str | list[str | list[str]]) -> list[tuple[str, str]]:
+    """Each text, and where the caller put it; nowhere, if it is the only one there can be."""
     if isinstance(inputs, str):
-        return [inputs]
-    return [text for item in inputs for text in ([item] if isinstance(item, str) else item)]
+        return [(inputs, "")]
+    found: list[tuple[str, str]] = []
+    for index, item in enumerate(inputs):
+        if isinstance(item, str):
+            found.append((item, f"inputs[{index}]"))
+        else:
+            found.extend((text, f"inputs[{index}][{inner}]") for inner, text in enumerate(item))
+    return found
 
 
 def entities_of(message: inference_pb2.Entities) -> LongList:

@@ -1,5 +1,6 @@
 """GET /info: what is served, and within which limits, as TEI tells it."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -8,16 +9,12 @@ from heddle.v1 import model_pb2
 from http_gateway.endpoint import get
 from http_gateway.families import TEI
 from http_gateway.message import Answer, Request
+from http_gateway.routes.kinds import kind_of
+from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routing import Route
-from http_gateway.served_models import ServedModels
 
-TEI_KINDS = {
-    model_pb2.MODEL_KIND_EMBEDDER: "embedding",
-    model_pb2.MODEL_KIND_SPARSE_EMBEDDER: "embedding",
-    model_pb2.MODEL_KIND_RERANKER: "reranker",
-    model_pb2.MODEL_KIND_CLASSIFIER: "classifier",
-    model_pb2.MODEL_KIND_TOKEN_CLASSIFIER: "token_classifier",
-}
+# Tokenizer pods encode in one thread, which the gateway need not ask them.
+TOKENIZATION_WORKERS = 1
 
 
 class ModelInfo(msgspec.Struct):
@@ -33,17 +30,19 @@ class ModelInfo(msgspec.Struct):
     max_batch_tokens: int
     max_batch_requests: int | None
     max_client_batch_size: int
+    auto_truncate: bool
+    tokenization_workers: int
     version: str
+    sha: str | None
+    docker_label: str | None
     dimension: int | None
     prompt_names: list[str]
     backend: str
 
 
-class Info:
-    def __init__(self, models: ServedModels, *, inputs_max: int, requests_max: int) -> None:
-        self._models = models
-        self._inputs_max = inputs_max
-        self._requests_max = requests_max
+@dataclass(frozen=True, slots=True)
+class Info(ModelRoutes):
+    requests_max: int  # that the gateway answers at a time
 
     def routes(self) -> list[Route]:
         return [
@@ -53,7 +52,7 @@ class Info:
 
     async def info(self, request: Request) -> Answer:
         """What the model is, and the limits of requests."""
-        served = self._models.named(request.parameter) if request.parameter else self._models.find(None)
+        served = self.models.named(request.parameter) if request.parameter else self.models.find(None)
         model = await served.client.get_model(request.options())
         return Answer(
             msgspec.to_builtins(
@@ -62,13 +61,18 @@ class Info:
                     model_sha=model.revision or None,
                     model_dtype=model.data_type,
                     served_model_name=served.name,
-                    model_type={TEI_KINDS[model.kind]: details(model)},
-                    max_concurrent_requests=self._requests_max,
+                    model_type={kind_of(model).tei_name: details(model)},
+                    max_concurrent_requests=self.requests_max,
                     max_input_length=model.sequence_tokens_max,
                     max_batch_tokens=model.batch_tokens_max,
                     max_batch_requests=None,
-                    max_client_batch_size=min(self._inputs_max, model.inputs_max),
+                    max_client_batch_size=min(self.inputs_max, model.inputs_max),
+                    # A pod of an older release does not say so, and refuses nothing.
+                    auto_truncate=not getattr(model, "refuses_long_inputs", False),
+                    tokenization_workers=TOKENIZATION_WORKERS,
                     version=model.version,
+                    sha=None,
+                    docker_label=None,
                     dimension=model.dimension or None,
                     prompt_names=list(model.prompt_names),
                     backend=model.backend,

@@ -49,21 +49,22 @@ class TEIBody(Truncatable, kw_only=True):
     model: str | None = None
 
 
-def listed(value: Inputs) -> Sequence[str | int | TokenIds]:
-    """Inputs, one by one: a string is one, and so is a flat list of ids."""
+def listed(value: Inputs) -> tuple[Sequence[str | int | TokenIds], bool]:
+    """Inputs, one by one, and whether it was the caller who listed them: a string is one, and so is a flat list of ids,
+    and of those the caller knows no index."""
     if isinstance(value, str):
-        return [value]
+        return [value], False
     if value and all(isinstance(item, int) for item in value):
-        return [value]  # type: ignore[list-item]
-    return value
+        return [value], False  # type: ignore[list-item]
+    return value, True
 
 
-def messages(inputs: Sequence[str | int | TokenIds], field: str) -> list[inference_pb2.Input]:
-    """Raises INVALID_INPUT for what is neither a text nor a list of token ids."""
+def messages(inputs: Sequence[str | int | TokenIds], field: str, *, is_list: bool = True) -> list[inference_pb2.Input]:
+    """Raises INVALID_INPUT for what is neither a text nor a list of token ids. `is_list` is what `listed` says."""
     return [
         inference_pb2.Input(text=item)
         if isinstance(item, str)
-        else inference_pb2.Input(token_ids=packed(item, f"{field}[{index}]", field))
+        else inference_pb2.Input(token_ids=packed(item, f"{field}[{index}]" if is_list else field, field))
         for index, item in enumerate(inputs)
     ]
 
@@ -80,7 +81,13 @@ def packed(ids: int | TokenIds, place: str, field: str) -> bytes:
 
 
 def check_count(count: int, limit: int, field: str, things: str = "inputs") -> None:
-    """Raises TOO_LARGE here, before anything is sent on."""
+    """Raises EMPTY_INPUT and TOO_LARGE here, before anything is sent on, with the caller's own name for the field."""
+    if not count:
+        raise HeddleError(ErrorKind.EMPTY_INPUT, f"{field} is empty: a request needs at least one", field=field)
+    check_at_most(count, limit, field, things)
+
+
+def check_at_most(count: int, limit: int, field: str, things: str = "inputs") -> None:
     if count > limit:
         message = f"{field} holds {count} {things}, the limit is {limit}"
         raise HeddleError(ErrorKind.TOO_LARGE, message, field=field)

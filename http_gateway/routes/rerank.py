@@ -15,9 +15,9 @@ from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import cost_headers
 from http_gateway.routes.inputs import TEIBody, Truncatable, check_count
+from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.ranking import best_first
 from http_gateway.routing import Route
-from http_gateway.served_models import ServedModels
 
 
 class RerankBody(TEIBody, kw_only=True):
@@ -26,6 +26,10 @@ class RerankBody(TEIBody, kw_only=True):
     raw_scores: bool | None = None
     return_text: bool | None = None
     instruction: str | None = None  # what the query is after, for models that are told in their prompt
+
+    @property
+    def inputs_count(self) -> int:
+        return len(self.texts)
 
 
 class Rank(msgspec.Struct, omit_defaults=True):
@@ -75,11 +79,7 @@ EXAMPLE = {"query": "What is deep learning?", "texts": TEXTS}
 COHERE_EXAMPLE = {"query": "What is deep learning?", "documents": TEXTS, "top_n": 1, "return_documents": True}
 
 
-class Rerank:
-    def __init__(self, models: ServedModels, *, inputs_max: int) -> None:
-        self._models = models
-        self._inputs_max = inputs_max
-
+class Rerank(ModelRoutes):
     def routes(self) -> list[Route]:
         cohere = [
             post(path, CohereRerankBody, handle, answer=CohereRerankAnswer, example=COHERE_EXAMPLE, family=COHERE)
@@ -89,7 +89,7 @@ class Rerank:
 
     async def rerank(self, body: RerankBody, request: Request) -> Answer:
         """Texts by their relevance to a query, the best first."""
-        check_count(len(body.texts), self._inputs_max, "texts")
+        check_count(len(body.texts), self.inputs_max, "texts")
         answer = await self._answer(body, body.texts, request, field="texts", if_too_long=body)
         scores = np.frombuffer(answer.scores, "<f4")
 
@@ -108,7 +108,7 @@ class Rerank:
         return await self._rerank_documents(body, request, "2")
 
     async def _rerank_documents(self, body: CohereRerankBody, request: Request, version: str) -> Answer:
-        check_count(len(body.documents), self._inputs_max, "documents", "documents")
+        check_count(len(body.documents), self.inputs_max, "documents", "documents")
         texts = [document if isinstance(document, str) else document.text for document in body.documents]
         answer = await self._answer(body, texts, request, field="documents")
         scores = np.frombuffer(answer.scores, "<f4")
@@ -119,7 +119,7 @@ class Rerank:
 
         value = {
             "id": request.id,
-            "model": self._models.find(body.model).name,
+            "model": self.models.find(body.model).name,
             "results": LongList(best_first(scores)[: body.top_n or None], result),
             "usage": {"total_tokens": answer.usage.tokens},
             "meta": {"api_version": {"version": version}, "billed_units": {"search_units": 1}},
@@ -146,4 +146,4 @@ class Rerank:
             instruction=body.instruction or "",
         )
         with in_words_of({"documents": field}):
-            return await self._models.find(body.model).client.rerank(call, request.options())
+            return await self.models.find(body.model).client.rerank(call, request.options())

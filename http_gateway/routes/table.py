@@ -1,5 +1,6 @@
 """Every route of the gateway. `http_gateway.__main__` gives them to the router."""
 
+from http_gateway.endpoint import Task
 from http_gateway.routes.by_kind import ByKind
 from http_gateway.routes.classification import Classification
 from http_gateway.routes.cohere_embed import CohereEmbed
@@ -19,21 +20,21 @@ from http_gateway.settings import GatewaySettings
 
 def routes(models: ServedModels, settings: GatewaySettings) -> list[Route]:
     inputs_max = settings.request_inputs_max
-    vectors = Vectors(models, inputs_max=inputs_max)
-    rerank = Rerank(models, inputs_max=inputs_max)
-    classification = Classification(models, inputs_max=inputs_max)
-    entities = Entities(models, inputs_max=inputs_max)
+    asking = [
+        *Embeddings(models, inputs_max, settings.trust_token_ids).routes(),
+        *Vectors(models, inputs_max).routes(),
+        *Rerank(models, inputs_max).routes(),
+        *CohereEmbed(models, inputs_max).routes(),
+        *Classification(models, inputs_max).routes(),
+        *Entities(models, inputs_max).routes(),
+        *Tokens(models, inputs_max).routes(),
+    ]
+    tasks = {route.path: route.handler for route in asking if isinstance(route.handler, Task)}
     described = [
-        *Embeddings(models, inputs_max=inputs_max, trust_token_ids=settings.trust_token_ids).routes(),
+        *asking,
+        *ByKind(models, inputs_max, tasks).routes(),
         *Models(models).routes(),
-        *vectors.routes(),
-        *rerank.routes(),
-        *CohereEmbed(models, inputs_max=inputs_max).routes(),
-        *classification.routes(),
-        *entities.routes(),
-        *Tokens(models, inputs_max=inputs_max).routes(),
-        *ByKind(models, vectors, rerank, classification, entities, inputs_max=inputs_max).routes(),
-        *Info(models, inputs_max=inputs_max, requests_max=settings.requests_max).routes(),
+        *Info(models, inputs_max, settings.requests_max).routes(),
         *Operations(models).routes(),
     ]
     return [*described, *Docs(described).routes()]

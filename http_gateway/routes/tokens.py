@@ -10,9 +10,9 @@ from http_gateway.errors import in_words_of
 from http_gateway.families import TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.routes.inputs import TokenIds, check_count, packed
+from http_gateway.routes.inputs import TokenIds, check_count, listed, messages
+from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routing import Route
-from http_gateway.served_models import ServedModels
 
 
 class TokenizeBody(msgspec.Struct):
@@ -36,11 +36,7 @@ class DecodeBody(msgspec.Struct):
     model: str | None = None
 
 
-class Tokens:
-    def __init__(self, models: ServedModels, *, inputs_max: int) -> None:
-        self._models = models
-        self._inputs_max = inputs_max
-
+class Tokens(ModelRoutes):
     def routes(self) -> list[Route]:
         text, ids = {"inputs": "What is deep learning?"}, {"ids": [101, 7592, 102]}
         return [
@@ -51,22 +47,22 @@ class Tokens:
     async def tokenize(self, body: TokenizeBody, request: Request) -> Answer:
         """The tokens of each text, and where they lie in it."""
         texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-        check_count(len(texts), self._inputs_max, "inputs", "texts")
+        check_count(len(texts), self.inputs_max, "inputs", "texts")
         call = inference_pb2.TokenizeRequest(
             inputs=texts, skip_special_tokens=body.add_special_tokens is False, prompt_name=body.prompt_name or ""
         )
-        with in_words_of({}, is_list=isinstance(body.inputs, list)):
-            answer = await self._models.find(body.model).client.tokenize(call, request.options())
+        with in_words_of({}, is_list=texts is body.inputs):
+            answer = await self.models.find(body.model).client.tokenize(call, request.options())
         return Answer(LongList(answer.results, tokens_of))
 
     async def decode(self, body: DecodeBody, request: Request) -> Answer:
         """The text of each list of token ids."""
-        rows = [body.ids] if body.ids and all(isinstance(item, int) for item in body.ids) else body.ids
-        check_count(len(rows), self._inputs_max, "ids", "lists")
-        token_ids = [packed(row, f"ids[{index}]", "ids") for index, row in enumerate(rows)]  # type: ignore[arg-type]
+        rows, is_list = listed(body.ids)  # type: ignore[arg-type]  # a list that holds no text
+        check_count(len(rows), self.inputs_max, "ids", "lists")
+        token_ids = [message.token_ids for message in messages(rows, "ids", is_list=is_list)]
         call = inference_pb2.DecodeRequest(token_ids=token_ids, keep_special_tokens=body.skip_special_tokens is False)
-        with in_words_of({"token_ids": "ids"}, is_list=rows is body.ids):
-            answer = await self._models.find(body.model).client.decode(call, request.options())
+        with in_words_of({"token_ids": "ids"}, is_list=is_list):
+            answer = await self.models.find(body.model).client.decode(call, request.options())
         return Answer(LongList(answer.texts))
 
 

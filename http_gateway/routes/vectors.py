@@ -17,8 +17,8 @@ from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import cost_headers
 from http_gateway.routes.inputs import Inputs, TEIBody, Truncatable, check_count, listed, messages
+from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routing import Route
-from http_gateway.served_models import ServedModels
 
 NAMES_OF_SIMILARITY = {"source": "inputs.source_sentence", "sentences": "inputs.sentences"}
 
@@ -26,6 +26,10 @@ NAMES_OF_SIMILARITY = {"source": "inputs.source_sentence", "sentences": "inputs.
 class EmbedAllBody(TEIBody, kw_only=True):
     inputs: Inputs
     prompt_name: str | None = None
+
+    @property
+    def inputs_count(self) -> int:
+        return len(listed(self.inputs)[0])
 
 
 class EmbedBody(EmbedAllBody, kw_only=True):
@@ -47,17 +51,17 @@ class SimilarityBody(msgspec.Struct):
     parameters: SimilarityParameters | None = None
     model: str | None = None
 
+    @property
+    def inputs_count(self) -> int:
+        return len(self.inputs.sentences)
+
 
 class SparseEntry(msgspec.Struct):
     index: int
     value: float
 
 
-class Vectors:
-    def __init__(self, models: ServedModels, *, inputs_max: int) -> None:
-        self._models = models
-        self._inputs_max = inputs_max
-
+class Vectors(ModelRoutes):
     def routes(self) -> list[Route]:
         text = {"inputs": "What is deep learning?"}
         sentences = {"source_sentence": "deep learning", "sentences": ["machine learning", "a pasture"]}
@@ -80,49 +84,52 @@ class Vectors:
 
     async def embed(self, body: EmbedBody, request: Request) -> Answer:
         """One vector for each input."""
+        inputs, is_list = self._inputs(body)
         call = inference_pb2.EmbedRequest(
-            inputs=self._inputs(body),
+            inputs=inputs,
             truncation=body.truncation,
             truncation_side=body.truncation_side,
             prompt_name=body.prompt_name or "",
             skip_normalization=body.normalize is False,
             dimensions=body.dimensions or 0,
         )
-        with in_words_of({}, is_list=isinstance(body.inputs, list)):
-            answer = await self._models.find(body.model).client.embed(call, request.options())
+        with in_words_of({}, is_list=is_list):
+            answer = await self.models.find(body.model).client.embed(call, request.options())
         rows = LongList(tensors.from_proto(answer.embeddings))
         return Answer(rows, cost_headers(request, answer.usage, answer.timings))
 
     async def embed_all(self, body: EmbedAllBody, request: Request) -> Answer:
         """One vector for each token of each input, neither pooled nor normalised."""
+        inputs, is_list = self._inputs(body)
         call = inference_pb2.EmbedTokensRequest(
-            inputs=self._inputs(body),
+            inputs=inputs,
             truncation=body.truncation,
             truncation_side=body.truncation_side,
             prompt_name=body.prompt_name or "",
         )
-        with in_words_of({}, is_list=isinstance(body.inputs, list)):
-            answer = await self._models.find(body.model).client.embed_tokens(call, request.options())
+        with in_words_of({}, is_list=is_list):
+            answer = await self.models.find(body.model).client.embed_tokens(call, request.options())
         tables = LongList(answer.embeddings, table_of)
         return Answer(tables, cost_headers(request, answer.usage, answer.timings))
 
     async def embed_sparse(self, body: EmbedAllBody, request: Request) -> Answer:
         """The non-zero entries of one vector over the vocabulary for each input."""
+        inputs, is_list = self._inputs(body)
         call = inference_pb2.EmbedSparseRequest(
-            inputs=self._inputs(body),
+            inputs=inputs,
             truncation=body.truncation,
             truncation_side=body.truncation_side,
             prompt_name=body.prompt_name or "",
         )
-        with in_words_of({}, is_list=isinstance(body.inputs, list)):
-            answer = await self._models.find(body.model).client.embed_sparse(call, request.options())
+        with in_words_of({}, is_list=is_list):
+            answer = await self.models.find(body.model).client.embed_sparse(call, request.options())
         rows = LongList(answer.embeddings, entries)
         return Answer(rows, cost_headers(request, answer.usage, answer.timings))
 
     async def similarity(self, body: SimilarityBody, request: Request) -> Answer:
         """Cosine similarity of one sentence with each of the others."""
         sentences = body.inputs.sentences
-        check_count(len(sentences), self._inputs_max, "inputs.sentences")
+        check_count(len(sentences), self.inputs_max, "inputs.sentences")
         parameters = body.parameters or SimilarityParameters()
         call = inference_pb2.SimilarityRequest(
             source=body.inputs.source_sentence,
@@ -132,14 +139,14 @@ class Vectors:
             prompt_name=parameters.prompt_name or "",
         )
         with in_words_of(NAMES_OF_SIMILARITY):
-            answer = await self._models.find(body.model).client.similarity(call, request.options())
+            answer = await self.models.find(body.model).client.similarity(call, request.options())
         scores = np.frombuffer(answer.scores, "<f4")
         return Answer(scores, cost_headers(request, answer.usage, answer.timings))
 
-    def _inputs(self, body: EmbedAllBody) -> list[inference_pb2.Input]:
-        inputs = listed(body.inputs)
-        check_count(len(inputs), self._inputs_max, "inputs")
-        return messages(inputs, "inputs")
+    def _inputs(self, body: EmbedAllBody) -> tuple[list[inference_pb2.Input], bool]:
+        inputs, is_list = listed(body.inputs)
+        check_count(len(inputs), self.inputs_max, "inputs")
+        return messages(inputs, "inputs", is_list=is_list), is_list
 
 
 def table_of(tensor: tensor_pb2.Tensor) -> LongList:

@@ -1,12 +1,23 @@
 """POST /, /invocations and /vertex answer what the model is for; Baseten's /predict goes to its default route."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import httpx
 import pytest
+from httpx import Headers
+from msgspec import Raw
+from msgspec.json import Decoder
 
+from heddle.client import CallOptions
+from heddle.v1 import model_pb2
+from http_gateway.endpoint import Task
+from http_gateway.message import Answer, Hold, Request
+from http_gateway.routes.by_kind import INSTANCES_AT_ONCE, ByKind, VertexBody
+from http_gateway.routes.vectors import EmbedAllBody
+from http_gateway.served_models import ServedModels
 from tests.cluster import gateway
 from tests.http_gateway.calls import answer_to, refusal_of
 from tests.kinds import http_of, write_classifier, write_reranker, write_sparse_embedder, write_token_classifier
@@ -67,8 +78,74 @@ async def test_the_default_route_of_an_embedder_is_openais_unless_configured(
 
 
 async def test_one_wrong_instance_is_named_and_refuses_the_list(http: httpx.AsyncClient) -> None:
-    refusal = await refusal_of(http, "/vertex", instances=[{"inputs": "a"}, {"inputs": ""}])
-    assert refusal[:2] == (400, "Empty")
-    assert (await refusal_of(http, "/vertex", instances=[{}]))[:2] == (400, "Validation")
-    assert (await refusal_of(http, "/vertex", instances=[5]))[:2] == (400, "Validation")
+    fine = {"inputs": "a"}
+    cases: list[tuple[list[Any], tuple[int, str], str]] = [
+        ([fine, {"inputs": ""}], (400, "Empty"), "instances[1]: the text is empty"),
+        ([fine, fine, {"inputs": ["a", ""]}], (400, "Empty"), "instances[2]: inputs[1]: the text is empty"),
+        ([fine, {"inputs": []}], (400, "Empty"), "instances[1]: inputs is empty"),
+        ([{}], (400, "Validation"), "instances[0]: inputs is required"),
+        ([fine, 5], (400, "Validation"), "instances[1]: the body: expected object, got int"),
+        ([fine, {"inputs": "a", "dimensions": 0}], (400, "Validation"), "instances[1]: dimensions: "),
+        ([{"inputs": "long " * 400, "truncate": False}], (413, "Validation"), "instances[0]: the input has 402 tokens"),
+    ]
+    for instances, expected, beginning in cases:
+        refusal = await refusal_of(http, "/vertex", instances=instances)
+        assert refusal[:2] == expected, instances
+        assert refusal[2].startswith(beginning), refusal
     assert await answer_to(http, "/vertex", instances=[]) == {"predictions": []}
+
+
+async def test_the_limit_of_inputs_is_that_of_all_instances_together(tokenizer: str) -> None:
+    similar = {"inputs": {"source_sentence": "a", "sentences": ["b"] * 3}}
+    async with gateway(tokenizer, request_inputs_max=4) as url, httpx.AsyncClient(base_url=url) as http:
+        accepted: list[list[Any]] = [[{"inputs": ["a"] * 3}, {"inputs": "a"}], [{"inputs": [101, 102]}] * 4, [similar]]
+        for instances in accepted:
+            answer = await answer_to(http, "/vertex", instances=instances)
+            assert len(answer["predictions"]) == len(instances)
+        refused: list[list[Any]] = [
+            [{"inputs": ["a"] * 3}, {"inputs": ["a"] * 2}],
+            [{"inputs": "a"}] * 5,
+            [similar] * 2,
+        ]
+        for instances in refused:
+            refusal = await refusal_of(http, "/vertex", instances=instances)
+            assert refusal[:2] == (413, "Validation")
+            assert refusal[2].endswith("the limit is 4")
+        many = [{"inputs": ["a"]}, {"inputs": []}, {"inputs": [""] * 9}]
+        assert (await refusal_of(http, "/vertex", instances=many))[2] == "instances holds 10 inputs, the limit is 4"
+
+
+async def test_instances_are_answered_a_few_at_a_time_and_in_order() -> None:
+    running, most = 0, 0
+
+    async def handle(body: EmbedAllBody, _: Request) -> Answer:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001)
+        running -= 1
+        return Answer(body.inputs)
+
+    routes = ByKind(cast(ServedModels, OneModel()), 2048, {"/embed": Task(Decoder(EmbedAllBody), handle)})
+    body = VertexBody([Raw(b'{"inputs": "%d"}' % number) for number in range(100)])
+    answer = await routes.predictions(body, Request("POST", "/vertex", Headers(), 0, nothing))
+    assert list(answer.value["predictions"]) == [str(number) for number in range(100)]
+    assert most == INSTANCES_AT_ONCE
+
+
+class OneModel:
+    """The models of a gateway to one embedder, as far as a route asks for them."""
+
+    @property
+    def client(self) -> Self:
+        return self
+
+    def find(self, _: str | None) -> Self:
+        return self
+
+    async def get_model(self, _: CallOptions) -> model_pb2.Model:
+        return model_pb2.Model(kind=model_pb2.MODEL_KIND_EMBEDDER)
+
+
+async def nothing(_: Hold) -> bytes:
+    return b""

@@ -76,7 +76,8 @@ async def test_truncate_says_which_end_is_lost(http: httpx.AsyncClient) -> None:
     [
         ({}, "texts or inputs"),
         ({"texts": ["a"], "inputs": []}, "texts or inputs"),
-        ({"texts": []}, "at least one"),
+        ({"texts": []}, "texts is empty: a request needs at least one"),
+        ({"inputs": []}, "inputs is empty"),
         ({"texts": ["a", ""]}, "texts[1]"),
         ({"texts": ["a"], "embedding_types": ["int4"]}, "embedding_types"),
         ({"texts": ["a"], "output_dimension": 385}, "384"),

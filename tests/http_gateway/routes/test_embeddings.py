@@ -118,7 +118,7 @@ BAD_BODIES = [
     (b"{}", 400, "input", "required"),
     (body(input=None), 400, "input", "null"),
     (body(input=""), 400, "input", "empty"),
-    (body(input=[]), 400, "input", "at least one"),
+    (body(input=[]), 400, "input", "input is empty: a request needs at least one"),
     (body(input=["a", ""]), 400, "input", "input[1]"),
     (body(input=7), 400, "input", "int"),
     (body(input={"text": "a"}), 400, "input", "object"),

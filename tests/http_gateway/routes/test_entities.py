@@ -81,7 +81,11 @@ async def test_truncation_keeps_the_side_that_is_asked_for(tagger: httpx.AsyncCl
 async def test_refusals_name_the_text(tagger: httpx.AsyncClient) -> None:
     cases: list[tuple[dict[str, Any], tuple[int, str], str]] = [
         ({"inputs": []}, (400, "Empty"), ""),
-        ({"inputs": [["a"], [""]]}, (400, "Empty"), "inputs[1]: "),
+        ({"inputs": [["a"], [""]]}, (400, "Empty"), "inputs[1][0]: "),
+        ({"inputs": [["a", ""]]}, (400, "Empty"), "inputs[0][1]: "),
+        ({"inputs": ["a", ["b", ""]]}, (400, "Empty"), "inputs[1][1]: "),
+        ({"inputs": ["a", ""]}, (400, "Empty"), "inputs[1]: "),
+        ({"inputs": ""}, (400, "Empty"), "the text is empty"),
         ({"inputs": "a", "aggregation_strategy": "best"}, (400, "Validation"), "aggregation_strategy: "),
         ({"inputs": ["a", "word " * 400], "truncate": False}, (413, "Validation"), "inputs[1]: "),
         ({"inputs": 5}, (400, "Validation"), "inputs: "),

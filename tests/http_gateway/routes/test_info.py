@@ -17,6 +17,8 @@ async def test_an_embedder_names_its_pooling_and_limits(http: httpx.AsyncClient)
     assert info["model_id"] == PACKAGED_NAME
     assert info["model_type"] == {"embedding": {"pooling": "mean"}}
     assert (info["max_input_length"], info["dimension"], info["max_client_batch_size"]) == (256, 384, 2048)
+    assert (info["auto_truncate"], info["tokenization_workers"]) == (True, 1)
+    assert (info["sha"], info["docker_label"]) == (None, None)
     assert (await http.get(f"/info/{PACKAGED_NAME}")).json() == info
     assert (await http.get("/info/gpt-2")).status_code == 404
 

@@ -85,7 +85,7 @@ async def test_documents_may_be_objects_and_come_back_as_such(reranker: httpx.As
 
 async def test_refusals_name_what_is_wrong(reranker: httpx.AsyncClient) -> None:
     cases: list[tuple[dict[str, Any], tuple[int, str], str]] = [
-        ({"query": QUERY, "texts": []}, (400, "Empty"), ""),
+        ({"query": QUERY, "texts": []}, (400, "Empty"), "texts is empty"),
         ({"query": "", "texts": ["a"]}, (400, "Empty"), ""),
         ({"texts": ["a"]}, (400, "Validation"), "query is required"),
         ({"query": QUERY, "texts": "a"}, (400, "Validation"), "texts: "),

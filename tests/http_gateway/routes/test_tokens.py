@@ -35,9 +35,10 @@ async def test_refusals_name_the_input(http: httpx.AsyncClient) -> None:
         ("/tokenize", {"inputs": ["a", "b\0"]}, (400, "Validation"), "inputs[1]: "),
         ("/tokenize", {"inputs": ["a"] * 2049}, (413, "Validation"), "inputs holds 2049"),
         ("/tokenize", {"inputs": "a", "prompt_name": "query"}, (400, "Validation"), ""),
-        ("/decode", {"ids": []}, (400, "Empty"), ""),
+        ("/decode", {"ids": []}, (400, "Empty"), "ids is empty"),
         ("/decode", {"ids": [[101], [30522]]}, (400, "Validation"), "ids[1]: "),
-        ("/decode", {"ids": [-1]}, (400, "Validation"), "ids[0]: "),
+        ("/decode", {"ids": [-1]}, (400, "Validation"), "ids: "),
+        ("/decode", {"ids": [30522]}, (400, "Validation"), "token id 30522"),
         ("/decode", {"ids": [[101], 5]}, (400, "Validation"), "ids[1]: "),
         ("/decode", {"ids": "101"}, (400, "Validation"), "ids: "),
     ]

@@ -30,6 +30,10 @@ async def test_embed_takes_token_ids_as_they_are(http: httpx.AsyncClient) -> Non
         "Validation",
         "inputs[0]: token id 30522 is outside the model's vocabulary of 30522",
     )
+    for path in ("/embed", "/embed_all"):
+        message = (await refusal_of(http, path, inputs=[101, 30522]))[2]
+        assert message == "token id 30522 is outside the model's vocabulary of 30522"
+        assert (await refusal_of(http, path, inputs=[-1]))[2].startswith("inputs: token ids must be")
 
 
 async def test_embed_normalises_unless_told_otherwise(http: httpx.AsyncClient) -> None:
@@ -84,7 +88,7 @@ async def test_similarity_names_the_sentence_that_is_wrong(http: httpx.AsyncClie
     cases = [
         ({"source_sentence": "a", "sentences": ["b", ""]}, (400, "Empty", "inputs.sentences[1]: ")),
         ({"source_sentence": "", "sentences": ["b"]}, (400, "Empty", "")),
-        ({"source_sentence": "a", "sentences": []}, (400, "Empty", "")),
+        ({"source_sentence": "a", "sentences": []}, (400, "Empty", "inputs.sentences is empty")),
         ({"sentences": ["b"]}, (400, "Validation", "inputs.source_sentence is required")),
     ]
     for inputs, (status, kind, beginning) in cases:
