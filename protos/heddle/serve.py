@@ -1,7 +1,6 @@
 """`heddle serve`: all three services on this machine, over unix sockets, ready to use. Called by heddle.cli."""
 
 import asyncio
-import importlib.util
 import json
 import os
 import shlex
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from heddle.checkpoint import Checkpoint, ModelKind
+from heddle.commands import LIBRARY_OF_EXTRA, missing
 from heddle.console import Console
 from heddle.model_source import PACKAGED_NAME, locate
 from heddle.readiness import grpc_ready, http_ready
@@ -21,8 +21,8 @@ from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError, at_least
 from heddle.rpc.telemetry import LogLevel
 from heddle.supervisor import Service, ServiceGaveUpError, ServiceMisconfiguredError, Supervisor
 
-# One library that only the extra of each service brings.
-LIBRARY_OF_EXTRA = {"tokenizer": "tokenizers", "gateway": "msgspec", "engine": "safetensors"}
+# What the gateway takes its keys from; heddle.serve only asks whether there are any.
+KEYS_VARIABLE = "HEDDLE_GATEWAY_API_KEYS"
 
 # A wildcard address is nothing to connect to.
 REACHABLE_AS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -95,9 +95,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 def checked(settings: ServeSettings) -> Checkpoint:
     """Tells once, and before anything is started, what every service would tell. Fetches the model if need be."""
-    missing = [extra for extra, library in LIBRARY_OF_EXTRA.items() if importlib.util.find_spec(library) is None]
-    if missing:
-        raise ConfigurationError(f"not installed: the {' and '.join(missing)} service; pip install 'heddle[local]'")
+    if absent := missing(LIBRARY_OF_EXTRA):
+        raise ConfigurationError(f"not installed: the {' and '.join(absent)} service; pip install 'heddle[local]'")
     return Checkpoint.read(locate(settings.model))
 
 
@@ -160,12 +159,14 @@ class Machine:
         url = f"http://{authority(self.host, self.http_port)}"
         path, example = EXAMPLES[self.kind]
         body = json.dumps({"model": self.settings.model, **example}, ensure_ascii=False)
+        # The first of several keys, by the shell that runs the line: a key itself is nothing to show.
+        key = f' -H "Authorization: Bearer ${{{KEYS_VARIABLE}%%,*}}"' if self.environ.get(KEYS_VARIABLE) else ""
         return (
             f"{self.settings.model} is ready after {seconds:.1f} s:\n"
             f"  HTTP  {url}  (every route: {url}/docs)\n"
             f"  gRPC  {authority(self.host, self.grpc_port)}\n"
             f"Try it:\n"
-            f"  curl {url}{path} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+            f"  curl {url}{path}{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
         )
 
     @property

@@ -5,7 +5,9 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
+import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -74,6 +76,48 @@ async def test_serve_says_where_it_is_and_stops_in_order_on_ctrl_c(folder: Path)
     stopped = [line.split(":")[0] for line in log.splitlines() if line.endswith("stopped")]
     assert stopped[:2] == ["gateway", "tokenizer"]
     assert sorted(stopped[2:]) == ["engine 0", "engine 1"]
+
+
+@pytest.mark.parametrize("keys", ["secret", "secret, another"])
+async def test_the_line_to_try_finds_the_key_and_does_not_show_it(folder: Path, keys: str) -> None:
+    environ = {"HEDDLE_GATEWAY_API_KEYS": keys}
+    async with serving(folder, **environ) as (process, welcome):
+        process.terminate()
+        await ended(process)
+    assert "secret" not in welcome
+    line = next(line for line in welcome.splitlines() if "curl" in line).replace("curl", "printf '%s\\n'")
+    shell = await asyncio.create_subprocess_shell(line, stdout=asyncio.subprocess.PIPE, env={**os.environ, **environ})
+    arguments, _ = await shell.communicate()
+    assert b"Authorization: Bearer secret\n" in arguments
+
+
+@pytest.mark.parametrize(
+    ("function", "library", "line"),
+    [
+        ("engine", "safetensors", "engine-svc: not installed: what it needs; pip install 'heddle[engine]'\n"),
+        ("tokenizer", "tokenizers", "tokenizer-svc: not installed: what it needs; pip install 'heddle[tokenizer]'\n"),
+        ("gateway", "msgspec", "http-gateway: not installed: what it needs; pip install 'heddle[gateway]'\n"),
+    ],
+)
+def test_a_command_without_its_extra_says_so_in_one_line(function: str, library: str, line: str) -> None:
+    strangers = (library, "uvloop", "prometheus_client", "grpc_health")  # what `pip install heddle` alone leaves out
+    script = (
+        f"import sys; sys.modules.update(dict.fromkeys({strangers})); from heddle import commands as c; c.{function}()"
+    )
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environ)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+
+
+def test_every_command_of_the_package_leads_to_its_service() -> None:
+    scripts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["scripts"]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for command, place in scripts.items():
+        module, _, function = place.partition(":")
+        script = f"import sys; sys.argv[1:] = ['--help']; import {module}; {module}.{function}()"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environ)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"usage: {command} ")
 
 
 async def test_serve_passes_its_flags_to_the_services(folder: Path) -> None:
