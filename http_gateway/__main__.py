@@ -3,17 +3,18 @@
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from heddle.rpc.lifecycle import run, settle_memory, stop_on_signal
-from heddle.rpc.settings import load
+from heddle.rpc.settings import ConfigurationError, load, suggestion
 from heddle.rpc.telemetry import start_logging
 from http_gateway.admission import Admission
 from http_gateway.api_keys import ApiKeys
 from http_gateway.app import App
 from http_gateway.routes.by_kind import default_path
 from http_gateway.routes.table import routes
-from http_gateway.routing import Router
+from http_gateway.routing import Route, Router
 from http_gateway.served_models import ServedModels
 from http_gateway.server import HttpServer
 from http_gateway.settings import GatewaySettings
@@ -29,8 +30,10 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
     """Until `stop` is set, or the process gets a signal if none is given."""
     stop = stop or stop_on_signal()
     models = ServedModels(settings.targets_by_model, strict_names=settings.strict_model_names)
+    table = routes(models, settings)
+    check_default_route(settings.default_route, table)
     app = App(
-        Router(routes(models, settings), lambda: settings.default_route or default_path(models)),
+        Router(table, lambda: settings.default_route or default_path(models)),
         ApiKeys(settings.api_keys),
         Admission(requests_max=settings.requests_max, bodies_bytes_max=settings.bodies_bytes_max),
         over_limit_status=int(settings.over_limit_status),
@@ -50,6 +53,14 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
         await server.serve(stop, settings.drain_s_max, models.announce_draining)
     finally:
         await models.close()
+
+
+def check_default_route(path: str, table: Sequence[Route]) -> None:
+    """Raises ConfigurationError for one that is set and could never be answered."""
+    known = [route.path for route in table if route.method == "POST"]
+    if path and path not in known:
+        message = f"default_route: there is no POST {path} here{suggestion(path, known)}; one of {', '.join(known)}"
+        raise ConfigurationError(message)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Paths as Baseten's edge and its containers have them, and the routes that they mean. The router asks here first.
+"""Paths as Baseten's edge and its containers have them, and the routes that they mean. The router asks here first, with
+paths that do not end in a slash.
 
 /environments/production/sync/v1/embeddings   /v1/embeddings
 /environments/production/predict              the default route

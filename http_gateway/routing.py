@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from http_gateway.baseten_paths import is_default_route, without_deployment
@@ -20,7 +20,9 @@ class Description:
     summary: str
     body: Any  # None = no body
     answer: Any
-    example: Any  # of the body
+    example: Any = None  # of the body
+    headers: Mapping[str, str] = field(default_factory=dict)  # of the answer: their names, and what they say
+    content_type: str = "application/json"  # which stands for MessagePack too
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Router:
 
     def find(self, request: Request) -> Route:
         """Always a route: what there is not has one that says so."""
-        path = self._meant(request.path).rstrip("/") or "/"
+        path = self._meant(request.path.rstrip("/") or "/").rstrip("/") or "/"
         methods = self._exact.get(path) or self._open_ended(request, path)
         if not methods:
             return Route(request.method, "unmatched", not_found, is_open=True)

@@ -1,8 +1,11 @@
 """Paths of Baseten's edge lead to the routes that they mean, and no other path is touched."""
 
 import pytest
+from httpx import Headers
 
 from http_gateway.baseten_paths import is_default_route, without_deployment
+from http_gateway.message import Hold, Request
+from http_gateway.routing import Route, Router, not_found
 
 
 @pytest.mark.parametrize(
@@ -23,6 +26,28 @@ from http_gateway.baseten_paths import is_default_route, without_deployment
 )
 def test_the_deployment_is_left_out(path: str, meant: str) -> None:
     assert without_deployment(path) == meant
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/environments/production/predict/", "/embed"),
+        ("/v1/models/model:predict/", "/embed"),
+        ("/production/predict//", "/embed"),
+        ("/environments/production/sync/rerank/", "/rerank"),
+        ("/environments/production/sync/", "/"),
+        ("//", "/"),
+        ("/rerank/", "/rerank"),
+    ],
+)
+def test_a_slash_at_the_end_makes_no_difference(path: str, route: str) -> None:
+    routes = [Route("POST", known, not_found) for known in ("/embed", "/rerank", "/")]
+    router = Router(routes, lambda: "/embed")
+    assert router.find(Request("POST", path, Headers(), 0, nothing)).path == route
+
+
+async def nothing(_: Hold) -> bytes:
+    return b""
 
 
 @pytest.mark.parametrize(
