@@ -93,5 +93,5 @@ class App:
 
 def check_encoding(request: Request) -> None:
     """Raises a 415 for a body that is compressed."""
-    if request.headers.get("content-encoding") not in (None, "", "identity"):
+    if (request.headers.get("content-encoding") or "identity").strip().lower() != "identity":
         raise Failure(415, "unsupported_encoding", "compressed bodies are not taken: send the JSON as it is")

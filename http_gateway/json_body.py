@@ -5,16 +5,18 @@ Called by the routes. The content type is not looked at: many a client sends non
 
 import json
 import re
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
 from heddle.rpc.errors import ErrorKind, HeddleError
+from http_gateway.allowed_values import allowed_values
 
 T = TypeVar("T")
 
 # msgspec's: "Expected `int`, got `str` - at `$.dimensions`", "Object missing required field `input`".
 PLACE = re.compile(r"(?P<what>.*?)(?: - at `\$(?:\.(?P<path>[^`]*))?`)?")
+INVALID_VALUE = ("Invalid enum value", "Invalid value")
 MISSING = re.compile(r"Object missing required field `(?P<name>\w+)`")
 
 
@@ -23,12 +25,13 @@ def decoded(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise wrong_type(str(error)) from None
+        raise wrong_type(str(error), decoder.type) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         refuse(body)
 
 
-def wrong_type(report: str) -> HeddleError:
+def wrong_type(report: str, kind: Any) -> HeddleError:
+    """`kind` is the type that the body should have."""
     match = PLACE.fullmatch(report)
     what, path = (match["what"], match["path"]) if match else (report, None)
     if missing := MISSING.fullmatch(what):
@@ -36,6 +39,8 @@ def wrong_type(report: str) -> HeddleError:
         return HeddleError(ErrorKind.INVALID_INPUT, f"{path} is required", field=path)
     path = path or ""
     message = f"{path or 'the body'}: {what[:1].lower()}{what[1:].replace('`', '')}"
+    if what.startswith(INVALID_VALUE) and (allowed := allowed_values(kind, path)):
+        message += f", it is one of {', '.join(allowed)}" if len(allowed) > 1 else f", it is {allowed[0]}"
     return HeddleError(ErrorKind.INVALID_INPUT, message, field=re.split(r"[.\[]", path)[0])
 
 

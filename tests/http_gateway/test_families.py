@@ -14,6 +14,7 @@ from http_gateway.errors import Failure
 from http_gateway.families import COHERE, OPENAI, TEI
 from tests.cluster import gateway
 
+SIMILAR = {"source_sentence": "a", "sentences": ["b"]}
 PATHS = {"/v1/embeddings": "input", "/embed": "inputs", "/v2/embed": "texts"}
 
 
@@ -107,3 +108,25 @@ async def test_compressed_bodies_are_415(http: httpx.AsyncClient) -> None:
     headers = {"content-encoding": "gzip"}
     responses = await asyncio.gather(*(http.post(path, content=b"\x1f\x8b", headers=headers) for path in PATHS))
     assert {response.status_code for response in responses} == {415}
+    for name in ("Identity", "IDENTITY", ""):
+        response = await http.post("/embed", json={"inputs": "a"}, headers={"content-encoding": name})
+        assert response.status_code == 200, name
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "values"),
+    [
+        ("/embed", {"inputs": "a", "truncation_direction": "up"}, "Left, Right, left, right"),
+        ("/v1/embeddings", {"input": "a", "encoding_format": "hex"}, "base64, float"),
+        ("/v2/embed", {"texts": ["a"], "embedding_types": ["int4"]}, "base64, binary, float, int8, ubinary, uint8"),
+        ("/v2/embed", {"texts": ["a"], "truncate": "MIDDLE"}, "END, NONE, START"),
+        ("/similarity", {"inputs": SIMILAR, "parameters": {"truncation_direction": "up"}}, "Left, Right, left, right"),
+        ("/predict_tokens", {"inputs": "a", "aggregation_strategy": "x"}, "average, first, max, none, simple"),
+    ],
+)
+async def test_a_word_that_is_not_known_is_refused_with_those_that_are(
+    http: httpx.AsyncClient, path: str, body: dict[str, object], values: str
+) -> None:
+    response = await http.post(path, json=body)
+    assert response.status_code == 400
+    assert f"it is one of {values}" in response.text
