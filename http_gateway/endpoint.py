@@ -4,7 +4,7 @@ post("/similarity", SimilarityBody, self.similarity, answer=list[float], family=
 """
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -35,10 +35,17 @@ class Task(Generic[Body]):
 
 
 def post(
-    path: str, body: type[Body], handle: Handle[Body], *, answer: Any, example: Any, family: Family = OPENAI
+    path: str,
+    body: type[Body],
+    handle: Handle[Body],
+    *,
+    answer: Any,
+    example: Any,
+    family: Family = OPENAI,
+    headers: Mapping[str, str] | None = None,
 ) -> Route:
-    """The first line of the handler's docstring is the summary of the route."""
-    description = Description(summary_of(handle), body, answer, example)
+    """The first line of the handler's docstring is the summary of the route; `headers` are those of its answer."""
+    description = Description(summary_of(handle), body, answer, example, headers or {})
     return Route("POST", path, Task(msgspec.json.Decoder(body), handle), family, described=description)
 
 
@@ -50,7 +57,7 @@ def get(
     family: Family = OPENAI,
     is_open: bool = False,
 ) -> Route:
-    return Route("GET", path, handle, family, is_open, Description(summary_of(handle), None, answer, None))
+    return Route("GET", path, handle, family, is_open, Description(summary_of(handle), None, answer))
 
 
 def summary_of(handle: Callable[..., Any]) -> str:

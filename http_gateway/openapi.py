@@ -3,6 +3,7 @@
 https://spec.openapis.org/oas/v3.1.0
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 
 from http_gateway.families import Family
-from http_gateway.routing import Route
+from http_gateway.routing import Description, Route
 
 DESCRIPTION = (
     "Embedding, reranking, classification and entity models. Answers are JSON, or MessagePack where Accept names it."
@@ -30,6 +31,17 @@ REFUSALS = {
     504: "The deadline passed",
 }
 
+# Baseten's edge and containers put this before the path of any route; http_gateway.baseten_paths knows its variants.
+SERVERS = [
+    {"url": "/"},
+    {
+        "url": "/environments/{environment}/sync",
+        "description": "As Baseten has it; also /production/sync, /development/sync and /deployment/{id}/sync",
+        "variables": {"environment": {"default": "production"}},
+    },
+]
+DEFAULT_ROUTE_PATHS = ("/environments/{environment}/predict", "/v1/models/model:predict")
+
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:
     described = [route for route in routes if route.described]
@@ -39,9 +51,11 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in described:
         paths.setdefault(route.path, {})[route.method.lower()] = operation(route, schema_of)
+    paths |= {path: {"post": default_operation(path)} for path in DEFAULT_ROUTE_PATHS}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Heddle", "version": version("heddle"), "description": DESCRIPTION},
+        "servers": SERVERS,
         "paths": paths,
         "components": {
             "schemas": components,
@@ -59,23 +73,66 @@ def types_of(route: Route) -> Sequence[Any]:
 
 def operation(route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
     assert route.described
-    answer = {"application/json": {"schema": schema_of[repr(route.described.answer)]}}
-    answers = {"200": {"description": "Done", "content": {**answer, "application/msgpack": answer["application/json"]}}}
     entry: dict[str, Any] = {
         "summary": route.described.summary,
-        "operationId": f"{route.method.lower()}{route.path.replace('/', '_').replace('{', '').replace('}', '')}",
+        "operationId": operation_id(route.method, route.path),
         "tags": [route.family.name],
-        "responses": answers | refusals(route.family, schema_of),
+        "responses": {"200": success(route.described, schema_of)} | refusals(route.family, schema_of),
     }
+    if route.is_open:
+        entry["security"] = []
     if route.described.body is not None:
         content = {"schema": schema_of[repr(route.described.body)], "example": route.described.example}
         entry["requestBody"] = {"required": True, "content": {"application/json": content}}
-    if "{" in route.path:
-        name = route.path.partition("{")[2].rstrip("}")
-        entry["parameters"] = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}}]
+    if parameters := parameters_of(route.path):
+        entry["parameters"] = parameters
     return entry
+
+
+def default_operation(path: str) -> dict[str, Any]:
+    """Its answers and refusals are those of the default route, which depends on the model and the settings."""
+    anything: dict[str, Any] = {"application/json": {"schema": {}}}
+    example = {"application/json": {"schema": {"type": "object"}, "example": {"input": "What is deep learning?"}}}
+    return {
+        "summary": "The default route: what the model is for, unless the gateway is set to another.",
+        "operationId": operation_id("POST", path),
+        "tags": ["Baseten"],
+        "parameters": parameters_of(path),
+        "requestBody": {"required": True, "content": example},
+        "responses": {
+            "200": {"description": "Done", "content": {**anything, "application/msgpack": {"schema": {}}}},
+            **{str(status): {"description": text, "content": anything} for status, text in REFUSALS.items()},
+        },
+    }
+
+
+def success(described: Description, schema_of: Mapping[str, Any]) -> dict[str, Any]:
+    content = {described.content_type: {"schema": schema_of[repr(described.answer)]}}
+    if described.content_type == "application/json":
+        content["application/msgpack"] = content["application/json"]
+    headers = {name: header(text, "integer") for name, text in described.headers.items()}
+    return {"description": "Done", "content": content, "headers": {**headers, "x-request-id": REQUEST_ID}}
+
+
+def header(text: str, kind: str) -> dict[str, Any]:
+    return {"description": text, "required": True, "schema": {"type": kind}}
+
+
+REQUEST_ID = header("The request's own, or a new one; it is in the logs of every service", "string")
+
+
+def operation_id(method: str, path: str) -> str:
+    return re.sub(r"\W+", "_", f"{method.lower()}{path}").rstrip("_")
+
+
+def parameters_of(path: str) -> list[dict[str, Any]]:
+    names = re.findall(r"{(\w+)}", path)
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
 
 
 def refusals(family: Family, schema_of: Mapping[str, Any]) -> dict[str, Any]:
     content = {"application/json": {"schema": schema_of[repr(family.error)]}}
-    return {str(status): {"description": text, "content": content} for status, text in REFUSALS.items()}
+    headers = {"x-request-id": REQUEST_ID}
+    return {
+        str(status): {"description": text, "content": content, "headers": headers} for status, text in REFUSALS.items()
+    }

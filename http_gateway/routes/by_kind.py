@@ -18,6 +18,7 @@ from http_gateway.families import TEI
 from http_gateway.json_body import decoded
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
+from http_gateway.routes.cost import COST_HEADERS
 from http_gateway.routes.inputs import check_at_most
 from http_gateway.routes.kinds import KINDS, kind_of
 from http_gateway.routes.model_routes import ModelRoutes
@@ -55,7 +56,7 @@ class ByKind(ModelRoutes):
 
     def routes(self) -> list[Route]:
         text = {"inputs": "What is deep learning?"}
-        description = Description(summary_of(self.answer), dict[str, Any], Any, text)
+        description = Description(summary_of(self.answer), dict[str, Any], Any, text, COST_HEADERS)
         return [
             *(Route("POST", path, self.answer, TEI, described=description) for path in ("/", "/invocations")),
             post(

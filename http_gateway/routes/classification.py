@@ -13,7 +13,7 @@ from http_gateway.errors import in_words_of
 from http_gateway.families import TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.routes.cost import cost_headers
+from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import TEIBody, check_count
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.ranking import best_first
@@ -50,7 +50,17 @@ EXAMPLE = {"inputs": [["I love it"], ["I hate it"]]}
 
 class Classification(ModelRoutes):
     def routes(self) -> list[Route]:
-        return [post("/predict", PredictBody, self.predict, answer=PredictAnswer, example=EXAMPLE, family=TEI)]
+        return [
+            post(
+                "/predict",
+                PredictBody,
+                self.predict,
+                answer=PredictAnswer,
+                example=EXAMPLE,
+                family=TEI,
+                headers=COST_HEADERS,
+            )
+        ]
 
     async def predict(self, body: PredictBody, request: Request) -> Answer:
         """All labels of each text or pair with their scores, the best first."""

@@ -14,7 +14,7 @@ from http_gateway.errors import in_words_of
 from http_gateway.families import COHERE
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.routes.cost import cost_headers
+from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.embeddings import base64_of
 from http_gateway.routes.inputs import check_count
 from http_gateway.routes.model_routes import ModelRoutes
@@ -29,6 +29,9 @@ PROMPTS_OF_INPUT_TYPE = {
     "classification": ("classification",),
     "clustering": ("clustering", "separation"),
 }
+
+# Images are not taken, but a text may be meant for comparison with them.
+INPUT_TYPES = (*PROMPTS_OF_INPUT_TYPE, "image")
 
 TRUNCATIONS = {
     None: (inference_pb2.TRUNCATION_UNSPECIFIED, inference_pb2.TRUNCATION_SIDE_UNSPECIFIED),
@@ -82,7 +85,15 @@ EXAMPLE = {"texts": ["What is deep learning?"], "input_type": "search_query", "e
 class CohereEmbed(ModelRoutes):
     def routes(self) -> list[Route]:
         return [
-            post("/v2/embed", CohereEmbedBody, self.embed, answer=CohereEmbedAnswer, example=EXAMPLE, family=COHERE)
+            post(
+                "/v2/embed",
+                CohereEmbedBody,
+                self.embed,
+                answer=CohereEmbedAnswer,
+                example=EXAMPLE,
+                family=COHERE,
+                headers=COST_HEADERS,
+            )
         ]
 
     async def embed(self, body: CohereEmbedBody, request: Request) -> Answer:
@@ -123,7 +134,12 @@ def texts_of(body: CohereEmbedBody) -> tuple[list[str], str]:
 
 
 def prompt_name(input_type: str | None, model: model_pb2.Model) -> str:
-    """Of the model's prompts; "", which is its default, where it has none for such inputs."""
+    """Of the model's prompts; "", which is its default, where it has none for such inputs. An input type may also be
+    the name of a prompt itself. Raises INVALID_INPUT for any other."""
+    possible = dict.fromkeys((*INPUT_TYPES, *model.prompt_names))
+    if input_type and input_type not in possible:
+        message = f"input_type: there is no {input_type!r}, it is one of {', '.join(possible)}"
+        raise HeddleError(ErrorKind.INVALID_INPUT, message, field="input_type")
     names: Iterable[str] = PROMPTS_OF_INPUT_TYPE.get(input_type or "", (input_type or "",))
     return next((name for name in names if name in model.prompt_names), "")
 

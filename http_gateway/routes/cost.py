@@ -5,15 +5,20 @@ import time
 from heddle.v1 import item_pb2
 from http_gateway.message import Request
 
+# Names, and what they say.
+COST_HEADERS = {
+    "x-compute-tokens": "Tokens that were computed",
+    "x-truncated-inputs": "Inputs that were cut off because they were too long",
+    "x-total-time": "Milliseconds from the head of the request to its answer",
+    "x-tokenization-time": "Milliseconds of tokenization",
+    "x-queue-time": "Milliseconds in the queue of the engine, of the input that was there longest",
+    "x-inference-time": "Milliseconds in the model, of the input that took longest",
+}
+
 
 def cost_headers(request: Request, usage: item_pb2.Usage, timings: item_pb2.Timings) -> tuple[tuple[str, str], ...]:
     """Times are whole milliseconds, as TEI's are: in the queue and in the model those of the slowest input."""
-    total_ms = 1000 * (time.monotonic() - request.arrived)
-    return (
-        ("x-compute-tokens", str(usage.tokens)),
-        ("x-truncated-inputs", str(usage.truncated_inputs)),
-        ("x-total-time", str(round(total_ms))),
-        ("x-tokenization-time", str(round(timings.tokenize_us / 1000))),
-        ("x-queue-time", str(round(timings.queue_us / 1000))),
-        ("x-inference-time", str(round(timings.compute_us / 1000))),
-    )
+    total_ms = round(1000 * (time.monotonic() - request.arrived))
+    times_us = (timings.tokenize_us, timings.queue_us, timings.compute_us)
+    values = (usage.tokens, usage.truncated_inputs, total_ms, *(round(time_us / 1000) for time_us in times_us))
+    return tuple(zip(COST_HEADERS, map(str, values), strict=True))

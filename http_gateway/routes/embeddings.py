@@ -15,7 +15,7 @@ from http_gateway.endpoint import post
 from http_gateway.errors import in_words_of
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.routes.cost import cost_headers
+from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import Inputs, TEIBody, TokenIds, check_count, listed, messages
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routing import Route
@@ -61,7 +61,7 @@ class Embeddings(ModelRoutes):
 
     def routes(self) -> list[Route]:
         return [
-            post(path, EmbeddingsBody, self.embed, answer=EmbeddingsAnswer, example=EXAMPLE)
+            post(path, EmbeddingsBody, self.embed, answer=EmbeddingsAnswer, example=EXAMPLE, headers=COST_HEADERS)
             for path in ("/v1/embeddings", "/embeddings")
         ]
 

@@ -11,7 +11,7 @@ from http_gateway.errors import in_words_of
 from http_gateway.families import TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.routes.cost import cost_headers
+from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import TEIBody, check_count
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routing import Route
@@ -53,6 +53,7 @@ class Entities(ModelRoutes):
                 answer=list[list[Entity]],
                 example=EXAMPLE,
                 family=TEI,
+                headers=COST_HEADERS,
             )
         ]
 

@@ -9,11 +9,14 @@ import prometheus_client
 from http_gateway.endpoint import get
 from http_gateway.families import TEI
 from http_gateway.message import Answer, Request, Response
-from http_gateway.routing import Route
+from http_gateway.routing import Description, Route
 from http_gateway.served_models import ServedModels
 
 # As TEI has it; Baseten probes /health, SageMaker /ping.
 READY_PATHS = ("/health", "/ping", "/", "/ready")
+
+
+METRICS = Description("What Prometheus reads.", None, str, content_type="text/plain")
 
 
 class Status(msgspec.Struct):
@@ -28,7 +31,7 @@ class Operations:
         return [
             *(get(path, self.ready, answer=Status, family=TEI, is_open=True) for path in READY_PATHS),
             get("/live", self.live, answer=Status, family=TEI, is_open=True),
-            Route("GET", "/metrics", self.metrics, TEI, is_open=True),
+            Route("GET", "/metrics", self.metrics, TEI, is_open=True, described=METRICS),
         ]
 
     async def live(self, _: Request) -> Answer:

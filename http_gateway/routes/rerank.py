@@ -13,7 +13,7 @@ from http_gateway.errors import in_words_of
 from http_gateway.families import COHERE, TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.routes.cost import cost_headers
+from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import TEIBody, Truncatable, check_count
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.ranking import best_first
@@ -49,7 +49,10 @@ class CohereRerankBody(msgspec.Struct):
     documents: list[str | Document]
     model: str | None = None
     top_n: Annotated[int, msgspec.Meta(ge=0)] | None = None  # 0 and absent: all
-    return_documents: bool | None = None
+    return_documents: Annotated[
+        bool | None,
+        msgspec.Meta(description="False when absent, as for Cohere's clients; in Jina's own API it is true"),
+    ] = None
     raw_scores: bool | None = None
     instruction: str | None = None
 
@@ -82,10 +85,23 @@ COHERE_EXAMPLE = {"query": "What is deep learning?", "documents": TEXTS, "top_n"
 class Rerank(ModelRoutes):
     def routes(self) -> list[Route]:
         cohere = [
-            post(path, CohereRerankBody, handle, answer=CohereRerankAnswer, example=COHERE_EXAMPLE, family=COHERE)
+            post(
+                path,
+                CohereRerankBody,
+                handle,
+                answer=CohereRerankAnswer,
+                example=COHERE_EXAMPLE,
+                family=COHERE,
+                headers=COST_HEADERS,
+            )
             for path, handle in (("/v1/rerank", self.rerank_v1), ("/v2/rerank", self.rerank_v2))
         ]
-        return [post("/rerank", RerankBody, self.rerank, answer=list[Rank], example=EXAMPLE, family=TEI), *cohere]
+        return [
+            post(
+                "/rerank", RerankBody, self.rerank, answer=list[Rank], example=EXAMPLE, family=TEI, headers=COST_HEADERS
+            ),
+            *cohere,
+        ]
 
     async def rerank(self, body: RerankBody, request: Request) -> Answer:
         """Texts by their relevance to a query, the best first."""

@@ -15,7 +15,7 @@ from http_gateway.errors import in_words_of
 from http_gateway.families import TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.routes.cost import cost_headers
+from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import Inputs, TEIBody, Truncatable, check_count, listed, messages
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routing import Route
@@ -66,19 +66,37 @@ class Vectors(ModelRoutes):
         text = {"inputs": "What is deep learning?"}
         sentences = {"source_sentence": "deep learning", "sentences": ["machine learning", "a pasture"]}
         return [
-            post("/embed", EmbedBody, self.embed, answer=list[list[float]], example=text, family=TEI),
-            post("/embed_all", EmbedAllBody, self.embed_all, answer=list[list[list[float]]], example=text, family=TEI),
+            post(
+                "/embed",
+                EmbedBody,
+                self.embed,
+                answer=list[list[float]],
+                example=text,
+                family=TEI,
+                headers=COST_HEADERS,
+            ),
+            post(
+                "/embed_all",
+                EmbedAllBody,
+                self.embed_all,
+                answer=list[list[list[float]]],
+                example=text,
+                family=TEI,
+                headers=COST_HEADERS,
+            ),
             post(
                 *("/embed_sparse", EmbedAllBody, self.embed_sparse),
                 answer=list[list[SparseEntry]],
                 example=text,
                 family=TEI,
+                headers=COST_HEADERS,
             ),
             post(
                 *("/similarity", SimilarityBody, self.similarity),
                 answer=list[float],
                 example={"inputs": sentences},
                 family=TEI,
+                headers=COST_HEADERS,
             ),
         ]
 

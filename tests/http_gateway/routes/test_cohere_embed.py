@@ -59,6 +59,11 @@ async def test_the_input_type_chooses_the_prompt_that_the_model_has_for_it(tmp_p
         assert await vector(texts=["a"], input_type="search_document") == await vector(texts=["passage: a"])
         assert await vector(texts=["a"], input_type="clustering") == await vector(texts=["a"])
         assert await vector(texts=["a"], input_type="passage") == await vector(texts=["passage: a"])
+        assert await vector(texts=["a"], input_type="image") == await vector(texts=["a"])
+        refused = await http.post(PATH, json={"texts": ["a"], "input_type": "querry"})
+        assert refused.status_code == 400
+        possible = "search_query, search_document, classification, clustering, image, passage, query"
+        assert refused.json()["message"] == f"input_type: there is no 'querry', it is one of {possible}"
 
 
 async def test_truncate_says_which_end_is_lost(http: httpx.AsyncClient) -> None:
@@ -81,7 +86,7 @@ async def test_truncate_says_which_end_is_lost(http: httpx.AsyncClient) -> None:
         ({"texts": ["a", ""]}, "texts[1]"),
         ({"texts": ["a"], "embedding_types": ["int4"]}, "embedding_types"),
         ({"texts": ["a"], "output_dimension": 385}, "384"),
-        ({"inputs": [{"content": [{"type": "image_url", "image_url": {}}]}]}, "inputs"),
+        ({"inputs": [{"content": [{"type": "image_url", "image_url": {}}]}]}, "'image_url', it is text"),
     ],
 )
 async def test_refusals_are_told_as_cohere_tells_them(
