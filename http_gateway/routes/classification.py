@@ -17,6 +17,7 @@ from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import TEIBody, check_count
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.ranking import best_first
+from http_gateway.routes.schemas import OneOrTwo, Some, Text
 from http_gateway.routing import Route
 
 
@@ -29,7 +30,7 @@ class Parameters(msgspec.Struct):
 class PredictBody(TEIBody, kw_only=True):
     """`inputs` is one text; or a flat list of one text or of two that are a pair; or a list of such lists."""
 
-    inputs: str | list[str | list[str]]
+    inputs: Text | Annotated[list[Text | Annotated[list[Text], OneOrTwo]], Some]
     raw_scores: bool | None = None
     parameters: Parameters | None = None
 

@@ -18,6 +18,7 @@ from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.embeddings import base64_of
 from http_gateway.routes.inputs import check_count
 from http_gateway.routes.model_routes import ModelRoutes
+from http_gateway.routes.schemas import Some, Text
 from http_gateway.routing import Route
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
@@ -60,8 +61,8 @@ class Input(msgspec.Struct):
 
 
 class CohereEmbedBody(msgspec.Struct):
-    texts: list[str] | None = None
-    inputs: list[Input] | None = None
+    texts: Annotated[list[Text], Some] | None = None
+    inputs: Annotated[list[Input], Some] | None = None
     model: str | None = None
     input_type: str | None = None
     embedding_types: list[EmbeddingType] | None = None  # float when absent

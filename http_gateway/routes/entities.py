@@ -1,6 +1,6 @@
 """POST /predict_tokens: named entities, or a label for every token, as BEI has it."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import TEIBody, check_count
 from http_gateway.routes.model_routes import ModelRoutes
+from http_gateway.routes.schemas import Some, Text
 from http_gateway.routing import Route
 
 Aggregation = Literal["none", "simple", "first", "average", "max"]
@@ -22,7 +23,7 @@ Aggregation = Literal["none", "simple", "first", "average", "max"]
 class PredictTokensBody(TEIBody, kw_only=True):
     """`inputs` is one text, a list of texts, or a list of lists of texts; all of them are taken one by one."""
 
-    inputs: str | list[str | list[str]]
+    inputs: Text | Annotated[list[Text | list[Text]], Some]
     raw_scores: bool | None = None
     aggregation_strategy: Aggregation | None = None  # none when absent
 

@@ -2,16 +2,17 @@
 
 import struct
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
+from http_gateway.routes.schemas import Some, Text, TokenId
 
-TokenIds = list[int]
+TokenIds = Annotated[list[TokenId], Some]
 # One text; or a list of texts and of lists of ids; or one list of ids.
-Inputs = str | list[str | int | TokenIds]
+Inputs = Text | Annotated[list[Text | TokenId | TokenIds], Some]
 
 Direction = Literal["Right", "right", "Left", "left"]
 

@@ -17,12 +17,13 @@ from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import TEIBody, Truncatable, check_count
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.ranking import best_first
+from http_gateway.routes.schemas import AnyText, Some, Text
 from http_gateway.routing import Route
 
 
 class RerankBody(TEIBody, kw_only=True):
-    query: str
-    texts: list[str]
+    query: Text
+    texts: Annotated[list[AnyText], Some]
     raw_scores: bool | None = None
     return_text: bool | None = None
     instruction: str | None = None  # what the query is after, for models that are told in their prompt
@@ -41,12 +42,12 @@ class Rank(msgspec.Struct, omit_defaults=True):
 class Document(msgspec.Struct):
     """Of a document's fields only its text counts."""
 
-    text: str
+    text: AnyText
 
 
 class CohereRerankBody(msgspec.Struct):
-    query: str
-    documents: list[str | Document]
+    query: Text
+    documents: Annotated[list[AnyText | Document], Some]
     model: str | None = None
     top_n: Annotated[int, msgspec.Meta(ge=0)] | None = None  # 0 and absent: all
     return_documents: Annotated[

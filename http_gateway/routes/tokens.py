@@ -1,6 +1,6 @@
 """POST /tokenize and /decode: texts to tokens and back, as TEI has it. Needs no engine."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -10,13 +10,14 @@ from http_gateway.errors import in_words_of
 from http_gateway.families import TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.routes.inputs import TokenIds, check_count, listed, messages
+from http_gateway.routes.inputs import check_count, listed, messages
 from http_gateway.routes.model_routes import ModelRoutes
+from http_gateway.routes.schemas import AnyText, Some, TokenId
 from http_gateway.routing import Route
 
 
 class TokenizeBody(msgspec.Struct):
-    inputs: str | list[str]
+    inputs: AnyText | Annotated[list[AnyText], Some]
     add_special_tokens: bool | None = None  # true when absent
     prompt_name: str | None = None
     model: str | None = None
@@ -31,7 +32,7 @@ class Token(msgspec.Struct):
 
 
 class DecodeBody(msgspec.Struct):
-    ids: list[int | TokenIds]
+    ids: Annotated[list[TokenId | list[TokenId]], Some]
     skip_special_tokens: bool | None = None  # true when absent
     model: str | None = None
 

@@ -18,6 +18,7 @@ from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import Inputs, TEIBody, Truncatable, check_count, listed, messages
 from http_gateway.routes.model_routes import ModelRoutes
+from http_gateway.routes.schemas import Some, Text
 from http_gateway.routing import Route
 
 NAMES_OF_SIMILARITY = {"source": "inputs.source_sentence", "sentences": "inputs.sentences"}
@@ -38,8 +39,8 @@ class EmbedBody(EmbedAllBody, kw_only=True):
 
 
 class SimilarityInputs(msgspec.Struct):
-    source_sentence: str
-    sentences: list[str]
+    source_sentence: Text
+    sentences: Annotated[list[Text], Some]
 
 
 class SimilarityParameters(Truncatable, kw_only=True):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.kinds import write_classifier, write_reranker, write_token_classifier
+from tests.kinds import write_classifier, write_reranker, write_sparse_embedder, write_token_classifier
 from tests.system.served import Served, served
 
 Write = Callable[[Path], Path]
@@ -26,6 +26,12 @@ async def reranker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Se
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def classifier(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
     async with serving(write_classifier, tmp_path_factory.mktemp("classifier")) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def sparse_embedder(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    async with serving(write_sparse_embedder, tmp_path_factory.mktemp("sparse_embedder")) as running:
         yield running
 
 

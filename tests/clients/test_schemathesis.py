@@ -22,9 +22,10 @@ CHECKS = (
 
 ROUTES_OF = {
     "simulated": "",  # all of them
-    "reranker": "/(v1/|v2/)?rerank$|/predict$|/vertex$|/$",
-    "classifier": "/predict$|/vertex$|/$",
-    "tagger": "/predict_tokens$|/vertex$|/$",
+    "reranker": "/(v1/|v2/)?rerank$|/predict$|/vertex$|/invocations$|/$",
+    "classifier": "/predict$|/vertex$|/invocations$|/$",
+    "tagger": "/predict_tokens$|/predict$|/vertex$|/invocations$|/$",
+    "sparse_embedder": "/embed_sparse$|/predict$|/vertex$|/invocations$|/$",
 }
 
 
