@@ -2,12 +2,18 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from httpx import Headers
 
+from heddle.client import CallOptions
 from heddle.model_source import PACKAGED_NAME
+from heddle.v1 import model_pb2
+from http_gateway.message import Hold, Request
+from http_gateway.routes.info import Info
 from tests.kinds import EMOTIONS, TAGS, http_of, write_classifier, write_reranker, write_sparse_embedder
 from tests.kinds import write_token_classifier as write_tagger
 
@@ -43,3 +49,22 @@ async def test_classifiers_name_their_labels(
 async def test_a_sparse_embedder_says_splade(tmp_path: Path) -> None:
     async with http_of(tmp_path, write_sparse_embedder(tmp_path / "model")) as http:
         assert (await http.get("/info")).json()["model_type"] == {"embedding": {"pooling": "splade"}}
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+async def test_whether_long_inputs_are_cut_is_as_the_pod_is_set(refuses: bool) -> None:
+    described = model_pb2.Model(name="m", kind=model_pb2.MODEL_KIND_EMBEDDER)
+    fields = {field.name: getattr(described, field.name) for field in model_pb2.Model.DESCRIPTOR.fields}
+    model = SimpleNamespace(**{**fields, "refuses_long_inputs": refuses})
+
+    async def get_model(_: CallOptions) -> Any:
+        return model
+
+    served = SimpleNamespace(name="m", client=SimpleNamespace(get_model=get_model))
+    models: Any = SimpleNamespace(find=lambda _: served)
+    answer = await Info(models, 2048, 2048).info(Request("GET", "/info", Headers(), 0, nothing))
+    assert answer.value["auto_truncate"] is not refuses
+
+
+async def nothing(_: Hold) -> bytes:
+    return b""
