@@ -91,8 +91,8 @@ class HttpServer:
 
 async def send(protocol: HTTPProtocol, status: int, headers: list[tuple[str, str]], body: ResponseBody) -> None:
     """Granian copies what it sends, and others have to wait meanwhile: long bodies are sent piece by piece."""
-    if isinstance(body, bytes) and len(body) <= PIECE_BYTES_MAX:
-        protocol.response_bytes(status, headers, body)
+    if bytes_of(body) <= PIECE_BYTES_MAX:
+        protocol.response_bytes(status, headers, body if isinstance(body, bytes) else b"".join(body))
         return
     transport = protocol.response_stream(status, [*headers, ("content-length", str(bytes_of(body)))])
     for part in [body] if isinstance(body, bytes) else body:

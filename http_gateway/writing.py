@@ -16,6 +16,7 @@ import orjson
 import ormsgpack
 
 from http_gateway.long_list import LongList
+from http_gateway.message import ResponseBody
 
 # What others have to wait for at a time, whichever is reached first: about a millisecond of writing, and one of making.
 NUMBERS_PER_TURN = 32_768
@@ -96,7 +97,7 @@ MESSAGE_PACK = Format(
 )
 
 
-async def written(value: Any, chosen: Format) -> bytes | list[bytes]:
+async def written(value: Any, chosen: Format) -> ResponseBody:
     """At once if it is short, otherwise one part for each turn."""
     try:
         return chosen.dump(value)
@@ -123,9 +124,9 @@ class Writer:
         else:
             self._pieces.append(self._format.dump(value))
 
-    def ended(self) -> list[bytes]:
+    def ended(self) -> ResponseBody:
         self._end_turn()
-        return self._parts
+        return self._parts[0] if len(self._parts) == 1 else self._parts
 
     async def _write_object(self, value: dict[str, Any]) -> None:
         self._pieces.append(self._format.object_start(len(value)))
