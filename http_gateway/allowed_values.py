@@ -26,8 +26,6 @@ def inside(kind: inspect.Type, step: str) -> Iterator[inspect.Type]:
     for part in parts(kind):
         if isinstance(part, inspect.StructType):
             yield from (field.type for field in part.fields if field.encode_name == step)
-            if part.tag_field == step:
-                yield inspect.LiteralType((part.tag,))
         elif isinstance(part, inspect.ListType) and step.startswith("["):
             yield part.item_type
 

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 # msgspec's: "Expected `int`, got `str` - at `$.dimensions`", "Object missing required field `input`".
 PLACE = re.compile(r"(?P<what>.*?)(?: - at `\$(?:\.(?P<path>[^`]*))?`)?")
-INVALID_VALUE = ("Invalid enum value", "Invalid value")
+INVALID_VALUE = "Invalid enum value"
 MISSING = re.compile(r"Object missing required field `(?P<name>\w+)`")
 
 

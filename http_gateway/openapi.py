@@ -67,8 +67,13 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
 
 def types_of(route: Route) -> Sequence[Any]:
     assert route.described
-    body = () if route.described.body is None else (route.described.body,)
-    return (*body, route.described.answer, route.family.error)
+    return (*bodies_of(route.described), route.described.answer, route.family.error)
+
+
+def bodies_of(described: Description) -> tuple[Any, ...]:
+    if described.body is None:
+        return ()
+    return described.body if isinstance(described.body, tuple) else (described.body,)
 
 
 def operation(route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,8 +86,9 @@ def operation(route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
     }
     if route.is_open:
         entry["security"] = []
-    if route.described.body is not None:
-        content = {"schema": schema_of[repr(route.described.body)], "example": route.described.example}
+    if bodies := [schema_of[repr(body)] for body in bodies_of(route.described)]:
+        schema = bodies[0] if len(bodies) == 1 else {"anyOf": bodies}
+        content = {"schema": schema, "example": route.described.example}
         entry["requestBody"] = {"required": True, "content": {"application/json": content}}
     if parameters := parameters_of(route.path):
         entry["parameters"] = parameters

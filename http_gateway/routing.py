@@ -18,7 +18,7 @@ class Description:
     """What the handler takes and gives, as types that msgspec makes JSON schemas of."""
 
     summary: str
-    body: Any  # None = no body
+    body: Any  # None = no body; a tuple of types = any of them
     answer: Any
     example: Any = None  # of the body
     headers: Mapping[str, str] = field(default_factory=dict)  # of the answer: their names, and what they say

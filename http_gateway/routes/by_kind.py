@@ -56,7 +56,9 @@ class ByKind(ModelRoutes):
 
     def routes(self) -> list[Route]:
         text = {"inputs": "What is deep learning?"}
-        description = Description(summary_of(self.answer), dict[str, Any], Any, text, COST_HEADERS)
+        paths = dict.fromkeys((*(kind.path for kind in KINDS.values()), SIMILARITY_PATH))
+        bodies = tuple(self.tasks[path].decoder.type for path in paths)
+        description = Description(summary_of(self.answer), bodies, Any, text, COST_HEADERS)
         return [
             *(Route("POST", path, self.answer, TEI, described=description) for path in ("/", "/invocations")),
             post(

@@ -50,8 +50,9 @@ QUANTIZED = {
 }
 
 
-class TextContent(msgspec.Struct, tag="text"):
+class TextContent(msgspec.Struct):
     text: str
+    type: Literal["text"] = "text"
 
 
 class Input(msgspec.Struct):

@@ -39,7 +39,7 @@ async def test_every_data_type_is_of_the_same_vectors(http: httpx.AsyncClient) -
 
 
 async def test_contents_of_an_input_are_one_text(http: httpx.AsyncClient) -> None:
-    content = [{"type": "text", "text": "hello"}, {"type": "text", "text": "world"}]
+    content = [{"type": "text", "text": "hello"}, {"text": "world"}]
     answer = await answer_to(http, PATH, inputs=[{"content": content}])
     assert answer["texts"] == ["hello\nworld"]
     assert answer["embeddings"]["float"] == await answer_to(http, "/embed", inputs="hello\nworld")
