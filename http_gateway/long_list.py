@@ -1,7 +1,12 @@
 """Lists that may be long: the routes answer them, http_gateway.writing makes their items as it writes them."""
 
-from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+
+class Source(Protocol):
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 class LongList:
@@ -10,7 +15,7 @@ class LongList:
 
     __slots__ = ("_make", "_source")
 
-    def __init__(self, source: Collection[Any], make: Callable[[Any], Any] | None = None) -> None:
+    def __init__(self, source: Source, make: Callable[[Any], Any] | None = None) -> None:
         self._source = source
         self._make = make
 

@@ -3,6 +3,7 @@
 Shapes: https://huggingface.github.io/text-embeddings-inference
 """
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
@@ -168,9 +169,21 @@ class Vectors(ModelRoutes):
         return messages(inputs, "inputs", is_list=is_list), is_list
 
 
+class Rows:
+    """Of a tensor, one for each token. Its bytes, which may be many, are copied once the rows are asked for."""
+
+    def __init__(self, tensor: tensor_pb2.Tensor) -> None:
+        self._tensor = tensor
+
+    def __len__(self) -> int:
+        return self._tensor.shape[0]
+
+    def __iter__(self) -> Iterator[tensors.Floats]:
+        return iter(tensors.from_proto(self._tensor))
+
+
 def table_of(tensor: tensor_pb2.Tensor) -> LongList:
-    """A row for each token."""
-    return LongList(tensors.from_proto(tensor))
+    return LongList(Rows(tensor))
 
 
 def entries(vector: tensor_pb2.SparseTensor) -> LongList:
