@@ -16,6 +16,12 @@ from http_gateway.routing import Route
 # Tokenizer pods encode in one thread, which the gateway need not ask them.
 TOKENIZATION_WORKERS = 1
 
+# Where it follows from what the model is for.
+POOLING_OF_KIND = {
+    model_pb2.MODEL_KIND_SPARSE_EMBEDDER: "splade",
+    model_pb2.MODEL_KIND_MULTI_VECTOR_EMBEDDER: "none",
+}
+
 
 class ModelInfo(msgspec.Struct):
     """TEI's fields, and from `dimension` on those that it lacks."""
@@ -68,7 +74,7 @@ class Info(ModelRoutes):
                     max_batch_requests=None,
                     max_client_batch_size=min(self.inputs_max, model.inputs_max),
                     # A pod of an older release does not say so, and refuses nothing.
-                    auto_truncate=not getattr(model, "refuses_long_inputs", False),
+                    auto_truncate=not model.refuses_long_inputs,
                     tokenization_workers=TOKENIZATION_WORKERS,
                     version=model.version,
                     sha=None,
@@ -82,8 +88,8 @@ class Info(ModelRoutes):
 
 
 def details(model: model_pb2.Model) -> dict[str, Any]:
-    if model.kind == model_pb2.MODEL_KIND_SPARSE_EMBEDDER:
-        return {"pooling": "splade"}
+    if model.kind in POOLING_OF_KIND:
+        return {"pooling": POOLING_OF_KIND[model.kind]}
     if model.kind == model_pb2.MODEL_KIND_EMBEDDER:
         return {"pooling": model.pooling}
     names = {str(index): label for index, label in enumerate(model.labels)}

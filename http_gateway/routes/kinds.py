@@ -17,6 +17,7 @@ class Kind:
 
 KINDS: Mapping[int, Kind] = {
     model_pb2.MODEL_KIND_EMBEDDER: Kind("embedding", "/embed", "/v1/embeddings"),
+    model_pb2.MODEL_KIND_MULTI_VECTOR_EMBEDDER: Kind("embedding", "/embed_all", "/embed_all"),
     model_pb2.MODEL_KIND_SPARSE_EMBEDDER: Kind("embedding", "/embed_sparse", "/embed_sparse"),
     model_pb2.MODEL_KIND_RERANKER: Kind("reranker", "/rerank", "/predict"),
     model_pb2.MODEL_KIND_CLASSIFIER: Kind("classifier", "/predict", "/predict"),

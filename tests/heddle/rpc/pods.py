@@ -1,6 +1,7 @@
 """Real pods on real sockets for the tests of the transport: EngineService with a hop of the test's choosing."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -122,3 +123,10 @@ def ask(
             future.set_result(outcome.tensor.data)
 
     return future, pool.submit(submission(data), deadline, reply)
+
+
+async def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> None:
+    end = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end, "the condition never came true"
+        await asyncio.sleep(0.005)

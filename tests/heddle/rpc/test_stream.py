@@ -3,7 +3,6 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,7 @@ from heddle.rpc.pool import Pool, PoolLimits
 from heddle.rpc.stream import Cancel, Reply, nothing_to_cancel
 from heddle.rpc.stream_server import StreamLimits
 from heddle.v1 import engine_pb2
-from tests.heddle.rpc.pods import EnginePod, Held, ask, dialect, pool_of, submission
-
-
-async def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> None:
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, "the condition never came true"
-        await asyncio.sleep(0.005)
+from tests.heddle.rpc.pods import EnginePod, Held, ask, dialect, eventually, pool_of, submission
 
 
 async def test_every_item_gets_its_own_answer() -> None:
@@ -131,84 +123,6 @@ async def test_an_error_arrives_as_the_error_it_was() -> None:
     await pod.stop()
 
 
-async def test_items_of_a_lost_pod_are_answered_by_another() -> None:
-    held = Held()
-    dying, living = EnginePod(held.submit), EnginePod()
-    pool = await pool_of(await dying.start(), await living.start())
-    await eventually(lambda: len(pool._available) == 2)
-    futures = [ask(pool, number.to_bytes(4, "little"))[0] for number in range(200)]
-    await eventually(lambda: len(held.items) >= 50)
-    await dying.stop()
-    answers = await asyncio.wait_for(asyncio.gather(*futures), 10)
-    assert answers == [number.to_bytes(4, "little") for number in range(200)]
-    await pool.close()
-    await living.stop()
-
-
-async def test_a_pod_that_comes_back_is_used_again(tmp_path: Path) -> None:
-    address = f"unix:{tmp_path}/pod"
-    changes: list[bool] = []
-    first = EnginePod()
-    pool = await pool_of(await first.start(address), on_change=changes.append)
-    assert await asyncio.wait_for(ask(pool, b"1111")[0], 5) == b"1111"
-    await first.stop()
-    await eventually(lambda: not pool.ready)
-    waiting, _ = ask(pool, b"2222")
-    second = EnginePod()
-    await second.start(address)
-    assert await asyncio.wait_for(waiting, 10) == b"2222"
-    assert changes == [True, False, True]
-    await pool.close()
-    await second.stop()
-
-
-async def test_without_any_pod_items_fail_after_a_while_with_a_reason() -> None:
-    pool = await pool_of("127.0.0.1:1", limits=PoolLimits(no_pod_s_max=0.1))
-    with pytest.raises(HeddleError, match=r"127\.0\.0\.1:1") as raised:
-        await asyncio.wait_for(ask(pool, b"1234")[0], 5)
-    assert raised.value.kind is ErrorKind.UNAVAILABLE
-    await pool.close()
-
-
-async def test_an_item_that_loses_every_pod_it_meets_fails_alone(tmp_path: Path) -> None:
-    held = Held()
-    pods = [EnginePod(held.submit) for _ in range(2)]
-    pool = await pool_of(*[await pod.start() for pod in pods], limits=PoolLimits(attempts_max=2))
-    await eventually(lambda: len(pool._available) == 2)
-    future, _ = ask(pool, b"1234")
-    await eventually(lambda: len(held.items) == 1)
-    served = [pod for pod in pods if not pod.stream.idle]
-    await served[0].stop()
-    other = next(pod for pod in pods if pod is not served[0])
-    await eventually(lambda: not other.stream.idle)
-    await other.stop()
-    with pytest.raises(HeddleError) as raised:
-        await asyncio.wait_for(future, 5)
-    assert raised.value.kind is ErrorKind.UNAVAILABLE
-    await pool.close()
-
-
-async def test_a_draining_pod_gets_nothing_new_and_answers_what_it_has() -> None:
-    held = Held()
-    leaving, staying = EnginePod(held.submit), EnginePod()
-    pool = await pool_of(await leaving.start(), await staying.start())
-    await eventually(lambda: len(pool._available) == 2)
-    futures = [ask(pool, b"1234")[0] for _ in range(50)]
-    await eventually(lambda: len(held.items) >= 10)
-    await leaving.stream.announce_draining()
-    await eventually(lambda: len(pool._available) == 1)
-    before = len(held.items)
-    later = [ask(pool, b"5678")[0] for _ in range(50)]
-    assert await asyncio.wait_for(asyncio.gather(*later), 5) == [b"5678"] * 50
-    assert len(held.items) == before
-    held.answer_all()
-    assert await asyncio.wait_for(asyncio.gather(*futures), 5) == [b"1234"] * 50
-    await eventually(lambda: leaving.stream.idle)
-    await pool.close()
-    await leaving.stop()
-    await staying.stop()
-
-
 async def test_a_peer_with_another_tokenizer_is_refused_with_its_own_words() -> None:
     pod = EnginePod()
     pool = Pool((await pod.start(),), dialect("another"), limits=PoolLimits(no_pod_s_max=0.5))
@@ -281,19 +195,6 @@ async def test_answers_that_cost_their_receiver_much_leave_turns_to_others() -> 
     assert turns_between[-1] - turns_between[0] >= 20
     await pool.close()
     await pod.stop()
-
-
-async def test_load_is_spread_over_pods_by_cost() -> None:
-    pods = [EnginePod(Held().submit) for _ in range(4)]
-    pool = await pool_of(*[await pod.start() for pod in pods])
-    await eventually(lambda: len(pool._available) == 4)
-    for number in range(400):
-        ask(pool, bytes(4 * (1 + number % 50)))
-    loads = [pod.load for pod in pool._pods.values()]
-    assert max(loads) <= 1.1 * min(loads)
-    await pool.close()
-    for pod in pods:
-        await pod.stop()
 
 
 async def test_a_client_that_half_closes_still_gets_its_answers() -> None:

@@ -20,7 +20,14 @@ from http_gateway.routes.vectors import EmbedAllBody
 from http_gateway.served_models import ServedModels
 from tests.cluster import gateway
 from tests.http_gateway.calls import answer_to, refusal_of
-from tests.kinds import http_of, write_classifier, write_reranker, write_sparse_embedder, write_token_classifier
+from tests.kinds import (
+    http_of,
+    write_classifier,
+    write_multi_vector_embedder,
+    write_reranker,
+    write_sparse_embedder,
+    write_token_classifier,
+)
 
 PREDICT = "/environments/production/predict"
 
@@ -39,6 +46,7 @@ async def test_an_embedder_embeds_and_compares(http: httpx.AsyncClient, path: st
         (write_reranker, "/rerank", {"query": "a", "texts": ["b", "c"]}),
         (write_token_classifier, "/predict_tokens", {"inputs": "a"}),
         (write_sparse_embedder, "/embed_sparse", {"inputs": "a"}),
+        (write_multi_vector_embedder, "/embed_all", {"inputs": "a"}),
     ],
 )
 async def test_other_kinds_do_what_they_are_for(
@@ -57,6 +65,7 @@ async def test_other_kinds_do_what_they_are_for(
         (write_reranker, "/predict"),
         (write_token_classifier, "/predict_tokens"),
         (write_sparse_embedder, "/embed_sparse"),
+        (write_multi_vector_embedder, "/embed_all"),
     ],
 )
 async def test_the_default_route_is_what_the_model_is_for(

@@ -14,7 +14,15 @@ from heddle.model_source import PACKAGED_NAME
 from heddle.v1 import model_pb2
 from http_gateway.message import Hold, Request
 from http_gateway.routes.info import Info
-from tests.kinds import EMOTIONS, TAGS, http_of, write_classifier, write_reranker, write_sparse_embedder
+from tests.kinds import (
+    EMOTIONS,
+    TAGS,
+    http_of,
+    write_classifier,
+    write_multi_vector_embedder,
+    write_reranker,
+    write_sparse_embedder,
+)
 from tests.kinds import write_token_classifier as write_tagger
 
 
@@ -46,9 +54,14 @@ async def test_classifiers_name_their_labels(
         assert info["model_type"][kind]["label2id"] == {label: index for index, label in enumerate(labels)}
 
 
-async def test_a_sparse_embedder_says_splade(tmp_path: Path) -> None:
-    async with http_of(tmp_path, write_sparse_embedder(tmp_path / "model")) as http:
-        assert (await http.get("/info")).json()["model_type"] == {"embedding": {"pooling": "splade"}}
+@pytest.mark.parametrize(
+    ("write", "pooling"), [(write_sparse_embedder, "splade"), (write_multi_vector_embedder, "none")]
+)
+async def test_an_embedder_of_another_kind_says_what_takes_the_place_of_pooling(
+    tmp_path: Path, write: Callable[[Path], Path], pooling: str
+) -> None:
+    async with http_of(tmp_path, write(tmp_path / "model")) as http:
+        assert (await http.get("/info")).json()["model_type"] == {"embedding": {"pooling": pooling}}
 
 
 @pytest.mark.parametrize("refuses", [True, False])
