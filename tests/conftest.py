@@ -11,8 +11,8 @@ from tests.system.served import Served, served
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def heddle() -> AsyncIterator[Served]:
-    """all-MiniLM-L6-v2 on the torch backend."""
-    async with served() as running:
+    """all-MiniLM-L6-v2 on the torch backend, in float32 whatever the machine is fast at: vectors are compared."""
+    async with served("--dtype", "float32") as running:
         yield running
 
 
