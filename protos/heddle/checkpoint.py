@@ -23,6 +23,8 @@ POSITIONS_AFTER_PADDING = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "mpnet", "longformer"}
 )
 
+PADDING_OF_FAIRSEQ = 1  # the id, where the config has none
+
 # Tokenizers without a limit say 10**30.
 LENGTH_SANE_MAX = 10_000_000
 
@@ -204,9 +206,15 @@ def positions_of(config: Mapping[str, Any]) -> int | None:
     rows = config.get("max_position_embeddings", config.get("n_positions"))
     if not isinstance(rows, int):
         return None
-    if config.get("model_type") in POSITIONS_AFTER_PADDING:
-        return rows - int(config.get("pad_token_id") or 0) - 1
-    return rows
+    return rows - first_position_of(config)
+
+
+def first_position_of(config: Mapping[str, Any]) -> int:
+    """The row that a sequence's first token has in the table of positions."""
+    if config.get("model_type") not in POSITIONS_AFTER_PADDING:
+        return 0
+    padding = config.get("pad_token_id")
+    return (PADDING_OF_FAIRSEQ if padding is None else int(padding)) + 1
 
 
 def positive(config: Mapping[str, Any], name: str, folder: Path) -> int:

@@ -179,6 +179,8 @@ def test_splade_is_a_sparse_embedder_over_the_vocabulary(folder: Path) -> None:
         (512, 48, {}, 64),
         (None, 512, {"model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
         (None, None, {"model_type": "mpnet", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
+        (None, None, {"model_type": "roberta", "max_position_embeddings": 514}, 512),  # padding is 1 there, unsaid
+        (None, None, {"model_type": "roberta", "max_position_embeddings": 513, "pad_token_id": 0}, 512),
     ],
 )
 def test_longest_sequence_is_what_was_stated_within_the_positions(

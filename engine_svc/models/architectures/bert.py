@@ -1,4 +1,10 @@
-"""BERT: MiniLM, BGE, E5, GTE (base, large), mxbai and most others."""
+"""BERT: MiniLM, BGE, E5, GTE (base, large), mxbai and most others.
+
+Its kin differ in names and in the odd part: their files say what differs and call this one for the rest.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.heads.classification import (
@@ -13,101 +19,160 @@ from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import load_layer_norm
 from engine_svc.models.transformer import Attention, Embeddings, FeedForward, Layer, Norms, Transformer
 from engine_svc.models.weights import Weights
-from heddle.checkpoint import Checkpoint, ModelKind
+from heddle.checkpoint import Checkpoint, ModelKind, first_position_of
 from heddle.sentence_modules import Pooling, Splade
 
 PREFIX = "bert."  # of the encoder's weights in a model with a head
 UNUSED = ("pooler.", "cls.")  # where the model is used without them
+
+HIDDEN = ("hidden_size", "dim")  # the second is DistilBERT's name for it
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNames:
+    """What a checkpoint calls the parts of a layer."""
+
+    layer: str = "encoder.layer.{index}"
+    query_key_value: tuple[str, str, str] = ("attention.self.query", "attention.self.key", "attention.self.value")
+    attention_output: str = "attention.output.dense"
+    attention_norm: str = "attention.output.LayerNorm"
+    up: str = "intermediate.dense"
+    down: str = "output.dense"
+    feed_forward_norm: str = "output.LayerNorm"
+
+
+Heads = Mapping[ModelKind, Callable[[Checkpoint, Weights], Head]]
+
+NAMES = LayerNames()
+ALL = AttentionPattern()
 
 
 def load(config: ModelConfig, weights: Weights) -> Transformer:
     """Raises CheckpointError for a tensor that is missing or not of the config's shape, and for what BERT is not."""
     config.require("position_embedding_type", "absolute")
     config.require("is_decoder", False)
-    return Transformer(
-        embeddings=load_embeddings(config, weights),
-        layers=[load_layer(config, weights, index) for index in range(config.positive("num_hidden_layers"))],
-    )
+    return Transformer(load_embeddings(config, weights), load_layers(config, weights))
 
 
-def load_embeddings(config: ModelConfig, weights: Weights, *, position_first: int = 0) -> Embeddings:
-    """`position_first` is the row that the first token of a sequence has in the table of positions."""
-    hidden = config.positive("hidden_size")
-    vocabulary, positions = config.positive("vocab_size"), config.positive("max_position_embeddings", default=512)
-    types = config.positive("type_vocab_size", default=2)
+def load_embeddings(config: ModelConfig, weights: Weights, *, has_types: bool = True) -> Embeddings:
+    width, positions = config.positive(*HIDDEN), config.positive("max_position_embeddings", default=512)
+    types = config.positive("type_vocab_size", default=2) if has_types else 0
+    table = weights.take("embeddings.position_embeddings.weight", [positions, width])[
+        first_position_of(config.values) :
+    ]
+    type_table = weights.take("embeddings.token_type_embeddings.weight", [types, width]) if types else None
+    if type_table is not None and types == 1:  # every token has it, so the positions can
+        table, type_table = table + type_table, None
     return Embeddings(
-        words=weights.take("embeddings.word_embeddings.weight", [vocabulary, hidden]),
-        positions=weights.take("embeddings.position_embeddings.weight", [positions, hidden])[position_first:],
-        types=weights.take("embeddings.token_type_embeddings.weight", [types, hidden]),
-        norm=load_layer_norm(weights, "embeddings.LayerNorm", hidden, epsilon_of(config)),
+        words=weights.take("embeddings.word_embeddings.weight", [config.positive("vocab_size"), width]),
+        positions=table,
+        types=type_table,
+        norm=load_layer_norm(weights, "embeddings.LayerNorm", width, epsilon_of(config)),
     )
 
 
-def load_layer(config: ModelConfig, weights: Weights, index: int) -> Layer:
-    hidden, intermediate = config.positive("hidden_size"), config.positive("intermediate_size")
-    heads = config.positive("num_attention_heads")
-    config.head_dim(hidden, heads)
-    name = f"encoder.layer.{index}"
-    projections = [f"{name}.attention.self.{projection}" for projection in ("query", "key", "value")]
-    attention_norm = load_layer_norm(weights, f"{name}.attention.output.LayerNorm", hidden, epsilon_of(config))
-    up = load_linear(
-        weights, f"{name}.intermediate.dense", intermediate, hidden, activation=config.activation("hidden_act")
-    )
+def load_layers(
+    config: ModelConfig, weights: Weights, names: LayerNames = NAMES, pattern: AttentionPattern = ALL
+) -> list[Layer]:
+    count = config.positive("num_hidden_layers", "n_layers")
+    return [load_layer(config, weights, names, index, pattern) for index in range(count)]
+
+
+def load_layer(
+    config: ModelConfig, weights: Weights, names: LayerNames, index: int, pattern: AttentionPattern
+) -> Layer:
+    name = names.layer.format(index=index)
     return Layer(
-        attention=Attention(
-            query_key_value=load_linear(weights, projections, hidden, hidden),
-            output=load_linear(weights, f"{name}.attention.output.dense", hidden, hidden),
-            heads=heads,
-            key_heads=heads,
-            pattern=AttentionPattern(),
-        ),
-        attention_norms=Norms(of_sum=attention_norm),
-        feed_forward=FeedForward(up, load_linear(weights, f"{name}.output.dense", hidden, intermediate)),
-        feed_forward_norms=Norms(
-            of_sum=load_layer_norm(weights, f"{name}.output.LayerNorm", hidden, epsilon_of(config))
-        ),
+        attention=load_attention(config, weights, names, name, pattern),
+        attention_norms=load_norm_of_sum(config, weights, f"{name}.{names.attention_norm}"),
+        feed_forward=load_feed_forward(config, weights, f"{name}.{names.up}", f"{name}.{names.down}"),
+        feed_forward_norms=load_norm_of_sum(config, weights, f"{name}.{names.feed_forward_norm}"),
     )
+
+
+def load_attention(
+    config: ModelConfig, weights: Weights, names: LayerNames, layer: str, pattern: AttentionPattern
+) -> Attention:
+    hidden, heads = config.positive(*HIDDEN), config.positive("num_attention_heads", "n_heads")
+    config.head_dim(hidden, heads)
+    return Attention(
+        query_key_value=load_linear(weights, [f"{layer}.{part}" for part in names.query_key_value], hidden, hidden),
+        output=load_linear(weights, f"{layer}.{names.attention_output}", hidden, hidden),
+        heads=heads,
+        key_heads=heads,
+        pattern=pattern,
+    )
+
+
+def load_feed_forward(config: ModelConfig, weights: Weights, up: str, down: str) -> FeedForward:
+    hidden, intermediate = config.positive(*HIDDEN), config.positive("intermediate_size", "hidden_dim")
+    return FeedForward(
+        load_linear(weights, up, intermediate, hidden, activation=activation_of(config)),
+        load_linear(weights, down, hidden, intermediate),
+    )
+
+
+def load_norm_of_sum(config: ModelConfig, weights: Weights, name: str) -> Norms:
+    return Norms(of_sum=load_layer_norm(weights, name, config.positive(*HIDDEN), epsilon_of(config)))
+
+
+def activation_of(config: ModelConfig) -> Activation:
+    return config.activation("activation" if config.get("activation") else "hidden_act")
 
 
 def epsilon_of(config: ModelConfig) -> float:
     return config.number("layer_norm_eps", 1e-12)
 
 
-def load_sequence_classification(checkpoint: Checkpoint, weights: Weights) -> Head:
+def load_sequence_classification(
+    checkpoint: Checkpoint,
+    weights: Weights,
+    *,
+    dense: str = "pooler.dense",
+    output: str = "classifier",
+    activation: Activation = Activation.TANH,
+) -> Head:
     """Of BertForSequenceClassification. Raises CheckpointError for a tensor that is missing or of another shape; so do
-    the others here."""
-    hidden = ModelConfig.of(checkpoint).positive("hidden_size")
+    the others here. The kin call the linears otherwise."""
+    hidden = ModelConfig.of(checkpoint).positive(*HIDDEN)
     return SequenceClassificationHead(
         Pooling.CLS,
         [
-            float32_linear(weights, "pooler.dense", hidden, hidden, activation=Activation.TANH),
-            float32_linear(weights, "classifier", len(checkpoint.labels), hidden),
+            float32_linear(weights, dense, hidden, hidden, activation=activation),
+            float32_linear(weights, output, len(checkpoint.labels), hidden),
         ],
     )
 
 
 def load_token_classification(checkpoint: Checkpoint, weights: Weights) -> Head:
     """Of BertForTokenClassification."""
-    hidden = ModelConfig.of(checkpoint).positive("hidden_size")
+    hidden = ModelConfig.of(checkpoint).positive(*HIDDEN)
     return TokenClassificationHead([float32_linear(weights, "classifier", len(checkpoint.labels), hidden)])
 
 
-def load_splade(checkpoint: Checkpoint, weights: Weights) -> Head:
-    """Of BertForMaskedLM."""
+def load_splade(
+    checkpoint: Checkpoint,
+    weights: Weights,
+    *,
+    dense: str = "cls.predictions.transform.dense",
+    norm: str = "cls.predictions.transform.LayerNorm",
+    decoder: str = "cls.predictions.decoder",
+    bias: str = "cls.predictions.bias",
+    activation: Activation | None = None,
+) -> Head:
+    """Of BertForMaskedLM. Its activation is that of the layers, where none is given."""
     config = ModelConfig.of(checkpoint)
-    hidden = config.positive("hidden_size")
+    hidden = config.positive(*HIDDEN)
     return SpladeHead(
-        transform=load_linear(
-            weights, "cls.predictions.transform.dense", hidden, hidden, activation=config.activation("hidden_act")
-        ),
-        norm=load_layer_norm(weights, "cls.predictions.transform.LayerNorm", hidden, epsilon_of(config)),
-        decoder=load_vocabulary_decoder(config, weights, "cls.predictions.decoder", "cls.predictions.bias"),
+        transform=load_linear(weights, dense, hidden, hidden, activation=activation or activation_of(config)),
+        norm=load_layer_norm(weights, norm, hidden, epsilon_of(config)),
+        decoder=load_vocabulary_decoder(config, weights, decoder, bias),
         vocabulary_size=config.positive("vocab_size"),
         splade=checkpoint.splade or Splade(),
     )
 
 
-HEADS = {
+HEADS: Heads = {
     ModelKind.CLASSIFIER: load_sequence_classification,
     ModelKind.RERANKER: load_sequence_classification,
     ModelKind.TOKEN_CLASSIFIER: load_token_classification,

@@ -67,13 +67,18 @@ def saved(model: PreTrainedModel, folder: Path, **wishes: Any) -> PreTrainedMode
     return model
 
 
-def reference_of(model: PreTrainedModel, kind: ModelKind, *, has_types: bool = False) -> Reference:
-    """What transformers computes."""
+def reference_of(
+    model: PreTrainedModel, kind: ModelKind, *, has_types: bool = False, first_position: int | None = None
+) -> Reference:
+    """What transformers computes. `first_position` is for models that count positions from there by themselves, leaving
+    out what has the padding's id; a random batch has that anywhere."""
 
     def reference(ids: Tensor, types: Tensor) -> Tensor:
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if has_types:
             inputs["token_type_ids"] = types
+        if first_position is not None:
+            inputs["position_ids"] = torch.arange(first_position, first_position + ids.shape[1])[None]
         if kind is ModelKind.EMBEDDER:
             return model.base_model(**inputs).last_hidden_state[0]  # type: ignore[no-any-return]
         logits: Tensor = model(**inputs).logits[0]

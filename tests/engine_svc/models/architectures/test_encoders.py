@@ -1,0 +1,60 @@
+"""BERT's kin: what is said of a checkpoint that does not fit."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from engine_svc.models.model import Model
+from heddle.checkpoint import Checkpoint
+from heddle.checkpoint_files import CheckpointError
+from tests.engine_svc.models.cases import Case
+from tests.engine_svc.models.cases_of.all import CASES
+from tests.engine_svc.models.cases_of.encoders import change_config
+
+
+def case_of(architecture: str, name: str) -> Case:
+    return next(case for case in CASES if (case.architecture, case.name) == (architecture, name))
+
+
+def load(folder: Path) -> Model:
+    return Model.load(Checkpoint.read(folder), dtype=torch.float32, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name", "missing"),
+    [
+        ("xlm-roberta", "one label", "classifier.dense.weight"),
+        ("xlm-roberta", "one label", "classifier.out_proj.bias"),
+        ("xlm-roberta", "nine labels", "classifier.weight"),
+        ("roberta", "tied", "lm_head.layer_norm.weight"),
+        ("roberta", "tied", "lm_head.bias"),
+    ],
+)
+def test_missing_tensor_is_named(tmp_path: Path, architecture: str, name: str, missing: str) -> None:
+    case_of(architecture, name).write(tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    del tensors[missing]
+    save_file(tensors, file)
+    with pytest.raises(CheckpointError, match=f"{tmp_path} has no tensor {missing} "):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name", "changes", "message"),
+    [
+        ("roberta", "as transformers 5 saves it", {"position_embedding_type": "rotary"}, "rotary is not supported"),
+        ("roberta", "as transformers 5 saves it", {"hidden_act": "mish"}, "hidden_act mish is not supported"),
+    ],
+)
+def test_config_that_does_not_fit_is_one_sentence(
+    tmp_path: Path, architecture: str, name: str, changes: dict[str, Any], message: str
+) -> None:
+    case_of(architecture, name).write(tmp_path)
+    change_config(tmp_path, changes)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load(tmp_path)
+    assert str(tmp_path) in str(caught.value)
