@@ -151,6 +151,13 @@ def test_labels_of_an_embedder_are_not_reported(folder: Path) -> None:
     assert Checkpoint.read(with_config(folder, id2label={"0": "LABEL_0", "1": "LABEL_1"})).labels == ()
 
 
+def test_distilbert_has_its_own_name_for_the_dimension(folder: Path) -> None:
+    own = {"architectures": ["DistilBertModel"], "vocab_size": 97, "dim": 24, "max_position_embeddings": 64}
+    write_json(folder / "config.json", own)
+    checkpoint = Checkpoint.read(folder)
+    assert (checkpoint.dimension, checkpoint.pooling, checkpoint.kind) == (24, (Pooling.MEAN,), ModelKind.EMBEDDER)
+
+
 def test_problem_type_tells_multi_label(folder: Path) -> None:
     assert not Checkpoint.read(folder).multi_label
     assert Checkpoint.read(with_config(folder, problem_type="multi_label_classification")).multi_label

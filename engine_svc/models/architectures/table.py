@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from engine_svc.models.architectures import bert, roberta
+from engine_svc.models.architectures import bert, distilbert, roberta
 from engine_svc.models.heads.head import Head
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Transformer
@@ -28,6 +28,7 @@ ARCHITECTURES = {
         ("roberta", "xlm-roberta", "camembert"),
         Architecture(bert.load, roberta.PREFIX, roberta.HEADS, roberta.UNUSED),
     ),
+    "distilbert": Architecture(distilbert.load, distilbert.PREFIX, distilbert.HEADS, distilbert.UNUSED),
 }
 
 # What the same model_type stands for in checkpoints that bring code of their own, by their position_embedding_type.

@@ -31,6 +31,9 @@ def load(folder: Path) -> Model:
         ("xlm-roberta", "nine labels", "classifier.weight"),
         ("roberta", "tied", "lm_head.layer_norm.weight"),
         ("roberta", "tied", "lm_head.bias"),
+        ("distilbert", "one label", "pre_classifier.weight"),
+        ("distilbert", "tied", "vocab_transform.weight"),
+        ("distilbert", "tied", "vocab_projector.bias"),
     ],
 )
 def test_missing_tensor_is_named(tmp_path: Path, architecture: str, name: str, missing: str) -> None:
@@ -48,6 +51,8 @@ def test_missing_tensor_is_named(tmp_path: Path, architecture: str, name: str, m
     [
         ("roberta", "as transformers 5 saves it", {"position_embedding_type": "rotary"}, "rotary is not supported"),
         ("roberta", "as transformers 5 saves it", {"hidden_act": "mish"}, "hidden_act mish is not supported"),
+        ("distilbert", "relu", {"activation": "mish"}, "activation mish is not supported"),
+        ("distilbert", "relu", {"n_heads": 5}, "hidden size 32 is not a multiple"),
     ],
 )
 def test_config_that_does_not_fit_is_one_sentence(
