@@ -203,6 +203,7 @@ def is_sane(length: Any) -> TypeGuard[float]:
 
 
 def positions_of(config: Mapping[str, Any]) -> int | None:
+    """How many tokens there are positions for; None if there is no telling."""
     rows = config.get("max_position_embeddings", config.get("n_positions"))
     if not isinstance(rows, int):
         return None

@@ -34,6 +34,8 @@ def load(folder: Path) -> Model:
         ("distilbert", "one label", "pre_classifier.weight"),
         ("distilbert", "tied", "vocab_transform.weight"),
         ("distilbert", "tied", "vocab_projector.bias"),
+        ("mpnet", "as of old", "encoder.relative_attention_bias.weight"),
+        ("mpnet", "one label", "classifier.dense.weight"),
     ],
 )
 def test_missing_tensor_is_named(tmp_path: Path, architecture: str, name: str, missing: str) -> None:
@@ -53,6 +55,7 @@ def test_missing_tensor_is_named(tmp_path: Path, architecture: str, name: str, m
         ("roberta", "as transformers 5 saves it", {"hidden_act": "mish"}, "hidden_act mish is not supported"),
         ("distilbert", "relu", {"activation": "mish"}, "activation mish is not supported"),
         ("distilbert", "relu", {"n_heads": 5}, "hidden size 32 is not a multiple"),
+        ("mpnet", "as of old", {"relative_attention_num_buckets": 64}, "num_buckets 64 is not supported"),
     ],
 )
 def test_config_that_does_not_fit_is_one_sentence(

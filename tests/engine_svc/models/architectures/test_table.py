@@ -22,6 +22,6 @@ def test_kind_that_an_architecture_has_no_head_for_is_refused(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("kind", ModelKind)
-@pytest.mark.parametrize("model_type", ["bert", "roberta", "xlm-roberta", "camembert", "distilbert"])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet"])
 def test_encoder_has_a_head_for_every_kind(model_type: str, kind: ModelKind) -> None:
     assert kind in EMBEDDERS or kind in ARCHITECTURES[model_type].heads
