@@ -54,8 +54,11 @@ def load(config: ModelConfig, weights: Weights) -> Transformer:
     return Transformer(load_embeddings(config, weights), load_layers(config, weights))
 
 
-def load_embeddings(config: ModelConfig, weights: Weights, *, has_types: bool = True) -> Embeddings:
-    width, positions = config.positive(*HIDDEN), config.positive("max_position_embeddings", default=512)
+def load_embeddings(
+    config: ModelConfig, weights: Weights, *, has_types: bool = True, width: int | None = None
+) -> Embeddings:
+    """`width` where it is not that of the layers."""
+    width, positions = width or config.positive(*HIDDEN), config.positive("max_position_embeddings", default=512)
     types = config.positive("type_vocab_size", default=2) if has_types else 0
     table = weights.take("embeddings.position_embeddings.weight", [positions, width])[
         first_position_of(config.values) :

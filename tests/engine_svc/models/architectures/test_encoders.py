@@ -36,6 +36,8 @@ def load(folder: Path) -> Model:
         ("distilbert", "tied", "vocab_projector.bias"),
         ("mpnet", "as of old", "encoder.relative_attention_bias.weight"),
         ("mpnet", "one label", "classifier.dense.weight"),
+        ("electra", "narrow embeddings, as of small ones", "embeddings_project.weight"),
+        ("electra", "one label", "classifier.out_proj.weight"),
     ],
 )
 def test_missing_tensor_is_named(tmp_path: Path, architecture: str, name: str, missing: str) -> None:
@@ -56,6 +58,7 @@ def test_missing_tensor_is_named(tmp_path: Path, architecture: str, name: str, m
         ("distilbert", "relu", {"activation": "mish"}, "activation mish is not supported"),
         ("distilbert", "relu", {"n_heads": 5}, "hidden size 32 is not a multiple"),
         ("mpnet", "as of old", {"relative_attention_num_buckets": 64}, "num_buckets 64 is not supported"),
+        ("electra", "narrow embeddings, as of small ones", {"embedding_size": 24}, r"\[64, 16\], expected \[64, 24\]"),
     ],
 )
 def test_config_that_does_not_fit_is_one_sentence(

@@ -27,6 +27,7 @@ def case(
     has_types: bool = False,
     first_position: int | None = None,
     lengths: Sequence[int] = ALL_LENGTHS,
+    seed: int = 0,
     stated: Mapping[str, Any] | None = None,
     renamed: Callable[[Tensors], Tensors] | None = None,
 ) -> Case:
@@ -38,7 +39,7 @@ def case(
     def write(folder: Path) -> Reference:
         if kind is ModelKind.SPARSE_EMBEDDER:
             write_old_modules(folder, ["MLMTransformer", "SpladePooling"])
-        model = saved(randomized(model_class(config_class(**config))), folder)
+        model = saved(randomized(model_class(config_class(**config)), seed), folder)
         change_config(folder, stated or {})
         if renamed is not None:
             file = folder / "model.safetensors"
