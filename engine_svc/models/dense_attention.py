@@ -40,7 +40,10 @@ def attend_fused(
     *,
     is_causal: bool = False,
 ) -> Tensor:
+    """`mask` is [heads or 1, queries, keys]."""
     enable_gqa = query.shape[1] != key.shape[1]
+    if mask is not None:
+        mask = mask[None]  # with three dimensions PyTorch leaves its fused form for one that holds all scores
     return functional.scaled_dot_product_attention(
         query, key, value, mask, is_causal=is_causal, scale=pattern.scale, enable_gqa=enable_gqa
     )

@@ -1,12 +1,15 @@
 """Every pattern of attention against the formula, pair of tokens by pair of tokens."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from engine_svc.models import dense_attention
 from engine_svc.models.attention_pattern import AttentionPattern
@@ -78,3 +81,32 @@ def test_tiles_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(dense_attention, "TILE_NUMBERS_MAX", 1)
     monkeypatch.setattr(dense_attention, "TILE_QUERIES", range(7, 8))
     torch.testing.assert_close(attend_densely(*heads, pattern), whole, atol=1e-5, rtol=1e-4)
+
+
+class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """How many numbers the largest tensor had that any operation made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        sizes = [leaf.numel() for leaf in tree_leaves(made) if isinstance(leaf, Tensor) and leaf.is_contiguous()]
+        self.numbers = max(self.numbers, *sizes, 0)
+        return made
+
+
+@pytest.mark.parametrize(
+    ("sequences", "length", "numbers_max"),
+    [
+        (1, 8192, 1 << 22),  # all pairs of tokens would be 1 << 27
+        (8, 512, HEADS * 256 * 512),  # of a tile of queries, the scores of all sequences would be 8 times as many
+    ],
+)
+@torch.no_grad()  # unlike inference mode it shows what operations are made of
+def test_biased_attention_holds_the_bias_of_a_tile_and_no_scores(sequences: int, length: int, numbers_max: int) -> None:
+    heads = 2 if sequences == 1 else HEADS
+    query, key, value = torch.randn(3, sequences, heads, length, HEAD_DIM).unbind()
+    pattern = AttentionPattern(bias=torch.randn(heads, 2 * length - 1))
+    with LargestTensor() as largest:  # type: ignore[no-untyped-call]
+        attend_densely(query, key, value, pattern)
+    assert largest.numbers <= numbers_max
