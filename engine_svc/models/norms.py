@@ -36,6 +36,21 @@ class RMSNorm:
         return scaled.mul_(self.weight).to(hidden.dtype)
 
 
+@dataclass(frozen=True, slots=True)
+class QueryKeyNorm:
+    """Layer norm of all heads of a query as one row, and of all heads of a key as another."""
+
+    weight: Tensor  # [2, heads * head_dim]
+    bias: Tensor
+    epsilon: float
+
+    def __call__(self, heads: Tensor) -> Tensor:
+        """[rows, 2 * heads, head_dim]: those of the query, then those of the key."""
+        halves = heads.reshape(len(heads), *self.weight.shape)
+        normalised = functional.layer_norm(halves, self.weight.shape[1:], eps=self.epsilon)
+        return torch.addcmul(self.bias, normalised, self.weight).view(heads.shape)
+
+
 def load_layer_norm(weights: Weights, name: str, size: int, epsilon: float, *, bias: bool = True) -> LayerNorm:
     return LayerNorm(
         weights.take(f"{name}.weight", [size]), weights.take(f"{name}.bias", [size]) if bias else None, epsilon

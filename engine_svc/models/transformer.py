@@ -14,7 +14,7 @@ from torch.nn import functional
 from engine_svc.models.attention import Layout, attend
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.linear import Activation, Linear, activated
-from engine_svc.models.norms import Norm, RMSNorm
+from engine_svc.models.norms import Norm
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.rotary import Rotary, Rotation, rotated
 
@@ -56,7 +56,7 @@ class Attention:
     key_heads: int
     pattern: AttentionPattern
     rotary: Rotary | None = None
-    head_norm: RMSNorm | None = None  # of queries and keys; weight [heads + key_heads, head_dim]
+    head_norm: Norm | None = None  # of queries and keys [rows, heads + key_heads, head_dim]
 
     def __call__(self, hidden: Tensor, layout: Layout, rotations: Rotations) -> Tensor:
         projected = self.query_key_value(hidden).view(len(hidden), self.heads + 2 * self.key_heads, -1)

@@ -6,6 +6,8 @@ Its kin differ in names and in the odd part: their files say what differs and ca
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.heads.classification import (
     SequenceClassificationHead,
@@ -55,23 +57,31 @@ def load(config: ModelConfig, weights: Weights) -> Transformer:
 
 
 def load_embeddings(
-    config: ModelConfig, weights: Weights, *, has_types: bool = True, width: int | None = None
+    config: ModelConfig,
+    weights: Weights,
+    *,
+    width: int | None = None,
+    has_positions: bool = True,
+    has_types: bool = True,
 ) -> Embeddings:
     """`width` where it is not that of the layers."""
-    width, positions = width or config.positive(*HIDDEN), config.positive("max_position_embeddings", default=512)
-    types = config.positive("type_vocab_size", default=2) if has_types else 0
-    table = weights.take("embeddings.position_embeddings.weight", [positions, width])[
-        first_position_of(config.values) :
-    ]
-    type_table = weights.take("embeddings.token_type_embeddings.weight", [types, width]) if types else None
-    if type_table is not None and types == 1:  # every token has it, so the positions can
-        table, type_table = table + type_table, None
+    width = width or config.positive(*HIDDEN)
+    positions = load_positions(config, weights, width) if has_positions else None
+    count = config.positive("type_vocab_size", default=2) if has_types else 0
+    types = weights.take("embeddings.token_type_embeddings.weight", [count, width]) if count else None
+    if count == 1 and types is not None and positions is not None:  # every token has it, so the positions can
+        positions, types = positions + types, None
     return Embeddings(
         words=weights.take("embeddings.word_embeddings.weight", [config.positive("vocab_size"), width]),
-        positions=table,
-        types=type_table,
+        positions=positions,
+        types=types,
         norm=load_layer_norm(weights, "embeddings.LayerNorm", width, epsilon_of(config)),
     )
+
+
+def load_positions(config: ModelConfig, weights: Weights, width: int) -> Tensor:
+    rows = config.positive("max_position_embeddings", default=512)
+    return weights.take("embeddings.position_embeddings.weight", [rows, width])[first_position_of(config.values) :]
 
 
 def load_layers(

@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from engine_svc.models.architectures import bert, distilbert, electra, mpnet, roberta
+from engine_svc.models.architectures import bert, distilbert, electra, jina_bert, mpnet, roberta
 from engine_svc.models.heads.head import Head
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Transformer
@@ -34,7 +34,9 @@ ARCHITECTURES = {
 }
 
 # What the same model_type stands for in checkpoints that bring code of their own, by their position_embedding_type.
-VARIANTS: Mapping[tuple[str, str], Architecture] = {}
+VARIANTS: Mapping[tuple[str, str], Architecture] = {
+    ("bert", "alibi"): Architecture(jina_bert.load, bert.PREFIX, bert.HEADS, bert.UNUSED),
+}
 
 
 def architecture_of(config: ModelConfig) -> Architecture:

@@ -38,6 +38,8 @@ def load(folder: Path) -> Model:
         ("mpnet", "one label", "classifier.dense.weight"),
         ("electra", "narrow embeddings, as of small ones", "embeddings_project.weight"),
         ("electra", "one label", "classifier.out_proj.weight"),
+        ("jina-bert", "reglu", "encoder.layer.1.mlp.gated_layers.weight"),
+        ("jina-bert", "as jina-embeddings-v2-base-code", "encoder.layer.1.attention.self.layer_norm_k.bias"),
     ],
 )
 def test_missing_tensor_is_named(tmp_path: Path, architecture: str, name: str, missing: str) -> None:
@@ -58,6 +60,8 @@ def test_missing_tensor_is_named(tmp_path: Path, architecture: str, name: str, m
         ("distilbert", "relu", {"activation": "mish"}, "activation mish is not supported"),
         ("distilbert", "relu", {"n_heads": 5}, "hidden size 32 is not a multiple"),
         ("mpnet", "as of old", {"relative_attention_num_buckets": 64}, "num_buckets 64 is not supported"),
+        ("jina-bert", "reglu", {"feed_forward_type": "swiglu"}, "feed_forward_type swiglu is not supported"),
+        ("jina-bert", "the later one, reglu", {"feed_forward_type": "original"}, "type original is not supported"),
         ("electra", "narrow embeddings, as of small ones", {"embedding_size": 24}, r"\[64, 16\], expected \[64, 24\]"),
     ],
 )

@@ -1,6 +1,6 @@
 """All parity cases."""
 
 from tests.engine_svc.models.cases import Case
-from tests.engine_svc.models.cases_of import bert, distilbert, electra, mpnet, roberta
+from tests.engine_svc.models.cases_of import bert, distilbert, electra, jina_bert, mpnet, roberta
 
-CASES: list[Case] = [*bert.CASES, *distilbert.CASES, *electra.CASES, *mpnet.CASES, *roberta.CASES]
+CASES: list[Case] = [*bert.CASES, *distilbert.CASES, *electra.CASES, *jina_bert.CASES, *mpnet.CASES, *roberta.CASES]
