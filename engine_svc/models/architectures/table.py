@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from engine_svc.models.architectures import bert, distilbert, electra, jina_bert, mpnet, roberta
+from engine_svc.models.architectures import albert, bert, distilbert, electra, jina_bert, mpnet, roberta
 from engine_svc.models.heads.head import Head
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Transformer
@@ -23,6 +23,7 @@ class Architecture:
 
 
 ARCHITECTURES = {
+    "albert": Architecture(albert.load, albert.PREFIX, albert.HEADS, albert.UNUSED),
     "bert": Architecture(bert.load, bert.PREFIX, bert.HEADS, bert.UNUSED),
     **dict.fromkeys(
         ("roberta", "xlm-roberta", "camembert"),

@@ -38,6 +38,8 @@ def load(folder: Path) -> Model:
         ("mpnet", "one label", "classifier.dense.weight"),
         ("electra", "narrow embeddings, as of small ones", "embeddings_project.weight"),
         ("electra", "one label", "classifier.out_proj.weight"),
+        ("albert", "one layer for all", "encoder.embedding_hidden_mapping_in.bias"),
+        ("albert", "one label", "classifier.weight"),
         ("jina-bert", "reglu", "encoder.layer.1.mlp.gated_layers.weight"),
         ("jina-bert", "as jina-embeddings-v2-base-code", "encoder.layer.1.attention.self.layer_norm_k.bias"),
     ],

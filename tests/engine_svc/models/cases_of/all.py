@@ -1,6 +1,14 @@
 """All parity cases."""
 
 from tests.engine_svc.models.cases import Case
-from tests.engine_svc.models.cases_of import bert, distilbert, electra, jina_bert, mpnet, roberta
+from tests.engine_svc.models.cases_of import albert, bert, distilbert, electra, jina_bert, mpnet, roberta
 
-CASES: list[Case] = [*bert.CASES, *distilbert.CASES, *electra.CASES, *jina_bert.CASES, *mpnet.CASES, *roberta.CASES]
+CASES: list[Case] = [
+    *albert.CASES,
+    *bert.CASES,
+    *distilbert.CASES,
+    *electra.CASES,
+    *jina_bert.CASES,
+    *mpnet.CASES,
+    *roberta.CASES,
+]
