@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from engine_svc.models.architectures import albert, bert, distilbert, electra, jina_bert, mpnet, roberta
+from engine_svc.models.architectures import albert, bert, deberta, distilbert, electra, jina_bert, mpnet, roberta
 from engine_svc.models.heads.head import Head
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Transformer
@@ -29,6 +29,7 @@ ARCHITECTURES = {
         ("roberta", "xlm-roberta", "camembert"),
         Architecture(bert.load, roberta.PREFIX, roberta.HEADS, roberta.UNUSED),
     ),
+    "deberta-v2": Architecture(deberta.load, deberta.PREFIX, deberta.HEADS, deberta.UNUSED),
     "distilbert": Architecture(distilbert.load, distilbert.PREFIX, distilbert.HEADS, distilbert.UNUSED),
     "electra": Architecture(electra.load, electra.PREFIX, electra.HEADS, electra.UNUSED),
     "mpnet": Architecture(mpnet.load, mpnet.PREFIX, mpnet.HEADS, mpnet.UNUSED),
