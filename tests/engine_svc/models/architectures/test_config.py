@@ -1,0 +1,36 @@
+"""What is said of a config that an architecture does not support: one sentence that names the file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine_svc.models.model import Model
+from heddle.checkpoint import Checkpoint
+from heddle.checkpoint_files import CheckpointError
+from tests.engine_svc.models.cases_of.all import CASES
+
+WRITE = {case.id: case.write for case in CASES}
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "message"),
+    [
+        ("modernbert embedder, as gte-modernbert-base", {"layer_types": ["full_attention"]}, "layer_types .* is not"),
+        ("modernbert embedder, as gte-modernbert-base", {"layer_types": ["linear"] * 4}, "layer_types .* is not"),
+        ("modernbert classifier, five labels, first token", {"classifier_pooling": "max"}, "classifier_pooling max is"),
+        ("modernbert sparse embedder, tied", {"decoder_bias": False}, "decoder_bias False is not supported"),
+    ],
+)
+def test_config_that_is_not_supported_is_one_sentence(
+    tmp_path: Path, case: str, changes: dict[str, Any], message: str
+) -> None:
+    WRITE[case](tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        Model.load(Checkpoint.read(tmp_path), dtype=torch.float32, device=torch.device("cpu"))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
