@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from engine_svc.models.architectures import bert, modernbert
+from engine_svc.models.architectures import bert, gte, modernbert
 from engine_svc.models.heads.head import Head
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Transformer
@@ -24,7 +24,9 @@ class Architecture:
 
 ARCHITECTURES = {
     "bert": Architecture(bert.load, bert.PREFIX, bert.HEADS, bert.UNUSED),
+    "gte": Architecture(gte.load, gte.PREFIX, gte.HEADS, gte.UNUSED),
     "modernbert": Architecture(modernbert.load, modernbert.PREFIX, modernbert.HEADS),
+    "new": Architecture(gte.load, gte.NEW_PREFIX, gte.HEADS, gte.UNUSED),
 }
 
 # What the same model_type stands for in checkpoints that bring code of their own, by their position_embedding_type.

@@ -22,6 +22,14 @@ WRITE = {case.id: case.write for case in CASES}
         ("modernbert embedder, as gte-modernbert-base", {"layer_types": ["linear"] * 4}, "layer_types .* is not"),
         ("modernbert classifier, five labels, first token", {"classifier_pooling": "max"}, "classifier_pooling max is"),
         ("modernbert sparse embedder, tied", {"decoder_bias": False}, "decoder_bias False is not supported"),
+        ("new embedder, as gte-large-en-v1.5", {"position_embedding_type": "absolute"}, "position_embedding_type abs"),
+        ("new embedder, as gte-large-en-v1.5", {"layer_norm_type": "rms_norm"}, "layer_norm_type rms_norm is not"),
+        ("new embedder, as gte-large-en-v1.5", {"logn_attention_scale": True}, "logn_attention_scale True is not"),
+        (
+            "new embedder, as gte-large-en-v1.5",
+            {"rope_scaling": {"type": "ntk", "factor": 2.0, "mixed_b": 0.75}},
+            "ntk with mixed_b is not supported",
+        ),
     ],
 )
 def test_config_that_is_not_supported_is_one_sentence(
