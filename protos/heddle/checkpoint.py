@@ -165,7 +165,8 @@ def is_sane(length: Any) -> TypeGuard[float]:
 
 
 def positions_of(config: Mapping[str, Any]) -> int | None:
-    rows = config.get("max_position_embeddings", config.get("n_positions"))
+    # Nomic-BERT has both, the other being the length that it was trained with.
+    rows = config.get("n_positions", config.get("max_position_embeddings"))
     if not isinstance(rows, int):
         return None
     if config.get("model_type") in POSITIONS_AFTER_PADDING:

@@ -1,5 +1,5 @@
-"""BERT with rotary positions, which GTE, Nomic-BERT and Jina v3 are: each its own names for the same tensors, and its own
-feed-forward.
+"""BERT with rotary positions, which GTE, Nomic-BERT and Jina v3 are: each with names of its own for the same tensors,
+and a feed-forward of its own.
 
 All three exist as their authors laid them out, for code of their own, and as transformers' classes have them.
 """

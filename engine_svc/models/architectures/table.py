@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from engine_svc.models.architectures import bert, gte, modernbert
+from engine_svc.models.architectures import bert, gte, modernbert, nomic_bert
 from engine_svc.models.heads.head import Head
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Transformer
@@ -27,6 +27,7 @@ ARCHITECTURES = {
     "gte": Architecture(gte.load, gte.PREFIX, gte.HEADS, gte.UNUSED),
     "modernbert": Architecture(modernbert.load, modernbert.PREFIX, modernbert.HEADS),
     "new": Architecture(gte.load, gte.NEW_PREFIX, gte.HEADS, gte.UNUSED),
+    "nomic_bert": Architecture(nomic_bert.load, nomic_bert.PREFIX, nomic_bert.HEADS, nomic_bert.UNUSED),
 }
 
 # What the same model_type stands for in checkpoints that bring code of their own, by their position_embedding_type.

@@ -12,6 +12,9 @@ from heddle.checkpoint import Checkpoint
 from heddle.checkpoint_files import CheckpointError
 from tests.engine_svc.models.cases_of.all import CASES
 
+NOMIC = "nomic_bert embedder, as nomic-embed-text-v1.5, before transformers knew it"
+MIXTURE = "nomic_bert embedder, as nomic-embed-text-v2-moe"
+
 WRITE = {case.id: case.write for case in CASES}
 
 
@@ -30,6 +33,14 @@ WRITE = {case.id: case.write for case in CASES}
             {"rope_scaling": {"type": "ntk", "factor": 2.0, "mixed_b": 0.75}},
             "ntk with mixed_b is not supported",
         ),
+        (NOMIC, {"prenorm": True}, "prenorm True is not"),
+        (NOMIC, {"causal": True}, "causal True is not"),
+        (NOMIC, {"rotary_emb_interleaved": True}, "rotary_emb_interleaved True"),
+        (NOMIC, {"rotary_emb_fraction": 0.0}, "rotary_emb_fraction 0.0 is not"),
+        (NOMIC, {"activation_function": "glu"}, "hidden_act glu is not"),
+        (MIXTURE, {"moe_normalize_expert_weights": True}, "moe_normalize_expert_weights True is not"),
+        (MIXTURE, {"num_shared_experts": 1}, "num_shared_experts 1 is not supported"),
+        (MIXTURE, {"num_experts": None}, "num_experts is missing"),
     ],
 )
 def test_config_that_is_not_supported_is_one_sentence(
