@@ -18,16 +18,25 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class TorchBackend:
     """A model of `engine_svc.models`. See engine_svc.backends.backend.Backend for who may call it, and when."""
 
-    def __init__(self, checkpoint: Checkpoint, *, dtype: str = "auto", threads: int = 0, device: str = "auto") -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        dtype: str = "auto",
+        threads: int = 0,
+        device: str = "auto",
+        adapter: str = "",
+    ) -> None:
         """`dtype` is auto, float32, bfloat16 or float16. `threads` of the CPU are for the whole process; 0 leaves
-        PyTorch's choice, one per core. `device` is auto, cpu or cuda. Raises CheckpointError."""
+        PyTorch's choice, one per core. `device` is auto, cpu or cuda. `adapter` is one of the checkpoint's, or "".
+        Raises CheckpointError."""
         if threads:
             torch.set_num_threads(threads)
         self._device = device_of(device)
         if self._device.type == "cpu":
             keep_freed_memory()
         self._dtype = fastest_dtype(self._device) if dtype == "auto" else DTYPES[dtype]
-        self._model = Model.load(checkpoint, dtype=self._dtype, device=self._device)
+        self._model = Model.load(checkpoint, dtype=self._dtype, device=self._device, adapter=adapter)
 
     @property
     def outputs(self) -> frozenset[Output]:

@@ -2,7 +2,7 @@
 that says what its outputs must be. The files of `tests/engine_svc/models/cases_of/` list them by family.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class Case:
     write: Callable[[Path], Reference]
     has_types: bool = False  # token type ids make a difference
     lengths: Sequence[int] = ALL_LENGTHS
+    adapter: str = ""  # of the checkpoint's own
 
     @property
     def id(self) -> str:
@@ -65,6 +66,13 @@ def saved(model: PreTrainedModel, folder: Path, **wishes: Any) -> PreTrainedMode
     """As `save_pretrained` writes it."""
     model.save_pretrained(folder, **wishes)
     return model
+
+
+def renamed(name: str, replacements: Iterable[tuple[str, str]]) -> str:
+    """Of a tensor, from the names of one library to those of another."""
+    for own, theirs in replacements:
+        name = name.replace(own, theirs)
+    return name
 
 
 def reference_of(model: PreTrainedModel, kind: ModelKind, *, has_types: bool = False) -> Reference:

@@ -13,6 +13,7 @@ from heddle.checkpoint_files import CheckpointError
 from tests.engine_svc.models.cases_of.all import CASES
 
 NOMIC = "nomic_bert embedder, as nomic-embed-text-v1.5, before transformers knew it"
+JINA = "xlm-roberta embedder, as jina-embeddings-v3, no adapter"
 MIXTURE = "nomic_bert embedder, as nomic-embed-text-v2-moe"
 
 WRITE = {case.id: case.write for case in CASES}
@@ -38,6 +39,8 @@ WRITE = {case.id: case.write for case in CASES}
         (NOMIC, {"rotary_emb_interleaved": True}, "rotary_emb_interleaved True"),
         (NOMIC, {"rotary_emb_fraction": 0.0}, "rotary_emb_fraction 0.0 is not"),
         (NOMIC, {"activation_function": "glu"}, "hidden_act glu is not"),
+        (JINA, {"position_embedding_type": "alibi"}, "position_embedding_type alibi is not supported"),
+        (JINA, {"lora_rank": 3}, r"word_embeddings.*lora_A has shape \[5, 97, 4\], expected \[5, 97, 3\]"),
         (MIXTURE, {"moe_normalize_expert_weights": True}, "moe_normalize_expert_weights True is not"),
         (MIXTURE, {"num_shared_experts": 1}, "num_shared_experts 1 is not supported"),
         (MIXTURE, {"num_experts": None}, "num_experts is missing"),
@@ -51,5 +54,5 @@ def test_config_that_is_not_supported_is_one_sentence(
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     with pytest.raises(CheckpointError, match=message) as caught:
         Model.load(Checkpoint.read(tmp_path), dtype=torch.float32, device=torch.device("cpu"))
-    assert str(path) in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
