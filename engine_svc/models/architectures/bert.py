@@ -94,14 +94,27 @@ def load_token_classification(checkpoint: Checkpoint, weights: Weights) -> Head:
 
 def load_splade(checkpoint: Checkpoint, weights: Weights) -> Head:
     """Of BertForMaskedLM."""
+    prediction = "cls.predictions"
+    return load_masked_lm(
+        checkpoint,
+        weights,
+        dense=f"{prediction}.transform.dense",
+        norm=f"{prediction}.transform.LayerNorm",
+        decoder=f"{prediction}.decoder",
+        bias=f"{prediction}.bias",
+    )
+
+
+def load_masked_lm(
+    checkpoint: Checkpoint, weights: Weights, *, dense: str, norm: str, decoder: str, bias: str
+) -> SpladeHead:
+    """By the names that a family has for BERT's parts."""
     config = ModelConfig.of(checkpoint)
     hidden = config.positive("hidden_size")
     return SpladeHead(
-        transform=load_linear(
-            weights, "cls.predictions.transform.dense", hidden, hidden, activation=config.activation("hidden_act")
-        ),
-        norm=load_layer_norm(weights, "cls.predictions.transform.LayerNorm", hidden, epsilon_of(config)),
-        decoder=load_vocabulary_decoder(config, weights, "cls.predictions.decoder", "cls.predictions.bias"),
+        transform=load_linear(weights, dense, hidden, hidden, activation=config.activation("hidden_act")),
+        norm=load_layer_norm(weights, norm, hidden, epsilon_of(config)),
+        decoder=load_vocabulary_decoder(config, weights, decoder, bias),
         vocabulary_size=config.positive("vocab_size"),
         splade=checkpoint.splade or Splade(),
     )

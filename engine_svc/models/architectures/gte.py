@@ -4,18 +4,19 @@ gte-multilingual-base and its reranker, arctic-embed-m-v2.0."""
 import dataclasses
 
 from engine_svc.models.architectures import rotary_bert
-from engine_svc.models.architectures.bert import epsilon_of, load_sequence_classification, load_token_classification
+from engine_svc.models.architectures.bert import (
+    load_masked_lm,
+    load_sequence_classification,
+    load_token_classification,
+)
 from engine_svc.models.architectures.rotary_bert import Names, is_native, load_gated_feed_forward
 from engine_svc.models.heads.head import Head
-from engine_svc.models.heads.splade import SpladeHead, load_vocabulary_decoder
-from engine_svc.models.linear import Linear, linear, load_linear
+from engine_svc.models.linear import Linear, linear
 from engine_svc.models.model_config import ModelConfig
-from engine_svc.models.norms import load_layer_norm
 from engine_svc.models.rope_scaling import rope_parameters, rotary_of
 from engine_svc.models.transformer import GatedFeedForward, Transformer
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint, ModelKind
-from heddle.sentence_modules import Splade
 
 PREFIX = "gte."
 NEW_PREFIX = "new."
@@ -65,15 +66,10 @@ def load_up_gate(config: ModelConfig, weights: Weights, name: str) -> Linear:
 
 def load_splade(checkpoint: Checkpoint, weights: Weights) -> Head:
     """Of GteForMaskedLM and NewForMaskedLM. Raises CheckpointError."""
-    config = ModelConfig.of(checkpoint)
-    hidden = config.positive("hidden_size")
     norm = "lm_head.layer_norm" if is_native(weights) else "lm_head.norm"
-    return SpladeHead(
-        transform=load_linear(weights, "lm_head.dense", hidden, hidden, activation=config.activation("hidden_act")),
-        norm=load_layer_norm(weights, norm, hidden, epsilon_of(config)),
-        decoder=load_vocabulary_decoder(config, weights, "lm_head.decoder", "lm_head.decoder.bias"),
-        vocabulary_size=config.positive("vocab_size"),
-        splade=checkpoint.splade or Splade(),
+    decoder = "lm_head.decoder"
+    return load_masked_lm(
+        checkpoint, weights, dense="lm_head.dense", norm=norm, decoder=decoder, bias=f"{decoder}.bias"
     )
 
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from engine_svc.batch import Output, PackedBatch
 from heddle.checkpoint import ModelKind
+from tests.checkpoints import write_old_modules
 from tests.engine_svc.models.packed import ALL_LENGTHS, split
 
 OUTPUTS = {
@@ -66,6 +67,25 @@ def saved(model: PreTrainedModel, folder: Path, **wishes: Any) -> PreTrainedMode
     """As `save_pretrained` writes it."""
     model.save_pretrained(folder, **wishes)
     return model
+
+
+def case_of(
+    architecture: str,
+    build: Callable[[], PreTrainedModel],
+    kind: ModelKind,
+    name: str,
+    *,
+    has_types: bool = False,
+    **wishes: Any,
+) -> Case:
+    """As transformers writes the model; `wishes` are for its `save_pretrained`."""
+
+    def write(folder: Path) -> Reference:
+        if kind is ModelKind.SPARSE_EMBEDDER:
+            write_old_modules(folder, ["MLMTransformer", "SpladePooling"])
+        return reference_of(saved(randomized(build()), folder, **wishes), kind, has_types=has_types)
+
+    return Case(architecture, name, kind, write, has_types)
 
 
 def renamed(name: str, replacements: Iterable[tuple[str, str]]) -> str:

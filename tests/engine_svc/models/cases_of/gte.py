@@ -16,7 +16,7 @@ from transformers import (
 
 from heddle.checkpoint import ModelKind
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE, write_old_modules
-from tests.engine_svc.models.cases import Case, Reference, randomized, reference_of, saved
+from tests.engine_svc.models.cases import Case, Reference, case_of, randomized, reference_of, saved
 
 HEADS = 4
 
@@ -47,16 +47,8 @@ def case(
     model_class: type[PreTrainedModel], kind: ModelKind, name: str, *, own_names: bool = True, **config: Any
 ) -> Case:
     """As transformers has it, the tensors by its own names or the authors'."""
-
-    def write(folder: Path) -> Reference:
-        if kind is ModelKind.SPARSE_EMBEDDER:
-            write_old_modules(folder, ["MLMTransformer", "SpladePooling"])
-        model = saved(
-            randomized(model_class(GteConfig(**{**SMALL, **config}))), folder, save_original_format=not own_names
-        )
-        return reference_of(model, kind)
-
-    return Case("gte", name, kind, write)
+    config = {**SMALL, **config}
+    return case_of("gte", lambda: model_class(GteConfig(**config)), kind, name, save_original_format=not own_names)
 
 
 def hub_case(

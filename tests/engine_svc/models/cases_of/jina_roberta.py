@@ -18,7 +18,7 @@ from transformers import (
 
 from heddle.checkpoint import ModelKind
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE
-from tests.engine_svc.models.cases import Case, Reference, randomized, reference_of, renamed, saved
+from tests.engine_svc.models.cases import Case, Reference, case_of, randomized, reference_of, renamed, saved
 
 ADAPTERS = ["retrieval.query", "retrieval.passage", "separation", "classification", "text-matching"]
 RANK, ALPHA = 4, 2
@@ -63,13 +63,14 @@ NAMES = (
 
 def case(model_class: type[PreTrainedModel], kind: ModelKind, name: str, *, own_names: bool, **config: Any) -> Case:
     """As transformers has it, the tensors by its own names or the authors'."""
-
-    def write(folder: Path) -> Reference:
-        model = randomized(model_class(JinaEmbeddingsV3Config(**{**SMALL, **config})))
-        saved(model, folder, save_original_format=not own_names)
-        return reference_of(model, kind)
-
-    return Case("jina_embeddings_v3", name, kind, write)
+    config = {**SMALL, **config}
+    return case_of(
+        "jina_embeddings_v3",
+        lambda: model_class(JinaEmbeddingsV3Config(**config)),
+        kind,
+        name,
+        save_original_format=not own_names,
+    )
 
 
 def hub_case(

@@ -14,8 +14,8 @@ from transformers import (
 )
 
 from heddle.checkpoint import ModelKind
-from tests.checkpoints import POSITIONS, VOCABULARY_SIZE, write_old_modules
-from tests.engine_svc.models.cases import Case, Reference, randomized, reference_of, saved
+from tests.checkpoints import POSITIONS, VOCABULARY_SIZE
+from tests.engine_svc.models.cases import Case, Reference, case_of
 
 SMALL: dict[str, Any] = {
     "vocab_size": VOCABULARY_SIZE,
@@ -56,14 +56,8 @@ def as_transformers_4_wrote_it(folder: Path, *, every: int, bases: tuple[float, 
 
 def case(model_class: type[PreTrainedModel], kind: ModelKind, name: str, **config: Any) -> Case:
     """As transformers 5 writes it."""
-
-    def write(folder: Path) -> Reference:
-        if kind is ModelKind.SPARSE_EMBEDDER:
-            write_old_modules(folder, ["MLMTransformer", "SpladePooling"])
-        model = saved(randomized(model_class(ModernBertConfig(**{**SMALL, **config}))), folder)
-        return reference_of(model, kind)
-
-    return Case("modernbert", name, kind, write)
+    config = {**SMALL, **config}
+    return case_of("modernbert", lambda: model_class(ModernBertConfig(**config)), kind, name)
 
 
 def older_case(

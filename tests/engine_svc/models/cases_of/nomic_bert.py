@@ -19,7 +19,7 @@ from transformers import (
 
 from heddle.checkpoint import ModelKind
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE
-from tests.engine_svc.models.cases import Case, Reference, randomized, reference_of, renamed, saved
+from tests.engine_svc.models.cases import Case, Reference, case_of, randomized, reference_of, renamed, saved
 
 EXPERTS, CHOSEN = 8, 2
 
@@ -82,13 +82,15 @@ NAMES = (
 
 def case(model_class: type[PreTrainedModel], kind: ModelKind, name: str, *, own_names: bool, **config: Any) -> Case:
     """As transformers has it, the tensors by its own names or the authors'."""
-
-    def write(folder: Path) -> Reference:
-        model = randomized(model_class(NomicBertConfig(**{**SMALL, **config})))
-        saved(model, folder, save_original_format=not own_names)
-        return reference_of(model, kind, has_types=True)
-
-    return Case("nomic_bert", name, kind, write, has_types=True)
+    config = {**SMALL, **config}
+    return case_of(
+        "nomic_bert",
+        lambda: model_class(NomicBertConfig(**config)),
+        kind,
+        name,
+        has_types=True,
+        save_original_format=not own_names,
+    )
 
 
 def hub_case(name: str, *, scaling: float | None = None, base: float = 1000.0, with_both: bool = False) -> Case:
