@@ -23,6 +23,9 @@ class EngineSettings:
     served_model_name: str = ""
     # Commit, branch or tag on the hub; the default branch when empty.
     revision: str = ""
+    # Adapter to compute with, of those that the checkpoint carries (retrieval.query and others of jina-embeddings-v3);
+    # none when empty.
+    adapter: str = ""
     # What computes: torch (CPU or CUDA), or simulated, which answers made-up vectors after a modelled time.
     backend: Literal["torch", "simulated"] = "torch"
     # Number format of the computation; auto takes bfloat16 where the device is fast at it, else float32.

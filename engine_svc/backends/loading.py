@@ -39,4 +39,4 @@ def load_backend(settings: EngineSettings, checkpoint: Checkpoint) -> Backend:
         )
     from engine_svc.backends.torch_backend import TorchBackend
 
-    return TorchBackend(checkpoint, dtype=settings.dtype, threads=settings.threads)
+    return TorchBackend(checkpoint, dtype=settings.dtype, threads=settings.threads, adapter=settings.adapter)

@@ -25,18 +25,20 @@ class TorchBackend:
         dtype: str = "auto",
         threads: int = 0,
         device: str = "auto",
+        adapter: str = "",
         merges_prefixes: bool = True,
     ) -> None:
         """`dtype` is auto, float32, bfloat16 or float16. `threads` of the CPU are for the whole process; 0 leaves
-        PyTorch's choice, one per core. `device` is auto, cpu or cuda. A causal model computes prefixes that sequences
-        of a batch share once, unless `merges_prefixes` says no. Raises CheckpointError."""
+        PyTorch's choice, one per core. `device` is auto, cpu or cuda. `adapter` is one of the checkpoint's, or "". A
+        causal model computes prefixes that sequences of a batch share once, unless `merges_prefixes` says no. Raises
+        CheckpointError."""
         if threads:
             torch.set_num_threads(threads)
         self._device = device_of(device)
         if self._device.type == "cpu":
             keep_freed_memory()
         self._dtype = fastest_dtype(self._device) if dtype == "auto" else DTYPES[dtype]
-        self._model = Model.load(checkpoint, dtype=self._dtype, device=self._device)
+        self._model = Model.load(checkpoint, dtype=self._dtype, device=self._device, adapter=adapter)
         self._merges_prefixes = merges_prefixes and self._model.transformer.is_causal
 
     @property

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from engine_svc.models.adapters import AdaptedWeights, Adapters
 from engine_svc.models.architectures.table import Architecture, architecture_of
 from engine_svc.models.heads.embedding import EmbeddingHead
 from engine_svc.models.heads.head import Head
@@ -22,17 +23,26 @@ class Model:
     head: Head
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> "Model":
+    def load(cls, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device, adapter: str = "") -> "Model":
         """Raises CheckpointError for an architecture that is not known, for a kind of model that it has no head for,
-        and for weights that do not fit it."""
-        config = ModelConfig.of(checkpoint)
+        for weights that do not fit it, and for an adapter that the checkpoint does not have."""
+        config = ModelConfig.of(checkpoint, adapter)
         architecture = architecture_of(config)
-        weights = Weights(checkpoint.folder, dtype=dtype, device=device, prefix=architecture.prefix)
+        weights = open_weights(checkpoint, config, dtype=dtype, device=device, prefix=architecture.prefix)
         transformer = architecture.load(config, weights)
         head = load_head(checkpoint, config, architecture, weights)
         if not has_foreign_head(checkpoint):
             weights.check_all_used(architecture.unused)
         return cls(transformer, head)
+
+
+def open_weights(
+    checkpoint: Checkpoint, config: ModelConfig, *, dtype: torch.dtype, device: torch.device, prefix: str
+) -> Weights:
+    adapters = Adapters.of(config)
+    if adapters is None:
+        return Weights(checkpoint.folder, dtype=dtype, device=device, prefix=prefix)
+    return AdaptedWeights(checkpoint.folder, adapters, dtype=dtype, device=device, prefix=prefix)
 
 
 def load_head(checkpoint: Checkpoint, config: ModelConfig, architecture: Architecture, weights: Weights) -> Head:

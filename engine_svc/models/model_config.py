@@ -15,10 +15,11 @@ from heddle.checkpoint_files import CheckpointError
 class ModelConfig:
     values: Mapping[str, Any]
     path: Path  # of config.json
+    adapter: str = ""  # that was asked for; "" = none
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> "ModelConfig":
-        return cls(checkpoint.config, checkpoint.folder / "config.json")
+    def of(cls, checkpoint: Checkpoint, adapter: str = "") -> "ModelConfig":
+        return cls(checkpoint.config, checkpoint.folder / "config.json", adapter)
 
     def get(self, name: str, default: Any = None) -> Any:
         """Also the default where the config has null."""

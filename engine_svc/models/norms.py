@@ -51,10 +51,12 @@ class QueryKeyNorm:
         return torch.addcmul(self.bias, normalised, self.weight).view(heads.shape)
 
 
-def load_layer_norm(weights: Weights, name: str, size: int, epsilon: float, *, bias: bool = True) -> LayerNorm:
-    return LayerNorm(
-        weights.take(f"{name}.weight", [size]), weights.take(f"{name}.bias", [size]) if bias else None, epsilon
-    )
+def load_layer_norm(
+    weights: Weights, name: str, size: int, epsilon: float, *, bias: bool = True, dtype: torch.dtype | None = None
+) -> LayerNorm:
+    """`dtype` where it is not the model's."""
+    weight = weights.take(f"{name}.weight", [size], dtype)
+    return LayerNorm(weight, weights.take(f"{name}.bias", [size], dtype) if bias else None, epsilon)
 
 
 def load_rms_norm(weights: Weights, name: str, size: int, epsilon: float, *, plus: float = 0.0) -> RMSNorm:

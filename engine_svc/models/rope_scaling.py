@@ -54,6 +54,8 @@ def linear(frequencies: Tensor, parameters: Parameters, config: ModelConfig) -> 
 
 def ntk(frequencies: Tensor, parameters: Parameters, config: ModelConfig) -> tuple[Tensor, float]:
     """Of Alibaba's GTE: a larger base, and all of it a little slower."""
+    if parameters.get("mixed_b") is not None:
+        config.refuse("rotary scaling ntk with mixed_b is not supported")
     factor, dimension = float(parameters["factor"]), 2 * len(frequencies)
     base = float(parameters["rope_theta"]) * factor
     return frequencies_of(base, dimension) / factor ** (2 / dimension), 1.0

@@ -8,16 +8,42 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine_svc.models.packed_tokens import PackedTokens
+
 Rotation = tuple[Tensor, Tensor]  # cosines and sines [rows, 1, rotated / 2]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """For texts longer than `trained_tokens`: a base that grows with each text's own length, which "dynamic" scaling
+    is. It is the text's, not the batch's, so that a text has the same vector in any company."""
+
+    factor: float
+    trained_tokens: int
+
+    def of(self, frequencies: Tensor, tokens: PackedTokens) -> Tensor:
+        """[rows, 1, rotated / 2]"""
+        lengths = tokens.layout.cu_seqlens.diff()
+        of_rows = torch.ones(len(tokens.positions), device=frequencies.device)
+        of_tokens = torch.repeat_interleave(lengths, lengths)
+        of_rows[: len(of_tokens)] = of_tokens.float()
+        growth = (self.factor * of_rows / self.trained_tokens - (self.factor - 1)).clamp(min=1)
+        half = len(frequencies)
+        powers = torch.arange(half, device=frequencies.device) / (half - 1)
+        return frequencies / growth[:, None, None] ** powers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rotary:
     frequencies: Tensor  # float32 [rotated / 2]; angle per position
     scale: float = 1.0  # of both cosine and sine: YaRN sharpens attention that way
+    stretch: Stretch | None = None
 
-    def at(self, positions: Tensor, dtype: torch.dtype) -> Rotation:
-        angles = positions[:, None, None] * self.frequencies
+    def at(self, tokens: PackedTokens, dtype: torch.dtype) -> Rotation:
+        frequencies = self.frequencies
+        if self.stretch is not None and tokens.layout.length_max > self.stretch.trained_tokens:
+            frequencies = self.stretch.of(frequencies, tokens)
+        angles = tokens.positions[:, None, None] * frequencies
         return (angles.cos() * self.scale).to(dtype), (angles.sin() * self.scale).to(dtype)
 
 

@@ -142,11 +142,11 @@ class Transformer:
     def __call__(self, tokens: PackedTokens) -> Tensor:
         """Hidden states of the last layer [rows, hidden]; those of filler tokens mean nothing."""
         hidden = self.embeddings(tokens)
-        rotations = self._rotations(tokens.positions, hidden.dtype)
+        rotations = self._rotations(tokens, hidden.dtype)
         for layer in self.layers:
             hidden = layer(hidden, tokens.layout, rotations)
         return hidden if self.norm is None else self.norm(hidden)
 
-    def _rotations(self, positions: Tensor, dtype: torch.dtype) -> Rotations:
+    def _rotations(self, tokens: PackedTokens, dtype: torch.dtype) -> Rotations:
         rotaries = {layer.attention.rotary for layer in self.layers if layer.attention.rotary is not None}
-        return {rotary: rotary.at(positions, dtype) for rotary in rotaries}
+        return {rotary: rotary.at(tokens, dtype) for rotary in rotaries}

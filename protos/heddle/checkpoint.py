@@ -204,7 +204,8 @@ def is_sane(length: Any) -> TypeGuard[float]:
 
 def positions_of(config: Mapping[str, Any]) -> int | None:
     """How many tokens there are positions for; None if there is no telling."""
-    rows = config.get("max_position_embeddings", config.get("n_positions"))
+    # Nomic-BERT has both, the other being the length that it was trained with.
+    rows = config.get("n_positions", config.get("max_position_embeddings"))
     if not isinstance(rows, int):
         return None
     return rows - first_position_of(config)

@@ -185,6 +185,8 @@ def test_splade_is_a_sparse_embedder_over_the_vocabulary(folder: Path) -> None:
         (60, 48, {}, 60),  # sentence-transformers' word counts over the tokenizer's
         (512, 48, {}, 64),
         (None, 512, {"model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
+        (None, 8192, {"model_type": "modernbert", "max_position_embeddings": 8192}, 8192),
+        (8192, 512, {"model_type": "nomic_bert", "max_position_embeddings": 2048, "n_positions": 8192}, 8192),
         (None, None, {"model_type": "mpnet", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
         (None, None, {"model_type": "roberta", "max_position_embeddings": 514}, 512),  # padding is 1 there, unsaid
         (None, None, {"model_type": "roberta", "max_position_embeddings": 513, "pad_token_id": 0}, 512),
@@ -199,6 +201,12 @@ def test_longest_sequence_is_what_was_stated_within_the_positions(
     if tokenizer:
         write_json(folder / "tokenizer_config.json", {"model_max_length": tokenizer})
     assert Checkpoint.read(folder).sequence_tokens_max == expected
+
+
+def test_dimension_goes_by_the_name_that_the_family_has_for_it(folder: Path) -> None:
+    write_json(folder / "config.json", {"model_type": "nomic_bert", "vocab_size": 9, "n_embd": 16, "n_positions": 2048})
+    checkpoint = Checkpoint.read(folder)
+    assert (checkpoint.dimension, checkpoint.sequence_tokens_max) == (16, 2048)
 
 
 def test_older_names_of_the_settings_file_count(folder: Path) -> None:

@@ -2,7 +2,7 @@
 that says what its outputs must be. The files of `tests/engine_svc/models/cases_of/` list them by family.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from engine_svc.batch import Output, PackedBatch
 from heddle.checkpoint import ModelKind
+from tests.checkpoints import write_old_modules
 from tests.engine_svc.models.packed import ALL_LENGTHS, split
 
 OUTPUTS = {
@@ -40,6 +41,7 @@ class Case:
     write: Callable[[Path], Reference]
     has_types: bool = False  # token type ids make a difference
     lengths: Sequence[int] = ALL_LENGTHS
+    adapter: str = ""  # of the checkpoint's own
 
     @property
     def id(self) -> str:
@@ -65,6 +67,32 @@ def saved(model: PreTrainedModel, folder: Path, **wishes: Any) -> PreTrainedMode
     """As `save_pretrained` writes it."""
     model.save_pretrained(folder, **wishes)
     return model
+
+
+def case_of(
+    architecture: str,
+    build: Callable[[], PreTrainedModel],
+    kind: ModelKind,
+    name: str,
+    *,
+    has_types: bool = False,
+    **wishes: Any,
+) -> Case:
+    """As transformers writes the model; `wishes` are for its `save_pretrained`."""
+
+    def write(folder: Path) -> Reference:
+        if kind is ModelKind.SPARSE_EMBEDDER:
+            write_old_modules(folder, ["MLMTransformer", "SpladePooling"])
+        return reference_of(saved(randomized(build()), folder, **wishes), kind, has_types=has_types)
+
+    return Case(architecture, name, kind, write, has_types)
+
+
+def renamed(name: str, replacements: Iterable[tuple[str, str]]) -> str:
+    """Of a tensor, from the names of one library to those of another."""
+    for own, theirs in replacements:
+        name = name.replace(own, theirs)
+    return name
 
 
 def reference_of(

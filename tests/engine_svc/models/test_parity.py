@@ -26,7 +26,8 @@ class Parity:
     expected: list[Array]
 
     def outputs(self, dtype: str, batch: PackedBatch | None = None) -> list[Array]:
-        return list(TorchBackend(self.checkpoint, dtype=dtype, device="cpu").run(batch or self.batch))
+        backend = TorchBackend(self.checkpoint, dtype=dtype, device="cpu", adapter=self.case.adapter)
+        return list(backend.run(batch or self.batch))
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.id)

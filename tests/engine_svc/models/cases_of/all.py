@@ -1,15 +1,23 @@
 """All parity cases."""
 
 from tests.engine_svc.models.cases import Case
-from tests.engine_svc.models.cases_of import albert, bert, deberta, distilbert, electra, jina_bert, mpnet, roberta
+from tests.engine_svc.models.cases_of import (
+    albert,
+    bert,
+    deberta,
+    distilbert,
+    electra,
+    gte,
+    jina_bert,
+    jina_roberta,
+    modernbert,
+    mpnet,
+    nomic_bert,
+    roberta,
+)
 
-CASES: list[Case] = [
-    *albert.CASES,
-    *bert.CASES,
-    *deberta.CASES,
-    *distilbert.CASES,
-    *electra.CASES,
-    *jina_bert.CASES,
-    *mpnet.CASES,
-    *roberta.CASES,
+FAMILIES = [
+    *(albert, bert, deberta, distilbert, electra, gte, jina_bert, jina_roberta, modernbert, mpnet, nomic_bert, roberta)
 ]
+
+CASES: list[Case] = [case for family in FAMILIES for case in family.CASES]

@@ -1,0 +1,84 @@
+"""Adapters that a checkpoint carries beside its weights: low-rank changes of them (LoRA, arXiv 2106.09685), one set for
+each task, as Jina v3 has them. The one that was asked for is added to the weights while they are read, so that it costs
+nothing afterwards; without one the weights are those that all tasks share.
+
+`engine_svc.models.model` reads the weights of such a checkpoint through this.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engine_svc.models.model_config import ModelConfig
+from engine_svc.models.weights import Weights
+from heddle.checkpoint_files import CheckpointError
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    names: Sequence[str]  # in the order in which they are stored
+    chosen: int | None  # None = no adapter
+    rank: int
+    scale: float
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> "Adapters | None":
+        """None where the checkpoint has none. Raises CheckpointError for a name that is not among its own."""
+        names = config.get("lora_adaptations") or []
+        if config.adapter and config.adapter not in names:
+            own = f"are {', '.join(names)}" if names else "are none"
+            config.refuse(f"there is no adapter {config.adapter} (there {own})")
+        if not names:
+            return None
+        rank = config.positive("lora_rank", default=4)
+        chosen = names.index(config.adapter) if config.adapter else None
+        return cls(names, chosen, rank, config.number("lora_alpha", 1.0) / rank)
+
+
+class AdaptedWeights(Weights):
+    """Weights some of which are stored as torch's parametrizations: the original, and the changes for every task."""
+
+    def __init__(
+        self, folder: Path, adapters: Adapters, *, dtype: torch.dtype, device: torch.device, prefix: str = ""
+    ) -> None:
+        super().__init__(folder, dtype=dtype, device=device, prefix=prefix)
+        self._adapters = adapters
+        if adapters.chosen is not None and not any(".lora_A" in name for name in self._file_of):
+            raise CheckpointError(f"{folder} has no adapters in its safetensors files")
+
+    def has(self, name: str) -> bool:
+        return super().has(name) or super().has(original_of(name))
+
+    def take(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        if not super().has(original_of(name)):
+            return super().take(name, shape, dtype)
+        first, second = self._factors(name, shape)
+        if self._adapters.chosen is None:
+            return super().take(original_of(name), shape, dtype)
+        weight = super().take(original_of(name), shape, torch.float32)
+        change = first[self._adapters.chosen] @ second[self._adapters.chosen]
+        return weight.add_(change, alpha=self._adapters.scale).to(dtype or self.dtype)
+
+    def _factors(self, name: str, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Of all tasks, in the order of their product: tables have theirs the other way around."""
+        rows, columns = shape
+        tasks, rank = len(self._adapters.names), self._adapters.rank
+        order = "AB" if "embeddings." in name else "BA"
+        shapes = ([tasks, rows, rank], [tasks, rank, columns])
+        first, second = (
+            super(AdaptedWeights, self).take(f"{parametrized(name)}.0.lora_{letter}", stored, torch.float32)
+            for letter, stored in zip(order, shapes, strict=True)
+        )
+        return first, second
+
+
+def parametrized(name: str) -> str:
+    module, _, parameter = name.rpartition(".")
+    return f"{module}.parametrizations.{parameter}"
+
+
+def original_of(name: str) -> str:
+    return f"{parametrized(name)}.original"

@@ -1,0 +1,188 @@
+"""Parity cases of Jina's XLM-RoBERTa. transformers' class is the reference for the layout of Jina's own code too, with
+the weights that an adapter makes of the stored ones."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    JinaEmbeddingsV3Config,
+    JinaEmbeddingsV3ForSequenceClassification,
+    JinaEmbeddingsV3ForTokenClassification,
+    JinaEmbeddingsV3Model,
+    PreTrainedModel,
+)
+
+from heddle.checkpoint import ModelKind
+from tests.checkpoints import POSITIONS, VOCABULARY_SIZE
+from tests.engine_svc.models.cases import Case, Reference, case_of, randomized, reference_of, renamed, saved
+
+ADAPTERS = ["retrieval.query", "retrieval.passage", "separation", "classification", "text-matching"]
+RANK, ALPHA = 4, 2
+PAD = 1
+
+SMALL: dict[str, Any] = {
+    "vocab_size": VOCABULARY_SIZE,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": POSITIONS + PAD + 1,
+    "pad_token_id": PAD,
+}
+
+# Of the code on the hub, which transformers' class does not know.
+HUB: dict[str, Any] = {
+    "architectures": ["XLMRobertaModel"],
+    "emb_pooler": "mean",
+    "load_trained_adapters": False,
+    "lora_adaptations": None,
+    "lora_alpha": 1,
+    "lora_dropout_p": 0.0,
+    "lora_rank": 4,
+    "model_type": "xlm-roberta",
+    "position_embedding_type": "rotary",
+    "rotary_emb_base": 20000.0,
+    "torch_dtype": "bfloat16",
+    "use_flash_attn": True,
+}
+
+
+# Tensors by Jina's names, and by those of transformers.
+NAMES = (
+    ("emb_ln", "embeddings.LayerNorm"),
+    ("encoder.layers", "layers"),
+    ("mixer.out_proj", "self_attn.o_proj"),
+    ("norm1", "post_attention_layernorm"),
+    ("norm2", "post_mlp_layernorm"),
+)
+
+
+def case(model_class: type[PreTrainedModel], kind: ModelKind, name: str, *, own_names: bool, **config: Any) -> Case:
+    """As transformers has it, the tensors by its own names or the authors'."""
+    config = {**SMALL, **config}
+    return case_of(
+        "jina_embeddings_v3",
+        lambda: model_class(JinaEmbeddingsV3Config(**config)),
+        kind,
+        name,
+        save_original_format=not own_names,
+    )
+
+
+def hub_case(
+    model_class: type[PreTrainedModel],
+    kind: ModelKind,
+    name: str,
+    *,
+    adapter: str | None = None,
+    learned_positions: bool = False,
+    **config: Any,
+) -> Case:
+    """As Jina has it; `adapter` is None for a checkpoint without any."""
+
+    def write(folder: Path) -> Reference:
+        model = randomized(model_class(JinaEmbeddingsV3Config(**{**SMALL, **config})))
+        saved(model, folder)
+        changes: dict[str, Any] = {}
+        if adapter is not None:
+            changes = {"load_trained_adapters": True, "lora_adaptations": ADAPTERS, "lora_alpha": ALPHA}
+            add_adapters(folder, model, adapter)
+        if learned_positions:
+            changes = {"position_embedding_type": "absolute", "rotary_emb_base": 10000.0}
+            learn_positions(folder, model)
+        write_hub_config(folder, {**changes, "architectures": [hub_class(model)]})
+        return reference_of(model, kind)
+
+    return Case("xlm-roberta", name, kind, write, has_types=True, adapter=adapter or "")
+
+
+def hub_class(model: PreTrainedModel) -> str:
+    return type(model).__name__.replace("JinaEmbeddingsV3", "XLMRoberta")
+
+
+def write_hub_config(folder: Path, changes: dict[str, Any]) -> None:
+    own = dict.fromkeys(("rope_parameters", "dtype"))  # null counts as absent
+    write_setting(folder, **{**own, **HUB, **changes})
+
+
+def write_setting(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def add_adapters(folder: Path, model: PreTrainedModel, adapter: str) -> None:
+    """To every table and linear, as torch's parametrizations are stored; the model becomes what the adapter makes of
+    it. Norms and biases have none."""
+    generator = torch.Generator().manual_seed(1)
+    stored = {}
+    adapted = {}
+    for name, weight in load_file(folder / "model.safetensors").items():
+        if weight.ndim != 2:
+            stored[f"roberta.{name}"] = adapted[name] = weight
+            continue
+        rows, columns = weight.shape
+        first = torch.randn(len(ADAPTERS), rows, RANK, generator=generator) / RANK
+        second = torch.randn(len(ADAPTERS), RANK, columns, generator=generator) / columns**0.5
+        letters = "AB" if name.startswith("embeddings.") else "BA"
+        where = f"roberta.{name.removesuffix('.weight')}.parametrizations.weight"
+        stored |= {
+            f"{where}.original": weight,
+            f"{where}.0.lora_{letters[0]}": first,
+            f"{where}.0.lora_{letters[1]}": second,
+        }
+        index = ADAPTERS.index(adapter) if adapter else None
+        adapted[name] = weight if index is None else weight + first[index] @ second[index] * (ALPHA / RANK)
+    save_file(stored, folder / "model.safetensors")
+    load_adapted(model, adapted)
+
+
+def load_adapted(model: PreTrainedModel, adapted: dict[str, Tensor]) -> None:
+    """From Jina's names of tensors."""
+    weights: dict[str, Tensor] = {}
+    for name, tensor in adapted.items():
+        if "mixer.Wqkv" in name:
+            parts = zip("qkv", tensor.chunk(3), strict=True)
+            projections = {name.replace("mixer.Wqkv", f"self_attn.{part}_proj"): rows for part, rows in parts}
+        else:
+            projections = {name: tensor}
+        weights |= {renamed(stored, NAMES): rows for stored, rows in projections.items()}
+    model.load_state_dict(weights)
+
+
+def learn_positions(folder: Path, model: PreTrainedModel) -> None:
+    """In place of rotary ones, which turn by nothing then."""
+    table = torch.randn(POSITIONS + PAD + 1, 32, generator=torch.Generator().manual_seed(1))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["roberta.embeddings.position_embeddings.weight"] = table
+    save_file(tensors, folder / "model.safetensors")
+    encoder: Any = model.base_model
+    encoder.rotary_emb.inv_freq.zero_()
+
+    def with_positions(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        return output + table[PAD + 1 : PAD + 1 + output.shape[1]]
+
+    encoder.embeddings.word_embeddings.register_forward_hook(with_positions)
+
+
+CASES = [
+    hub_case(JinaEmbeddingsV3Model, ModelKind.EMBEDDER, "as jina-embeddings-v3, no adapter", adapter=""),
+    hub_case(JinaEmbeddingsV3Model, ModelKind.EMBEDDER, "as jina-embeddings-v3, first adapter", adapter=ADAPTERS[0]),
+    hub_case(JinaEmbeddingsV3Model, ModelKind.EMBEDDER, "as jina-embeddings-v3, last adapter", adapter=ADAPTERS[-1]),
+    hub_case(
+        JinaEmbeddingsV3ForSequenceClassification,
+        ModelKind.RERANKER,
+        "as jina-reranker-v2",
+        num_labels=1,
+        learned_positions=True,
+    ),
+    case(JinaEmbeddingsV3Model, ModelKind.EMBEDDER, "transformers' names", own_names=True),
+    case(JinaEmbeddingsV3Model, ModelKind.EMBEDDER, "transformers' config, the authors' names", own_names=False),
+    case(JinaEmbeddingsV3ForSequenceClassification, ModelKind.CLASSIFIER, "five labels", own_names=True, num_labels=5),
+    case(
+        JinaEmbeddingsV3ForTokenClassification, ModelKind.TOKEN_CLASSIFIER, "nine labels", own_names=False, num_labels=9
+    ),
+]

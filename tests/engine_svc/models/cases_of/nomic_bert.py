@@ -1,0 +1,219 @@
+"""Parity cases of Nomic-BERT. transformers' class is the reference for the layout of Nomic's own code too; the mixture
+of experts, which it does not have, is put into it here."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    NomicBertConfig,
+    NomicBertForSequenceClassification,
+    NomicBertForTokenClassification,
+    NomicBertModel,
+    PreTrainedModel,
+)
+
+from heddle.checkpoint import ModelKind
+from tests.checkpoints import POSITIONS, VOCABULARY_SIZE
+from tests.engine_svc.models.cases import Case, Reference, case_of, randomized, reference_of, renamed, saved
+
+EXPERTS, CHOSEN = 8, 2
+
+# Which experts a token gets is a leap: where the second and the third are all but equal, bfloat16 may take the other.
+# So no expert says much.
+LOUDNESS = 0.1
+
+SMALL: dict[str, Any] = {
+    "vocab_size": VOCABULARY_SIZE,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": POSITIONS,
+}
+
+# As nomic-embed-text-v1.5 had it until transformers knew it.
+HUB: dict[str, Any] = {
+    "activation_function": "swiglu",
+    "architectures": ["NomicBertModel"],
+    "causal": False,
+    "layer_norm_epsilon": 1e-12,
+    "max_trained_positions": 20,
+    "mlp_fc1_bias": False,
+    "mlp_fc2_bias": False,
+    "model_type": "nomic_bert",
+    "n_embd": 32,
+    "n_head": 4,
+    "n_inner": 48,
+    "n_layer": 2,
+    "n_positions": POSITIONS,
+    "parallel_block": False,
+    "prenorm": False,
+    "qkv_proj_bias": False,
+    "rotary_emb_base": 1000,
+    "rotary_emb_fraction": 1.0,
+    "rotary_emb_interleaved": False,
+    "rotary_emb_scale_base": None,
+    "rotary_scaling_factor": None,
+    "torch_dtype": "float32",
+    "type_vocab_size": 2,
+    "use_rms_norm": False,
+    "vocab_size": VOCABULARY_SIZE,
+}
+
+
+# Tensors by the names of transformers, and by Nomic's.
+NAMES = (
+    ("embeddings.LayerNorm", "emb_ln"),
+    ("layers.", "encoder.layers."),
+    ("self_attn.o_proj", "attn.out_proj"),
+    ("self_attn.", "attn."),
+    ("post_attention_layernorm", "norm1"),
+    ("post_mlp_layernorm", "norm2"),
+    ("mlp.router", "mlp.router.layer"),
+    ("mlp.w", "mlp.experts.mlp.w"),
+    ("mlp.bias", "mlp.experts.bias"),
+)
+
+
+def case(model_class: type[PreTrainedModel], kind: ModelKind, name: str, *, own_names: bool, **config: Any) -> Case:
+    """As transformers has it, the tensors by its own names or the authors'."""
+    config = {**SMALL, **config}
+    return case_of(
+        "nomic_bert",
+        lambda: model_class(NomicBertConfig(**config)),
+        kind,
+        name,
+        has_types=True,
+        save_original_format=not own_names,
+    )
+
+
+def hub_case(name: str, *, scaling: float | None = None, base: float = 1000.0, with_both: bool = False) -> Case:
+    """As Nomic has it; `with_both` since its config has the names of transformers too."""
+
+    def write(folder: Path) -> Reference:
+        rope = {"rope_type": "default", "rope_theta": base}
+        if scaling:
+            rope = {**rope, "rope_type": "dynamic", "factor": scaling}
+        model = randomized(
+            NomicBertModel(NomicBertConfig(**{**SMALL, "max_position_embeddings": 20}, rope_parameters=rope))
+        )
+        saved(model, folder)
+        path = folder / "config.json"
+        own = json.loads(path.read_text()) if with_both else {}
+        changes = {"rotary_scaling_factor": scaling, "rotary_emb_base": base}
+        path.write_text(json.dumps({**own, **HUB, **changes}))
+        return fresh(model) if scaling else reference_of(model, ModelKind.EMBEDDER, has_types=True)
+
+    return Case("nomic_bert", name, ModelKind.EMBEDDER, write, has_types=True)
+
+
+def fresh(model: PreTrainedModel) -> Reference:
+    """The class remembers the longest text that it has seen; here no text knows of another."""
+    compute = reference_of(model, ModelKind.EMBEDDER, has_types=True)
+
+    def reference(ids: Tensor, types: Tensor) -> Tensor:
+        model.rotary_emb.__init__(model.config)  # type: ignore[misc]
+        return compute(ids, types)
+
+    return reference
+
+
+class PlainFeedForward(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(32, 48), nn.Linear(48, 32)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.fc2(functional.gelu(self.fc1(hidden)))  # type: ignore[no-any-return]
+
+
+class Mixture(nn.Module):
+    """Every expert computes every token, and those that are not chosen count nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router = nn.Linear(32, EXPERTS, bias=False)
+        self.w1 = nn.Parameter(torch.empty(EXPERTS * 48, 32))
+        self.w2 = nn.Parameter(torch.empty(EXPERTS * 48, 32))
+        self.bias = nn.Parameter(torch.zeros(32))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        likely = self.router(hidden).softmax(-1)
+        smallest = likely.topk(CHOSEN, -1).values[..., -1:]
+        shares = torch.where(likely >= smallest, likely, 0.0)
+        ups, downs = self.w1.view(EXPERTS, 48, 32), self.w2.view(EXPERTS, 48, 32)
+        inside = functional.gelu(torch.einsum("bth,eih->btei", hidden, ups))
+        return torch.einsum("btei,eih,bte->bth", inside, downs, shares) + self.bias
+
+
+def write_mixture(folder: Path) -> Reference:
+    """As nomic-embed-text-v2-moe: every second layer a mixture, the others plain, biases everywhere."""
+    torch.manual_seed(0)
+    model = NomicBertModel(
+        NomicBertConfig(
+            **{
+                **SMALL,
+                "num_hidden_layers": 4,
+                "type_vocab_size": 1,
+                "layer_norm_eps": 1e-5,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+            }
+        )
+    )
+    for index, layer in enumerate(model.layers):
+        layer.mlp = Mixture() if index % 2 else PlainFeedForward()
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            setattr(layer.self_attn, name, nn.Linear(32, 32))
+    randomized(model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("mlp.w2"):
+                parameter.mul_(LOUDNESS)
+    save_file({name: tensor.contiguous() for name, tensor in hub_tensors(model).items()}, folder / "model.safetensors")
+    changes = {
+        "activation_function": "gelu",
+        "layer_norm_epsilon": 1e-5,
+        "n_layer": 4,
+        "moe_every_n_layers": 2,
+        "moe_normalize_expert_weights": False,
+        "moe_top_k": CHOSEN,
+        "num_experts": EXPERTS,
+        "num_shared_experts": 0,
+        "expert_choice_router": False,
+        "pad_token_id": 1,
+        "rotary_emb_base": 10000.0,
+        "type_vocab_size": 1,
+        **dict.fromkeys(("mlp_fc1_bias", "mlp_fc2_bias", "qkv_proj_bias"), True),
+    }
+    (folder / "config.json").write_text(json.dumps({**HUB, **changes}))
+    return reference_of(model, ModelKind.EMBEDDER)
+
+
+def hub_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
+    weights = model.state_dict()
+    fused = {
+        name.replace("q_proj", "Wqkv"): torch.cat([weights[name.replace("q_proj", f"{part}_proj")] for part in "qkv"])
+        for name in weights
+        if ".q_proj." in name
+    }
+    others = {name: tensor for name, tensor in weights.items() if not any(f".{part}_proj." in name for part in "qkv")}
+    return {renamed(name, NAMES): tensor for name, tensor in {**fused, **others}.items()}
+
+
+CASES = [
+    hub_case("as nomic-embed-text-v1.5, before transformers knew it"),
+    hub_case("as nomic-embed-text-v1.5, the names of both", with_both=True),
+    hub_case("as nomic-embed-text-v1.5 asked to scale beyond its training", scaling=2.0),
+    hub_case("as CodeRankEmbed, another base", base=10_000.0),
+    Case("nomic_bert", "as nomic-embed-text-v2-moe", ModelKind.EMBEDDER, write_mixture, has_types=True),
+    case(NomicBertModel, ModelKind.EMBEDDER, "transformers' names", own_names=True),
+    case(NomicBertModel, ModelKind.EMBEDDER, "transformers' config, the authors' names", own_names=False),
+    case(NomicBertForSequenceClassification, ModelKind.RERANKER, "one label", own_names=False, num_labels=1),
+    case(NomicBertForTokenClassification, ModelKind.TOKEN_CLASSIFIER, "nine labels", own_names=True, num_labels=9),
+]

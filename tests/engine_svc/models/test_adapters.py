@@ -1,0 +1,54 @@
+"""Adapters of a checkpoint: which can be asked for, and what is said of others. What they compute is in the parity
+cases."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine_svc.backends.loading import load_backend
+from engine_svc.settings import EngineSettings
+from heddle.checkpoint import Checkpoint
+from heddle.checkpoint_files import CheckpointError
+from tests.checkpoints import write_bert
+from tests.engine_svc.models.cases_of import jina_roberta
+
+
+def load(folder: Path, adapter: str) -> None:
+    load_backend(EngineSettings(adapter=adapter, dtype="float32"), Checkpoint.read(folder))
+
+
+def test_unknown_adapter_is_answered_with_the_names_of_those_there_are(tmp_path: Path) -> None:
+    jina_roberta.CASES[0].write(tmp_path)
+    load(tmp_path, "separation")
+    with pytest.raises(CheckpointError, match=r"no adapter cats \(there are retrieval.query, .*, text-matching\)"):
+        load(tmp_path, "cats")
+
+
+def test_adapter_of_a_checkpoint_without_any_is_refused(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    with pytest.raises(CheckpointError, match=r"config.json: there is no adapter separation \(there are none\)"):
+        load(tmp_path, "separation")
+
+
+def test_checkpoint_that_promises_adapters_and_has_none_is_refused(tmp_path: Path) -> None:
+    jina_roberta.CASES[3].write(tmp_path)
+    jina_roberta.write_setting(tmp_path, lora_adaptations=jina_roberta.ADAPTERS)
+    with pytest.raises(CheckpointError, match="has no adapters in its safetensors files"):
+        load(tmp_path, "separation")
+
+
+def test_engine_ends_with_exit_code_2_and_one_line(tmp_path: Path) -> None:
+    jina_roberta.CASES[0].write(tmp_path)
+    command = [sys.executable, "-m", "engine_svc", "--model", str(tmp_path), "--listen", f"unix:{tmp_path}/socket"]
+    run = subprocess.run(
+        [*command, "--adapter", "cats", "--log-level", "error"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 2
+    [line] = run.stderr.splitlines()
+    assert "there is no adapter cats" in line
