@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from heddle.causality import DECODERS, is_causal
 from heddle.checkpoint_files import CheckpointError, read_json, read_json_if_there
 from heddle.sentence_modules import Pooling, SentenceModules, Splade
 
@@ -22,6 +23,9 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 POSITIONS_AFTER_PADDING = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "mpnet", "longformer"}
 )
+
+# How the config of NVIDIA's bidirectional decoders names the pooling.
+POOLING_OF_NEMO = {"avg": Pooling.MEAN, "cls": Pooling.CLS, "last": Pooling.LAST_TOKEN}
 
 # Tokenizers without a limit say 10**30.
 LENGTH_SANE_MAX = 10_000_000
@@ -120,9 +124,12 @@ def kind_of(config: Mapping[str, Any], architecture: str, modules: SentenceModul
 
 
 def default_pooling(config: Mapping[str, Any], architecture: str) -> Pooling:
-    """Of a checkpoint without modules, as sentence-transformers chooses it."""
-    causal = architecture.endswith("ForCausalLM") and config.get("is_causal", True)
-    return Pooling.LAST_TOKEN if causal else Pooling.MEAN
+    """Of a checkpoint without modules, as sentence-transformers chooses it; but the last token of a causal decoder
+    also where the checkpoint is one of the bare model. Only that token has seen the text."""
+    decodes = architecture.endswith("ForCausalLM") or config.get("model_type") in DECODERS
+    if decodes and is_causal(config):
+        return Pooling.LAST_TOKEN
+    return POOLING_OF_NEMO.get(str(config.get("pooling")), Pooling.MEAN) if decodes else Pooling.MEAN
 
 
 def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -120,6 +120,14 @@ def test_module_outside_the_folder_is_refused(folder: Path, path: str) -> None:
         ({"architectures": ["BertForMaskedLM"]}, Pooling.MEAN),
         ({"architectures": ["Qwen3ForCausalLM"]}, Pooling.LAST_TOKEN),
         ({"architectures": ["Qwen3ForCausalLM"], "is_causal": False}, Pooling.MEAN),
+        ({"architectures": ["GPT2LMHeadModel"], "pooling": "cls"}, Pooling.MEAN),
+        ({"architectures": ["MistralModel"], "model_type": "mistral"}, Pooling.LAST_TOKEN),
+        ({"architectures": ["MistralModel"], "model_type": "mistral", "is_causal": False}, Pooling.MEAN),
+        ({"architectures": ["LlamaBidirectionalModel"], "model_type": "llama_bidirec", "pooling": "avg"}, Pooling.MEAN),
+        (
+            {"architectures": ["LlamaBidirectionalModel"], "model_type": "llama_bidirec", "pooling": "last"},
+            Pooling.LAST_TOKEN,
+        ),
     ],
 )
 def test_without_modules_pooling_is_what_sentence_transformers_takes(
