@@ -177,7 +177,17 @@ def positions_of(config: Mapping[str, Any]) -> int | None:
         return None
     if config.get("model_type") in POSITIONS_AFTER_PADDING:
         return rows - int(config.get("pad_token_id") or 0) - 1
-    return rows
+    return max(rows, stretched_positions(config))
+
+
+def stretched_positions(config: Mapping[str, Any]) -> int:
+    """Those that YaRN makes of what a model was trained on, where the config says both; else 0. Users add the scaling
+    to a config and leave max_position_embeddings as it was."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling")
+    if not isinstance(rope, dict) or "yarn" not in (rope.get("rope_type"), rope.get("type")):
+        return 0
+    trained, factor = rope.get("original_max_position_embeddings"), rope.get("factor")
+    return int(trained * factor) if is_sane(trained) and is_sane(factor) else 0
 
 
 def positive(config: Mapping[str, Any], name: str, folder: Path) -> int:

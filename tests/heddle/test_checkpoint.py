@@ -187,6 +187,11 @@ def test_splade_is_a_sparse_embedder_over_the_vocabulary(folder: Path) -> None:
         (512, 48, {}, 64),
         (None, 512, {"model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
         (None, None, {"model_type": "mpnet", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
+        (None, 1e30, {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}}, 256),
+        (None, 1e30, {"rope_scaling": {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16}}, 64),
+        (None, 1e30, {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, 64),
+        (None, 1e30, {"rope_parameters": {"rope_type": "linear", "factor": 4.0}}, 64),
+        (128, 1e30, {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}}, 128),
     ],
 )
 def test_longest_sequence_is_what_was_stated_within_the_positions(
