@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from engine_svc.models.architectures import bert
+from engine_svc.models.architectures import bert, decoder
 from engine_svc.models.heads.head import Head
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Transformer
@@ -24,6 +24,7 @@ class Architecture:
 
 ARCHITECTURES = {
     "bert": Architecture(bert.load, bert.PREFIX, bert.HEADS, bert.UNUSED),
+    **dict.fromkeys(decoder.FAMILIES, Architecture(decoder.load, decoder.PREFIX, decoder.HEADS, decoder.UNUSED)),
 }
 
 # What the same model_type stands for in checkpoints that bring code of their own, by their position_embedding_type.
