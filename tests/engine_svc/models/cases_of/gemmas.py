@@ -51,7 +51,7 @@ def pattern(folder: Path) -> None:
 
 CASES = [
     case(GemmaForCausalLM, "as transformers 4 wrote it", EMBEDDER, as_transformers_4, first_gemma, **HEADS),
-    case(GemmaForSequenceClassification, "one label", RERANKER, num_labels=1, **HEADS),
+    case(GemmaForSequenceClassification, "one label", RERANKER, num_labels=1, num_key_value_heads=1, **HEADS),
     case(Gemma2Model, "bge-multilingual", EMBEDDER, as_transformers_4, **GEMMA2),
     case(Gemma2Model, "no cap", **{**GEMMA2, "attn_logit_softcapping": None}),
     case(Gemma2ForSequenceClassification, "reward", RERANKER, num_labels=1, **GEMMA2),
