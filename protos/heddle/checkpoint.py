@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from heddle.causality import is_causal
 from heddle.checkpoint_files import CheckpointError, read_json, read_json_if_there
 from heddle.sentence_modules import Dense, Pooling, SentenceModules, Splade
 
@@ -24,6 +25,9 @@ POSITIONS_AFTER_PADDING = frozenset(
 )
 
 PADDING_OF_FAIRSEQ = 1  # the id, where the config has none
+
+# How the config of NVIDIA's bidirectional decoders names the pooling.
+POOLING_OF_NEMO = {"avg": Pooling.MEAN, "cls": Pooling.CLS, "last": Pooling.LAST_TOKEN}
 
 # Tokenizers without a limit say 10**30.
 LENGTH_SANE_MAX = 10_000_000
@@ -140,9 +144,10 @@ def kind_of(config: Mapping[str, Any], architecture: str, modules: SentenceModul
 
 
 def default_pooling(config: Mapping[str, Any], architecture: str) -> Pooling:
-    """Of a checkpoint without modules, as sentence-transformers chooses it."""
-    causal = architecture.endswith("ForCausalLM") and config.get("is_causal", True)
-    return Pooling.LAST_TOKEN if causal else Pooling.MEAN
+    """Of a checkpoint without modules, as sentence-transformers chooses it, unless its own config says."""
+    if config.get("model_type") == "llama_bidirec" and config.get("pooling") in POOLING_OF_NEMO:
+        return POOLING_OF_NEMO[config["pooling"]]
+    return Pooling.LAST_TOKEN if architecture.endswith("ForCausalLM") and is_causal(config) else Pooling.MEAN
 
 
 def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -208,7 +213,7 @@ def positions_of(config: Mapping[str, Any]) -> int | None:
     rows = config.get("n_positions", config.get("max_position_embeddings"))
     if not isinstance(rows, int):
         return None
-    return rows - first_position_of(config)
+    return max(rows - first_position_of(config), stretched_positions(config))
 
 
 def first_position_of(config: Mapping[str, Any]) -> int:
@@ -217,6 +222,16 @@ def first_position_of(config: Mapping[str, Any]) -> int:
         return 0
     padding = config.get("pad_token_id")
     return (PADDING_OF_FAIRSEQ if padding is None else int(padding)) + 1
+
+
+def stretched_positions(config: Mapping[str, Any]) -> int:
+    """Those that YaRN makes of what a model was trained on, where the config says both; else 0. Users add the scaling
+    to a config and leave max_position_embeddings as it was."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling")
+    if not isinstance(rope, dict) or "yarn" not in (rope.get("rope_type"), rope.get("type")):
+        return 0
+    trained, factor = rope.get("original_max_position_embeddings"), rope.get("factor")
+    return int(trained * factor) if is_sane(trained) and is_sane(factor) else 0
 
 
 def positive(config: Mapping[str, Any], name: str, folder: Path) -> int:

@@ -120,6 +120,13 @@ def test_module_outside_the_folder_is_refused(folder: Path, path: str) -> None:
         ({"architectures": ["BertForMaskedLM"]}, Pooling.MEAN),
         ({"architectures": ["Qwen3ForCausalLM"]}, Pooling.LAST_TOKEN),
         ({"architectures": ["Qwen3ForCausalLM"], "is_causal": False}, Pooling.MEAN),
+        ({"architectures": ["GPT2LMHeadModel"], "pooling": "cls"}, Pooling.MEAN),
+        ({"architectures": ["MistralModel"], "model_type": "mistral"}, Pooling.MEAN),
+        ({"architectures": ["LlamaBidirectionalModel"], "model_type": "llama_bidirec", "pooling": "avg"}, Pooling.MEAN),
+        (
+            {"architectures": ["LlamaBidirectionalModel"], "model_type": "llama_bidirec", "pooling": "last"},
+            Pooling.LAST_TOKEN,
+        ),
     ],
 )
 def test_without_modules_pooling_is_what_sentence_transformers_takes(
@@ -145,6 +152,66 @@ def test_head_and_labels_tell_the_kind(
     checkpoint = Checkpoint.read(with_config(folder, **{"architectures": ["BertForSequenceClassification"], **changes}))
     assert (checkpoint.kind, checkpoint.labels) == (kind, labels)
     assert (checkpoint.pooling, checkpoint.dimension) == ((), 0)
+
+
+# As they lie on the hub, as far as reading them needs it.
+QWEN3_EMBEDDING = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "hidden_size": 1024,
+    "vocab_size": 151669,
+    "max_position_embeddings": 32768,
+    "rope_theta": 1000000,
+    "rope_scaling": None,
+    "tie_word_embeddings": True,
+}
+QWEN3_RERANKER = {
+    **QWEN3_EMBEDDING,
+    "architectures": ["Qwen3ForSequenceClassification"],
+    "id2label": {"0": "LABEL_0"},
+    "label2id": {"LABEL_0": 0},
+}
+NEMOTRON = {
+    "architectures": ["LlamaBidirectionalModel"],
+    "model_type": "llama_bidirec",
+    "hidden_size": 2048,
+    "max_position_embeddings": 131072,
+    "vocab_size": 128256,
+    "pooling": "avg",
+    "temperature": 0.02,
+}
+NEMOTRON_RERANKER = {
+    **NEMOTRON,
+    "architectures": ["LlamaBidirectionalForSequenceClassification"],
+    "id2label": {"0": "LABEL_0"},
+}
+EMBEDDING_GEMMA = {
+    "architectures": ["Gemma3TextModel"],
+    "model_type": "gemma3_text",
+    "hidden_size": 768,
+    "vocab_size": 262144,
+    "max_position_embeddings": 2048,
+    "use_bidirectional_attention": True,
+    "sliding_window": 512,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (QWEN3_EMBEDDING, (ModelKind.EMBEDDER, (Pooling.LAST_TOKEN,), 1024, 32768)),
+        (QWEN3_RERANKER, (ModelKind.RERANKER, (), 0, 32768)),
+        (NEMOTRON, (ModelKind.EMBEDDER, (Pooling.MEAN,), 2048, 131072)),
+        (NEMOTRON_RERANKER, (ModelKind.RERANKER, (), 0, 131072)),
+        (EMBEDDING_GEMMA, (ModelKind.EMBEDDER, (Pooling.MEAN,), 768, 2048)),
+    ],
+)
+def test_decoders_read_as_their_cards_say(tmp_path: Path, config: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    """Kind, pooling, dimension, tokens of the longest sequence."""
+    write_json(tmp_path / "config.json", config)
+    write_json(tmp_path / "tokenizer_config.json", {"model_max_length": 131072})
+    read = Checkpoint.read(tmp_path)
+    assert (read.kind, read.pooling, read.dimension, read.sequence_tokens_max) == expected
 
 
 def test_labels_of_an_embedder_are_not_reported(folder: Path) -> None:
@@ -190,6 +257,11 @@ def test_splade_is_a_sparse_embedder_over_the_vocabulary(folder: Path) -> None:
         (None, None, {"model_type": "mpnet", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
         (None, None, {"model_type": "roberta", "max_position_embeddings": 514}, 512),  # padding is 1 there, unsaid
         (None, None, {"model_type": "roberta", "max_position_embeddings": 513, "pad_token_id": 0}, 512),
+        (None, 1e30, {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}}, 256),
+        (None, 1e30, {"rope_scaling": {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16}}, 64),
+        (None, 1e30, {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, 64),
+        (None, 1e30, {"rope_parameters": {"rope_type": "linear", "factor": 4.0}}, 64),
+        (128, 1e30, {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}}, 128),
     ],
 )
 def test_longest_sequence_is_what_was_stated_within_the_positions(

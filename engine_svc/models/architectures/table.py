@@ -10,6 +10,7 @@ from engine_svc.models.architectures import (
     albert,
     bert,
     deberta,
+    decoder,
     distilbert,
     electra,
     gte,
@@ -40,6 +41,7 @@ JINA_ROBERTA = Architecture(jina_roberta.load, jina_roberta.PREFIX, jina_roberta
 ARCHITECTURES = {
     "albert": Architecture(albert.load, albert.PREFIX, albert.HEADS, albert.UNUSED),
     "bert": Architecture(bert.load, bert.PREFIX, bert.HEADS, bert.UNUSED),
+    **dict.fromkeys(decoder.FAMILIES, Architecture(decoder.load, decoder.PREFIX, decoder.HEADS, decoder.UNUSED)),
     "deberta-v2": Architecture(deberta.load, deberta.PREFIX, deberta.HEADS, deberta.UNUSED),
     "distilbert": Architecture(distilbert.load, distilbert.PREFIX, distilbert.HEADS, distilbert.UNUSED),
     "electra": Architecture(electra.load, electra.PREFIX, electra.HEADS, electra.UNUSED),

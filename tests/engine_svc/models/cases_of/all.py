@@ -5,8 +5,10 @@ from tests.engine_svc.models.cases_of import (
     albert,
     bert,
     deberta,
+    decoders,
     distilbert,
     electra,
+    gemmas,
     gte,
     jina_bert,
     jina_roberta,
@@ -17,7 +19,8 @@ from tests.engine_svc.models.cases_of import (
 )
 
 FAMILIES = [
-    *(albert, bert, deberta, distilbert, electra, gte, jina_bert, jina_roberta, modernbert, mpnet, nomic_bert, roberta)
+    *(albert, bert, deberta, distilbert, electra, gte, jina_bert, jina_roberta, modernbert, mpnet, nomic_bert, roberta),
+    *(decoders, gemmas),
 ]
 
 CASES: list[Case] = [case for family in FAMILIES for case in family.CASES]

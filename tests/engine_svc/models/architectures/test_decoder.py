@@ -1,0 +1,128 @@
+"""Decoders' configs and weights: what a layer sees, and what is said of a checkpoint that does not fit."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    Gemma2Model,
+    Gemma3TextModel,
+    LlamaModel,
+    MistralModel,
+    PreTrainedModel,
+    Qwen2ForSequenceClassification,
+    Qwen2Model,
+    Qwen3Model,
+)
+
+from engine_svc.models.model import Model
+from heddle.checkpoint import Checkpoint
+from heddle.checkpoint_files import CheckpointError
+from tests.engine_svc.models.cases import saved
+from tests.engine_svc.models.cases_of.decoders import small
+from tests.engine_svc.models.cases_of.gemmas import GEMMA2, GEMMA3
+from tests.engine_svc.models.hub_layout import change_config, rename_tensors
+
+REACH = tuple[int | None, int | None]
+CAUSAL, BOTH = (None, 0), (None, None)
+
+
+def model_of(folder: Path) -> Model:
+    return Model.load(Checkpoint.read(folder), dtype=torch.float32, device=torch.device("cpu"))
+
+
+def reaches_of(folder: Path) -> list[REACH]:
+    patterns = [layer.attention.pattern for layer in model_of(folder).transformer.layers]
+    return [(pattern.behind, pattern.ahead) for pattern in patterns]
+
+
+@pytest.mark.parametrize(
+    ("model_class", "config", "reaches"),
+    [
+        (LlamaModel, {}, [CAUSAL, CAUSAL]),
+        (LlamaModel, {"is_causal": False}, [BOTH, BOTH]),
+        (MistralModel, {"sliding_window": None}, [CAUSAL, CAUSAL]),
+        (MistralModel, {"sliding_window": 8}, [(7, 0), (7, 0)]),
+        (MistralModel, {"sliding_window": 8, "is_causal": False}, [(8, 8), (8, 8)]),
+        (Qwen2Model, {"sliding_window": 8, "use_sliding_window": False, "max_window_layers": 1}, [CAUSAL, CAUSAL]),
+        (Qwen3Model, {"sliding_window": 8, "use_sliding_window": True, "max_window_layers": 1}, [CAUSAL, (7, 0)]),
+        (Gemma2Model, GEMMA2, [(7, 0), CAUSAL, (7, 0)]),
+        (Gemma3TextModel, GEMMA3, [(7, 0), CAUSAL, (7, 0)]),
+        (Gemma3TextModel, {**GEMMA3, "use_bidirectional_attention": True}, [(4, 4), BOTH, (4, 4)]),
+    ],
+)
+@pytest.mark.parametrize("has_layer_types", [True, False])
+def test_layers_see_what_the_config_says(
+    tmp_path: Path,
+    model_class: type[PreTrainedModel],
+    config: dict[str, Any],
+    reaches: list[REACH],
+    *,
+    has_layer_types: bool,
+) -> None:
+    saved(small(model_class, **config), tmp_path)
+    if not has_layer_types:
+        change_config(tmp_path, without=("layer_types",), sliding_window_pattern=2)
+    assert reaches_of(tmp_path) == reaches
+
+
+def test_gemma_3_without_a_pattern_sees_all_in_each_sixth_layer(tmp_path: Path) -> None:
+    saved(small(Gemma3TextModel, num_hidden_layers=7, head_dim=16, sliding_window=8), tmp_path)
+    change_config(tmp_path, without=("layer_types",))
+    assert reaches_of(tmp_path) == [(7, 0)] * 5 + [CAUSAL, (7, 0)]
+
+
+def test_layers_that_see_alike_share_their_rotations(tmp_path: Path) -> None:
+    saved(small(Gemma3TextModel, **GEMMA3), tmp_path)
+    first, second, third = (layer.attention.rotary for layer in model_of(tmp_path).transformer.layers)
+    assert first is third
+    assert first is not second
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layer_types": ["full_attention"]}, "layer_types is not a list of one type for each layer"),
+        ({"layer_types": ["full_attention", "chunked_attention"]}, "layer type chunked_attention is not supported"),
+        ({"layer_types": ["full_attention", "sliding_attention"], "sliding_window": None}, "sliding_window is missing"),
+        ({"num_key_value_heads": 3}, "4 heads cannot share 3 heads of keys and values"),
+        ({"hidden_act": "mish"}, "hidden_act mish is not supported"),
+        ({"rope_parameters": {"rope_type": "longrope"}}, "rotary scaling longrope is not supported"),
+        ({"head_dim": 32}, r"q_proj.weight has shape \[64, 32\], expected \[128, 32\]"),
+        ({"attention_bias": True}, "no tensor layers.0.self_attn.q_proj.bias"),
+        ({"model_type": "qwen2"}, "no tensor layers.0.self_attn.q_proj.bias"),
+        ({"model_type": "llama"}, "has the tensor layers.0.self_attn.k_norm.weight, .* no place for"),
+        ({"num_hidden_layers": 1}, r"has the tensor layers.1\..* no place for"),
+    ],
+)
+def test_config_that_does_not_fit_is_one_sentence(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    saved(small(Qwen3Model), tmp_path)
+    change_config(tmp_path, without=() if "layer_types" in changes else ("layer_types",), **changes)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        model_of(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_pooling_of_a_nemotron_reranker_must_be_known(tmp_path: Path) -> None:
+    saved(small(Qwen2ForSequenceClassification, num_labels=1), tmp_path)
+    rename_tensors(tmp_path, lambda name: None if name.endswith("_proj.bias") else name)
+    change_config(tmp_path, model_type="llama_bidirec", pooling="weighted_avg")
+    with pytest.raises(CheckpointError, match="pooling weighted_avg is not supported"):
+        model_of(tmp_path)
+
+
+def test_score_may_have_a_bias(tmp_path: Path) -> None:
+    saved(small(Qwen2ForSequenceClassification, num_labels=2), tmp_path)
+    hidden, cu_seqlens = torch.randn(3, 32), torch.tensor([0, 3], dtype=torch.int32)
+    [without] = model_of(tmp_path).head(hidden, cu_seqlens, None)  # type: ignore[arg-type]
+    rename_tensors(tmp_path, str, add={"score.bias": torch.tensor([1.0, 2.0])})
+    [with_bias] = model_of(tmp_path).head(hidden, cu_seqlens, None)  # type: ignore[arg-type]
+    assert (with_bias - without).round(4).tolist() == [1.0, 2.0]
+
+
+def test_language_model_s_head_is_passed_over(tmp_path: Path) -> None:
+    saved(small(Qwen3Model), tmp_path)
+    rename_tensors(tmp_path, str, add={"lm_head.weight": torch.ones(97, 32)})
+    model_of(tmp_path)

@@ -1,0 +1,154 @@
+"""Parity cases of Llama, Mistral and Qwen, causal and not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    LlamaForTokenClassification,
+    LlamaModel,
+    MistralForCausalLM,
+    MistralModel,
+    PreTrainedModel,
+    Qwen2ForCausalLM,
+    Qwen2ForSequenceClassification,
+    Qwen2ForTokenClassification,
+    Qwen2Model,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3ForSequenceClassification,
+    Qwen3Model,
+)
+
+from heddle.checkpoint import ModelKind
+from tests.checkpoints import POSITIONS, VOCABULARY_SIZE
+from tests.engine_svc.models.cases import Case, Reference, randomized, reference_of, saved
+from tests.engine_svc.models.hub_layout import as_transformers_4, change_config, rename_tensors
+
+SMALL: dict[str, Any] = {
+    "vocab_size": VOCABULARY_SIZE,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": POSITIONS,
+    "pad_token_id": None,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+BIASED: dict[str, Any] = {"attention_bias": True, "mlp_bias": True, "head_dim": 16}
+YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 16}
+
+
+def case(
+    model_class: type[PreTrainedModel],
+    name: str,
+    kind: ModelKind = ModelKind.EMBEDDER,
+    *finish: Callable[[Path], None],
+    **config: Any,
+) -> Case:
+    """`finish` makes the folder more like the real ones."""
+
+    def write(folder: Path) -> Reference:
+        model = saved(small(model_class, **config), folder)
+        for step in finish:
+            step(folder)
+        return reference_of(model, kind)
+
+    return Case(model_type_of(model_class), name, kind, write)
+
+
+def model_type_of(model_class: type[PreTrainedModel]) -> str:
+    config_class = model_class.config_class
+    assert config_class is not None
+    return str(config_class.model_type)
+
+
+def small(model_class: type[PreTrainedModel], **config: Any) -> PreTrainedModel:
+    config_class = model_class.config_class
+    assert config_class is not None
+    if config_class is Qwen3Config:
+        config = {"head_dim": 16, **config}
+    settings = config_class(**{**SMALL, **config})
+    settings._attn_implementation = "eager"  # the one that applies every mask as it is written
+    return with_large_embeddings(randomized(model_class(settings)))
+
+
+@torch.no_grad()
+def with_large_embeddings(model: PreTrainedModel) -> PreTrainedModel:
+    """As large as what each layer adds to them, as Gemma's scale makes them. Small ones would vanish under the
+    rounding of the first layer: bfloat16 would be wrong by several percent, in transformers too."""
+    embeddings: Any = model.get_input_embeddings()
+    if not model.config.model_type.startswith("gemma"):
+        embeddings.weight.mul_(SMALL["hidden_size"] ** 0.5)
+    return model
+
+
+def bare_names(folder: Path) -> None:
+    """As Qwen3-Embedding has them: a causal language model by its config, without prefix and head in the file."""
+    rename_tensors(folder, lambda name: None if name.startswith("lm_head") else name.removeprefix("model."))
+
+
+def nemotron(folder: Path, architecture: str = "LlamaBidirectionalModel", **config: Any) -> None:
+    """The layout of NVIDIA's own code."""
+    names = {"model_type": "llama_bidirec", "architectures": [architecture], "pooling": "avg"}
+    change_config(folder, without=("is_causal",), **names, **config)
+
+
+def gte_qwen2(folder: Path) -> None:
+    """As before its config had is_causal."""
+    code = {"AutoModel": "modeling_qwen.Qwen2Model", "AutoModelForCausalLM": "modeling_qwen.Qwen2ForCausalLM"}
+    change_config(folder, without=("is_causal",), auto_map=code)
+
+
+def write_nemotron_reranker(folder: Path) -> Reference:
+    """Its head pools before it scores, unlike transformers' own, and divides by a temperature."""
+    model = saved(small(LlamaForSequenceClassification, num_labels=1, is_causal=False), folder)
+    nemotron(folder, "LlamaBidirectionalForSequenceClassification", temperature=0.5)
+    score = model.get_parameter("score.weight")
+
+    def reference(ids: Tensor, types: Tensor) -> Tensor:
+        hidden: Tensor = model.base_model(input_ids=ids).last_hidden_state[0]
+        return score @ hidden.mean(0) / 0.5
+
+    return reference
+
+
+CLASSIFIER, RERANKER, TOKENS = ModelKind.CLASSIFIER, ModelKind.RERANKER, ModelKind.TOKEN_CLASSIFIER
+EMBEDDER = ModelKind.EMBEDDER
+
+CASES = [
+    case(LlamaModel, "llama 3 rope", rope_parameters=LLAMA3),
+    case(LlamaForCausalLM, "biased, wide heads", EMBEDDER, as_transformers_4, **BIASED, rope_parameters=LLAMA3),
+    case(LlamaForSequenceClassification, "reward", RERANKER, num_labels=1),
+    case(LlamaForTokenClassification, "nine labels", TOKENS, num_labels=9),
+    replace(
+        case(LlamaModel, "nemotron", EMBEDDER, nemotron, is_causal=False, rope_parameters=LLAMA3),
+        architecture="llama_bidirec",
+    ),
+    Case("llama_bidirec", "nemotron", RERANKER, write_nemotron_reranker),
+    case(MistralModel, "window", EMBEDDER, as_transformers_4, sliding_window=8),
+    case(MistralForCausalLM, "no window", sliding_window=None),
+    case(MistralModel, "window to both sides", sliding_window=8, is_causal=False),
+    case(Qwen2ForCausalLM, "tied", tie_word_embeddings=True, use_sliding_window=False, sliding_window=8),
+    case(Qwen2Model, "later layers with a window", use_sliding_window=True, sliding_window=8, max_window_layers=1),
+    case(Qwen2ForCausalLM, "gte", EMBEDDER, as_transformers_4, gte_qwen2, is_causal=False),
+    case(Qwen2ForSequenceClassification, "three labels", CLASSIFIER, as_transformers_4, num_labels=3),
+    case(Qwen2ForTokenClassification, "no bias", TOKENS, num_labels=9, token_classification_bias=False),
+    case(Qwen3ForCausalLM, "Qwen3-Embedding", EMBEDDER, bare_names, as_transformers_4, tie_word_embeddings=True),
+    case(Qwen3Model, "yarn", rope_parameters=YARN, is_causal=False),
+    case(Qwen3ForCausalLM, "yarn, as transformers 4 wrote it", EMBEDDER, as_transformers_4, rope_parameters=YARN),
+    case(Qwen3ForSequenceClassification, "Qwen3-Reranker", RERANKER, num_labels=1, tie_word_embeddings=True),
+]

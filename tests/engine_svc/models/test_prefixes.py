@@ -1,0 +1,163 @@
+"""Rows that stand for several tokens: one for each distinct prefix of a batch, and outputs that do not change."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import Qwen3Model
+
+from engine_svc.backends.torch_backend import TorchBackend
+from engine_svc.batch import Output, PackedBatch, Sequence
+from engine_svc.models.model import Model
+from engine_svc.models.packed_tokens import PackedTokens
+from engine_svc.models.prefixes import PREFIX_TOKENS_MIN, ROWS_PER_TOKEN_MAX, merging_of
+from heddle.checkpoint import Checkpoint
+from tests.checkpoints import VOCABULARY_SIZE
+from tests.engine_svc.models.cases import saved
+from tests.engine_svc.models.cases_of.decoders import small
+
+Ids = list[int]
+
+LONG = list(range(240, 290))  # from one byte to two, so that the order of the bytes is not that of the numbers
+
+# What sequences have in common, then a few tokens of their own.
+STARTS = st.sampled_from([[], LONG[:5], LONG[:15], LONG[:16], LONG[:17], LONG, [*LONG[:20], *LONG[:9]], [7] * 30])
+SEQUENCES = st.builds(lambda start, own: [*start, *own], STARTS, st.lists(st.integers(0, 600), max_size=5)).filter(bool)
+
+
+def batch_of(sequences: Iterable[Ids], output: Output = Output.TOKEN_VECTORS) -> PackedBatch:
+    return PackedBatch.of([Sequence(np.array(ids, "<u4").tobytes(), output=output) for ids in sequences])
+
+
+def prefixes_of(sequences: list[Ids]) -> list[tuple[object, ...]]:
+    """Of each token what must be equal for two of them to share a row: all tokens up to it, and the first tokens of the
+    sequence, which are enough to be looked for; else they are its own."""
+    prefixes: list[tuple[object, ...]] = []
+    for index, ids in enumerate(sequences):
+        start = tuple(ids[:PREFIX_TOKENS_MIN]) if len(ids) >= PREFIX_TOKENS_MIN else index
+        prefixes.extend((start, tuple(ids[: count + 1])) for count in range(len(ids)))
+    return prefixes
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(SEQUENCES, min_size=1, max_size=12))
+@example([LONG, LONG, LONG])
+@example([LONG[:16], LONG[:20], LONG[:30], LONG])
+@example([LONG[:20], [*LONG[:17], 1], LONG])
+@example([LONG[:15], LONG[:15]])
+def test_rows_are_the_distinct_prefixes(sequences: list[Ids]) -> None:
+    batch, prefixes = batch_of(sequences), prefixes_of(sequences)
+    merging = merging_of(batch)
+    distinct = len(set(prefixes))
+    is_worth_it = distinct <= ROWS_PER_TOKEN_MAX * batch.tokens
+    assert (merging is not None) == is_worth_it
+    if merging is None:
+        return
+    assert len(merging.token_of_row) == distinct
+    for token, row in enumerate(merging.row_of_token):
+        assert prefixes[token] == prefixes[merging.token_of_row[row]]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(SEQUENCES, min_size=2, max_size=12))
+def test_columns_come_back_from_their_rows(sequences: list[Ids]) -> None:
+    batch = batch_of([*sequences, LONG, LONG, LONG, LONG])
+    merging = merging_of(batch)
+    assert merging is not None
+    for column in (batch.token_ids, batch.positions):
+        np.testing.assert_array_equal(column[merging.token_of_row][merging.row_of_token], column)
+
+
+def test_rows_are_filled_up_with_what_nobody_reads() -> None:
+    merging = merging_of(batch_of([LONG, LONG]))
+    assert merging is not None
+    prefixes = merging.on(torch.device("cpu"), 64)
+    rows = torch.randn(64, 3)
+    assert prefixes.to_rows(prefixes.to_tokens(rows)).shape == (64, 3)
+    torch.testing.assert_close(prefixes.to_rows(prefixes.to_tokens(rows))[:50], rows[:50])
+    torch.testing.assert_close(prefixes.to_tokens(rows), torch.cat([rows[:50], rows[:50]]))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    saved(small(Qwen3Model), folder)
+    return folder
+
+
+def random_ids(count: int, seed: int) -> Ids:
+    return np.random.default_rng(seed).integers(0, VOCABULARY_SIZE, count).tolist()  # type: ignore[no-any-return]
+
+
+START = random_ids(40, 100)
+
+BATCHES = {
+    "nothing shared": [random_ids(length, length) for length in (1, 17, 30, 31, 64)],
+    "16 tokens": [[*START[:16], *random_ids(length, length)] for length in (1, 2, 3, 3, 8, 24)],
+    "40 tokens": [[*START, *random_ids(length, length)] for length in (1, 2, 2, 3, 24)],
+    "nested prefixes": [[*START[:count], *random_ids(4, count)] for count in (16, 16, 24, 24, 39, 40, 40)],
+    "equal sequences": [START, START, random_ids(20, 1), START],
+    "prefixes of each other": [START[:count] for count in (40, 16, 20, 40, 39, 17)],
+    "two groups and others": [
+        *[[*START[:20], n] for n in range(4)],
+        *[[*START[20:], n] for n in range(4)],
+        [3],
+        [5, 3],
+    ],
+}
+MERGED = BATCHES.keys() - {"nothing shared"}
+
+
+@torch.inference_mode()
+def hidden_states(folder: Path, batch: PackedBatch, dtype: torch.dtype, *, merges: bool) -> tuple[Tensor, int]:
+    """Of all tokens, and of how many rows they were made."""
+    device = torch.device("cpu")
+    transformer = Model.load(Checkpoint.read(folder), dtype=dtype, device=device).transformer
+    tokens = PackedTokens.of(batch, device=device, dtype=dtype, merges_prefixes=merges)
+    return tokens.of_tokens(transformer(tokens))[: batch.tokens].float(), len(tokens.ids)
+
+
+@pytest.mark.parametrize("name", BATCHES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_merging_changes_no_output(folder: Path, name: str, dtype: torch.dtype, tolerance: float) -> None:
+    batch = batch_of(sorted(BATCHES[name], key=len))
+    merged, rows = hidden_states(folder, batch, dtype, merges=True)
+    apart, rows_apart = hidden_states(folder, batch, dtype, merges=False)
+    torch.testing.assert_close(merged, apart, atol=tolerance, rtol=0)
+    assert (rows < rows_apart) == (name in MERGED)
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_backend_answers_each_sequence_as_alone(folder: Path, name: str) -> None:
+    backend = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu")
+    batch = batch_of(BATCHES[name], Output.VECTOR)
+    for together, sequence in zip(backend.run(batch), batch.sequences, strict=True):
+        [alone] = backend.run(PackedBatch.of([sequence]))
+        np.testing.assert_allclose(together, alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "sequences",
+    [
+        [[*START[:15], 1], [*START[:15], 2]],  # less than is looked for
+        [[*START[:16], *random_ids(200, 1)], [*START[:16], *random_ids(200, 2)]],  # too few of all
+        [START],
+    ],
+)
+def test_few_shared_tokens_switch_nothing_on(sequences: list[Ids]) -> None:
+    assert merging_of(batch_of(sequences)) is None
+
+
+def test_model_that_sees_the_whole_text_merges_nothing(tmp_path: Path) -> None:
+    """There a token's hidden states depend on what follows it."""
+    saved(small(Qwen3Model, is_causal=False), tmp_path)
+    backend = TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu")
+    one, other = [*START, 1], [*START, 2]
+    together = backend.run(batch_of([one, other, one, other]))
+    np.testing.assert_allclose(together[0], backend.run(batch_of([one]))[0], atol=1e-5)
+    assert np.abs(together[0][0] - together[1][0]).max() > 1e-3
