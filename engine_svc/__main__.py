@@ -30,7 +30,9 @@ def main() -> NoReturn:
 async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> None:
     """Until `stop` is set, or the process gets a signal if none is given."""
     checkpoint = Checkpoint.read(
-        locate(settings.model, settings.revision or None), name=settings.served_model_name or settings.model
+        locate(settings.model, settings.revision or None),
+        name=settings.served_model_name or settings.model,
+        pooling=settings.pooling,
     )
     check_loadable(settings, checkpoint)
     limits = SchedulerLimits(

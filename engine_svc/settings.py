@@ -6,6 +6,7 @@ from typing import Literal
 from heddle.model_source import PACKAGED_NAME
 from heddle.rpc.settings import at_least
 from heddle.rpc.telemetry import LogFormat, LogLevel
+from heddle.sentence_modules import PoolingSetting
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,9 @@ class EngineSettings:
     served_model_name: str = ""
     # Commit, branch or tag on the hub; the default branch when empty.
     revision: str = ""
+    # How tokens become one vector: auto is what the checkpoint says; splade makes a sparse one of a masked language
+    # model. Tokenizer and engine must be set alike.
+    pooling: PoolingSetting = "auto"
     # Adapter to compute with, of those that the checkpoint carries (retrieval.query and others of jina-embeddings-v3);
     # none when empty.
     adapter: str = ""

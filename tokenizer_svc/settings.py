@@ -7,6 +7,7 @@ from heddle.model_source import PACKAGED_NAME
 from heddle.rpc.channels import MESSAGE_BYTES_MAX
 from heddle.rpc.settings import at_least
 from heddle.rpc.telemetry import LogFormat, LogLevel
+from heddle.sentence_modules import PoolingSetting
 from tokenizer_svc import rerank_prompts
 
 # Leaves room in a gRPC message for what comes with vectors: shapes, lengths, timings.
@@ -30,6 +31,9 @@ class TokenizerSettings:
     served_model_name: str = ""
     # Commit, branch or tag on the hub; the default branch when empty.
     revision: str = ""
+    # How tokens become one vector: auto is what the checkpoint says; splade makes a sparse one of a masked language
+    # model. Tokenizer and engine must be set alike.
+    pooling: PoolingSetting = "auto"
     # Prompt of a reranker: auto takes the one that is known for the model, if any; none joins query and document as
     # the tokenizer joins a pair; otherwise qwen3-reranker, mxbai-rerank-v2, bge-reranker-gemma, or a text that holds
     # {query} and {document}, and {instruction} where requests may bring one.

@@ -16,6 +16,7 @@ from heddle.checkpoint_files import CheckpointError
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tokenizer_svc.batch_encoding import check_unicode, encode_each
 from tokenizer_svc.framed import Framed, FramedTokens, framed_tokens
+from tokenizer_svc.remote_code import add_end_token
 from tokenizer_svc.sequence import (
     Input,
     Options,
@@ -75,8 +76,10 @@ class Tokenizer:
         if not path.is_file():
             raise CheckpointError(f"{checkpoint.folder} has no tokenizer.json, which a fast tokenizer is read from")
         try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(path))
+            add_end_token(tokenizer, checkpoint)
             return cls(
-                tokenizers.Tokenizer.from_file(str(path)),
+                tokenizer,
                 sequence_tokens_max=checkpoint.sequence_tokens_max,
                 vocabulary_size=checkpoint.vocabulary_size,
                 prompts=checkpoint.prompts,
@@ -85,6 +88,8 @@ class Tokenizer:
                 do_lower_case=checkpoint.do_lower_case,
                 unknown_token=unknown_token_of(checkpoint.folder),
             )
+        except CheckpointError:
+            raise
         except Exception as error:
             raise CheckpointError(f"{path} cannot be used: {error}") from error
 

@@ -7,6 +7,7 @@ what the model is. Only the JSON files are opened; no torch, no tokenizers, no t
 import enum
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, TypeGuard
 
 from heddle.causality import is_causal
 from heddle.checkpoint_files import CheckpointError, read_json, read_json_if_there
-from heddle.sentence_modules import Dense, Pooling, SentenceModules, Splade
+from heddle.sentence_modules import Dense, Pooling, PoolingSetting, SentenceModules, Splade
 
 # All that decides which ids a text becomes, when it is there.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -45,6 +46,10 @@ class ModelKind(enum.StrEnum):
 
 
 CLASSIFIERS = frozenset({ModelKind.RERANKER, ModelKind.CLASSIFIER, ModelKind.TOKEN_CLASSIFIER})
+
+# Heads of language models, which an embedder is used without; any other is what a model is for.
+HEAD = re.compile(r"For[A-Z]")
+HEADS_OF_EMBEDDERS = ("ForCausalLM", "ForMaskedLM", "ForPreTraining")
 
 # The class in Stanford's ColBERT, which is BERT with a linear of its tokens.
 COLBERT = "HF_ColBERT"
@@ -82,16 +87,16 @@ class Checkpoint:
     tokenizer_fingerprint: str  # see `fingerprint_of`
 
     @classmethod
-    def read(cls, folder: Path, name: str = "") -> "Checkpoint":
+    def read(cls, folder: Path, name: str = "", pooling: PoolingSetting = "auto") -> "Checkpoint":
         """Raises CheckpointError, in one sentence that names the file, for what is missing, broken or not known."""
-        modules = SentenceModules.read(folder)
+        modules = SentenceModules.read(folder).pooled_by(pooling)
         home = folder / modules.transformer_path
         config = read_json(home / "config.json")
         architecture = architecture_of(config, home)
-        kind = kind_of(config, architecture, modules)
-        pooling = (modules.pooling or (default_pooling(config, architecture),)) if kind is ModelKind.EMBEDDER else ()
+        kind = kind_of(config, architecture, modules, home)
+        pooled = modules.pooling or (default_pooling(config, architecture),)
         labels = labels_of(config) if kind in CLASSIFIERS else ()
-        dense = dense_of(modules, config, architecture, home)
+        dense = dense_of(kind, modules, config, home)
         sequence_tokens_max = sequence_tokens_max_of(home, config, modules)
         return cls(
             name=name or folder.name,
@@ -102,7 +107,7 @@ class Checkpoint:
             kind=kind,
             labels=labels,
             multi_label=config.get("problem_type") == "multi_label_classification",
-            pooling=pooling,
+            pooling=pooled if kind is ModelKind.EMBEDDER else (),
             include_prompt=modules.include_prompt,
             dense=dense,
             splade=modules.splade,
@@ -128,7 +133,7 @@ def architecture_of(config: Mapping[str, Any], folder: Path) -> str:
     raise CheckpointError(f"{folder / 'config.json'} names neither an architecture nor a model_type")
 
 
-def kind_of(config: Mapping[str, Any], architecture: str, modules: SentenceModules) -> ModelKind:
+def kind_of(config: Mapping[str, Any], architecture: str, modules: SentenceModules, folder: Path) -> ModelKind:
     """The modules decide where there are any; without them the head that the architecture's name ends with."""
     if modules.splade is not None:
         return ModelKind.SPARSE_EMBEDDER
@@ -140,6 +145,11 @@ def kind_of(config: Mapping[str, Any], architecture: str, modules: SentenceModul
         return ModelKind.RERANKER if len(labels_of(config)) == 1 else ModelKind.CLASSIFIER
     if architecture.endswith("ForTokenClassification"):
         return ModelKind.TOKEN_CLASSIFIER
+    if HEAD.search(architecture) and not architecture.endswith(HEADS_OF_EMBEDDERS):
+        raise CheckpointError(
+            f"{folder / 'config.json'}: what a {architecture} answers is not supported (a pooling that is set makes it "
+            "an embedder)"
+        )
     return ModelKind.EMBEDDER
 
 
@@ -158,11 +168,15 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"LABEL_{index}" for index in range(int(config.get("num_labels", 2))))
 
 
-def dense_of(modules: SentenceModules, config: Mapping[str, Any], architecture: str, folder: Path) -> tuple[Dense, ...]:
-    if architecture == COLBERT and modules.token_dense is None:
-        outputs = read_json_if_there(folder / "artifact.metadata").get("dim", COLBERT_DIMENSION)
-        return (Dense(folder, hidden_size_of(config, folder), outputs, has_bias=False, activation="linear"),)
-    return modules.token_dense or modules.dense
+def dense_of(kind: ModelKind, modules: SentenceModules, config: Mapping[str, Any], folder: Path) -> tuple[Dense, ...]:
+    if kind is ModelKind.EMBEDDER:
+        return modules.dense
+    if kind is not ModelKind.MULTI_VECTOR_EMBEDDER:
+        return ()
+    if modules.token_dense is not None:
+        return modules.token_dense
+    outputs = read_json_if_there(folder / "artifact.metadata").get("dim", COLBERT_DIMENSION)
+    return (Dense(folder, hidden_size_of(config, folder), outputs, has_bias=False, activation="linear"),)
 
 
 def dimension_of(

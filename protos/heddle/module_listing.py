@@ -18,6 +18,8 @@ ORDER = ("Pooling", "SpladePooling", "Dense", "Normalize")
 WITHOUT_EFFECT = ("Dropout", "MultiVectorMask")
 KNOWN = frozenset({*TRANSFORMERS, *ORDER, *WITHOUT_EFFECT})
 PACKAGES = ("sentence_transformers.", "pylate.")
+# The code that comes with jina-embeddings-v3.
+JINA_TRANSFORMER = "custom_st.Transformer"
 
 # What a module may work on.
 SENTENCE, TOKENS = "sentence_embedding", "token_embeddings"
@@ -52,11 +54,17 @@ def modules_of(folder: Path, model: Mapping[str, Any]) -> list[Module]:
 
 def module_of(entry: Mapping[str, str], listing: Path) -> Module:
     package, _, kind = entry["type"].rpartition(".")
-    if kind not in KNOWN or not package.startswith(PACKAGES):
-        raise CheckpointError(f"{listing} has a module of type {entry['type']}, which is not supported")
     folder = listing.parent / inside(listing.parent, entry["path"])
+    is_known = kind in KNOWN and package.startswith(PACKAGES)
+    if not is_known and not (entry["type"] == JINA_TRANSFORMER and is_jina_v3(folder)):
+        raise CheckpointError(f"{listing} has a module of type {entry['type']}, which is not supported")
     # The transformer's config.json is the model's own.
     return Module(kind, folder, {} if kind in TRANSFORMERS else read_json_if_there(folder / "config.json"))
+
+
+def is_jina_v3(folder: Path) -> bool:
+    """What its own module adds is the choice of an adapter, which is the engine's here."""
+    return "lora_adaptations" in read_json_if_there(folder / "config.json")
 
 
 def as_of_tokens(module: Module) -> Module:

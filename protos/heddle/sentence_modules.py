@@ -6,9 +6,9 @@ and the newer one (`pooling_mode`). `heddle.checkpoint` puts this together with 
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from heddle.checkpoint_files import CheckpointError, read_json_if_there
 from heddle.module_listing import SENTENCE, TOKENS, TRANSFORMERS, Module, modules_of
@@ -37,6 +37,9 @@ class Pooling(enum.StrEnum):
     WEIGHTED_MEAN = "weighted_mean"
     LAST_TOKEN = "last_token"
 
+
+# What an operator may set instead: auto is what the checkpoint says.
+PoolingSetting = Literal["auto", "cls", "mean", "max", "mean_sqrt_len", "weighted_mean", "last_token", "splade"]
 
 POOLING_OF_MODE = {
     "cls": Pooling.CLS,
@@ -134,6 +137,14 @@ class SentenceModules:
             default_prompt_name=default_prompt_name,
             truncate_dim=model.get("truncate_dim"),
         )
+
+    def pooled_by(self, setting: PoolingSetting) -> "SentenceModules":
+        """With another pooling than the checkpoint's."""
+        if setting == "auto":
+            return self
+        if setting == "splade":
+            return replace(self, pooling=(), token_dense=None, splade=self.splade or Splade())
+        return replace(self, pooling=(Pooling(setting),), token_dense=None, splade=None)
 
 
 def transformer_settings(folder: Path) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ from heddle.rpc.lifecycle import stop_on_signal
 from heddle.rpc.listening import authority, usable_port
 from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError, at_least, load
 from heddle.rpc.telemetry import LogLevel
+from heddle.sentence_modules import PoolingSetting
 from heddle.supervisor import Service, ServiceGaveUpError, ServiceMisconfiguredError, Supervisor
 
 # What the gateway takes its keys from; heddle.serve only asks whether there are any.
@@ -50,6 +51,9 @@ class ServeSettings:
 
     # Hub name of the model, or folder of a checkpoint.
     model: str = PACKAGED_NAME
+    # How tokens become one vector: auto is what the checkpoint says; splade makes a sparse one of a masked language
+    # model.
+    pooling: PoolingSetting = "auto"
     # Number format of the computation; auto takes bfloat16 where the machine is fast at it, else float32.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     # What computes: torch, or simulated, which answers made-up vectors after a modelled time.
@@ -97,7 +101,7 @@ def checked(settings: ServeSettings) -> Checkpoint:
     """Tells once, and before anything is started, what every service would tell. Fetches the model if need be."""
     if absent := missing(LIBRARY_OF_EXTRA):
         raise ConfigurationError(f"not installed: the {' and '.join(absent)} service; pip install 'heddle[local]'")
-    return Checkpoint.read(locate(settings.model))
+    return Checkpoint.read(locate(settings.model), pooling=settings.pooling)
 
 
 async def serve(settings: ServeSettings, kind: ModelKind, environ: Mapping[str, str], console: Console) -> None:
@@ -140,7 +144,7 @@ class Machine:
     def tokenizer(self) -> Service:
         listen = f"{self.tokenizer_address},{authority(self.settings.host, self.grpc_port)}"
         engines = ",".join(self.engine_address(index) for index in range(self.settings.engines))
-        flags = ("--model", self.settings.model, "--listen", listen, "--engines", engines)
+        flags = (*self.model_flags, "--listen", listen, "--engines", engines)
         return self._service(
             *("tokenizer", "tokenizer_svc", flags),
             lambda: grpc_ready(self.tokenizer_address, "heddle.v1.InferenceService"),
@@ -149,7 +153,8 @@ class Machine:
     def engine(self, index: int) -> Service:
         settings, address = self.settings, self.engine_address(index)
         flags = (
-            *("--model", settings.model, "--listen", address, "--backend", settings.engine, "--dtype", settings.dtype),
+            *self.model_flags,
+            *("--listen", address, "--backend", settings.engine, "--dtype", settings.dtype),
             *("--threads", str(max(1, usable_cores() // settings.engines))),
         )
         name = f"engine {index}" if settings.engines > 1 else "engine"
@@ -173,6 +178,12 @@ class Machine:
     def host(self) -> str:
         """Where this machine itself reaches what listens on `settings.host`."""
         return REACHABLE_AS.get(self.settings.host, self.settings.host)
+
+    @property
+    def model_flags(self) -> tuple[str, ...]:
+        """What tokenizer and engine must be told alike."""
+        pooling = () if self.settings.pooling == "auto" else ("--pooling", self.settings.pooling)
+        return ("--model", self.settings.model, *pooling)
 
     @property
     def tokenizer_address(self) -> str:

@@ -11,21 +11,8 @@ from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint_files import CheckpointError
 from heddle.model_source import locate
 from heddle.sentence_modules import Pooling
-from tests.checkpoints import SMALL_BERT, write_json, write_old_modules
-
-CONFIG = {**SMALL_BERT, "architectures": ["BertModel"], "model_type": "bert"}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write_json(tmp_path / "config.json", CONFIG)
-    write_json(tmp_path / "tokenizer.json", {"model": "a"})
-    return tmp_path
-
-
-def with_config(folder: Path, **changes: Any) -> Path:
-    write_json(folder / "config.json", {**CONFIG, **changes})
-    return folder
+from tests.checkpoints import write_json, write_old_modules
+from tests.heddle.bert_folder import CONFIG, with_config
 
 
 def test_packaged_minilm_reads_as_its_card_says() -> None:
@@ -48,92 +35,6 @@ def test_reading_imports_no_model_library() -> None:
     environment = {"PYTHONPATH": ":".join(sys.path)}
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
     assert run.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize(
-    ("settings", "pooling"),
-    [
-        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, (Pooling.CLS,)),
-        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, (Pooling.MEAN,)),
-        ({"pooling_mode_max_tokens": True}, (Pooling.MAX,)),
-        ({"pooling_mode_mean_sqrt_len_tokens": True}, (Pooling.MEAN_SQRT_LEN,)),
-        ({"pooling_mode_weightedmean_tokens": True}, (Pooling.WEIGHTED_MEAN,)),
-        ({"pooling_mode_lasttoken": True}, (Pooling.LAST_TOKEN,)),
-        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, (Pooling.CLS, Pooling.MEAN)),
-        ({"word_embedding_dimension": 32}, (Pooling.MEAN,)),
-        ({"pooling_mode": "lasttoken"}, (Pooling.LAST_TOKEN,)),
-        ({"pooling_mode": ["mean", "max"], "pooling_mode_cls_token": True}, (Pooling.MEAN, Pooling.MAX)),
-    ],
-)
-def test_pooling_is_read_in_old_and_new_form(
-    folder: Path, settings: dict[str, Any], pooling: tuple[Pooling, ...]
-) -> None:
-    write_old_modules(folder, ["Transformer", "Pooling"], settings)
-    checkpoint = Checkpoint.read(folder)
-    assert checkpoint.pooling == pooling
-    assert checkpoint.dimension == 32 * len(pooling)
-    assert not checkpoint.normalizes
-
-
-def test_module_types_of_every_version_are_known(folder: Path) -> None:
-    write_old_modules(
-        folder,
-        [
-            "sentence_transformers.base.modules.transformer.Transformer",
-            "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
-            "sentence_transformers.models.Dropout",
-            "sentence_transformers.base.modules.normalize.Normalize",
-        ],
-    )
-    assert Checkpoint.read(folder).normalizes
-
-
-@pytest.mark.parametrize("module", ["WeightedLayerPooling", "Router", "CNN", "custom_st.Transformer", "os.system"])
-def test_module_that_is_not_known_is_refused_by_name(folder: Path, module: str) -> None:
-    write_old_modules(folder, ["Transformer", "Pooling", module])
-    with pytest.raises(CheckpointError, match=rf"modules\.json.*{module}"):
-        Checkpoint.read(folder)
-
-
-def test_transformer_in_a_folder_of_its_own_is_found(tmp_path: Path) -> None:
-    write_old_modules(tmp_path, ["Transformer", "Pooling"], {})
-    listing = [{"type": "sentence_transformers.models.Transformer", "path": "0_Transformer"}]
-    write_json(tmp_path / "modules.json", listing)
-    write_json(tmp_path / "0_Transformer" / "config.json", CONFIG)
-    write_json(tmp_path / "0_Transformer" / "sentence_bert_config.json", {"max_seq_length": 20})
-    checkpoint = Checkpoint.read(tmp_path)
-    assert checkpoint.folder == tmp_path / "0_Transformer"
-    assert checkpoint.sequence_tokens_max == 20
-
-
-@pytest.mark.parametrize("path", ["../elsewhere", "/etc"])
-def test_module_outside_the_folder_is_refused(folder: Path, path: str) -> None:
-    write_json(folder / "modules.json", [{"type": "sentence_transformers.models.Transformer", "path": path}])
-    with pytest.raises(CheckpointError, match="leads out of the folder"):
-        Checkpoint.read(folder)
-
-
-@pytest.mark.parametrize(
-    ("changes", "pooling"),
-    [
-        ({}, Pooling.MEAN),
-        ({"architectures": ["BertForMaskedLM"]}, Pooling.MEAN),
-        ({"architectures": ["Qwen3ForCausalLM"]}, Pooling.LAST_TOKEN),
-        ({"architectures": ["Qwen3ForCausalLM"], "is_causal": False}, Pooling.MEAN),
-        ({"architectures": ["GPT2LMHeadModel"], "pooling": "cls"}, Pooling.MEAN),
-        ({"architectures": ["MistralModel"], "model_type": "mistral"}, Pooling.MEAN),
-        ({"architectures": ["LlamaBidirectionalModel"], "model_type": "llama_bidirec", "pooling": "avg"}, Pooling.MEAN),
-        (
-            {"architectures": ["LlamaBidirectionalModel"], "model_type": "llama_bidirec", "pooling": "last"},
-            Pooling.LAST_TOKEN,
-        ),
-    ],
-)
-def test_without_modules_pooling_is_what_sentence_transformers_takes(
-    folder: Path, changes: dict[str, Any], pooling: Pooling
-) -> None:
-    checkpoint = Checkpoint.read(with_config(folder, **changes))
-    assert (checkpoint.kind, checkpoint.pooling) == (ModelKind.EMBEDDER, (pooling,))
 
 
 @pytest.mark.parametrize(

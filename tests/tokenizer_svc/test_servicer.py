@@ -20,6 +20,7 @@ from heddle.model_source import PACKAGED_NAME, locate
 from heddle.readiness import grpc_ready
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.telemetry import TextFormatter
+from heddle.sentence_modules import PoolingSetting
 from heddle.v1 import inference_pb2 as pb
 from heddle.v1 import tensor_pb2
 from tests.cluster import engine_pod, tokenizer_pod
@@ -159,8 +160,8 @@ async def test_vectors_come_in_the_data_type_that_was_asked_for(
 async def test_engine_with_another_tokenizer_is_refused_until_the_right_one_comes(tmp_path: Path) -> None:
     class Other(Checkpoint):
         @classmethod
-        def read(cls, folder: Path, name: str = "") -> Checkpoint:
-            return replace(Checkpoint.read(folder, name), tokenizer_fingerprint="f" * 64)
+        def read(cls, folder: Path, name: str = "", pooling: PoolingSetting = "auto") -> Checkpoint:
+            return replace(Checkpoint.read(folder, name, pooling), tokenizer_fingerprint="f" * 64)
 
     address = f"unix:{tmp_path}/tokenizer"
     with patch.object(engine, "Checkpoint", Other):
