@@ -7,6 +7,7 @@ parts that know how to load themselves.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -47,6 +48,15 @@ class Weights:
     def take(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
         """A copy of the tensor, in the model's type or in `dtype`; on the device "meta" its shape alone is read. Raises
         CheckpointError if it is missing or of another shape."""
+        return self._read(name, shape, dtype)
+
+    def take_rows(self, name: str, shape: Sequence[int], rows: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """As `take`, some rows of it: no others are read."""
+        return self._read(name, shape, dtype, rows)
+
+    def _read(
+        self, name: str, shape: Sequence[int], dtype: torch.dtype | None, rows: Sequence[int] | None = None
+    ) -> Tensor:
         stored = next((candidate for candidate in self._candidates(name) if candidate in self._file_of), None)
         if stored is None:
             raise CheckpointError(f"{self.folder} has no tensor {name} in its safetensors files")
@@ -57,8 +67,9 @@ class Weights:
                 header = file.get_slice(stored)
                 check_header(header.get_shape(), header.get_dtype(), shape, f"{path}: tensor {stored}")
                 if self.device.type == "meta":
-                    return torch.empty(*shape, dtype=dtype or self.dtype, device=self.device)
-                tensor: Tensor = file.get_tensor(stored)
+                    length = shape[0] if rows is None else len(rows)
+                    return torch.empty(length, *shape[1:], dtype=dtype or self.dtype, device=self.device)
+                tensor: Tensor = file.get_tensor(stored) if rows is None else rows_of(header, rows)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from None
         return tensor.to(self.device, dtype or self.dtype, copy=True)
@@ -78,6 +89,10 @@ class Weights:
             yield known
             for modern, legacy in LEGACY_NAMES:
                 yield known.replace(modern, legacy)
+
+
+def rows_of(header: Any, rows: Sequence[int]) -> Tensor:
+    return torch.cat([header[row : row + 1] for row in rows])
 
 
 def check_header(shape: Sequence[int], data_type: str, expected: Sequence[int], tensor: str) -> None:

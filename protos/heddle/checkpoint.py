@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 
 from heddle.causality import is_causal
 from heddle.checkpoint_files import CheckpointError, read_json, read_json_if_there
-from heddle.sentence_modules import Dense, Pooling, PoolingSetting, SentenceModules, Splade
+from heddle.sentence_modules import Dense, LogitScore, Pooling, PoolingSetting, SentenceModules, Splade
 
 # All that decides which ids a text becomes, when it is there.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -75,6 +75,7 @@ class Checkpoint:
     include_prompt: bool  # False: pooling leaves the prompt's tokens out
     dense: tuple[Dense, ...]  # of vectors, pooled or of tokens, one after the other
     splade: Splade | None  # of a sparse embedder, None for all others
+    logit_score: LogitScore | None  # of a reranker that is a language model, None for all others
     normalizes: bool  # a Normalize module follows the pooling
     dimension: int  # of a vector; 0 for what answers none
     token_dimension: int  # of the vectors of tokens; 0 for what answers none
@@ -95,7 +96,7 @@ class Checkpoint:
         architecture = architecture_of(config, home)
         kind = kind_of(config, architecture, modules, home)
         pooled = modules.pooling or (default_pooling(config, architecture),)
-        labels = labels_of(config) if kind in CLASSIFIERS else ()
+        labels = labels_of(config)[: 1 if modules.logit_score else None] if kind in CLASSIFIERS else ()
         dense = dense_of(kind, modules, config, home)
         sequence_tokens_max = sequence_tokens_max_of(home, config, modules)
         return cls(
@@ -111,6 +112,7 @@ class Checkpoint:
             include_prompt=modules.include_prompt,
             dense=dense,
             splade=modules.splade,
+            logit_score=modules.logit_score if kind is ModelKind.RERANKER else None,
             normalizes=modules.normalizes,
             dimension=dimension_of(kind, modules, dense, config, home),
             token_dimension=token_dimension_of(kind, dense, config, home),
@@ -139,6 +141,8 @@ def kind_of(config: Mapping[str, Any], architecture: str, modules: SentenceModul
         return ModelKind.SPARSE_EMBEDDER
     if modules.pooling:
         return ModelKind.EMBEDDER
+    if modules.logit_score is not None:
+        return ModelKind.RERANKER
     if modules.token_dense is not None or architecture == COLBERT:
         return ModelKind.MULTI_VECTOR_EMBEDDER
     if architecture.endswith("ForSequenceClassification"):

@@ -13,7 +13,9 @@ from heddle.checkpoint_files import CheckpointError, parse_json, read_json_if_th
 
 TRANSFORMERS = ("Transformer", "MLMTransformer")
 # What may follow the transformer, in this order.
-ORDER = ("Pooling", "SpladePooling", "Dense", "Normalize")
+ORDER = ("Pooling", "SpladePooling", "LogitScore", "Dense", "Normalize")
+# What follows the transformer without company.
+ALONE = ("SpladePooling", "LogitScore")
 # Dropout does nothing after training; the mask says which vectors scoring counts, and all are answered.
 WITHOUT_EFFECT = ("Dropout", "MultiVectorMask")
 KNOWN = frozenset({*TRANSFORMERS, *ORDER, *WITHOUT_EFFECT})
@@ -81,8 +83,9 @@ def check_order(modules: Sequence[Module], listing: Path) -> None:
             raise CheckpointError(f"{listing} has more than one module of type {kind}")
     if not kinds or kinds[0] not in TRANSFORMERS:
         raise CheckpointError(f"{listing} has no Transformer module, or not in front")
-    if "SpladePooling" in kinds and len(kinds) > 2:
-        raise CheckpointError(f"{listing} has SpladePooling beside Pooling or Normalize, which is not supported")
+    for kind in ALONE:
+        if kind in kinds and len(kinds) > 2:
+            raise CheckpointError(f"{listing} has {kind} beside Pooling or Normalize, which is not supported")
     ranks = [ORDER.index(kind) for kind in kinds[1:]]
     if ranks != sorted(ranks):
         raise CheckpointError(f"{listing} has {' before '.join(kinds[1:])}, which is not supported")
@@ -110,6 +113,8 @@ def inside(folder: Path, path: str) -> str:
 
 
 def check_subject(module: Module) -> None:
+    if module.kind == "LogitScore":  # of the language model's logits
+        return
     output = module.settings.get("module_output_name") or module.subject
     if module.subject not in (SENTENCE, TOKENS) or output != module.subject:
         place = module.folder / "config.json"

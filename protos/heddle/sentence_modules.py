@@ -24,7 +24,7 @@ TRANSFORMER_SETTINGS_FILES = (
     "sentence_xlnet_config.json",
 )
 
-TRANSFORMER_TASKS = frozenset({"feature-extraction", "sequence-classification", "fill-mask"})
+TRANSFORMER_TASKS = frozenset({"feature-extraction", "sequence-classification", "fill-mask", "text-generation"})
 
 
 class Pooling(enum.StrEnum):
@@ -94,6 +94,14 @@ class Dense:
 
 
 @dataclass(frozen=True, slots=True)
+class LogitScore:
+    """A reranker that is a language model: how much sooner it would go on with one token than with another."""
+
+    true_id: int
+    false_id: int | None  # None: the logit of the one counts by itself
+
+
+@dataclass(frozen=True, slots=True)
 class SentenceModules:
     """The modules of a checkpoint folder; all defaults where it has none of sentence-transformers' files."""
 
@@ -104,6 +112,7 @@ class SentenceModules:
     normalizes: bool = False
     token_dense: tuple[Dense, ...] | None = None  # of each token's vector; None = the model is not a multi-vector one
     splade: Splade | None = None  # None = no SpladePooling module
+    logit_score: LogitScore | None = None  # None = no LogitScore module
     sequence_tokens_max: int | None = None
     do_lower_case: bool = False
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -131,6 +140,7 @@ class SentenceModules:
             normalizes=any(module.kind == "Normalize" and module.subject == SENTENCE for module in modules),
             token_dense=token_dense_of(modules),
             splade=splade_of(by_kind["SpladePooling"], model) if "SpladePooling" in by_kind else None,
+            logit_score=logit_score_of(by_kind["LogitScore"]) if "LogitScore" in by_kind else None,
             sequence_tokens_max=settings.get("max_seq_length"),
             do_lower_case=bool(settings.get("do_lower_case")),
             prompts=prompts,
@@ -212,3 +222,10 @@ def splade_of(module: Module, model: Mapping[str, Any]) -> Splade:
     if active_max is not None and (not isinstance(active_max, int) or active_max < 1):
         raise CheckpointError(f"{folder}: max_active_dims {active_max!r} is not a positive number")
     return Splade(sums=strategy == "sum", logs_twice=activation == "log1p_relu", active_max=active_max)
+
+
+def logit_score_of(module: Module) -> LogitScore:
+    true_id, false_id = module.settings.get("true_token_id"), module.settings.get("false_token_id")
+    if not isinstance(true_id, int) or not isinstance(false_id, int | None):
+        raise CheckpointError(f"{module.folder / 'config.json'} does not name the tokens whose logits are the score")
+    return LogitScore(true_id, false_id)

@@ -7,7 +7,7 @@ import pytest
 
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint_files import CheckpointError
-from heddle.sentence_modules import Pooling, PoolingSetting
+from heddle.sentence_modules import LogitScore, Pooling, PoolingSetting
 from tests.checkpoints import write_json, write_old_modules
 from tests.heddle.bert_folder import CONFIG, with_config
 
@@ -134,3 +134,16 @@ def test_without_modules_pooling_is_what_sentence_transformers_takes(
 ) -> None:
     checkpoint = Checkpoint.read(with_config(folder, **changes))
     assert (checkpoint.kind, checkpoint.pooling) == (ModelKind.EMBEDDER, (pooling,))
+
+
+@pytest.mark.parametrize("false_id", [2, None])
+def test_language_model_whose_logits_are_the_score_is_a_reranker(folder: Path, false_id: int | None) -> None:
+    with_config(folder, architectures=["Qwen3ForCausalLM"])
+    write_old_modules(folder, ["Transformer", "LogitScore"])
+    write_json(folder / "1_LogitScore" / "config.json", {"true_token_id": 1, "false_token_id": false_id})
+    checkpoint = Checkpoint.read(folder)
+    assert (checkpoint.kind, len(checkpoint.labels)) == (ModelKind.RERANKER, 1)
+    assert checkpoint.logit_score == LogitScore(1, false_id)
+    write_json(folder / "1_LogitScore" / "config.json", {"false_token_id": 2})
+    with pytest.raises(CheckpointError, match=r"1_LogitScore/config\.json does not name the tokens"):
+        Checkpoint.read(folder)

@@ -21,14 +21,15 @@ from engine_svc.models.architectures.decoder_attention import (
     sights_of,
 )
 from engine_svc.models.heads.classification import SequenceClassificationHead, TokenClassificationHead, float32_linear
+from engine_svc.models.heads.dense import Stage
 from engine_svc.models.heads.head import Head
-from engine_svc.models.linear import Activation, load_linear
+from engine_svc.models.linear import Activation, linear, load_linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import RMSNorm, load_rms_norm
 from engine_svc.models.transformer import Attention, Embeddings, GatedFeedForward, Layer, Norms, Transformer
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import POOLING_OF_NEMO, Checkpoint, ModelKind
-from heddle.sentence_modules import Pooling
+from heddle.sentence_modules import LogitScore, Pooling
 
 PREFIX = "model."  # of the decoder's weights in a model with a head
 UNUSED = ("lm_head.",)
@@ -188,6 +189,8 @@ def load_sequence_classification(checkpoint: Checkpoint, weights: Weights) -> He
     """Of LlamaForSequenceClassification and its like: the last token speaks for the text, also where tokens see all of
     it. NVIDIA's LlamaBidirectionalForSequenceClassification pools as its config says, and has a temperature."""
     config = ModelConfig.of(checkpoint)
+    if checkpoint.logit_score is not None:
+        return SequenceClassificationHead(Pooling.LAST_TOKEN, load_logit_score(checkpoint.logit_score, config, weights))
     if config.get("model_type") != "llama_bidirec":
         return SequenceClassificationHead(Pooling.LAST_TOKEN, [load_score(checkpoint, weights)])
     pooling, temperature = config.get("pooling", "avg"), config.number("temperature", 1.0)
@@ -205,9 +208,26 @@ def load_token_classification(checkpoint: Checkpoint, weights: Weights) -> Head:
     return TokenClassificationHead([load_score(checkpoint, weights)])
 
 
-def load_score(checkpoint: Checkpoint, weights: Weights) -> Callable[[Tensor], Tensor]:
+def load_score(checkpoint: Checkpoint, weights: Weights) -> Stage:
     hidden = ModelConfig.of(checkpoint).positive("hidden_size")
     return float32_linear(weights, "score", len(checkpoint.labels), hidden, bias=weights.has("score.bias"))
+
+
+def load_logit_score(score: LogitScore, config: ModelConfig, weights: Weights) -> list[Stage]:
+    """Of the language model's head no more than the rows of the tokens that count."""
+    ids = [score.true_id] if score.false_id is None else [score.true_id, score.false_id]
+    shape = [config.positive("vocab_size"), config.positive("hidden_size")]
+    if max(ids) >= shape[0]:
+        config.refuse(f"the token {max(ids)}, whose logit is the score, is outside the vocabulary of {shape[0]}")
+    head = "lm_head.weight" if weights.has("lm_head.weight") else "embed_tokens.weight"
+    cap = config.get("final_logit_softcapping")
+
+    def difference(logits: Tensor) -> Tensor:
+        if cap is not None:
+            logits = cap * torch.tanh(logits / cap)
+        return logits if len(ids) == 1 else logits[:, :1] - logits[:, 1:]
+
+    return [linear(weights.take_rows(head, shape, ids, torch.float32), None), difference]
 
 
 HEADS: Mapping[ModelKind, Callable[[Checkpoint, Weights], Head]] = {

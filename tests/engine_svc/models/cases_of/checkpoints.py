@@ -22,9 +22,9 @@ CHECKPOINTS = {
     "llama": "reward models (Skywork), RepLLaMA",
     "llama_bidirec": "llama-embed-nemotron-8b, llama-nemotron-embed and -rerank",
     "mistral": "e5-mistral-7b-instruct, SFR-Embedding-Mistral, Linq-Embed-Mistral",
-    "qwen2": "gte-Qwen2, stella_en_1.5B, mxbai-rerank-v2 as a classifier",
-    "qwen3": "Qwen3-Embedding, Qwen3-Reranker as a classifier (seq-cls)",
-    "gemma": "bge-reranker-gemma as a classifier",
+    "qwen2": "gte-Qwen2, stella_en_1.5B, mxbai-rerank-v2",
+    "qwen3": "Qwen3-Embedding, Qwen3-Reranker, also as a classifier (seq-cls)",
+    "gemma": "bge-reranker-gemma",
     "gemma2": "bge-multilingual-gemma2, Skywork rewards",
     "gemma3_text": "embeddinggemma-300m",
 }

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
+    Gemma2ForCausalLM,
+    GemmaForCausalLM,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
     LlamaForTokenClassification,
@@ -26,7 +28,7 @@ from transformers import (
 )
 
 from heddle.checkpoint import ModelKind
-from tests.checkpoints import POSITIONS, VOCABULARY_SIZE
+from tests.checkpoints import POSITIONS, VOCABULARY_SIZE, write_json, write_old_modules
 from tests.engine_svc.models.cases import Case, Reference, randomized, reference_of, saved
 from tests.engine_svc.models.hub_layout import as_transformers_4, change_config, rename_tensors
 
@@ -126,6 +128,24 @@ def write_nemotron_reranker(folder: Path) -> Reference:
     return reference
 
 
+def logit_score(architecture: type[PreTrainedModel], true_id: int, false_id: int | None, **config: Any) -> Case:
+    """A language model that says yes or no, with sentence-transformers' module for it."""
+
+    def write(folder: Path) -> Reference:
+        model = saved(small(architecture, **config), folder)
+        write_old_modules(folder, ["Transformer", "LogitScore"])
+        ids = {"true_token_id": true_id, "false_token_id": false_id}
+        write_json(folder / "1_LogitScore" / "config.json", ids)
+
+        def reference(ids: Tensor, types: Tensor) -> Tensor:
+            logits = model(input_ids=ids).logits[0, -1]
+            return logits[true_id, None] - (0 if false_id is None else logits[false_id, None])  # type: ignore[no-any-return]
+
+        return reference
+
+    return Case(model_type_of(architecture), "logits of yes and no", ModelKind.RERANKER, write)
+
+
 CLASSIFIER, RERANKER, TOKENS = ModelKind.CLASSIFIER, ModelKind.RERANKER, ModelKind.TOKEN_CLASSIFIER
 EMBEDDER = ModelKind.EMBEDDER
 
@@ -151,4 +171,8 @@ CASES = [
     case(Qwen3Model, "yarn", rope_parameters=YARN, is_causal=False),
     case(Qwen3ForCausalLM, "yarn, as transformers 4 wrote it", EMBEDDER, as_transformers_4, rope_parameters=YARN),
     case(Qwen3ForSequenceClassification, "Qwen3-Reranker", RERANKER, num_labels=1, tie_word_embeddings=True),
+    logit_score(Qwen3ForCausalLM, 17, 3, tie_word_embeddings=True),
+    logit_score(Qwen2ForCausalLM, 5, 90),
+    logit_score(GemmaForCausalLM, 11, None),
+    logit_score(Gemma2ForCausalLM, 11, 12, final_logit_softcapping=2.0),
 ]
