@@ -67,7 +67,7 @@ class TorchBackend:
     @torch.inference_mode()
     def _run_by_length(self, batch: PackedBatch) -> Sequences[Array]:
         transformer, head = self._model.transformer, self._model.head
-        tokens = PackedTokens.of(batch, device=self._device, dtype=self._dtype, merges_prefixes=transformer.is_causal)
+        tokens = PackedTokens.of(batch, device=self._device, dtype=self._dtype, merges_prefixes=self._merges_prefixes)
         return head(tokens.of_tokens(transformer(tokens)), tokens.layout.cu_seqlens, batch)
 
 

@@ -12,27 +12,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.dense_attention import attend_densely
-from engine_svc.models.prefixes import SharedPrefixes
+from engine_svc.models.prefixes import Merging
 
 FLASH_DTYPES = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Adjacent sequences of equal length."""
+    """Adjacent sequences of equal length, each with as many tokens that have rows of their own."""
 
     start: int  # first token
+    first_row: int
     sequences: int
     length: int  # tokens of each
+    own_tokens: int  # of each, its last ones
 
     @property
     def stop(self) -> int:
         return self.start + self.sequences * self.length
+
+    @property
+    def stop_row(self) -> int:
+        return self.first_row + self.sequences * self.own_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +47,28 @@ class Layout:
     """Where the sequences of a packed batch lie. The same for all layers, so computed once per batch."""
 
     cu_seqlens: Tensor  # int32 [B + 1], on the device
+    cu_rows: Tensor  # int32 [B + 1]: the same, of the rows of own tokens
     length_max: int
     runs: tuple[Run, ...]  # in the order of the tokens
-    prefixes: SharedPrefixes | None = None  # where rows stand for several tokens
+    row_of_token: Tensor | None = None  # int64 [T], where rows stand for several tokens; otherwise each has its own
 
     @classmethod
-    def of(cls, lengths: Sequence[int], cu_seqlens: Tensor, prefixes: SharedPrefixes | None = None) -> "Layout":
+    def of(cls, lengths: Sequence[int], cu_seqlens: Tensor) -> "Layout":
         """`lengths` [B] are at least 1; `cu_seqlens` is theirs, on the device that computes."""
-        return cls(cu_seqlens, max(lengths), tuple(runs_of(lengths)), prefixes)
+        return cls(cu_seqlens, cu_seqlens, max(lengths), tuple(runs_of(lengths, lengths)))
+
+    def merged(self, merging: Merging) -> "Layout":
+        """The same sequences, some of whose tokens share rows."""
+        device = self.cu_seqlens.device
+        own = merging.own_tokens
+        cu_rows = torch.from_numpy(np.concatenate([[0], own.cumsum()]).astype(np.int32)).to(device)
+        lengths = [run.length for run in self.runs for _ in range(run.sequences)]
+        row_of_token = torch.from_numpy(merging.row_of_token).to(device)
+        return Layout(self.cu_seqlens, cu_rows, self.length_max, tuple(runs_of(lengths, own.tolist())), row_of_token)
+
+    def to_tokens(self, rows: Tensor) -> Tensor:
+        """[rows, ...] as [at least T, ...]."""
+        return rows if self.row_of_token is None else rows.index_select(0, self.row_of_token)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, pattern: AttentionPattern) -> Tensor:
@@ -56,19 +77,16 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, pattern: A
     `query` is [rows, heads, head_dim], `key` and `value` are [rows, key heads, head_dim], strided or not; the result is
     as `query`, contiguous. On the CPU, rows behind the last token of the layout are 0 in the result.
     """
-    if layout.prefixes is not None:
-        query, key, value = (layout.prefixes.to_tokens(rows) for rows in (query, key, value))
     attends = attend_by_flash if uses_flash(query, pattern) else attend_by_runs
-    result = attends(query, key, value, layout, pattern)
-    return result if layout.prefixes is None else layout.prefixes.to_rows(result)
+    return attends(query, layout.to_tokens(key), layout.to_tokens(value), layout, pattern)
 
 
 def attend_by_flash(query: Tensor, key: Tensor, value: Tensor, layout: Layout, pattern: AttentionPattern) -> Tensor:
+    """Queries that are fewer than keys are the last ones, as the kernel has it."""
     from torch.nn.attention.varlen import varlen_attn
 
-    cu_seqlens, length_max = layout.cu_seqlens, layout.length_max
     result = varlen_attn(
-        *(query, key, value, cu_seqlens, cu_seqlens, length_max, length_max),
+        *(query, key, value, layout.cu_rows, layout.cu_seqlens, layout.length_max, layout.length_max),
         scale=pattern.scale,
         window_size=(-1 if pattern.behind is None else pattern.behind, -1 if pattern.ahead is None else pattern.ahead),
         enable_gqa=query.shape[1] != key.shape[1],
@@ -80,23 +98,30 @@ def attend_by_flash(query: Tensor, key: Tensor, value: Tensor, layout: Layout, p
 def attend_by_runs(query: Tensor, key: Tensor, value: Tensor, layout: Layout, pattern: AttentionPattern) -> Tensor:
     result = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     for run in layout.runs:
-        attended = attend_densely(sequences_of(query, run), sequences_of(key, run), sequences_of(value, run), pattern)
-        sequences_of(result, run).copy_(attended)
-    result[layout.runs[-1].stop :] = 0
+        if run.own_tokens:
+            attended = attend_densely(rows_of(query, run), tokens_of(key, run), tokens_of(value, run), pattern)
+            rows_of(result, run).copy_(attended)
+    result[layout.runs[-1].stop_row :] = 0
     return result
 
 
-def sequences_of(tokens: Tensor, run: Run) -> Tensor:
+def tokens_of(tokens: Tensor, run: Run) -> Tensor:
     """View [sequences, heads, length, head_dim] of a run's tokens."""
     return tokens[run.start : run.stop].view(run.sequences, run.length, *tokens.shape[1:]).transpose(1, 2)
 
 
-def runs_of(lengths: Sequence[int]) -> list[Run]:
+def rows_of(rows: Tensor, run: Run) -> Tensor:
+    """View [sequences, heads, own tokens, head_dim] of a run's rows."""
+    own = rows[run.first_row : run.stop_row]
+    return own.view(run.sequences, run.own_tokens, *rows.shape[1:]).transpose(1, 2)
+
+
+def runs_of(lengths: Sequence[int], own_tokens: Sequence[int]) -> list[Run]:
     runs: list[Run] = []
-    start = 0
-    for length, equal in itertools.groupby(lengths):
-        runs.append(Run(start, sum(1 for _ in equal), length))
-        start = runs[-1].stop
+    start = first_row = 0
+    for (length, own), equal in itertools.groupby(zip(lengths, own_tokens, strict=True)):
+        runs.append(Run(start, first_row, sum(1 for _ in equal), length, own))
+        start, first_row = runs[-1].stop, runs[-1].stop_row
     return runs
 
 

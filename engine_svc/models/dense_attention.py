@@ -20,13 +20,14 @@ TILE_QUERIES = range(32, 257)
 
 
 def attend_densely(query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
-    length = query.shape[2]
+    """Queries may be fewer than keys and values: then they are those of the last tokens."""
+    length, queries = key.shape[2], query.shape[2]
     if length <= SHORT_TOKENS:
-        return attend_by_products(query, key, value, pattern, mask_of_all(query, pattern))
+        return attend_by_products(query, key, value, pattern, mask_of_all(query, key, pattern))
     if pattern.softcap is None and pattern.bias is None:
         if pattern.sees_all(length):
             return attend_fused(query, key, value, pattern)
-        if pattern.sees_all_before(length):
+        if pattern.sees_all_before(length) and queries == length:
             return attend_fused(query, key, value, pattern, is_causal=True)
     return attend_by_tiles(query, key, value, pattern)
 
@@ -69,28 +70,30 @@ def attend_by_products(
 def attend_by_tiles(query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
     attends = attend_fused if pattern.softcap is None else attend_by_products
     dtype = query.dtype if pattern.softcap is None else torch.float32
-    length = query.shape[2]
+    length = key.shape[2]
+    first = length - query.shape[2]  # token of the first query
     result = torch.empty_like(query)
-    for start in range(0, length, step := queries_of_tile(query, pattern)):
+    for start in range(first, length, step := queries_of_tile(query, length, pattern)):
         queries = range(start, min(start + step, length))
         keys = pattern.keys_of(queries, length)
         seen = slice(keys.start, keys.stop)
         mask = pattern.mask(queries, keys, dtype, query.device)
-        own = slice(queries.start, queries.stop)
+        own = slice(queries.start - first, queries.stop - first)
         result[:, :, own] = attends(query[:, :, own], key[:, :, seen], value[:, :, seen], pattern, mask)
     return result
 
 
-def queries_of_tile(query: Tensor, pattern: AttentionPattern) -> int:
-    sequences, heads, length, _ = query.shape
+def queries_of_tile(query: Tensor, length: int, pattern: AttentionPattern) -> int:
+    sequences, heads, _, _ = query.shape
     keys = len(pattern.keys_of(range(TILE_QUERIES.stop), length))
     of_mask = keys * (1 if pattern.bias is None else heads)
     numbers = of_mask if pattern.softcap is None else keys * heads * sequences  # fused attention holds no scores
     return min(max(TILE_NUMBERS_MAX // numbers, TILE_QUERIES.start), TILE_QUERIES.stop - 1)
 
 
-def mask_of_all(query: Tensor, pattern: AttentionPattern) -> Tensor | None:
-    length = query.shape[2]
+def mask_of_all(query: Tensor, key: Tensor, pattern: AttentionPattern) -> Tensor | None:
+    length = key.shape[2]
     if pattern.bias is None and pattern.sees_all(length):
         return None
-    return pattern.mask(range(length), range(length), torch.float32, query.device)
+    queries = range(length - query.shape[2], length)
+    return pattern.mask(queries, range(length), torch.float32, query.device)

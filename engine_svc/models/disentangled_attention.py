@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine_svc.models.attention import Layout, sequences_of
+from engine_svc.models.attention import Layout, rows_of
 from engine_svc.models.dense_attention import TILE_NUMBERS_MAX
 from engine_svc.models.transformer import Attention, Rotations
 
@@ -30,10 +30,10 @@ class DisentangledAttention(Attention):
         result = torch.empty(query.shape, dtype=query.dtype, device=query.device)
         for run in layout.runs:
             step = max(1, self._queries_max(run.length) // run.length)
-            parts = [torch.split(sequences_of(part, run), step) for part in (result, query, key, value)]
+            parts = [torch.split(rows_of(part, run), step) for part in (result, query, key, value)]
             for own, *others in zip(*parts, strict=True):
                 self._attend(own, *others)
-        result[layout.runs[-1].stop :] = 0
+        result[layout.runs[-1].stop_row :] = 0
         return self.output(result.flatten(1))
 
     def _queries_max(self, length: int) -> int:

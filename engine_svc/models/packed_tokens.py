@@ -27,19 +27,19 @@ class PackedTokens:
     def of(
         cls, batch: PackedBatch, *, device: torch.device, dtype: torch.dtype, merges_prefixes: bool = False
     ) -> "PackedTokens":
-        """One copy to the device. `merges_prefixes` is for causal models without token types."""
+        """`merges_prefixes` is for causal models without token types."""
         merging = merging_of(batch) if merges_prefixes else None
         tokens = batch.tokens if merging is None else len(merging.token_of_row)
         rows = -tokens % rows_step(device, dtype) + tokens
         columns = [laid_out(column, merging, rows) for column in (batch.token_ids, batch.type_ids, batch.positions)]
         packed = torch.from_numpy(np.concatenate([*columns, batch.cu_seqlens])).to(device)
         ids, type_ids, positions, cu_seqlens = torch.split(packed, [rows, rows, rows, len(batch.cu_seqlens)])
-        prefixes = None if merging is None else merging.on(device, rows)
-        return cls(ids, type_ids, positions, Layout.of(batch.lengths.tolist(), cu_seqlens, prefixes))
+        layout = Layout.of(batch.lengths.tolist(), cu_seqlens)
+        return cls(ids, type_ids, positions, layout if merging is None else layout.merged(merging))
 
     def of_tokens(self, hidden: Tensor) -> Tensor:
         """Hidden states [rows, hidden] as those of all tokens, [at least T, hidden]."""
-        return hidden if self.layout.prefixes is None else self.layout.prefixes.to_tokens(hidden)
+        return self.layout.to_tokens(hidden)
 
 
 def laid_out(column: npt.NDArray[np.int32], merging: Merging | None, rows: int) -> npt.NDArray[np.int32]:

@@ -2,8 +2,8 @@
 
 In a causal model a token's hidden states depend on the tokens up to it alone, so that tokens at the end of equal
 prefixes, such as an instruction and a query that are repeated before each document, have equal hidden states in every
-layer. All that treats tokens one by one (linears, norms, rotary positions) is computed for one row of each such group;
-attention finds the rows' queries, keys and values where the tokens are. `PackedTokens` asks for it.
+layer. All that treats tokens one by one (linears, norms, rotary positions) is computed for one row of each such group,
+and so are the queries of attention; keys and values are found where the tokens are. `PackedTokens` asks for it.
 """
 
 import itertools
@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from engine_svc.batch import PackedBatch, Sequence
 
@@ -25,32 +23,13 @@ PREFIX_TOKENS_MIN = 16
 
 
 @dataclass(frozen=True, slots=True)
-class SharedPrefixes:
-    """U rows stand for the T tokens of a batch."""
-
-    row_of_token: Tensor  # int64 [T], on the device
-    token_of_row: Tensor  # int64 [U]: the first token that the row stands for
-
-    def to_tokens(self, rows: Tensor) -> Tensor:
-        """[U or more, ...] to [T, ...]."""
-        return rows.index_select(0, self.row_of_token)
-
-    def to_rows(self, tokens: Tensor) -> Tensor:
-        return tokens.index_select(0, self.token_of_row)
-
-
-@dataclass(frozen=True, slots=True)
 class Merging:
-    """The same on the host, before it is known how many rows the device likes best."""
+    """U rows stand for the T tokens of a batch of B sequences. The rows of a sequence's own tokens, which follow those
+    that it shares, lie end to end and in the order of the sequences."""
 
     row_of_token: npt.NDArray[np.int64]  # [T]
-    token_of_row: npt.NDArray[np.int64]  # [U]
-
-    def on(self, device: torch.device, rows: int) -> SharedPrefixes:
-        """Filled up to so many rows."""
-        token_of_row = np.pad(self.token_of_row, (0, rows - len(self.token_of_row)))
-        both = torch.from_numpy(np.concatenate([self.row_of_token, token_of_row])).to(device)
-        return SharedPrefixes(*torch.split(both, [len(self.row_of_token), rows]))
+    token_of_row: npt.NDArray[np.int64]  # [U]: the first token that the row stands for
+    own_tokens: npt.NDArray[np.int32]  # [B]
 
 
 def merging_of(batch: PackedBatch) -> Merging | None:
@@ -66,7 +45,10 @@ def merging_of(batch: PackedBatch) -> Merging | None:
     token_of_row = np.flatnonzero(stands_for == np.arange(batch.tokens))
     row_of_first = np.zeros(batch.tokens, np.int64)
     row_of_first[token_of_row] = np.arange(len(token_of_row))
-    return Merging(row_of_first[stands_for], token_of_row)
+    own_tokens = batch.lengths.copy()
+    for index, (_, count) in shared.items():
+        own_tokens[index] -= count
+    return Merging(row_of_first[stands_for], token_of_row, own_tokens)
 
 
 def shared_tokens(sequences: Iterable[Sequence]) -> dict[int, tuple[int, int]]:

@@ -73,7 +73,7 @@ def by_length(logits: Tensor, lengths: Sequences[int]) -> Iterator[tuple[int, Te
     """For each run of adjacent sequences of equal length, which may be 0: the index of its first sequence, and its
     logits as a view [sequences, length, vocabulary]."""
     first = 0
-    for run in runs_of(lengths):
+    for run in runs_of(lengths, lengths):
         if run.length:
             yield first, logits[run.start : run.stop].view(run.sequences, run.length, -1)
         first += run.sequences

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from torch import Tensor
 from engine_svc.models.attention import Layout, Run, attend, attend_by_runs
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.dense_attention import SHORT_TOKENS
-from engine_svc.models.prefixes import SharedPrefixes
+from engine_svc.models.prefixes import Merging
 
 HEADS, HEAD_DIM = 3, 8
 CPU = torch.device("cpu")
@@ -70,7 +71,12 @@ def test_sequence_is_attended_to_alike_alone_and_in_any_batch(length: int) -> No
 
 
 def test_adjacent_sequences_of_equal_length_are_one_call() -> None:
-    assert layout_of([1, 1, 1, 5, 5, 40, 5]).runs == (Run(0, 3, 1), Run(3, 2, 5), Run(13, 1, 40), Run(53, 1, 5))
+    assert layout_of([1, 1, 1, 5, 5, 40, 5]).runs == (
+        Run(0, 0, 3, 1, 1),
+        Run(3, 3, 2, 5, 5),
+        Run(13, 13, 1, 40, 40),
+        Run(53, 53, 1, 5, 5),
+    )
 
 
 def test_rows_behind_the_last_token_are_zero() -> None:
@@ -105,13 +111,24 @@ def test_flash_attention_equals_the_runs(dtype: torch.dtype) -> None:
         torch.testing.assert_close(flash, by_runs, atol=0.02, rtol=0.02)
 
 
-def test_rows_that_stand_for_several_tokens_are_attended_to_as_those_tokens() -> None:
-    """Two sequences of 20 tokens that share 16."""
-    query, key, value = random_projections(24)
-    row_of_token = torch.tensor([*range(20), *range(16), *range(20, 24)])
-    token_of_row = torch.tensor([*range(20), *range(36, 40)])
-    layout = layout_of([20, 20])
-    shared = Layout(layout.cu_seqlens, layout.length_max, layout.runs, SharedPrefixes(row_of_token, token_of_row))
-    causal = AttentionPattern(ahead=0)
-    tokens = attend(query[row_of_token], key[row_of_token], value[row_of_token], layout, causal)
-    torch.testing.assert_close(attend(query, key, value, shared, causal), tokens[token_of_row], atol=0, rtol=0)
+@pytest.mark.parametrize("pattern", [AttentionPattern(ahead=0), AttentionPattern(ahead=0, behind=9, softcap=2.0)])
+@pytest.mark.parametrize("lengths", [[20, 20, 20], [14, 14, 14]])
+def test_rows_that_stand_for_several_tokens_are_attended_to_as_those_tokens(
+    lengths: list[int], pattern: AttentionPattern
+) -> None:
+    """Three sequences that share all but the last four tokens; the third is equal to the second."""
+    length = lengths[0]
+    shared, others = length - 4, range(length, length + 4)
+    query, key, value = random_projections(length + 4)
+    row_of_token = np.array([*range(length), *range(shared), *others, *range(shared), *others])
+    token_of_row = np.array([*range(length), *range(length + shared, 2 * length)])
+    layout = layout_of(lengths)
+    merged = layout.merged(Merging(row_of_token, token_of_row, np.array([length, 4, 0], np.int32)))
+    tokens = attend(query[row_of_token], key[row_of_token], value[row_of_token], layout, pattern)
+    torch.testing.assert_close(attend(query, key, value, merged, pattern), tokens[token_of_row], atol=1e-6, rtol=0)
+
+
+def test_merged_layout_knows_where_own_tokens_are() -> None:
+    layout = layout_of([5, 5, 5, 7]).merged(Merging(np.arange(22), np.arange(22), np.array([5, 2, 2, 0], np.int32)))
+    assert layout.runs == (Run(0, 0, 1, 5, 5), Run(5, 5, 2, 5, 2), Run(15, 9, 1, 7, 0))
+    assert layout.cu_rows.tolist() == [0, 5, 7, 9, 9]

@@ -67,6 +67,20 @@ def test_any_pattern_equals_the_formula(length: int, key_heads: int, pattern: At
     torch.testing.assert_close(attended.double(), by_formula(query, key, value, pattern), atol=1e-5, rtol=1e-4)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    length=st.integers(1, 90),
+    share=st.floats(0, 1),
+    pattern=st.builds(AttentionPattern, behind=reaches, ahead=reaches, softcap=st.sampled_from([None, 2.0])),
+)
+def test_fewer_queries_are_those_of_the_last_tokens(length: int, share: float, pattern: AttentionPattern) -> None:
+    query, key, value = random_heads(2, length, 2)
+    own = query[:, :, int(share * (length - 1)) :]
+    attended = attend_densely(own, key, value, pattern)
+    expected = by_formula(query, key, value, pattern)[:, :, int(share * (length - 1)) :]
+    torch.testing.assert_close(attended.double(), expected, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("pattern", [AttentionPattern(behind=9, ahead=9), AttentionPattern(softcap=2.0, ahead=0)])
 def test_short_types_stay_close_to_the_formula(pattern: AttentionPattern, dtype: torch.dtype) -> None:

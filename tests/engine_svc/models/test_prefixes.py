@@ -13,6 +13,7 @@ from transformers import Qwen3Model
 
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output, PackedBatch, Sequence
+from engine_svc.models import packed_tokens
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.prefixes import PREFIX_TOKENS_MIN, ROWS_PER_TOKEN_MAX, merging_of
@@ -73,14 +74,18 @@ def test_columns_come_back_from_their_rows(sequences: list[Ids]) -> None:
         np.testing.assert_array_equal(column[merging.token_of_row][merging.row_of_token], column)
 
 
-def test_rows_are_filled_up_with_what_nobody_reads() -> None:
-    merging = merging_of(batch_of([LONG, LONG]))
+@settings(max_examples=100, deadline=None)
+@given(st.lists(SEQUENCES, min_size=2, max_size=12))
+def test_own_tokens_follow_the_shared_ones_and_lie_end_to_end(sequences: list[Ids]) -> None:
+    batch = batch_of([*sequences, LONG, LONG, LONG, LONG])
+    merging = merging_of(batch)
     assert merging is not None
-    prefixes = merging.on(torch.device("cpu"), 64)
-    rows = torch.randn(64, 3)
-    assert prefixes.to_rows(prefixes.to_tokens(rows)).shape == (64, 3)
-    torch.testing.assert_close(prefixes.to_rows(prefixes.to_tokens(rows))[:50], rows[:50])
-    torch.testing.assert_close(prefixes.to_tokens(rows), torch.cat([rows[:50], rows[:50]]))
+    own = [
+        token
+        for stop, count in zip(batch.cu_seqlens[1:], merging.own_tokens, strict=True)
+        for token in range(stop - count, stop)
+    ]
+    assert merging.token_of_row.tolist() == own
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +141,8 @@ def test_merging_changes_no_output(folder: Path, name: str, dtype: torch.dtype, 
 def test_backend_answers_each_sequence_as_alone(folder: Path, name: str) -> None:
     backend = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu")
     batch = batch_of(BATCHES[name], Output.VECTOR)
+    apart = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", merges_prefixes=False).run(batch)
+    np.testing.assert_allclose(np.stack(backend.run(batch)), np.stack(apart), atol=1e-5, rtol=0)
     for together, sequence in zip(backend.run(batch), batch.sequences, strict=True):
         [alone] = backend.run(PackedBatch.of([sequence]))
         np.testing.assert_allclose(together, alone, atol=1e-5, rtol=0)
@@ -151,6 +158,17 @@ def test_backend_answers_each_sequence_as_alone(folder: Path, name: str) -> None
 )
 def test_few_shared_tokens_switch_nothing_on(sequences: list[Ids]) -> None:
     assert merging_of(batch_of(sequences)) is None
+
+
+def test_merging_can_be_switched_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def merged(batch: PackedBatch) -> None:
+        raise AssertionError("merged all the same")
+
+    monkeypatch.setattr(packed_tokens, "merging_of", merged)
+    batch = batch_of(BATCHES["40 tokens"], Output.VECTOR)
+    TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", merges_prefixes=False).run(batch)
+    with pytest.raises(AssertionError, match="merged all the same"):
+        TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu").run(batch)
 
 
 def test_model_that_sees_the_whole_text_merges_nothing(tmp_path: Path) -> None:
