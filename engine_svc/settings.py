@@ -32,7 +32,8 @@ class EngineSettings:
     adapter: str = ""
     # What computes: torch (CPU or CUDA), or simulated, which answers made-up vectors after a modelled time.
     backend: Literal["torch", "simulated"] = "torch"
-    # Number format of the computation; auto takes bfloat16 where the device is fast at it, else float32.
+    # Number format of the computation; auto takes bfloat16 where the device is fast at it, else float32, which a CPU
+    # also takes for scores and sparse vectors.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     # CPU threads of a forward pass; 0 takes every core.
     threads: int = 0

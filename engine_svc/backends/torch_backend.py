@@ -10,7 +10,9 @@ from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.heads.head import Array
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
-from heddle.checkpoint import Checkpoint
+from heddle.checkpoint import Checkpoint, ModelKind
+
+KINDS_OF_VECTORS = (ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -37,7 +39,7 @@ class TorchBackend:
         self._device = device_of(device)
         if self._device.type == "cpu":
             keep_freed_memory()
-        self._dtype = fastest_dtype(self._device) if dtype == "auto" else DTYPES[dtype]
+        self._dtype = suitable_dtype(self._device, checkpoint.kind) if dtype == "auto" else DTYPES[dtype]
         self._model = Model.load(checkpoint, dtype=self._dtype, device=self._device, adapter=adapter)
         self._merges_prefixes = merges_prefixes and self._model.transformer.is_causal
 
@@ -77,11 +79,12 @@ def device_of(name: str) -> torch.device:
     return torch.device(name)
 
 
-def fastest_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it, float32 elsewhere."""
+def suitable_dtype(device: torch.device, kind: ModelKind) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it, else float32. A CPU computes scores in float32 all the same: a vector
+    points where it should in spite of its rounding, a score or a sparse weight is off by it."""
     if device.type == "cuda":
         has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        # PyTorch has no public name for either.
-        has_bfloat16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001
-    return torch.bfloat16 if has_bfloat16 else torch.float32
+        return torch.bfloat16 if has_bfloat16 else torch.float32
+    # PyTorch has no public name for either.
+    has_bfloat16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001
+    return torch.bfloat16 if has_bfloat16 and kind in KINDS_OF_VECTORS else torch.float32

@@ -25,6 +25,21 @@ from heddle.supervisor import Service, ServiceGaveUpError, ServiceMisconfiguredE
 # What the gateway takes its keys from; heddle.serve only asks whether there are any.
 KEYS_VARIABLE = "HEDDLE_GATEWAY_API_KEYS"
 
+VARIABLES_OF = {
+    "engine_svc": "HEDDLE_ENGINE_",
+    "tokenizer_svc": "HEDDLE_TOKENIZER_",
+    "http_gateway": "HEDDLE_GATEWAY_",
+}
+
+# What is decided here for a service, whose own variable for it would have no effect.
+DECIDED_VARIABLES = frozenset(
+    {
+        *("HEDDLE_ENGINE_LISTEN", "HEDDLE_ENGINE_MODEL", "HEDDLE_ENGINE_BACKEND"),
+        *("HEDDLE_TOKENIZER_LISTEN", "HEDDLE_TOKENIZER_MODEL", "HEDDLE_TOKENIZER_ENGINES"),
+        *("HEDDLE_GATEWAY_HOST", "HEDDLE_GATEWAY_PORT", "HEDDLE_GATEWAY_TOKENIZERS"),
+    }
+)
+
 # A wildcard address is nothing to connect to.
 REACHABLE_AS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -45,7 +60,7 @@ class ServeSettings:
     """Serves one model on this machine: HTTP and gRPC, with all services started, watched and stopped together.
 
     Finer settings of a service are taken from its own variables (HEDDLE_ENGINE_*, HEDDLE_TOKENIZER_*,
-    HEDDLE_GATEWAY_*); `engine-svc --help` and so on list them."""
+    HEDDLE_GATEWAY_*); `python -m engine_svc --help` and so on list them."""
 
     # Model
 
@@ -54,7 +69,8 @@ class ServeSettings:
     # How tokens become one vector: auto is what the checkpoint says; splade makes a sparse one of a masked language
     # model.
     pooling: PoolingSetting = "auto"
-    # Number format of the computation; auto takes bfloat16 where the machine is fast at it, else float32.
+    # Number format of the computation; auto takes bfloat16 where the machine is fast at it, else float32, which a CPU
+    # also takes for scores and sparse vectors.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     # What computes: torch, or simulated, which answers made-up vectors after a modelled time.
     engine: Literal["torch", "simulated"] = "torch"
@@ -85,6 +101,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     settings = load(ServeSettings, argv, environ, prog="heddle serve", env_prefix="HEDDLE_SERVE_")
     console = Console()
     try:
+        check_variables(environ)
         asyncio.run(serve(settings, checked(settings).kind, environ, console))
     except ServiceMisconfiguredError:
         return EXIT_MISCONFIGURED
@@ -95,6 +112,13 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         console.line(f"heddle: {error}")
         return 1
     return 0
+
+
+def check_variables(environ: Mapping[str, str]) -> None:
+    """Raises ConfigurationError for one that would be passed over in silence."""
+    for name in sorted(DECIDED_VARIABLES):
+        if environ.get(name):
+            raise ConfigurationError(f"{name} has no effect on heddle serve, whose own flags say this")
 
 
 def checked(settings: ServeSettings) -> Checkpoint:
@@ -154,8 +178,9 @@ class Machine:
         settings, address = self.settings, self.engine_address(index)
         flags = (
             *self.model_flags,
-            *("--listen", address, "--backend", settings.engine, "--dtype", settings.dtype),
-            *("--threads", str(max(1, usable_cores() // settings.engines))),
+            *("--listen", address, "--backend", settings.engine),
+            *(() if settings.dtype == "auto" else ("--dtype", settings.dtype)),
+            *self._unless_set("HEDDLE_ENGINE_THREADS", "--threads", str(max(1, usable_cores() // settings.engines))),
         )
         name = f"engine {index}" if settings.engines > 1 else "engine"
         return self._service(name, "engine_svc", flags, lambda: grpc_ready(address, "heddle.v1.EngineService"))
@@ -195,8 +220,14 @@ class Machine:
     def _service(
         self, name: str, module: str, flags: Sequence[str], is_ready: Callable[[], Awaitable[bool]]
     ) -> Service:
-        command = (sys.executable, "-m", module, *flags, "--log-level", self.settings.log_level)
-        return Service(name, command, is_ready, self.environ)
+        level: tuple[str, ...] = ("--log-level", self.settings.log_level)
+        if self.settings.log_level == ServeSettings.log_level:
+            level = self._unless_set(f"{VARIABLES_OF[module]}LOG_LEVEL", *level)
+        return Service(name, (sys.executable, "-m", module, *flags, *level), is_ready, self.environ)
+
+    def _unless_set(self, variable: str, *flag: str) -> tuple[str, ...]:
+        """The flag, but for an operator who has set the service's own variable for it."""
+        return () if self.environ.get(variable) else flag
 
 
 def usable_cores() -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from heddle import cli
+from heddle.serve import DECIDED_VARIABLES
 
 ANY_PORTS = ("--http-port", "0", "--grpc-port", "0")
 
@@ -133,6 +134,23 @@ async def test_serve_passes_its_flags_to_the_services(folder: Path) -> None:
     sockets = [started[name].split("--listen ")[1].split()[0] for name in ("engine 0", "engine 1")]
     assert f"--engines {','.join(sockets)}" in started["tokenizer"]
     assert started["gateway"].split("--tokenizers ")[1].split()[0] in started["tokenizer"]
+
+
+async def test_variables_of_a_service_hold_where_serve_says_nothing(folder: Path) -> None:
+    variables = {"HEDDLE_ENGINE_THREADS": "1", "HEDDLE_GATEWAY_LOG_LEVEL": "info"}
+    async with serving(folder, **variables) as (process, _):
+        process.terminate()
+        _, _, log = await ended(process)
+    started = {line.split(": started ")[0]: line for line in log.splitlines() if " started " in line}
+    assert not any(flag in started["engine"] for flag in ("--threads", "--dtype"))
+    assert "--log-level" not in started["gateway"]
+    assert "--log-level warning" in started["engine"]
+
+
+@pytest.mark.parametrize("name", sorted(DECIDED_VARIABLES))
+async def test_variable_that_would_have_no_effect_is_refused(folder: Path, name: str) -> None:
+    code, _, log = await ended(await heddle(folder, "serve", **{name: "x"}))
+    assert (code, log) == (2, f"heddle: {name} has no effect on heddle serve, whose own flags say this\n")
 
 
 async def test_serve_leaves_no_sockets_behind(folder: Path) -> None:
