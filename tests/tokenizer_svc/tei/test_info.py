@@ -11,10 +11,12 @@ import tokenizer_svc.__main__ as tokenizer
 from heddle.readiness import grpc_ready
 from heddle.rpc.channels import open_channel
 from heddle.tei.v1 import tei_pb2 as tei
+from heddle.v1 import model_pb2
 from tests import kinds
 from tests.tokenizer_svc.tei.served_model import TOKENS_MAX, ServedModel, served, status_of, write_embedder
 from tokenizer_svc.settings import TokenizerSettings
 from tokenizer_svc.tei.in_order import IN_FLIGHT_MAX
+from tokenizer_svc.tei.info import MODEL_TYPES
 
 SERVICES = {f"tei.v1.{name}" for name in ("Info", "Embed", "Predict", "Rerank", "Tokenize")}
 
@@ -35,6 +37,7 @@ async def test_info_tells_the_model_and_its_limits(embedder: ServedModel) -> Non
     [
         (write_embedder, tei.MODEL_TYPE_EMBEDDING),
         (kinds.write_sparse_embedder, tei.MODEL_TYPE_EMBEDDING),
+        (kinds.write_multi_vector_embedder, tei.MODEL_TYPE_EMBEDDING),
         (kinds.write_reranker, tei.MODEL_TYPE_RERANKER),
         (kinds.write_classifier, tei.MODEL_TYPE_CLASSIFIER),
         (kinds.write_token_classifier, tei.MODEL_TYPE_CLASSIFIER),
@@ -45,6 +48,10 @@ async def test_info_tells_the_kind_of_the_model(
 ) -> None:
     async with served(tmp_path, write) as model:
         assert (await model.info.Info(tei.InfoRequest())).model_type == model_type
+
+
+def test_every_kind_of_the_contract_has_its_type() -> None:
+    assert MODEL_TYPES.keys() == set(model_pb2.ModelKind.values()) - {model_pb2.MODEL_KIND_UNSPECIFIED}
 
 
 async def test_every_service_is_healthy_and_listed(embedder: ServedModel) -> None:
