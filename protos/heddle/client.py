@@ -133,7 +133,8 @@ class Client(InferenceClient):
             handshake=self._handshake,
             cost_of=pb.InferenceItem.ByteSize,
         )
-        self._pool: Pool[pb.InferenceItem, pb.InferenceOutcome] = Pool(targets, dialect, limits=limits)
+        self._limits = limits or PoolLimits()
+        self._pool: Pool[pb.InferenceItem, pb.InferenceOutcome] = Pool(targets, dialect, limits=self._limits)
         self._starting: asyncio.Task[None] | None = None
 
     @property
@@ -166,15 +167,21 @@ class Client(InferenceClient):
             raise spent() from None
 
     async def get_model(self, options: CallOptions = DEFAULT_OPTIONS) -> model_pb2.Model:
-        """Waits for a pod if none has been met yet."""
+        """At once if a pod has been met, ready or not by now; otherwise waits for one as long as a call would."""
+        if self.model is None:
+            await self._meet_a_pod(options.timeout_s)
+        assert self.model is not None  # a pod is ready after its handshake
+        return self.model
+
+    async def _meet_a_pod(self, timeout_s: float | None) -> None:
+        """Raises why there is none."""
         await self.start()
+        no_pod_s_max = self._limits.no_pod_s_max
         try:
-            async with asyncio.timeout(options.timeout_s):
+            async with asyncio.timeout(no_pod_s_max if timeout_s is None else min(timeout_s, no_pod_s_max)):
                 await self._pool.wait_ready()
         except TimeoutError:
             raise self._pool.refusal() from None
-        assert self.model is not None  # a pod is ready after its handshake
-        return self.model
 
     async def _handshake(self, channel: grpc.aio.Channel) -> pb.InferenceServiceInferRequest:
         response = await InferenceServiceStub(channel).GetModel(pb.InferenceServiceGetModelRequest())

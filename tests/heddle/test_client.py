@@ -148,6 +148,27 @@ async def test_nobody_at_the_target_is_an_error_in_time(tmp_path: Path) -> None:
     assert caught.value.kind is ErrorKind.UNAVAILABLE
 
 
+async def test_a_model_that_is_known_is_told_while_no_pod_is_there(tmp_path: Path) -> None:
+    async with engine_pod(tmp_path) as engine:
+        pod = tokenizer_pod(tmp_path, engine)
+        async with Client(await pod.__aenter__()) as client:
+            model = await client.get_model()
+            await pod.__aexit__(None, None, None)
+            while client.ready:
+                await asyncio.sleep(0.01)
+            async with asyncio.timeout(0.2):
+                assert await client.get_model() == model
+
+
+async def test_a_model_is_waited_for_no_longer_than_calls_wait_for_a_pod(tmp_path: Path) -> None:
+    async with Client(f"unix:{tmp_path}/nobody", limits=PoolLimits(no_pod_s_max=0.1)) as client:
+        for timeout_s in (60.0, None):
+            async with asyncio.timeout(5):
+                with pytest.raises(HeddleError, match="no pod can be reached") as caught:
+                    await client.get_model(CallOptions(timeout_s=timeout_s))
+            assert caught.value.kind is ErrorKind.UNAVAILABLE
+
+
 async def test_a_call_outlives_the_tokenizer_pod_that_had_it(tmp_path: Path) -> None:
     """Two tokenizer pods; one is asked to stop while calls are on their way."""
     async with engine_pod(tmp_path, simulated_fixed_us=20_000) as engine:
