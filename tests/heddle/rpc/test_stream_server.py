@@ -118,7 +118,8 @@ async def test_many_cancels_find_room_beside_a_large_item() -> None:
     held = Held()
     options: Options = [("grpc.max_receive_message_length", 64 * KIB + FRAME_EXTRA_BYTES)]
     pod = EnginePod(held.submit, options=options)
-    pool = Pool((await pod.start(),), dialect(item_bytes_max=64 * KIB))
+    changes: list[bool] = []
+    pool = Pool((await pod.start(),), dialect(item_bytes_max=64 * KIB), on_change=changes.append)
     await pool.start()
     await pool.wait_ready()
     cancels = [ask(pool, b"1234")[1] for _ in range(30_000)]
@@ -132,5 +133,6 @@ async def test_many_cancels_find_room_beside_a_large_item() -> None:
             await asyncio.sleep(0.01)
     held.answer_all()
     await asyncio.wait_for(large, 5)
+    assert changes == [True]  # a stream that broke would be made again, and hide it
     await pool.close()
     await pod.stop()
