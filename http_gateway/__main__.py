@@ -35,7 +35,11 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
     app = App(
         Router(table, lambda: settings.default_route or default_path(models)),
         ApiKeys(settings.api_keys),
-        Admission(requests_max=settings.requests_max, bodies_bytes_max=settings.bodies_bytes_max),
+        Admission(
+            requests_max=settings.requests_max,
+            bodies_bytes_max=settings.bodies_bytes_max,
+            answers_bytes_max=settings.answers_bytes_max,
+        ),
         over_limit_status=int(settings.over_limit_status),
         compressed_bytes_min=settings.compressed_bytes_min,
     )
@@ -46,6 +50,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
         connections_max=settings.connections_max,
         body_bytes_max=settings.request_bytes_max,
         timeout_s=settings.timeout_s,
+        stall_s_max=settings.stall_s_max,
     )
     await models.start()
     settle_memory()

@@ -1,46 +1,70 @@
 """How much is taken on at once. Called by the app for every request that is work; beyond a limit it is 429 at once."""
 
-from typing import Self
-
 from heddle.rpc.errors import ErrorKind, HeddleError
 
 RETRY_AFTER_MS = 1_000
 
 
 class Admission:
-    def __init__(self, *, requests_max: int, bodies_bytes_max: int) -> None:
+    def __init__(self, *, requests_max: int, bodies_bytes_max: int, answers_bytes_max: int) -> None:
         self.requests_max = requests_max
         self.bodies_bytes_max = bodies_bytes_max
+        self.answers_bytes_max = answers_bytes_max
         self.requests = 0
         self.bodies_bytes = 0
+        self.answers_bytes = 0
 
 
 class Permit:
-    """One request's share, given back at the end of the `with`. Raises OVERLOADED where there is none left."""
+    """One request's share, until `release`: from its head until its answer has left."""
 
-    __slots__ = ("_admission", "_bytes")
+    __slots__ = ("_admission", "_answer_bytes", "_body_bytes", "_is_released")
 
     def __init__(self, admission: Admission) -> None:
-        self._admission = admission
-        self._bytes = 0
-
-    def __enter__(self) -> Self:
-        admission = self._admission
+        """Raises OVERLOADED where there is none left."""
         if admission.requests >= admission.requests_max:
             raise overloaded(f"{admission.requests} requests are being answered already")
         admission.requests += 1
-        return self
+        self._admission = admission
+        self._body_bytes = 0
+        self._answer_bytes = 0
+        self._is_released = False
 
-    def __exit__(self, *_: object) -> None:
-        self._admission.requests -= 1
-        self._admission.bodies_bytes -= self._bytes
-
-    def hold(self, size: int) -> None:
-        """Accounts for bytes of the request's body."""
-        self._bytes += size
+    def hold_body(self, size: int) -> None:
+        """Accounts for bytes of the request's body. Raises OVERLOADED."""
+        self._body_bytes += size
         self._admission.bodies_bytes += size
         if self._admission.bodies_bytes > self._admission.bodies_bytes_max:
             raise overloaded("the requests that are being answered fill the memory set aside for them")
+
+    def hold_answer(self, size: int) -> None:
+        """Accounts for bytes of its answer. Raises OVERLOADED, and TOO_LARGE for what alone is more than there may be:
+        sending that again would not help."""
+        admission = self._admission
+        self._answer_bytes += size
+        admission.answers_bytes += size
+        if self._answer_bytes > admission.answers_bytes_max:
+            message = f"the answer has more than {admission.answers_bytes_max} bytes, which is the limit of all answers"
+            raise HeddleError(ErrorKind.TOO_LARGE, message)
+        if admission.answers_bytes > admission.answers_bytes_max:
+            raise overloaded("the answers that are being sent fill the memory set aside for them")
+
+    def end_body(self) -> None:
+        """Nobody needs the body any more."""
+        self._admission.bodies_bytes -= self._body_bytes
+        self._body_bytes = 0
+
+    def end_answer(self) -> None:
+        self._admission.answers_bytes -= self._answer_bytes
+        self._answer_bytes = 0
+
+    def release(self) -> None:
+        """Once or more often."""
+        if not self._is_released:
+            self._is_released = True
+            self._admission.requests -= 1
+            self.end_body()
+            self.end_answer()
 
 
 def overloaded(message: str) -> HeddleError:

@@ -14,15 +14,16 @@ from heddle.rpc.telemetry import request_id
 from http_gateway.admission import Admission, Permit
 from http_gateway.api_keys import ApiKeys
 from http_gateway.errors import STATUS_OF_KIND, Failure
-from http_gateway.message import Answer, Request, Response
+from http_gateway.message import Answer, Hold, Request, Response, bytes_of, uncounted
 from http_gateway.rendering import rendered
 from http_gateway.routing import Route, Router
 
 REQUEST_SECONDS = Histogram(
     "heddle_gateway_request_seconds", "Requests by route and status", ["route", "status"], buckets=SECONDS_BUCKETS
 )
-REQUESTS = Gauge("heddle_gateway_requests", "Requests that are being answered")
+REQUESTS = Gauge("heddle_gateway_requests", "Requests that are being answered, until their answers have left")
 BODIES_BYTES = Gauge("heddle_gateway_bodies_bytes", "Bytes of the bodies of those requests")
+ANSWERS_BYTES = Gauge("heddle_gateway_answers_bytes", "Bytes of their answers, until they have left")
 
 CLOSED_BY_CALLER = 499
 
@@ -47,6 +48,7 @@ class App:
         self._seconds: dict[tuple[str, int], Histogram] = {}
         REQUESTS.set_function(lambda: admission.requests)
         BODIES_BYTES.set_function(lambda: admission.bodies_bytes)
+        ANSWERS_BYTES.set_function(lambda: admission.answers_bytes)
 
     async def answer(self, request: Request) -> Response:
         """Raises nothing but CancelledError, when the caller has hung up."""
@@ -66,19 +68,32 @@ class App:
             if route.is_open:
                 return await self._rendered(await route.handler(request), request)
             self._keys.check(request.headers)
-            with Permit(self._admission) as permit:
-                if request.method == "POST":
-                    check_encoding(request)
-                    request.body = await request.read(permit.hold)
-                return await self._rendered(await route.handler(request), request)
+            return await self._permitted(route, request, Permit(self._admission))
         except Exception as exception:  # noqa: BLE001 - the boundary: whatever it is, the caller gets an answer
             failure = Failure.of(exception, self._statuses)
             return Response(route.family.body(failure), failure.status, headers=failure.headers)
 
-    async def _rendered(self, answer: Answer | Response, request: Request) -> Response:
+    async def _permitted(self, route: Route, request: Request, permit: Permit) -> Response:
+        """The response has the permit."""
+        try:
+            if request.method == "POST":
+                check_encoding(request)
+                request.body = await request.read(permit.hold_body)
+            response = await self._rendered(await route.handler(request), request, permit.hold_answer)
+            permit.end_answer()
+            permit.hold_answer(bytes_of(response.body))  # no more than is left of it
+        except BaseException:
+            permit.release()
+            raise
+        request.body = b""
+        permit.end_body()
+        response.release = permit.release
+        return response
+
+    async def _rendered(self, answer: Answer | Response, request: Request, hold: Hold = uncounted) -> Response:
         if isinstance(answer, Response):
             return answer
-        return await rendered(answer, request.headers, compressed_bytes_min=self._compressed_bytes_min)
+        return await rendered(answer, request.headers, compressed_bytes_min=self._compressed_bytes_min, hold=hold)
 
     def _record(self, route: Route, request: Request, status: int, seconds: float) -> None:
         key = route.path, status

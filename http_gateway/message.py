@@ -9,8 +9,14 @@ from typing import Any, Protocol
 from heddle.client import CallOptions
 from heddle.rpc.telemetry import REQUEST_ID_CHARACTERS_MAX
 
-# Told of each piece of a body as it arrives, in bytes; raises HeddleError to refuse the rest.
+# Told of each piece of a body as it arrives, or of an answer as it is made, in bytes; raises HeddleError to refuse the
+# rest.
 Hold = Callable[[int], None]
+
+
+def uncounted(size: int) -> None:
+    """The Hold of what nobody counts."""
+
 
 # The first that a request has is its id. Retries and hedges of Baseten's client carry the same one.
 REQUEST_ID_HEADERS = ("x-request-id", "x-baseten-customer-request-id")
@@ -56,12 +62,18 @@ def bytes_of(body: ResponseBody) -> int:
     return len(body) if isinstance(body, bytes) else sum(map(len, body))
 
 
+def nothing_to_release() -> None:
+    """Of a response that holds nothing but its own bytes, which are few."""
+
+
 @dataclass(slots=True)
 class Response:
     body: ResponseBody
     status: int = 200
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
+    # Called once it has left, or never will.
+    release: Callable[[], None] = nothing_to_release
 
 
 @dataclass(slots=True)

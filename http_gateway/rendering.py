@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from http_gateway.compression import compression_for
-from http_gateway.message import Answer, Headers, Response, bytes_of
+from http_gateway.message import Answer, Headers, Hold, Response, bytes_of, uncounted
 from http_gateway.negotiation import qualities
 from http_gateway.writing import JSON, MESSAGE_PACK, Format, written
 
@@ -12,10 +12,11 @@ MESSAGE_PACK_TYPES = frozenset(
 )
 
 
-async def rendered(answer: Answer, headers: Headers, *, compressed_bytes_min: int) -> Response:
-    """`headers` are the request's. Bodies of fewer bytes are sent as they are."""
+async def rendered(answer: Answer, headers: Headers, *, compressed_bytes_min: int, hold: Hold = uncounted) -> Response:
+    """`headers` are the request's. Bodies of fewer bytes are sent as they are. `hold` is told of what a long answer
+    has grown by, as it grows."""
     chosen = format_for(headers.get("accept"))
-    body = await written(answer.value, chosen)
+    body = await written(answer.value, chosen, hold)
     extra = [*answer.headers, ("vary", "accept, accept-encoding")]
     compression = compression_for(headers.get("accept-encoding"))
     if compression and bytes_of(body) >= compressed_bytes_min:

@@ -13,15 +13,19 @@ from granian.server.embed import Server as Granian
 from heddle.rpc.listening import authority, usable_port
 from http_gateway.deadline import deadline_of
 from http_gateway.exchange import Exchange
-from http_gateway.message import Request, Response, ResponseBody, bytes_of
+from http_gateway.message import Request, Response
+from http_gateway.sending import send
 
 HEADERS_BYTES_MAX = 65_536
 BACKLOG = 1024
-PIECE_BYTES_MAX = 1 << 20  # of an answer, handed to the server in one turn
 STREAMS_MAX = 1024  # of one HTTP/2 connection
 
 # Also how long a connection may be idle: longer than the 60 s after which load balancers close one of theirs.
 HEADERS_MS_MAX = 75_000
+
+IDLE_POLL_S = 0.01
+# Once all is answered, only what is on its way to a socket is waited for.
+CLOSE_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +40,14 @@ class HttpServer:
         connections_max: int,
         body_bytes_max: int,
         timeout_s: float,
+        stall_s_max: float,
     ) -> None:
         """Port 0 takes a free one. Raises ConfigurationError where nobody can listen there."""
         self._answer = answer
         self._body_bytes_max = body_bytes_max
         self._timeout_s = timeout_s
+        self._stall_s_max = stall_s_max
+        self._exchanges = 0  # that are not over
         self.port = usable_port(host, port)
         self._address = authority(host, self.port)
         self._granian = Granian(
@@ -69,36 +76,52 @@ class HttpServer:
             raise RuntimeError("the HTTP server has ended")
         announce_draining()
         self._granian.stop()  # type: ignore[no-untyped-call]
-        _, unfinished = await asyncio.wait((serving,), timeout=drain_s_max)
-        if unfinished:
+        idle = asyncio.ensure_future(self._until_idle())
+        done, _ = await asyncio.wait((serving, idle), timeout=drain_s_max, return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        if not done:
             log.warning("still busy after %g s of draining: closing", drain_s_max)
+
+    async def _until_idle(self) -> None:
+        """Granian itself waits for connections whose answer was given up, for as long as their reader likes."""
+        while self._exchanges:
+            await asyncio.sleep(IDLE_POLL_S)
+        await asyncio.sleep(CLOSE_S)
 
     async def _exchange(self, scope: Scope, protocol: HTTPProtocol) -> None:
         """Called by granian, in a task of its own for each request."""
+        self._exchanges += 1
+        try:
+            await self._answered(scope, protocol)
+        finally:
+            self._exchanges -= 1
+
+    async def _answered(self, scope: Scope, protocol: HTTPProtocol) -> None:
         headers = scope.headers
         deadline = deadline_of(headers, self._timeout_s)
         exchange = Exchange(protocol, headers, body_bytes_max=self._body_bytes_max, deadline=deadline)
         request = Request(scope.method, scope.path, headers, deadline, exchange.read)
         try:
             response = await self._answer(request)
+            await self._sent(response, request, protocol, exchange)
         except asyncio.CancelledError:
             return  # nobody is there to answer
         finally:
             exchange.end()
-        await send(protocol, response.status, headers_of(request, response), response.body)
         await exchange.linger()
 
-
-async def send(protocol: HTTPProtocol, status: int, headers: list[tuple[str, str]], body: ResponseBody) -> None:
-    """Granian copies what it sends, and others have to wait meanwhile: long bodies are sent piece by piece."""
-    if bytes_of(body) <= PIECE_BYTES_MAX:
-        protocol.response_bytes(status, headers, body if isinstance(body, bytes) else b"".join(body))
-        return
-    transport = protocol.response_stream(status, [*headers, ("content-length", str(bytes_of(body)))])
-    for part in [body] if isinstance(body, bytes) else body:
-        for start in range(0, len(part), PIECE_BYTES_MAX):
-            await transport.send_bytes(part[start : start + PIECE_BYTES_MAX])
-            await asyncio.sleep(0)
+    async def _sent(self, response: Response, request: Request, protocol: HTTPProtocol, exchange: Exchange) -> None:
+        try:
+            await send(
+                protocol,
+                response.status,
+                headers_of(request, response),
+                response.body,
+                stall_s_max=self._stall_s_max,
+                on_taken=exchange.end,
+            )
+        finally:
+            response.release()
 
 
 def headers_of(request: Request, response: Response) -> list[tuple[str, str]]:

@@ -46,6 +46,9 @@ class GatewaySettings:
 
     # Seconds that a request may take, from its first byte to its answer.
     timeout_s: float = 60.0
+    # Seconds for which the reader of an answer may take nothing of it; then its connection is closed. What fits into
+    # the kernel's buffers, a few megabytes, counts as taken, so that the default asks for about 75 kB per second.
+    stall_s_max: float = 20.0
     # Bytes of one request's body; the default has room for 2048 inputs of 4 KiB.
     request_bytes_max: int = 8 << 20
     # Inputs of one request.
@@ -54,6 +57,9 @@ class GatewaySettings:
     requests_max: int = 2048
     # Bytes of the bodies of those requests; beyond them 429.
     bodies_bytes_max: int = 256 << 20
+    # Bytes of their answers, from when they are made until they have left; beyond them 429. Those of 128 KiB and less
+    # leave the count as soon as they are handed to the server.
+    answers_bytes_max: int = 1 << 30
     # Open connections; beyond them new ones wait to be accepted.
     connections_max: int = 4096
 
@@ -68,9 +74,10 @@ class GatewaySettings:
 
     def __post_init__(self) -> None:
         at_least(0, port=self.port, drain_s_max=self.drain_s_max)
-        at_least(0.001, timeout_s=self.timeout_s)
+        at_least(0.001, timeout_s=self.timeout_s, stall_s_max=self.stall_s_max)
         at_least(1, request_bytes_max=self.request_bytes_max, request_inputs_max=self.request_inputs_max)
         at_least(1, requests_max=self.requests_max, connections_max=self.connections_max)
+        at_least(1, answers_bytes_max=self.answers_bytes_max)
         at_least(self.request_bytes_max, bodies_bytes_max=self.bodies_bytes_max)
         at_least(0, compressed_bytes_min=self.compressed_bytes_min)
         if self.default_route and not self.default_route.startswith("/"):

@@ -16,7 +16,7 @@ import orjson
 import ormsgpack
 
 from http_gateway.long_list import LongList
-from http_gateway.message import ResponseBody
+from http_gateway.message import Hold, ResponseBody, uncounted
 
 # What others have to wait for at a time, whichever is reached first: about a millisecond of writing, and one of making.
 NUMBERS_PER_TURN = 32_768
@@ -97,12 +97,12 @@ MESSAGE_PACK = Format(
 )
 
 
-async def written(value: Any, chosen: Format) -> ResponseBody:
-    """At once if it is short, otherwise one part for each turn."""
+async def written(value: Any, chosen: Format, hold: Hold = uncounted) -> ResponseBody:
+    """At once if it is short, otherwise one part for each turn, of which `hold` is told. Raises what `hold` raises."""
     try:
         return chosen.dump(value)
     except TypeError:
-        writer = Writer(chosen)
+        writer = Writer(chosen, hold)
         await writer.write(value)
         return writer.ended()
 
@@ -110,8 +110,9 @@ async def written(value: Any, chosen: Format) -> ResponseBody:
 class Writer:
     """One long answer: the parts of the turns so far, the pieces of this one, and what is left of it."""
 
-    def __init__(self, chosen: Format) -> None:
+    def __init__(self, chosen: Format, hold: Hold) -> None:
         self._format = chosen
+        self._hold = hold
         self._parts: list[bytes] = []
         self._pieces: list[bytes] = []
         self._begin_turn()
@@ -168,8 +169,10 @@ class Writer:
         return self._format.separator
 
     def _end_turn(self) -> None:
-        self._parts.append(b"".join(self._pieces))
+        part = b"".join(self._pieces)
         self._pieces.clear()
+        self._hold(len(part))
+        self._parts.append(part)
 
     def _begin_turn(self) -> None:
         self._numbers_left = NUMBERS_PER_TURN

@@ -24,6 +24,8 @@ def test_targets_with_names_are_grouped_by_model() -> None:
         {"requests_max": 0},
         {"request_bytes_max": 1 << 30},
         {"timeout_s": 0.0},
+        {"stall_s_max": 0.0},
+        {"answers_bytes_max": 0},
     ],
 )
 def test_what_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
