@@ -23,6 +23,7 @@ from tokenizer_svc.rerank_prompts import prompt_for
 from tokenizer_svc.settings import TokenizerSettings
 from tokenizer_svc.tasks.errand import Errand, RunningErrand
 from tokenizer_svc.tasks.gathering import Gathering
+from tokenizer_svc.tasks.promised import PromisedBytes
 from tokenizer_svc.tasks.table import planned
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tokenization import Tokenizer
@@ -64,6 +65,9 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self._terms = Terms(checkpoint, tokenizer, settings, rerank_prompt)
         self._encoder = encoder
         self._engines = engines
+        self._promised = PromisedBytes(
+            answer_bytes_max=settings.answer_bytes_max, answers_bytes_max=settings.answers_bytes_max
+        )
         self._unanswered: set[Gathering | RunningErrand] = set()
         self._pod_id = secrets.token_hex(4)  # flows are told apart among all tokenizer pods of an engine
         self._flow_numbers = itertools.count()
@@ -144,5 +148,4 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         plan = planned(name, getattr(item, name), self._terms)
         if isinstance(plan, Errand):
             return RunningErrand(plan, deadline, reply)
-        answer_bytes_max = self._terms.settings.answer_bytes_max
-        return Gathering(plan, item, deadline, reply, self._engines.submit, answer_bytes_max=answer_bytes_max)
+        return Gathering(plan, item, deadline, reply, self._engines.submit, promised=self._promised)

@@ -51,6 +51,9 @@ class TokenizerSettings:
     tokenize_bytes_max: int = 1 << 20
     # Bytes of the answer to one request, as far as it is vectors, scores or entities; at most 255 MiB.
     answer_bytes_max: int = 128 << 20
+    # Bytes of all answers that are being put together, so far as they are known; beyond them new ones are refused as
+    # OVERLOADED.
+    answers_bytes_max: int = 1 << 30
     # UTF-8 bytes of text that may wait to be tokenized; beyond them new requests are refused as OVERLOADED.
     queue_bytes_max: int = 256 << 20
 
@@ -72,5 +75,6 @@ class TokenizerSettings:
         at_least(1, tokenize_bytes_max=self.tokenize_bytes_max, answer_bytes_max=self.answer_bytes_max)
         if self.answer_bytes_max > ANSWER_BYTES_MOST:
             raise ValueError(f"answer_bytes_max must be at most {ANSWER_BYTES_MOST}, not {self.answer_bytes_max}")
+        at_least(self.answer_bytes_max, answers_bytes_max=self.answers_bytes_max)
         rerank_prompts.stated(self.rerank_template)
         at_least(0, drain_s_max=self.drain_s_max)

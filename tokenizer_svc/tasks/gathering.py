@@ -15,6 +15,7 @@ from heddle.v1 import engine_pb2, inference_pb2, item_pb2
 from tokenizer_svc.encoder import Encoder, Job
 from tokenizer_svc.sequence import Result, TokenSequence
 from tokenizer_svc.tasks.plan import Plan
+from tokenizer_svc.tasks.promised import PromisedBytes
 
 # What is wrong with one input, and not with the pod that worked on it.
 KINDS_OF_INPUT = frozenset({ErrorKind.INVALID_INPUT, ErrorKind.EMPTY_INPUT, ErrorKind.TOO_LARGE, ErrorKind.BAD_OUTPUT})
@@ -31,7 +32,7 @@ class Gathering:
         reply: Reply[inference_pb2.InferenceOutcome],
         engines: Submit[engine_pb2.Submission, engine_pb2.Outcome],
         *,
-        answer_bytes_max: int,
+        promised: PromisedBytes,
     ) -> None:
         """The context of `item` names a flow."""
         self._plan = plan
@@ -39,7 +40,7 @@ class Gathering:
         self._deadline = deadline
         self._reply = reply
         self._engines = engines
-        self._answer_bytes_max = answer_bytes_max
+        self._promised = promised
         self._answer_bytes = 0  # that are known of so far
         self._job: Job | None = None
         self._cancels: list[Cancel] = []  # by input, of those that are encoded
@@ -60,8 +61,12 @@ class Gathering:
 
     def cancel(self) -> None:
         if not self._done:
-            self._done = True
+            self._end()
             cancel_all(self._cancels)
+
+    def _end(self) -> None:
+        self._done = True
+        self._promised.give_back(self._answer_bytes)
 
     def _on_encoded(self, start: int, results: list[Result]) -> None:
         self._encoded = time.perf_counter()
@@ -73,17 +78,15 @@ class Gathering:
                 return
             try:
                 self._count(self._plan.expected_bytes(result))
-            except HeddleError as too_large:
-                self._fail(too_large)
+            except HeddleError as too_much:
+                self._fail(too_much)
                 return
             self._send(index, result)
 
     def _count(self, answer_bytes: int) -> None:
-        """Raises TOO_LARGE once there are more than an answer may have."""
+        """Raises TOO_LARGE once there are more than an answer may have, OVERLOADED when all answers have too many."""
         self._answer_bytes += answer_bytes
-        if self._answer_bytes > self._answer_bytes_max:
-            message = f"the answer would have more than {self._answer_bytes_max} bytes, which is the limit"
-            raise HeddleError(ErrorKind.TOO_LARGE, f"{message}: send fewer inputs at a time, or shorter ones")
+        self._promised.take(answer_bytes, self._answer_bytes)
 
     def _send(self, index: int, sequence: TokenSequence) -> None:
         self._usage.tokens += sequence.tokens
@@ -127,7 +130,7 @@ class Gathering:
         )
         parts = [self._parts[index] for index in range(len(self._parts))]
         answer = self._plan.assemble(parts, self._usage, timings)
-        self._done = True
+        self._end()
         self._reply(answer)
 
 

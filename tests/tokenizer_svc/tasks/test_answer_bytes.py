@@ -10,11 +10,12 @@ import pytest
 
 from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import PackedBatch
-from heddle.client import InferenceClient
+from heddle.client import CallOptions, InferenceClient
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2 as pb
 from heddle.v1 import tensor_pb2
 from tests.kinds import EMOTIONS, write_classifier, write_sparse_embedder, write_token_classifier
+from tests.slow_backend import SlowBackend
 from tests.tokenizer_svc.tasks.conftest import Serve
 from tests.tokenizer_svc.tei.served_model import write_embedder
 from tokenizer_svc.settings import TokenizerSettings
@@ -103,6 +104,30 @@ async def test_what_is_known_ahead_is_refused_before_it_is_computed(serve: Serve
     assert len((await client.embed_tokens(pb.EmbedTokensRequest(inputs=inputs(8)))).embeddings) == 8
 
 
+async def test_what_all_answers_have_together_is_limited_and_given_back(serve: Serve) -> None:
+    slow = SlowBackend()
+    client = await serve(write_embedder, slow, answer_bytes_max=1536 * 10, answers_bytes_max=1536 * 10)
+    slow.is_warm = True
+
+    async def ask(count: int, timeout_s: float = 10) -> tuple[ErrorKind, int] | None:
+        try:
+            await client.embed(pb.EmbedRequest(inputs=inputs(count)), CallOptions(timeout_s=timeout_s))
+        except HeddleError as error:
+            return error.kind, error.retry_after_ms
+        return None
+
+    for ends in (ask(6), ask(6, timeout_s=0.2)):  # answered, and cancelled
+        first = asyncio.create_task(ends)
+        await asyncio.sleep(0.1)
+        assert await ask(6) == (ErrorKind.OVERLOADED, 1000)
+        assert await ask(4) is None
+        await first
+        assert await ask(11) == (ErrorKind.TOO_LARGE, 0)
+        assert await ask(10) is None
+
+
 def test_a_limit_that_grpc_would_not_keep_cannot_be_set() -> None:
     with pytest.raises(ValueError, match="answer_bytes_max must be at most"):
         TokenizerSettings(answer_bytes_max=256 << 20)
+    with pytest.raises(ValueError, match="answers_bytes_max must be at least"):
+        TokenizerSettings(answer_bytes_max=1 << 20, answers_bytes_max=1 << 19)
