@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.kinds import write_classifier, write_reranker, write_sparse_embedder, write_token_classifier
+from tests.kinds import (
+    write_classifier,
+    write_multi_vector_embedder,
+    write_reranker,
+    write_sparse_embedder,
+    write_token_classifier,
+)
 from tests.system.served import Served, served
 
 Write = Callable[[Path], Path]
@@ -32,6 +38,12 @@ async def classifier(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def sparse_embedder(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
     async with serving(write_sparse_embedder, tmp_path_factory.mktemp("sparse_embedder")) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def multi_vector_embedder(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    async with serving(write_multi_vector_embedder, tmp_path_factory.mktemp("multi_vector_embedder")) as running:
         yield running
 
 

@@ -29,13 +29,21 @@ CONFIG = """
 expected-statuses = [400, 404, 405, 413, 422, 424]
 """
 
-SECONDS_MAX = {"simulated": 28, "reranker": 10, "classifier": 10, "tagger": 10, "sparse_embedder": 10}
+SECONDS_MAX = {
+    "simulated": 23,
+    "reranker": 9,
+    "classifier": 9,
+    "tagger": 9,
+    "sparse_embedder": 9,
+    "multi_vector_embedder": 9,
+}
 ROUTES_OF = {
     "simulated": "",  # all of them
     "reranker": "/(v1/|v2/)?rerank$|/predict$|/vertex$|/invocations$|/$",
     "classifier": "/predict$|/vertex$|/invocations$|/$",
     "tagger": "/predict_tokens$|/predict$|/vertex$|/invocations$|/$",
     "sparse_embedder": "/embed_sparse$|/predict$|/vertex$|/invocations$|/$",
+    "multi_vector_embedder": "/embed_all$|/predict$|/vertex$|/invocations$|/$",
 }
 
 
