@@ -73,7 +73,6 @@ class Info(ModelRoutes):
                     max_batch_tokens=model.batch_tokens_max,
                     max_batch_requests=None,
                     max_client_batch_size=min(self.inputs_max, model.inputs_max),
-                    # A pod of an older release does not say so, and refuses nothing.
                     auto_truncate=not model.refuses_long_inputs,
                     tokenization_workers=TOKENIZATION_WORKERS,
                     version=model.version,

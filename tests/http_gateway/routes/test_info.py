@@ -2,18 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-from httpx import Headers
 
-from heddle.client import CallOptions
 from heddle.model_source import PACKAGED_NAME
-from heddle.v1 import model_pb2
-from http_gateway.message import Hold, Request
-from http_gateway.routes.info import Info
+from tests.cluster import engine_pod, gateway, tokenizer_pod
 from tests.kinds import (
     EMOTIONS,
     TAGS,
@@ -64,20 +59,12 @@ async def test_an_embedder_of_another_kind_says_what_takes_the_place_of_pooling(
         assert (await http.get("/info")).json()["model_type"] == {"embedding": {"pooling": pooling}}
 
 
-@pytest.mark.parametrize("refuses", [True, False])
-async def test_whether_long_inputs_are_cut_is_as_the_pod_is_set(refuses: bool) -> None:
-    described = model_pb2.Model(name="m", kind=model_pb2.MODEL_KIND_EMBEDDER)
-    fields = {field.name: getattr(described, field.name) for field in model_pb2.Model.DESCRIPTOR.fields}
-    model = SimpleNamespace(**{**fields, "refuses_long_inputs": refuses})
-
-    async def get_model(_: CallOptions) -> Any:
-        return model
-
-    served = SimpleNamespace(name="m", client=SimpleNamespace(get_model=get_model))
-    models: Any = SimpleNamespace(find=lambda _: served)
-    answer = await Info(models, 2048, 2048).info(Request("GET", "/info", Headers(), 0, nothing))
-    assert answer.value["auto_truncate"] is not refuses
-
-
-async def nothing(_: Hold) -> bytes:
-    return b""
+@pytest.mark.parametrize("truncate", [True, False])
+async def test_whether_long_inputs_are_cut_is_as_the_pod_is_set(tmp_path: Path, truncate: bool) -> None:
+    async with (
+        engine_pod(tmp_path) as engine,
+        tokenizer_pod(tmp_path, engine, truncate=truncate) as tokenizer,
+        gateway(tokenizer) as url,
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+    ):
+        assert (await http.get("/info")).json()["auto_truncate"] is truncate
