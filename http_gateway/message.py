@@ -46,9 +46,10 @@ class Request:
         self.arrived = time.monotonic()
 
     def options(self) -> CallOptions:
-        """For the calls that are made on the request's behalf."""
+        """For the calls that are made on the request's behalf: however many, they share its deadline and its turns."""
         return CallOptions(
             timeout_s=max(0.0, self.deadline - time.monotonic()),
+            flow=self.id,
             request_id=self.id,
             traceparent=self.headers.get("traceparent") or "",
         )

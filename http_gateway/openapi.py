@@ -88,11 +88,17 @@ def operation(route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
         entry["security"] = []
     if bodies := [schema_of[repr(body)] for body in bodies_of(route.described)]:
         schema = bodies[0] if len(bodies) == 1 else {"anyOf": bodies}
+        if route.described.listed_in:
+            schema = object_with_list(route.described.listed_in, schema)
         content = {"schema": schema, "example": route.described.example}
         entry["requestBody"] = {"required": True, "content": {"application/json": content}}
     if parameters := parameters_of(route.path):
         entry["parameters"] = parameters
     return entry
+
+
+def object_with_list(field: str, item: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": {field: {"type": "array", "items": item}}, "required": [field]}
 
 
 def default_operation(path: str) -> dict[str, Any]:

@@ -18,11 +18,12 @@ class Description:
     """What the handler takes and gives, as types that msgspec makes JSON schemas of."""
 
     summary: str
-    body: Any  # None = no body; a tuple of types = any of them
+    body: Any  # None = no body; a tuple of types = any of them; see `listed_in`
     answer: Any
     example: Any = None  # of the body
     headers: Mapping[str, str] = field(default_factory=dict)  # of the answer: their names, and what they say
     content_type: str = "application/json"  # which stands for MessagePack too
+    listed_in: str = ""  # the field of the body whose list has such bodies; the body itself where it is empty
 
 
 @dataclass(frozen=True, slots=True)

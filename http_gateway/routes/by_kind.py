@@ -13,7 +13,7 @@ import msgspec
 
 from heddle.rpc.errors import HeddleError
 from heddle.v1 import model_pb2
-from http_gateway.endpoint import Task, post, summary_of
+from http_gateway.endpoint import Task, summary_of
 from http_gateway.families import TEI
 from http_gateway.json_body import decoded
 from http_gateway.long_list import LongList
@@ -28,8 +28,8 @@ from http_gateway.served_models import ServedModels
 EMBEDDINGS_PATH = "/v1/embeddings"
 SIMILARITY_PATH = "/similarity"
 
-# Instances of one request that are under way; all of its inputs are in one of them, or spread over all.
-INSTANCES_AT_ONCE = 8
+# Of one request that are under way: as many as fill batches, not as many as there may be.
+INPUTS_AT_ONCE = 512
 
 
 class AnyBody(msgspec.Struct):
@@ -51,6 +51,33 @@ DECODER = msgspec.json.Decoder(AnyBody)
 
 
 @dataclass(frozen=True, slots=True)
+class Instance:
+    index: int
+    task: Task[Any]
+    content: Any  # what the task takes
+    inputs_count: int
+
+
+class Room:
+    """For so many inputs at a time. One instance that has more goes alone."""
+
+    def __init__(self, inputs_max: int) -> None:
+        self._inputs_max = inputs_max
+        self._inputs = 0
+        self._something_left = asyncio.Event()
+
+    async def enter(self, inputs: int) -> None:
+        while self._inputs and self._inputs + inputs > self._inputs_max:
+            self._something_left.clear()
+            await self._something_left.wait()
+        self._inputs += inputs
+
+    def leave(self, inputs: int) -> None:
+        self._inputs -= inputs
+        self._something_left.set()
+
+
+@dataclass(frozen=True, slots=True)
 class ByKind(ModelRoutes):
     tasks: Mapping[str, Task[Any]]  # by the path of their route
 
@@ -58,48 +85,52 @@ class ByKind(ModelRoutes):
         text = {"inputs": "What is deep learning?"}
         paths = dict.fromkeys((*(kind.path for kind in KINDS.values()), SIMILARITY_PATH))
         bodies = tuple(self.tasks[path].decoder.type for path in paths)
-        description = Description(summary_of(self.answer), bodies, Any, text, COST_HEADERS)
+        one = Description(summary_of(self.answer), bodies, Any, text, COST_HEADERS)
+        several = Description(
+            summary_of(self.predictions), bodies, VertexAnswer, {"instances": [text]}, listed_in="instances"
+        )
+        predictions = Task(msgspec.json.Decoder(VertexBody), self.predictions)
         return [
-            *(Route("POST", path, self.answer, TEI, described=description) for path in ("/", "/invocations")),
-            post(
-                *("/vertex", VertexBody, self.predictions),
-                answer=VertexAnswer,
-                example={"instances": [text]},
-                family=TEI,
-            ),
+            *(Route("POST", path, self.answer, TEI, described=one) for path in ("/", "/invocations")),
+            Route("POST", "/vertex", predictions, TEI, described=several),
         ]
 
     async def answer(self, request: Request) -> Answer:
-        """What the model is for: embed, embed_sparse, rerank, predict or predict_tokens; similarity for its inputs."""
+        """What the model is for: embed, embed_all, embed_sparse, rerank, predict, predict_tokens; or similarity."""
         task = await self._task_of(request.body, request)
         return await task(request)
 
     async def predictions(self, body: VertexBody, request: Request) -> Answer:
         """Each instance is answered as POST / answers it."""
+        check_at_most(len(body.instances), self.inputs_max, "instances", "instances")
         instances = [await self._read(index, instance, request) for index, instance in enumerate(body.instances)]
-        inputs = sum(content.inputs_count for _, content in instances)
-        check_at_most(inputs, self.inputs_max, "instances")
-        check_at_most(len(instances), self.inputs_max, "instances", "instances")
-        room = asyncio.Semaphore(INSTANCES_AT_ONCE)
+        check_at_most(sum(instance.inputs_count for instance in instances), self.inputs_max, "instances")
+        room = Room(INPUTS_AT_ONCE)
 
-        async def answered(index: int, task: Task[Any], content: Any) -> Any:
-            async with room:
-                with naming(index):
-                    return (await task.handle(content, request)).value
+        async def answered(instance: Instance) -> Any:
+            try:
+                with naming(instance.index):
+                    return (await instance.task.handle(instance.content, request)).value
+            finally:
+                room.leave(instance.inputs_count)
 
+        answers = []
         try:
             async with asyncio.TaskGroup() as group:
-                answers = [group.create_task(answered(index, *instance)) for index, instance in enumerate(instances)]
+                for instance in instances:
+                    await room.enter(instance.inputs_count)
+                    answers.append(group.create_task(answered(instance)))
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         return Answer({"predictions": LongList(answers, asyncio.Task.result)})
 
-    async def _read(self, index: int, instance: msgspec.Raw, request: Request) -> tuple[Task[Any], Any]:
+    async def _read(self, index: int, instance: msgspec.Raw, request: Request) -> Instance:
         """In turns with other requests: there may be many."""
         await asyncio.sleep(0)
         with naming(index):
             task = await self._task_of(bytes(instance), request)
-            return task, task.read(bytes(instance))
+            content = task.read(bytes(instance))
+            return Instance(index, task, content, content.inputs_count)
 
     async def _task_of(self, body: bytes, request: Request) -> Task[Any]:
         head = decoded(body, DECODER)

@@ -9,13 +9,14 @@ import httpx
 import pytest
 from httpx import Headers
 from msgspec import Raw
-from msgspec.json import Decoder
+from msgspec.json import Decoder, encode
 
 from heddle.client import CallOptions
+from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import model_pb2
 from http_gateway.endpoint import Task
 from http_gateway.message import Answer, Hold, Request
-from http_gateway.routes.by_kind import INSTANCES_AT_ONCE, ByKind, VertexBody
+from http_gateway.routes.by_kind import INPUTS_AT_ONCE, ByKind, VertexBody
 from http_gateway.routes.vectors import EmbedAllBody
 from http_gateway.served_models import ServedModels
 from tests.cluster import gateway
@@ -104,6 +105,13 @@ async def test_one_wrong_instance_is_named_and_refuses_the_list(http: httpx.Asyn
     assert await answer_to(http, "/vertex", instances=[]) == {"predictions": []}
 
 
+async def test_an_instance_whose_inputs_are_none_is_named(tmp_path: Path) -> None:
+    async with http_of(tmp_path, write_classifier(tmp_path / "model")) as http:
+        refusal = await refusal_of(http, "/vertex", instances=[{"inputs": "a"}, {"inputs": [["a", "b", "c"]]}])
+        assert refusal[:2] == (400, "Validation")
+        assert refusal[2].startswith("instances[1]: inputs[0] must be a list of one text or two")
+
+
 async def test_the_limit_of_inputs_is_that_of_all_instances_together(tokenizer: str) -> None:
     similar = {"inputs": {"source_sentence": "a", "sentences": ["b"] * 3}}
     async with gateway(tokenizer, request_inputs_max=4) as url, httpx.AsyncClient(base_url=url) as http:
@@ -124,26 +132,85 @@ async def test_the_limit_of_inputs_is_that_of_all_instances_together(tokenizer: 
         assert (await refusal_of(http, "/vertex", instances=many))[2] == "instances holds 10 inputs, the limit is 4"
 
 
-async def test_instances_are_answered_a_few_at_a_time_and_in_order() -> None:
-    running, most = 0, 0
+def vertex(*instances: Any) -> VertexBody:
+    return VertexBody([Raw(encode(instance)) for instance in instances])
 
-    async def handle(body: EmbedAllBody, _: Request) -> Answer:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
+
+class Handler:
+    """A task's, which takes a turn of the loop for each of its inputs, and knows how many were under way at most."""
+
+    def __init__(self) -> None:
+        self.inputs = self.inputs_most = self.most = self.running = 0
+        self.flows: set[str] = set()
+
+    async def __call__(self, body: EmbedAllBody, request: Request) -> Answer:
+        self.flows.add(request.options().flow)
+        self.running += 1
+        self.inputs += body.inputs_count
+        self.most, self.inputs_most = max(self.most, self.running), max(self.inputs_most, self.inputs)
         await asyncio.sleep(0.001)
-        running -= 1
+        self.running -= 1
+        self.inputs -= body.inputs_count
         return Answer(body.inputs)
 
-    routes = ByKind(cast(ServedModels, OneModel()), 2048, {"/embed": Task(Decoder(EmbedAllBody), handle)})
-    body = VertexBody([Raw(b'{"inputs": "%d"}' % number) for number in range(100)])
-    answer = await routes.predictions(body, Request("POST", "/vertex", Headers(), 0, nothing))
-    assert list(answer.value["predictions"]) == [str(number) for number in range(100)]
-    assert most == INSTANCES_AT_ONCE
+    def routes(self) -> ByKind:
+        return ByKind(cast(ServedModels, OneModel()), 2048, {"/embed": Task(Decoder(EmbedAllBody), self)})
+
+
+def request_of(**headers: str) -> Request:
+    return Request("POST", "/vertex", Headers(headers), 0, nothing)
+
+
+async def test_instances_are_answered_in_order_and_as_many_at_a_time_as_have_inputs_for_a_batch() -> None:
+    cases = [(1, 2000, INPUTS_AT_ONCE), (200, 10, INPUTS_AT_ONCE // 200), (1000, 2, 1)]
+    for inputs, count, most in cases:
+        handler = Handler()
+        instances = [{"inputs": [str(number)] * inputs} for number in range(count)]
+        answer = await handler.routes().predictions(vertex(*instances), request_of())
+        assert list(answer.value["predictions"]) == [instance["inputs"] for instance in instances]
+        assert handler.most == most
+        assert handler.inputs_most == most * inputs
+
+
+async def test_a_request_is_one_flow_however_many_instances_it_has() -> None:
+    handler = Handler()
+    await handler.routes().predictions(vertex(*[{"inputs": "a"}] * 20), request_of(**{"x-request-id": "mine"}))
+    assert handler.flows == {"mine"}
+
+
+async def test_too_many_instances_are_refused_before_any_is_read() -> None:
+    models = OneModel()
+    routes = ByKind(cast(ServedModels, models), 2048, {"/embed": Task(Decoder(EmbedAllBody), Handler())})
+    with pytest.raises(HeddleError, match="instances holds 2049 instances, the limit is 2048") as refused:
+        await routes.predictions(vertex(*[{"inputs": []}] * 2049), request_of())
+    assert refused.value.kind is ErrorKind.TOO_LARGE
+    assert models.asked == 0
+    with pytest.raises(HeddleError):
+        await routes.predictions(vertex(*[{"inputs": ["a", "b"]}] * 1025), request_of())
+    assert models.asked == 1025
+
+
+async def test_others_have_their_turns_while_instances_are_read() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    ticking = asyncio.create_task(others())
+    await asyncio.sleep(0)
+    with pytest.raises(HeddleError):  # for the inputs of the last one, when all have been read
+        await Handler().routes().predictions(vertex(*[{"inputs": "a"}] * 1000, {"inputs": ["a"] * 2000}), request_of())
+    ticking.cancel()
+    assert turns >= 1000
 
 
 class OneModel:
     """The models of a gateway to one embedder, as far as a route asks for them."""
+
+    asked = 0
 
     @property
     def client(self) -> Self:
@@ -153,6 +220,7 @@ class OneModel:
         return self
 
     async def get_model(self, _: CallOptions) -> model_pb2.Model:
+        self.asked += 1
         return model_pb2.Model(kind=model_pb2.MODEL_KIND_EMBEDDER)
 
 

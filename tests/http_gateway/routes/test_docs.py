@@ -43,6 +43,17 @@ async def test_it_tells_of_costs_ids_and_the_paths_of_basetens_edge(http: httpx.
     assert (await http.get("/environments/production/sync/openapi.json")).json() == api
 
 
+async def test_instances_are_described_as_the_bodies_that_they_are(http: httpx.AsyncClient) -> None:
+    api = (await http.get("/openapi.json")).json()
+
+    def body(path: str) -> Any:
+        return api["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+
+    assert len(body("/")["anyOf"]) == 7
+    assert body("/vertex")["required"] == ["instances"]
+    assert body("/vertex")["properties"]["instances"]["items"] == body("/")
+
+
 def header_names(api: Any, method: str, path: str) -> list[str]:
     return list(api["paths"][path][method]["responses"]["200"]["headers"])
 
