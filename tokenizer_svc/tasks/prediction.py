@@ -1,15 +1,13 @@
 """The task of `Predict`: texts, or pairs of them, to a score for each label of a classifier."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import numpy as np
-
-from heddle import tensors
 from heddle.checkpoint import Checkpoint
 from heddle.v1 import engine_pb2, inference_pb2, item_pb2
 from tokenizer_svc.scores import Floats, sigmoid, softmax
 from tokenizer_svc.sequence import Input
 from tokenizer_svc.tasks.plan import Plan
+from tokenizer_svc.tasks.score_table import ScoreTable, as_they_are
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import check_texts
 
@@ -18,22 +16,25 @@ def plan(request: inference_pb2.PredictRequest, terms: Terms) -> Plan:
     terms.check_count(len(request.inputs))
     check_texts(item.text for item in request.inputs)
     check_texts(item.pair for item in request.inputs)
-    row_bytes = 4 * len(terms.checkpoint.labels)
+    labels = terms.checkpoint.labels
+    row_bytes = 4 * len(labels)
     score = as_they_are if request.raw_scores else scoring_of(terms.checkpoint)
+    table = ScoreTable(len(request.inputs), len(labels), score)
 
-    def assembled(
-        outcomes: Sequence[engine_pb2.Outcome], usage: item_pb2.Usage, timings: item_pb2.Timings
-    ) -> inference_pb2.InferenceOutcome:
-        logits = np.stack([tensors.from_proto(outcome.tensor) for outcome in outcomes])
-        response = inference_pb2.PredictResponse(
-            scores=score(logits).tobytes(), labels=terms.checkpoint.labels, usage=usage, timings=timings
-        )
-        return inference_pb2.InferenceOutcome(predict=response)
+    def assembled(_: object, usage: item_pb2.Usage, timings: item_pb2.Timings) -> inference_pb2.InferenceOutcome:
+        """Scores are many: set in the answer, they need not be copied into it."""
+        answer = inference_pb2.InferenceOutcome()
+        answer.predict.scores = table.to_bytes()
+        answer.predict.labels.extend(labels)
+        answer.predict.usage.CopyFrom(usage)
+        answer.predict.timings.CopyFrom(timings)
+        return answer
 
     return Plan(
         inputs=[content(item) for item in request.inputs],
         options=terms.options(request),
         output=engine_pb2.OUTPUT_LOGITS,
+        read=table.read,
         assemble=assembled,
         expected_bytes=lambda sequence: row_bytes,
     )
@@ -48,7 +49,3 @@ def scoring_of(checkpoint: Checkpoint) -> Callable[[Floats], Floats]:
     if checkpoint.config.get("problem_type") == "regression":
         return as_they_are
     return sigmoid if checkpoint.multi_label or len(checkpoint.labels) == 1 else softmax
-
-
-def as_they_are(logits: Floats) -> Floats:
-    return logits

@@ -1,16 +1,12 @@
 """The task of `Rerank`: how well each document answers the query."""
 
-from collections.abc import Sequence
-
-import numpy as np
-
-from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, inference_pb2, item_pb2
 from tokenizer_svc.rerank_prompts import RerankPrompt
 from tokenizer_svc.scores import sigmoid
 from tokenizer_svc.sequence import Input, numbered
-from tokenizer_svc.tasks.plan import Assemble, Plan
+from tokenizer_svc.tasks.plan import Plan
+from tokenizer_svc.tasks.score_table import ScoreTable, as_they_are
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import check_not_empty, check_text, check_texts
 
@@ -25,11 +21,18 @@ def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
     check_text(request.query, "query")
     check_texts(request.documents, DOCUMENTS)
     check_text(request.instruction, "instruction")
+    table = ScoreTable(len(request.documents), 1, as_they_are if request.raw_scores else sigmoid)
+
+    def assembled(_: object, usage: item_pb2.Usage, timings: item_pb2.Timings) -> inference_pb2.InferenceOutcome:
+        response = inference_pb2.RerankResponse(scores=table.to_bytes(), usage=usage, timings=timings)
+        return inference_pb2.InferenceOutcome(rerank=response)
+
     return Plan(
         inputs=inputs_of(request, terms.rerank_prompt),
         options=terms.options(request),
         output=engine_pb2.OUTPUT_LOGITS,
-        assemble=assembling(raw_scores=request.raw_scores),
+        read=table.read,
+        assemble=assembled,
         field_of=DOCUMENTS,
     )
 
@@ -42,15 +45,3 @@ def inputs_of(request: inference_pb2.RerankRequest, prompt: RerankPrompt | None)
     if prompt is None:
         return [(request.query, document) for document in request.documents]
     return [prompt.framed(request.query, document, request.instruction) for document in request.documents]
-
-
-def assembling(*, raw_scores: bool) -> Assemble:
-    def assembled(
-        outcomes: Sequence[engine_pb2.Outcome], usage: item_pb2.Usage, timings: item_pb2.Timings
-    ) -> inference_pb2.InferenceOutcome:
-        logits = np.concatenate([tensors.from_proto(outcome.tensor) for outcome in outcomes])
-        scores = logits if raw_scores else sigmoid(logits)
-        response = inference_pb2.RerankResponse(scores=scores.tobytes(), usage=usage, timings=timings)
-        return inference_pb2.InferenceOutcome(rerank=response)
-
-    return assembled

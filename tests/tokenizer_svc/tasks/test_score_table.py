@@ -1,0 +1,55 @@
+"""Scores are made a few at a time, of rows that come in any order: others do not wait for a large answer."""
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from heddle import tensors
+from heddle.v1 import engine_pb2
+from heddle.v1 import inference_pb2 as pb
+from tests.kinds import EMOTIONS, write_classifier
+from tests.tokenizer_svc.tasks.conftest import Serve
+from tokenizer_svc.scores import Floats, sigmoid, softmax
+from tokenizer_svc.sequence import TokenSequence
+from tokenizer_svc.tasks import prediction, score_table
+from tokenizer_svc.tasks.score_table import NUMBERS_AT_ONCE, ScoreTable, as_they_are
+
+SEQUENCE = TokenSequence(b"")
+
+
+@pytest.mark.parametrize("score", [softmax, sigmoid, as_they_are])
+@pytest.mark.parametrize(("inputs", "labels"), [(1, 1), (2000, 1), (300, 100), (5, 20_000)])
+def test_scores_are_those_of_all_logits_at_once_in_the_order_of_the_inputs(
+    inputs: int, labels: int, score: Callable[[Floats], Floats]
+) -> None:
+    logits = np.random.default_rng(0).normal(size=(inputs, labels)).astype(np.float32)
+    sizes: list[int] = []
+
+    def counted(some: Floats) -> Floats:
+        sizes.append(some.size)
+        return score(some)
+
+    table = ScoreTable(inputs, labels, counted)
+    for index in random.Random(0).sample(range(inputs), inputs):
+        table.read(index, SEQUENCE, engine_pb2.Outcome(tensor=tensors.to_proto(logits[index])))
+    scores = np.frombuffer(table.to_bytes(), "<f4").reshape(inputs, labels)
+    np.testing.assert_array_equal(scores, score(logits))
+    assert sum(sizes) == inputs * labels
+    assert max(sizes) < NUMBERS_AT_ONCE + labels
+
+
+async def test_a_classifier_makes_them_so(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def counted(logits: Floats) -> Floats:
+        sizes.append(logits.size)
+        return softmax(logits)
+
+    monkeypatch.setattr(score_table, "NUMBERS_AT_ONCE", 30)
+    monkeypatch.setattr(prediction, "softmax", counted)
+    client = await serve(write_classifier)
+    answer = await client.predict(pb.PredictRequest(inputs=[pb.TextOrPair(text=f"a {n}") for n in range(100)]))
+    assert len(answer.scores) == 100 * 4 * len(EMOTIONS)
+    assert max(sizes) < 30 + len(EMOTIONS)
