@@ -64,6 +64,25 @@ def from_proto(tensor: tensor_pb2.Tensor) -> Floats:
             raise ValueError(f"not a data type: {tensor.data_type}")
 
 
+def is_finite(tensor: tensor_pb2.Tensor) -> bool:
+    """Whether all of it are numbers, as far as its data type can hold anything else."""
+    match tensor.data_type:
+        case tensor_pb2.DATA_TYPE_FLOAT32 | tensor_pb2.DATA_TYPE_UNSPECIFIED:
+            return are_finite(np.frombuffer(tensor.data, "<f4"))
+        case tensor_pb2.DATA_TYPE_FLOAT16:
+            return bool(np.isfinite(np.frombuffer(tensor.data, "<f2")).all())
+        case tensor_pb2.DATA_TYPE_BFLOAT16:
+            exponents = np.frombuffer(tensor.data, "<u2") & 0x7F80
+            return not (exponents == 0x7F80).any()
+        case _:
+            return True
+
+
+def are_finite(array: Floats) -> bool:
+    # The sum of squares is NaN or infinite if any component is, at a quarter of what looking at each would cost.
+    return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
+
+
 def scaled(array: Floats) -> Floats:
     """Components of a normalised vector as whole numbers from -127 to 127."""
     whole: Floats = np.rint(array * 127).clip(-127, 127).astype(np.float32, copy=False)

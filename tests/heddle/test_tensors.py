@@ -59,3 +59,20 @@ def test_bfloat16_is_rounded_as_hardware_does() -> None:
 def test_unknown_data_types_are_refused() -> None:
     with pytest.raises(ValueError, match="99"):
         tensors.from_proto(tensor_pb2.Tensor(data_type=99))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "data_type", [tensor_pb2.DATA_TYPE_FLOAT32, tensor_pb2.DATA_TYPE_FLOAT16, tensor_pb2.DATA_TYPE_BFLOAT16]
+)
+def test_what_is_no_number_is_found_wherever_it_is(data_type: tensor_pb2.DataType, value: float) -> None:
+    whole = np.full((3, 4), 3e38 if data_type == tensor_pb2.DATA_TYPE_FLOAT32 else 6e4, np.float32)
+    assert tensors.is_finite(tensors.to_proto(whole, data_type))
+    for place in np.ndindex(whole.shape):
+        broken = whole.copy()
+        broken[place] = value
+        assert not tensors.is_finite(tensors.to_proto(broken, data_type))
+
+
+def test_a_data_type_that_has_numbers_alone_is_finite() -> None:
+    assert tensors.is_finite(tensor_pb2.Tensor(data_type=tensor_pb2.DATA_TYPE_INT8, shape=[2], data=b"\xff\xff"))

@@ -9,6 +9,9 @@ import functools
 import time
 from typing import Any
 
+import numpy as np
+
+from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.stream import Cancel, Reply, Submit, cancel_all
 from heddle.v1 import engine_pb2, inference_pb2, item_pb2
@@ -98,6 +101,7 @@ class Gathering:
     def _on_outcome(self, index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome | HeddleError) -> None:
         if self._done:
             return
+        outcome = checked(outcome)
         if isinstance(outcome, HeddleError):
             if outcome.kind in KINDS_OF_INPUT:
                 outcome.field = self._plan.field_of(index)
@@ -132,6 +136,17 @@ class Gathering:
         answer = self._plan.assemble(parts, self._usage, timings)
         self._end()
         self._reply(answer)
+
+
+def checked(outcome: engine_pb2.Outcome | HeddleError) -> engine_pb2.Outcome | HeddleError:
+    """BAD_OUTPUT instead of what JSON has no word for: whatever an engine sends, nobody is answered `null`."""
+    if isinstance(outcome, HeddleError):
+        return outcome
+    if outcome.WhichOneof("result") == "sparse":
+        is_finite = tensors.are_finite(np.frombuffer(outcome.sparse.values, "<f4"))
+    else:
+        is_finite = tensors.is_finite(outcome.tensor)
+    return outcome if is_finite else HeddleError(ErrorKind.BAD_OUTPUT, "the engine sent NaN or infinity for this input")
 
 
 def microseconds(seconds: float) -> int:
