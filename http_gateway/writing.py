@@ -118,7 +118,8 @@ class Writer:
         self._begin_turn()
 
     async def write(self, value: Any) -> None:
-        if isinstance(value, LongList):
+        """Raises TypeError for what is no value of an Answer."""
+        if isinstance(value, LongList | list):
             await self._write_list(value)
         elif isinstance(value, dict):
             await self._write_object(value)
@@ -138,13 +139,13 @@ class Writer:
             await self.write(part)
         self._pieces.append(self._format.object_end)
 
-    async def _write_list(self, items: LongList) -> None:
+    async def _write_list(self, items: LongList | list[Any]) -> None:
         self._pieces.append(self._format.list_start(len(items)))
         together: list[Any] = []  # made, and to be written at once
         separator = b""
         for item in items:
             if isinstance(item, LongList):
-                separator = self._write_items(together, separator)
+                separator = await self._write_items(together, separator)
                 self._pieces.append(separator)
                 separator = self._format.separator
                 await self._write_list(item)
@@ -152,19 +153,25 @@ class Writer:
                 together.append(item)
                 self._numbers_left -= numbers_in(item)
             if self._numbers_left <= 0 or time.perf_counter() >= self._turn_ends:
-                separator = self._write_items(together, separator)
+                separator = await self._write_items(together, separator)
                 self._end_turn()
                 await asyncio.sleep(0)
                 self._begin_turn()
-        self._write_items(together, separator)
+        await self._write_items(together, separator)
         self._pieces.append(self._format.list_end)
 
-    def _write_items(self, items: list[Any], separator: bytes) -> bytes:
-        """Empties `items`; returns what separates the next one from them."""
+    async def _write_items(self, items: list[Any], separator: bytes) -> bytes:
+        """All at once, unless there are long lists in some of them. Empties `items`; returns what separates the next
+        one from them."""
         if not items:
             return separator
-        self._pieces.append(separator)
-        self._pieces.append(self._format.inside(self._format.dump(items)))
+        try:
+            self._pieces += separator, self._format.inside(self._format.dump(items))
+        except TypeError:
+            for item in items:
+                self._pieces.append(separator)
+                separator = self._format.separator
+                await self.write(item)
         items.clear()
         return self._format.separator
 

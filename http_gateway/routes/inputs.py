@@ -73,7 +73,9 @@ def messages(inputs: Sequence[str | int | TokenIds], field: str, *, is_list: boo
 def packed(ids: int | TokenIds, place: str, field: str) -> bytes:
     """uint32, little-endian."""
     if isinstance(ids, int):
-        raise HeddleError(ErrorKind.INVALID_INPUT, f"{place}: a token id stands among texts", field=field)
+        raise HeddleError(
+            ErrorKind.INVALID_INPUT, f"{place}: one token id by itself: those of a text are one list", field=field
+        )
     try:
         return struct.pack(f"<{len(ids)}I", *ids)
     except struct.error:

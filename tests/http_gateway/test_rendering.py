@@ -69,6 +69,16 @@ async def test_lists_may_stand_among_other_values() -> None:
     ]
 
 
+@pytest.mark.parametrize("accept", ["application/json", "application/msgpack"])
+@pytest.mark.parametrize("length", [1, 3, ITEMS_AT_ONCE, ITEMS_AT_ONCE + 1, 5000])
+async def test_long_lists_may_be_anywhere_in_an_answer(length: int, accept: str) -> None:
+    for count in (1, 50):
+        value = LongList(range(count), lambda item: {"item": item, "inner": [{"list": LongList(range(length))}, "x"]})
+        expected = [{"item": item, "inner": [{"list": list(range(length))}, "x"]} for item in range(count)]
+        assert await read_back(value, accept) == expected
+        assert await read_back({"plain": [[*value], LongList([])]}, accept) == {"plain": [expected, []]}
+
+
 async def test_a_long_list_is_written_in_several_turns() -> None:
     parts = await written(LongList(table(ROWS_OF_SEVERAL_TURNS)), JSON)
     assert isinstance(parts, list)
@@ -126,7 +136,7 @@ async def test_items_are_made_once_they_are_needed_and_not_kept() -> None:
 
 
 async def test_what_cannot_be_written_is_an_error_and_not_a_wrong_answer() -> None:
-    for value in ({"a": object()}, LongList(range(100), lambda _: object())):
+    for value in ({"a": object()}, LongList(range(100), lambda _: object()), LongList([[object()]] * 100)):
         with pytest.raises(TypeError):
             await written(value, JSON)
 

@@ -39,7 +39,12 @@ async def test_refusals_name_the_input(http: httpx.AsyncClient) -> None:
         ("/decode", {"ids": [[101], [30522]]}, (400, "Validation"), "ids[1]: "),
         ("/decode", {"ids": [-1]}, (400, "Validation"), "ids: "),
         ("/decode", {"ids": [30522]}, (400, "Validation"), "token id 30522"),
-        ("/decode", {"ids": [[101], 5]}, (400, "Validation"), "ids[1]: "),
+        (
+            "/decode",
+            {"ids": [[101], 5]},
+            (400, "Validation"),
+            "ids[1]: one token id by itself: those of a text are one",
+        ),
         ("/decode", {"ids": "101"}, (400, "Validation"), "ids: "),
     ]
     for path, body, expected, beginning in cases:
