@@ -25,7 +25,7 @@ SIDES: dict[Direction | None, inference_pb2.TruncationSide] = {
 }
 
 
-class Truncatable(msgspec.Struct, kw_only=True):
+class TruncationFields(msgspec.Struct, kw_only=True):
     """How TEI's callers say what becomes of a text that is too long. Null is the same as absent."""
 
     truncate: bool | None = None
@@ -44,7 +44,7 @@ class Truncatable(msgspec.Struct, kw_only=True):
         return SIDES[self.truncation_direction]
 
 
-class TEIBody(Truncatable, kw_only=True):
+class TEIBody(TruncationFields, kw_only=True):
     """What every body of TEI's routes may have. Unknown fields are ignored."""
 
     model: str | None = None

@@ -14,7 +14,7 @@ from http_gateway.families import COHERE, TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
-from http_gateway.routes.inputs import TEIBody, Truncatable, check_count
+from http_gateway.routes.inputs import TEIBody, TruncationFields, check_count
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.ranking import best_first
 from http_gateway.routes.schemas import AnyText, Some, Text
@@ -150,10 +150,10 @@ class Rerank(ModelRoutes):
         request: Request,
         *,
         field: str,
-        if_too_long: Truncatable | None = None,
+        if_too_long: TruncationFields | None = None,
     ) -> inference_pb2.RerankResponse:
         """`field` is what the caller calls the texts."""
-        cut = if_too_long or Truncatable()
+        cut = if_too_long or TruncationFields()
         call = inference_pb2.RerankRequest(
             query=body.query,
             documents=texts,

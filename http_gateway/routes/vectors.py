@@ -3,13 +3,14 @@
 Shapes: https://huggingface.github.io/text-embeddings-inference
 """
 
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
 from heddle import tensors
+from heddle.client import CallOptions, Client
 from heddle.v1 import inference_pb2, tensor_pb2
 from http_gateway.endpoint import post
 from http_gateway.errors import in_words_of
@@ -17,7 +18,7 @@ from http_gateway.families import TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
-from http_gateway.routes.inputs import Inputs, TEIBody, Truncatable, check_count, listed, messages
+from http_gateway.routes.inputs import Inputs, TEIBody, TruncationFields, check_count, listed, messages
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.schemas import Some, Text
 from http_gateway.routing import Route
@@ -44,7 +45,7 @@ class SimilarityInputs(msgspec.Struct):
     sentences: Annotated[list[Text], Some]
 
 
-class SimilarityParameters(Truncatable, kw_only=True):
+class SimilarityParameters(TruncationFields, kw_only=True):
     prompt_name: str | None = None
 
 
@@ -120,31 +121,31 @@ class Vectors(ModelRoutes):
 
     async def embed_all(self, body: EmbedAllBody, request: Request) -> Answer:
         """One vector for each token of each input, neither pooled nor normalised."""
-        inputs, is_list = self._inputs(body)
-        call = inference_pb2.EmbedTokensRequest(
-            inputs=inputs,
-            truncation=body.truncation,
-            truncation_side=body.truncation_side,
-            prompt_name=body.prompt_name or "",
-        )
-        with in_words_of({}, is_list=is_list):
-            answer = await self.models.find(body.model).client.embed_tokens(call, request.options())
-        tables = LongList(answer.embeddings, table_of)
-        return Answer(tables, cost_headers(request, answer.usage, answer.timings))
+        return await self._each(body, request, inference_pb2.EmbedTokensRequest, Client.embed_tokens, table_of)
 
     async def embed_sparse(self, body: EmbedAllBody, request: Request) -> Answer:
         """The non-zero entries of one vector over the vocabulary for each input."""
+        return await self._each(body, request, inference_pb2.EmbedSparseRequest, Client.embed_sparse, entries)
+
+    async def _each(
+        self,
+        body: EmbedAllBody,
+        request: Request,
+        call_type: Callable[..., Any],
+        ask: Callable[[Client, Any, CallOptions], Awaitable[Any]],
+        made: Callable[[Any], LongList],
+    ) -> Answer:
+        """What `made` makes of each of the embeddings, which are messages of their own."""
         inputs, is_list = self._inputs(body)
-        call = inference_pb2.EmbedSparseRequest(
+        call = call_type(
             inputs=inputs,
             truncation=body.truncation,
             truncation_side=body.truncation_side,
             prompt_name=body.prompt_name or "",
         )
         with in_words_of({}, is_list=is_list):
-            answer = await self.models.find(body.model).client.embed_sparse(call, request.options())
-        rows = LongList(answer.embeddings, entries)
-        return Answer(rows, cost_headers(request, answer.usage, answer.timings))
+            answer = await ask(self.models.find(body.model).client, call, request.options())
+        return Answer(LongList(answer.embeddings, made), cost_headers(request, answer.usage, answer.timings))
 
     async def similarity(self, body: SimilarityBody, request: Request) -> Answer:
         """Cosine similarity of one sentence with each of the others."""

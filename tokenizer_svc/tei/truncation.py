@@ -12,19 +12,19 @@ SIDES = {
 }
 
 
-class Truncatable(Protocol):
+class TruncationFlags(Protocol):
     @property
     def truncate(self) -> bool: ...
     @property
     def truncation_direction(self) -> tei_pb2.TruncationDirection: ...
 
 
-def truncation_of(request: Truncatable) -> inference_pb2.Truncation:
+def truncation_of(request: TruncationFlags) -> inference_pb2.Truncation:
     """As its gRPC server, which refuses unless told to truncate, whatever `--auto-truncate` says."""
     return inference_pb2.TRUNCATION_ALLOW if request.truncate else inference_pb2.TRUNCATION_REFUSE
 
 
-def side_of(request: Truncatable) -> inference_pb2.TruncationSide:
+def side_of(request: TruncationFlags) -> inference_pb2.TruncationSide:
     """The right one unless the caller says otherwise, whatever the pod is set to. Raises INVALID_INPUT for a direction
     that there is not."""
     side = SIDES.get(request.truncation_direction)
