@@ -24,6 +24,7 @@ TURN_BYTES = 4 * 1024
 INLINE_BYTES_MAX = 512  # encoding it on the loop blocks for as long as the hop would take
 INPUT_BYTES = 32  # what an input costs beside its bytes
 WAITING_BYTES_MAX = 64 * 1024 * 1024
+WORKERS = 1  # threads that tokenize: the library has more of its own
 
 T = TypeVar("T")
 OnEncoded = Callable[[int, list[Result]], None]
@@ -108,7 +109,7 @@ class Encoder:
         self._inline_bytes_max = inline_bytes_max
         self._waiting_bytes_max = waiting_bytes_max
         self._jobs: deque[Job] = deque()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+        self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="tokenizer")
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
         self.waiting_bytes = 0  # UTF-8 bytes of what no call has taken yet, and 32 for each input

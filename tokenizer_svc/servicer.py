@@ -17,7 +17,7 @@ from heddle.rpc.stream import Cancel, Reply, nothing_to_cancel
 from heddle.rpc.stream_server import StreamServer
 from heddle.rpc.unary import answered, context_of, deadline_of_call
 from heddle.v1 import inference_pb2, inference_pb2_grpc, item_pb2, model_pb2
-from tokenizer_svc.encoder import Encoder
+from tokenizer_svc.encoder import WORKERS, Encoder
 from tokenizer_svc.engines import Engines
 from tokenizer_svc.rerank_prompts import prompt_for
 from tokenizer_svc.settings import TokenizerSettings
@@ -101,6 +101,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         model.name = self._terms.checkpoint.name
         model.inputs_max = self._terms.settings.request_inputs_max
         model.refuses_long_inputs = self._terms.refuses_long_inputs
+        model.tokenization_workers = WORKERS
         return inference_pb2.InferenceServiceGetModelResponse(model=model)
 
     def submit(

@@ -13,9 +13,6 @@ from http_gateway.routes.kinds import kind_of
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routing import Route
 
-# Tokenizer pods encode in one thread, which the gateway need not ask them.
-TOKENIZATION_WORKERS = 1
-
 # Where it follows from what the model is for.
 POOLING_OF_KIND = {
     model_pb2.MODEL_KIND_SPARSE_EMBEDDER: "splade",
@@ -74,7 +71,7 @@ class Info(ModelRoutes):
                     max_batch_requests=None,
                     max_client_batch_size=min(self.inputs_max, model.inputs_max),
                     auto_truncate=not model.refuses_long_inputs,
-                    tokenization_workers=TOKENIZATION_WORKERS,
+                    tokenization_workers=model.tokenization_workers,
                     version=model.version,
                     sha=None,
                     docker_label=None,

@@ -16,8 +16,6 @@ MODEL_TYPES = {
     model_pb2.MODEL_KIND_TOKEN_CLASSIFIER: tei_pb2.MODEL_TYPE_CLASSIFIER,
 }
 
-TOKENIZATION_WORKERS = 1  # the thread of `tokenizer_svc.encoder`
-
 
 class InfoServicer(tei_pb2_grpc.InfoServicer):
     def __init__(self, inference: InferenceServicer) -> None:
@@ -41,5 +39,5 @@ def info_of(model: model_pb2.Model) -> tei_pb2.InfoResponse:
         max_input_length=model.sequence_tokens_max,
         max_batch_tokens=model.batch_tokens_max,
         max_client_batch_size=model.inputs_max,
-        tokenization_workers=TOKENIZATION_WORKERS,
+        tokenization_workers=model.tokenization_workers,
     )
