@@ -73,16 +73,19 @@ def in_words_of(
     names: Mapping[str, str], *, is_list: bool = True, place_of: Callable[[int], str] | None = None
 ) -> Iterator[None]:
     """The errors of a call, with the request's own name for the field: a caller that sent `input` knows no `inputs[3]`.
-    The index moves to the message; `is_list` is false where the caller sent no list, and `place_of` says where it is
-    for callers who may send lists of lists."""
+    The message begins with the place, unless it names it already; `is_list` is false where the caller sent no list, but
+    one text that there is no need to name, and `place_of` says where it is for callers who may send lists of lists."""
     try:
         yield
     except HeddleError as error:
         match = PLACE.fullmatch(error.field)
         field = match["field"] if match else error.field
         name = names.get(field, field)
-        place = ""
-        if match and is_list:
+        if match is None:
+            place = "" if name in error.message else name
+        elif is_list:
             place = place_of(int(match["index"])) if place_of else f"{name}[{match['index']}]"
+        else:
+            place = ""
         message = f"{place}: {error.message}" if place else error.message
         raise HeddleError(error.kind, message, field=name, retry_after_ms=error.retry_after_ms) from error

@@ -56,16 +56,28 @@ def refuse(body: bytes) -> NoReturn:
         raise invalid(f"the body is not JSON: it is not UTF-8 at byte {error.start}") from None
     except ValueError as error:
         raise invalid(f"the body is not JSON: {error}") from None
-    if isinstance(value, dict):
-        for name, content in value.items():
-            if not is_unicode(content):
-                raise invalid(f"{name}: the text is not Unicode: it has a lone surrogate", field=name)
+    if place := place_of_surrogate(value):
+        field = re.split(r"[.\[]", place)[0]
+        raise invalid(f"{place}: the text is not Unicode: it has a lone surrogate", field=field)
     raise invalid("the body is not JSON that can be read")
 
 
-def is_unicode(value: object) -> bool:
+def place_of_surrogate(value: object, place: str = "") -> str:
+    """Of the first text that is not Unicode; "" where there is none."""
+    if isinstance(value, str):
+        return "" if value.isascii() or is_unicode(value) else place
+    if isinstance(value, dict):
+        places = (place_of_surrogate(part, f"{place}.{name}" if place else name) for name, part in value.items())
+    elif isinstance(value, list):
+        places = (place_of_surrogate(part, f"{place}[{index}]") for index, part in enumerate(value))
+    else:
+        return ""
+    return next(filter(None, places), "")
+
+
+def is_unicode(text: str) -> bool:
     try:
-        json.dumps(value, ensure_ascii=False).encode()
+        text.encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -92,10 +92,11 @@ class Embeddings(ModelRoutes):
         self, inputs: Sequence[str | int | TokenIds], body: EmbeddingsBody, *, is_list: bool
     ) -> inference_pb2.EmbedRequest:
         check_count(len(inputs), self.inputs_max, "input", "texts")
+        sent = messages(inputs, "input", is_list=is_list)
         if not self.trust_token_ids and not all(isinstance(item, str) for item in inputs):
             raise HeddleError(ErrorKind.INVALID_INPUT, TOKEN_IDS_REFUSED, field="input")
         return inference_pb2.EmbedRequest(
-            inputs=messages(inputs, "input", is_list=is_list),
+            inputs=sent,
             truncation=body.truncation,
             truncation_side=body.truncation_side,
             dimensions=body.dimensions or 0,

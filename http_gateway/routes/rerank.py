@@ -14,7 +14,7 @@ from http_gateway.families import COHERE, TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
-from http_gateway.routes.inputs import TEIBody, TruncationFields, check_count
+from http_gateway.routes.inputs import TEIBody, check_count
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.ranking import best_first
 from http_gateway.routes.schemas import AnyText, Some, Text
@@ -45,10 +45,11 @@ class Document(msgspec.Struct):
     text: AnyText
 
 
-class CohereRerankBody(msgspec.Struct):
+class CohereRerankBody(TEIBody, kw_only=True):
+    """Cohere's and Jina's, and TEI's fields for truncation."""
+
     query: Text
     documents: Annotated[list[AnyText | Document], Some]
-    model: str | None = None
     top_n: Annotated[int, msgspec.Meta(ge=0)] | None = None  # 0 and absent: all
     return_documents: Annotated[
         bool | None,
@@ -107,7 +108,7 @@ class Rerank(ModelRoutes):
     async def rerank(self, body: RerankBody, request: Request) -> Answer:
         """Texts by their relevance to a query, the best first."""
         check_count(len(body.texts), self.inputs_max, "texts")
-        answer = await self._answer(body, body.texts, request, field="texts", if_too_long=body)
+        answer = await self._answer(body, body.texts, request, field="texts")
         scores = np.frombuffer(answer.scores, "<f4")
 
         def rank(index: int) -> dict[str, Any]:
@@ -150,15 +151,13 @@ class Rerank(ModelRoutes):
         request: Request,
         *,
         field: str,
-        if_too_long: TruncationFields | None = None,
     ) -> inference_pb2.RerankResponse:
         """`field` is what the caller calls the texts."""
-        cut = if_too_long or TruncationFields()
         call = inference_pb2.RerankRequest(
             query=body.query,
             documents=texts,
-            truncation=cut.truncation,
-            truncation_side=cut.truncation_side,
+            truncation=body.truncation,
+            truncation_side=body.truncation_side,
             raw_scores=bool(body.raw_scores),
             instruction=body.instruction or "",
         )

@@ -79,6 +79,9 @@ class InferenceClient(abc.ABC):
         """Normalised embeddings float32 [texts, dimension]; see EmbedRequest for the rest."""
         if isinstance(texts, str):
             raise TypeError("texts must be a list of strings, not one string: its letters would each get a vector")
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"texts[{index}] must be a string, not {type(text).__name__}; `embed` takes token ids")
         inputs = [pb.Input(text=text) for text in texts]
         request = pb.EmbedRequest(inputs=inputs, prompt_name=prompt_name, dimensions=dimensions)
         return tensors.from_proto((await self.embed(request, options)).embeddings)
@@ -164,7 +167,7 @@ class Client(InferenceClient):
             async with asyncio.timeout(options.timeout_s):
                 return await answered(self._pool.submit, item, deadline)
         except TimeoutError:
-            raise spent() from None
+            raise (spent() if self.ready else self._pool.refusal()) from None
 
     async def get_model(self, options: CallOptions = DEFAULT_OPTIONS) -> model_pb2.Model:
         """At once if a pod has been met, ready or not by now; otherwise waits for one as long as a call would."""

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +67,12 @@ async def test_an_error_is_the_same_whatever_carried_it(client: InferenceClient)
 async def test_one_string_is_no_list_of_texts(client: InferenceClient) -> None:
     with pytest.raises(TypeError, match="a list of strings, not one string"):
         await client.vectors("hi")
+
+
+@pytest.mark.parametrize("texts", [[5], ["a", [101, 102]], ["a", None]])
+async def test_what_is_no_text_is_named_before_it_is_sent(client: InferenceClient, texts: list[Any]) -> None:
+    with pytest.raises(TypeError, match=rf"texts\[{len(texts) - 1}\] must be a string, not"):
+        await client.vectors(texts)
 
 
 async def test_every_method_is_answered_with_what_it_is_for(client: InferenceClient) -> None:
@@ -146,6 +153,13 @@ async def test_nobody_at_the_target_is_an_error_in_time(tmp_path: Path) -> None:
         with pytest.raises(HeddleError, match="no pod can be reached"):
             await client.get_model(CallOptions(timeout_s=0.2))
     assert caught.value.kind is ErrorKind.UNAVAILABLE
+
+
+async def test_a_deadline_that_passes_before_any_pod_was_reached_tells_the_target(tmp_path: Path) -> None:
+    async with Client(f"unix:{tmp_path}/nobody") as client:
+        with pytest.raises(HeddleError, match=f"no pod can be reached at unix:{tmp_path}/nobody") as caught:
+            await client.vectors(["a"], CallOptions(timeout_s=0.2))
+        assert caught.value.kind is ErrorKind.UNAVAILABLE
 
 
 async def test_a_model_that_is_known_is_told_while_no_pod_is_there(tmp_path: Path) -> None:

@@ -84,6 +84,19 @@ async def test_the_place_of_a_wrong_text_is_told_where_there_are_several(http: h
         assert response.json()["error"]["message"] == message
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (["a", 5], "input[1]: one token id by itself"),
+        (["a", "b\ud800"], "input[1]: the text is not Unicode: it has a lone surrogate"),
+    ],
+)
+async def test_the_place_of_what_is_no_text_is_told(http: httpx.AsyncClient, value: list[Any], words: str) -> None:
+    response = await http.post("/v1/embeddings", content=json.dumps({"input": value}))
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith(words)
+
+
 async def test_long_text_is_refused_where_the_request_says_so(http: httpx.AsyncClient) -> None:
     text = "first " * 400 + "last " * 400
     response = await http.post(PATH, json={"input": [text], "truncate": False})

@@ -111,3 +111,17 @@ async def test_embedding_with_a_reranker_is_424_and_says_what_it_is(reranker: ht
     error = response.json()
     assert (response.status_code, error["code"], error["type"]) == (424, 424, "Backend")
     assert error["error"]["message"] == error["message"] == message
+
+
+async def test_what_is_wrong_with_the_query_is_said_of_the_query(reranker: httpx.AsyncClient) -> None:
+    for query, words in (("", "query: the text is empty"), ("a\0b", "query: the text has a NUL character")):
+        assert (await refusal_of(reranker, "/rerank", query=query, texts=TEXTS))[2] == words
+
+
+@pytest.mark.parametrize("path", COHERE_PATHS)
+async def test_a_long_document_is_refused_where_the_request_says_so(reranker: httpx.AsyncClient, path: str) -> None:
+    body = {"query": QUERY, "documents": ["short", "long " * 400]}
+    assert (await reranker.post(path, json=body)).headers["x-truncated-inputs"] == "1"
+    refused = await reranker.post(path, json={**body, "truncate": False})
+    assert refused.status_code == 413
+    assert refused.json()["message"].startswith("documents[1]: ")
