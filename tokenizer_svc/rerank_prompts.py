@@ -85,10 +85,10 @@ PROMPTS = {
     ),
 }
 
-# By config.json's model_type: what the names of a checkpoint must match, and its prompt. Qwen3 with one label is a
-# reranker of theirs unless it is a reward model; of the others there are too many.
+# By config.json's model_type: what the names of a checkpoint must match, unless it says which logits are its score, and
+# its prompt.
 BY_MODEL_TYPE = {
-    "qwen3": (re.compile(r"^(?!.*reward)", re.IGNORECASE), "qwen3-reranker"),
+    "qwen3": (re.compile(r"rerank", re.IGNORECASE), "qwen3-reranker"),
     "qwen2": (re.compile(r"mxbai.rerank", re.IGNORECASE), "mxbai-rerank-v2"),
     "gemma": (re.compile(r"bge.reranker", re.IGNORECASE), "bge-reranker-gemma"),
 }
@@ -135,7 +135,7 @@ def recognised(checkpoint: Checkpoint) -> RerankPrompt | None:
         return None
     pattern, name = BY_MODEL_TYPE.get(model_type, (None, ""))
     names = f"{checkpoint.name} {checkpoint.config.get('_name_or_path', '')} {checkpoint.folder}"
-    if pattern is None or not pattern.search(names):
+    if pattern is None or not (pattern.search(names) or checkpoint.logit_score):
         log.warning(
             "%s is a reranker made of a decoder, whose prompt is not known: query and document are put end to end; "
             "rerank_template can state the prompt",

@@ -30,6 +30,7 @@ from tokenizer_svc.sequence import (
 from tokenizer_svc.subwords import Subwords, unknown_token_of
 from tokenizer_svc.template import Template
 from tokenizer_svc.truncation import WINDOWS_MAX, Truncation, too_large, window_chars
+from tokenizer_svc.type_ids import gives_type_ids
 from tokenizer_svc.view import Text, View
 
 
@@ -51,6 +52,7 @@ class Tokenizer:
         include_prompt: bool = True,
         do_lower_case: bool = False,
         unknown_token: str = "",
+        gives_type_ids: bool = True,
     ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -64,6 +66,7 @@ class Tokenizer:
         self.prompts = dict(prompts or {})
         self.default_prompt_name = default_prompt_name
         self._include_prompt = include_prompt
+        self._gives_type_ids = gives_type_ids
         self._exceeds_vocabulary = tokenizer.get_vocab_size() > vocabulary_size
         self._options: dict[tuple[Truncation, str], Options] = {}
         if sequence_tokens_max <= sum(self._template.pair_specials):
@@ -87,6 +90,7 @@ class Tokenizer:
                 include_prompt=checkpoint.include_prompt,
                 do_lower_case=checkpoint.do_lower_case,
                 unknown_token=unknown_token_of(checkpoint.folder),
+                gives_type_ids=gives_type_ids(checkpoint.folder),
             )
         except CheckpointError:
             raise
@@ -205,7 +209,7 @@ class Tokenizer:
         ids = encoding.ids
         if self._exceeds_vocabulary and (error := self._vocabulary_error(max(ids))):
             return error
-        has_type_ids = view.is_pair or self._template.has_type_ids
+        has_type_ids = self._gives_type_ids and (view.is_pair or self._template.has_type_ids)
         sequence = TokenSequence(pack_ids(ids), pack_type_ids(encoding.type_ids) if has_type_ids else b"")
         if options.with_layout:
             sequence.layout = _layout_of(encoding, view.skipped)

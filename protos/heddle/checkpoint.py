@@ -151,8 +151,7 @@ def kind_of(config: Mapping[str, Any], architecture: str, modules: SentenceModul
         return ModelKind.TOKEN_CLASSIFIER
     if HEAD.search(architecture) and not architecture.endswith(HEADS_OF_EMBEDDERS):
         raise CheckpointError(
-            f"{folder / 'config.json'}: what a {architecture} answers is not supported (a pooling that is set makes it "
-            "an embedder)"
+            f"{folder / 'config.json'}: what a {architecture} answers is not supported (--pooling makes it an embedder)"
         )
     return ModelKind.EMBEDDER
 

@@ -8,6 +8,7 @@ import pytest
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint_files import CheckpointError
 from heddle.rpc.settings import ConfigurationError, resolve
+from heddle.sentence_modules import LogitScore
 from tests.kinds import write_reranker
 from tokenizer_svc.rerank_prompts import AUTO, NONE, PROMPTS, RerankPrompt, prompt_for, stated
 from tokenizer_svc.settings import TokenizerSettings
@@ -31,7 +32,7 @@ def known(checkpoint: Checkpoint, setting: str = AUTO) -> RerankPrompt | None:
 @pytest.mark.parametrize(
     ("model_type", "name", "origin", "prompt"),
     [
-        ("qwen3", "mine", "", "qwen3-reranker"),
+        ("qwen3", "mine", "Qwen/Qwen3-Reranker-0.6B", "qwen3-reranker"),
         ("qwen3", "tomaarsen/Qwen3-Reranker-0.6B-seq-cls", "", "qwen3-reranker"),
         ("qwen2", "michaelfeil/mxbai-rerank-base-v2-seq", "", "mxbai-rerank-v2"),
         ("qwen2", "mine", "./mxbai-rerank-large-v2-seq-cls", "mxbai-rerank-v2"),
@@ -45,7 +46,8 @@ def test_the_prompt_of_a_decoder_is_known_from_its_checkpoint(
 
 
 @pytest.mark.parametrize(
-    ("model_type", "name"), [("qwen3", "Skywork/Skywork-Reward-V2-Qwen3-0.6B"), ("qwen2", "mine"), ("llama", "mine")]
+    ("model_type", "name"),
+    [("qwen3", "Skywork/Skywork-Reward-V2-Qwen3-0.6B"), ("qwen3", "mine"), ("qwen2", "mine"), ("llama", "mine")],
 )
 def test_a_decoder_that_is_not_known_gets_none_and_its_operator_a_warning(
     checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture, model_type: str, name: str
@@ -54,13 +56,18 @@ def test_a_decoder_that_is_not_known_gets_none_and_its_operator_a_warning(
     assert "whose prompt is not known" in caplog.text
 
 
+def test_a_language_model_that_says_which_logits_are_its_score_needs_no_name(checkpoint: Checkpoint) -> None:
+    qwen3 = replace(of_type(checkpoint, "qwen3", "mine"), logit_score=LogitScore(1, 2))
+    assert known(qwen3) is PROMPTS["qwen3-reranker"]
+
+
 def test_a_cross_encoder_has_no_prompt(checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
     assert known(checkpoint) is None
     assert not caplog.records
 
 
 def test_the_setting_goes_before_what_is_known(checkpoint: Checkpoint) -> None:
-    qwen3 = of_type(checkpoint, "qwen3")
+    qwen3 = of_type(checkpoint, "qwen3", "my-reranker")
     assert known(qwen3, NONE) is None
     assert known(qwen3, "mxbai-rerank-v2") is PROMPTS["mxbai-rerank-v2"]
     assert known(checkpoint, "{query}? {document}!") == RerankPrompt(("{query}? {document}!",))

@@ -73,7 +73,8 @@ def architecture_of(config: ModelConfig) -> Architecture:
     architecture = variant_of(config, model_type) or ARCHITECTURES.get(model_type)
     if architecture is None:
         known = ", ".join(sorted(ARCHITECTURES))
-        config.refuse(f"model type {model_type} is not supported (supported: {known})")
+        named = f"model type {model_type}" if config.get("model_type") else "a checkpoint without a model_type"
+        config.refuse(f"{named} is not supported (supported: {known})")
     if config.get("quantization_config"):
         config.refuse("describes quantized weights, which are not supported")
     return architecture

@@ -24,7 +24,10 @@ LONG = "Athens is a city. " * 300
 def write_qwen3(folder: Path) -> Path:
     """Of a decoder that is told what to do; the tokenizer stays MiniLM's."""
     write_reranker(folder)
-    config = json.loads((folder / "config.json").read_text()) | {"model_type": "qwen3"}
+    config = json.loads((folder / "config.json").read_text()) | {
+        "model_type": "qwen3",
+        "_name_or_path": "Qwen/Qwen3-Reranker-0.6B",
+    }
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
