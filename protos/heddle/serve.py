@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from heddle.checkpoint import Checkpoint, ModelKind
@@ -163,7 +164,11 @@ class Machine:
 
     def gateway(self) -> Service:
         flags = ("--host", self.settings.host, "--port", str(self.http_port), "--tokenizers", self.tokenizer_address)
-        return self._service("gateway", "http_gateway", flags, lambda: http_ready(self.host, self.http_port))
+        return self._service(
+            *("gateway", "http_gateway", flags),
+            lambda: http_ready(self.host, self.http_port),
+            after=[self.tokenizer_address],
+        )
 
     def tokenizer(self) -> Service:
         listen = f"{self.tokenizer_address},{authority(self.settings.host, self.grpc_port)}"
@@ -172,6 +177,7 @@ class Machine:
         return self._service(
             *("tokenizer", "tokenizer_svc", flags),
             lambda: grpc_ready(self.tokenizer_address, "heddle.v1.InferenceService"),
+            after=[self.engine_address(index) for index in range(self.settings.engines)],
         )
 
     def engine(self, index: int) -> Service:
@@ -218,12 +224,24 @@ class Machine:
         return f"unix:{self.folder}/engine-{index}"
 
     def _service(
-        self, name: str, module: str, flags: Sequence[str], is_ready: Callable[[], Awaitable[bool]]
+        self,
+        name: str,
+        module: str,
+        flags: Sequence[str],
+        is_ready: Callable[[], Awaitable[bool]],
+        *,
+        after: Sequence[str] = (),
     ) -> Service:
+        """Starts when there is somebody at each of the sockets `after`: a service that finds its model wrong says so
+        before it listens, and then none that others can reach has been started."""
         level: tuple[str, ...] = ("--log-level", self.settings.log_level)
         if self.settings.log_level == ServeSettings.log_level:
             level = self._unless_set(f"{VARIABLES_OF[module]}LOG_LEVEL", *level)
-        return Service(name, (sys.executable, "-m", module, *flags, *level), is_ready, self.environ)
+        sockets = [Path(address.removeprefix("unix:")) for address in after]
+        return Service(
+            *(name, (sys.executable, "-m", module, *flags, *level), is_ready, self.environ),
+            may_start=lambda: all(socket.exists() for socket in sockets),
+        )
 
     def _unless_set(self, variable: str, *flag: str) -> tuple[str, ...]:
         """The flag, but for an operator who has set the service's own variable for it."""

@@ -38,6 +38,7 @@ class Service:
     command: Sequence[str]
     is_ready: Callable[[], Awaitable[bool]]
     environment: Mapping[str, str]  # all of it
+    may_start: Callable[[], bool] = lambda: True  # asked until it is true, before the first start
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,8 @@ class Keeper:
     async def keep_running(self) -> None:
         """Returns when stopped; raises what makes it pointless to go on."""
         failures = 0
+        while not (self.stopping or self.service.may_start()):
+            await asyncio.sleep(PROBE_S)
         while not self.stopping:
             code = await self._live()
             if self.stopping:

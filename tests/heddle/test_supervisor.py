@@ -1,6 +1,7 @@
 """Processes are started, watched, restarted and stopped in order, and never left behind."""
 
 import asyncio
+import dataclasses
 import functools
 import io
 import os
@@ -178,3 +179,33 @@ def test_progress_on_a_terminal_stays_below_the_lines() -> None:
     assert [part[1:] for part in (drawn[0], drawn[1].partition("\n")[2])] == [" loading", " loading"]
     assert drawn[1].startswith("engine: hello\n")
     assert drawn[2] == ""
+
+
+async def test_service_starts_once_it_may(tmp_path: Path) -> None:
+    starts = asyncio.Event()
+    late = dataclasses.replace(service(tmp_path, "late", "steady"), may_start=starts.is_set)
+    stop = asyncio.Event()
+    supervisor = Supervisor([[late], [service(tmp_path, "early", "steady")]], Console(io.StringIO()), LIMITS)
+    running = asyncio.ensure_future(supervisor.run(stop, loading="loading m", when_ready=lambda _: None))
+    async with asyncio.timeout(20):
+        while not is_alive(tmp_path, "early"):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        assert not is_alive(tmp_path, "late")
+        starts.set()
+        while not is_alive(tmp_path, "late"):
+            await asyncio.sleep(0.01)
+        stop.set()
+        await running
+
+
+async def test_stop_does_not_wait_for_a_service_that_never_may_start(tmp_path: Path) -> None:
+    never = dataclasses.replace(service(tmp_path, "never", "steady"), may_start=lambda: False)
+    stop = asyncio.Event()
+    supervisor = Supervisor([[never]], Console(io.StringIO()), LIMITS)
+    running = asyncio.ensure_future(supervisor.run(stop, loading="loading m", when_ready=lambda _: None))
+    await asyncio.sleep(0.1)
+    stop.set()
+    async with asyncio.timeout(5):
+        await running
+    assert process_of(tmp_path, "never") == 0
