@@ -16,6 +16,7 @@ Serves embedding, reranking, classification and entity models over HTTP and gRPC
 commands:
   serve        run all services on this machine
   models       show which models can be served
+  plan         say how many pods a load needs
 
 options:
   -h, --help   show this text; `heddle COMMAND --help` shows a command's options
@@ -49,4 +50,10 @@ def serve(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return command.main(argv, environ)
 
 
-COMMANDS: dict[str, Command] = {"serve": serve, "models": models.main}
+def plan(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    from heddle import plan as command
+
+    return command.main(argv, environ)
+
+
+COMMANDS: dict[str, Command] = {"serve": serve, "models": models.main, "plan": plan}

@@ -141,8 +141,8 @@ class TwoChoicesTokens:
     def send(self, client: int, tokens: int) -> int:
         unanswered, reported = self._unanswered[client], self._reported[client]
         first, second = two_of(self._pods, self._draws)
-        load_of_first = unanswered[first] if unanswered[first] > reported[first] else reported[first]
-        load_of_second = unanswered[second] if unanswered[second] > reported[second] else reported[second]
+        load_of_first = max(unanswered[first], reported[first])
+        load_of_second = max(unanswered[second], reported[second])
         pod = first if load_of_first <= load_of_second else second
         unanswered[pod] += tokens
         reported[pod] += tokens

@@ -51,12 +51,11 @@ def planned(traffic: Traffic, tiers: Tiers, goals: Goals, progress: Callable[[st
     least = max(1, math.ceil(fewest - 1e-9))
     if least > PODS_MOST:
         raise ImpossibleError(f"{least} engine pods would be needed; this plans for {PODS_MOST} at most")
-    pods = least
-    step = 1
+    refuse_what_is_impossible(traffic, tiers, goals)
+    pods, step = least, 1
     missed: int | None = None
     while (plan := plan_with(traffic, tiers, goals, pods)) is None or plan.latency.quantile_s(0.99) > goals.p99_s:
         progress(f"{pods} engine pods are too few")
-        refuse_what_is_impossible(traffic, tiers, goals)
         if pods >= PODS_MOST:
             raise ImpossibleError(f"{PODS_MOST} engine pods do not keep p99 below {goals.p99_s * 1000:g} ms")
         missed, pods, step = pods, min(pods + step, PODS_MOST), 2 * step
@@ -85,8 +84,8 @@ def plan_with(traffic: Traffic, tiers: Tiers, goals: Goals, engine_pods: int) ->
 
 
 def pods_visited(traffic: Traffic, pods: int) -> Floats:
-    """How likely it is that a request's sequences, each with a pod drawn at random, have 0, 1, 2, … pods. Each number of
-    sequences is taken to have its mean number of pods, or its two neighbours."""
+    """How likely it is that a request's sequences, each with a pod drawn at random, have 0, 1, 2, … pods. Each number
+    of sequences is taken to have its mean number of pods, or its two neighbours."""
     probabilities = traffic.inputs.probabilities
     visited = pods * -np.expm1(np.arange(probabilities.size) * math.log1p(-1 / pods)) if pods > 1 else None
     if visited is None:
@@ -105,6 +104,6 @@ def refuse_what_is_impossible(traffic: Traffic, tiers: Tiers, goals: Goals) -> N
     if alone_s > goals.p99_s:
         longest = traffic.tokens.quantile(0.99)
         raise ImpossibleError(
-            f"no number of pods keeps p99 below {goals.p99_s * 1000:g} ms: a text of {longest} tokens (one in a hundred "
-            f"has more) takes {alone_s * 1000:.3g} ms on idle ones"
+            f"no number of pods keeps p99 below {goals.p99_s * 1000:g} ms: a text of {longest} tokens (one in a "
+            f"hundred has more) takes {alone_s * 1000:.3g} ms on idle ones"
         )

@@ -1,4 +1,4 @@
-"""Gateway and tokenizer pods: how many a load needs, and how long a request is with them. Used by heddle.planning.capacity.
+"""Gateway and tokenizer pods: how many a load needs, and how long a request is with them. Used by capacity.py.
 
 A pod is one queue with one server (its event loop), which a request keeps busy for as long as its CPU time: M/G/1. Its
 wait has the mean of Pollaczek and Khinchine, and is taken to be exponential where there is one at all (exact for M/M/1;

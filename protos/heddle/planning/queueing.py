@@ -1,4 +1,4 @@
-"""One engine pod as a queue: how long a visit takes, from the arrival of a request's sequences to the end of their batch.
+"""One engine pod as a queue: how long a visit takes, from a request's sequences arriving to the end of their batch.
 
 A server that takes everything that waits, up to a budget, and serves it in fixed + per_token * tokens: the model of
 Y. Inoue, "Queueing analysis of GPU-based inference servers with dynamic batching: a closed-form characterization",
@@ -13,8 +13,9 @@ whole batches ahead of it, and for its own.
 Assumed:
 * Requests are a Poisson process, and each sequence goes to a pod drawn at random. Better balancing brings pods a
   steadier stream: near the limit a real cluster is quicker than this says.
-* What one request has at one pod is answered together. Beyond the budget its place among those that came during the same batch is where its time of arrival
-  puts it.
+* What one request has at one pod is answered together. Beyond the budget its place among those that came during the
+  same batch is where its time of arrival puts it. Large requests on small budgets, at high load, are slower than that:
+  their last sequence, not their middle, decides; the simulation has it right.
 * Batches are cut at the average full batch (EngineModel.full_batch_tokens).
 """
 
@@ -82,7 +83,7 @@ class Chain:
         largest = self._traffic.tokens.quantile(1 - 1e-6) + self._traffic.tokens_per_request / self._pods
         typical = tokens_per_s * self._engine.fixed_s / max(1 - tokens_per_s * self._engine.per_token_s, 0.02)
         wanted = REACH * min(typical, budget) + 6 * largest
-        return max(wanted, 12 * budget) if wanted > budget / 2 else wanted
+        return max(wanted, 12 * budget) if typical > budget / 4 else wanted
 
     def figures(self) -> PodFigures:
         request = self._request()
@@ -124,7 +125,7 @@ class Chain:
         full_s = self._batch_s[self._budget]
         grown = self._traffic.tokens_per_s / self._pods * full_s / self._step  # during a full batch
         met_at = np.arange(GRID)
-        for began in np.flatnonzero(share_of_time > 1e-7):
+        for began in np.flatnonzero(share_of_time > 1e-7).tolist():
             taken = min(began, self._budget)
             left = began - taken
             queued = left + met_at  # when the batch ends
@@ -180,8 +181,8 @@ class Chain:
 
 
 def transformed(probabilities: Floats, step: float) -> Floats:
-    """Fourier transform at the grid's frequencies, of whole numbers that need not be on the grid. Only their sums are put
-    on it: done to each number, it would add a variance of its own each time."""
+    """Fourier transform at the grid's frequencies, of whole numbers that need not be on the grid. Only their sums are
+    put on it: done to each number, it would add a variance of its own each time."""
     places = np.arange(probabilities.size) / step
     return np.asarray(np.exp(-1j * np.outer(FREQUENCIES, places)) @ probabilities)
 

@@ -7,8 +7,8 @@ a batch, and with them the pod's load once its next batch has begun, are back at
 here: lost pods, deadlines, limits of the queue (overload shows as latency), and heartbeats, which bring a report every
 two seconds even without answers.
 
-Of the four kinds of events three happen in the order in which they were made, as all delays of a kind are the same: they
-are plain queues. Only the ends of batches need a heap, of one entry for each busy pod.
+Of the four kinds of events three happen in the order in which they were made, as all delays of a kind are the same:
+they are plain queues. Only the ends of batches need a heap, of one entry for each busy pod.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What is asked of a cluster: requests per second, inputs per request, tokens per input. Used by all of heddle.planning.
+"""What is asked of a cluster: requests per second, inputs per request, tokens per input. Used throughout the package.
 
 Requests are independent of each other: a Poisson process. Sizes are whole numbers whose distribution is held as a
 table of probabilities, so that the queueing model computes with exactly what the simulation draws.
@@ -26,7 +26,7 @@ class WholeNumbers:
     most: int
 
     def __post_init__(self) -> None:
-        if not (1 <= self.mean <= self.most and 0 <= self.spread):
+        if not (1 <= self.mean <= self.most and self.spread >= 0):
             raise ValueError(f"no distribution from 1 to {self.most} has the mean {self.mean} and spread {self.spread}")
 
     @classmethod
