@@ -35,7 +35,7 @@ SEQUENCES_PER_POD_MIN = 300
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Returns the exit code."""
     settings = load(PlanSettings, argv, environ, prog="heddle plan", env_prefix="HEDDLE_PLAN_")
-    console = Console()
+    console = Console(sys.stderr)
     progress = after_a_while(console.progress)
     try:
         answer = compared(settings, progress) if settings.simulate else sized(settings, progress)

@@ -5,6 +5,7 @@ pod last reported. A report travels with answers, so a client hears only of pods
 """
 
 import enum
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ class Policy(enum.StrEnum):
     RANDOM = "random"
     LEAST_REQUESTS = "least-requests"
     TWO_CHOICES_REQUESTS = "two-choices-requests"
+    TWO_CHOICES_OWN_TOKENS = "two-choices-own-tokens"
     TWO_CHOICES_TOKENS = "two-choices-tokens"  # heddle.rpc.pool's
 
 
@@ -128,6 +130,28 @@ class TwoChoicesRequests:
         pass
 
 
+class TwoChoicesOwnTokens:
+    """Of two pods drawn at random, the one with fewer unanswered tokens of this client."""
+
+    def __init__(self, clients: int, pods: int, random: np.random.Generator) -> None:
+        self._pods = pods
+        self._draws = Draws(random)
+        self._unanswered = [[0] * pods for _ in range(clients)]
+
+    def send(self, client: int, tokens: int) -> int:
+        unanswered = self._unanswered[client]
+        first, second = two_of(self._pods, self._draws)
+        pod = first if unanswered[first] <= unanswered[second] else second
+        unanswered[pod] += tokens
+        return pod
+
+    def answered(self, client: int, pod: int, tokens: int) -> None:
+        self._unanswered[client][pod] -= tokens
+
+    def reported(self, client: int, pod: int, tokens: int) -> None:
+        pass
+
+
 class TwoChoicesTokens:
     """Of two pods drawn at random, the one with fewer tokens ahead: what this client has there unanswered, or what the
     pod last reported and this client sent since, if that is more. As heddle.rpc.pod estimates it."""
@@ -162,10 +186,11 @@ def two_of(pods: int, draws: Draws) -> tuple[int, int]:
     return first, second if second < pods else second - pods
 
 
-CLASSES: dict[Policy, type[RoundRobin | Random | LeastRequests | TwoChoicesRequests | TwoChoicesTokens]] = {
+CLASSES: dict[Policy, Callable[[int, int, np.random.Generator], Balancer]] = {
     Policy.ROUND_ROBIN: RoundRobin,
     Policy.RANDOM: Random,
     Policy.LEAST_REQUESTS: LeastRequests,
     Policy.TWO_CHOICES_REQUESTS: TwoChoicesRequests,
+    Policy.TWO_CHOICES_OWN_TOKENS: TwoChoicesOwnTokens,
     Policy.TWO_CHOICES_TOKENS: TwoChoicesTokens,
 }

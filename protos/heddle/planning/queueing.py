@@ -39,7 +39,8 @@ BLURRED_STEPS_MAX = 12
 NOISE = 1e-10
 # The grid reaches this many times as far as the typical batch.
 REACH = 10.0
-# More than that at the grid's end is a queue that grows without end.
+# More than that at the grid's end, and it has to reach further: so many times as far in the end.
+STRETCHES = (1, 3, 9)
 OVERFLOW_MAX = 3e-3
 
 
@@ -60,16 +61,20 @@ def pod_figures(engine: EngineModel, traffic: Traffic, pods: int) -> PodFigures:
     load = traffic.tokens_per_s / pods / engine.tokens_per_s_max(traffic.tokens)
     if load >= 1:
         raise OverloadedError
-    return Chain(engine, traffic, pods, load).figures()
+    for stretch in STRETCHES:
+        figures = Chain(engine, traffic, pods, load, stretch).figures()
+        if figures is not None:
+            return figures
+    raise OverloadedError
 
 
 class Chain:
     """States are the tokens that wait when a batch ends, in steps of the grid."""
 
-    def __init__(self, engine: EngineModel, traffic: Traffic, pods: int, load: float) -> None:
+    def __init__(self, engine: EngineModel, traffic: Traffic, pods: int, load: float, stretch: float) -> None:
         self._engine, self._traffic, self._pods, self._load = engine, traffic, pods, load
         budget = engine.full_batch_tokens(traffic.tokens)
-        step = max(1.0, self._reach(budget) / GRID)
+        step = max(1.0, stretch * self._reach(budget) / GRID)
         self._step = step
         self._budget = min(max(1, round(budget / step)), GRID - 1)
         self._tokens = transformed(traffic.tokens.probabilities, step)
@@ -82,10 +87,11 @@ class Chain:
         tokens_per_s = self._traffic.tokens_per_s / self._pods
         largest = self._traffic.tokens.quantile(1 - 1e-6) + self._traffic.tokens_per_request / self._pods
         typical = tokens_per_s * self._engine.fixed_s / max(1 - tokens_per_s * self._engine.per_token_s, 0.02)
-        wanted = REACH * min(typical, budget) + 6 * largest
+        wanted = REACH * min(typical, budget) + 2 * largest
         return max(wanted, 12 * budget) if typical > budget / 4 else wanted
 
-    def figures(self) -> PodFigures:
+    def figures(self) -> PodFigures | None:
+        """None if the grid is too short for what waits."""
         request = self._request()
         per_s = self._traffic.requests_per_s
         taken = np.arange(self._budget + 1)
@@ -97,7 +103,7 @@ class Chain:
         first = self._on_grid(visit[None, :])[0]  # what an idle pod gets
         waiting = stationary(self._transitions(arrived, first))
         if waiting[-1] > OVERFLOW_MAX:
-            raise OverloadedError
+            return None
         began = waiting.copy()
         began[0] = 0
         began += waiting[0] * first  # what waits when a batch begins, all of it
