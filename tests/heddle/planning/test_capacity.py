@@ -16,7 +16,7 @@ TIERS = Tiers(RequestCost(1e-4, 1e-5, 1e-7), RequestCost(1e-4, 5e-5, 1e-6), SMAL
 
 
 @given(st.floats(10, 20_000), st.floats(0.08, 0.5), st.sampled_from([SINGLE, SEVERAL]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_a_plan_has_the_fewest_engine_pods_that_keep_the_goals(rate: float, p99_s: float, inputs: WholeNumbers) -> None:
     traffic = Traffic(rate, inputs, QUERIES)
     goals = Goals(p99_s, engine_load_max=0.8, cpu_load_max=0.6)
@@ -30,7 +30,7 @@ def test_a_plan_has_the_fewest_engine_pods_that_keep_the_goals(rate: float, p99_
 
 
 @given(st.floats(10, 5000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_more_load_never_needs_fewer_pods(rate: float) -> None:
     goals = Goals(0.2, 0.8, 0.6)
     less, more = (planned(Traffic(factor * rate, SINGLE, TEXTS), TIERS, goals) for factor in (1, 1.5))

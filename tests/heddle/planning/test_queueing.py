@@ -26,7 +26,7 @@ TOKENS = st.builds(WholeNumbers, st.floats(4, 200), st.sampled_from([0.0, 0.5, 1
 
 
 @given(ENGINES, TOKENS, st.floats(0.02, 0.9), st.integers(1, 50))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_as_many_tokens_leave_as_arrive(engine: EngineModel, tokens: WholeNumbers, load: float, pods: int) -> None:
     traffic = traffic_at(load, engine, pods, tokens)
     figures = pod_figures(engine, traffic, pods)
@@ -36,7 +36,7 @@ def test_as_many_tokens_leave_as_arrive(engine: EngineModel, tokens: WholeNumber
 
 
 @given(ENGINES, TOKENS, st.floats(0.05, 0.8))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_latency_and_batches_grow_with_load(engine: EngineModel, tokens: WholeNumbers, load: float) -> None:
     less, more = (pod_figures(engine, traffic_at(share, engine, 1, tokens), 1) for share in (load, load + 0.1))
     assert less.latency.mean_s < more.latency.mean_s
