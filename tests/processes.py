@@ -1,6 +1,10 @@
 """The processes below a process, by the module that each runs. For tests and benchmarks, on Linux."""
 
+import contextlib
+import os
 from pathlib import Path
+
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def descendants(pid: int) -> list[int]:
@@ -27,3 +31,14 @@ def resident_bytes(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def cpu_seconds(pid: int) -> dict[str, float]:
+    """CPU time used so far by a process and its descendants, by the module that each runs."""
+    used: dict[str, float] = {}
+    for one in (pid, *descendants(pid)):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            seconds = (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+            used[module_of(one)] = used.get(module_of(one), 0.0) + seconds
+    return used

@@ -1,53 +1,113 @@
-"""Tokens per second of the torch backend by batch shape, beside a plain forward of transformers with padding.
+"""Tokens per second of the torch backend by batch shape, beside the matrix products' ceiling and other ways to run it.
 
-    python -m tests.bench.bench_engine --dtype bfloat16 --threads 2 --shapes 128x8,16x128,mix
+    python -m tests.bench.bench_engine --dtypes bfloat16 --shapes 128x8,16x128,mix --contenders eager,compile
 
-A shape is SEQUENCESxTOKENS; `mix` is 100 sequences of log-normal length. Both run in turns, in one process, on the same
-random token ids, to pooled and normalised vectors; the figure is that of the median pass. Needs transformers.
+A shape is SEQUENCESxTOKENS; `mix` is 100 sequences of log-normal length. All run in turns, on the same random token
+ids, to pooled and normalised vectors, which are compared; the figure is that of the median pass. The others pad to the
+longest sequence, and their padding counts as nothing. Needs transformers.
 """
 
 import argparse
+import dataclasses
+import json
 import os
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
-from transformers import AutoModel
 
 from engine_svc.backends.torch_backend import DTYPES, TorchBackend
 from engine_svc.batch import PackedBatch
 from engine_svc.batch import Sequence as TokenSequence
 from heddle.checkpoint import Checkpoint
 from heddle.model_source import PACKAGED_NAME, locate
+from tests.bench.ceiling import Products, has_prepacked
+from tests.bench.contenders import OpenVINO, PaddedCompiled, PaddedEager
+from tests.bench.environments import NotInstalledError
+from tests.bench.measurement import CEILING, OURS, EngineFigure
 from tests.bench.race import processor, raced
 
 SHAPES = "1x8,128x8,32x32,16x128,16x256,8x512,mix"
+COSINE_MIN = 0.99
+
+
+class Contender(Protocol):
+    def run(self, batch: PackedBatch, /) -> object: ...
 
 
 def main() -> None:
     options = parsed_options()
     checkpoint = Checkpoint.read(locate(options.model))
-    backend = TorchBackend(checkpoint, dtype=options.dtype, threads=options.threads, device=options.device)
-    eager = PaddedEager(checkpoint, backend.data_type, options.device)
-    print(f"{checkpoint.folder.name}, {backend.data_type}, {torch.get_num_threads()} threads, ", end="")
-    print(f"{processor()}, torch {torch.__version__}\n")
-    print("| shape | tokens | heddle tokens/s | transformers tokens/s | ratio |\n|---|---|---|---|---|")
-    for shape in options.shapes.split(","):
-        batch = PackedBatch.of(sequences_of(shape, checkpoint.vocabulary_size))
-        ours, theirs = raced([partial(backend.run, batch), partial(eager.run, batch)], options.seconds)
-        rates = f"{batch.tokens / ours:,.0f} | {batch.tokens / theirs:,.0f} | {theirs / ours:.2f}"
-        print(f"| {shape} | {batch.tokens} | {rates} |", flush=True)
+    if not options.json:
+        print(f"{checkpoint.folder.name}, {options.threads} threads, {processor()}, torch {torch.__version__}\n")
+        print("| dtype | shape | contender | tokens/s |\n|---|---|---|---|")
+    for dtype in options.dtypes.split(","):
+        for figure in figures(options, checkpoint, dtype):
+            row = f"| {figure.dtype} | {figure.shape} | {figure.contender} | {figure.tokens_per_second:,.0f} |"
+            print(json.dumps(dataclasses.asdict(figure)) if options.json else row, flush=True)
 
 
 def parsed_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=PACKAGED_NAME)
-    parser.add_argument("--dtype", default="auto", choices=["auto", *DTYPES])
+    parser.add_argument("--dtypes", default="bfloat16,float32")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--shapes", default=SHAPES)
-    parser.add_argument("--seconds", type=float, default=4.0, help="for each shape, both together")
+    parser.add_argument("--contenders", default="eager,compile", help="of eager, compile, openvino")
+    parser.add_argument("--peers", type=Path, help="where OpenVINO is installed")
+    parser.add_argument("--seconds", type=float, default=4.0, help="for each shape and number format, all together")
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each figure")
     return parser.parse_args()
+
+
+def figures(options: argparse.Namespace, checkpoint: Checkpoint, dtype: str) -> Iterator[EngineFigure]:
+    ours = TorchBackend(checkpoint, dtype=dtype, threads=options.threads, device=options.device)
+    contenders: dict[str, Contender] = {OURS: ours, **dict(made_contenders(options, checkpoint, dtype))}
+    for shape in options.shapes.split(","):
+        batch = PackedBatch.of(sequences_of(shape, checkpoint.vocabulary_size))
+        check_agreement(contenders, batch)
+        ceilings = products(checkpoint, batch.tokens, dtype) if options.device == "cpu" else []
+        passes: list[Callable[[], object]] = [partial(one.run, batch) for one in contenders.values()]
+        medians = raced([*passes, *(ceiling.run for ceiling in ceilings)], options.seconds)
+        for name, seconds in zip(contenders, medians, strict=False):
+            yield EngineFigure(dtype, shape, name, batch.tokens / seconds)
+        if ceilings:
+            yield EngineFigure(dtype, shape, CEILING, batch.tokens / min(medians[len(contenders) :]))
+    for contender in contenders.values():
+        if isinstance(contender, OpenVINO):
+            contender.close()
+
+
+def made_contenders(options: argparse.Namespace, checkpoint: Checkpoint, dtype: str) -> Iterator[tuple[str, Contender]]:
+    names = options.contenders.split(",")
+    if "eager" in names:
+        yield "torch eager", PaddedEager(checkpoint, dtype, options.device)
+    if "compile" in names:
+        yield "torch.compile", PaddedCompiled(checkpoint, dtype)
+    if "openvino" in names:
+        try:
+            yield "OpenVINO", OpenVINO(checkpoint, dtype, options.peers)
+        except NotInstalledError as error:
+            print(f"skipped: {error}", file=sys.stderr)
+
+
+def products(checkpoint: Checkpoint, tokens: int, dtype: str) -> list[Products]:
+    forms = (False, True) if has_prepacked() else (False,)
+    return [Products(checkpoint.config, tokens, DTYPES[dtype], prepacked=form) for form in forms]
+
+
+def check_agreement(contenders: dict[str, Contender], batch: PackedBatch) -> None:
+    """Of the vectors of the first sequence; contenders that compute something else are of no interest."""
+    first = {name: np.atleast_2d(np.asarray(one.run(batch)))[0] for name, one in contenders.items()}
+    for name, vector in first.items():
+        cosine = float(vector @ first[OURS])
+        if cosine < COSINE_MIN:
+            raise AssertionError(f"{name} and {OURS} differ: cosine {cosine:.4f}")
 
 
 def sequences_of(shape: str, vocabulary_size: int) -> list[TokenSequence]:
@@ -58,26 +118,6 @@ def sequences_of(shape: str, vocabulary_size: int) -> list[TokenSequence]:
         sequences, tokens = map(int, shape.split("x"))
         lengths = np.full(sequences, tokens)
     return [TokenSequence(rng.integers(1000, vocabulary_size, n, dtype=np.uint32).tobytes()) for n in lengths]
-
-
-class PaddedEager:
-    """What a server does that pads a batch to its longest sequence."""
-
-    def __init__(self, checkpoint: Checkpoint, data_type: str, device: str) -> None:
-        model = AutoModel.from_pretrained(checkpoint.folder, dtype=DTYPES[data_type], attn_implementation="sdpa")
-        self._model, self._device = model.eval().to(device), device
-
-    @torch.inference_mode()
-    def run(self, batch: PackedBatch) -> np.ndarray:
-        ids = torch.zeros(len(batch.sequences), batch.length_max, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for row, sequence in enumerate(batch.sequences):
-            ids[row, : sequence.tokens] = torch.from_numpy(np.frombuffer(sequence.token_ids, "<u4").astype(np.int64))
-            mask[row, : sequence.tokens] = 1
-        ids, mask = ids.to(self._device), mask.to(self._device)
-        hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        mean = (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
-        return torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ computed. Both ways run in turns, in one process, on the same token ids. Needs t
 """
 
 import argparse
+import dataclasses
+import json
 import os
 import tempfile
 from functools import partial
@@ -21,6 +23,7 @@ from engine_svc.backends.torch_backend import DTYPES, TorchBackend
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.batch import Sequence as TokenSequence
 from heddle.checkpoint import Checkpoint
+from tests.bench.measurement import PrefixFigure
 from tests.bench.race import processor, raced
 
 VOCABULARY_SIZE = 1000
@@ -44,14 +47,18 @@ def main() -> None:
         checkpoint = written(Path(folder), options.layers)
         load = partial(TorchBackend, checkpoint, dtype=options.dtype, threads=options.threads, device=options.device)
         once, each_time = load(), load(merges_prefixes=False)
-    print(f"{options.layers} layers, {once.data_type}, {torch.get_num_threads()} threads, {processor()}\n")
-    print("| prefix | document | tokens | ms, prefix once | ms, each time | factor |\n|---|---|---|---|---|---|")
+    if not options.json:
+        print(f"{options.layers} layers, {once.data_type}, {torch.get_num_threads()} threads, {processor()}\n")
+        print("| prefix | document | tokens | ms, prefix once | ms, each time | factor |\n|---|---|---|---|---|---|")
     for prefix in map(int, options.prefixes.split(",")):
         batch = PackedBatch.of(sequences(options.documents, prefix, options.tokens))
         np.testing.assert_allclose(
             np.stack(once.run(batch)), np.stack(each_time.run(batch)), atol=0.02 if "16" in once.data_type else 1e-4
         )
         merged, plain = raced([partial(once.run, batch), partial(each_time.run, batch)], options.seconds)
+        if options.json:
+            print(json.dumps(dataclasses.asdict(PrefixFigure(prefix, merged, plain))), flush=True)
+            continue
         figures = f"{1000 * merged:.0f} | {1000 * plain:.0f} | {plain / merged:.2f}"
         print(f"| {prefix} | {options.tokens} | {batch.tokens} | {figures} |", flush=True)
 
@@ -66,6 +73,7 @@ def parsed_options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=64, help="of each document")
     parser.add_argument("--prefixes", default="0,64,512", help="tokens of the shared prefix")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each prefix, both together")
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each prefix")
     return parser.parse_args()
 
 

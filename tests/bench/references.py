@@ -1,0 +1,77 @@
+"""What sentence-transformers answers in float32, and whether a server's answer is near enough. Used by turns.
+
+Nobody wins by being wrong: a server that answers one wrongly is out, and so are its figures.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from sentence_transformers import CrossEncoder, SentenceTransformer
+
+from heddle.model_source import packaged_folder
+from tests.bench.dialect import Vectors, scores_of, vectors_of
+from tests.bench.workloads import WORKLOADS
+
+# bfloat16 has eight bits of mantissa.
+COSINE_MIN = 0.99
+SCORE_ERROR_MAX = 0.06
+
+
+class WrongAnswerError(Exception):
+    pass
+
+
+class References:
+    """By workload, then by index of the request; computed when first asked for."""
+
+    def __init__(self, reranker: Path) -> None:
+        self._reranker = reranker
+        self._known: dict[str, dict[int, Vectors]] = {}
+
+    def of(self, workload: str) -> dict[int, Vectors]:
+        if workload not in self._known:
+            self._known[workload] = self._scores(workload) if workload == "rerank" else self._vectors(workload)
+        return self._known[workload]
+
+    def check(self, workload: str, answers: dict[int, str], who: str) -> int:
+        """Raises WrongAnswerError; returns how many were compared."""
+        expected = self.of(workload)
+        for index, answer in answers.items():
+            if workload == "rerank":
+                check_scores(scores_of(answer), expected[index], who)
+            else:
+                check_vectors(vectors_of(answer), expected[index], who)
+        return len(answers)
+
+    def _vectors(self, workload: str) -> dict[int, Vectors]:
+        requests = WORKLOADS[workload].requests
+        indices = WORKLOADS[workload].checked
+        texts = [text for index in indices for text in requests[index].texts]
+        vectors = embedder().encode(texts, normalize_embeddings=True, batch_size=32)
+        ends = np.cumsum([len(requests[index].texts) for index in indices])
+        return dict(zip(indices, np.split(vectors, ends[:-1]), strict=True))
+
+    def _scores(self, workload: str) -> dict[int, Vectors]:
+        model = CrossEncoder(str(self._reranker), device="cpu")
+        requests = WORKLOADS[workload].requests
+        checked = {index: requests[index] for index in WORKLOADS[workload].checked}
+        return {index: model.predict([(one.query, text) for text in one.texts]) for index, one in checked.items()}
+
+
+@cache
+def embedder() -> SentenceTransformer:
+    return SentenceTransformer(str(packaged_folder()), device="cpu")
+
+
+def check_vectors(vectors: Vectors, expected: Vectors, who: str) -> None:
+    if vectors.shape != expected.shape:
+        raise WrongAnswerError(f"{who}: {vectors.shape} numbers where {expected.shape} were expected")
+    cosines = (vectors * expected).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(expected, axis=1)
+    if not cosines.min() >= COSINE_MIN:
+        raise WrongAnswerError(f"{who}: a wrong vector, cosine {cosines.min():.4f}")
+
+
+def check_scores(scores: Vectors, expected: Vectors, who: str) -> None:
+    if scores.shape != expected.shape or not np.abs(scores - expected).max() <= SCORE_ERROR_MAX:
+        raise WrongAnswerError(f"{who}: wrong scores, {scores[:4]} where {expected[:4]} were expected")
