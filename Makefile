@@ -8,7 +8,7 @@ INPUTS := pyproject.toml $(CONSTRAINTS)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS :=
 
-.PHONY: help serve check test lint test-fast test-slow protos models format constraints clean
+.PHONY: help serve check test lint test-fast test-slow bench bench-quick protos models format constraints clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -35,6 +35,12 @@ test-slow: $(VENV)/dev.stamp
 format: $(VENV)/dev.stamp ## format, and repair what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(VENV)/bench.stamp ## Heddle beside other servers and engines, 25 minutes; flags: make bench ARGS="--only engine"
+	@$(BIN)/python -m tests.bench --peers $(VENV)/peers $(ARGS)
+
+bench-quick: $(VENV)/bench.stamp ## the same in 4 minutes, with fewer loads and peers
+	@$(BIN)/python -m tests.bench --quick --peers $(VENV)/peers $(ARGS)
 
 protos: $(VENV)/dev.stamp ## generate the stubs of the contracts in protos
 	$(BIN)/python protos/generate.py
@@ -65,3 +71,7 @@ $(VENV)/dev.stamp: $(INPUTS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install --constraint $(CONSTRAINTS) --editable '.[local,dev]'
 	@touch $@ $(VENV)/local.stamp
+
+$(VENV)/bench.stamp: $(VENV)/dev.stamp
+	@$(PIP) install --constraint $(CONSTRAINTS) --editable '.[bench]'
+	@touch $@
