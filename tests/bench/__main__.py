@@ -10,6 +10,7 @@ everything on two cores.
 import argparse
 import datetime as dt
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -50,10 +51,14 @@ def main() -> int:
         *(plan, servers.embedders, servers.rerankers, References(folders.reranker), Progress(plan.seconds), results),
         peers=options.peers,
     )
+    folder = options.out or HERE / "results" / f"{dt.datetime.now(dt.UTC):%Y-%m-%d}"
+    # As ctrl-C does: servers are stopped, and what was measured is written.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
-        run.all()
+        for _ in run.all():
+            results.write(folder / "measurements.json")
     finally:
-        written(results, options.out or HERE / "results" / f"{dt.datetime.now(dt.UTC):%Y-%m-%d}")
+        written(results, folder)
     return 1 if any(server == OURS for _, server in run.out) else 0
 
 

@@ -33,18 +33,24 @@ class Run:
     peers: Path  # where environments are
     out: set[tuple[str, str]] = field(default_factory=set)  # phases and servers that gave a wrong answer, or none
 
-    def all(self) -> None:
-        closed = [turn for phase in ("closed", "open", "storm") for turn in self.plan.turns_of(phase)]
-        if closed:
-            self.served(self.embedders, closed, has_bare="closed" in self.plan.phases)
+    def all(self) -> Iterator[None]:
+        """Yields after each phase, or those that have their servers in common."""
+        of_embedders = [turn for phase in ("closed", "open", "storm") for turn in self.plan.turns_of(phase)]
+        if of_embedders:
+            self.served(self.embedders, of_embedders, has_bare="closed" in self.plan.phases)
+            yield
         if "rerank" in self.plan.phases:
             self.served(self.rerankers, self.plan.turns_of("rerank"))
+            yield
         if "control" in self.plan.phases:
             self.served(simulated_servers(), self.plan.turns_of("control"))
+            yield
         if "engine" in self.plan.phases:
             self.engine()
+            yield
         if "prefixes" in self.plan.phases and self.plan.scope.prefixes:
             self.prefixes()
+            yield
 
     def served(self, servers: Sequence[Server], planned: Sequence[Turn], *, has_bare: bool = False) -> None:
         for workload in {turn.workload for turn in planned if turn.phase not in ("control", "scale", "storm")}:
