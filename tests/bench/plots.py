@@ -12,7 +12,7 @@ from tests.bench.measurement import BARE, CEILING, OURS, Results
 from tests.bench.tables import throughput
 from tests.bench.workloads import WORKLOADS
 
-DPI = 90
+DPI = 80
 INCHES_PER_PANEL = 4.6, 3.6
 
 
@@ -54,7 +54,7 @@ def draw_throughput(figures: Figures) -> Any:
             line = sorted((cell.rounds[0].connections, throughput(cell, unit)) for cell in points)
             axis.plot(*zip(*line, strict=True), **style(server))
         axis.set(xscale="log", yscale="log", xlabel="connections", ylabel=f"{unit}/s", title=workload)
-        axis.grid(visible=True, alpha=0.3, which="both")
+        axis.grid(visible=True, alpha=0.3)
     axes[0].legend(fontsize="x-small")
     return picture
 
@@ -69,7 +69,7 @@ def draw_latency(figures: Figures) -> Any:
             line = sorted((cell.per_second, cell.mean(lambda one: one.p99_ms)) for cell in cells)
             axis.plot(*zip(*line, strict=True), **style(server))
         axis.set(xscale="log", yscale="log", xlabel="requests/s, arriving at random", ylabel="p99 ms", title=workload)
-        axis.grid(visible=True, alpha=0.3, which="both")
+        axis.grid(visible=True, alpha=0.3)
     axes[0].legend(fontsize="x-small")
     return picture
 
