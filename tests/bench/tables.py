@@ -55,6 +55,8 @@ def throughput(cell: Cell, unit: str) -> float:
 
 def latencies(cell: Cell) -> tuple[str, str, str]:
     """Of a turn that was over before each connection had an answer, only the quick ones are known."""
+    if not cell.sum(lambda one: one.answers):
+        return "none", "", ""
     values = cell.mean(lambda one: one.p50_ms), cell.mean(lambda one: one.p90_ms), cell.mean(lambda one: one.p99_ms)
     sign = "≥ " if any(one.answers < one.connections for one in cell.rounds) else ""
     p50, p90, p99 = (f"{sign}{value:,.1f}" for value in values)
