@@ -1,13 +1,15 @@
-"""Reads the safetensors of a checkpoint, one tensor at a time, in the data type and on the device of the model.
+"""Reads the safetensors of a checkpoint, a block of rows at a time, in the data type and on the device of the model.
 
-The file is mapped anew for each tensor: pages that were read stay in the process as long as a mapping does, and so the
-peak is the model and its largest tensor, not the model twice. Called by what builds a model: the architectures, and the
-parts that know how to load themselves.
+The file is mapped anew for each block: pages that were read stay in the process as long as a mapping does, and so the
+peak is the model and one block, not the model twice; nor the table of a large vocabulary, which may be most of a model,
+in the file's type beside its own copy. Called by what builds a model: the architectures, and the parts that know how to
+load themselves.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,9 +24,11 @@ PICKLED_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 # Names of TensorFlow's layer norms, found in the oldest checkpoints.
 LEGACY_NAMES = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
 
+# Bytes of a number, by the names that safetensors has for the types.
+FLOAT_TYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
-# By the names that safetensors has for them.
-FLOAT_TYPES = frozenset({"F64", "F32", "F16", "BF16"})
+# In the file; a row is never divided. Opening the file once more takes a fraction of the time that copying these does.
+BLOCK_BYTES = 16 << 20
 
 # Buffers that old versions of transformers saved; what they hold follows from the config.
 BUFFERS = ("position_ids", "token_type_ids", "rotary_emb.inv_freq", "masked_bias")
@@ -48,31 +52,35 @@ class Weights:
     def take(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
         """A copy of the tensor, in the model's type or in `dtype`; on the device "meta" its shape alone is read. Raises
         CheckpointError if it is missing or of another shape."""
-        return self._read(name, shape, dtype)
+        taken = torch.empty(*shape, dtype=dtype or self.dtype, device=self.device)
+        for rows, block in self._blocks(name, shape):
+            taken[rows] = block
+        return taken
 
     def take_rows(self, name: str, shape: Sequence[int], rows: Sequence[int], dtype: torch.dtype) -> Tensor:
         """As `take`, some rows of it: no others are read."""
-        return self._read(name, shape, dtype, rows)
+        stored = self._stored(name, shape)
+        taken = torch.empty(len(rows), *shape[1:], dtype=dtype, device=self.device)
+        if not taken.is_meta:
+            for index, row in enumerate(rows):
+                taken[index] = stored.read(slice(row, row + 1))[0]
+        return taken
 
-    def _read(
-        self, name: str, shape: Sequence[int], dtype: torch.dtype | None, rows: Sequence[int] | None = None
-    ) -> Tensor:
+    def _blocks(self, name: str, shape: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
+        """All rows of the tensor, in the type of the file; none on the device "meta". A block lies in the mapped file:
+        whoever keeps one keeps its pages."""
+        stored = self._stored(name, shape)
+        if self.device.type != "meta":
+            for rows in stored.blocks():
+                yield rows, stored.read(rows)
+
+    def _stored(self, name: str, shape: Sequence[int]) -> "StoredTensor":
+        """Where the tensor lies, which counts as taken from now on."""
         stored = next((candidate for candidate in self._candidates(name) if candidate in self._file_of), None)
         if stored is None:
             raise CheckpointError(f"{self.folder} has no tensor {name} in its safetensors files")
-        path = self._file_of[stored]
         self._unused.discard(stored)
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.get_slice(stored)
-                check_header(header.get_shape(), header.get_dtype(), shape, f"{path}: tensor {stored}")
-                if self.device.type == "meta":
-                    length = shape[0] if rows is None else len(rows)
-                    return torch.empty(length, *shape[1:], dtype=dtype or self.dtype, device=self.device)
-                tensor: Tensor = file.get_tensor(stored) if rows is None else rows_of(header, rows)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} cannot be read: {error}") from None
-        return tensor.to(self.device, dtype or self.dtype, copy=True)
+        return StoredTensor.of(self._file_of[stored], stored, shape)
 
     def check_all_used(self, ignorable: Sequence[str]) -> None:
         """Raises CheckpointError for a tensor that nothing has taken: without it the model would not be what it was
@@ -91,8 +99,39 @@ class Weights:
                 yield known.replace(modern, legacy)
 
 
-def rows_of(header: Any, rows: Sequence[int]) -> Tensor:
-    return torch.cat([header[row : row + 1] for row in rows])
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    path: Path
+    name: str
+    shape: Sequence[int]
+    bytes_of_number: int
+
+    @classmethod
+    def of(cls, path: Path, name: str, shape: Sequence[int]) -> "StoredTensor":
+        """Raises CheckpointError if it is of another shape, or not of floating-point numbers."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.get_slice(name)
+                data_type = header.get_dtype()
+                check_header(header.get_shape(), data_type, shape, f"{path}: tensor {name}")
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from None
+        return cls(path, name, shape, FLOAT_TYPES[data_type])
+
+    def blocks(self) -> Iterator[slice]:
+        """Of rows; together they are the tensor."""
+        rows, row_bytes = self.shape[0], math.prod(self.shape[1:]) * self.bytes_of_number
+        step = max(1, BLOCK_BYTES // max(1, row_bytes))
+        return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+    def read(self, rows: slice) -> Tensor:
+        """Lies in the mapped file, which stays mapped as long as the tensor lives."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                block: Tensor = file.get_slice(self.name)[rows]
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{self.path} cannot be read: {error}") from None
+        return block
 
 
 def check_header(shape: Sequence[int], data_type: str, expected: Sequence[int], tensor: str) -> None:

@@ -43,6 +43,14 @@ def test_tensors_survive_their_file(tmp_path: Path) -> None:
     torch.testing.assert_close(taken, model.state_dict()[WORDS])
 
 
+@pytest.mark.parametrize("block_bytes", [1, 5 * 4 * 32, 97 * 4 * 32])
+def test_blocks_add_up_to_the_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
+    model = write_bert(tmp_path)
+    monkeypatch.setattr("engine_svc.models.weights.BLOCK_BYTES", block_bytes)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(weights_of(tmp_path).take(name, tensor.shape), tensor)
+
+
 def test_names_of_old_checkpoints_are_known(tmp_path: Path) -> None:
     model = write_bert(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
