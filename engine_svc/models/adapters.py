@@ -1,11 +1,11 @@
 """Adapters that a checkpoint carries beside its weights: low-rank changes of them (LoRA, arXiv 2106.09685), one set for
-each task, as Jina v3 has them. The one that was asked for is added to the weights while they are read, so that it costs
-nothing afterwards; without one the weights are those that all tasks share.
+each task, as Jina v3 has them. The one that was asked for is added to the weights while they are read, block by block,
+so that it costs nothing afterwards and little memory before; without one the weights are those that all tasks share.
 
 `engine_svc.models.model` reads the weights of such a checkpoint through this.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,27 +52,32 @@ class AdaptedWeights(Weights):
     def has(self, name: str) -> bool:
         return super().has(name) or super().has(original_of(name))
 
-    def take(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+    def _blocks(self, name: str, shape: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
+        """With the change of the chosen task, in float32."""
         if not super().has(original_of(name)):
-            return super().take(name, shape, dtype)
-        first, second = self._factors(name, shape)
-        if self._adapters.chosen is None:
-            return super().take(original_of(name), shape, dtype)
-        weight = super().take(original_of(name), shape, torch.float32)
-        change = first[self._adapters.chosen] @ second[self._adapters.chosen]
-        return weight.add_(change, alpha=self._adapters.scale).to(dtype or self.dtype)
+            yield from super()._blocks(name, shape)
+            return
+        factors = self._factors(name, shape)
+        for rows, block in super()._blocks(original_of(name), shape):
+            if factors is None:
+                yield rows, block
+            else:
+                first, second = factors
+                weight = block.to(self.device, torch.float32)
+                yield rows, torch.addmm(weight, first[rows], second, alpha=self._adapters.scale)
 
-    def _factors(self, name: str, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Of all tasks, in the order of their product: tables have theirs the other way around."""
+    def _factors(self, name: str, shape: Sequence[int]) -> tuple[Tensor, Tensor] | None:
+        """Of the chosen task, in the order of their product: tables have theirs the other way around. The others of
+        the tasks are not read."""
         rows, columns = shape
         tasks, rank = len(self._adapters.names), self._adapters.rank
         order = "AB" if "embeddings." in name else "BA"
-        shapes = ([tasks, rows, rank], [tasks, rank, columns])
+        chosen = [] if self._adapters.chosen is None else [self._adapters.chosen]
         first, second = (
-            super(AdaptedWeights, self).take(f"{parametrized(name)}.0.lora_{letter}", stored, torch.float32)
-            for letter, stored in zip(order, shapes, strict=True)
+            self.take_rows(f"{parametrized(name)}.0.lora_{letter}", stored, chosen, torch.float32)
+            for letter, stored in zip(order, ([tasks, rows, rank], [tasks, rank, columns]), strict=True)
         )
-        return first, second
+        return (first[0], second[0]) if chosen else None
 
 
 def parametrized(name: str) -> str:
