@@ -5,7 +5,7 @@ from collections.abc import Sequence as Sequences
 import numpy as np
 import torch
 
-from engine_svc.backends.host_memory import keep_freed_memory
+from engine_svc.backends.host_memory import keep_freed_memory, return_freed_memory
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.heads.head import Array
 from engine_svc.models.model import Model
@@ -38,9 +38,11 @@ class TorchBackend:
             torch.set_num_threads(threads)
         self._device = device_of(device)
         if self._device.type == "cpu":
-            keep_freed_memory()
+            return_freed_memory()
         self._dtype = suitable_dtype(self._device, checkpoint.kind) if dtype == "auto" else DTYPES[dtype]
         self._model = Model.load(checkpoint, dtype=self._dtype, device=self._device, adapter=adapter)
+        if self._device.type == "cpu":
+            keep_freed_memory()
         self._merges_prefixes = merges_prefixes and self._model.transformer.is_causal
 
     @property
