@@ -25,7 +25,7 @@ def check_loadable(settings: EngineSettings, checkpoint: Checkpoint) -> None:
 
     from engine_svc.models.model import Model
 
-    Model.load(checkpoint, dtype=torch.float32, device=torch.device("meta"))
+    Model.load(checkpoint, dtype=torch.float32, device=torch.device("meta"), adapter=settings.adapter)
 
 
 def load_backend(settings: EngineSettings, checkpoint: Checkpoint) -> Backend:

@@ -39,16 +39,17 @@ def test_checkpoint_that_promises_adapters_and_has_none_is_refused(tmp_path: Pat
         load(tmp_path, "separation")
 
 
-def test_engine_ends_with_exit_code_2_and_one_line(tmp_path: Path) -> None:
+def test_engine_ends_with_exit_code_2_and_one_line_before_it_listens(tmp_path: Path) -> None:
     jina_roberta.CASES[0].write(tmp_path)
     command = [sys.executable, "-m", "engine_svc", "--model", str(tmp_path), "--listen", f"unix:{tmp_path}/socket"]
     run = subprocess.run(
-        [*command, "--adapter", "cats", "--log-level", "error"],
+        [*command, "--adapter", "cats", "--log-level", "info"],
         check=False,
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert run.returncode == 2
+    assert "listening" not in run.stdout + run.stderr
     [line] = run.stderr.splitlines()
     assert "there is no adapter cats" in line
