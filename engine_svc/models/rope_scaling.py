@@ -13,20 +13,42 @@ from torch import Tensor
 
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.rotary import Rotary
+from heddle.checkpoint_files import field_of
 
 Parameters = Mapping[str, Any]
+
+# The parameters that are, of all forms of scaling.
+NUMBERS = frozenset(
+    {
+        "attention_factor",
+        "beta_fast",
+        "beta_slow",
+        "factor",
+        "high_freq_factor",
+        "low_freq_factor",
+        "mscale",
+        "mscale_all_dim",
+        "original_max_position_embeddings",
+        "partial_rotary_factor",
+        "rope_theta",
+    }
+)
 
 
 def rope_parameters(config: ModelConfig, base_default: float = 10_000.0) -> Parameters:
     """Of a model whose layers all have the same, in the form of transformers 5."""
-    stated = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    name = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
+    stated = config.get(name) or {}
+    if not isinstance(stated, dict):
+        config.refuse(f"{name} {stated!r} is not an object")
     base = config.get("rope_theta") or base_default
     rotated = config.get("partial_rotary_factor") or 1.0
     return {"rope_theta": base, "partial_rotary_factor": rotated, **stated}
 
 
 def rotary_of(config: ModelConfig, parameters: Parameters, head_dim: int, device: torch.device) -> Rotary:
-    """Raises CheckpointError for a form of scaling that is not here."""
+    """Raises CheckpointError for a form of scaling that is not here, and for parameters that it cannot have."""
+    parameters = checked(config, parameters)
     rotated = int(head_dim * (parameters.get("partial_rotary_factor") or 1.0))
     kind = parameters.get("rope_type") or parameters.get("type") or "default"
     scale = SCALINGS.get(kind)
@@ -36,7 +58,19 @@ def rotary_of(config: ModelConfig, parameters: Parameters, head_dim: int, device
         frequencies, sharpness = scale(frequencies_of(float(parameters["rope_theta"]), rotated), parameters, config)
     except KeyError as error:
         config.refuse(f"rotary scaling {kind} lacks {error}")
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        config.refuse(f"rotary scaling {kind} cannot have {dict(parameters)}: {error}")
     return Rotary(frequencies.to(device), sharpness)
+
+
+def checked(config: ModelConfig, parameters: Parameters) -> Parameters:
+    """Without those that are null, which count as missing."""
+    stated = {name: value for name, value in parameters.items() if value is not None}
+    for name in NUMBERS & stated.keys():
+        field_of(stated, name, float, config.path)
+    for name in ("rope_type", "type"):
+        field_of(stated, name, str, config.path)
+    return stated
 
 
 def frequencies_of(base: float, rotated: int) -> Tensor:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from heddle.causality import is_causal
-from heddle.checkpoint_files import CheckpointError, read_json, read_json_if_there
+from heddle.checkpoint_files import CheckpointError, field_of, read_json, read_json_if_there
 from heddle.sentence_modules import Dense, LogitScore, Pooling, PoolingSetting, SentenceModules, Splade
 
 # All that decides which ids a text becomes, when it is there.
@@ -96,7 +96,7 @@ class Checkpoint:
         architecture = architecture_of(config, home)
         kind = kind_of(config, architecture, modules, home)
         pooled = modules.pooling or (default_pooling(config, architecture),)
-        labels = labels_of(config)[: 1 if modules.logit_score else None] if kind in CLASSIFIERS else ()
+        labels = labels_of(config, home)[: 1 if modules.logit_score else None] if kind in CLASSIFIERS else ()
         dense = dense_of(kind, modules, config, home)
         sequence_tokens_max = sequence_tokens_max_of(home, config, modules)
         return cls(
@@ -127,12 +127,14 @@ class Checkpoint:
 
 
 def architecture_of(config: Mapping[str, Any], folder: Path) -> str:
-    architectures = config.get("architectures")
-    if isinstance(architectures, list) and architectures and isinstance(architectures[0], str):
+    path = folder / "config.json"
+    architectures = field_of(config, "architectures", list, path, [])
+    model_type = field_of(config, "model_type", str, path)
+    if architectures and isinstance(architectures[0], str):
         return architectures[0]
-    if isinstance(config.get("model_type"), str):
-        return f"{config['model_type']}Model"
-    raise CheckpointError(f"{folder / 'config.json'} names neither an architecture nor a model_type")
+    if model_type is not None:
+        return f"{model_type}Model"
+    raise CheckpointError(f"{path} names neither an architecture nor a model_type")
 
 
 def kind_of(config: Mapping[str, Any], architecture: str, modules: SentenceModules, folder: Path) -> ModelKind:
@@ -146,7 +148,7 @@ def kind_of(config: Mapping[str, Any], architecture: str, modules: SentenceModul
     if modules.token_dense is not None or architecture == COLBERT:
         return ModelKind.MULTI_VECTOR_EMBEDDER
     if architecture.endswith("ForSequenceClassification"):
-        return ModelKind.RERANKER if len(labels_of(config)) == 1 else ModelKind.CLASSIFIER
+        return ModelKind.RERANKER if len(labels_of(config, folder)) == 1 else ModelKind.CLASSIFIER
     if architecture.endswith("ForTokenClassification"):
         return ModelKind.TOKEN_CLASSIFIER
     if HEAD.search(architecture) and not architecture.endswith(HEADS_OF_EMBEDDERS):
@@ -158,17 +160,21 @@ def kind_of(config: Mapping[str, Any], architecture: str, modules: SentenceModul
 
 def default_pooling(config: Mapping[str, Any], architecture: str) -> Pooling:
     """Of a checkpoint without modules, as sentence-transformers chooses it, unless its own config says."""
-    if config.get("model_type") == "llama_bidirec" and config.get("pooling") in POOLING_OF_NEMO:
+    if config.get("model_type") == "llama_bidirec" and str(config.get("pooling")) in POOLING_OF_NEMO:
         return POOLING_OF_NEMO[config["pooling"]]
     return Pooling.LAST_TOKEN if architecture.endswith("ForCausalLM") and is_causal(config) else Pooling.MEAN
 
 
-def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+def labels_of(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     """By index. transformers takes a head without labels to have two."""
-    by_index = config.get("id2label")
-    if isinstance(by_index, dict) and by_index:
+    path = folder / "config.json"
+    by_index = field_of(config, "id2label", dict, path)
+    if by_index:
+        for index in by_index:
+            if not index.isdecimal():
+                raise CheckpointError(f"{path}: id2label has the index {index!r}, which is not a whole number")
         return tuple(str(by_index[index]) for index in sorted(by_index, key=int))
-    return tuple(f"LABEL_{index}" for index in range(int(config.get("num_labels", 2))))
+    return tuple(f"LABEL_{index}" for index in range(field_of(config, "num_labels", int, path, 2)))
 
 
 def dense_of(kind: ModelKind, modules: SentenceModules, config: Mapping[str, Any], folder: Path) -> tuple[Dense, ...]:
@@ -178,7 +184,8 @@ def dense_of(kind: ModelKind, modules: SentenceModules, config: Mapping[str, Any
         return ()
     if modules.token_dense is not None:
         return modules.token_dense
-    outputs = read_json_if_there(folder / "artifact.metadata").get("dim", COLBERT_DIMENSION)
+    metadata = folder / "artifact.metadata"
+    outputs = field_of(read_json_if_there(metadata), "dim", int, metadata, COLBERT_DIMENSION)
     return (Dense(folder, hidden_size_of(config, folder), outputs, has_bias=False, activation="linear"),)
 
 
@@ -212,6 +219,8 @@ def is_matryoshka(config: Mapping[str, Any], modules: SentenceModules) -> bool:
 
 def sequence_tokens_max_of(folder: Path, config: Mapping[str, Any], modules: SentenceModules) -> int:
     """What sentence-transformers was told, else the tokenizer; never more than there are positions."""
+    if config.get("model_type") in POSITIONS_AFTER_PADDING:
+        field_of(config, "pad_token_id", int, folder / "config.json")
     tokenizer_max = read_json_if_there(folder / "tokenizer_config.json").get("model_max_length")
     stated = modules.sequence_tokens_max or tokenizer_max
     limits = [int(limit) for limit in (stated, positions_of(config)) if is_sane(limit)]

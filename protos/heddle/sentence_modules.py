@@ -10,8 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from heddle.checkpoint_files import CheckpointError, read_json_if_there
+from heddle.checkpoint_files import CheckpointError, field_of, read_json_if_there
 from heddle.module_listing import SENTENCE, TOKENS, TRANSFORMERS, Module, modules_of
+
+# What concerns no one module.
+MODEL_FILE = "config_sentence_transformers.json"
 
 # The first that is there counts, in this order.
 TRANSFORMER_SETTINGS_FILES = (
@@ -122,30 +125,31 @@ class SentenceModules:
     @classmethod
     def read(cls, folder: Path) -> "SentenceModules":
         """Raises CheckpointError for what is broken or not supported."""
-        model = read_json_if_there(folder / "config_sentence_transformers.json")
+        path = folder / MODEL_FILE
+        model = read_json_if_there(path)
         modules = modules_of(folder, model)
         by_kind = {module.kind: module for module in modules}
         transformer = next((module for module in modules if module.kind in TRANSFORMERS), None)
-        settings = transformer_settings(transformer.folder if transformer else folder)
+        place, settings = transformer_settings(transformer.folder if transformer else folder)
         pooling = by_kind.get("Pooling")
-        prompts = {str(name): text or "" for name, text in (model.get("prompts") or {}).items()}
-        default_prompt_name = model.get("default_prompt_name") or ""
+        prompts = prompts_of(model, path)
+        default_prompt_name = field_of(model, "default_prompt_name", str, path, "")
         if default_prompt_name and default_prompt_name not in prompts:
             raise CheckpointError(f"{folder}: the default prompt {default_prompt_name!r} is not among the prompts")
         return cls(
             transformer_path=str(transformer.folder.relative_to(folder)) if transformer else "",
             pooling=pooling_of(pooling) if pooling else (),
-            include_prompt=pooling.settings.get("include_prompt", True) if pooling else True,
+            include_prompt=includes_prompt(pooling) if pooling else True,
             dense=tuple(dense_of(module) for module in modules if is_dense_of(module, SENTENCE)),
             normalizes=any(module.kind == "Normalize" and module.subject == SENTENCE for module in modules),
             token_dense=token_dense_of(modules),
             splade=splade_of(by_kind["SpladePooling"], model) if "SpladePooling" in by_kind else None,
             logit_score=logit_score_of(by_kind["LogitScore"]) if "LogitScore" in by_kind else None,
-            sequence_tokens_max=settings.get("max_seq_length"),
+            sequence_tokens_max=sequence_tokens_max_of(settings, place),
             do_lower_case=bool(settings.get("do_lower_case")),
             prompts=prompts,
             default_prompt_name=default_prompt_name,
-            truncate_dim=model.get("truncate_dim"),
+            truncate_dim=truncate_dim_of(model, path),
         )
 
     def pooled_by(self, setting: PoolingSetting) -> "SentenceModules":
@@ -157,27 +161,55 @@ class SentenceModules:
         return replace(self, pooling=(Pooling(setting),), token_dense=None, splade=None)
 
 
-def transformer_settings(folder: Path) -> Mapping[str, Any]:
+def prompts_of(model: Mapping[str, Any], path: Path) -> Mapping[str, str]:
+    """null is a prompt without text."""
+    prompts = field_of(model, "prompts", dict, path, {})
+    for name, text in prompts.items():
+        if not isinstance(text, str | None):
+            raise CheckpointError(f"{path}: prompts has {text!r} as {name}, which is not a text")
+    return {name: text or "" for name, text in prompts.items()}
+
+
+def truncate_dim_of(model: Mapping[str, Any], path: Path) -> int | None:
+    dimensions = field_of(model, "truncate_dim", int, path)
+    if dimensions is not None and dimensions < 1:
+        raise CheckpointError(f"{path}: truncate_dim {dimensions} is not a positive number")
+    return dimensions
+
+
+def sequence_tokens_max_of(settings: Mapping[str, Any], path: Path) -> int | None:
+    tokens = field_of(settings, "max_seq_length", float, path)
+    return None if tokens is None else int(tokens)
+
+
+def includes_prompt(pooling: Module) -> bool:
+    return field_of(pooling.settings, "include_prompt", bool, pooling.folder / "config.json", default=True)
+
+
+def transformer_settings(folder: Path) -> tuple[Path, Mapping[str, Any]]:
+    """And the file that has them."""
     for name in TRANSFORMER_SETTINGS_FILES:
-        settings = read_json_if_there(folder / name)
+        path = folder / name
+        settings = read_json_if_there(path)
         if settings:
-            task = settings.get("transformer_task", "feature-extraction")
+            task = field_of(settings, "transformer_task", str, path, "feature-extraction")
             if task not in TRANSFORMER_TASKS:
                 raise CheckpointError(f"{folder} is a Transformer module for the task {task!r}, which is not supported")
-            return settings
-    return {}
+            return path, settings
+    return folder / TRANSFORMER_SETTINGS_FILES[0], {}
 
 
 def pooling_of(module: Module) -> tuple[Pooling, ...]:
-    settings = module.settings
+    settings, place = module.settings, module.folder / "config.json"
     modes = settings.get("pooling_mode")
     if modes is None:
         modes = [mode for name, mode in MODE_OF_BOOLEAN.items() if settings.get(name)] or ["mean"]
     if isinstance(modes, str):
         modes = [modes]
+    if not isinstance(modes, list):
+        raise CheckpointError(f"{place}: pooling_mode {modes!r} is neither a text nor a list of them")
     for mode in modes:
-        if mode not in POOLING_OF_MODE:
-            place = module.folder / "config.json"
+        if not isinstance(mode, str) or mode not in POOLING_OF_MODE:
             raise CheckpointError(f"{place} has the pooling mode {mode!r}, which is not supported")
     return tuple(POOLING_OF_MODE[mode] for mode in modes)
 
@@ -198,7 +230,7 @@ def dense_of(module: Module) -> Dense:
     for name in ("in_features", "out_features"):
         if not isinstance(settings.get(name), int) or settings[name] < 1:
             raise CheckpointError(f"{place} has no {name}, or one that is not a positive number")
-    activation = settings.get("activation_function", "torch.nn.modules.activation.Tanh")
+    activation = field_of(settings, "activation_function", str, place, "torch.nn.modules.activation.Tanh")
     if activation not in ACTIVATIONS:
         raise CheckpointError(f"{place} has the activation {activation}, which is not supported")
     if settings.get("use_residual"):
@@ -207,7 +239,7 @@ def dense_of(module: Module) -> Dense:
         folder=module.folder,
         inputs=settings["in_features"],
         outputs=settings["out_features"],
-        has_bias=settings.get("bias", True),
+        has_bias=field_of(settings, "bias", bool, place, default=True),
         activation=ACTIVATIONS[activation],
     )
 
