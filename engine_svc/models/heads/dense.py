@@ -10,13 +10,22 @@ from torch import Tensor
 
 from engine_svc.models.linear import ACTIVATIONS, load_linear
 from engine_svc.models.weights import Weights
+from heddle.checkpoint_files import CheckpointError
 from heddle.sentence_modules import Dense
 
 Stage = Callable[[Tensor], Tensor]  # of float32 rows
 
 
-def load_dense(modules: Sequence[Dense], model: Weights) -> list[Stage]:
-    """`model` is that of the transformer. Raises CheckpointError."""
+def load_dense(modules: Sequence[Dense], model: Weights, width: int) -> list[Stage]:
+    """`model` is that of the transformer; `width` that of the rows that the first module is given. Raises
+    CheckpointError."""
+    for module in modules:
+        if module.inputs != width:
+            raise CheckpointError(
+                f"{module.folder / 'config.json'}: in_features {module.inputs} is not the width {width} of the vectors "
+                f"that the module is given"
+            )
+        width = module.outputs
     return [load_one(module, model) for module in modules]
 
 

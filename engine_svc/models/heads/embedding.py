@@ -14,7 +14,7 @@ from engine_svc.models.heads.dense import Stage, load_dense, through
 from engine_svc.models.heads.head import Array
 from engine_svc.models.weights import Weights
 from engine_svc.pooling import finish, pool
-from heddle.checkpoint import Checkpoint
+from heddle.checkpoint import Checkpoint, hidden_size_of
 from heddle.sentence_modules import Pooling
 
 
@@ -29,7 +29,8 @@ class EmbeddingHead:
     @classmethod
     def load(cls, checkpoint: Checkpoint, weights: Weights) -> "EmbeddingHead":
         """Raises CheckpointError."""
-        return cls(checkpoint.pooling, load_dense(checkpoint.dense, weights), checkpoint.dimension)
+        width = hidden_size_of(checkpoint.config, checkpoint.folder) * len(checkpoint.pooling)
+        return cls(checkpoint.pooling, load_dense(checkpoint.dense, weights, width), checkpoint.dimension)
 
     def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
         """Vectors float32 [dimensions], token vectors float32 [tokens, hidden]."""

@@ -12,7 +12,7 @@ from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.heads.dense import Stage, load_dense, through
 from engine_svc.models.heads.head import Array
 from engine_svc.models.weights import Weights
-from heddle.checkpoint import Checkpoint
+from heddle.checkpoint import Checkpoint, hidden_size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class MultiVectorHead:
     @classmethod
     def load(cls, checkpoint: Checkpoint, weights: Weights) -> "MultiVectorHead":
         """Raises CheckpointError."""
-        return cls(load_dense(checkpoint.dense, weights))
+        width = hidden_size_of(checkpoint.config, checkpoint.folder)
+        return cls(load_dense(checkpoint.dense, weights, width))
 
     def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
         """float32 [tokens, dimension] each."""

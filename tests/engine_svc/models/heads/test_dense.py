@@ -13,7 +13,9 @@ from sentence_transformers.base.modules.dense import Dense
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from torch import nn
 
+from engine_svc.backends.loading import check_loadable
 from engine_svc.backends.torch_backend import TorchBackend
+from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint_files import CheckpointError
 from tests.checkpoints import SMALL_BERT, write_bert, write_json, write_tokenizer
@@ -80,3 +82,19 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     (path.parent / "pytorch_model.bin").touch()
     with pytest.raises(CheckpointError, match=r"2_Dense has only pickled weights"):
         TorchBackend(Checkpoint.read(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("dense", "modes", "message"),
+    [
+        ([Dense(64, 20)], ["mean"], r"2_Dense/config\.json: in_features 64 is not the width 32"),
+        ([Dense(32, 20)], ["mean", "cls"], r"2_Dense/config\.json: in_features 32 is not the width 64"),
+        ([Dense(32, 20), Dense(32, 20)], ["mean"], r"3_Dense/config\.json: in_features 32 is not the width 20"),
+    ],
+)
+def test_module_that_does_not_fit_what_it_is_given_is_named(
+    tmp_path: Path, dense: list[Dense], modes: list[str], message: str
+) -> None:
+    written(tmp_path, dense, modes)
+    with pytest.raises(CheckpointError, match=message):
+        check_loadable(EngineSettings(), Checkpoint.read(tmp_path))
