@@ -28,7 +28,7 @@ LEGACY_NAMES = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "Lay
 FLOAT_TYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 # In the file; a row is never divided. Opening the file once more takes a fraction of the time that copying these does.
-BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 8 << 20
 
 # Buffers that old versions of transformers saved; what they hold follows from the config.
 BUFFERS = ("position_ids", "token_type_ids", "rotary_emb.inv_freq", "masked_bias")
