@@ -31,8 +31,8 @@ class Model:
         weights = open_weights(checkpoint, config, dtype=dtype, device=device, prefix=architecture.prefix)
         transformer = architecture.load(config, weights)
         head = load_head(checkpoint, config, architecture, weights)
-        if not has_foreign_head(checkpoint):
-            weights.check_all_used(architecture.unused)
+        foreign = weights.outside_of_model() if has_foreign_head(checkpoint) else ()
+        weights.check_all_used((*architecture.unused, *foreign))
         return cls(transformer, head)
 
 

@@ -98,6 +98,14 @@ class Weights:
             for modern, legacy in LEGACY_NAMES:
                 yield known.replace(modern, legacy)
 
+    def outside_of_model(self) -> Sequence[str]:
+        """Names of unused tensors that are no part of the model: those without its prefix if it has been taken from
+        below one, else those that begin otherwise than all that has been taken."""
+        taken = [name for name in self._file_of if name not in self._unused and not name.endswith(BUFFERS)]
+        has_prefix = bool(self._prefix) and any(name.startswith(self._prefix) for name in taken)
+        own = (self._prefix,) if has_prefix else tuple({f"{name.partition('.')[0]}." for name in taken})
+        return [name for name in self._unused if not name.startswith(own)]
+
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
