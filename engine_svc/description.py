@@ -1,17 +1,21 @@
 """What an engine pod tells others about its model (heddle.v1.Model)."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
+from typing import Any
 
 from engine_svc.backends.backend import Backend
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.v1 import model_pb2
 
+# Whose configurations mean two token types where they say nothing of them: they are loaded so.
+TWO_TYPES = frozenset({"albert", "bert", "camembert", "electra", "roberta", "xlm-roberta"})
+
 
 def described(
     checkpoint: Checkpoint, backend: Backend, settings: EngineSettings, batch_tokens_max: int
 ) -> model_pb2.Model:
-    config = checkpoint.config
     return model_pb2.Model(
         name=checkpoint.name,
         kind=f"MODEL_KIND_{checkpoint.kind.name}",
@@ -27,7 +31,15 @@ def described(
         multi_label=checkpoint.multi_label,
         prompt_names=sorted(checkpoint.prompts),
         batch_tokens_max=batch_tokens_max,
-        uses_type_ids=int(config.get("type_vocab_size") or 0) > 1,
+        uses_type_ids=types_of(checkpoint.config) > 1,
         matryoshka=checkpoint.matryoshka,
         version=version("heddle"),
     )
+
+
+def types_of(config: Mapping[str, Any]) -> int:
+    """How many token types there are embeddings of."""
+    stated = config.get("type_vocab_size")
+    if stated is None:
+        return 2 if config.get("model_type") in TWO_TYPES else 0
+    return int(stated)

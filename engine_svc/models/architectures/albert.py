@@ -26,6 +26,7 @@ NAMES = bert.LayerNames(
 def load(config: ModelConfig, weights: Weights) -> Transformer:
     """Raises CheckpointError."""
     config.require("position_embedding_type", "absolute")
+    config = dataclasses.replace(config, values={**config.values, "hidden_act": config.get("hidden_act", "gelu_new")})
     width, hidden = config.positive("embedding_size", default=128), config.positive("hidden_size")
     projection = load_linear(weights, "encoder.embedding_hidden_mapping_in", hidden, width)
     embeddings = dataclasses.replace(bert.load_embeddings(config, weights, width=width), projection=projection)

@@ -25,7 +25,8 @@ PROJECTIONS = ("query_proj", "key_proj", "value_proj")
 
 def load(config: ModelConfig, weights: Weights) -> Transformer:
     """Raises CheckpointError."""
-    config.require("relative_attention", True)
+    if not config.get("relative_attention", False):  # as it is where the config does not say
+        config.refuse("relative_attention False is not supported")
     config.require("conv_kernel_size", 0)
     config.require("embedding_size", config.positive("hidden_size"))
     embeddings = bert.load_embeddings(

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import torch
 
+from engine_svc.models.architectures.layer_types import FULL, SLIDING, stated_rope
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.rope_scaling import Parameters, rope_parameters, rotary_of
 from engine_svc.models.rotary import Rotary
 from heddle.causality import is_causal
 
-FULL, SLIDING = "full_attention", "sliding_attention"
+WINDOW_OF_MISTRAL = 4096  # where the config has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,9 @@ def layer_types_of_all(config: ModelConfig) -> Sequence[str]:
 
 
 def layer_types_of_mistral(config: ModelConfig) -> Sequence[str]:
-    """All layers have one, or none."""
-    return [SLIDING if config.get("sliding_window") else FULL] * config.positive("num_hidden_layers")
+    """All layers have one, or none, which is null; a config that says nothing means transformers' default."""
+    has_window = config.values.get("sliding_window", WINDOW_OF_MISTRAL) is not None
+    return [SLIDING if has_window else FULL] * config.positive("num_hidden_layers")
 
 
 def layer_types_of_qwen(config: ModelConfig) -> Sequence[str]:
@@ -91,7 +93,8 @@ def reach_of(config: ModelConfig, layer_type: str) -> tuple[int | None, int | No
     causal = is_causal(config.values)
     if layer_type == FULL:
         return None, 0 if causal else None
-    window = config.positive("sliding_window")
+    is_mistral = config.get("model_type") == "mistral"
+    window = config.positive("sliding_window", default=WINDOW_OF_MISTRAL if is_mistral else None)
     if causal:
         return window - 1, 0
     is_width = config.get("model_type") == "gemma3_text" and config.get("use_bidirectional_attention")
@@ -102,12 +105,11 @@ def reach_of(config: ModelConfig, layer_type: str) -> tuple[int | None, int | No
 def rope_of(config: ModelConfig, layer_type: str) -> Parameters:
     """transformers 5 states Gemma 3's two bases by layer type; transformers 4 had rope_local_base_freq for the layers
     with a window, beside a base and a scaling for all others."""
-    by_type = config.get("rope_parameters") or {}
     if config.get("model_type") != "gemma3_text":
         return rope_parameters(config)
     base = 1_000_000.0 if layer_type == FULL else 10_000.0
-    if by_type:
-        return {"rope_theta": base, **(by_type.get(layer_type) or {})}
+    if config.get("rope_parameters"):
+        return {"rope_theta": base, **(stated_rope(config, layer_type) or {})}
     if layer_type == FULL:
         return rope_parameters(config, base)
     return {"rope_theta": config.number("rope_local_base_freq", base)}

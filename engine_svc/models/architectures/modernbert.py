@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from engine_svc.models.architectures.layer_types import FULL, SLIDING, stated_rope
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.heads.classification import (
     SequenceClassificationHead,
@@ -28,8 +29,6 @@ from heddle.sentence_modules import Pooling, Splade
 
 PREFIX = "model."
 WORDS = "embeddings.tok_embeddings.weight"
-
-FULL, SLIDING = "full_attention", "sliding_attention"
 
 # Where the config does not state the bases.
 BASES = {FULL: ("global_rope_theta", 160_000.0), SLIDING: ("local_rope_theta", 10_000.0)}
@@ -70,7 +69,7 @@ def layer_types(config: ModelConfig) -> Sequence[str]:
 def rope_parameters_of(config: ModelConfig, kind: str) -> Parameters:
     """Of one kind of layer. transformers 5 states them by kind, transformers 4 had a base for each."""
     name, base = BASES[kind]
-    stated = (config.get("rope_parameters") or {}).get(kind) or config.get("rope_scaling") or {}
+    stated = stated_rope(config, kind) or config.get("rope_scaling") or {}
     return {"rope_theta": config.get(name, base), **stated}
 
 

@@ -24,6 +24,11 @@ WRITE = {case.id: case.write for case in CASES}
     [
         ("modernbert embedder, as gte-modernbert-base", {"layer_types": ["full_attention"]}, "layer_types .* is not"),
         ("modernbert embedder, as gte-modernbert-base", {"layer_types": ["linear"] * 4}, "layer_types .* is not"),
+        (
+            "modernbert embedder, as gte-modernbert-base",
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+            "rope_parameters are not by layer type",
+        ),
         ("modernbert classifier, five labels, first token", {"classifier_pooling": "max"}, "classifier_pooling max is"),
         ("modernbert sparse embedder, tied", {"decoder_bias": False}, "decoder_bias False is not supported"),
         ("new embedder, as gte-large-en-v1.5", {"position_embedding_type": "absolute"}, "position_embedding_type abs"),

@@ -73,6 +73,19 @@ def test_gemma_3_without_a_pattern_sees_all_in_each_sixth_layer(tmp_path: Path) 
     assert reaches_of(tmp_path) == [(7, 0)] * 5 + [CAUSAL, (7, 0)]
 
 
+def test_mistral_that_says_nothing_of_a_window_has_the_usual_one(tmp_path: Path) -> None:
+    saved(small(MistralModel), tmp_path)
+    change_config(tmp_path, without=("sliding_window",))
+    assert reaches_of(tmp_path) == [(4095, 0)] * 2
+
+
+def test_rope_of_gemma_3_that_is_not_by_layer_type_is_refused(tmp_path: Path) -> None:
+    saved(small(Gemma3TextModel, **GEMMA3), tmp_path)
+    change_config(tmp_path, rope_parameters={"rope_type": "default", "rope_theta": 500.0})
+    with pytest.raises(CheckpointError, match=f"{tmp_path}/config.json: rope_parameters are not by layer type"):
+        model_of(tmp_path)
+
+
 def test_layers_that_see_alike_share_their_rotations(tmp_path: Path) -> None:
     saved(small(Gemma3TextModel, **GEMMA3), tmp_path)
     first, second, third = (layer.attention.rotary for layer in model_of(tmp_path).transformer.layers)

@@ -7,7 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from engine_svc.description import types_of
+from engine_svc.models.linear import Activation, PlainLinear
 from engine_svc.models.model import Model
+from engine_svc.models.transformer import FeedForward
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint_files import CheckpointError
 from tests.engine_svc.models.cases import Case
@@ -66,6 +69,7 @@ def test_missing_tensor_is_named(tmp_path: Path, architecture: str, name: str, m
         ("mpnet", "as of old", {"relative_attention_num_buckets": 64}, "num_buckets 64 is not supported"),
         ("deberta-v2", "as v3", {"conv_kernel_size": 3}, "conv_kernel_size 3 is not supported"),
         ("deberta-v2", "as v3", {"relative_attention": False}, "relative_attention False is not supported"),
+        ("deberta-v2", "as v3", {"relative_attention": None}, "relative_attention False is not supported"),
         ("jina-bert", "reglu", {"feed_forward_type": "swiglu"}, "feed_forward_type swiglu is not supported"),
         ("jina-bert", "the later one, reglu", {"feed_forward_type": "original"}, "type original is not supported"),
         ("electra", "narrow embeddings, as of small ones", {"embedding_size": 24}, r"\[64, 16\], expected \[64, 24\]"),
@@ -79,3 +83,42 @@ def test_config_that_does_not_fit_is_one_sentence(
     with pytest.raises(CheckpointError, match=message) as caught:
         load(tmp_path)
     assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name", "activation"),
+    [
+        ("albert", "one layer for all", Activation.GELU_TANH),
+        ("bert", "relu", Activation.GELU),
+    ],
+)
+def test_activation_that_is_not_stated_is_the_architecture_s(
+    tmp_path: Path, architecture: str, name: str, activation: Activation
+) -> None:
+    case_of(architecture, name).write(tmp_path)
+    change_config(tmp_path, {"hidden_act": None})
+    feed_forward = load(tmp_path).transformer.layers[0].feed_forward
+    assert isinstance(feed_forward, FeedForward)
+    assert isinstance(feed_forward.up, PlainLinear)
+    assert feed_forward.up.activation is activation
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name"),
+    [
+        ("bert", "gelu"),
+        ("albert", "one layer for all"),
+        ("electra", "narrow embeddings, as of small ones"),
+        ("roberta", "two token types"),
+        ("distilbert", "relu"),
+        ("mpnet", "as of old"),
+        ("deberta-v2", "as v3"),
+    ],
+)
+def test_type_ids_that_the_config_does_not_mention_are_used_if_they_are_loaded(
+    tmp_path: Path, architecture: str, name: str
+) -> None:
+    case_of(architecture, name).write(tmp_path)
+    change_config(tmp_path, {"type_vocab_size": None})
+    types = load(tmp_path).transformer.embeddings.types
+    assert types_of(Checkpoint.read(tmp_path).config) == (0 if types is None else len(types))
