@@ -2,7 +2,7 @@
 that says what its outputs must be. The files of `tests/engine_svc/models/cases_of/` list them by family.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from engine_svc.batch import Output, PackedBatch
 from heddle.checkpoint import ModelKind
+from heddle.sentence_modules import Pooling
 from tests.checkpoints import write_old_modules
 from tests.engine_svc.models.packed import ALL_LENGTHS, split
 
@@ -26,6 +27,16 @@ OUTPUTS = {
 }
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
+
+# What must come of hidden states [tokens, hidden]: of every embedder's case each of these is compared.
+POOLED: Mapping[Pooling, Callable[[Array], Array]] = {
+    Pooling.CLS: lambda hidden: hidden[0],
+    Pooling.MEAN: lambda hidden: hidden.mean(0),
+    Pooling.MAX: lambda hidden: hidden.max(0),
+    Pooling.MEAN_SQRT_LEN: lambda hidden: hidden.sum(0) / len(hidden) ** 0.5,
+    Pooling.WEIGHTED_MEAN: lambda hidden: np.average(hidden, 0, weights=np.arange(1, len(hidden) + 1)),
+    Pooling.LAST_TOKEN: lambda hidden: hidden[-1],
+}
 
 # Of one sequence: ids and type ids, both int64 [1, tokens], to what the case's output is.
 Reference = Callable[[Tensor, Tensor], Tensor]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from heddle.checkpoint import ModelKind
 from heddle.sentence_modules import Pooling
-from tests.engine_svc.models.cases import Case
+from tests.engine_svc.models.cases import POOLED, Case
 from tests.engine_svc.models.cases_of.all import CASES
 from tests.engine_svc.models.cases_of.checkpoints import CHECKPOINTS
 
@@ -29,14 +29,15 @@ TASKS = {
 
 FOOTNOTES = (
     "A number says how many checkpoints of that sort, made small and with random weights, are compared with their "
-    "reference implementation. Whatever the architecture, embedders pool as their checkpoint says, by "
-    f"{', '.join(Pooling)}, alone or several side by side, with or without Dense modules behind it; ColBERT "
-    "checkpoints answer a vector for each token. Each of these is compared with sentence-transformers."
+    "reference implementation, and pooling says by which poolings each embedder's vectors are, too: all stands for "
+    f"{', '.join(Pooling)}. An embedder pools as its checkpoint says, by one of them or several side by side, with or "
+    "without Dense modules behind it; ColBERT checkpoints answer a vector for each token. Each of these is compared "
+    "with sentence-transformers, whatever the architecture."
 )
 
 
 def table() -> str:
-    rows = [["architecture", "checkpoints", *TASKS], *(row(name) for name in CHECKPOINTS)]
+    rows = [["architecture", "checkpoints", *TASKS, "pooling"], *(row(name) for name in CHECKPOINTS)]
     widths = [max(len(cells[column]) for cells in rows) for column in range(len(rows[0]))]
     head, *body = [line(cells, widths) for cells in rows]
     rule = line(["-" * width for width in widths], widths)
@@ -45,11 +46,19 @@ def table() -> str:
 
 def row(architecture: str) -> list[str]:
     cases = [case for case in CASES if case.architecture == architecture]
-    return [architecture, CHECKPOINTS[architecture], *(tested(cases, kinds) for kinds in TASKS.values())]
+    counts = [tested(cases, kinds) for kinds in TASKS.values()]
+    return [architecture, CHECKPOINTS[architecture], *counts, poolings_of(cases)]
 
 
 def tested(cases: Sequence[Case], kinds: Sequence[ModelKind]) -> str:
     return str(sum(case.kind in kinds for case in cases) or "")
+
+
+def poolings_of(cases: Sequence[Case]) -> str:
+    """Those that tests/engine_svc/models/test_parity.py compares of every embedder."""
+    if not any(case.kind is ModelKind.EMBEDDER for case in cases):
+        return ""
+    return "all" if POOLED.keys() == set(Pooling) else ", ".join(POOLED)
 
 
 def line(cells: Sequence[str], widths: Sequence[int]) -> str:

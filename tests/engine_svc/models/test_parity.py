@@ -1,6 +1,7 @@
 """Every architecture against transformers, or a reference written from its description: the same outputs for the same
 weights, whatever the lengths and whoever else is in the batch."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +9,10 @@ import pytest
 import torch
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import PackedBatch
+from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.model import Model
 from heddle.checkpoint import Checkpoint, ModelKind
-from tests.engine_svc.models.cases import OUTPUTS, Array, Case, one_by_one
+from tests.engine_svc.models.cases import OUTPUTS, POOLED, Array, Case, one_by_one
 from tests.engine_svc.models.cases_of.all import CASES
 from tests.engine_svc.models.packed import random_batch
 
@@ -56,6 +57,20 @@ def test_outputs_equal_the_reference_in_float32(parity: Parity) -> None:
     for ours, theirs in zip(parity.outputs("float32"), parity.expected, strict=True):
         assert ours.shape == theirs.shape
         assert np.abs(theirs).max() > 0.01
+        np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_vectors_of_every_pooling_are_those_of_the_reference(parity: Parity) -> None:
+    """All side by side, as they are before they are normalised."""
+    if parity.case.kind is not ModelKind.EMBEDDER:
+        pytest.skip("has no vectors")
+    width = parity.checkpoint.dimension * len(POOLED)
+    checkpoint = dataclasses.replace(parity.checkpoint, pooling=tuple(POOLED), dimension=width)
+    wishes = {"output": Output.VECTOR, "skip_normalization": True}
+    batch = PackedBatch.of([dataclasses.replace(sequence, **wishes) for sequence in parity.batch.sequences])
+    vectors = dataclasses.replace(parity, checkpoint=checkpoint).outputs("float32", batch)
+    for ours, hidden in zip(vectors, parity.expected, strict=True):
+        theirs = np.concatenate([pooled(hidden) for pooled in POOLED.values()])
         np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
 
 

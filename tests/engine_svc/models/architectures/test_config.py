@@ -13,7 +13,7 @@ from heddle.checkpoint_files import CheckpointError
 from tests.engine_svc.models.cases_of.all import CASES
 
 NOMIC = "nomic_bert embedder, as nomic-embed-text-v1.5, before transformers knew it"
-JINA = "xlm-roberta embedder, as jina-embeddings-v3, no adapter"
+JINA = "jina_embeddings_v3 embedder, as jina-embeddings-v3, no adapter"
 MIXTURE = "nomic_bert embedder, as nomic-embed-text-v2-moe"
 
 WRITE = {case.id: case.write for case in CASES}

@@ -1,6 +1,7 @@
 """What people bring: checkpoints of each architecture that the parity cases stand for, in the order of the README.
 
-An architecture is called by the model_type of its config; `jina-bert` says that it is a `bert` there.
+An architecture is called by the model_type of its config; `jina-bert` says that it is a `bert` there, and
+`jina_embeddings_v3` with Jina's own code that it is an `xlm-roberta`.
 """
 
 CHECKPOINTS = {

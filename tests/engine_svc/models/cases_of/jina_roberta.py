@@ -82,7 +82,7 @@ def hub_case(
     learned_positions: bool = False,
     **config: Any,
 ) -> Case:
-    """As Jina has it; `adapter` is None for a checkpoint without any."""
+    """As Jina has it, which calls itself an xlm-roberta; `adapter` is None for a checkpoint without any."""
 
     def write(folder: Path) -> Reference:
         model = randomized(model_class(JinaEmbeddingsV3Config(**{**SMALL, **config})))
@@ -97,7 +97,7 @@ def hub_case(
         write_hub_config(folder, {**changes, "architectures": [hub_class(model)]})
         return reference_of(model, kind)
 
-    return Case("xlm-roberta", name, kind, write, has_types=True, adapter=adapter or "")
+    return Case("jina_embeddings_v3", name, kind, write, has_types=True, adapter=adapter or "")
 
 
 def hub_class(model: PreTrainedModel) -> str:

@@ -13,6 +13,7 @@ from transformers import (
     XLMRobertaForMaskedLM,
     XLMRobertaForSequenceClassification,
     XLMRobertaForTokenClassification,
+    XLMRobertaModel,
 )
 
 from heddle.checkpoint import ModelKind
@@ -51,6 +52,7 @@ CASES = [
         "padding id 0",
         config={"pad_token_id": 0, "max_position_embeddings": POSITIONS + 1},
     ),
+    case(XLMRobertaModel, ModelKind.EMBEDDER, "as bge-m3", stated=OF_TRANSFORMERS_4, renamed=as_of_old),
     case(XLMRobertaForMaskedLM, ModelKind.EMBEDDER, "below a masked LM"),
     case(CamembertModel, ModelKind.EMBEDDER, "as transformers 5 saves it"),
     case(XLMRobertaForSequenceClassification, ModelKind.RERANKER, "one label", config={"num_labels": 1}),
