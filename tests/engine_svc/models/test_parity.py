@@ -66,8 +66,12 @@ def test_vectors_of_every_pooling_are_those_of_the_reference(parity: Parity) -> 
         pytest.skip("has no vectors")
     width = parity.checkpoint.dimension * len(POOLED)
     checkpoint = dataclasses.replace(parity.checkpoint, pooling=tuple(POOLED), dimension=width)
-    wishes = {"output": Output.VECTOR, "skip_normalization": True}
-    batch = PackedBatch.of([dataclasses.replace(sequence, **wishes) for sequence in parity.batch.sequences])
+    batch = PackedBatch.of(
+        [
+            dataclasses.replace(sequence, output=Output.VECTOR, skip_normalization=True)
+            for sequence in parity.batch.sequences
+        ]
+    )
     vectors = dataclasses.replace(parity, checkpoint=checkpoint).outputs("float32", batch)
     for ours, hidden in zip(vectors, parity.expected, strict=True):
         theirs = np.concatenate([pooled(hidden) for pooled in POOLED.values()])
