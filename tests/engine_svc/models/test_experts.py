@@ -1,5 +1,7 @@
 """The mixture of experts against its definition, row by row."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,6 +9,9 @@ from torch.nn import functional
 
 from engine_svc.models.experts import Experts
 from engine_svc.models.linear import Activation, linear
+from engine_svc.models.model import Model
+from heddle.checkpoint import Checkpoint
+from tests.engine_svc.models.cases_of.all import CASES
 
 HIDDEN, INTERMEDIATE, COUNT, CHOSEN = 8, 12, 5, 2
 
@@ -49,3 +54,24 @@ def test_nan_of_one_row_spares_the_others() -> None:
     hidden[1] = float("nan")
     bad = experts_of(*random_parts())(hidden).isnan().any(1)
     assert bad.tolist() == [False, True, False, False]
+
+
+def test_router_tells_apart_what_ties_in_bfloat16() -> None:
+    """Its weights differ by less than the type of the rows can say."""
+    router = torch.ones(2, HIDDEN)
+    router[1] += 2**-10
+    assert router[0].bfloat16().equal(router[1].bfloat16())
+    experts = Experts(router, [(torch.clone, torch.zeros_like), (torch.clone, torch.ones_like)], 1, torch.zeros(HIDDEN))
+    rows = torch.ones(4, HIDDEN, dtype=torch.bfloat16) * torch.tensor([1, -1, 2, -2])[:, None]
+    assert (experts(rows).float().mean(1) > 0.25).tolist() == [True, False, True, False]
+
+
+def test_router_is_loaded_in_float32(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.name == "as nomic-embed-text-v2-moe")
+    case.write(tmp_path)
+    model = Model.load(Checkpoint.read(tmp_path), dtype=torch.bfloat16, device=torch.device("meta"))
+    routers = [
+        layer.feed_forward.router for layer in model.transformer.layers if isinstance(layer.feed_forward, Experts)
+    ]
+    assert [router.dtype for router in routers] == [torch.float32] * len(routers)
+    assert routers

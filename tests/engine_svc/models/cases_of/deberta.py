@@ -59,6 +59,11 @@ CASES = [
     ),
     case(DebertaV2Model, ModelKind.EMBEDDER, "one comparison alone", config={"pos_att_type": ["c2p"]}),
     case(DebertaV2ForSequenceClassification, ModelKind.RERANKER, "one label", config={"num_labels": 1}, seed=2),
-    case(DebertaV2ForSequenceClassification, ModelKind.CLASSIFIER, "five labels", config={"num_labels": 5}),
+    case(
+        DebertaV2ForSequenceClassification,
+        ModelKind.CLASSIFIER,
+        "five labels, pooler of another activation",
+        config={"num_labels": 5, "pooler_hidden_act": "relu"},
+    ),
     case(DebertaV2ForTokenClassification, ModelKind.TOKEN_CLASSIFIER, "nine labels", config={"num_labels": 9}),
 ]

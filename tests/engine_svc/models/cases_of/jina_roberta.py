@@ -80,6 +80,7 @@ def hub_case(
     *,
     adapter: str | None = None,
     learned_positions: bool = False,
+    states_base: bool = True,
     **config: Any,
 ) -> Case:
     """As Jina has it, which calls itself an xlm-roberta; `adapter` is None for a checkpoint without any."""
@@ -94,6 +95,8 @@ def hub_case(
         if learned_positions:
             changes = {"position_embedding_type": "absolute", "rotary_emb_base": 10000.0}
             learn_positions(folder, model)
+        if not states_base:
+            changes["rotary_emb_base"] = None
         write_hub_config(folder, {**changes, "architectures": [hub_class(model)]})
         return reference_of(model, kind)
 
@@ -172,6 +175,13 @@ CASES = [
     hub_case(JinaEmbeddingsV3Model, ModelKind.EMBEDDER, "as jina-embeddings-v3, no adapter", adapter=""),
     hub_case(JinaEmbeddingsV3Model, ModelKind.EMBEDDER, "as jina-embeddings-v3, first adapter", adapter=ADAPTERS[0]),
     hub_case(JinaEmbeddingsV3Model, ModelKind.EMBEDDER, "as jina-embeddings-v3, last adapter", adapter=ADAPTERS[-1]),
+    hub_case(
+        JinaEmbeddingsV3Model,
+        ModelKind.EMBEDDER,
+        "Jina's code, base not stated",
+        states_base=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+    ),
     hub_case(
         JinaEmbeddingsV3ForSequenceClassification,
         ModelKind.RERANKER,

@@ -60,5 +60,6 @@ CASES = [
     case(CamembertForSequenceClassification, ModelKind.CLASSIFIER, "two labels", stated=OF_TRANSFORMERS_4),
     case(XLMRobertaForTokenClassification, ModelKind.TOKEN_CLASSIFIER, "nine labels", config={"num_labels": 9}),
     case(RobertaForTokenClassification, ModelKind.TOKEN_CLASSIFIER, "seventeen labels", config={"num_labels": 17}),
-    case(RobertaForMaskedLM, ModelKind.SPARSE_EMBEDDER, "tied"),
+    # Whatever the layers' activation, that of the language model's head is GELU.
+    case(RobertaForMaskedLM, ModelKind.SPARSE_EMBEDDER, "tied", config={"hidden_act": "relu"}),
 ]
