@@ -1,7 +1,7 @@
 """Linear layers, with the activation that follows: plain everywhere, prepacked where oneDNN has fast bf16 or fp16.
 
 In float32 the plain form wins (MKL's GEMM against oneDNN's, and a faster erf), so only the short types are prepacked.
-The encoders build their layers with `linear`.
+Architectures and heads build their layers with `linear`.
 """
 # ruff: noqa: SLF001 - PyTorch's oneDNN operations have no public names
 

@@ -8,7 +8,6 @@ from engine_svc.models.linear import load_linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Layer, Transformer
 from engine_svc.models.weights import Weights
-from heddle.checkpoint import ModelKind
 
 PREFIX = "albert."
 UNUSED = ("pooler.", "predictions.", "sop_classifier.")
@@ -48,8 +47,4 @@ def load_group(config: ModelConfig, weights: Weights, group: int) -> list[Layer]
 
 load_sequence_classification = partial(bert.load_sequence_classification, dense="pooler")
 
-HEADS: bert.Heads = {
-    ModelKind.CLASSIFIER: load_sequence_classification,
-    ModelKind.RERANKER: load_sequence_classification,
-    ModelKind.TOKEN_CLASSIFIER: bert.load_token_classification,
-}
+HEADS = bert.classifiers(load_sequence_classification)

@@ -43,7 +43,8 @@ class LayerNames:
     feed_forward_norm: str = "output.LayerNorm"
 
 
-Heads = Mapping[ModelKind, Callable[[Checkpoint, Weights], Head]]
+LoadHead = Callable[[Checkpoint, Weights], Head]
+Heads = Mapping[ModelKind, LoadHead]
 
 NAMES = LayerNames()
 ALL = AttentionPattern()
@@ -185,9 +186,13 @@ def load_splade(
     )
 
 
-HEADS: Heads = {
-    ModelKind.CLASSIFIER: load_sequence_classification,
-    ModelKind.RERANKER: load_sequence_classification,
-    ModelKind.TOKEN_CLASSIFIER: load_token_classification,
-    ModelKind.SPARSE_EMBEDDER: load_splade,
-}
+def classifiers(of_sequences: LoadHead = load_sequence_classification) -> Heads:
+    """Kin have a head of their own for sequences, and BERT's for tokens. A reranker is a classifier with one label."""
+    return {
+        ModelKind.CLASSIFIER: of_sequences,
+        ModelKind.RERANKER: of_sequences,
+        ModelKind.TOKEN_CLASSIFIER: load_token_classification,
+    }
+
+
+HEADS: Heads = {**classifiers(), ModelKind.SPARSE_EMBEDDER: load_splade}

@@ -15,7 +15,7 @@ from engine_svc.models.linear import load_linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Layer, Transformer
 from engine_svc.models.weights import Weights
-from heddle.checkpoint import Checkpoint, ModelKind
+from heddle.checkpoint import Checkpoint
 
 PREFIX = "deberta."
 UNUSED = ("pooler.", "cls.", "lm_predictions.", "mask_predictions.", "embeddings.position_embeddings.")
@@ -130,8 +130,4 @@ def load_sequence_classification(checkpoint: Checkpoint, weights: Weights) -> He
     return bert.load_sequence_classification(checkpoint, weights, activation=activation)
 
 
-HEADS: bert.Heads = {
-    ModelKind.CLASSIFIER: load_sequence_classification,
-    ModelKind.RERANKER: load_sequence_classification,
-    ModelKind.TOKEN_CLASSIFIER: bert.load_token_classification,
-}
+HEADS = bert.classifiers(load_sequence_classification)

@@ -41,9 +41,4 @@ load_splade = partial(
     bias="vocab_projector.bias",
 )
 
-HEADS: bert.Heads = {
-    ModelKind.CLASSIFIER: load_sequence_classification,
-    ModelKind.RERANKER: load_sequence_classification,
-    ModelKind.TOKEN_CLASSIFIER: bert.load_token_classification,
-    ModelKind.SPARSE_EMBEDDER: load_splade,
-}
+HEADS: bert.Heads = {**bert.classifiers(load_sequence_classification), ModelKind.SPARSE_EMBEDDER: load_splade}

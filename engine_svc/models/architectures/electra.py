@@ -8,7 +8,6 @@ from engine_svc.models.linear import Activation, load_linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Transformer
 from engine_svc.models.weights import Weights
-from heddle.checkpoint import ModelKind
 
 PREFIX = "electra."
 UNUSED = ("discriminator_predictions.", "generator_predictions.", "generator_lm_head.")
@@ -28,8 +27,4 @@ def load(config: ModelConfig, weights: Weights) -> Transformer:
 
 load_sequence_classification = partial(roberta.load_sequence_classification, activation=Activation.GELU)
 
-HEADS: bert.Heads = {
-    ModelKind.CLASSIFIER: load_sequence_classification,
-    ModelKind.RERANKER: load_sequence_classification,
-    ModelKind.TOKEN_CLASSIFIER: bert.load_token_classification,
-}
+HEADS = bert.classifiers(load_sequence_classification)

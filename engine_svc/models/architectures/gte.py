@@ -4,7 +4,6 @@ gte-multilingual-base and its reranker, arctic-embed-m-v2.0."""
 import dataclasses
 
 from engine_svc.models.architectures import bert, rotary_bert
-from engine_svc.models.architectures.bert import load_sequence_classification, load_token_classification
 from engine_svc.models.architectures.rotary_bert import Names, is_native, load_gated_feed_forward
 from engine_svc.models.heads.head import Head
 from engine_svc.models.linear import Linear, linear
@@ -69,9 +68,4 @@ def load_splade(checkpoint: Checkpoint, weights: Weights) -> Head:
     )
 
 
-HEADS = {
-    ModelKind.CLASSIFIER: load_sequence_classification,
-    ModelKind.RERANKER: load_sequence_classification,
-    ModelKind.TOKEN_CLASSIFIER: load_token_classification,
-    ModelKind.SPARSE_EMBEDDER: load_splade,
-}
+HEADS: bert.Heads = {**bert.classifiers(), ModelKind.SPARSE_EMBEDDER: load_splade}

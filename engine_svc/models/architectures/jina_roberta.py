@@ -2,24 +2,15 @@
 learned in the reranker. The adapters of v3 are in the weights when they come here (`engine_svc.models.adapters`).
 """
 
-from torch import Tensor
-
-from engine_svc.models.architectures import rotary_bert
-from engine_svc.models.architectures.bert import load_token_classification
+from engine_svc.models.architectures import bert, roberta, rotary_bert
 from engine_svc.models.architectures.rotary_bert import Names, load_plain_feed_forward
-from engine_svc.models.heads.classification import SequenceClassificationHead, float32_linear
-from engine_svc.models.heads.head import Head
-from engine_svc.models.linear import Activation
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.rope_scaling import rope_parameters, rotary_of
 from engine_svc.models.rotary import Rotary
 from engine_svc.models.transformer import Transformer
 from engine_svc.models.weights import Weights
-from heddle.checkpoint import Checkpoint, ModelKind
-from heddle.sentence_modules import Pooling
 
-PREFIX = "roberta."
-UNUSED = ("pooler.", "lm_head.")
+PREFIX, UNUSED = roberta.PREFIX, roberta.UNUSED
 
 NAMES = Names(
     embedding_norm="emb_ln",
@@ -41,7 +32,7 @@ def load(config: ModelConfig, weights: Weights) -> Transformer:
         NAMES,
         load_rotary(config, weights) if is_rotary else None,
         lambda _, layer: load_plain_feed_forward(config, weights, f"{layer}.mlp"),
-        positions=None if is_rotary else load_positions(config, weights),
+        positions=None if is_rotary else bert.load_positions(config, weights, config.positive("hidden_size")),
     )
 
 
@@ -53,27 +44,4 @@ def load_rotary(config: ModelConfig, weights: Weights) -> Rotary:
     return rotary_of(config, rope_parameters(config, base), head_dim, weights.device)
 
 
-def load_positions(config: ModelConfig, weights: Weights) -> Tensor:
-    """Rows up to that of the padding id are never positions."""
-    rows, hidden = config.positive("max_position_embeddings"), config.positive("hidden_size")
-    table = weights.take("embeddings.position_embeddings.weight", [rows, hidden])
-    return table[int(config.get("pad_token_id", 1)) + 1 :]
-
-
-def load_sequence_classification(checkpoint: Checkpoint, weights: Weights) -> Head:
-    """Of XLMRobertaForSequenceClassification. Raises CheckpointError."""
-    hidden = ModelConfig.of(checkpoint).positive("hidden_size")
-    return SequenceClassificationHead(
-        Pooling.CLS,
-        [
-            float32_linear(weights, "classifier.dense", hidden, hidden, activation=Activation.TANH),
-            float32_linear(weights, "classifier.out_proj", len(checkpoint.labels), hidden),
-        ],
-    )
-
-
-HEADS = {
-    ModelKind.CLASSIFIER: load_sequence_classification,
-    ModelKind.RERANKER: load_sequence_classification,
-    ModelKind.TOKEN_CLASSIFIER: load_token_classification,
-}
+HEADS = bert.classifiers(roberta.load_sequence_classification)

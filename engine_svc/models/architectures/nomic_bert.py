@@ -9,8 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from engine_svc.models.architectures import rotary_bert
-from engine_svc.models.architectures.bert import load_sequence_classification, load_token_classification
+from engine_svc.models.architectures import bert, rotary_bert
 from engine_svc.models.architectures.rotary_bert import (
     Names,
     is_native,
@@ -24,7 +23,6 @@ from engine_svc.models.rope_scaling import rope_parameters, rotary_of
 from engine_svc.models.rotary import Rotary, Stretch
 from engine_svc.models.transformer import Transformer
 from engine_svc.models.weights import Weights
-from heddle.checkpoint import ModelKind
 
 PREFIX = "nomic_bert."
 UNUSED = ("pooler.", "cls.")
@@ -133,8 +131,4 @@ def load_experts(config: ModelConfig, weights: Weights, name: str) -> Experts:
     )
 
 
-HEADS = {
-    ModelKind.CLASSIFIER: load_sequence_classification,
-    ModelKind.RERANKER: load_sequence_classification,
-    ModelKind.TOKEN_CLASSIFIER: load_token_classification,
-}
+HEADS = bert.classifiers()
