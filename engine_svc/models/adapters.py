@@ -28,6 +28,8 @@ class Adapters:
     def of(cls, config: ModelConfig) -> "Adapters | None":
         """None where the checkpoint has none. Raises CheckpointError for a name that is not among its own."""
         names = config.get("lora_adaptations") or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            config.refuse(f"lora_adaptations {names!r} is not a list of names")
         if config.adapter and config.adapter not in names:
             own = f"are {', '.join(names)}" if names else "are none"
             config.refuse(f"there is no adapter {config.adapter} (there {own})")

@@ -4,6 +4,7 @@ cases."""
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,14 @@ def test_unknown_adapter_is_answered_with_the_names_of_those_there_are(tmp_path:
 def test_adapter_of_a_checkpoint_without_any_is_refused(tmp_path: Path) -> None:
     write_bert(tmp_path)
     with pytest.raises(CheckpointError, match=r"config.json: there is no adapter separation \(there are none\)"):
+        load(tmp_path, "separation")
+
+
+@pytest.mark.parametrize("names", ["separation", {"separation": 0}, [1]])
+def test_adapters_that_are_not_a_list_of_names_are_refused(tmp_path: Path, names: Any) -> None:
+    jina_roberta.CASES[0].write(tmp_path)
+    jina_roberta.write_setting(tmp_path, lora_adaptations=names)
+    with pytest.raises(CheckpointError, match=r"config\.json: lora_adaptations .* is not a list of names"):
         load(tmp_path, "separation")
 
 
