@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import MultiVectorEncoder
@@ -13,9 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertModel, PreTrainedModel
 
+from engine_svc.backends.loading import check_loadable
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output
+from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
+from heddle.checkpoint_files import CheckpointError
 from tests.checkpoints import write_bert, write_json, write_old_modules, write_tokenizer
 from tests.engine_svc.models.cases import Reference, one_by_one
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
@@ -81,3 +85,12 @@ def test_multi_vector_encoder_of_sentence_transformers(tmp_path: Path) -> None:
         return model(inputs)["token_embeddings"][0]  # type: ignore[no-any-return]
 
     assert_served_as(tmp_path, reference)
+
+
+def test_projection_that_does_not_fit_the_tokens_is_named(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    write_old_modules(tmp_path, ["Transformer", "pylate.models.Dense.Dense"])
+    write_json(tmp_path / "config_sentence_transformers.json", {"model_type": "ColBERT"})
+    write_json(tmp_path / "1_Dense" / "config.json", {"in_features": 31, "out_features": DIMENSION})
+    with pytest.raises(CheckpointError, match=r"1_Dense/config\.json: in_features 31 is not the width 32"):
+        check_loadable(EngineSettings(), Checkpoint.read(tmp_path))
