@@ -1,4 +1,4 @@
-"""The interface of a head. `engine_svc.models.architectures` chooses it, a backend calls it after each forward pass."""
+"""The interface of a head, chosen by the architecture or, for an embedder, by `load_head`, called after a forward."""
 
 from collections.abc import Sequence as Sequences
 from typing import Protocol

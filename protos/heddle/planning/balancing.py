@@ -108,28 +108,6 @@ class LeastRequests:
         pass
 
 
-class TwoChoicesRequests:
-    """Of two pods drawn at random, the one with fewer unanswered sequences of this client."""
-
-    def __init__(self, clients: int, pods: int, random: np.random.Generator) -> None:
-        self._pods = pods
-        self._draws = Draws(random)
-        self._unanswered = [[0] * pods for _ in range(clients)]
-
-    def send(self, client: int, tokens: int) -> int:
-        unanswered = self._unanswered[client]
-        first, second = two_of(self._pods, self._draws)
-        pod = first if unanswered[first] <= unanswered[second] else second
-        unanswered[pod] += 1
-        return pod
-
-    def answered(self, client: int, pod: int, tokens: int) -> None:
-        self._unanswered[client][pod] -= 1
-
-    def reported(self, client: int, pod: int, tokens: int) -> None:
-        pass
-
-
 class TwoChoicesOwnTokens:
     """Of two pods drawn at random, the one with fewer unanswered tokens of this client."""
 
@@ -150,6 +128,16 @@ class TwoChoicesOwnTokens:
 
     def reported(self, client: int, pod: int, tokens: int) -> None:
         pass
+
+
+class TwoChoicesRequests(TwoChoicesOwnTokens):
+    """Of two pods drawn at random, the one with fewer unanswered sequences of this client."""
+
+    def send(self, client: int, tokens: int) -> int:
+        return super().send(client, 1)
+
+    def answered(self, client: int, pod: int, tokens: int) -> None:
+        super().answered(client, pod, 1)
 
 
 class TwoChoicesTokens:
