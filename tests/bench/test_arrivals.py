@@ -1,3 +1,5 @@
+"""Arrivals of an open loop: in order, at their rate, and as irregular as a Poisson process has them."""
+
 import statistics
 from itertools import pairwise
 

@@ -1,3 +1,5 @@
+"""The load against servers that count, wait, refuse or hang up: what is sent when, and what is counted as an answer."""
+
 import asyncio
 import json
 from collections.abc import AsyncIterator

@@ -1,3 +1,5 @@
+"""The plan of a run: it fits the time it promises, and those compared take their turns next to each other."""
+
 from dataclasses import replace
 
 import pytest

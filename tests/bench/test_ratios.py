@@ -1,3 +1,5 @@
+"""Percentiles and ratios of turns, against numpy's and numbers worked out by hand."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Which answers are near enough to the reference for a server's figures to count."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""The report and the measurements it is made of, written and read back."""
+
 from pathlib import Path
 
 import pytest

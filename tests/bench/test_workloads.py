@@ -1,3 +1,5 @@
+"""What is asked of the servers: never the same twice too soon, of the lengths promised, and checked."""
+
 import pytest
 
 from tests.bench.workloads import DOCUMENTS, TOKENS_MAX, WORKLOADS
