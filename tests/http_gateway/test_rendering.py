@@ -1,6 +1,5 @@
 """Answers as bytes: the same numbers in JSON and MessagePack, in one part or in many, plain or compressed."""
 
-import asyncio
 import gzip
 import json
 import time
@@ -16,6 +15,7 @@ from http_gateway.long_list import LongList
 from http_gateway.message import Answer, ResponseBody
 from http_gateway.rendering import format_for, rendered
 from http_gateway.writing import ITEMS_AT_ONCE, JSON, MESSAGE_PACK, NUMBERS_PER_TURN, SECONDS_PER_TURN, written
+from tests.http_gateway.turns import Turns
 
 ROWS_OF_SEVERAL_TURNS = 3 * NUMBERS_PER_TURN // 384
 
@@ -102,18 +102,9 @@ def slowly(number: int) -> str:
     ],
 )
 async def test_what_takes_long_to_make_leaves_the_loop_to_others(value: Any) -> None:
-    others = 0
-
-    async def other() -> None:
-        nonlocal others
-        while True:
-            others += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(other())
-    await written(value, JSON)
-    task.cancel()
-    assert others >= 30
+    with Turns() as turns:
+        await written(value, JSON)
+    assert turns.count >= 30
 
 
 async def test_items_are_made_once_they_are_needed_and_not_kept() -> None:

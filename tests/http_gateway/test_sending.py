@@ -15,6 +15,7 @@ import pytest
 
 from http_gateway.sending import AT_ONCE_BYTES_MAX, send
 from tests.cluster import engine_pod, gateway, tokenizer_pod
+from tests.http_gateway.turns import Turns
 from tests.slow_backend import SlowBackend
 
 LONG = {"inputs": [f"text {number}" for number in range(2048)]}  # answered by about 9 MB
@@ -183,18 +184,9 @@ class Taken:
 
 
 async def test_others_have_their_turns_while_a_long_answer_is_sent() -> None:
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
     protocol: Any = Taken()
     parts = [bytes([number]) * AT_ONCE_BYTES_MAX for number in range(64)]
-    ticking = asyncio.create_task(others())
-    await send(protocol, 200, [], parts, stall_s_max=10, on_taken=lambda: None)
-    ticking.cancel()
-    assert turns >= len(parts)
+    with Turns() as turns:
+        await send(protocol, 200, [], parts, stall_s_max=10, on_taken=lambda: None)
+    assert turns.count >= len(parts)
     assert await protocol.body == b"".join(parts)

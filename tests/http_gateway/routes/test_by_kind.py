@@ -21,6 +21,7 @@ from http_gateway.routes.vectors import EmbedAllBody
 from http_gateway.served_models import ServedModels
 from tests.cluster import gateway
 from tests.http_gateway.calls import answer_to, refusal_of
+from tests.http_gateway.turns import Turns
 from tests.kinds import (
     http_of,
     write_classifier,
@@ -191,20 +192,9 @@ async def test_too_many_instances_are_refused_before_any_is_read() -> None:
 
 
 async def test_others_have_their_turns_while_instances_are_read() -> None:
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    ticking = asyncio.create_task(others())
-    await asyncio.sleep(0)
-    with pytest.raises(HeddleError):  # for the inputs of the last one, when all have been read
+    with Turns() as turns, pytest.raises(HeddleError):  # for the inputs of the last one, when all have been read
         await Handler().routes().predictions(vertex(*[{"inputs": "a"}] * 1000, {"inputs": ["a"] * 2000}), request_of())
-    ticking.cancel()
-    assert turns >= 1000
+    assert turns.count >= 1000
 
 
 class OneModel:

@@ -1,0 +1,24 @@
+"""Counts the turns that others get on the event loop, for tests of what must not hold it."""
+
+import asyncio
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Self
+
+
+class Turns(AbstractContextManager["Turns"]):
+    """`with Turns() as turns: await work()`; afterwards `turns.count` others had their turn meanwhile."""
+
+    count = 0
+
+    def __enter__(self) -> Self:
+        self._ticking = asyncio.create_task(self._tick())
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self._ticking.cancel()
+
+    async def _tick(self) -> None:
+        while True:
+            self.count += 1
+            await asyncio.sleep(0)
