@@ -22,6 +22,10 @@ class AttentionPattern:
         """Whether nothing is hidden from any token of so many."""
         return all(reach is None or reach >= length - 1 for reach in (self.behind, self.ahead))
 
+    def is_plain(self, length: int) -> bool:
+        """Whether scores are but scaled, and nothing is hidden from any token of so many."""
+        return self.softcap is None and self.bias is None and self.sees_all(length)
+
     def sees_all_before(self, length: int) -> bool:
         """Whether each token of so many sees itself and all tokens before it, and no others."""
         return self.ahead == 0 and (self.behind is None or self.behind >= length - 1)

@@ -2,7 +2,8 @@
 
 Long ones go to PyTorch's own fused attention, which never holds the scores of all pairs of tokens; where a pattern
 hides tokens, biases or caps scores, a tile of the queries at a time, so that memory grows with the length and not with
-its square. Short ones are batched products. `engine_svc.models.attention` calls it for each run of a batch.
+its square. Short ones are batched products, and so are middling ones where the hardware multiplies bfloat16: PyTorch's
+form does not use it. `engine_svc.models.attention` calls it for each run of a batch.
 """
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine_svc.models.attention_pattern import AttentionPattern
+from engine_svc.models.linear import is_prepacked
 
 # Up to this length PyTorch's attention spends more on its blocks than on their contents.
 SHORT_TOKENS = 16
@@ -18,17 +20,23 @@ SHORT_TOKENS = 16
 TILE_NUMBERS_MAX = 1 << 22
 TILE_QUERIES = range(32, 257)
 
+# From so many tokens on, and up to so many scores, a sequence is attended to by products in its own type. oneDNN
+# compiles a primitive for each shape, in a millisecond, and keeps about a thousand: for shorter ones that is not worth
+# it, and a shape for each number of sequences would be too many.
+MIDDLING_TOKENS = 128
+SCORES_MAX = 1 << 24
+
 
 def attend_densely(query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
     """Queries may be fewer than keys and values: then they are those of the last tokens."""
     length, queries = key.shape[2], query.shape[2]
     if length <= SHORT_TOKENS:
         return attend_by_products(query, key, value, pattern, mask_of_all(query, key, pattern))
-    if pattern.softcap is None and pattern.bias is None:
-        if pattern.sees_all(length):
-            return attend_fused(query, key, value, pattern)
-        if pattern.sees_all_before(length) and queries == length:
-            return attend_fused(query, key, value, pattern, is_causal=True)
+    if pattern.is_plain(length):
+        attends = attend_each_by_products if suits_products(query, key) else attend_fused
+        return attends(query, key, value, pattern)
+    if pattern.softcap is None and pattern.bias is None and pattern.sees_all_before(length) and queries == length:
+        return attend_fused(query, key, value, pattern, is_causal=True)
     return attend_by_tiles(query, key, value, pattern)
 
 
@@ -48,6 +56,28 @@ def attend_fused(
     return functional.scaled_dot_product_attention(
         query, key, value, mask, is_causal=is_causal, scale=pattern.scale, enable_gqa=enable_gqa
     )
+
+
+def suits_products(query: Tensor, key: Tensor) -> bool:
+    _, heads, queries, _ = query.shape
+    keys = key.shape[2]
+    is_middling = keys >= MIDDLING_TOKENS and heads * queries * keys <= SCORES_MAX
+    return is_middling and is_prepacked(query.device, query.dtype)
+
+
+def attend_each_by_products(query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
+    """One sequence after the other, in the type of the query, for a pattern that hides nothing. Sums are float32 inside
+    the products and the softmax, and what is rounded between them costs nothing beside the rounding of the linears: the
+    cosine to float32 is that of PyTorch's fused form."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scale = pattern.scale or query.shape[3] ** -0.5
+    result = torch.empty_like(query)
+    for queries, keys, values, attended in zip(query, key, value, result, strict=True):
+        scores = torch.baddbmm(query.new_empty(1), queries, keys.transpose(1, 2), beta=0, alpha=scale)
+        attended.copy_(torch.bmm(scores.softmax(2), values))
+    return result
 
 
 def attend_by_products(

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from engine_svc.models import dense_attention
 from engine_svc.models.attention_pattern import AttentionPattern
-from engine_svc.models.dense_attention import attend_densely
+from engine_svc.models.dense_attention import attend_densely, attend_each_by_products
 
 HEADS, HEAD_DIM, LONGEST = 4, 8, 400
 
@@ -87,6 +87,25 @@ def test_short_types_stay_close_to_the_formula(pattern: AttentionPattern, dtype:
     query, key, value = (heads.to(dtype) for heads in random_heads(2, 70, 2))
     attended = attend_densely(query, key, value, pattern)
     torch.testing.assert_close(attended.double(), by_formula(query, key, value, pattern), atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("key_heads", [1, 4])
+@pytest.mark.parametrize("length", [7, 130])
+def test_products_in_the_short_type_stay_close_to_the_formula(length: int, key_heads: int) -> None:
+    query, key, value = (heads.bfloat16() for heads in random_heads(3, length, key_heads))
+    attended = attend_each_by_products(query, key, value, AttentionPattern(scale=0.3))
+    assert attended.dtype == torch.bfloat16
+    expected = by_formula(query, key, value, AttentionPattern(scale=0.3))
+    torch.testing.assert_close(attended.double(), expected, atol=0.02, rtol=0.02)
+
+
+def test_too_long_a_sequence_is_not_attended_to_by_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense_attention, "is_prepacked", lambda *_: True)
+    monkeypatch.setattr(dense_attention, "SCORES_MAX", HEADS * 300 * 300)
+    heads = [heads.bfloat16() for heads in random_heads(1, LONGEST, 4)]
+    with LargestTensor() as largest:  # type: ignore[no-untyped-call]
+        attend_densely(heads[0], heads[1], heads[2], AttentionPattern())
+    assert largest.numbers < HEADS * LONGEST * LONGEST
 
 
 def test_tiles_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
