@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine_svc.models.linear import Linear, rows_step
+from engine_svc.models.linear import Linear, suitable_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,5 +34,5 @@ class Experts:
 
     def _through(self, index: int, rows: Tensor) -> Tensor:
         up, down = self.experts[index]
-        fillers = -len(rows) % rows_step(rows.device, rows.dtype)
+        fillers = suitable_rows(len(rows), rows.device, rows.dtype) - len(rows)
         return down(up(functional.pad(rows, (0, 0, 0, fillers))))[: len(rows)]

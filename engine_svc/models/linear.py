@@ -8,6 +8,7 @@ Architectures and heads build their layers with `linear`.
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -18,8 +19,8 @@ from engine_svc.models.weights import Weights
 onednn = torch.ops.mkldnn
 
 # oneDNN compiles a primitive for each number of rows, in milliseconds, and keeps about a thousand: with rows in such
-# steps all of them fit.
-PREPACKED_ROWS_STEP = 32
+# steps, which grow with them, all of them fit, and few batches are filled up by more than an eighth.
+PREPACKED_ROWS_STEPS = range(8, 33)
 
 Linear = Callable[[Tensor], Tensor]  # [..., inputs] to [..., outputs]
 
@@ -90,6 +91,7 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
+@cache
 def is_prepacked(device: torch.device, dtype: torch.dtype) -> bool:
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
@@ -98,9 +100,13 @@ def is_prepacked(device: torch.device, dtype: torch.dtype) -> bool:
     return dtype == torch.float16 and bool(onednn._is_mkldnn_fp16_supported())
 
 
-def rows_step(device: torch.device, dtype: torch.dtype) -> int:
-    """The rows of a batch are best a multiple of this."""
-    return PREPACKED_ROWS_STEP if is_prepacked(device, dtype) else 1
+def suitable_rows(rows: int, device: torch.device, dtype: torch.dtype) -> int:
+    """So many rows or a few more, up to a number that a batch is best filled up to."""
+    if not is_prepacked(device, dtype):
+        return rows
+    eighth = 1 << max(0, (rows - 1).bit_length() - 3)
+    step = min(max(eighth, PREPACKED_ROWS_STEPS.start), PREPACKED_ROWS_STEPS.stop - 1)
+    return -rows % step + rows
 
 
 @dataclass(frozen=True, slots=True)

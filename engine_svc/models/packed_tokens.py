@@ -9,7 +9,7 @@ from torch import Tensor
 
 from engine_svc.batch import PackedBatch
 from engine_svc.models.attention import Layout
-from engine_svc.models.linear import rows_step
+from engine_svc.models.linear import suitable_rows
 from engine_svc.models.prefixes import Merging, merging_of
 
 
@@ -30,7 +30,7 @@ class PackedTokens:
         """`merges_prefixes` is for causal models without token types."""
         merging = merging_of(batch) if merges_prefixes else None
         tokens = batch.tokens if merging is None else len(merging.token_of_row)
-        rows = -tokens % rows_step(device, dtype) + tokens
+        rows = suitable_rows(tokens, device, dtype)
         columns = [laid_out(column, merging, rows) for column in (batch.token_ids, batch.type_ids, batch.positions)]
         packed = torch.from_numpy(np.concatenate([*columns, batch.cu_seqlens])).to(device)
         ids, type_ids, positions, cu_seqlens = torch.split(packed, [rows, rows, rows, len(batch.cu_seqlens)])
