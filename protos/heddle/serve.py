@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import shlex
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from typing import Literal
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.commands import LIBRARY_OF_EXTRA, missing
 from heddle.console import Console
+from heddle.cores import usable_cores
 from heddle.model_source import PACKAGED_NAME, locate
 from heddle.readiness import grpc_ready, http_ready
 from heddle.rpc.lifecycle import stop_on_signal
@@ -246,7 +246,3 @@ class Machine:
     def _unless_set(self, variable: str, *flag: str) -> tuple[str, ...]:
         """The flag, but for an operator who has set the service's own variable for it."""
         return () if self.environ.get(variable) else flag
-
-
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
