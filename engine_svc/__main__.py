@@ -7,12 +7,13 @@ from typing import NoReturn
 
 from engine_svc.backends.loading import check_loadable, load_backend
 from engine_svc.description import described
-from engine_svc.device import batch_tokens_default
+from engine_svc.device import batch_tokens_default, passes_default
 from engine_svc.lane import Lane, warm_up_batches
 from engine_svc.scheduler import Scheduler, SchedulerLimits
 from engine_svc.servicer import EngineServicer
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
+from heddle.cores import usable_cores
 from heddle.model_source import locate
 from heddle.rpc.lifecycle import Server, run
 from heddle.rpc.metrics import serve_metrics
@@ -25,6 +26,14 @@ def main() -> NoReturn:
     settings = load(EngineSettings, sys.argv[1:], os.environ, prog="engine-svc", env_prefix="HEDDLE_ENGINE_")
     start_logging("engine_svc", log_format=settings.log_format, log_level=settings.log_level)
     run(lambda: serve(settings))
+
+
+def concurrency(settings: EngineSettings) -> tuple[int, int]:
+    """Passes that run at once, and the cores that they share. A simulated backend takes one batch after the other."""
+    cores = settings.threads or usable_cores()
+    default = 1 if settings.backend == "simulated" else passes_default(cores)
+    passes = settings.passes or default
+    return passes, max(passes, cores)
 
 
 async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> None:
@@ -41,12 +50,14 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
         queue_tokens_max=settings.queue_tokens_max,
         queue_items_max=settings.queue_items_max,
     )
-    scheduler = Scheduler(limits)
+    passes, cores = concurrency(settings)
+    scheduler = Scheduler(limits, passes=passes, cores=cores)
     lane = Lane(
         lambda: load_backend(settings, checkpoint),
         scheduler,
         asyncio.get_running_loop(),
         warm_up_batches(limits, checkpoint.sequence_tokens_max),
+        passes=passes,
     )
     servicer = EngineServicer(scheduler, [lane])
     server = Server(settings.listen, drain_s_max=settings.drain_s_max, stop=stop)

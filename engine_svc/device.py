@@ -3,8 +3,11 @@
 from pathlib import Path
 
 GPU_BATCH_TOKENS = 16_384
-# On a CPU the activations of a batch should stay in cache.
-CPU_BATCH_TOKENS = 2_048
+# On a CPU more make a pass longer, which is what others wait for, and hardly cheaper by token.
+CPU_BATCH_TOKENS = 512
+
+# Passes that run side by side, each on a core of its own or on several. Beyond so many they would wait for Python.
+CPU_PASSES = 8
 
 
 def has_nvidia_gpu() -> bool:
@@ -13,3 +16,7 @@ def has_nvidia_gpu() -> bool:
 
 def batch_tokens_default() -> int:
     return GPU_BATCH_TOKENS if has_nvidia_gpu() else CPU_BATCH_TOKENS
+
+
+def passes_default(cores: int) -> int:
+    return 1 if has_nvidia_gpu() else min(cores, CPU_PASSES)

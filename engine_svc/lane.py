@@ -1,7 +1,9 @@
-"""A thread that owns one backend from load to close. __main__ starts one per device, all on one scheduler.
+"""The threads that run one backend, from load to close. __main__ starts a lane per device, all on one scheduler.
 
-A lane asks the scheduler for a batch whenever its backend is free, and hands the outcomes of a batch to the event loop
-in one call. What goes wrong with one sequence is that sequence's outcome; its neighbours in the batch keep theirs.
+Each thread asks the scheduler for a batch whenever it is free, and hands the outcomes of a batch to the event loop in
+one call. On a CPU there are several, so that small batches, each on a core of its own, need not wait for the slowest
+core of a large one: with another process on one of two cores, a pass that is shared between them takes many times as
+long. What goes wrong with one sequence is that sequence's outcome; its neighbours in the batch keep theirs.
 """
 
 import asyncio
@@ -36,66 +38,88 @@ class Lane:
         scheduler: Scheduler,
         loop: asyncio.AbstractEventLoop,
         warm_up_batches: Iterable[Sequences[int]] = (),
+        *,
+        passes: int = 1,
         name: str = "lane",
     ) -> None:
-        """`load_backend` runs in the lane's thread. A warm-up batch is the lengths of its sequences, in tokens."""
+        """`load_backend` runs in the lane's first thread. A warm-up batch is the lengths of its sequences, in tokens.
+        As many threads as `passes` run the backend at once, if the scheduler lets them."""
         self.loaded: Future[Backend] = Future()  # once warm, or the error of loading or warming up
         self.stopped: Future[None] = Future()  # after the last outcome, or the error that ended the thread
-        self.running_tokens = 0
-        self.running_since: float | None = None  # time.monotonic; None while idle
+        self._running: dict[Batch, float] = {}  # since when, time.monotonic
         self.consecutive_failures = 0  # batches in a row that gave not one result: the backend is beyond help
         self._load_backend = load_backend
         self._scheduler = scheduler
         self._loop = loop
         self._warm_up_batches = warm_up_batches
-        # Daemon: a forward pass that never returns must not keep the process from exiting.
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._name = name
+        self._passes = passes
 
     def start(self) -> None:
         self.loaded.set_running_or_notify_cancel()  # a starter that stops waiting cannot cancel them
         self.stopped.set_running_or_notify_cancel()
-        self._thread.start()
+        self._thread(self._run).start()
+
+    @property
+    def running_tokens(self) -> int:
+        return sum(batch.tokens for batch in tuple(self._running))
+
+    @property
+    def running_since(self) -> float | None:
+        """When the pass began that has run for longest; None while idle."""
+        return min(tuple(self._running.values()), default=None)
+
+    def _thread(self, target: Callable[..., None], *arguments: Backend) -> threading.Thread:
+        # Daemon: a forward pass that never returns must not keep the process from exiting.
+        return threading.Thread(target=target, args=arguments, name=self._name, daemon=True)
 
     def _run(self) -> None:
         try:
             with contextlib.closing(self._load_backend()) as backend:
                 warm_up(backend, self._warm_up_batches)
                 self.loaded.set_result(backend)
-                self._serve(backend)
+                self._serve_by_all(backend)
         except BaseException as exception:
             if self.loaded.done():
-                log.critical("%s died", self._thread.name, exc_info=exception)
+                log.critical("%s died", self._name, exc_info=exception)
             else:
                 self.loaded.set_exception(exception)
             self.stopped.set_exception(exception)
         else:
             self.stopped.set_result(None)
 
+    def _serve_by_all(self, backend: Backend) -> None:
+        others = [self._thread(self._serve, backend) for _ in range(self._passes - 1)]
+        for thread in others:
+            thread.start()
+        self._serve(backend)
+        for thread in others:
+            thread.join()
+
     def _serve(self, backend: Backend) -> None:
         while (batch := self._scheduler.take()) is not None:
             self._answer_expired(batch)
-            if batch.tickets:
-                self._answer(backend, batch)
+            self._deliver(self._outcomes(backend, batch))
 
     def _answer_expired(self, batch: Batch) -> None:
         error = HeddleError(ErrorKind.DEADLINE_EXCEEDED, "the deadline passed while the sequence waited for the engine")
         self._deliver([(ticket, Outcome(error, queue_s(ticket, batch), 0.0)) for ticket in batch.expired])
 
-    def _answer(self, backend: Backend, batch: Batch) -> None:
+    def _outcomes(self, backend: Backend, batch: Batch) -> list[tuple[Ticket, Outcome]]:
         started_at = time.monotonic()
-        self.running_tokens, self.running_since = batch.tokens, started_at
-        results = compute(backend, list(batch.tickets))
-        self.running_tokens, self.running_since = 0, None
+        self._running[batch] = started_at
+        results = compute(backend, list(batch.tickets), batch.cores)
+        del self._running[batch]
+        self._scheduler.give_back(batch)
         compute_s = time.monotonic() - started_at
-        is_failure = all(isinstance(result, HeddleError) for result in results)
-        self.consecutive_failures = self.consecutive_failures + 1 if is_failure else 0
-        self._deliver(
-            [
-                (ticket, Outcome(result, queue_s(ticket, batch), compute_s))
-                for tickets, result in zip(batch.tickets.values(), results, strict=True)
-                for ticket in tickets
-            ]
-        )
+        if results:
+            is_failure = all(isinstance(result, HeddleError) for result in results)
+            self.consecutive_failures = self.consecutive_failures + 1 if is_failure else 0
+        return [
+            (ticket, Outcome(result, queue_s(ticket, batch), compute_s))
+            for tickets, result in zip(batch.tickets.values(), results, strict=True)
+            for ticket in tickets
+        ]
 
     def _deliver(self, outcomes: list[tuple[Ticket, Outcome]]) -> None:
         if not outcomes:
@@ -119,22 +143,24 @@ def deliver(outcomes: Iterable[tuple[Ticket, Outcome]]) -> None:
             log.exception("the receiver of an outcome failed")
 
 
-def compute(backend: Backend, sequences: Sequences[Sequence]) -> list[Result]:
+def compute(backend: Backend, sequences: Sequences[Sequence], cores: int) -> list[Result]:
     """One result per sequence. A batch that raises is run again in halves, down to the sequences that fail alone: so
     neither one bad item nor a batch too large for the device's memory fails the rest."""
+    if not sequences:
+        return []
     try:
-        return [checked(array) for array in run(backend, sequences)]
+        return [checked(array) for array in run(backend, sequences, cores)]
     except Exception as exception:  # noqa: BLE001 - logged once it fails alone
         if len(sequences) == 1:
             return [HeddleError.from_exception(exception)]
         log.warning("a batch of %d sequences failed and is run again in halves: %r", len(sequences), exception)
     # Not inside `except`: there the traceback would keep the failed attempt's memory from being freed.
     middle = len(sequences) // 2
-    return compute(backend, sequences[:middle]) + compute(backend, sequences[middle:])
+    return compute(backend, sequences[:middle], cores) + compute(backend, sequences[middle:], cores)
 
 
-def run(backend: Backend, sequences: Sequences[Sequence]) -> Sequences[npt.NDArray[np.float32]]:
-    arrays = backend.run(PackedBatch.of(sequences))
+def run(backend: Backend, sequences: Sequences[Sequence], cores: int = 0) -> Sequences[npt.NDArray[np.float32]]:
+    arrays = backend.run(PackedBatch.of(sequences), cores)
     if len(arrays) != len(sequences):
         raise RuntimeError(f"the backend returned {len(arrays)} arrays for {len(sequences)} sequences")
     return arrays

@@ -35,12 +35,14 @@ class EngineSettings:
     # Number format of the computation; auto takes bfloat16 where the device is fast at it, else float32, which a CPU
     # also takes for scores and sparse vectors.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    # CPU threads of a forward pass; 0 takes every core.
+    # CPU threads of all forward passes together; 0 takes every core.
     threads: int = 0
+    # Forward passes that may run side by side: 0 takes one for each CPU thread, up to 8, or one on a GPU.
+    passes: int = 0
 
     # Batches
 
-    # Tokens of one forward pass; 0 takes 16384 on a GPU, and on a CPU 2048, whose activations stay in cache.
+    # Tokens of one forward pass; 0 takes 16384 on a GPU, and 512 on a CPU, where more are hardly cheaper by token.
     batch_tokens_max: int = 0
     # Sequences of one forward pass.
     batch_items_max: int = 1024
@@ -68,7 +70,8 @@ class EngineSettings:
     simulated_per_token_ns: int = 1_000
 
     def __post_init__(self) -> None:
-        at_least(0, threads=self.threads, drain_s_max=self.drain_s_max, batch_tokens_max=self.batch_tokens_max)
+        at_least(0, threads=self.threads, passes=self.passes, batch_tokens_max=self.batch_tokens_max)
+        at_least(0, drain_s_max=self.drain_s_max)
         at_least(1, batch_items_max=self.batch_items_max, queue_items_max=self.queue_items_max)
         at_least(1, queue_tokens_max=self.queue_tokens_max)
         at_least(0, simulated_fixed_us=self.simulated_fixed_us, simulated_per_token_ns=self.simulated_per_token_ns)

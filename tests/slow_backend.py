@@ -19,7 +19,7 @@ class SlowBackend:
         self.is_warm = False
         self.ran = 0
 
-    def run(self, batch: PackedBatch) -> Sequence[npt.NDArray[np.float32]]:
+    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
         if self.is_warm:
             self.ran += len(batch.sequences)
             time.sleep(0.5)

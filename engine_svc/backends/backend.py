@@ -1,4 +1,4 @@
-"""The interface of a backend. `engine_svc.lane` calls it, from one thread that owns it from load to close."""
+"""The interface of a backend. `engine_svc.lane` calls it: one thread loads and closes it, some may run it at once."""
 
 from collections.abc import Sequence as Sequences
 from typing import Protocol
@@ -10,7 +10,7 @@ from engine_svc.batch import Output, PackedBatch
 
 
 class Backend(Protocol):
-    """A loaded model. Not thread-safe: one thread loads, runs and closes it."""
+    """A loaded model. Only `run` may be called from several threads at once, and only where a lane is told to."""
 
     @property
     def outputs(self) -> frozenset[Output]:
@@ -22,9 +22,10 @@ class Backend(Protocol):
         """Of the computation: float32, bfloat16 or float16."""
         ...
 
-    def run(self, batch: PackedBatch) -> Sequences[npt.NDArray[np.float32]]:
+    def run(self, batch: PackedBatch, cores: int = 0) -> Sequences[npt.NDArray[np.float32]]:
         """One forward pass: per sequence an array of the shape that heddle.v1.Output states, cut and normalised as
-        the sequence asks. An item's NaN or Inf is returned as it is: the lane turns it into that item's error."""
+        the sequence asks. An item's NaN or Inf is returned as it is: the lane turns it into that item's error. `cores`
+        of the CPU are this pass's, 0 all that the backend was loaded with; what computes elsewhere needs none."""
         ...
 
     def close(self) -> None: ...

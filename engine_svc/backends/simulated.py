@@ -25,7 +25,7 @@ class SimulatedBackend:
     per_token_ns: int = 1_000
     data_type: str = "float32"
 
-    def run(self, batch: PackedBatch) -> Sequences[npt.NDArray[np.float32]]:
+    def run(self, batch: PackedBatch, cores: int = 0) -> Sequences[npt.NDArray[np.float32]]:
         ready_at = time.monotonic() + self.fixed_us / 1e6 + self.per_token_ns * batch.tokens / 1e9
         arrays = [self._array(sequence) for sequence in batch.sequences]
         time.sleep(max(0.0, ready_at - time.monotonic()))

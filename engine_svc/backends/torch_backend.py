@@ -30,12 +30,13 @@ class TorchBackend:
         adapter: str = "",
         merges_prefixes: bool = True,
     ) -> None:
-        """`dtype` is auto, float32, bfloat16 or float16. `threads` of the CPU are for the whole process; 0 leaves
-        PyTorch's choice, one per core. `device` is auto, cpu or cuda. `adapter` is one of the checkpoint's, or "". A
-        causal model computes prefixes that sequences of a batch share once, unless `merges_prefixes` says no. Raises
-        CheckpointError."""
+        """`dtype` is auto, float32, bfloat16 or float16. `threads` of the CPU are for a pass that is told of none;
+        0 leaves PyTorch's choice, one per core. `device` is auto, cpu or cuda. `adapter` is one of the checkpoint's, or
+        "". A causal model computes prefixes that sequences of a batch share once, unless `merges_prefixes` says no.
+        Raises CheckpointError."""
         if threads:
             torch.set_num_threads(threads)
+        self._threads = torch.get_num_threads()
         self._device = device_of(device)
         if self._device.type == "cpu":
             return_freed_memory()
@@ -53,8 +54,9 @@ class TorchBackend:
     def data_type(self) -> str:
         return str(self._dtype).removeprefix("torch.")
 
-    def run(self, batch: PackedBatch) -> Sequences[Array]:
+    def run(self, batch: PackedBatch, cores: int = 0) -> Sequences[Array]:
         """As the model's head answers, in the order of the batch."""
+        torch.set_num_threads(cores or self._threads)  # of this thread's passes; takes no time
         # Attention makes one call for all sequences of a length.
         order = np.argsort(batch.lengths, kind="stable")
         by_length = PackedBatch.of([batch.sequences[index] for index in order])

@@ -34,7 +34,7 @@ class Recording:
         self.gate.set()
         self.closed = False
 
-    def run(self, batch: PackedBatch) -> Sequence[npt.NDArray[np.float32]]:
+    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
         self.gate.wait(5)
         self.sizes.append(len(batch.sequences))
         self.threads.add(threading.current_thread().name)
@@ -53,9 +53,11 @@ class Recording:
 class Running:
     """A lane on a backend, and what it delivered."""
 
-    def __init__(self, load_backend: Callable[[], Backend], warm_up: Sequence[Sequence[int]] = ()) -> None:
-        self.scheduler = Scheduler(ROOMY)
-        self.lane = Lane(load_backend, self.scheduler, asyncio.get_running_loop(), warm_up)
+    def __init__(
+        self, load_backend: Callable[[], Backend], warm_up: Sequence[Sequence[int]] = (), *, passes: int = 1
+    ) -> None:
+        self.scheduler = Scheduler(ROOMY, passes=passes, cores=passes)
+        self.lane = Lane(load_backend, self.scheduler, asyncio.get_running_loop(), warm_up, passes=passes)
         self.outcomes: dict[int, Outcome] = {}
         self.threads: set[int] = set()
         self.lane.start()
@@ -94,6 +96,25 @@ async def test_outcomes_arrive_on_the_event_loop() -> None:
     assert backend.closed
 
 
+async def test_passes_run_side_by_side_and_each_takes_what_came_meanwhile() -> None:
+    backend = Recording()
+    running = Running(lambda: backend, passes=2)
+    await asyncio.wrap_future(running.lane.loaded)
+    backend.gate.clear()
+    for number in range(2):
+        running.scheduler.submit([running.ticket(number)])
+        async with asyncio.timeout(5):
+            while running.lane.running_tokens < 2 * (number + 1):
+                await asyncio.sleep(0.002)
+    running.scheduler.submit([running.ticket(number) for number in range(2, 6)])
+    backend.gate.set()
+    await running.until(6)
+    assert sorted(backend.sizes) == [1, 1, 4]
+    assert running.lane.running_since is None
+    await running.end()
+    assert backend.closed
+
+
 async def test_one_bad_sequence_fails_alone() -> None:
     backend = Recording()
     running = Running(lambda: backend)
@@ -110,7 +131,7 @@ async def test_one_bad_sequence_fails_alone() -> None:
 
 async def test_nan_in_one_row_of_many_is_an_error_of_its_sequence_alone() -> None:
     class Rows(Recording):
-        def run(self, batch: PackedBatch) -> Sequence[npt.NDArray[np.float32]]:
+        def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
             arrays = [np.ones((one.tokens, 9), np.float32) for one in batch.sequences]
             for one, array in zip(batch.sequences, arrays, strict=True):
                 array[-1, 4] = np.nan if one == NAN else 1
@@ -125,7 +146,7 @@ async def test_nan_in_one_row_of_many_is_an_error_of_its_sequence_alone() -> Non
 
 async def test_finite_components_are_good_even_if_their_squares_overflow() -> None:
     class Huge(Recording):
-        def run(self, batch: PackedBatch) -> Sequence[npt.NDArray[np.float32]]:
+        def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
             return [array * np.float32(1e30) for array in super().run(batch)]
 
     running = Running(Huge)
@@ -137,7 +158,7 @@ async def test_finite_components_are_good_even_if_their_squares_overflow() -> No
 
 async def test_backend_that_loses_a_result_mixes_none_up() -> None:
     class Short(Recording):
-        def run(self, batch: PackedBatch) -> Sequence[npt.NDArray[np.float32]]:
+        def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
             return super().run(batch)[: max(1, len(batch.sequences) - 1)]
 
     running = Running(Short)

@@ -6,38 +6,77 @@ from collections import Counter
 import pytest
 
 from engine_svc.batch import Output, Sequence
-from engine_svc.scheduler import PASSED_OVER_MAX, Batch, Load, Scheduler, SchedulerLimits, Ticket
-from tests.engine_svc.tickets import batches, computed, scheduler_of, ticket, unwanted
+from engine_svc.scheduler import (
+    PASSED_OVER_MAX,
+    TOKENS_PER_CORE_MIN,
+    Batch,
+    Load,
+    Scheduler,
+    SchedulerLimits,
+    Ticket,
+)
+from tests.engine_svc.tickets import ROOMY, batches, computed, passed, scheduler_of, ticket, unwanted
 
 
 def test_flows_take_turns_one_sequence_each() -> None:
     many = [ticket(flow="many") for _ in range(6)]
     few = [ticket(flow="few") for _ in range(2)]
     scheduler = scheduler_of(*many, *few)
-    assert computed(scheduler.take()) == [many[0], few[0], many[1], few[1], *many[2:]]
+    assert computed(passed(scheduler)) == [many[0], few[0], many[1], few[1], *many[2:]]
 
 
 def test_single_query_does_not_wait_for_another_flows_two_thousand_inputs() -> None:
     scheduler = scheduler_of(*(ticket(flow="bulk") for _ in range(2048)))
-    scheduler.take()
+    passed(scheduler)
     query = ticket(flow="query")
     scheduler.submit([query])
-    assert query in computed(scheduler.take())
+    assert query in computed(passed(scheduler))
+
+
+def test_what_fits_one_batch_has_all_cores_until_its_pass_is_over() -> None:
+    scheduler = Scheduler(ROOMY, passes=4, cores=6)
+    scheduler.submit([ticket(96)])
+    batch = scheduler.take()
+    assert batch is not None
+    assert batch.cores == 6
+    scheduler.submit([ticket()])
+    assert scheduler.take(0) is None
+    scheduler.give_back(batch)
+    assert scheduler.take() is not None
+
+
+def test_where_more_waits_than_a_batch_holds_passes_share_the_cores() -> None:
+    scheduler = Scheduler(ROOMY, passes=3, cores=7)
+    scheduler.submit(ticket(50) for _ in range(12))
+    taken = [scheduler.take() for _ in range(3)]
+    assert [batch.cores for batch in taken if batch] == [2, 2, 3]
+    assert scheduler.take(0) is None
+
+
+def test_few_tokens_leave_cores_to_the_next_pass() -> None:
+    scheduler = Scheduler(ROOMY, passes=4, cores=4)
+    scheduler.submit([ticket(TOKENS_PER_CORE_MIN)])
+    first = scheduler.take()
+    scheduler.submit([ticket(96)])
+    second = scheduler.take()
+    assert first is not None
+    assert second is not None
+    assert (first.cores, second.cores) == (1, 3)
 
 
 def test_turns_go_on_where_the_last_batch_ended() -> None:
     tickets = [ticket(flow=flow) for flow in "abcdefghijkl"]
     again = ticket(flow="a")
     scheduler = scheduler_of(*tickets, again)
-    assert computed(scheduler.take()) == tickets[:8]
-    assert computed(scheduler.take()) == [*tickets[8:], again]
+    assert computed(passed(scheduler)) == tickets[:8]
+    assert computed(passed(scheduler)) == [*tickets[8:], again]
 
 
 def test_sequence_that_does_not_fit_lets_others_fill_and_is_first_in_the_next_batch() -> None:
     first, long, short, behind_long = ticket(60), ticket(50, "long"), ticket(40, "short"), ticket(1, "long")
     scheduler = scheduler_of(first, long, behind_long, short)
-    assert computed(scheduler.take()) == [first, short]
-    assert computed(scheduler.take()) == [long, behind_long]
+    assert computed(passed(scheduler)) == [first, short]
+    assert computed(passed(scheduler)) == [long, behind_long]
 
 
 def test_long_sequences_of_many_flows_are_served_within_as_many_batches() -> None:
@@ -45,33 +84,33 @@ def test_long_sequences_of_many_flows_are_served_within_as_many_batches() -> Non
     scheduler = scheduler_of(*long)
     for expected in long:
         scheduler.submit([ticket(10, f"short {number}") for number in range(8)])
-        assert computed(scheduler.take())[0] is expected
+        assert computed(passed(scheduler))[0] is expected
 
 
 def test_sequence_longer_than_the_budget_runs_alone() -> None:
     short, over_long, after = ticket(10), ticket(101, "long"), ticket(10)
     scheduler = scheduler_of(short, over_long, after)
-    assert computed(scheduler.take()) == [short, after]
-    assert computed(scheduler.take()) == [over_long]
+    assert computed(passed(scheduler)) == [short, after]
+    assert computed(passed(scheduler)) == [over_long]
 
 
 def test_smaller_priority_is_served_first_and_the_rest_of_the_budget_goes_to_the_next() -> None:
     low, high = [ticket(priority=7) for _ in range(8)], [ticket(priority=1) for _ in range(6)]
     scheduler = scheduler_of(*low, *high)
-    assert computed(scheduler.take()) == [*high, *low[:2]]
+    assert computed(passed(scheduler)) == [*high, *low[:2]]
 
 
 def test_same_flow_name_in_two_classes_is_two_flows() -> None:
     low, high = ticket(priority=1), ticket(priority=0)
     scheduler = scheduler_of(low, high)
     assert scheduler.cancel(high)
-    assert computed(scheduler.take()) == [low]
+    assert computed(passed(scheduler)) == [low]
 
 
 def test_equal_sequences_are_computed_once_and_cost_their_tokens_once() -> None:
     twins = [ticket(60, flow, content=5) for flow in "abc"]
     other = ticket(40, "d")
-    batch = scheduler_of(*twins, other).take()
+    batch = passed(scheduler_of(*twins, other))
     assert batch is not None
     assert batch.tickets == {twins[0].sequence: twins, other.sequence: [other]}
     assert batch.tokens == 100
@@ -80,7 +119,7 @@ def test_equal_sequences_are_computed_once_and_cost_their_tokens_once() -> None:
 def test_sequences_that_differ_in_what_is_wanted_are_not_equal() -> None:
     vector = ticket(content=5)
     logits = Ticket(Sequence(vector.sequence.token_ids, output=Output.LOGITS), "a", unwanted)
-    batch = scheduler_of(vector, logits).take()
+    batch = passed(scheduler_of(vector, logits))
     assert batch is not None
     assert len(batch.tickets) == 2
 
@@ -89,7 +128,7 @@ def test_expired_are_reported_without_costing_their_flow_a_turn() -> None:
     past = time.monotonic() - 1
     expired = [ticket(deadline=past) for _ in range(20)]
     live = ticket(deadline=past + 3600)
-    batch = scheduler_of(*expired, live).take()
+    batch = passed(scheduler_of(*expired, live))
     assert batch is not None
     assert batch.expired == expired
     assert computed(batch) == [live]
@@ -97,7 +136,7 @@ def test_expired_are_reported_without_costing_their_flow_a_turn() -> None:
 
 def test_batch_of_only_expired_is_returned() -> None:
     expired = ticket(deadline=time.monotonic())
-    batch = scheduler_of(expired).take()
+    batch = passed(scheduler_of(expired))
     assert batch is not None
     assert batch.expired == [expired]
     assert not batch.tickets
@@ -109,14 +148,14 @@ def test_cancelled_frees_the_queue_at_once_and_is_never_computed() -> None:
     assert scheduler.submit([first, second, third]) == [third]
     assert scheduler.cancel(first)
     assert scheduler.submit([third]) == []
-    assert computed(scheduler.take()) == [second, third]
+    assert computed(passed(scheduler)) == [second, third]
 
 
 def test_cancel_of_running_refused_and_cancelled_tickets_has_no_effect() -> None:
     scheduler = Scheduler(SchedulerLimits(100, 1, queue_tokens_max=20, queue_items_max=2))
     running, cancelled, waiting, refused = ticket(), ticket(), ticket(), ticket()
     scheduler.submit([running])
-    scheduler.take()
+    passed(scheduler)
     assert scheduler.submit([cancelled, waiting, refused]) == [refused]
     assert scheduler.cancel(cancelled)
     assert not any(scheduler.cancel(gone) for gone in (running, cancelled, refused))
@@ -134,7 +173,7 @@ def test_sequence_longer_than_the_queue_is_accepted_when_nothing_waits() -> None
     scheduler = Scheduler(SchedulerLimits(100, 8, queue_tokens_max=30, queue_items_max=3))
     over_long, next_one = ticket(500), ticket(1)
     assert scheduler.submit([over_long, next_one]) == [next_one]
-    assert computed(scheduler.take()) == [over_long]
+    assert computed(passed(scheduler)) == [over_long]
 
 
 def test_emptied_flows_and_classes_leave_nothing_behind() -> None:
@@ -156,5 +195,5 @@ def test_forming_a_batch_does_not_look_at_all_that_wait(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Batch, "add", counted_add)
     scheduler = scheduler_of(*(ticket(60, str(number)) for number in range(10_000)))
-    scheduler.take()
+    passed(scheduler)
     assert looks["add"] == 1 + PASSED_OVER_MAX

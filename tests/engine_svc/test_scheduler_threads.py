@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 
 from engine_svc.scheduler import Batch, Load, Scheduler, SchedulerLimits, Ticket
-from tests.engine_svc.tickets import ROOMY, computed, scheduler_of, ticket
+from tests.engine_svc.tickets import ROOMY, computed, passed, scheduler_of, ticket
 
 
 def test_take_gives_up_after_its_timeout() -> None:
@@ -32,12 +32,30 @@ def test_waiting_lane_gets_what_is_submitted() -> None:
 
 
 def test_one_submission_of_two_batches_wakes_two_waiting_lanes() -> None:
-    scheduler, taken = Scheduler(ROOMY), list[Batch | None]()
+    scheduler, taken = Scheduler(ROOMY, passes=2, cores=2), list[Batch | None]()
     threads = [taker(scheduler, taken) for _ in range(2)]
     scheduler.submit(ticket() for _ in range(16))
     for thread in threads:
         thread.join(5)
     assert [len(computed(batch)) for batch in taken] == [8, 8]
+
+
+def test_thread_that_came_last_is_the_next_to_go() -> None:
+    scheduler, taken = Scheduler(ROOMY), list[Batch | None]()
+    first = taker(scheduler, taken)
+    until_waiting(scheduler, 1)
+    last = taker(scheduler, taken)
+    until_waiting(scheduler, 2)
+    scheduler.submit([ticket()])
+    last.join(5)
+    assert (first.is_alive(), last.is_alive()) == (True, False)
+    scheduler.close()
+    first.join(5)
+
+
+def until_waiting(scheduler: Scheduler, threads: int) -> None:
+    while len(scheduler._waiting) < threads:
+        time.sleep(0.001)
 
 
 def test_close_wakes_waiting_lanes_with_nothing() -> None:
@@ -54,12 +72,12 @@ def test_closed_scheduler_refuses_new_tickets_and_hands_out_what_waits() -> None
     scheduler = scheduler_of(accepted)
     scheduler.close()
     assert scheduler.submit([late]) == [late]
-    assert computed(scheduler.take()) == [accepted]
+    assert computed(passed(scheduler)) == [accepted]
     assert scheduler.take() is None
 
 
 def test_many_submitters_cancellers_and_lanes_lose_nothing_and_serve_nothing_twice() -> None:
-    scheduler = Scheduler(SchedulerLimits(64, 6, queue_tokens_max=2_000, queue_items_max=300))
+    scheduler = Scheduler(SchedulerLimits(64, 6, queue_tokens_max=2_000, queue_items_max=300), passes=3, cores=5)
     accepted, cancelled, taken = list[Ticket](), list[Ticket](), list[Batch]()
 
     def submit(seed: int) -> None:
@@ -75,6 +93,7 @@ def test_many_submitters_cancellers_and_lanes_lose_nothing_and_serve_nothing_twi
     def lane() -> None:
         while (batch := scheduler.take()) is not None:
             taken.append(batch)
+            scheduler.give_back(batch)
 
     submitters = [threading.Thread(target=submit, args=(seed,), daemon=True) for seed in range(3)]
     lanes = [threading.Thread(target=lane, daemon=True) for _ in range(4)]

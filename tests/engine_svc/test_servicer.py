@@ -50,7 +50,7 @@ class Brittle:
 
     outputs, data_type = SimulatedBackend().outputs, "float32"
 
-    def run(self, batch: PackedBatch) -> Sequence[npt.NDArray[np.float32]]:
+    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
         if 666 in batch.token_ids:
             raise RuntimeError("the device does not like that token")
         broken = np.full(384, np.nan, np.float32)

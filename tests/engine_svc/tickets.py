@@ -39,6 +39,14 @@ def computed(batch: Batch | None) -> list[Ticket]:
     return [ticket for tickets in batch.tickets.values() for ticket in tickets]
 
 
+def passed(scheduler: Scheduler, timeout_s: float | None = None) -> Batch | None:
+    """The next batch, when its pass is over."""
+    batch = scheduler.take(timeout_s)
+    if batch is not None:
+        scheduler.give_back(batch)
+    return batch
+
+
 def batches(scheduler: Scheduler) -> Iterable[Batch]:
-    while (batch := scheduler.take(0)) is not None:
+    while (batch := passed(scheduler, 0)) is not None:
         yield batch

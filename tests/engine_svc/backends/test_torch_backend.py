@@ -1,6 +1,7 @@
 """The torch backend against sentence-transformers: the packaged MiniLM on varied texts, and small random models."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,18 @@ def test_text_alone_has_the_vector_that_it_has_in_a_batch(
     some = [*sequences[:46], max(sequences, key=lambda sequence: sequence.tokens)]
     alone = np.stack([backend.run(PackedBatch.of([sequence]))[0] for sequence in some])
     assert cosines(vectors_of(backend, some), alone).min() > least
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_passes_that_run_at_once_agree_with_one_alone(
+    minilm_backend: TorchBackend, sequences: list[TokenSequence], cores: int
+) -> None:
+    batches = [PackedBatch.of(sequences[start : start + 20]) for start in range(0, 80, 20)]
+    alone = [np.stack(minilm_backend.run(batch)) for batch in batches]
+    with ThreadPoolExecutor(4) as threads:
+        at_once = threads.map(lambda batch: np.stack(minilm_backend.run(batch, cores)), batches * 3)
+    for together, expected in zip(at_once, alone * 3, strict=True):
+        np.testing.assert_allclose(together, expected, atol=1e-5)
 
 
 def test_results_come_in_the_order_of_the_batch(minilm_backend: TorchBackend, sequences: list[TokenSequence]) -> None:

@@ -28,7 +28,7 @@ class Counting(SimulatedBackend):
 
     ran: list[bytes] = []  # noqa: RUF012 - the backend's class is frozen
 
-    def run(self, batch: PackedBatch) -> list[np.ndarray]:
+    def run(self, batch: PackedBatch, cores: int = 0) -> list[np.ndarray]:
         self.ran.extend(sequence.token_ids for sequence in batch.sequences if any(sequence.token_ids))
         return list(super().run(batch))
 

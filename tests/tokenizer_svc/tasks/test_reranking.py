@@ -83,7 +83,7 @@ class Listening(SimulatedBackend):
     fixed_us: int = 0
     heard: list[str] = field(default_factory=list)
 
-    def run(self, batch: PackedBatch) -> Any:
+    def run(self, batch: PackedBatch, cores: int = 0) -> Any:
         for sequence in batch.sequences:
             self.heard.append(str(minilm_tokenizer().decode(np.frombuffer(sequence.token_ids, "<u4").tolist())))
         return super().run(batch)

@@ -63,7 +63,7 @@ async def test_similarity_is_the_cosine_with_each_sentence(serve: Serve) -> None
 class Pointless(SimulatedBackend):
     """Its vectors have no direction, as those of an embedder that was trained on nothing."""
 
-    def run(self, batch: PackedBatch) -> list[np.ndarray]:
+    def run(self, batch: PackedBatch, cores: int = 0) -> list[np.ndarray]:
         return [np.zeros(DIMENSION, np.float32) for _ in batch.sequences]
 
 

@@ -139,7 +139,7 @@ async def test_what_the_model_is_not_made_for_is_a_failed_precondition(embedder:
 
 
 class NanBackend(SlowBackend):
-    def run(self, batch: PackedBatch) -> Sequence[npt.NDArray[np.float32]]:
+    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
         return [np.full_like(array, np.nan) if self.is_warm else array for array in super().run(batch)]
 
 
