@@ -9,7 +9,7 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, cast
 
@@ -118,6 +118,10 @@ class Pod(Generic[Item, Outcome]):
     @property
     def idle(self) -> bool:
         return not self._unanswered
+
+    @property
+    def unanswered(self) -> Iterable[Pending[Item, Outcome]]:
+        return self._unanswered.values()
 
     def send(self, pending: Pending[Item, Outcome]) -> None:
         """Raises CoalescerFull when too much waits for the stream already, TOO_LARGE for what it cannot carry."""
