@@ -221,6 +221,7 @@ class Pod(Generic[Item, Outcome]):
         del self._cancel_ids[:CANCEL_IDS_MAX]
         if self._cancel_ids:
             self._outgoing.nudge()
+        items = frame.items
         for pending in waiting:
             if pending.answered:
                 continue
@@ -230,7 +231,7 @@ class Pod(Generic[Item, Outcome]):
                 self._forget(pending)
                 pending.answer(spent)
             else:
-                frame.items.append(pending.item)
+                items.append(pending.item)
         return frame
 
     async def _receive(self, frame: ResponseFrame[Outcome]) -> None:
