@@ -14,7 +14,7 @@ from heddle.rpc.telemetry import request_id
 from http_gateway.admission import Admission, Permit
 from http_gateway.api_keys import ApiKeys
 from http_gateway.errors import STATUS_OF_KIND, Failure
-from http_gateway.message import Answer, Hold, Request, Response, bytes_of, uncounted
+from http_gateway.message import Hold, Request, Response, bytes_of, uncounted
 from http_gateway.rendering import rendered
 from http_gateway.routing import Route, Router
 
@@ -57,21 +57,19 @@ class App:
         route = self._router.find(request)
         status = CLOSED_BY_CALLER
         try:
-            response = await self._answer(route, request)
+            if route.is_open:
+                response = await self._handled(route, request)
+            else:
+                self._keys.check(request.headers)
+                response = await self._permitted(route, request, Permit(self._admission))
             status = response.status
             return response
-        finally:
-            self._record(route, request, status, time.perf_counter() - started)
-
-    async def _answer(self, route: Route, request: Request) -> Response:
-        try:
-            if route.is_open:
-                return await self._rendered(await route.handler(request), request)
-            self._keys.check(request.headers)
-            return await self._permitted(route, request, Permit(self._admission))
         except Exception as exception:  # noqa: BLE001 - the boundary: whatever it is, the caller gets an answer
             failure = Failure.of(exception, self._statuses)
-            return Response(route.family.body(failure), failure.status, headers=failure.headers)
+            status = failure.status
+            return Response(route.family.body(failure), status, headers=failure.headers)
+        finally:
+            self._record(route, request, status, time.perf_counter() - started)
 
     async def _permitted(self, route: Route, request: Request, permit: Permit) -> Response:
         """The response has the permit."""
@@ -79,7 +77,7 @@ class App:
             if request.method == "POST":
                 check_encoding(request)
                 request.body = await request.read(permit.hold_body)
-            response = await self._rendered(await route.handler(request), request, permit.hold_answer)
+            response = await self._handled(route, request, permit.hold_answer)
             permit.end_answer()
             permit.hold_answer(bytes_of(response.body))  # no more than is left of it
         except BaseException:
@@ -90,7 +88,8 @@ class App:
         response.release = permit.release
         return response
 
-    async def _rendered(self, answer: Answer | Response, request: Request, hold: Hold = uncounted) -> Response:
+    async def _handled(self, route: Route, request: Request, hold: Hold = uncounted) -> Response:
+        answer = await route.handler(request)
         if isinstance(answer, Response):
             return answer
         return await rendered(answer, request.headers, compressed_bytes_min=self._compressed_bytes_min, hold=hold)

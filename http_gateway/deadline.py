@@ -3,6 +3,7 @@
 Callers can only shorten the time that the gateway gives. Baseten's client sends both headers with every request.
 """
 
+import math
 import time
 
 from http_gateway.message import Headers
@@ -13,14 +14,15 @@ DEADLINE_HEADER = "request-deadline-ms"  # milliseconds since 1970
 
 def deadline_of(headers: Headers, timeout_s: float) -> float:
     """time.monotonic() seconds. A header that is no number counts as absent."""
-    left_s = [timeout_s]
-    if (timeout_ms := milliseconds(headers.get(TIMEOUT_HEADER))) is not None:
-        left_s.append(timeout_ms / 1000)
-    if (deadline_ms := milliseconds(headers.get(DEADLINE_HEADER))) is not None:
-        left_s.append(deadline_ms / 1000 - time.time())
-    return time.monotonic() + max(0.0, min(left_s))
+    left_s = timeout_s
+    if timeout := headers.get(TIMEOUT_HEADER):
+        left_s = min(left_s, milliseconds(timeout) / 1000)
+    if deadline := headers.get(DEADLINE_HEADER):
+        left_s = min(left_s, milliseconds(deadline) / 1000 - time.time())
+    return time.monotonic() + max(0.0, left_s)
 
 
-def milliseconds(header: str | None) -> float | None:
-    text = (header or "").strip()
-    return float(text) if text.isascii() and text.replace(".", "", 1).isdigit() else None
+def milliseconds(header: str) -> float:
+    """Infinite for what is no number."""
+    text = header.strip()
+    return float(text) if text.isascii() and text.replace(".", "", 1).isdigit() else math.inf

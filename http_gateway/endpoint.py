@@ -30,8 +30,9 @@ class Task(Generic[Body]):
         """Raises INVALID_INPUT."""
         return decoded(content, self.decoder)
 
-    async def __call__(self, request: Request) -> Answer:
-        return await self.handle(self.read(request.body), request)
+    def __call__(self, request: Request) -> Awaitable[Answer]:
+        """Raises INVALID_INPUT at once."""
+        return self.handle(self.read(request.body), request)
 
 
 def post(

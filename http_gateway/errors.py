@@ -5,8 +5,7 @@ The app turns whatever a handler raises into a `Failure`; the family of the rout
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 
@@ -68,24 +67,37 @@ def headers_of(error: HeddleError) -> list[tuple[str, str]]:
 PLACE = re.compile(r"(?P<field>[^\[]*)\[(?P<index>\d+)\]")
 
 
-@contextmanager
-def in_words_of(
-    names: Mapping[str, str], *, is_list: bool = True, place_of: Callable[[int], str] | None = None
-) -> Iterator[None]:
-    """The errors of a call, with the request's own name for the field: a caller that sent `input` knows no `inputs[3]`.
-    The message begins with the place, unless it names it already; `is_list` is false where the caller sent no list, but
-    one text that there is no need to name, and `place_of` says where it is for callers who may send lists of lists."""
-    try:
-        yield
-    except HeddleError as error:
+class InWordsOf:
+    """`with` it, the errors of a call have the request's own name for the field: a caller that sent `input` knows no
+    `inputs[3]`. The message begins with the place, unless it names it already."""
+
+    __slots__ = ("_is_list", "_names", "_place_of")
+
+    def __init__(
+        self, names: Mapping[str, str], *, is_list: bool = True, place_of: Callable[[int], str] | None = None
+    ) -> None:
+        """`is_list` is false where the caller sent no list, but one text that there is no need to name, and `place_of`
+        says where it is for callers who may send lists of lists."""
+        self._names = names
+        self._is_list = is_list
+        self._place_of = place_of
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, HeddleError):
+            raise self._told(error) from error
+
+    def _told(self, error: HeddleError) -> HeddleError:
         match = PLACE.fullmatch(error.field)
         field = match["field"] if match else error.field
-        name = names.get(field, field)
+        name = self._names.get(field, field)
         if match is None:
             place = "" if name in error.message else name
-        elif is_list:
-            place = place_of(int(match["index"])) if place_of else f"{name}[{match['index']}]"
+        elif self._is_list:
+            place = self._place_of(int(match["index"])) if self._place_of else f"{name}[{match['index']}]"
         else:
             place = ""
         message = f"{place}: {error.message}" if place else error.message
-        raise HeddleError(error.kind, message, field=name, retry_after_ms=error.retry_after_ms) from error
+        return HeddleError(error.kind, message, field=name, retry_after_ms=error.retry_after_ms)

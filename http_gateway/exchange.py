@@ -13,9 +13,7 @@ from granian.rsgi import HTTPProtocol, ProtocolClosed  # type: ignore[attr-defin
 from heddle.rpc.errors import ErrorKind, HeddleError
 from http_gateway.errors import Failure
 from http_gateway.message import Headers, Hold
-
-# Most requests are answered before it pays to watch their connection, which costs about 20 us.
-WATCH_AFTER_S = 0.1
+from http_gateway.watch import LOOK_S, Watch
 
 # Larger bodies, and those of unknown size, are read piece by piece, so that what is held is always known.
 WHOLE_BYTES_MAX = 65_536
@@ -26,19 +24,47 @@ LINGER_S_MAX = 2.0
 
 
 class Exchange:
-    def __init__(self, protocol: HTTPProtocol, headers: Headers, *, body_bytes_max: int, deadline: float) -> None:
-        """`deadline` is in time.monotonic() seconds."""
+    __slots__ = (
+        "_body_bytes_max",
+        "_deadline",
+        "_headers",
+        "_is_late",
+        "_is_read",
+        "_is_reading",
+        "_loop",
+        "_protocol",
+        "_task",
+        "_timer",
+        "_watch",
+        "_watcher",
+    )
+
+    def __init__(
+        self,
+        protocol: HTTPProtocol,
+        headers: Headers,
+        watch: Watch,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        body_bytes_max: int,
+        deadline: float,
+    ) -> None:
+        """`deadline` is in time.monotonic() seconds; `loop` is the running one."""
         self._protocol = protocol
         self._headers = headers
         self._body_bytes_max = body_bytes_max
-        self._task: asyncio.Task[Any] | None = asyncio.current_task()
-        self._loop = asyncio.get_running_loop()
-        self._deadline = self._loop.time() + deadline - time.monotonic()
-        self._timer = self._loop.call_at(min(self._loop.time() + WATCH_AFTER_S, self._deadline), self._watch)
+        self._task: asyncio.Task[Any] | None = asyncio.current_task(loop)
+        self._loop = loop
+        self._deadline = deadline
+        self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Future[None] | None = None
         self._is_reading = False
         self._is_late = False
         self._is_read = False
+        self._watch = watch
+        watch.add(self)
+        if self._left_s() < 2 * LOOK_S:
+            self._time()
 
     async def read(self, hold: Hold) -> bytes:
         """The whole body. `hold` is told of each piece. Raises a 413 as soon as that is certain, and
@@ -69,9 +95,17 @@ class Exchange:
         except (TimeoutError, RuntimeError):
             return
 
+    def watch(self) -> None:
+        """It has lasted long: from now on its end and its caller's are watched for."""
+        self._time()
+        self._watcher = asyncio.ensure_future(self._protocol.client_disconnect())
+        self._watcher.add_done_callback(self._on_hang_up)
+
     def end(self) -> None:
-        """No more watching."""
-        self._timer.cancel()
+        """No more watching. Once or more often."""
+        self._watch.remove(self)
+        if self._timer is not None:
+            self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
 
@@ -115,10 +149,12 @@ class Exchange:
             message = f"the body has {size} bytes or more, the limit is {self._body_bytes_max}"
             raise Failure(413, "too_large", message)
 
-    def _watch(self) -> None:
-        self._timer = self._loop.call_at(self._deadline, self._on_deadline)
-        self._watcher = asyncio.ensure_future(self._protocol.client_disconnect())
-        self._watcher.add_done_callback(self._on_hang_up)
+    def _time(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._left_s(), self._on_deadline)
+
+    def _left_s(self) -> float:
+        return max(0.0, self._deadline - time.monotonic())
 
     def _on_hang_up(self, watcher: "asyncio.Future[None]") -> None:
         if self._task and not watcher.cancelled():

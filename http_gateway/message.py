@@ -1,6 +1,6 @@
 """What the HTTP server hands to the app and gets back: plain values, so that the app knows nothing of sockets."""
 
-import secrets
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ class Request:
     arrived: float = field(init=False)  # time.monotonic() seconds
 
     def __post_init__(self) -> None:
-        self.id = next(filter(is_usable, map(self.headers.get, REQUEST_ID_HEADERS)), None) or secrets.token_hex(8)
+        self.id = given_id(self.headers) or new_id()
         self.arrived = time.monotonic()
 
     def options(self) -> CallOptions:
@@ -86,5 +86,14 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def is_usable(request_id: str | None) -> bool:
-    return request_id is not None and 0 < len(request_id) <= REQUEST_ID_CHARACTERS_MAX
+def given_id(headers: Headers) -> str | None:
+    for name in REQUEST_ID_HEADERS:
+        given = headers.get(name)
+        if given and len(given) <= REQUEST_ID_CHARACTERS_MAX:
+            return given
+    return None
+
+
+def new_id() -> str:
+    """Tells requests apart; it is no secret, which would take a call to the kernel."""
+    return f"{random.getrandbits(64):016x}"

@@ -11,18 +11,19 @@ MESSAGE_PACK_TYPES = frozenset(
     {"application/msgpack", "application/x-msgpack", "application/vnd.msgpack", "application/messagepack"}
 )
 
+VARY = ("vary", "accept, accept-encoding")
+
 
 async def rendered(answer: Answer, headers: Headers, *, compressed_bytes_min: int, hold: Hold = uncounted) -> Response:
     """`headers` are the request's. Bodies of fewer bytes are sent as they are. `hold` is told of what a long answer
     has grown by, as it grows."""
     chosen = format_for(headers.get("accept"))
     body = await written(answer.value, chosen, hold)
-    extra = [*answer.headers, ("vary", "accept, accept-encoding")]
-    compression = compression_for(headers.get("accept-encoding"))
-    if compression and bytes_of(body) >= compressed_bytes_min:
+    extra = (*answer.headers, VARY)
+    if bytes_of(body) >= compressed_bytes_min and (compression := compression_for(headers.get("accept-encoding"))):
         body = await compression.compressed(body)
-        extra.append(("content-encoding", compression.name))
-    return Response(body, content_type=chosen.content_type, headers=tuple(extra))
+        extra = (*extra, ("content-encoding", compression.name))
+    return Response(body, content_type=chosen.content_type, headers=extra)
 
 
 @lru_cache(maxsize=1024)

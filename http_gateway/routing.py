@@ -52,8 +52,11 @@ class Router:
 
     def find(self, request: Request) -> Route:
         """Always a route: what there is not has one that says so."""
-        path = self._meant(request.path.rstrip("/") or "/").rstrip("/") or "/"
-        methods = self._exact.get(path) or self._open_ended(request, path)
+        path = request.path
+        methods = self._exact.get(path)
+        if not methods:
+            path = self._meant(path.rstrip("/") or "/").rstrip("/") or "/"
+            methods = self._exact.get(path) or self._open_ended(request, path)
         if not methods:
             return Route(request.method, "unmatched", not_found, is_open=True)
         method = "GET" if request.method == "HEAD" else request.method

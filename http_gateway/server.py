@@ -15,6 +15,7 @@ from http_gateway.deadline import deadline_of
 from http_gateway.exchange import Exchange
 from http_gateway.message import Request, Response
 from http_gateway.sending import send
+from http_gateway.watch import Watch
 
 HEADERS_BYTES_MAX = 65_536
 BACKLOG = 1024
@@ -48,6 +49,8 @@ class HttpServer:
         self._timeout_s = timeout_s
         self._stall_s_max = stall_s_max
         self._exchanges = 0  # that are not over
+        self._loop = asyncio.get_running_loop()
+        self._watch = Watch()
         self.port = usable_port(host, port)
         self._address = authority(host, self.port)
         self._granian = Granian(
@@ -91,37 +94,30 @@ class HttpServer:
     async def _exchange(self, scope: Scope, protocol: HTTPProtocol) -> None:
         """Called by granian, in a task of its own for each request."""
         self._exchanges += 1
-        try:
-            await self._answered(scope, protocol)
-        finally:
-            self._exchanges -= 1
-
-    async def _answered(self, scope: Scope, protocol: HTTPProtocol) -> None:
         headers = scope.headers
         deadline = deadline_of(headers, self._timeout_s)
-        exchange = Exchange(protocol, headers, body_bytes_max=self._body_bytes_max, deadline=deadline)
+        exchange = Exchange(
+            *(protocol, headers, self._watch, self._loop), body_bytes_max=self._body_bytes_max, deadline=deadline
+        )
         request = Request(scope.method, scope.path, headers, deadline, exchange.read)
         try:
             response = await self._answer(request)
-            await self._sent(response, request, protocol, exchange)
+            try:
+                own_headers = headers_of(request, response)
+                await send(
+                    *(protocol, response.status, own_headers, response.body),
+                    stall_s_max=self._stall_s_max,
+                    on_taken=exchange.end,
+                )
+            finally:
+                response.release()
+                exchange.end()
+            await exchange.linger()
         except asyncio.CancelledError:
             return  # nobody is there to answer
         finally:
             exchange.end()
-        await exchange.linger()
-
-    async def _sent(self, response: Response, request: Request, protocol: HTTPProtocol, exchange: Exchange) -> None:
-        try:
-            await send(
-                protocol,
-                response.status,
-                headers_of(request, response),
-                response.body,
-                stall_s_max=self._stall_s_max,
-                on_taken=exchange.end,
-            )
-        finally:
-            response.release()
+            self._exchanges -= 1
 
 
 def headers_of(request: Request, response: Response) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.tensors import Floats
 from heddle.v1 import inference_pb2
 from http_gateway.endpoint import post
-from http_gateway.errors import in_words_of
+from http_gateway.errors import InWordsOf
 from http_gateway.families import TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
@@ -73,7 +73,7 @@ class Classification(ModelRoutes):
             truncation_side=body.truncation_side,
             raw_scores=bool(body.raw_scores),
         )
-        with in_words_of({}, is_list=is_batch):
+        with InWordsOf({}, is_list=is_batch):
             answer = await self.models.find(body.model).client.predict(call, request.options())
         table = np.frombuffer(answer.scores, "<f4").reshape(len(inputs), -1)
         top_k = body.parameters.top_k if body.parameters else None

@@ -10,7 +10,7 @@ from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2, model_pb2, tensor_pb2
 from http_gateway.endpoint import post
-from http_gateway.errors import in_words_of
+from http_gateway.errors import InWordsOf
 from http_gateway.families import COHERE
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
@@ -112,7 +112,7 @@ class CohereEmbed(ModelRoutes):
             prompt_name=prompt_name(body.input_type, model),
             dimensions=body.output_dimension or 0,
         )
-        with in_words_of({"inputs": field, "dimensions": "output_dimension"}):
+        with InWordsOf({"inputs": field, "dimensions": "output_dimension"}):
             answer = await client.embed(call, request.options())
         table = tensors.from_proto(answer.embeddings)
         tokens = answer.usage.tokens
@@ -151,6 +151,6 @@ def rows_as(name: EmbeddingType, table: tensors.Floats) -> LongList:
     if name == "float":
         return LongList(table)
     if name == "base64":
-        return LongList(table, base64_of)
+        return LongList(table, lambda row: base64_of(row.data))
     data_type, dtype = QUANTIZED[name]
     return LongList(table, lambda row: np.frombuffer(tensors.encoded(row, data_type), dtype))

@@ -18,7 +18,11 @@ COST_HEADERS = {
 
 def cost_headers(request: Request, usage: item_pb2.Usage, timings: item_pb2.Timings) -> tuple[tuple[str, str], ...]:
     """Times are whole milliseconds, as TEI's are: in the queue and in the model those of the slowest input."""
-    total_ms = round(1000 * (time.monotonic() - request.arrived))
-    times_us = (timings.tokenize_us, timings.queue_us, timings.compute_us)
-    values = (usage.tokens, usage.truncated_inputs, total_ms, *(round(time_us / 1000) for time_us in times_us))
-    return tuple(zip(COST_HEADERS, map(str, values), strict=True))
+    return (
+        ("x-compute-tokens", str(usage.tokens)),
+        ("x-truncated-inputs", str(usage.truncated_inputs)),
+        ("x-total-time", str(round(1000 * (time.monotonic() - request.arrived)))),
+        ("x-tokenization-time", str(round(timings.tokenize_us / 1000))),
+        ("x-queue-time", str(round(timings.queue_us / 1000))),
+        ("x-inference-time", str(round(timings.compute_us / 1000))),
+    )

@@ -1,18 +1,19 @@
 """POST /v1/embeddings and /embeddings, as OpenAI defines them: https://platform.openai.com/docs/api-reference/embeddings"""
 
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
-import numpy as np
 
+from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.tensors import Floats
 from heddle.v1 import inference_pb2
+from heddle.v1.tensor_pb2 import Tensor
 from http_gateway.endpoint import post
-from http_gateway.errors import in_words_of
+from http_gateway.errors import InWordsOf
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
@@ -70,23 +71,22 @@ class Embeddings(ModelRoutes):
         model = self.models.find(body.model)
         inputs, is_list = listed(body.input)
         call = self._call(inputs, body, is_list=is_list)
-        with in_words_of({"inputs": "input"}, is_list=is_list):
+        with InWordsOf({"inputs": "input"}, is_list=is_list):
             answer = await model.client.embed(call, request.options())
-        table = np.frombuffer(answer.embeddings.data, "<f4").reshape(tuple(answer.embeddings.shape))
-        form = base64_of if body.encoding_format == "base64" else None
+        vectors, usage = answer.embeddings, answer.usage
+        row = (base64_rows if body.encoding_format == "base64" else float_rows)(vectors)
 
         def embedding(index: int) -> dict[str, Any]:
-            row = table[index]
-            return {"object": "embedding", "embedding": form(row) if form else row, "index": index}
+            return {"object": "embedding", "embedding": row(index), "index": index}
 
-        tokens = answer.usage.tokens
+        tokens = usage.tokens
         value = {
             "object": "list",
-            "data": LongList(range(len(table)), embedding),
+            "data": LongList(range(vectors.shape[0]), embedding),
             "model": model.name,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
-        return Answer(value, cost_headers(request, answer.usage, answer.timings))
+        return Answer(value, cost_headers(request, usage, answer.timings))
 
     def _call(
         self, inputs: Sequence[str | int | TokenIds], body: EmbeddingsBody, *, is_list: bool
@@ -95,14 +95,22 @@ class Embeddings(ModelRoutes):
         sent = messages(inputs, "input", is_list=is_list)
         if not self.trust_token_ids and not all(isinstance(item, str) for item in inputs):
             raise HeddleError(ErrorKind.INVALID_INPUT, TOKEN_IDS_REFUSED, field="input")
-        return inference_pb2.EmbedRequest(
-            inputs=sent,
-            truncation=body.truncation,
-            truncation_side=body.truncation_side,
-            dimensions=body.dimensions or 0,
-        )
+        call = inference_pb2.EmbedRequest(inputs=sent)
+        call.truncation = body.truncation
+        call.truncation_side = body.truncation_side
+        call.dimensions = body.dimensions or 0
+        return call
 
 
-def base64_of(row: Floats) -> str:
+def float_rows(table: Tensor) -> Callable[[int], Floats]:
+    return tensors.from_proto(table).__getitem__
+
+
+def base64_rows(table: Tensor) -> Callable[[int], str]:
+    data, row_bytes = memoryview(table.data), 4 * table.shape[1]
+    return lambda index: base64_of(data[index * row_bytes : (index + 1) * row_bytes])
+
+
+def base64_of(row: memoryview) -> str:
     """Of its float32, little-endian."""
-    return binascii.b2a_base64(row.data, newline=False).decode("ascii")
+    return binascii.b2a_base64(row, newline=False).decode("ascii")

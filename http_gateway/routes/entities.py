@@ -7,7 +7,7 @@ import numpy as np
 
 from heddle.v1 import inference_pb2
 from http_gateway.endpoint import post
-from http_gateway.errors import in_words_of
+from http_gateway.errors import InWordsOf
 from http_gateway.families import TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
@@ -69,7 +69,7 @@ class Entities(ModelRoutes):
             raw_scores=bool(body.raw_scores),
             aggregation=f"AGGREGATION_{(body.aggregation_strategy or 'none').upper()}",
         )
-        with in_words_of({}, place_of=lambda index: placed(body.inputs)[index][1]):
+        with InWordsOf({}, place_of=lambda index: placed(body.inputs)[index][1]):
             answer = await self.models.find(body.model).client.predict_tokens(call, request.options())
         rows = LongList(answer.results, entities_of)
         return Answer(rows, cost_headers(request, answer.usage, answer.timings))

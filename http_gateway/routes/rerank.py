@@ -9,7 +9,7 @@ import numpy as np
 
 from heddle.v1 import inference_pb2
 from http_gateway.endpoint import post
-from http_gateway.errors import in_words_of
+from http_gateway.errors import InWordsOf
 from http_gateway.families import COHERE, TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
@@ -161,5 +161,5 @@ class Rerank(ModelRoutes):
             raw_scores=bool(body.raw_scores),
             instruction=body.instruction or "",
         )
-        with in_words_of({"documents": field}):
+        with InWordsOf({"documents": field}):
             return await self.models.find(body.model).client.rerank(call, request.options())

@@ -6,7 +6,7 @@ import msgspec
 
 from heddle.v1 import inference_pb2
 from http_gateway.endpoint import post
-from http_gateway.errors import in_words_of
+from http_gateway.errors import InWordsOf
 from http_gateway.families import TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
@@ -52,7 +52,7 @@ class Tokens(ModelRoutes):
         call = inference_pb2.TokenizeRequest(
             inputs=texts, skip_special_tokens=body.add_special_tokens is False, prompt_name=body.prompt_name or ""
         )
-        with in_words_of({}, is_list=texts is body.inputs):
+        with InWordsOf({}, is_list=texts is body.inputs):
             answer = await self.models.find(body.model).client.tokenize(call, request.options())
         return Answer(LongList(answer.results, tokens_of))
 
@@ -62,7 +62,7 @@ class Tokens(ModelRoutes):
         check_count(len(rows), self.inputs_max, "ids", "lists")
         token_ids = [message.token_ids for message in messages(rows, "ids", is_list=is_list)]
         call = inference_pb2.DecodeRequest(token_ids=token_ids, keep_special_tokens=body.skip_special_tokens is False)
-        with in_words_of({"token_ids": "ids"}, is_list=is_list):
+        with InWordsOf({"token_ids": "ids"}, is_list=is_list):
             answer = await self.models.find(body.model).client.decode(call, request.options())
         return Answer(LongList(answer.texts))
 

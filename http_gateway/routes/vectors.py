@@ -13,7 +13,7 @@ from heddle import tensors
 from heddle.client import CallOptions, Client
 from heddle.v1 import inference_pb2, tensor_pb2
 from http_gateway.endpoint import post
-from http_gateway.errors import in_words_of
+from http_gateway.errors import InWordsOf
 from http_gateway.families import TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
@@ -114,7 +114,7 @@ class Vectors(ModelRoutes):
             skip_normalization=body.normalize is False,
             dimensions=body.dimensions or 0,
         )
-        with in_words_of({}, is_list=is_list):
+        with InWordsOf({}, is_list=is_list):
             answer = await self.models.find(body.model).client.embed(call, request.options())
         rows = LongList(tensors.from_proto(answer.embeddings))
         return Answer(rows, cost_headers(request, answer.usage, answer.timings))
@@ -143,7 +143,7 @@ class Vectors(ModelRoutes):
             truncation_side=body.truncation_side,
             prompt_name=body.prompt_name or "",
         )
-        with in_words_of({}, is_list=is_list):
+        with InWordsOf({}, is_list=is_list):
             answer = await ask(self.models.find(body.model).client, call, request.options())
         return Answer(LongList(answer.embeddings, made), cost_headers(request, answer.usage, answer.timings))
 
@@ -159,7 +159,7 @@ class Vectors(ModelRoutes):
             truncation_side=parameters.truncation_side,
             prompt_name=parameters.prompt_name or "",
         )
-        with in_words_of(NAMES_OF_SIMILARITY):
+        with InWordsOf(NAMES_OF_SIMILARITY):
             answer = await self.models.find(body.model).client.similarity(call, request.options())
         scores = np.frombuffer(answer.scores, "<f4")
         return Answer(scores, cost_headers(request, answer.usage, answer.timings))

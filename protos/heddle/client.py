@@ -11,8 +11,7 @@ themselves. Both take and give the messages of heddle/v1/inference.proto, and ra
 import abc
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import grpc
 import numpy as np
@@ -20,7 +19,7 @@ import numpy.typing as npt
 
 from heddle import tensors
 from heddle.rpc.channels import open_channel
-from heddle.rpc.deadlines import deadline_after, spent
+from heddle.rpc.deadlines import deadline_after
 from heddle.rpc.errors import HeddleError
 from heddle.rpc.pod import Dialect
 from heddle.rpc.pool import Pool, PoolLimits
@@ -32,18 +31,20 @@ from heddle.v1.inference_pb2_grpc import InferenceServiceStub
 CALL_S_MAX = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class CallOptions:
+class CallOptions(NamedTuple):
     timeout_s: float | None = CALL_S_MAX  # None: as long as it takes
     priority: int = 0  # smaller is served first
     flow: str = ""  # calls that name the same flow share one turn at the engine; "" = a flow of its own
     request_id: str = ""  # appears in the logs of every hop
     traceparent: str = ""  # W3C trace context
 
-    def context(self) -> item_pb2.ItemContext:
-        return item_pb2.ItemContext(
-            priority=self.priority, flow=self.flow, request_id=self.request_id, traceparent=self.traceparent
-        )
+    def write(self, context: item_pb2.ItemContext) -> item_pb2.ItemContext:
+        """Into what may be in the middle of an item, where it need not be copied to."""
+        context.priority = self.priority
+        context.flow = self.flow
+        context.request_id = self.request_id
+        context.traceparent = self.traceparent
+        return context
 
 
 DEFAULT_OPTIONS = CallOptions()
@@ -161,13 +162,8 @@ class Client(InferenceClient):
     async def infer(self, item: pb.InferenceItem, options: CallOptions = DEFAULT_OPTIONS) -> pb.InferenceOutcome:
         if self._starting is None or not self._starting.done():
             await self.start()
-        item.context.CopyFrom(options.context())
-        deadline = deadline_after(options.timeout_s)
-        try:
-            async with asyncio.timeout(options.timeout_s):
-                return await answered(self._pool.submit, item, deadline)
-        except TimeoutError:
-            raise (spent() if self.ready else self._pool.refusal()) from None
+        options.write(item.context)
+        return await answered(self._pool.submit, item, deadline_after(options.timeout_s))
 
     async def get_model(self, options: CallOptions = DEFAULT_OPTIONS) -> model_pb2.Model:
         """At once if a pod has been met, ready or not by now; otherwise waits for one as long as a call would."""
@@ -217,7 +213,7 @@ class UnaryClient(InferenceClient):
     async def _call(self, method: str, request: Any, options: CallOptions) -> Any:
         try:
             return await getattr(self._stub, method)(
-                request, timeout=options.timeout_s, metadata=metadata_of(options.context())
+                request, timeout=options.timeout_s, metadata=metadata_of(options.write(item_pb2.ItemContext()))
             )
         except grpc.aio.AioRpcError as error:
             raise HeddleError.from_rpc_error(error) from None

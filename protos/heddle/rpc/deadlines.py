@@ -4,8 +4,10 @@ Clocks of two machines differ, so an item travels with the milliseconds that wer
 times here are those of time.monotonic(), in seconds; NEVER stands for no deadline.
 """
 
+import asyncio
 import math
 import time
+from collections.abc import Callable
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import item_pb2
@@ -31,6 +33,34 @@ def remaining_ms(deadline: float) -> int:
     if left <= 0:
         raise spent()
     return min(max(int(left * 1000), 1), WIRE_MS_MAX)
+
+
+class Alarm:
+    """One timer for many deadlines: a timer for each costs more than all else that is done to keep it."""
+
+    def __init__(self, ring: Callable[[], float]) -> None:
+        """`ring` is called at the earliest time that was set, or a moment later, and says when it is wanted next. It
+        may be called for a deadline that nobody has any more."""
+        self._ring = ring
+        self._at = NEVER
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, deadline: float) -> None:
+        if deadline < self._at:
+            self.stop()
+            self._at = deadline
+            # Timers of the event loop know milliseconds, and may be early by one.
+            delay = max(0.0, deadline - time.monotonic()) + 0.001
+            self._timer = asyncio.get_running_loop().call_later(delay, self._on_time)
+
+    def stop(self) -> None:
+        self._at = NEVER
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _on_time(self) -> None:
+        self._at = NEVER
+        self.set(self._ring())
 
 
 def spent() -> HeddleError:

@@ -9,7 +9,7 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, cast
 
@@ -119,6 +119,10 @@ class Pod(Generic[Item, Outcome]):
     def idle(self) -> bool:
         return not self._unanswered
 
+    @property
+    def unanswered(self) -> Iterable[Pending[Item, Outcome]]:
+        return self._unanswered.values()
+
     def send(self, pending: Pending[Item, Outcome]) -> None:
         """Raises CoalescerFull when too much waits for the stream already, TOO_LARGE for what it cannot carry."""
         pending.item.id = next(self._ids)
@@ -217,6 +221,7 @@ class Pod(Generic[Item, Outcome]):
         del self._cancel_ids[:CANCEL_IDS_MAX]
         if self._cancel_ids:
             self._outgoing.nudge()
+        items = frame.items
         for pending in waiting:
             if pending.answered:
                 continue
@@ -226,7 +231,7 @@ class Pod(Generic[Item, Outcome]):
                 self._forget(pending)
                 pending.answer(spent)
             else:
-                frame.items.append(pending.item)
+                items.append(pending.item)
         return frame
 
     async def _receive(self, frame: ResponseFrame[Outcome]) -> None:

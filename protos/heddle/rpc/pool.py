@@ -7,12 +7,14 @@ idempotent, so an item that got no answer is simply sent again, elsewhere.
 import asyncio
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic
 
 from heddle.rpc.coalescer import CoalescerFull
+from heddle.rpc.deadlines import NEVER, Alarm, spent
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.pod import Dialect, Pending, Pod
 from heddle.rpc.resolver import DNS_INTERVAL_S, needs_refresh, resolve
@@ -51,6 +53,7 @@ class Pool(Generic[Item, Outcome]):
         self._available: list[Pod[Item, Outcome]] = []
         self._stranded: deque[Pending[Item, Outcome]] = deque()
         self._ready = asyncio.Event()
+        self._alarm = Alarm(self._end_what_is_late)
         self._refresher: asyncio.Task[None] | None = None
 
     @property
@@ -77,9 +80,11 @@ class Pool(Generic[Item, Outcome]):
     def submit(self, item: Item, deadline: float, reply: Reply[Outcome]) -> Cancel:
         pending: Pending[Item, Outcome] = Pending(item, deadline, reply, self._dialect.cost_of(item))
         self._dispatch(pending)
+        self._alarm.set(deadline)
         return lambda: self._cancel(pending)
 
     async def close(self) -> None:
+        self._alarm.stop()
         if self._refresher is not None:
             self._refresher.cancel()
         pods, self._pods = self._pods, {}
@@ -150,6 +155,17 @@ class Pool(Generic[Item, Outcome]):
         if pending.pod is not None:
             pending.pod.cancel(pending)
         pending.answered = True
+
+    def _end_what_is_late(self) -> float:
+        """Answers what has run out of time, wherever it waits. Returns the earliest deadline of the others."""
+        now, earliest = time.monotonic(), NEVER
+        for pending in [*self._stranded, *(pending for pod in self._pods.values() for pending in pod.unanswered)]:
+            if pending.deadline > now:
+                earliest = min(earliest, pending.deadline)
+            elif not pending.answered:
+                pending.answer(spent() if self.ready else self.refusal())
+                self._cancel(pending)
+        return earliest
 
     def _fail_stranded(self) -> None:
         while self._stranded:

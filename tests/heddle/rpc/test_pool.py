@@ -1,6 +1,8 @@
 """A pool of pods over real sockets: which pod gets an item, and what becomes of it when the pod drains or dies."""
 
 import asyncio
+import math
+import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,24 @@ async def test_without_any_pod_items_fail_after_a_while_with_a_reason() -> None:
         await asyncio.wait_for(ask(pool, b"1234")[0], 5)
     assert raised.value.kind is ErrorKind.UNAVAILABLE
     await pool.close()
+
+
+async def test_each_item_is_answered_at_its_own_deadline_and_withdrawn_from_its_pod() -> None:
+    held = Held()
+    pod = EnginePod(held.submit)
+    pool = await pool_of(await pod.start())
+    await eventually(lambda: pool.ready)
+    began = time.monotonic()
+    later, soon, never = (ask(pool, b"1234", began + after_s)[0] for after_s in (0.4, 0.1, math.inf))
+    for future, after_s in ((soon, 0.1), (later, 0.4)):
+        with pytest.raises(HeddleError) as raised:
+            await asyncio.wait_for(future, 5)
+        assert raised.value.kind is ErrorKind.DEADLINE_EXCEEDED
+        assert after_s <= time.monotonic() - began < after_s + 0.2
+    await eventually(lambda: len(held.cancelled) == 2)
+    assert not never.done()
+    await pool.close()
+    await pod.stop()
 
 
 async def test_an_item_that_loses_every_pod_it_meets_fails_alone(tmp_path: Path) -> None:
