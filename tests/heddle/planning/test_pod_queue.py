@@ -8,7 +8,7 @@ from engine_svc.scheduler import Scheduler
 from heddle.planning import pod_queue
 from heddle.planning.engine import EngineModel
 from heddle.planning.pod_queue import PodQueue
-from tests.engine_svc.tickets import LIMITS, computed, ticket
+from tests.engine_svc.tickets import LIMITS, computed, passed, ticket
 
 ENGINE = EngineModel(1e-3, 1e-6, LIMITS.batch_tokens_max, LIMITS.batch_items_max)
 ROOM = scheduler.SchedulerLimits(LIMITS.batch_tokens_max, LIMITS.batch_items_max, 10**6, 10**6)
@@ -31,7 +31,7 @@ def test_batches_are_those_of_the_scheduler(frames: list[list[tuple[int, int]]])
             queue.put(number)
             assert real.submit([tickets[number]]) == []
         arrived += len(frame)
-        batch = real.take(0)
+        batch = passed(real, 0)
         if batch is None:
             assert queue.tokens == 0
             continue
