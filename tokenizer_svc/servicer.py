@@ -109,23 +109,14 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     ) -> Cancel:
         """A hop: one request."""
         item.context.flow = item.context.flow or f"{self._pod_id}.{next(self._flow_numbers)}"
-
-        def answer(outcome: inference_pb2.InferenceOutcome | HeddleError) -> None:
-            self._unanswered.discard(running)
-            reply(outcome)
-
-        def cancel() -> None:
-            self._unanswered.discard(running)
-            running.cancel()
-
         try:
-            running = self._running(item, deadline, answer)
+            running = self._running(item, deadline, reply)
             running.start(self._encoder)
         except HeddleError as refusal:
             reply(refusal)
             return nothing_to_cancel
         self._unanswered.add(running)
-        return cancel
+        return running.cancel
 
     def load(self) -> item_pb2.Load:
         return item_pb2.Load(
@@ -148,5 +139,13 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             raise HeddleError(ErrorKind.INVALID_INPUT, "the item holds no request that this version knows")
         plan = planned(name, getattr(item, name), self._terms)
         if isinstance(plan, Errand):
-            return RunningErrand(plan, deadline, reply)
-        return Gathering(plan, item, deadline, reply, self._engines.submit, promised=self._promised)
+            return RunningErrand(plan, deadline, reply, on_end=self._unanswered.discard)
+        return Gathering(
+            plan,
+            item,
+            deadline,
+            reply,
+            self._engines.submit,
+            promised=self._promised,
+            on_end=self._unanswered.discard,
+        )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -100,6 +101,18 @@ async def test_a_refusal_is_logged_with_the_id_of_its_request(client: Client, ca
     with pytest.raises(HeddleError):
         await client.embed(pb.EmbedRequest(inputs=texts("")), CallOptions(request_id="mine-7"))
     assert "refused as EMPTY_INPUT: the text is empty [request mine-7]" in caplog.text
+
+
+async def test_requests_leave_nothing_for_the_garbage_collector_to_find(client: Client) -> None:
+    await client.vectors(["the first call connects"])
+    gc.collect()
+    gc.disable()
+    try:
+        await asyncio.gather(*(client.vectors([f"text {number}"]) for number in range(1000)))
+        found = gc.collect()
+    finally:
+        gc.enable()
+    assert found < 100  # of the tens of objects that each request needs
 
 
 async def test_token_ids_are_taken_as_they_are(client: Client) -> None:

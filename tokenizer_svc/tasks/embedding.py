@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.v1 import engine_pb2, inference_pb2, item_pb2
+from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.terms import Terms, data_type_of
 from tokenizer_svc.tasks.texts import contents
@@ -31,9 +31,7 @@ def plan(request: inference_pb2.EmbedRequest, terms: Terms) -> Plan:
     )
 
 
-def assembled(
-    outcomes: Sequence[engine_pb2.Outcome], usage: item_pb2.Usage, timings: item_pb2.Timings
-) -> inference_pb2.InferenceOutcome:
+def assembled(outcomes: Sequence[engine_pb2.Outcome]) -> inference_pb2.InferenceOutcome:
     """Rows in the order of the inputs. They are many: made in the answer, they need not be copied into it."""
     first = outcomes[0].tensor
     answer = inference_pb2.InferenceOutcome()
@@ -41,6 +39,4 @@ def assembled(
     response.embeddings.data_type = first.data_type
     response.embeddings.shape.extend((len(outcomes), *first.shape))
     response.embeddings.data = b"".join(outcome.tensor.data for outcome in outcomes)
-    response.usage.CopyFrom(usage)
-    response.timings.CopyFrom(timings)
     return answer

@@ -30,16 +30,26 @@ class Errand:
 class RunningErrand:
     """`reply` is told once, unless `cancel` came first."""
 
-    def __init__(self, errand: Errand, deadline: float, reply: Reply[inference_pb2.InferenceOutcome]) -> None:
+    def __init__(
+        self,
+        errand: Errand,
+        deadline: float,
+        reply: Reply[inference_pb2.InferenceOutcome],
+        *,
+        on_end: Callable[["RunningErrand"], None] = lambda errand: None,
+    ) -> None:
+        """`on_end` is told of the end, whichever it is, once or twice."""
         self._errand = errand
         self._deadline = deadline
         self._reply = reply
+        self._on_end = on_end
         self._task: asyncio.Task[None] | None = None
 
     def start(self, encoder: Encoder) -> None:
         self._task = asyncio.create_task(self._run(encoder))
 
     def cancel(self) -> None:
+        self._on_end(self)
         if self._task is not None:
             self._task.cancel()
 
@@ -52,6 +62,7 @@ class RunningErrand:
             outcome = spent()
         except Exception as exception:  # noqa: BLE001 - logged by from_exception
             outcome = HeddleError.from_exception(exception)
+        self._on_end(self)
         self._reply(outcome)
 
     async def _outcome(self, encoder: Encoder) -> inference_pb2.InferenceOutcome:

@@ -7,6 +7,7 @@ does an answer that grows too large for a message, as soon as that is known: mos
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ import numpy as np
 from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.stream import Cancel, Reply, Submit, cancel_all
-from heddle.v1 import engine_pb2, inference_pb2, item_pb2
-from tokenizer_svc.encoder import Encoder, Job
+from heddle.v1 import engine_pb2, inference_pb2
+from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.sequence import Result, TokenSequence
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.promised import PromisedBytes
@@ -36,40 +37,44 @@ class Gathering:
         engines: Submit[engine_pb2.Submission, engine_pb2.Outcome],
         *,
         promised: PromisedBytes,
+        on_end: Callable[["Gathering"], None],
     ) -> None:
-        """The context of `item` names a flow."""
+        """The context of `item` names a flow. `on_end` is told once, whatever the end is."""
         self._plan = plan
         self._context = item.context
         self._deadline = deadline
         self._reply = reply
         self._engines = engines
         self._promised = promised
+        self._on_end = on_end
         self._answer_bytes = 0  # that are known of so far
-        self._job: Job | None = None
-        self._cancels: list[Cancel] = []  # by input, of those that are encoded
-        self._parts: dict[int, Any] = {}  # by input, what was read of its outcome
+        self._cancels: list[Cancel] = []  # the encoder's, and one of each input that is encoded
+        self._parts: list[Any] = [None] * len(plan.inputs)  # what was read of the outcome of each input
+        self._missing = len(plan.inputs)
+        self._tokens = 0
+        self._truncated_inputs = 0
         self._queue_us = 0
         self._compute_us = 0
-        self._usage = item_pb2.Usage()
         self._started = time.perf_counter()
         self._encoded = self._started
         self._done = False
 
     def start(self, encoder: Encoder) -> None:
         """Raises HeddleError when the pod has too much to do already."""
-        self._job = encoder.submit(
-            self._plan.inputs, self._plan.options, self._on_encoded, field_of=self._plan.field_of
-        )
-        self._cancels.append(functools.partial(encoder.cancel, self._job))
+        job = encoder.submit(self._plan.inputs, self._plan.options, self._on_encoded, field_of=self._plan.field_of)
+        self._cancels.append(functools.partial(encoder.cancel, job))
 
     def cancel(self) -> None:
         if not self._done:
+            cancels = self._cancels
             self._end()
-            cancel_all(self._cancels)
+            cancel_all(cancels)
 
     def _end(self) -> None:
         self._done = True
+        self._cancels = []  # They lead back here. Such circles were a tenth of the pod's time, to find and free them.
         self._promised.give_back(self._answer_bytes)
+        self._on_end(self)
 
     def _on_encoded(self, start: int, results: list[Result]) -> None:
         self._encoded = time.perf_counter()
@@ -92,8 +97,8 @@ class Gathering:
         self._promised.take(answer_bytes, self._answer_bytes)
 
     def _send(self, index: int, sequence: TokenSequence) -> None:
-        self._usage.tokens += sequence.tokens
-        self._usage.truncated_inputs += sequence.truncated
+        self._tokens += sequence.tokens
+        self._truncated_inputs += sequence.truncated
         submission = self._plan.submission(sequence, self._context)
         reply = functools.partial(self._on_outcome, index, sequence)
         self._cancels.append(self._engines(submission, self._deadline, reply))
@@ -116,9 +121,10 @@ class Gathering:
         part = self._plan.read(index, sequence, outcome)
         self._count(self._plan.read_bytes(part))
         self._parts[index] = part
+        self._missing -= 1
         self._queue_us = max(self._queue_us, outcome.queue_us)
         self._compute_us = max(self._compute_us, outcome.compute_us)
-        if len(self._parts) == len(self._plan.inputs):
+        if not self._missing:
             self._finish()
 
     def _fail(self, error: HeddleError) -> None:
@@ -126,14 +132,15 @@ class Gathering:
         self._reply(error)
 
     def _finish(self) -> None:
-        timings = item_pb2.Timings(
-            tokenize_us=microseconds(self._encoded - self._started),
-            queue_us=self._queue_us,
-            compute_us=self._compute_us,
-            total_us=microseconds(time.perf_counter() - self._started),
-        )
-        parts = [self._parts[index] for index in range(len(self._parts))]
-        answer = self._plan.assemble(parts, self._usage, timings)
+        answer = self._plan.assemble(self._parts)
+        response = getattr(answer, str(answer.WhichOneof("result")))
+        usage, timings = response.usage, response.timings
+        usage.tokens = self._tokens
+        usage.truncated_inputs = self._truncated_inputs
+        timings.tokenize_us = microseconds(self._encoded - self._started)
+        timings.queue_us = self._queue_us
+        timings.compute_us = self._compute_us
+        timings.total_us = microseconds(time.perf_counter() - self._started)
         self._end()
         self._reply(answer)
 

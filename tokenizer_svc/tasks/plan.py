@@ -13,8 +13,8 @@ def as_it_is(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -
     return outcome
 
 
-# From what was read of each outcome, in the order of the inputs, to the answer.
-Assemble = Callable[[Sequence[Any], item_pb2.Usage, item_pb2.Timings], inference_pb2.InferenceOutcome]
+# From what was read of each outcome, in the order of the inputs, to the answer less its usage and timings.
+Assemble = Callable[[Sequence[Any]], inference_pb2.InferenceOutcome]
 
 Message_co = TypeVar("Message_co", covariant=True)
 
@@ -29,17 +29,6 @@ def slots(repeated: Repeated[Message_co], count: int) -> list[Message_co]:
     """Elements to be filled in any order. Made in their answer, they need not be copied into it: a large one would be,
     all at once, twice."""
     return [repeated.add() for _ in range(count)]
-
-
-def filled(answer: inference_pb2.InferenceOutcome, response: Any) -> Assemble:
-    """The `assemble` of a task that has read its outcomes into `response`, which is a part of `answer`."""
-
-    def assembled(_: Sequence[Any], usage: item_pb2.Usage, timings: item_pb2.Timings) -> inference_pb2.InferenceOutcome:
-        response.usage.CopyFrom(usage)
-        response.timings.CopyFrom(timings)
-        return answer
-
-    return assembled
 
 
 def nothing(_: Any) -> int:

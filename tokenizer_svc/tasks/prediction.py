@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from heddle.checkpoint import Checkpoint
-from heddle.v1 import engine_pb2, inference_pb2, item_pb2
+from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.scores import Floats, sigmoid, softmax
 from tokenizer_svc.sequence import Input
 from tokenizer_svc.tasks.plan import Plan
@@ -21,13 +21,11 @@ def plan(request: inference_pb2.PredictRequest, terms: Terms) -> Plan:
     score = as_they_are if request.raw_scores else scoring_of(terms.checkpoint)
     table = ScoreTable(len(request.inputs), len(labels), score)
 
-    def assembled(_: object, usage: item_pb2.Usage, timings: item_pb2.Timings) -> inference_pb2.InferenceOutcome:
+    def assembled(_: object) -> inference_pb2.InferenceOutcome:
         """Scores are many: set in the answer, they need not be copied into it."""
         answer = inference_pb2.InferenceOutcome()
         answer.predict.scores = table.to_bytes()
         answer.predict.labels.extend(labels)
-        answer.predict.usage.CopyFrom(usage)
-        answer.predict.timings.CopyFrom(timings)
         return answer
 
     return Plan(

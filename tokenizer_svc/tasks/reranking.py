@@ -1,7 +1,7 @@
 """The task of `Rerank`: how well each document answers the query."""
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.v1 import engine_pb2, inference_pb2, item_pb2
+from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.rerank_prompts import RerankPrompt
 from tokenizer_svc.scores import sigmoid
 from tokenizer_svc.sequence import Input, numbered
@@ -23,9 +23,8 @@ def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
     check_text(request.instruction, "instruction")
     table = ScoreTable(len(request.documents), 1, as_they_are if request.raw_scores else sigmoid)
 
-    def assembled(_: object, usage: item_pb2.Usage, timings: item_pb2.Timings) -> inference_pb2.InferenceOutcome:
-        response = inference_pb2.RerankResponse(scores=table.to_bytes(), usage=usage, timings=timings)
-        return inference_pb2.InferenceOutcome(rerank=response)
+    def assembled(_: object) -> inference_pb2.InferenceOutcome:
+        return inference_pb2.InferenceOutcome(rerank=inference_pb2.RerankResponse(scores=table.to_bytes()))
 
     return Plan(
         inputs=inputs_of(request, terms.rerank_prompt),

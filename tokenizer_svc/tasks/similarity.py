@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from heddle import tensors
-from heddle.v1 import engine_pb2, inference_pb2, item_pb2
+from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.scores import cosines
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.terms import Terms
@@ -32,10 +32,7 @@ def field_of(index: int) -> str:
     return f"sentences[{index - 1}]" if index else "source"
 
 
-def assembled(
-    outcomes: Sequence[engine_pb2.Outcome], usage: item_pb2.Usage, timings: item_pb2.Timings
-) -> inference_pb2.InferenceOutcome:
+def assembled(outcomes: Sequence[engine_pb2.Outcome]) -> inference_pb2.InferenceOutcome:
     vectors = np.stack([tensors.from_proto(outcome.tensor) for outcome in outcomes])
     scores = cosines(vectors[0], vectors[1:]).tobytes()
-    response = inference_pb2.SimilarityResponse(scores=scores, usage=usage, timings=timings)
-    return inference_pb2.InferenceOutcome(similarity=response)
+    return inference_pb2.InferenceOutcome(similarity=inference_pb2.SimilarityResponse(scores=scores))

@@ -2,7 +2,7 @@
 
 from heddle.v1 import engine_pb2, inference_pb2, tensor_pb2
 from tokenizer_svc.sequence import TokenSequence
-from tokenizer_svc.tasks.plan import Plan, filled, slots
+from tokenizer_svc.tasks.plan import Plan, slots
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import contents
 
@@ -10,8 +10,7 @@ from tokenizer_svc.tasks.texts import contents
 def plan(request: inference_pb2.EmbedSparseRequest, terms: Terms) -> Plan:
     terms.check_count(len(request.inputs))
     answer = inference_pb2.InferenceOutcome()
-    response = answer.embed_sparse
-    embeddings = slots(response.embeddings, len(request.inputs))
+    embeddings = slots(answer.embed_sparse.embeddings, len(request.inputs))
 
     def read(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> tensor_pb2.SparseTensor:
         embeddings[index].CopyFrom(outcome.sparse)
@@ -22,6 +21,6 @@ def plan(request: inference_pb2.EmbedSparseRequest, terms: Terms) -> Plan:
         options=terms.options(request, request.prompt_name),
         output=engine_pb2.OUTPUT_SPARSE_VECTOR,
         read=read,
-        assemble=filled(answer, response),
+        assemble=lambda _: answer,
         read_bytes=tensor_pb2.SparseTensor.ByteSize,
     )

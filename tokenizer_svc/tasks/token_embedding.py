@@ -3,7 +3,7 @@
 from heddle import tensors
 from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.sequence import TokenSequence
-from tokenizer_svc.tasks.plan import Plan, filled, slots
+from tokenizer_svc.tasks.plan import Plan, slots
 from tokenizer_svc.tasks.terms import Terms, data_type_of
 from tokenizer_svc.tasks.texts import contents
 
@@ -13,8 +13,7 @@ def plan(request: inference_pb2.EmbedTokensRequest, terms: Terms) -> Plan:
     data_type = data_type_of(request.data_type)
     row_bytes = tensors.bytes_of_row(terms.checkpoint.token_dimension, data_type)
     answer = inference_pb2.InferenceOutcome()
-    response = answer.embed_tokens
-    embeddings = slots(response.embeddings, len(request.inputs))
+    embeddings = slots(answer.embed_tokens.embeddings, len(request.inputs))
 
     def read(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> None:
         embeddings[index].CopyFrom(outcome.tensor)
@@ -24,7 +23,7 @@ def plan(request: inference_pb2.EmbedTokensRequest, terms: Terms) -> Plan:
         options=terms.options(request, request.prompt_name),
         output=engine_pb2.OUTPUT_TOKEN_VECTORS,
         read=read,
-        assemble=filled(answer, response),
+        assemble=lambda _: answer,
         expected_bytes=lambda sequence: sequence.tokens * row_bytes,
         data_type=data_type,
     )

@@ -7,7 +7,7 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.sequence import Options, TokenSequence
 from tokenizer_svc.spans import Aggregation, Tokens, entities, labelled_tokens
-from tokenizer_svc.tasks.plan import Plan, filled, nothing, slots
+from tokenizer_svc.tasks.plan import Plan, nothing, slots
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import check_texts
 
@@ -21,8 +21,7 @@ def plan(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Plan:
     aggregation = aggregation_of(request.aggregation)
     labels = terms.checkpoint.labels
     answer = inference_pb2.InferenceOutcome()
-    response = answer.predict_tokens
-    results = slots(response.results, len(request.inputs))
+    results = slots(answer.predict_tokens.results, len(request.inputs))
 
     def read(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> inference_pb2.Entities:
         assert sequence.layout is not None  # the options ask for it
@@ -46,7 +45,7 @@ def plan(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Plan:
         options=Options(terms.truncation(request), with_layout=True),
         output=engine_pb2.OUTPUT_TOKEN_LOGITS,
         read=read,
-        assemble=filled(answer, response),
+        assemble=lambda _: answer,
         expected_bytes=(lambda sequence: sequence.tokens * token_bytes) if is_known else nothing,
         read_bytes=nothing if is_known else inference_pb2.Entities.ByteSize,
     )
