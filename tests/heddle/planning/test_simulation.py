@@ -12,7 +12,7 @@ from engine_svc.scheduler import Scheduler, SchedulerLimits, Ticket
 from heddle.planning.balancing import Policy
 from heddle.planning.engine import EngineModel
 from heddle.planning.simulation import Arrivals, Cluster, Outcome, Run, simulated
-from tests.engine_svc.tickets import computed, ticket
+from tests.engine_svc.tickets import computed, passed, ticket
 from tests.heddle.planning.shapes import FAST, QUERIES, SEVERAL, SMALL, TEXTS, traffic_at
 
 TIGHT = EngineModel(fixed_s=0.0101, per_token_s=0.001, batch_tokens_max=16, batch_items_max=4)
@@ -72,7 +72,7 @@ def scheduled(arrivals: Arrivals) -> list[tuple[float, list[int]]]:
         if not scheduler.load().waiting_items:
             now = waiting[0][1]  # idle until then
             arrive()
-        batch = scheduler.take(0)
+        batch = passed(scheduler, 0)
         batches.append((now, sorted(number_of[each] for each in computed(batch))))
         assert batch is not None
         now += TIGHT.batch_s(batch.tokens)
