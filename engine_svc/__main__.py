@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from engine_svc.backends.loading import check_loadable, load_backend
 from engine_svc.description import described
-from engine_svc.device import batch_tokens_default, passes_default
+from engine_svc.device import batch_tokens_default, has_nvidia_gpu, passes_default
 from engine_svc.lane import Lane, warm_up_batches
 from engine_svc.scheduler import Scheduler, SchedulerLimits
 from engine_svc.servicer import EngineServicer
@@ -51,13 +51,14 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
         queue_items_max=settings.queue_items_max,
     )
     passes, cores = concurrency(settings)
-    scheduler = Scheduler(limits, passes=passes, cores=cores)
+    has_express = settings.backend != "simulated" and not has_nvidia_gpu()
+    scheduler = Scheduler(limits, passes=passes, cores=cores, has_express=has_express)
     lane = Lane(
         lambda: load_backend(settings, checkpoint),
         scheduler,
         asyncio.get_running_loop(),
         warm_up_batches(limits, checkpoint.sequence_tokens_max),
-        passes=passes,
+        threads=passes + has_express,
     )
     servicer = EngineServicer(scheduler, [lane])
     server = Server(settings.listen, drain_s_max=settings.drain_s_max, stop=stop)

@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from engine_svc.backends.backend import Backend
 from engine_svc.batch import PackedBatch, Sequence
-from engine_svc.scheduler import Batch, Outcome, Scheduler, SchedulerLimits, Ticket
+from engine_svc.scheduler import Batch, Scheduler, SchedulerLimits
+from engine_svc.ticket import Outcome, Ticket
 from heddle.rpc.errors import ErrorKind, HeddleError
 
 Result = npt.NDArray[np.float32] | HeddleError
@@ -39,11 +40,11 @@ class Lane:
         loop: asyncio.AbstractEventLoop,
         warm_up_batches: Iterable[Sequences[int]] = (),
         *,
-        passes: int = 1,
+        threads: int = 1,
         name: str = "lane",
     ) -> None:
         """`load_backend` runs in the lane's first thread. A warm-up batch is the lengths of its sequences, in tokens.
-        As many threads as `passes` run the backend at once, if the scheduler lets them."""
+        So many threads run the backend at once, if the scheduler lets them."""
         self.loaded: Future[Backend] = Future()  # once warm, or the error of loading or warming up
         self.stopped: Future[None] = Future()  # after the last outcome, or the error that ended the thread
         self._running: dict[Batch, float] = {}  # since when, time.monotonic
@@ -53,7 +54,7 @@ class Lane:
         self._loop = loop
         self._warm_up_batches = warm_up_batches
         self._name = name
-        self._passes = passes
+        self._threads = threads
 
     def start(self) -> None:
         self.loaded.set_running_or_notify_cancel()  # a starter that stops waiting cannot cancel them
@@ -89,7 +90,7 @@ class Lane:
             self.stopped.set_result(None)
 
     def _serve_by_all(self, backend: Backend) -> None:
-        others = [self._thread(self._serve, backend) for _ in range(self._passes - 1)]
+        others = [self._thread(self._serve, backend) for _ in range(self._threads - 1)]
         for thread in others:
             thread.start()
         self._serve(backend)

@@ -9,28 +9,31 @@ A batch is formed at the moment a pass can begin, never before and never after a
 * Expired tickets leave without costing a turn. Equal sequences met while forming a batch are computed once.
 * What fits in one batch has all cores that are free. Where more waits, passes that can begin at once share the cores:
   on one of its own, none waits for another.
+* While one flow has more waiting than a batch holds and all passes are busy, an express pass takes little sequences of
+  others beside them, where the scheduler has one: the system shares the cores, and nobody waits for a bulk's batch.
 
 The work of forming is proportional to the tickets that leave, however many wait.
 """
 
 import threading
 import time
-from bisect import insort
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from engine_svc.batch import Sequence
+from engine_svc.flows import Flow, Flows
+from engine_svc.ticket import Ticket
 
 # Flows that one batch may pass over in search of sequences that fit. More would fill batches little better.
 PASSED_OVER_MAX = 64
 
 # With fewer for each, cores would spend more time on waiting for one another than they save.
 TOKENS_PER_CORE_MIN = 16
+
+# Of an express pass in all.
+EXPRESS_TOKENS_MAX = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,31 +51,6 @@ class Load(NamedTuple):
     waiting_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a ticket: its array, of the shape that Backend.run states, or why there is none."""
-
-    result: npt.NDArray[np.float32] | Exception
-    queue_s: float
-    compute_s: float  # of the batch that the sequence was part of; 0 if it never ran
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """One sequence on its way through the engine, and where its outcome goes. May be submitted once."""
-
-    sequence: Sequence
-    flow: str  # fair-share key, of its class
-    deliver: Callable[[Outcome], None]  # called once, unless the ticket was refused or `cancel` returned true
-    priority: int = 0  # smaller first
-    deadline: float | None = None  # on the clock of time.monotonic
-    tokens: int = field(init=False)
-    submitted_at: float = field(default=0.0, init=False)
-
-    def __post_init__(self) -> None:
-        self.tokens = self.sequence.tokens
-
-
 @dataclass(slots=True, eq=False)
 class Batch:
     """What one forward is to compute, and for whom. Holds no sequences if all that was found had expired."""
@@ -82,6 +60,7 @@ class Batch:
     expired: list[Ticket] = field(default_factory=list)
     tokens: int = 0  # of the sequences, each counted once
     cores: int = 1  # that its pass has
+    is_express: bool = False
 
     def is_full(self, limits: SchedulerLimits) -> bool:
         return self.tokens >= limits.batch_tokens_max or len(self.tickets) >= limits.batch_items_max
@@ -98,27 +77,17 @@ class Batch:
         return True
 
 
-@dataclass(slots=True, eq=False)
-class _Flow:
-    """Waiting tickets of one caller, first in first out. Ordered dict: a cancelled one leaves from the middle."""
-
-    name: str
-    priority: int
-    tickets: OrderedDict[Ticket, None] = field(default_factory=OrderedDict)
-
-
 class Scheduler:
     """Thread-safe. `take` blocks; everything else returns at once and may be called from an event loop."""
 
-    def __init__(self, limits: SchedulerLimits, *, passes: int = 1, cores: int = 1) -> None:
-        """So many passes may run at once, each on one of the cores at least. A GPU counts as one core."""
+    def __init__(self, limits: SchedulerLimits, *, passes: int = 1, cores: int = 1, has_express: bool = False) -> None:
+        """So many passes may run at once, each on one of the cores at least, and the express beside them. A GPU counts
+        as one core."""
         self._limits = limits
         self._passes_free = min(passes, cores)
         self._cores_free = cores
-        self._classes: dict[int, OrderedDict[str, _Flow]] = {}  # flows in the order of their turns; none is empty
-        self._priorities: list[int] = []  # of the classes, sorted
-        self._items = 0
-        self._tokens = 0
+        self._is_express_free = has_express
+        self._flows = Flows(bulk_tokens=limits.batch_tokens_max)
         self._closed = False
         self._lock = threading.Lock()
         self._waiting: list[threading.Condition] = []  # threads in `take`, the one that came last at the end
@@ -133,26 +102,25 @@ class Scheduler:
     def cancel(self, ticket: Ticket) -> bool:
         """True if it was waiting: it has left, and nothing will be delivered. No effect if it is running or gone."""
         with self._lock:
-            flow = self._flow_of(ticket)
-            if flow is None or ticket not in flow.tickets:
-                return False
-            self._dequeue(flow, ticket)
-            return True
+            return self._flows.remove(ticket)
 
     def take(self, timeout_s: float | None = None) -> Batch | None:
         """The next batch, as soon as anything waits and a pass is free for it; `give_back` frees the pass. None after
         timeout_s, or when closed and empty."""
         with self._lock:
             self._wait(timeout_s)
-            batch = self._formed() if self._items and self._passes else None
+            batch = self._formed()
             self._wake()
         return batch
 
     def give_back(self, batch: Batch) -> None:
         """Its pass is over."""
         with self._lock:
-            self._passes_free += 1
-            self._cores_free += batch.cores
+            if batch.is_express:
+                self._is_express_free = True
+            else:
+                self._passes_free += 1
+                self._cores_free += batch.cores
             self._wake()
 
     def close(self) -> None:
@@ -162,7 +130,7 @@ class Scheduler:
             self._wake()
 
     def load(self) -> Load:
-        return Load(self._items, self._tokens)
+        return Load(self._flows.items, self._flows.tokens)
 
     @property
     def _passes(self) -> int:
@@ -171,12 +139,25 @@ class Scheduler:
 
     @property
     def _is_over(self) -> bool:
-        return self._closed and not self._items
+        return self._closed and not self._flows
+
+    def _enqueue(self, ticket: Ticket) -> bool:
+        if not self._admits(ticket):
+            return False
+        ticket.submitted_at = time.monotonic()
+        self._flows.put(ticket)
+        return True
+
+    def _admits(self, ticket: Ticket) -> bool:
+        waiting = self._flows
+        if self._closed or waiting.items >= self._limits.queue_items_max:
+            return False
+        return not waiting or waiting.tokens + ticket.tokens <= self._limits.queue_tokens_max
 
     def _wait(self, timeout_s: float | None) -> None:
         turn = threading.Condition(self._lock)
         self._waiting.append(turn)
-        turn.wait_for(lambda: (self._items and self._passes) or self._is_over, timeout_s)
+        turn.wait_for(lambda: (self._flows and self._passes) or self._little_flows() or self._is_over, timeout_s)
         self._waiting.remove(turn)
 
     def _wake(self) -> None:
@@ -185,74 +166,51 @@ class Scheduler:
         for turn in self._waiting if self._is_over else self._waiting[-1:]:
             turn.notify()
 
-    def _formed(self) -> Batch:
+    def _formed(self) -> Batch | None:
+        if self._flows and self._passes:
+            return self._usual()
+        flows = self._little_flows()
+        return self._express(flows) if flows else None
+
+    def _usual(self) -> Batch:
         batch = Batch(formed_at=time.monotonic())
         self._fill(batch)
-        share = self._cores_free // self._passes if self._items else self._cores_free
+        share = self._cores_free // self._passes if self._flows else self._cores_free
         batch.cores = min(share, max(1, batch.tokens // TOKENS_PER_CORE_MIN))
         self._passes_free -= 1
         self._cores_free -= batch.cores
         return batch
 
     def _fill(self, batch: Batch) -> None:
-        passed_over: list[_Flow] = []
-        while self._priorities and not batch.is_full(self._limits) and len(passed_over) < PASSED_OVER_MAX:
-            flow = self._flow_in_front()
-            ticket = next(iter(flow.tickets))
-            if ticket.deadline is not None and ticket.deadline <= batch.formed_at:
-                batch.expired.append(ticket)
-                self._dequeue(flow, ticket)
-            elif batch.add(ticket, self._limits.batch_tokens_max):
-                self._classes[flow.priority].move_to_end(flow.name)
-                self._dequeue(flow, ticket)
+        passed_over: list[Flow] = []
+        while self._flows and not batch.is_full(self._limits) and len(passed_over) < PASSED_OVER_MAX:
+            flow = self._flows.front
+            if flow.first.is_expired(batch.formed_at):
+                batch.expired.append(flow.first)
+                self._flows.remove(flow.first)
+            elif batch.add(flow.first, self._limits.batch_tokens_max):
+                self._flows.take_turn(flow)
             else:
                 passed_over.append(flow)
-                self._detach(flow)
+                self._flows.set_aside(flow)
         for flow in reversed(passed_over):
-            self._attach(flow)
-            self._classes[flow.priority].move_to_end(flow.name, last=False)
+            self._flows.put_back(flow)
 
-    def _flow_in_front(self) -> _Flow:
-        return next(iter(self._classes[self._priorities[0]].values()))
+    def _express(self, flows: Iterable[Flow]) -> Batch:
+        batch = Batch(formed_at=time.monotonic(), is_express=True)
+        for flow in flows:
+            for ticket in tuple(flow.tickets):
+                if ticket.is_expired(batch.formed_at):
+                    batch.expired.append(ticket)
+                elif ticket.tokens > EXPRESS_TOKENS_MAX or not batch.add(ticket, EXPRESS_TOKENS_MAX):
+                    break
+                self._flows.remove(ticket)
+        self._is_express_free = False
+        return batch
 
-    def _flow_of(self, ticket: Ticket) -> _Flow | None:
-        flows = self._classes.get(ticket.priority)
-        return flows.get(ticket.flow) if flows else None
-
-    def _enqueue(self, ticket: Ticket) -> bool:
-        if not self._admits(ticket):
-            return False
-        ticket.submitted_at = time.monotonic()
-        flow = self._flow_of(ticket)
-        if flow is None:
-            flow = _Flow(ticket.flow, ticket.priority)
-            self._attach(flow)
-        flow.tickets[ticket] = None
-        self._items += 1
-        self._tokens += ticket.tokens
-        return True
-
-    def _admits(self, ticket: Ticket) -> bool:
-        if self._closed or self._items >= self._limits.queue_items_max:
-            return False
-        return self._items == 0 or self._tokens + ticket.tokens <= self._limits.queue_tokens_max
-
-    def _dequeue(self, flow: _Flow, ticket: Ticket) -> None:
-        del flow.tickets[ticket]
-        self._items -= 1
-        self._tokens -= ticket.tokens
-        if not flow.tickets:
-            self._detach(flow)
-
-    def _attach(self, flow: _Flow) -> None:
-        if flow.priority not in self._classes:
-            self._classes[flow.priority] = OrderedDict()
-            insort(self._priorities, flow.priority)
-        self._classes[flow.priority][flow.name] = flow
-
-    def _detach(self, flow: _Flow) -> None:
-        flows = self._classes[flow.priority]
-        del flows[flow.name]
-        if not flows:
-            del self._classes[flow.priority]
-            self._priorities.remove(flow.priority)
+    def _little_flows(self) -> list[Flow]:
+        """Of the first ones, those that an express pass has something of to run."""
+        if not (self._is_express_free and self._flows.bulks):
+            return []
+        first = islice(self._flows.of_first_class(), PASSED_OVER_MAX)
+        return [flow for flow in first if not self._flows.is_bulk(flow) and flow.first.tokens <= EXPRESS_TOKENS_MAX]

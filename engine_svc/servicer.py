@@ -15,7 +15,8 @@ import numpy as np
 
 from engine_svc.batch import Output, Sequence
 from engine_svc.lane import Lane
-from engine_svc.scheduler import Outcome, Scheduler, Ticket
+from engine_svc.scheduler import Scheduler
+from engine_svc.ticket import Outcome, Ticket
 from heddle import tensors
 from heddle.rpc.deadlines import NEVER
 from heddle.rpc.errors import ErrorKind, HeddleError

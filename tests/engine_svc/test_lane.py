@@ -14,7 +14,8 @@ from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import PackedBatch
 from engine_svc.batch import Sequence as TokenSequence
 from engine_svc.lane import Lane, split, warm_up_batches
-from engine_svc.scheduler import Outcome, Scheduler, SchedulerLimits, Ticket
+from engine_svc.scheduler import Scheduler, SchedulerLimits
+from engine_svc.ticket import Outcome, Ticket
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.engine_svc.tickets import ROOMY, sequence
 
@@ -57,7 +58,7 @@ class Running:
         self, load_backend: Callable[[], Backend], warm_up: Sequence[Sequence[int]] = (), *, passes: int = 1
     ) -> None:
         self.scheduler = Scheduler(ROOMY, passes=passes, cores=passes)
-        self.lane = Lane(load_backend, self.scheduler, asyncio.get_running_loop(), warm_up, passes=passes)
+        self.lane = Lane(load_backend, self.scheduler, asyncio.get_running_loop(), warm_up, threads=passes)
         self.outcomes: dict[int, Outcome] = {}
         self.threads: set[int] = set()
         self.lane.start()

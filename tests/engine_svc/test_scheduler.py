@@ -7,14 +7,15 @@ import pytest
 
 from engine_svc.batch import Output, Sequence
 from engine_svc.scheduler import (
+    EXPRESS_TOKENS_MAX,
     PASSED_OVER_MAX,
     TOKENS_PER_CORE_MIN,
     Batch,
     Load,
     Scheduler,
     SchedulerLimits,
-    Ticket,
 )
+from engine_svc.ticket import Ticket
 from tests.engine_svc.tickets import ROOMY, batches, computed, passed, scheduler_of, ticket, unwanted
 
 
@@ -62,6 +63,60 @@ def test_few_tokens_leave_cores_to_the_next_pass() -> None:
     assert first is not None
     assert second is not None
     assert (first.cores, second.cores) == (1, 3)
+
+
+def with_bulk(*tickets: Ticket, has_express: bool = True) -> Scheduler:
+    """Whose only pass is busy with a bulk, of which more waits."""
+    limits = SchedulerLimits(batch_tokens_max=500, batch_items_max=8, queue_tokens_max=10**6, queue_items_max=10**5)
+    scheduler = Scheduler(limits, has_express=has_express)
+    scheduler.submit(ticket(200, "bulk") for _ in range(10))
+    assert len(computed(scheduler.take())) == 2
+    scheduler.submit(tickets)
+    return scheduler
+
+
+def test_little_sequences_go_by_express_while_a_bulk_has_all_passes() -> None:
+    queries = [ticket(10, "one"), ticket(20, "two"), ticket(30, "two")]
+    scheduler = with_bulk(*queries)
+    express = scheduler.take(0)
+    assert computed(express) == queries
+    another = ticket(10, "three")
+    scheduler.submit([another])
+    assert scheduler.take(0) is None
+    assert express is not None
+    scheduler.give_back(express)
+    assert computed(scheduler.take(0)) == [another]
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        with_bulk(),
+        with_bulk(ticket(EXPRESS_TOKENS_MAX + 1, "long")),
+        with_bulk(ticket(10, "less urgent", priority=1)),
+        with_bulk(ticket(10, "one"), has_express=False),
+    ],
+)
+def test_nothing_else_goes_by_express(scheduler: Scheduler) -> None:
+    assert scheduler.take(0) is None
+
+
+def test_without_a_bulk_everybody_waits_for_a_pass() -> None:
+    scheduler = Scheduler(ROOMY, has_express=True)
+    scheduler.submit([ticket(90, "one")])
+    scheduler.take()
+    scheduler.submit(ticket(90, str(flow)) for flow in range(10))
+    assert scheduler.take(0) is None
+
+
+def test_express_takes_as_much_as_its_own_budget_and_tells_of_the_expired() -> None:
+    late = ticket(10, "one", deadline=time.monotonic())
+    fits, too_much = ticket(EXPRESS_TOKENS_MAX - 5, "one"), ticket(10, "one")
+    scheduler = with_bulk(late, fits, too_much)
+    express = scheduler.take(0)
+    assert computed(express) == [fits]
+    assert express is not None
+    assert express.expired == [late]
 
 
 def test_turns_go_on_where_the_last_batch_ended() -> None:
@@ -181,8 +236,9 @@ def test_emptied_flows_and_classes_leave_nothing_behind() -> None:
     scheduler = scheduler_of(*tickets)
     assert all(scheduler.cancel(ticket) for ticket in tickets[::2])
     assert sum(len(computed(batch)) for batch in batches(scheduler)) == 500
-    assert not scheduler._classes
-    assert not scheduler._priorities
+    assert not scheduler._flows._classes
+    assert not scheduler._flows._priorities
+    assert not scheduler._flows.bulks
 
 
 def test_forming_a_batch_does_not_look_at_all_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:

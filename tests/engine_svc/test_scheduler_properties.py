@@ -6,7 +6,8 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from engine_svc.scheduler import Batch, Load, Scheduler, Ticket
+from engine_svc.scheduler import Batch, Load, Scheduler
+from engine_svc.ticket import Ticket
 from tests.engine_svc.tickets import LIMITS, computed, passed, ticket
 
 

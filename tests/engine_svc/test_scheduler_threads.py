@@ -8,7 +8,8 @@ from collections import Counter
 
 import numpy as np
 
-from engine_svc.scheduler import Batch, Load, Scheduler, SchedulerLimits, Ticket
+from engine_svc.scheduler import Batch, Load, Scheduler, SchedulerLimits
+from engine_svc.ticket import Ticket
 from tests.engine_svc.tickets import ROOMY, computed, passed, scheduler_of, ticket
 
 

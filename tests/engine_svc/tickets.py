@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from engine_svc.batch import Sequence
-from engine_svc.scheduler import Batch, Outcome, Scheduler, SchedulerLimits, Ticket
+from engine_svc.scheduler import Batch, Scheduler, SchedulerLimits
+from engine_svc.ticket import Outcome, Ticket
 
 LIMITS = SchedulerLimits(batch_tokens_max=16, batch_items_max=4, queue_tokens_max=100, queue_items_max=24)
 ROOMY = SchedulerLimits(batch_tokens_max=100, batch_items_max=8, queue_tokens_max=10**6, queue_items_max=10**5)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from engine_svc.scheduler import Scheduler, SchedulerLimits, Ticket
+from engine_svc.scheduler import Scheduler, SchedulerLimits
+from engine_svc.ticket import Ticket
 from heddle.planning.balancing import Policy
 from heddle.planning.engine import EngineModel
 from heddle.planning.simulation import Arrivals, Cluster, Outcome, Run, simulated
