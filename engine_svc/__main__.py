@@ -36,6 +36,15 @@ def concurrency(settings: EngineSettings) -> tuple[int, int]:
     return passes, max(passes, cores)
 
 
+def limits_of(settings: EngineSettings) -> SchedulerLimits:
+    return SchedulerLimits(
+        batch_tokens_max=settings.batch_tokens_max or batch_tokens_default(),
+        batch_items_max=settings.batch_items_max,
+        queue_tokens_max=settings.queue_tokens_max,
+        queue_items_max=settings.queue_items_max,
+    )
+
+
 async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> None:
     """Until `stop` is set, or the process gets a signal if none is given."""
     checkpoint = Checkpoint.read(
@@ -44,12 +53,7 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
         pooling=settings.pooling,
     )
     check_loadable(settings, checkpoint)
-    limits = SchedulerLimits(
-        batch_tokens_max=settings.batch_tokens_max or batch_tokens_default(),
-        batch_items_max=settings.batch_items_max,
-        queue_tokens_max=settings.queue_tokens_max,
-        queue_items_max=settings.queue_items_max,
-    )
+    limits = limits_of(settings)
     passes, cores = concurrency(settings)
     has_express = settings.backend != "simulated" and not has_nvidia_gpu()
     scheduler = Scheduler(limits, passes=passes, cores=cores, has_express=has_express)

@@ -1,22 +1,36 @@
 """The engine's forward pass with nothing around it, which takes turns with the servers: what is lost on the way to it?
 
-`python -m tests.bench.bare` reads lines of JSON, SEQUENCES TOKENS SECONDS each, and writes the seconds of every pass.
+`python -m tests.bench.bare` reads lines of JSON, SEQUENCES TOKENS SECONDS each, and writes what came of it.
 """
 
 import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from engine_svc.__main__ import concurrency, limits_of
+from engine_svc.backends.backend import Backend
+from engine_svc.backends.loading import load_backend
+from engine_svc.batch import PackedBatch, Sequence
+from engine_svc.scheduler import Scheduler
+from engine_svc.settings import EngineSettings
+from engine_svc.ticket import Ticket
+from heddle.checkpoint import Checkpoint
+from heddle.model_source import PACKAGED_NAME, locate
 
 SEED = 0
 
 
 @dataclass(frozen=True)
 class BarePasses:
-    sequences: int  # of each pass
-    tokens: int  # of each sequence
-    taken_s: list[float]
+    sequences: int  # in all
+    taken_s: list[float]  # by each pass
+    seconds: float  # that they took together
 
 
 class BareEngine:
@@ -31,7 +45,7 @@ class BareEngine:
         self.passes(1, 8, 0.1)
 
     def passes(self, waiting: int, tokens: int, seconds: float) -> BarePasses:
-        """Batches as the scheduler would make them of so many sequences that wait."""
+        """Of so many sequences that wait, in batches that the scheduler makes."""
         assert self._process.stdin
         assert self._process.stdout
         print(json.dumps([waiting, tokens, seconds]), file=self._process.stdin, flush=True)
@@ -43,34 +57,51 @@ class BareEngine:
         self._process.wait()
 
 
+class Loop:
+    """So many sequences wait all the time: each is there again when it has been computed."""
+
+    def __init__(self, backend: Backend, scheduler: Scheduler, sequences: list[Sequence]) -> None:
+        self._backend = backend
+        self._scheduler = scheduler
+        self._put(sequences)
+
+    def run(self, seconds: float, threads: int) -> BarePasses:
+        began = time.perf_counter()
+        with ThreadPoolExecutor(threads) as lanes:
+            lane = [lanes.submit(self._passes, began + seconds) for _ in range(threads)]
+            passes = [one for each in lane for one in each.result()]
+        took = time.perf_counter() - began
+        return BarePasses(sum(sequences for sequences, _ in passes), [taken_s for _, taken_s in passes], took)
+
+    def _passes(self, end: float) -> list[tuple[int, float]]:
+        """Sequences and seconds of each."""
+        passes: list[tuple[int, float]] = []
+        while not passes or time.perf_counter() < end:
+            batch = self._scheduler.take(end - time.perf_counter())
+            if batch is None:
+                break
+            began = time.perf_counter()
+            self._backend.run(PackedBatch.of(list(batch.tickets)), batch.cores)
+            passes.append((len(batch.tickets), time.perf_counter() - began))
+            self._scheduler.give_back(batch)
+            self._put(batch.tickets)
+        return passes
+
+    def _put(self, sequences: Iterable[Sequence]) -> None:
+        self._scheduler.submit(Ticket(sequence, str(number), print) for number, sequence in enumerate(sequences))
+
+
 def main() -> None:
-    import os
-
-    import numpy as np
-
-    from engine_svc.backends.loading import load_backend
-    from engine_svc.batch import PackedBatch
-    from engine_svc.batch import Sequence as TokenSequence
-    from engine_svc.device import batch_tokens_default
-    from engine_svc.settings import EngineSettings
-    from heddle.checkpoint import Checkpoint
-    from heddle.model_source import PACKAGED_NAME, locate
-
-    backend = load_backend(EngineSettings(threads=len(os.sched_getaffinity(0))), Checkpoint.read(locate(PACKAGED_NAME)))
+    settings = EngineSettings()
+    passes, cores = concurrency(settings)
+    backend = load_backend(settings, Checkpoint.read(locate(PACKAGED_NAME)))
     rng = np.random.default_rng(SEED)
     for line in sys.stdin:
         waiting, tokens, seconds = json.loads(line)
-        sequences = max(1, min(waiting, batch_tokens_default() // tokens))
-        ids = rng.integers(1000, 30_000, (sequences, tokens), dtype=np.uint32)
-        batch = PackedBatch.of([TokenSequence(row.tobytes()) for row in ids])
-        backend.run(batch)
-        taken: list[float] = []
-        end = time.perf_counter() + seconds
-        while not taken or time.perf_counter() < end:
-            start = time.perf_counter()
-            backend.run(batch)
-            taken.append(time.perf_counter() - start)
-        print(json.dumps({"sequences": sequences, "tokens": tokens, "taken_s": taken}), flush=True)
+        sequences = [Sequence(row.tobytes()) for row in rng.integers(1000, 30_000, (waiting, tokens), dtype=np.uint32)]
+        loop = Loop(backend, Scheduler(limits_of(settings), passes=passes, cores=cores), sequences)
+        loop.run(0, passes)
+        print(json.dumps(asdict(loop.run(seconds, passes))), flush=True)
 
 
 if __name__ == "__main__":

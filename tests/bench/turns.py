@@ -50,11 +50,10 @@ class Turns:
         assert self.bare
         tokens = WORKLOADS[turn.workload].requests[0].tokens
         passes = self.bare.passes(turn.connections, tokens, turn.seconds)
-        answers = passes.sequences * len(passes.taken_s)
         p50, p90, p99 = (1e3 * percentile(passes.taken_s, percent) for percent in (50, 90, 99))
         return Measurement(
             *(turn.phase, turn.workload, BARE, turn.round, turn.connections, 0.0),
-            *(sum(passes.taken_s), answers, answers, answers * tokens),
+            *(passes.seconds, passes.sequences, passes.sequences, passes.sequences * tokens),
             p50_ms=p50,
             p90_ms=p90,
             p99_ms=p99,
