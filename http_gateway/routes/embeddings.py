@@ -16,7 +16,7 @@ from http_gateway.errors import InWordsOf
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
-from http_gateway.routes.inputs import Inputs, TEIBody, TokenIds, check_count, listed, messages
+from http_gateway.routes.inputs import Inputs, TEIBody, TokenIds, add_inputs, check_count, listed
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routing import Route
 
@@ -52,6 +52,9 @@ class EmbeddingsAnswer(msgspec.Struct):
     usage: Usage
 
 
+IN_WORDS_OF_LIST = InWordsOf({"inputs": "input"})
+IN_WORDS_OF_ONE = InWordsOf({"inputs": "input"}, is_list=False)
+
 EXAMPLE = {"input": ["What is deep learning?", "Wie geht es dir?"], "dimensions": 4}
 
 
@@ -69,9 +72,9 @@ class Embeddings(ModelRoutes):
         """Embeddings, as OpenAI's clients ask for them."""
         model = self.models.find(body.model)
         inputs, is_list = listed(body.input)
-        call = self._call(inputs, body, is_list=is_list)
-        with InWordsOf({"inputs": "input"}, is_list=is_list):
-            answer = await model.client.embed(call, request.options())
+        item = self._item(inputs, body, is_list=is_list)
+        with IN_WORDS_OF_LIST if is_list else IN_WORDS_OF_ONE:
+            answer = (await model.client.infer(item, request.options())).embed
         vectors, usage = answer.embeddings, answer.usage
         row = (base64_rows if body.encoding_format == "base64" else float_rows)(vectors)
 
@@ -81,24 +84,26 @@ class Embeddings(ModelRoutes):
         tokens = usage.tokens
         value = {
             "object": "list",
-            "data": LongList(range(vectors.shape[0]), embedding),
+            "data": [embedding(0)] if vectors.shape[0] == 1 else LongList(range(vectors.shape[0]), embedding),
             "model": model.name,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
         return Answer(value, cost_headers(request, usage, answer.timings))
 
-    def _call(
+    def _item(
         self, inputs: Sequence[str | int | TokenIds], body: EmbeddingsBody, *, is_list: bool
-    ) -> inference_pb2.EmbedRequest:
+    ) -> inference_pb2.InferenceItem:
+        """Made in its place: a request that is made by itself would be copied into it."""
         check_count(len(inputs), self.inputs_max, "input", "texts")
-        sent = messages(inputs, "input", is_list=is_list)
-        if not self.trust_token_ids and not all(isinstance(item, str) for item in inputs):
+        item = inference_pb2.InferenceItem()
+        call = item.embed
+        add_inputs(call.inputs, inputs, "input", is_list=is_list)
+        if not self.trust_token_ids and {*map(type, inputs)} != {str}:
             raise HeddleError(ErrorKind.INVALID_INPUT, TOKEN_IDS_REFUSED, field="input")
-        call = inference_pb2.EmbedRequest(inputs=sent)
         call.truncation = body.truncation
         call.truncation_side = body.truncation_side
         call.dimensions = body.dimensions or 0
-        return call
+        return item
 
 
 def float_rows(table: Tensor) -> Callable[[int], Floats]:
