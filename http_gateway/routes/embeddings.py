@@ -81,10 +81,10 @@ class Embeddings(ModelRoutes):
         def embedding(index: int) -> dict[str, Any]:
             return {"object": "embedding", "embedding": row(index), "index": index}
 
-        tokens = usage.tokens
+        tokens, count = usage.tokens, vectors.shape[0]
         value = {
             "object": "list",
-            "data": [embedding(0)] if vectors.shape[0] == 1 else LongList(range(vectors.shape[0]), embedding),
+            "data": [embedding(0)] if count == 1 else LongList(range(count), embedding),
             "model": model.name,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
