@@ -29,7 +29,7 @@ class Exchange:
         "_deadline",
         "_headers",
         "_is_late",
-        "_is_read",
+        "_is_over",
         "_is_reading",
         "_loop",
         "_protocol",
@@ -37,6 +37,7 @@ class Exchange:
         "_timer",
         "_watch",
         "_watcher",
+        "is_read",
     )
 
     def __init__(
@@ -60,7 +61,8 @@ class Exchange:
         self._watcher: asyncio.Future[None] | None = None
         self._is_reading = False
         self._is_late = False
-        self._is_read = False
+        self._is_over = False
+        self.is_read = False  # the whole body
         self._watch = watch
         watch.add(self)
         if self._left_s() < 2 * LOOK_S:
@@ -80,12 +82,12 @@ class Exchange:
             raise HeddleError(ErrorKind.DEADLINE_EXCEEDED, message) from None
         finally:
             self._is_reading = False
-        self._is_read = True
+        self.is_read = True
         return body
 
     async def linger(self) -> None:
         """Drops what is still coming of a body that nobody read."""
-        if self._is_read or not ("content-length" in self._headers or "transfer-encoding" in self._headers):
+        if not ("content-length" in self._headers or "transfer-encoding" in self._headers):
             return
         try:
             async with asyncio.timeout(LINGER_S_MAX):
@@ -103,6 +105,9 @@ class Exchange:
 
     def end(self) -> None:
         """No more watching. Once or more often."""
+        if self._is_over:
+            return
+        self._is_over = True
         self._watch.remove(self)
         if self._timer is not None:
             self._timer.cancel()

@@ -97,22 +97,30 @@ class HttpServer:
         headers = scope.headers
         deadline = deadline_of(headers, self._timeout_s)
         exchange = Exchange(
-            *(protocol, headers, self._watch, self._loop), body_bytes_max=self._body_bytes_max, deadline=deadline
+            protocol,
+            headers,
+            self._watch,
+            self._loop,
+            body_bytes_max=self._body_bytes_max,
+            deadline=deadline,
         )
         request = Request(scope.method, scope.path, headers, deadline, exchange.read)
         try:
             response = await self._answer(request)
             try:
-                own_headers = headers_of(request, response)
                 await send(
-                    *(protocol, response.status, own_headers, response.body),
+                    protocol,
+                    response.status,
+                    headers_of(request, response),
+                    response.body,
                     stall_s_max=self._stall_s_max,
                     on_taken=exchange.end,
                 )
             finally:
                 response.release()
                 exchange.end()
-            await exchange.linger()
+            if not exchange.is_read:
+                await exchange.linger()
         except asyncio.CancelledError:
             return  # nobody is there to answer
         finally:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
@@ -55,19 +56,25 @@ def listed(value: Inputs) -> tuple[Sequence[str | int | TokenIds], bool]:
     and of those the caller knows no index."""
     if isinstance(value, str):
         return [value], False
-    if value and all(isinstance(item, int) for item in value):
+    if value and isinstance(value[0], int) and all(isinstance(item, int) for item in value):
         return [value], False  # type: ignore[list-item]
     return value, True
 
 
-def messages(inputs: Sequence[str | int | TokenIds], field: str, *, is_list: bool = True) -> list[inference_pb2.Input]:
-    """Raises INVALID_INPUT for what is neither a text nor a list of token ids. `is_list` is what `listed` says."""
-    return [
-        inference_pb2.Input(text=item)
-        if isinstance(item, str)
-        else inference_pb2.Input(token_ids=packed(item, f"{field}[{index}]" if is_list else field, field))
-        for index, item in enumerate(inputs)
-    ]
+def add_inputs(
+    to: RepeatedCompositeFieldContainer[inference_pb2.Input],
+    inputs: Sequence[str | int | TokenIds],
+    field: str,
+    *,
+    is_list: bool = True,
+) -> None:
+    """As messages, in the request that `to` is of. Raises INVALID_INPUT for what is neither a text nor a list of token
+    ids. `is_list` is what `listed` says."""
+    for index, item in enumerate(inputs):
+        if isinstance(item, str):
+            to.add(text=item)
+        else:
+            to.add(token_ids=packed(item, f"{field}[{index}]" if is_list else field, field))
 
 
 def packed(ids: int | TokenIds, place: str, field: str) -> bytes:

@@ -10,7 +10,7 @@ from http_gateway.errors import InWordsOf
 from http_gateway.families import TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.routes.inputs import check_count, listed, messages
+from http_gateway.routes.inputs import check_count, listed, packed
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.schemas import AnyText, Some, TokenId
 from http_gateway.routing import Route
@@ -60,7 +60,10 @@ class Tokens(ModelRoutes):
         """The text of each list of token ids."""
         rows, is_list = listed(body.ids)  # type: ignore[arg-type]  # a list that holds no text
         check_count(len(rows), self.inputs_max, "ids", "lists")
-        token_ids = [message.token_ids for message in messages(rows, "ids", is_list=is_list)]
+        token_ids = [
+            packed(row, f"ids[{index}]" if is_list else "ids", "ids")  # type: ignore[arg-type]  # no text either
+            for index, row in enumerate(rows)
+        ]
         call = inference_pb2.DecodeRequest(token_ids=token_ids, keep_special_tokens=body.skip_special_tokens is False)
         with InWordsOf({"token_ids": "ids"}, is_list=is_list):
             answer = await self.models.find(body.model).client.decode(call, request.options())

@@ -18,7 +18,7 @@ from http_gateway.families import TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
-from http_gateway.routes.inputs import Inputs, TEIBody, TruncationFields, check_count, listed, messages
+from http_gateway.routes.inputs import Inputs, TEIBody, TruncationFields, add_inputs, check_count, listed
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.schemas import Some, Text
 from http_gateway.routing import Route
@@ -105,17 +105,12 @@ class Vectors(ModelRoutes):
 
     async def embed(self, body: EmbedBody, request: Request) -> Answer:
         """One vector for each input."""
-        inputs, is_list = self._inputs(body)
-        call = inference_pb2.EmbedRequest(
-            inputs=inputs,
-            truncation=body.truncation,
-            truncation_side=body.truncation_side,
-            prompt_name=body.prompt_name or "",
-            skip_normalization=body.normalize is False,
-            dimensions=body.dimensions or 0,
-        )
+        item = inference_pb2.InferenceItem()
+        is_list = self._write(body, item.embed)
+        item.embed.skip_normalization = body.normalize is False
+        item.embed.dimensions = body.dimensions or 0
         with InWordsOf({}, is_list=is_list):
-            answer = await self.models.find(body.model).client.embed(call, request.options())
+            answer = (await self.models.find(body.model).client.infer(item, request.options())).embed
         rows = LongList(tensors.from_proto(answer.embeddings))
         return Answer(rows, cost_headers(request, answer.usage, answer.timings))
 
@@ -136,13 +131,8 @@ class Vectors(ModelRoutes):
         made: Callable[[Any], LongList],
     ) -> Answer:
         """What `made` makes of each of the embeddings, which are messages of their own."""
-        inputs, is_list = self._inputs(body)
-        call = call_type(
-            inputs=inputs,
-            truncation=body.truncation,
-            truncation_side=body.truncation_side,
-            prompt_name=body.prompt_name or "",
-        )
+        call = call_type()
+        is_list = self._write(body, call)
         with InWordsOf({}, is_list=is_list):
             answer = await ask(self.models.find(body.model).client, call, request.options())
         return Answer(LongList(answer.embeddings, made), cost_headers(request, answer.usage, answer.timings))
@@ -164,10 +154,15 @@ class Vectors(ModelRoutes):
         scores = np.frombuffer(answer.scores, "<f4")
         return Answer(scores, cost_headers(request, answer.usage, answer.timings))
 
-    def _inputs(self, body: EmbedAllBody) -> tuple[list[inference_pb2.Input], bool]:
+    def _write(self, body: EmbedAllBody, call: Any) -> bool:
+        """What the requests of all three have, into the place where one of them is. Returns what `listed` says."""
         inputs, is_list = listed(body.inputs)
         check_count(len(inputs), self.inputs_max, "inputs")
-        return messages(inputs, "inputs", is_list=is_list), is_list
+        add_inputs(call.inputs, inputs, "inputs", is_list=is_list)
+        call.truncation = body.truncation
+        call.truncation_side = body.truncation_side
+        call.prompt_name = body.prompt_name or ""
+        return is_list
 
 
 class Rows:

@@ -135,7 +135,7 @@ class Client(InferenceClient):
             open_stream=lambda channel: InferenceServiceStub(channel).Infer(),
             frame_type=pb.InferenceServiceInferRequest,
             handshake=self._handshake,
-            cost_of=pb.InferenceItem.ByteSize,
+            cost_of=None,
         )
         self._limits = limits or PoolLimits()
         self._pool: Pool[pb.InferenceItem, pb.InferenceOutcome] = Pool(targets, dialect, limits=self._limits)

@@ -25,14 +25,16 @@ def deadline_of(context: item_pb2.ItemContext) -> float:
     return time.monotonic() + context.deadline_ms / 1000 if context.deadline_ms else NEVER
 
 
-def remaining_ms(deadline: float) -> int:
+def remaining_ms(deadline: float, now: float) -> int:
     """What to write on the wire: 0 = none, otherwise at least 1. Raises DEADLINE_EXCEEDED when the time is spent."""
     if deadline == NEVER:
         return 0
-    left = deadline - time.monotonic()
+    left = deadline - now
     if left <= 0:
         raise spent()
-    return min(max(int(left * 1000), 1), WIRE_MS_MAX)
+    if left >= WIRE_MS_MAX / 1000:
+        return WIRE_MS_MAX
+    return int(left * 1000) or 1
 
 
 class Alarm:

@@ -19,7 +19,7 @@ from heddle.rpc.channels import open_channel
 from heddle.rpc.coalescer import Coalescer
 from heddle.rpc.deadlines import remaining_ms
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.message_bytes import ENTRY_BYTES_MAX, checked_size
+from heddle.rpc.message_bytes import ENTRY_BYTES_MAX
 from heddle.rpc.stream import (
     HEARTBEAT_S,
     SILENCE_S_MAX,
@@ -52,8 +52,8 @@ class Dialect(Generic[Item, Outcome]):
     frame_type: Callable[[], RequestFrame[Item]]
     # Checks the peer before the first item; returns the stream's first frame. Raises HeddleError to refuse it.
     handshake: Callable[[grpc.aio.Channel], Awaitable[RequestFrame[Item]]]
-    # What an item costs the pod, in the unit of its Load.
-    cost_of: Callable[[Item], int]
+    # What an item costs the pod, in the unit of its Load; None: its bytes.
+    cost_of: Callable[[Item], int] | None
     # A larger item is refused: sent, it would break the stream of all others.
     item_bytes_max: int = ENTRY_BYTES_MAX
 
@@ -65,7 +65,9 @@ class Pending(Generic[Item, Outcome]):
     item: Item
     deadline: float
     reply: Reply[Outcome]
+    size: int  # in bytes
     cost: int
+    id: int = 0  # the item's, at the pod that has it
     attempts: int = 0
     answered: bool = False
     pod: "Pod[Item, Outcome] | None" = None
@@ -124,21 +126,21 @@ class Pod(Generic[Item, Outcome]):
         return self._unanswered.values()
 
     def send(self, pending: Pending[Item, Outcome]) -> None:
-        """Raises CoalescerFull when too much waits for the stream already, TOO_LARGE for what it cannot carry."""
-        pending.item.id = next(self._ids)
-        self._outgoing.put(pending, checked_size(pending.item, self._dialect.item_bytes_max))
+        """Raises CoalescerFull when too much waits for the stream already."""
+        self._outgoing.put(pending, pending.size)
+        pending.item.id = pending.id = next(self._ids)
         pending.pod = self
-        self._unanswered[pending.item.id] = pending
+        self._unanswered[pending.id] = pending
         self._outstanding_cost += pending.cost
         self._sent_since_report += pending.cost
 
     def cancel(self, pending: Pending[Item, Outcome]) -> None:
         """Withdraws an item; the pod drops it if it has not begun."""
-        if self._unanswered.pop(pending.item.id, None) is None:
+        if self._unanswered.pop(pending.id, None) is None:
             return
         pending.answered = True
         self._outstanding_cost -= pending.cost
-        self._cancel_ids.append(pending.item.id)
+        self._cancel_ids.append(pending.id)
         self._outgoing.nudge()
 
     async def close(self) -> None:
@@ -222,11 +224,12 @@ class Pod(Generic[Item, Outcome]):
         if self._cancel_ids:
             self._outgoing.nudge()
         items = frame.items
+        now = time.monotonic()
         for pending in waiting:
             if pending.answered:
                 continue
             try:
-                pending.item.context.deadline_ms = remaining_ms(pending.deadline)
+                pending.item.context.deadline_ms = remaining_ms(pending.deadline, now)
             except HeddleError as spent:
                 self._forget(pending)
                 pending.answer(spent)
@@ -261,7 +264,7 @@ class Pod(Generic[Item, Outcome]):
             pending.answer(outcome)
 
     def _forget(self, pending: Pending[Item, Outcome]) -> None:
-        del self._unanswered[pending.item.id]
+        del self._unanswered[pending.id]
         self._outstanding_cost -= pending.cost
 
     async def _watch(self, call: Any) -> None:

@@ -16,9 +16,10 @@ from typing import Generic
 from heddle.rpc.coalescer import CoalescerFull
 from heddle.rpc.deadlines import NEVER, Alarm, spent
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.message_bytes import checked_size
 from heddle.rpc.pod import Dialect, Pending, Pod
 from heddle.rpc.resolver import DNS_INTERVAL_S, needs_refresh, resolve
-from heddle.rpc.stream import Cancel, Item, Outcome, Reply
+from heddle.rpc.stream import Cancel, Item, Outcome, Reply, nothing_to_cancel
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,14 @@ class Pool(Generic[Item, Outcome]):
         return HeddleError(ErrorKind.UNAVAILABLE, f"no pod can be reached at {targets}", retry_after_ms=1000)
 
     def submit(self, item: Item, deadline: float, reply: Reply[Outcome]) -> Cancel:
-        pending: Pending[Item, Outcome] = Pending(item, deadline, reply, self._dialect.cost_of(item))
+        """Refuses what a stream cannot carry, before it waits for one."""
+        try:
+            size = checked_size(item, self._dialect.item_bytes_max)
+        except HeddleError as refusal:
+            reply(refusal)
+            return nothing_to_cancel
+        cost_of = self._dialect.cost_of
+        pending: Pending[Item, Outcome] = Pending(item, deadline, reply, size, cost_of(item) if cost_of else size)
         self._dispatch(pending)
         self._alarm.set(deadline)
         return lambda: self._cancel(pending)
@@ -123,8 +131,6 @@ class Pool(Generic[Item, Outcome]):
             self._pick().send(pending)
         except CoalescerFull:
             pending.answer(HeddleError(ErrorKind.OVERLOADED, "too much is waiting already", retry_after_ms=1000))
-        except HeddleError as refusal:
-            pending.answer(refusal)
 
     def _pick(self) -> Pod[Item, Outcome]:
         """The less loaded of two pods drawn at random (Mitzenmacher 2001): close to the best pick, and many clients

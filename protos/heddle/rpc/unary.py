@@ -61,6 +61,6 @@ async def answered(submit: Submit[Item, Outcome], item: Item, deadline: float) -
     cancel = submit(item, deadline, reply)
     try:
         return await future
-    finally:
-        if not future.done() or future.cancelled():
-            cancel()
+    except (asyncio.CancelledError, GeneratorExit):
+        cancel()
+        raise

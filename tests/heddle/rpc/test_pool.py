@@ -3,13 +3,14 @@
 import asyncio
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.pool import PoolLimits
-from tests.heddle.rpc.pods import EnginePod, Held, ask, eventually, pool_of
+from heddle.rpc.pool import Pool, PoolLimits
+from tests.heddle.rpc.pods import EnginePod, Held, ask, dialect, eventually, pool_of, submission
 
 
 async def test_items_of_a_lost_pod_are_answered_by_another() -> None:
@@ -49,6 +50,31 @@ async def test_without_any_pod_items_fail_after_a_while_with_a_reason() -> None:
         await asyncio.wait_for(ask(pool, b"1234")[0], 5)
     assert raised.value.kind is ErrorKind.UNAVAILABLE
     await pool.close()
+
+
+async def test_what_no_stream_can_carry_is_refused_before_it_waits_for_one() -> None:
+    pool = Pool(("127.0.0.1:1",), dialect(item_bytes_max=64))
+    await pool.start()
+    with pytest.raises(HeddleError) as raised:
+        await asyncio.wait_for(ask(pool, bytes(65))[0], 1)
+    assert raised.value.kind is ErrorKind.TOO_LARGE
+    await pool.close()
+
+
+async def test_without_another_cost_an_item_costs_its_bytes() -> None:
+    held = Held()
+    pod = EnginePod(held.submit)
+    pool = Pool((await pod.start(),), replace(dialect(), cost_of=None))
+    await pool.start()
+    await pool.wait_ready()
+    asked, cancel = ask(pool, bytes(1000))
+    await eventually(lambda: bool(held.items))
+    (load,) = (there.load for there in pool._available)
+    assert load == submission(bytes(1000)).ByteSize()
+    cancel()
+    asked.cancel()
+    await pool.close()
+    await pod.stop()
 
 
 async def test_each_item_is_answered_at_its_own_deadline_and_withdrawn_from_its_pod() -> None:
