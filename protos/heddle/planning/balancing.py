@@ -10,6 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
+from heddle.rpc.load import estimated_load
+
 
 class Policy(enum.StrEnum):
     ROUND_ROBIN = "round-robin"
@@ -141,8 +143,8 @@ class TwoChoicesRequests(TwoChoicesOwnTokens):
 
 
 class TwoChoicesTokens:
-    """Of two pods drawn at random, the one with fewer tokens ahead: what this client has there unanswered, or what the
-    pod last reported and this client sent since, if that is more. As heddle.rpc.pod estimates it."""
+    """Of two pods drawn at random, the one with fewer tokens ahead: what this client has there unanswered, and a part
+    of what others have there by its last report. As heddle.rpc.pod estimates it."""
 
     def __init__(self, clients: int, pods: int, random: np.random.Generator) -> None:
         self._pods = pods
@@ -153,8 +155,8 @@ class TwoChoicesTokens:
     def send(self, client: int, tokens: int) -> int:
         unanswered, reported = self._unanswered[client], self._reported[client]
         first, second = two_of(self._pods, self._draws)
-        load_of_first = max(unanswered[first], reported[first])
-        load_of_second = max(unanswered[second], reported[second])
+        load_of_first = estimated_load(unanswered[first], reported[first])
+        load_of_second = estimated_load(unanswered[second], reported[second])
         pod = first if load_of_first <= load_of_second else second
         unanswered[pod] += tokens
         reported[pod] += tokens

@@ -19,6 +19,7 @@ from heddle.rpc.channels import open_channel
 from heddle.rpc.coalescer import Coalescer
 from heddle.rpc.deadlines import remaining_ms
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.load import estimated_load
 from heddle.rpc.message_bytes import ENTRY_BYTES_MAX
 from heddle.rpc.stream import (
     HEARTBEAT_S,
@@ -113,9 +114,9 @@ class Pod(Generic[Item, Outcome]):
         return self._running_ms > RUNNING_MS_MAX
 
     @property
-    def load(self) -> int:
-        """Estimated cost ahead of a new item: what we know we sent, or what all clients together sent, if more."""
-        return max(self._outstanding_cost, self._reported_cost + self._sent_since_report)
+    def load(self) -> float:
+        """Estimated cost ahead of a new item."""
+        return estimated_load(self._outstanding_cost, self._reported_cost + self._sent_since_report)
 
     @property
     def idle(self) -> bool:

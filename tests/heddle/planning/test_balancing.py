@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from heddle.planning.balancing import Balancer, Policy, balancer_of
+from heddle.rpc.load import OTHERS_DIVISOR
 
 
 def balancer(policy: Policy, clients: int = 1, pods: int = 4) -> Balancer:
@@ -49,7 +50,7 @@ def test_tokens_are_what_is_weighed() -> None:
 
 def test_a_report_tells_what_other_clients_sent_and_is_outdated_by_the_next() -> None:
     chosen = balancer(Policy.TWO_CHOICES_TOKENS, clients=2, pods=2)
-    chosen.reported(0, 0, 100)
+    chosen.reported(0, 0, OTHERS_DIVISOR * 100)
     assert [chosen.send(0, 5) for _ in range(10)] == [1] * 10
     chosen.reported(0, 0, 0)
     assert chosen.send(0, 5) == 0

@@ -1,0 +1,14 @@
+"""How much is ahead of an item at a pod, by what its client knows. Used by heddle.rpc.pod, and in simulation by
+heddle.planning.balancing.
+"""
+
+# A report is late: by the time it is read, others have been answered and have sent more. Taken for the truth, it drives
+# all clients to the same pods; as a hint it tells slow pods from others. Simulated with 2 to 64 clients and 400 pods, a
+# sixteenth is as good as any share: `heddle plan --simulate` compares it with nothing at all.
+OTHERS_DIVISOR = 16
+
+
+def estimated_load(unanswered: int, reported: int) -> float:
+    """In the unit of both: what this client has there without an answer, and what the pod reported last plus what this
+    client has sent since."""
+    return unanswered + max(0, reported - unanswered) / OTHERS_DIVISOR
