@@ -226,16 +226,16 @@ def invalid(message: str, field: str) -> HeddleError:
 
 
 def to_proto(outcome: Outcome, output: Output, data_type: tensor_pb2.DataType) -> engine_pb2.Outcome | HeddleError:
-    if isinstance(outcome.result, Exception):
-        return HeddleError.from_exception(outcome.result)
-    queue_us, compute_us = int(outcome.queue_s * 1e6), int(outcome.compute_s * 1e6)
+    result = outcome.result
+    if isinstance(result, Exception):
+        return HeddleError.from_exception(result)
+    message = engine_pb2.Outcome(queue_us=int(outcome.queue_s * 1e6), compute_us=int(outcome.compute_s * 1e6))
     if output is Output.SPARSE_VECTOR:
-        (indices,) = outcome.result.nonzero()
-        sparse = tensor_pb2.SparseTensor(
-            indices=indices.astype(TOKEN_ID).tobytes(),
-            values=outcome.result[indices].astype("<f4").tobytes(),
-            dimension=outcome.result.size,
-        )
-        return engine_pb2.Outcome(sparse=sparse, queue_us=queue_us, compute_us=compute_us)
-    tensor = tensors.to_proto(outcome.result, data_type)
-    return engine_pb2.Outcome(tensor=tensor, queue_us=queue_us, compute_us=compute_us)
+        (indices,) = result.nonzero()
+        sparse = message.sparse
+        sparse.indices = indices.astype(TOKEN_ID).tobytes()
+        sparse.values = result[indices].astype("<f4").tobytes()
+        sparse.dimension = result.size
+    else:
+        tensors.fill(message.tensor, result, data_type)
+    return message

@@ -12,8 +12,16 @@ Floats = npt.NDArray[np.float32]
 
 def to_proto(array: Floats, data_type: tensor_pb2.DataType = tensor_pb2.DATA_TYPE_FLOAT32) -> tensor_pb2.Tensor:
     """As the data type lays it out (see DataType in tensor.proto)."""
-    stated = data_type or tensor_pb2.DATA_TYPE_FLOAT32
-    return tensor_pb2.Tensor(data_type=stated, shape=array.shape, data=encoded(array, stated))
+    tensor = tensor_pb2.Tensor()
+    fill(tensor, array, data_type)
+    return tensor
+
+
+def fill(tensor: tensor_pb2.Tensor, array: Floats, data_type: tensor_pb2.DataType) -> None:
+    """As `to_proto`, into an empty tensor: one inside a message need not be copied there."""
+    tensor.data_type = data_type or tensor_pb2.DATA_TYPE_FLOAT32
+    tensor.shape.extend(array.shape)
+    tensor.data = encoded(array, tensor.data_type)
 
 
 def encoded(array: Floats, data_type: tensor_pb2.DataType) -> bytes:
