@@ -49,9 +49,9 @@ CALLS: dict[str, tuple[Callable[[Path], Path], Call, str]] = {
 def broken(run: Callable[..., Any]) -> Callable[..., list[np.ndarray]]:
     """A backend's `run` that makes NaN for sequences of more than ten tokens."""
 
-    def broken_run(self: SimulatedBackend, batch: PackedBatch) -> list[np.ndarray]:
+    def broken_run(self: SimulatedBackend, batch: PackedBatch, cores: int = 0) -> list[np.ndarray]:
         long = [len(sequence.token_ids) // 4 > 10 for sequence in batch.sequences]
-        arrays = zip(run(self, batch), long, strict=True)
+        arrays = zip(run(self, batch, cores), long, strict=True)
         return [np.full_like(array, np.nan) if is_long else array for array, is_long in arrays]
 
     return broken_run
