@@ -1,5 +1,6 @@
 """Arrays to and from the wire's Tensor. Used by the engine, by the client, and by whoever reads vectors as bytes."""
 
+import functools
 import math
 
 import numpy as np
@@ -44,6 +45,7 @@ def encoded(array: Floats, data_type: tensor_pb2.DataType) -> bytes:
             raise ValueError(f"not a data type: {data_type}")
 
 
+@functools.lru_cache(1024)  # a caller chooses the dimensions
 def bytes_of_row(dimension: int, data_type: tensor_pb2.DataType) -> int:
     """That `encoded` makes of a row of so many components."""
     return len(encoded(np.zeros(dimension, np.float32), data_type))
