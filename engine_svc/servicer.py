@@ -41,13 +41,15 @@ DATA_TYPES_OF = {
     Output.VECTOR: DATA_TYPES,
     Output.TOKEN_VECTORS: DATA_TYPES,
     Output.SPARSE_VECTOR: frozenset({tensor_pb2.DATA_TYPE_UNSPECIFIED, tensor_pb2.DATA_TYPE_FLOAT32}),
+    Output.LOGITS: FLOATS,
+    Output.TOKEN_LOGITS: FLOATS,
 }
 
 
 class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
     def __init__(self, scheduler: Scheduler, lanes: Sequences[Lane]) -> None:
         self._model = model_pb2.Model()
-        self._outputs: frozenset[Output] = frozenset()
+        self._outputs: dict[int, Output] = {}  # by their number on the wire
         self._scheduler = scheduler
         self._lanes = lanes
         self._arrived: list[Ticket] = []
@@ -63,7 +65,8 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
     def serve_model(self, model: model_pb2.Model, outputs: frozenset[Output]) -> None:
         """Called once, when the model is loaded and before the server lets calls in."""
         self._model = model
-        self._outputs = outputs
+        self._outputs = {output.value: output for output in outputs}
+        self._outputs[engine_pb2.OUTPUT_UNSPECIFIED] = min(outputs, key=lambda output: output.value)
 
     async def Infer(  # type: ignore[override]
         self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]
@@ -91,24 +94,20 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
 
     def submit(self, item: engine_pb2.Submission, deadline: float, reply: Reply[engine_pb2.Outcome]) -> Cancel:
         """A hop: one sequence into the scheduler."""
-        wanted = item.sequence.data_type or tensor_pb2.DATA_TYPE_FLOAT32
+        message, context = item.sequence, item.context
+        data_type = message.data_type or tensor_pb2.DATA_TYPE_FLOAT32
         try:
-            sequence = self._sequence(item.sequence)
-            check_wishes(item.sequence, sequence.output)
+            sequence = self._sequence(message)
+            check_wishes(message, sequence.output)
         except HeddleError as refusal:
             reply(refusal)
             return nothing_to_cancel
 
         def deliver(outcome: Outcome) -> None:
-            reply(to_proto(outcome, sequence.output, wanted))
+            reply(to_proto(outcome, sequence.output, data_type))
 
-        ticket = Ticket(
-            sequence,
-            flow=item.context.flow or self._new_flow(),
-            deliver=deliver,
-            priority=item.context.priority,
-            deadline=None if deadline == NEVER else deadline,
-        )
+        flow = context.flow or self._new_flow()
+        ticket = Ticket(sequence, flow, deliver, context.priority, None if deadline == NEVER else deadline)
         # All that arrives in one turn of the event loop is submitted at once: a lane that is free would otherwise
         # leave with the first sequence of a frame.
         if not self._arrived:
@@ -162,55 +161,65 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
     def _sequence(self, message: engine_pb2.Sequence) -> Sequence:
         """Raises HeddleError for what the model cannot run."""
         output = self._output(message.output)
-        if len(message.token_ids) % TOKEN_ID.itemsize:
+        model, packed, type_ids = self._model, message.token_ids, message.type_ids
+        tokens, odd_bytes = divmod(len(packed), TOKEN_ID.itemsize)
+        if odd_bytes:
             raise invalid("token_ids must be uint32: its size must be a multiple of 4 bytes", "token_ids")
-        token_ids = np.frombuffer(message.token_ids, TOKEN_ID)
-        if not token_ids.size:
+        if not tokens:
             raise HeddleError(ErrorKind.EMPTY_INPUT, "a sequence needs at least one token", field="token_ids")
-        if token_ids.size > self._model.sequence_tokens_max:
-            limit = self._model.sequence_tokens_max
-            message_text = f"a sequence of {token_ids.size} tokens is longer than the model's {limit}"
+        if tokens > model.sequence_tokens_max:
+            message_text = f"a sequence of {tokens} tokens is longer than the model's {model.sequence_tokens_max}"
             raise HeddleError(ErrorKind.TOO_LARGE, message_text, field="token_ids")
-        if int(token_ids.max()) >= self._model.vocabulary_size:
-            message_text = f"token id {token_ids.max()} is outside the vocabulary of {self._model.vocabulary_size}"
+        if (largest := largest_id(packed)) >= model.vocabulary_size:
+            message_text = f"token id {largest} is outside the vocabulary of {model.vocabulary_size}"
             raise invalid(message_text, "token_ids")
-        if message.type_ids and len(message.type_ids) != token_ids.size:
+        if type_ids and len(type_ids) != tokens:
             raise invalid("type_ids must be empty or one byte per token", "type_ids")
-        if message.type_ids and max(message.type_ids) > 1:
+        if type_ids and max(type_ids) > 1:
             raise invalid("a type id must be 0 or 1", "type_ids")
-        if message.dimensions > self._model.dimension:
-            raise invalid(f"dimensions must be at most {self._model.dimension}", "dimensions")
+        if message.dimensions > model.dimension:
+            raise invalid(f"dimensions must be at most {model.dimension}", "dimensions")
         return Sequence(
-            token_ids=message.token_ids,
-            type_ids=message.type_ids if self._model.uses_type_ids else b"",
-            prompt_tokens=min(message.prompt_tokens, token_ids.size),
+            token_ids=packed,
+            type_ids=type_ids if model.uses_type_ids else b"",
+            prompt_tokens=min(message.prompt_tokens, tokens),
             output=output,
             skip_normalization=message.skip_normalization,
             dimensions=message.dimensions,
         )
 
     def _output(self, wanted: int) -> Output:
-        if wanted == engine_pb2.OUTPUT_UNSPECIFIED:
-            return min(self._outputs, key=lambda output: output.value)
-        for output in self._outputs:
-            if output.value == wanted:
-                return output
+        output = self._outputs.get(wanted)
+        if output is not None:
+            return output
         kind = model_pb2.ModelKind.Name(self._model.kind).removeprefix("MODEL_KIND_").replace("_", " ").lower()
         raise HeddleError(ErrorKind.WRONG_TASK, f"{self._model.name} is a model of another kind: {kind}")
 
 
+def largest_id(packed: bytes) -> int:
+    """Of one token at least."""
+    token_ids = np.frombuffer(packed, TOKEN_ID)
+    return token_ids.item(token_ids.argmax())  # half the time of max()
+
+
 def check_wishes(message: engine_pb2.Sequence, output: Output) -> None:
     """Raises INVALID_INPUT for what would be ignored, or mean nothing: a caller should not believe that it was done."""
-    name = output.name.lower().replace("_", " ")  # token vectors, logits…
     if output is not Output.VECTOR:
         for field in ("dimensions", "skip_normalization"):
             if getattr(message, field):
-                raise invalid(f"{field} means nothing for the output {name}", field)
-    if message.data_type not in DATA_TYPES:
-        raise invalid(f"there is no data type {message.data_type}", "data_type")
-    if message.data_type not in DATA_TYPES_OF.get(output, FLOATS):
-        data_type = tensor_pb2.DataType.Name(message.data_type).removeprefix("DATA_TYPE_").lower()
-        raise invalid(f"the output {name} has no data type {data_type}", "data_type")
+                raise invalid(f"{field} means nothing for the output {named(output)}", field)
+    data_type = message.data_type
+    if data_type in DATA_TYPES_OF[output]:
+        return
+    if data_type not in DATA_TYPES:
+        raise invalid(f"there is no data type {data_type}", "data_type")
+    name = tensor_pb2.DataType.Name(data_type).removeprefix("DATA_TYPE_").lower()
+    raise invalid(f"the output {named(output)} has no data type {name}", "data_type")
+
+
+def named(output: Output) -> str:
+    """As in a sentence: token vectors, logits…"""
+    return output.name.lower().replace("_", " ")
 
 
 def invalid(message: str, field: str) -> HeddleError:
@@ -218,16 +227,16 @@ def invalid(message: str, field: str) -> HeddleError:
 
 
 def to_proto(outcome: Outcome, output: Output, data_type: tensor_pb2.DataType) -> engine_pb2.Outcome | HeddleError:
-    if isinstance(outcome.result, Exception):
-        return HeddleError.from_exception(outcome.result)
-    queue_us, compute_us = int(outcome.queue_s * 1e6), int(outcome.compute_s * 1e6)
+    result = outcome.result
+    if isinstance(result, Exception):
+        return HeddleError.from_exception(result)
+    message = engine_pb2.Outcome(queue_us=int(outcome.queue_s * 1e6), compute_us=int(outcome.compute_s * 1e6))
     if output is Output.SPARSE_VECTOR:
-        (indices,) = outcome.result.nonzero()
-        sparse = tensor_pb2.SparseTensor(
-            indices=indices.astype(TOKEN_ID).tobytes(),
-            values=outcome.result[indices].astype("<f4").tobytes(),
-            dimension=outcome.result.size,
-        )
-        return engine_pb2.Outcome(sparse=sparse, queue_us=queue_us, compute_us=compute_us)
-    tensor = tensors.to_proto(outcome.result, data_type)
-    return engine_pb2.Outcome(tensor=tensor, queue_us=queue_us, compute_us=compute_us)
+        (indices,) = result.nonzero()
+        sparse = message.sparse
+        sparse.indices = indices.astype(TOKEN_ID).tobytes()
+        sparse.values = result[indices].astype("<f4").tobytes()
+        sparse.dimension = result.size
+    else:
+        tensors.fill(message.tensor, result, data_type)
+    return message

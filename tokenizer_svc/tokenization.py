@@ -99,16 +99,20 @@ class Tokenizer:
 
     def options(self, truncation: Truncation = Truncation.RIGHT, prompt_name: str = "") -> Options:
         """What a request asks for; "" is the model's default prompt. A name that it lacks is INVALID_INPUT."""
+        key = (truncation, prompt_name)  # whose hash costs more than all else here
+        options = self._options.get(key)
+        if options is None:
+            prompt = self._prompt(prompt_name)
+            options = self._options[key] = Options(truncation, prompt, self._prompt_tokens(prompt))
+        return options
+
+    def _prompt(self, prompt_name: str) -> str:
         name = prompt_name or self.default_prompt_name
         if name and name not in self.prompts:
             known = ", ".join(sorted(self.prompts)) or "none"
             message = f"the model has no prompt named {name!r}; it has: {known}"
             raise HeddleError(ErrorKind.INVALID_INPUT, message, field="prompt_name")
-        key = (truncation, name)
-        if key not in self._options:
-            prompt = self.prompts.get(name, "")
-            self._options[key] = Options(truncation, prompt, self._prompt_tokens(prompt))
-        return self._options[key]
+        return self.prompts.get(name, "")
 
     def encode(self, work: Sequence[tuple[Input, Options]]) -> list[Result]:
         """A sequence for each input, or the error of that one alone: its neighbours are unharmed.

@@ -1,5 +1,6 @@
 """Arrays to and from the wire's Tensor. Used by the engine, by the client, and by whoever reads vectors as bytes."""
 
+import functools
 import math
 
 import numpy as np
@@ -12,8 +13,16 @@ Floats = npt.NDArray[np.float32]
 
 def to_proto(array: Floats, data_type: tensor_pb2.DataType = tensor_pb2.DATA_TYPE_FLOAT32) -> tensor_pb2.Tensor:
     """As the data type lays it out (see DataType in tensor.proto)."""
-    stated = data_type or tensor_pb2.DATA_TYPE_FLOAT32
-    return tensor_pb2.Tensor(data_type=stated, shape=array.shape, data=encoded(array, stated))
+    tensor = tensor_pb2.Tensor()
+    fill(tensor, array, data_type)
+    return tensor
+
+
+def fill(tensor: tensor_pb2.Tensor, array: Floats, data_type: tensor_pb2.DataType) -> None:
+    """As `to_proto`, into an empty tensor: one inside a message need not be copied there."""
+    tensor.data_type = data_type or tensor_pb2.DATA_TYPE_FLOAT32
+    tensor.shape.extend(array.shape)
+    tensor.data = encoded(array, tensor.data_type)
 
 
 def encoded(array: Floats, data_type: tensor_pb2.DataType) -> bytes:
@@ -36,6 +45,7 @@ def encoded(array: Floats, data_type: tensor_pb2.DataType) -> bytes:
             raise ValueError(f"not a data type: {data_type}")
 
 
+@functools.lru_cache(1024)  # a caller chooses the dimensions
 def bytes_of_row(dimension: int, data_type: tensor_pb2.DataType) -> int:
     """That `encoded` makes of a row of so many components."""
     return len(encoded(np.zeros(dimension, np.float32), data_type))

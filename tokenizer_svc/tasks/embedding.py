@@ -33,10 +33,10 @@ def plan(request: inference_pb2.EmbedRequest, terms: Terms) -> Plan:
 
 def assembled(outcomes: Sequence[engine_pb2.Outcome]) -> inference_pb2.InferenceOutcome:
     """Rows in the order of the inputs. They are many: made in the answer, they need not be copied into it."""
-    first = outcomes[0].tensor
+    rows = [outcome.tensor for outcome in outcomes]
     answer = inference_pb2.InferenceOutcome()
-    response = answer.embed
-    response.embeddings.data_type = first.data_type
-    response.embeddings.shape.extend((len(outcomes), *first.shape))
-    response.embeddings.data = b"".join(outcome.tensor.data for outcome in outcomes)
+    embeddings = answer.embed.embeddings
+    embeddings.data_type = rows[0].data_type
+    embeddings.shape.extend((len(rows), *rows[0].shape))
+    embeddings.data = b"".join([row.data for row in rows])
     return answer

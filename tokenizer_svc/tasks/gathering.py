@@ -93,8 +93,9 @@ class Gathering:
 
     def _count(self, answer_bytes: int) -> None:
         """Raises TOO_LARGE once there are more than an answer may have, OVERLOADED when all answers have too many."""
-        self._answer_bytes += answer_bytes
-        self._promised.take(answer_bytes, self._answer_bytes)
+        if answer_bytes:
+            self._answer_bytes += answer_bytes
+            self._promised.take(answer_bytes, self._answer_bytes)
 
     def _send(self, index: int, sequence: TokenSequence) -> None:
         self._tokens += sequence.tokens

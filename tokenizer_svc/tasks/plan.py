@@ -1,8 +1,7 @@
 """What a request that the engines compute comes down to. Each task makes a plan of its request; a gathering runs it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from heddle.v1 import engine_pb2, inference_pb2, item_pb2, tensor_pb2
 from tokenizer_svc.sequence import INPUTS, FieldOf, Input, Options, TokenSequence
@@ -35,8 +34,7 @@ def nothing(_: Any) -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """Sequences, what is wanted of each, and how their outcomes become the request's answer."""
 
     inputs: Sequence[Input]
@@ -55,15 +53,14 @@ class Plan:
     data_type: tensor_pb2.DataType = tensor_pb2.DATA_TYPE_FLOAT32
 
     def submission(self, sequence: TokenSequence, context: item_pb2.ItemContext) -> engine_pb2.Submission:
-        return engine_pb2.Submission(
-            context=context,
-            sequence=engine_pb2.Sequence(
-                token_ids=sequence.token_ids,
-                type_ids=sequence.type_ids,
-                prompt_tokens=sequence.prompt_tokens,
-                output=self.output,
-                skip_normalization=self.skip_normalization,
-                dimensions=self.dimensions,
-                data_type=self.data_type,
-            ),
-        )
+        submission = engine_pb2.Submission()
+        submission.context.CopyFrom(context)
+        wanted = submission.sequence  # filled where it is, at half of what it costs to make it and give it away
+        wanted.token_ids = sequence.token_ids
+        wanted.type_ids = sequence.type_ids
+        wanted.prompt_tokens = sequence.prompt_tokens
+        wanted.output = self.output
+        wanted.skip_normalization = self.skip_normalization
+        wanted.dimensions = self.dimensions
+        wanted.data_type = self.data_type
+        return submission

@@ -15,6 +15,7 @@ from tokenizer_svc.truncation import Truncation
 
 TRUNCATIONS = frozenset(inference_pb2.Truncation.values())
 TRUNCATION_SIDES = frozenset(inference_pb2.TruncationSide.values())
+SIDES = {side.value: side for side in (Truncation.RIGHT, Truncation.LEFT)}
 DATA_TYPES = frozenset(tensor_pb2.DataType.values())
 
 
@@ -47,7 +48,7 @@ class Terms:
         if wanted == inference_pb2.TRUNCATION_REFUSE or (self.refuses_long_inputs and not wanted):
             return Truncation.REFUSE
         if not side:
-            return Truncation[self.settings.truncation_side.upper()]
+            return SIDES[self.settings.truncation_side]
         return Truncation.LEFT if side == inference_pb2.TRUNCATION_SIDE_LEFT else Truncation.RIGHT
 
     @property

@@ -51,7 +51,7 @@ def broken(run: Callable[..., Any]) -> Callable[..., list[np.ndarray]]:
 
     def broken_run(self: SimulatedBackend, batch: PackedBatch, cores: int = 0) -> list[np.ndarray]:
         long = [len(sequence.token_ids) // 4 > 10 for sequence in batch.sequences]
-        arrays = zip(run(self, batch), long, strict=True)
+        arrays = zip(run(self, batch, cores), long, strict=True)
         return [np.full_like(array, np.nan) if is_long else array for array, is_long in arrays]
 
     return broken_run
