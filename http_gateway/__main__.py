@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from heddle.rpc.lifecycle import run, settle_memory, stop_on_signal
+from heddle.rpc.lifecycle import interrupt_nobody, run, settle_memory, stop_on_signal
 from heddle.rpc.settings import ConfigurationError, load, suggestion
 from heddle.rpc.telemetry import start_logging
 from http_gateway.admission import Admission
@@ -23,6 +23,7 @@ from http_gateway.settings import GatewaySettings
 def main() -> NoReturn:
     settings = load(GatewaySettings, sys.argv[1:], os.environ, prog="http-gateway", env_prefix="HEDDLE_GATEWAY_")
     start_logging("http_gateway", log_format=settings.log_format, log_level=settings.log_level)
+    interrupt_nobody()
     run(lambda: serve(settings))
 
 

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from heddle.checkpoint import Checkpoint
 from heddle.model_source import locate
-from heddle.rpc.lifecycle import Server, run
+from heddle.rpc.lifecycle import Server, interrupt_nobody, run
 from heddle.rpc.metrics import serve_metrics
 from heddle.rpc.settings import load
 from heddle.rpc.telemetry import start_logging
@@ -23,6 +23,7 @@ from tokenizer_svc.tokenization import Tokenizer
 def main() -> NoReturn:
     settings = load(TokenizerSettings, sys.argv[1:], os.environ, prog="tokenizer-svc", env_prefix="HEDDLE_TOKENIZER_")
     start_logging("tokenizer_svc", log_format=settings.log_format, log_level=settings.log_level)
+    interrupt_nobody()
     run(lambda: serve(settings))
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,13 @@ RESIDENT_BYTES_MAX = 150 << 20
 async def test_gateway_and_tokenizer_stay_small(heddle: Served, module: str) -> None:
     (pid,) = running(heddle.pid, module)
     assert resident_bytes(pid) < RESIDENT_BYTES_MAX
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="not Linux")
+@pytest.mark.parametrize("module", ["http_gateway", "tokenizer_svc"])
+async def test_event_loops_of_gateway_and_tokenizer_interrupt_nobody(heddle: Served, module: str) -> None:
+    (pid,) = running(heddle.pid, module)
+    assert os.sched_getscheduler(pid) == os.SCHED_BATCH
 
 
 async def test_vectors_are_those_of_sentence_transformers_over_every_way_in(heddle: Served) -> None:
