@@ -109,9 +109,11 @@ class Lane:
     def _outcomes(self, backend: Backend, batch: Batch) -> list[tuple[Ticket, Outcome]]:
         started_at = time.monotonic()
         self._running[batch] = started_at
-        results = compute(backend, list(batch.tickets), batch.cores)
-        del self._running[batch]
-        self._scheduler.give_back(batch)
+        try:
+            results = compute(backend, list(batch.tickets), batch.cores)
+        finally:
+            del self._running[batch]
+            self._scheduler.give_back(batch)
         compute_s = time.monotonic() - started_at
         if results:
             is_failure = all(isinstance(result, HeddleError) for result in results)
