@@ -3,11 +3,12 @@
 import asyncio
 import os
 import sys
+from dataclasses import replace
 from typing import NoReturn
 
 from engine_svc.backends.loading import check_loadable, load_backend
 from engine_svc.description import described
-from engine_svc.device import batch_tokens_default, has_nvidia_gpu, passes_default
+from engine_svc.device import CPU_PASSES, batch_tokens_default, has_nvidia_gpu
 from engine_svc.lane import Lane, warm_up_batches
 from engine_svc.scheduler import Scheduler, SchedulerLimits
 from engine_svc.servicer import EngineServicer
@@ -23,17 +24,22 @@ from heddle.v1.engine_pb2_grpc import add_EngineServiceServicer_to_server
 
 
 def main() -> NoReturn:
+    # Read when oneDNN compiles its first primitive. It keeps 1,024 otherwise; each shape and number of cores has one.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
     settings = load(EngineSettings, sys.argv[1:], os.environ, prog="engine-svc", env_prefix="HEDDLE_ENGINE_")
     start_logging("engine_svc", log_format=settings.log_format, log_level=settings.log_level)
     run(lambda: serve(settings))
 
 
 def concurrency(settings: EngineSettings) -> tuple[int, int]:
-    """Passes that run at once, and the cores that they share. A simulated backend takes one batch after the other."""
+    """Passes that run at once, and the cores that they share. On a GPU, and simulated, one runs after the other unless
+    that is set otherwise."""
     cores = settings.threads or usable_cores()
-    default = 1 if settings.backend == "simulated" else passes_default(cores)
-    passes = settings.passes or default
-    return passes, max(passes, cores)
+    if settings.backend == "simulated":  # sleeps
+        passes = settings.passes or 1
+        return passes, max(passes, cores)
+    passes = settings.passes or (1 if has_nvidia_gpu() else CPU_PASSES)
+    return min(passes, cores), cores
 
 
 def limits_of(settings: EngineSettings) -> SchedulerLimits:
@@ -58,7 +64,7 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
     has_express = settings.backend != "simulated" and not has_nvidia_gpu()
     scheduler = Scheduler(limits, passes=passes, cores=cores, has_express=has_express)
     lane = Lane(
-        lambda: load_backend(settings, checkpoint),
+        lambda: load_backend(replace(settings, threads=cores), checkpoint),
         scheduler,
         asyncio.get_running_loop(),
         warm_up_batches(limits, checkpoint.sequence_tokens_max),

@@ -16,7 +16,3 @@ def has_nvidia_gpu() -> bool:
 
 def batch_tokens_default() -> int:
     return GPU_BATCH_TOKENS if has_nvidia_gpu() else CPU_BATCH_TOKENS
-
-
-def passes_default(cores: int) -> int:
-    return 1 if has_nvidia_gpu() else min(cores, CPU_PASSES)

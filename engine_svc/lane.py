@@ -8,6 +8,7 @@ long. What goes wrong with one sequence is that sequence's outcome; its neighbou
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import math
 import threading
@@ -27,6 +28,10 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 
 Result = npt.NDArray[np.float32] | HeddleError
 
+# Of a warm-up: all, and one, which most passes have where several run side by side.
+CORES_OF_ONE_PASS = (0,)
+CORES_OF_SEVERAL = (0, 1)
+
 log = logging.getLogger(__name__)
 
 
@@ -44,9 +49,9 @@ class Lane:
         name: str = "lane",
     ) -> None:
         """`load_backend` runs in the lane's first thread. A warm-up batch is the lengths of its sequences, in tokens.
-        So many threads run the backend at once, if the scheduler lets them."""
+        So many threads take batches from the scheduler and run the backend at once."""
         self.loaded: Future[Backend] = Future()  # once warm, or the error of loading or warming up
-        self.stopped: Future[None] = Future()  # after the last outcome, or the error that ended the thread
+        self.stopped: Future[None] = Future()  # after the last outcome, or the error that ended the first thread
         self._running: dict[Batch, float] = {}  # since when, time.monotonic
         self.consecutive_failures = 0  # batches in a row that gave not one result: the backend is beyond help
         self._load_backend = load_backend
@@ -77,7 +82,7 @@ class Lane:
     def _run(self) -> None:
         try:
             with contextlib.closing(self._load_backend()) as backend:
-                warm_up(backend, self._warm_up_batches)
+                warm_up(backend, self._warm_up_batches, CORES_OF_ONE_PASS if self._threads == 1 else CORES_OF_SEVERAL)
                 self.loaded.set_result(backend)
                 self._serve_by_all(backend)
         except BaseException as exception:
@@ -90,12 +95,20 @@ class Lane:
             self.stopped.set_result(None)
 
     def _serve_by_all(self, backend: Backend) -> None:
-        others = [self._thread(self._serve, backend) for _ in range(self._threads - 1)]
+        others = [self._thread(self._serve_beside, backend) for _ in range(self._threads - 1)]
         for thread in others:
             thread.start()
-        self._serve(backend)
-        for thread in others:
-            thread.join()
+        try:
+            self._serve(backend)
+        finally:
+            for thread in others:
+                thread.join()
+
+    def _serve_beside(self, backend: Backend) -> None:
+        try:
+            self._serve(backend)
+        except BaseException as exception:
+            log.critical("a thread of %s died", self._name, exc_info=exception)
 
     def _serve(self, backend: Backend) -> None:
         while (batch := self._scheduler.take()) is not None:
@@ -111,10 +124,10 @@ class Lane:
         self._running[batch] = started_at
         try:
             results = compute(backend, list(batch.tickets), batch.cores)
+            compute_s = time.monotonic() - started_at
         finally:
             del self._running[batch]
             self._scheduler.give_back(batch)
-        compute_s = time.monotonic() - started_at
         if results:
             is_failure = all(isinstance(result, HeddleError) for result in results)
             self.consecutive_failures = self.consecutive_failures + 1 if is_failure else 0
@@ -176,11 +189,12 @@ def checked(array: npt.NDArray[np.float32]) -> Result:
     return HeddleError(ErrorKind.BAD_OUTPUT, "the model produced NaN or infinity for this input")
 
 
-def warm_up(backend: Backend, batches: Iterable[Sequences[int]]) -> None:
-    """Runs batches of the given lengths: a backend's first passes allocate, tune and compile."""
+def warm_up(backend: Backend, batches: Iterable[Sequences[int]], cores: Iterable[int]) -> None:
+    """Runs batches of the given lengths: a backend's first passes allocate, tune and compile, for each number of cores
+    anew."""
     output = min(backend.outputs, key=lambda output: output.value)
-    for lengths in batches:
-        run(backend, [Sequence(bytes(4 * length), output=output) for length in lengths])
+    for lengths, share in itertools.product(batches, cores):
+        run(backend, [Sequence(bytes(4 * length), output=output) for length in lengths], share)
 
 
 def warm_up_batches(limits: SchedulerLimits, sequence_tokens_max: int) -> list[list[int]]:

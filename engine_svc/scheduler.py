@@ -5,10 +5,11 @@ A batch is formed at the moment a pass can begin, never before and never after a
 * Classes are served by priority, strictly: while smaller numbers fill every batch, larger ones wait.
 * Within a class flows take turns, one sequence a turn, each flow in its own order. New flows join at the end.
 * A sequence that does not fit in what is left of the budget keeps its flow's place, and other flows fill the rest.
-  The flow in front is in every batch, so one with n flows before it in the first class is in one of the next n + 1.
+  The flow in front is in every batch but an express one, so one with n flows before it in the first class is in one of
+  the next n + 1.
 * Expired tickets leave without costing a turn. Equal sequences met while forming a batch are computed once.
-* What fits in one batch has all cores that are free. Where more waits, passes that can begin at once share the cores:
-  on one of its own, none waits for another.
+* What fits in one batch has all cores that are free. Where more waits, the passes that can begin at once share them: a
+  pass on one core waits for no other core.
 * While one flow has more waiting than a batch holds and all passes are busy, an express pass takes little sequences of
   others beside them, where the scheduler has one: the system shares the cores, and nobody waits for a bulk's batch.
 
@@ -18,7 +19,7 @@ The work of forming is proportional to the tickets that leave, however many wait
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -81,9 +82,9 @@ class Scheduler:
     """Thread-safe. `take` blocks; everything else returns at once and may be called from an event loop."""
 
     def __init__(self, limits: SchedulerLimits, *, passes: int = 1, cores: int = 1, has_express: bool = False) -> None:
-        """So many passes may run at once, each on one of the cores at least, and the express beside them. A GPU counts
-        as one core."""
+        """So many passes may run at once, each on one of the cores at least, and the express beside them."""
         self._limits = limits
+        self._express_limits = replace(limits, batch_tokens_max=min(limits.batch_tokens_max, EXPRESS_TOKENS_MAX))
         self._passes_free = min(passes, cores)
         self._cores_free = cores
         self._is_express_free = has_express
@@ -157,14 +158,18 @@ class Scheduler:
     def _wait(self, timeout_s: float | None) -> None:
         turn = threading.Condition(self._lock)
         self._waiting.append(turn)
-        turn.wait_for(lambda: (self._flows and self._passes) or self._little_flows() or self._is_over, timeout_s)
+        turn.wait_for(self._is_anything_to_do, timeout_s)
         self._waiting.remove(turn)
 
     def _wake(self) -> None:
         """The thread that came last: where passes have several cores, the helpers of its last pass are still awake. It
         takes its share, and if something is left, wakes the next."""
-        for turn in self._waiting if self._is_over else self._waiting[-1:]:
-            turn.notify()
+        if self._waiting and self._is_anything_to_do():
+            for turn in self._waiting if self._is_over else self._waiting[-1:]:
+                turn.notify()
+
+    def _is_anything_to_do(self) -> bool:
+        return bool((self._flows and self._passes) or self._little_flows() or self._is_over)
 
     def _formed(self) -> Batch | None:
         if self._flows and self._passes:
@@ -198,12 +203,15 @@ class Scheduler:
 
     def _express(self, flows: Iterable[Flow]) -> Batch:
         batch = Batch(formed_at=time.monotonic(), is_express=True)
+        limits = self._express_limits
         for flow in flows:
             for ticket in tuple(flow.tickets):
                 if ticket.is_expired(batch.formed_at):
                     batch.expired.append(ticket)
-                elif ticket.tokens > EXPRESS_TOKENS_MAX or not batch.add(ticket, EXPRESS_TOKENS_MAX):
+                elif batch.is_full(limits) or batch.tokens + ticket.tokens > limits.batch_tokens_max:
                     break
+                else:
+                    batch.add(ticket, limits.batch_tokens_max)
                 self._flows.remove(ticket)
         self._is_express_free = False
         return batch
@@ -213,4 +221,8 @@ class Scheduler:
         if not (self._is_express_free and self._flows.bulks):
             return []
         first = islice(self._flows.of_first_class(), PASSED_OVER_MAX)
-        return [flow for flow in first if not self._flows.is_bulk(flow) and flow.first.tokens <= EXPRESS_TOKENS_MAX]
+        return [
+            flow
+            for flow in first
+            if not self._flows.is_bulk(flow) and flow.first.tokens <= self._express_limits.batch_tokens_max
+        ]

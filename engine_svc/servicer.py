@@ -118,12 +118,12 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
     def load(self) -> item_pb2.Load:
         waiting = self._scheduler.load()
         now = time.monotonic()
-        since = [lane.running_since for lane in self._lanes if lane.running_since is not None]
+        since = [began for lane in self._lanes if (began := lane.running_since) is not None]
         return item_pb2.Load(
             waiting_items=waiting.waiting_items + len(self._arrived),
             waiting_cost=waiting.waiting_tokens + sum(ticket.tokens for ticket in self._arrived),
             running_cost=sum(lane.running_tokens for lane in self._lanes),
-            running_ms=int(1000 * (now - min(since))) if since else 0,
+            running_ms=max(0, int(1000 * (now - min(since)))) if since else 0,
         )
 
     def _submit_arrived(self) -> None:

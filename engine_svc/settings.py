@@ -35,9 +35,10 @@ class EngineSettings:
     # Number format of the computation; auto takes bfloat16 where the device is fast at it, else float32, which a CPU
     # also takes for scores and sparse vectors.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    # CPU threads of all forward passes together; 0 takes every core.
+    # CPU cores that forward passes share; 0 takes all, or as many as the container is limited to.
     threads: int = 0
-    # Forward passes that may run side by side: 0 takes one for each CPU thread, up to 8, or one on a GPU.
+    # Forward passes that may run side by side, beside one for small queries during bulks: 0 takes one for each core, up
+    # to 8, or one on a GPU.
     passes: int = 0
 
     # Batches

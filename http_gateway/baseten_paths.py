@@ -1,5 +1,5 @@
-"""Paths as Baseten's edge and its containers have them, and the routes that they mean. The router asks here first, with
-paths that do not end in a slash.
+"""Paths as Baseten's edge and its containers have them, and the routes that they mean. The router asks here about paths
+that are none of its own, without a slash at their end.
 
 /environments/production/sync/v1/embeddings   /v1/embeddings
 /environments/production/predict              the default route

@@ -94,6 +94,12 @@ class HttpServer:
     async def _exchange(self, scope: Scope, protocol: HTTPProtocol) -> None:
         """Called by granian, in a task of its own for each request."""
         self._exchanges += 1
+        try:
+            await self._answered(scope, protocol)
+        finally:
+            self._exchanges -= 1
+
+    async def _answered(self, scope: Scope, protocol: HTTPProtocol) -> None:
         headers = scope.headers
         deadline = deadline_of(headers, self._timeout_s)
         exchange = Exchange(
@@ -104,8 +110,8 @@ class HttpServer:
             body_bytes_max=self._body_bytes_max,
             deadline=deadline,
         )
-        request = Request(scope.method, scope.path, headers, deadline, exchange.read)
         try:
+            request = Request(scope.method, scope.path, headers, deadline, exchange.read)
             response = await self._answer(request)
             try:
                 await send(
@@ -125,7 +131,6 @@ class HttpServer:
             return  # nobody is there to answer
         finally:
             exchange.end()
-            self._exchanges -= 1
 
 
 def headers_of(request: Request, response: Response) -> list[tuple[str, str]]:

@@ -36,9 +36,9 @@ class Watch:
         self._seen.discard(exchange)
 
     def _look(self) -> None:
-        for exchange in self._seen:
-            exchange.watch()
-        self._seen, self._new = self._new, set()
+        old, self._seen, self._new = self._seen, self._new, set()
         self._is_on = bool(self._seen)
         if self._is_on:
             self._loop.call_later(LOOK_S, self._look)
+        for exchange in old:
+            exchange.watch()

@@ -23,8 +23,8 @@ TILE_NUMBERS_MAX = 1 << 22
 TILE_QUERIES = range(32, 257)
 
 # From so many tokens on, and up to so many scores, a sequence is attended to by products in its own type. oneDNN
-# compiles a primitive for each shape, in a millisecond, and keeps about a thousand: for shorter ones that is not worth
-# it, and a shape for each number of sequences would be too many.
+# compiles a primitive for each shape, in a millisecond, and keeps some thousand: for shorter ones that is not worth it,
+# and a shape for each number of sequences would be too many.
 MIDDLING_TOKENS = 128
 SCORES_MAX = 1 << 24
 
@@ -64,13 +64,13 @@ def suits_products(query: Tensor, key: Tensor) -> bool:
     _, heads, queries, _ = query.shape
     keys = key.shape[2]
     is_middling = keys >= MIDDLING_TOKENS and heads * queries * keys <= SCORES_MAX
-    return is_middling and is_prepacked(query.device, query.dtype)
+    return is_middling and query.dtype == torch.bfloat16 and is_prepacked(query.device, query.dtype)
 
 
 def attend_each_by_products(query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
-    """One sequence after the other, in the type of the query, for a pattern that hides nothing. Sums are float32 inside
-    the products and the softmax, and what is rounded between them costs nothing beside the rounding of the linears: the
-    cosine to float32 is that of PyTorch's fused form."""
+    """One sequence after the other, in bfloat16, for a pattern that hides nothing. Sums are float32 inside the products
+    and the softmax; scores are rounded between them, as transformers' eager attention does. For all-MiniLM-L6-v2 the
+    cosine to float32 is that of PyTorch's fused form, which does not round them."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -96,14 +96,14 @@ def attend_by_products(
         scores = scores.div_(pattern.softcap).tanh_().mul_(pattern.softcap)
     if mask is not None:
         scores += mask
-    return softmax_(scores) @ value
+    return softmax(scores) @ value
 
 
-def softmax_(scores: Tensor) -> Tensor:
-    """In place or not, of the last dimension. PyTorch's own goes number by number through rows that are shorter than a
-    vector register of 16: five times as slow as this for rows of 7."""
+def softmax(scores: Tensor) -> Tensor:
+    """Of the last dimension; `scores` may be overwritten. PyTorch's own goes number by number through rows that are
+    shorter than a vector register of 16: five times as slow as this for rows of 7."""
     length = scores.shape[-1]
-    if length >= VECTOR_NUMBERS:
+    if length >= VECTOR_NUMBERS or scores.is_cuda:
         return scores.softmax(-1)
     powers = scores.sub_(scores.amax(-1, keepdim=True)).exp_()
     sums = powers.view(-1, length) @ powers.new_ones(length)

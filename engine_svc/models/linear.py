@@ -18,9 +18,9 @@ from engine_svc.models.weights import Weights
 
 onednn = torch.ops.mkldnn
 
-# oneDNN compiles a primitive for each number of rows, in milliseconds, and keeps about a thousand: with rows in such
+# oneDNN compiles a primitive for each number of rows, in milliseconds, and keeps some thousand: with rows in such
 # steps, which grow with them, all of them fit, and few batches are filled up by more than an eighth.
-PREPACKED_ROWS_STEPS = range(8, 33)
+PREPACKED_ROWS_STEP_MIN, PREPACKED_ROWS_STEP_MAX = 8, 32
 
 Linear = Callable[[Tensor], Tensor]  # [..., inputs] to [..., outputs]
 
@@ -105,7 +105,7 @@ def suitable_rows(rows: int, device: torch.device, dtype: torch.dtype) -> int:
     if not is_prepacked(device, dtype):
         return rows
     eighth = 1 << max(0, (rows - 1).bit_length() - 3)
-    step = min(max(eighth, PREPACKED_ROWS_STEPS.start), PREPACKED_ROWS_STEPS.stop - 1)
+    step = min(max(eighth, PREPACKED_ROWS_STEP_MIN), PREPACKED_ROWS_STEP_MAX)
     return -rows % step + rows
 
 

@@ -109,6 +109,11 @@ def test_without_a_bulk_everybody_waits_for_a_pass() -> None:
     assert scheduler.take(0) is None
 
 
+def test_express_keeps_the_limit_of_sequences() -> None:
+    scheduler = with_bulk(*(ticket(1, str(number)) for number in range(20)))
+    assert len(computed(scheduler.take(0))) == 8
+
+
 def test_express_takes_as_much_as_its_own_budget_and_tells_of_the_expired() -> None:
     late = ticket(10, "one", deadline=time.monotonic())
     fits, too_much = ticket(EXPRESS_TOKENS_MAX - 5, "one"), ticket(10, "one")

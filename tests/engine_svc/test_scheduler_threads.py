@@ -78,8 +78,11 @@ def test_closed_scheduler_refuses_new_tickets_and_hands_out_what_waits() -> None
 
 
 def test_many_submitters_cancellers_and_lanes_lose_nothing_and_serve_nothing_twice() -> None:
-    scheduler = Scheduler(SchedulerLimits(64, 6, queue_tokens_max=2_000, queue_items_max=300), passes=3, cores=5)
+    scheduler = Scheduler(
+        SchedulerLimits(64, 6, queue_tokens_max=2_000, queue_items_max=300), passes=3, cores=5, has_express=True
+    )
     accepted, cancelled, taken = list[Ticket](), list[Ticket](), list[Batch]()
+    out, most_passes, most_cores = list[Batch](), [0], [0]
 
     def submit(seed: int) -> None:
         random = np.random.default_rng(seed)
@@ -94,6 +97,12 @@ def test_many_submitters_cancellers_and_lanes_lose_nothing_and_serve_nothing_twi
     def lane() -> None:
         while (batch := scheduler.take()) is not None:
             taken.append(batch)
+            out.append(batch)
+            usual = [each for each in tuple(out) if not each.is_express]
+            most_passes.append(len(usual))
+            most_cores.append(sum(each.cores for each in usual))
+            time.sleep(0.0005)
+            out.remove(batch)
             scheduler.give_back(batch)
 
     submitters = [threading.Thread(target=submit, args=(seed,), daemon=True) for seed in range(3)]
@@ -109,6 +118,8 @@ def test_many_submitters_cancellers_and_lanes_lose_nothing_and_serve_nothing_twi
     assert Counter([*leavers, *cancelled]) == Counter(accepted)
     assert all(batch.tokens <= 64 or len(batch.tickets) == 1 for batch in taken)
     assert scheduler.load() == Load(0, 0)
+    assert max(most_passes) <= 3
+    assert max(most_cores) <= 5
 
 
 def test_scheduler_imports_neither_grpc_nor_torch_nor_asyncio() -> None:

@@ -4,8 +4,8 @@ policies and to check the queueing model. Called by heddle.plan.
 Requests come as a Poisson process, each to a random client, which picks a pod for each of its sequences at once; these
 reach their pods after `network_s`. A pod's lane that is free takes what waits, as engine_svc.scheduler does. Answers of
 a batch, and with them the pod's load once its next batch has begun, are back at the clients after `network_s`. Not in
-here: lost pods, deadlines, limits of the queue (overload shows as latency), and heartbeats, which bring a report every
-two seconds even without answers.
+here: passes side by side, as a pod without a GPU runs them, lost pods, deadlines, limits of the queue (overload shows
+as latency), and heartbeats, which bring a report every two seconds even without answers.
 
 Of the four kinds of events three happen in the order in which they were made, as all delays of a kind are the same:
 they are plain queues. Only the ends of batches need a heap, of one entry for each busy pod.

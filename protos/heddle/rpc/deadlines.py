@@ -37,12 +37,16 @@ def remaining_ms(deadline: float, now: float) -> int:
     return int(left * 1000) or 1
 
 
+# Each ring looks at all that waits: thousands whose deadlines are a millisecond apart are told in groups.
+ALARM_PAUSE_S = 0.02
+
+
 class Alarm:
     """One timer for many deadlines: a timer for each costs more than all else that is done to keep it."""
 
     def __init__(self, ring: Callable[[], float]) -> None:
-        """`ring` is called at the earliest time that was set, or a moment later, and says when it is wanted next. It
-        may be called for a deadline that nobody has any more."""
+        """`ring` is called at the earliest time that was set, or up to ALARM_PAUSE_S later, and says when it is wanted
+        next. It may be called for a deadline that nobody has any more."""
         self._ring = ring
         self._at = NEVER
         self._timer: asyncio.TimerHandle | None = None
@@ -62,7 +66,7 @@ class Alarm:
 
     def _on_time(self) -> None:
         self._at = NEVER
-        self.set(self._ring())
+        self.set(max(self._ring(), time.monotonic() + ALARM_PAUSE_S))
 
 
 def spent() -> HeddleError:

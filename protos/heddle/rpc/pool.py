@@ -169,9 +169,15 @@ class Pool(Generic[Item, Outcome]):
             if pending.deadline > now:
                 earliest = min(earliest, pending.deadline)
             elif not pending.answered:
-                pending.answer(spent() if self.ready else self.refusal())
-                self._cancel(pending)
+                self._end(pending)
         return earliest
+
+    def _end(self, pending: Pending[Item, Outcome]) -> None:
+        try:
+            pending.answer(spent() if self.ready else self.refusal())
+        except Exception:
+            log.exception("the receiver of an answer failed")
+        self._cancel(pending)
 
     def _fail_stranded(self) -> None:
         while self._stranded:

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from engine_svc.models import dense_attention
 from engine_svc.models.attention_pattern import AttentionPattern
-from engine_svc.models.dense_attention import attend_densely, attend_each_by_products, softmax_
+from engine_svc.models.dense_attention import attend_densely, attend_each_by_products, softmax
 
 HEADS, HEAD_DIM, LONGEST = 4, 8, 400
 
@@ -104,13 +104,13 @@ def test_softmax_of_short_rows_is_the_softmax(length: int) -> None:
     scores = 40 * torch.randn(3, 5, length, length, generator=torch.Generator().manual_seed(2))
     scores[0, 0, 0, : length // 2] = -math.inf
     scores[1, 1, 0, 0] = 1e5
-    torch.testing.assert_close(softmax_(scores.clone()), scores.double().softmax(-1).float(), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(softmax(scores.clone()), scores.double().softmax(-1).float(), atol=1e-6, rtol=1e-5)
 
 
 def test_nan_stays_in_its_row_of_the_softmax() -> None:
     scores = torch.zeros(4, 7)
     scores[2, 3] = math.nan
-    assert softmax_(scores).isnan().any(-1).tolist() == [False, False, True, False]
+    assert softmax(scores).isnan().any(-1).tolist() == [False, False, True, False]
 
 
 def test_too_long_a_sequence_is_not_attended_to_by_products(monkeypatch: pytest.MonkeyPatch) -> None:

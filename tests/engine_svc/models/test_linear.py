@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers.activations import ACT2FN
 
-from engine_svc.models.linear import ACTIVATIONS, Activation, PlainLinear, PrepackedLinear, linear
+from engine_svc.models import linear as linear_module
+from engine_svc.models.linear import ACTIVATIONS, Activation, PlainLinear, PrepackedLinear, linear, suitable_rows
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")  # type: ignore[no-untyped-call]
 
@@ -31,6 +32,19 @@ def test_form_that_is_chosen_computes_the_product(dtype: torch.dtype, tolerance:
         outputs = linear(weight.to(dtype), bias.to(dtype))(inputs.to(dtype))
     assert outputs.dtype == dtype
     torch.testing.assert_close(outputs.float(), inputs @ weight.T + bias, atol=tolerance, rtol=0.02)
+
+
+@needs_onednn
+@pytest.mark.parametrize(
+    ("rows", "filled"), [(1, 8), (7, 8), (8, 8), (57, 64), (65, 80), (129, 160), (512, 512), (2000, 2016)]
+)
+def test_batches_are_filled_up_by_little(monkeypatch: pytest.MonkeyPatch, rows: int, filled: int) -> None:
+    monkeypatch.setattr(linear_module, "is_prepacked", lambda *_: True)
+    assert suitable_rows(rows, torch.device("cpu"), torch.bfloat16) == filled
+
+
+def test_batches_that_are_not_prepacked_are_not_filled_up() -> None:
+    assert suitable_rows(7, torch.device("cpu"), torch.float32) == 7
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

@@ -1,0 +1,36 @@
+"""How many passes run at once, and on how many cores, by the settings of an engine pod."""
+
+import pytest
+
+from engine_svc import __main__ as main
+from engine_svc.__main__ import concurrency
+from engine_svc.settings import EngineSettings
+
+
+@pytest.fixture
+def cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "usable_cores", lambda: 16)
+    monkeypatch.setattr(main, "has_nvidia_gpu", lambda: False)
+
+
+@pytest.mark.usefixtures("cores")
+@pytest.mark.parametrize(
+    ("settings", "passes_and_cores"),
+    [
+        (EngineSettings(), (8, 16)),
+        (EngineSettings(threads=2), (2, 2)),
+        (EngineSettings(threads=1), (1, 1)),
+        (EngineSettings(passes=3), (3, 16)),
+        (EngineSettings(threads=2, passes=4), (2, 2)),
+        (EngineSettings(backend="simulated"), (1, 16)),
+        (EngineSettings(backend="simulated", threads=1, passes=2), (2, 2)),
+    ],
+)
+def test_passes_never_have_less_than_a_core(settings: EngineSettings, passes_and_cores: tuple[int, int]) -> None:
+    assert concurrency(settings) == passes_and_cores
+
+
+@pytest.mark.usefixtures("cores")
+def test_a_gpu_runs_one_pass_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "has_nvidia_gpu", lambda: True)
+    assert concurrency(EngineSettings()) == (1, 16)
