@@ -5,12 +5,12 @@ tokenizer, vectors of 384 components in base64, loaded: tests/bench/RESULTS.md, 
 `python -m tests.bench.bench_scale --costs`. A machine that is twice as fast halves them all.
 """
 
-GATEWAY_REQUEST_US = 170.0
-GATEWAY_INPUT_US = 23.0
-GATEWAY_TOKEN_NS = 124.0
-TOKENIZER_REQUEST_US = 84.0
-TOKENIZER_INPUT_US = 59.0
-TOKENIZER_TOKEN_NS = 1660.0
+GATEWAY_REQUEST_US = 106.0
+GATEWAY_INPUT_US = 22.0
+GATEWAY_TOKEN_NS = 67.0
+TOKENIZER_REQUEST_US = 67.0
+TOKENIZER_INPUT_US = 47.0
+TOKENIZER_TOKEN_NS = 1580.0
 
 # Assumed, not measured here: a hop within one data centre, and what a GPU makes of its peak on packed batches of short
 # texts. bench_engine measures the latter on the GPU at hand.
