@@ -14,6 +14,9 @@ from tests.bench.workloads import WORKLOADS
 
 DPI = 80
 INCHES_PER_PANEL = 4.6, 3.6
+# By the first word of a server's name; number formats of one server share a colour.
+COLOURS = {"Heddle": "tab:orange", "bare": "tab:gray", "Infinity": "tab:blue", "FastAPI": "tab:green"}
+COLOUR_OF_OTHERS = "tab:purple"
 
 
 def drawn(results: Results, folder: Path) -> dict[str, str]:
@@ -52,9 +55,8 @@ def draw_throughput(figures: Figures) -> Any:
         unit = WORKLOADS[workload].unit
         for server, points in by_server(figures, "closed", workload).items():
             line = sorted((cell.rounds[0].connections, throughput(cell, unit)) for cell in points)
-            axis.plot(*zip(*line, strict=True), **style(server))
-        axis.set(xscale="log", yscale="log", xlabel="connections", ylabel=f"{unit}/s", title=workload)
-        axis.grid(visible=True, alpha=0.3)
+            plot(axis, line, server)
+        axis.set(xlabel="connections", ylabel=f"{unit}/s", title=workload)
     axes[0].legend(fontsize="x-small")
     return picture
 
@@ -67,11 +69,22 @@ def draw_latency(figures: Figures) -> Any:
     for axis, workload in zip(axes, workloads, strict=True):
         for server, cells in by_server(figures, "open", workload).items():
             line = sorted((cell.per_second, cell.mean(lambda one: one.p99_ms)) for cell in cells)
-            axis.plot(*zip(*line, strict=True), **style(server))
-        axis.set(xscale="log", yscale="log", xlabel="requests/s, arriving at random", ylabel="p99 ms", title=workload)
-        axis.grid(visible=True, alpha=0.3)
+            plot(axis, line, server)
+        axis.set(xlabel="requests/s, arriving at random", ylabel="p99 ms", title=workload)
     axes[0].legend(fontsize="x-small")
     return picture
+
+
+def plot(axis: Any, line: list[tuple[float, float]], server: str) -> None:
+    """On logarithmic axes, where what was not answered at all has no place."""
+    from matplotlib.ticker import NullFormatter
+
+    points = [(x, y) for x, y in line if x and y]
+    if points:
+        axis.plot(*zip(*points, strict=True), **style(server))
+    axis.set(xscale="log", yscale="log")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.grid(visible=True, alpha=0.3)
 
 
 def by_server(figures: Figures, phase: str, workload: str) -> dict[str, list[Any]]:
@@ -105,10 +118,11 @@ def share_of(figures: Figures, dtype: str, shape: str, contender: str) -> float:
 
 
 def style(server: str) -> dict[str, Any]:
-    """Ours stands out; number formats of one server share a line style."""
+    """Ours stands out; servers differ in colour, their number formats in the dashes."""
     dashes = "--" if server.endswith("float32") else ":" if server == BARE else "-"
     return {
         "label": server,
+        "color": COLOURS.get(server.split(maxsplit=1)[0], COLOUR_OF_OTHERS),
         "marker": "o",
         "markersize": 3,
         "linestyle": dashes,
