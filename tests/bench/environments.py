@@ -1,6 +1,7 @@
 """Virtual environments of peers, which need other versions than we do: each is made on first use from its pinned list,
 below a folder of the caller's choice. Used by peers and contenders."""
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -57,7 +58,9 @@ class Environment:
 
 
 def run(*command: str) -> None:
-    subprocess.run(command, check=True, stderr=subprocess.PIPE, timeout=INSTALL_S_MAX)
+    """Without PYTHONPATH: what is found there would count as installed."""
+    environment = {**os.environ, "PYTHONPATH": ""}
+    subprocess.run(command, check=True, stderr=subprocess.PIPE, timeout=INSTALL_S_MAX, env=environment)
 
 
 def last_line(error: subprocess.SubprocessError) -> str:
