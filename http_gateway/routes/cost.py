@@ -18,11 +18,12 @@ COST_HEADERS = {
 
 def cost_headers(request: Request, usage: item_pb2.Usage, timings: item_pb2.Timings) -> tuple[tuple[str, str], ...]:
     """Times are whole milliseconds, as TEI's are: in the queue and in the model those of the slowest input."""
-    return (
-        ("x-compute-tokens", str(usage.tokens)),
-        ("x-truncated-inputs", str(usage.truncated_inputs)),
-        ("x-total-time", str(round(1000 * (time.monotonic() - request.arrived)))),
-        ("x-tokenization-time", str(round(timings.tokenize_us / 1000))),
-        ("x-queue-time", str(round(timings.queue_us / 1000))),
-        ("x-inference-time", str(round(timings.compute_us / 1000))),
+    values = (
+        str(usage.tokens),
+        str(usage.truncated_inputs),
+        str(round(1000 * (time.monotonic() - request.arrived))),
+        str(round(timings.tokenize_us / 1000)),
+        str(round(timings.queue_us / 1000)),
+        str(round(timings.compute_us / 1000)),
     )
+    return tuple(zip(COST_HEADERS, values, strict=True))
