@@ -4,10 +4,11 @@ Needs matplotlib, which only `make bench` installs; without it there are no pict
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench.figures import Figures
+from tests.bench.figures import Cell, Figures
 from tests.bench.measurement import BARE, CEILING, OURS, Results
 from tests.bench.tables import throughput
 from tests.bench.workloads import WORKLOADS
@@ -47,30 +48,32 @@ def panels(count: int) -> tuple[Any, list[Any]]:
 
 
 def draw_throughput(figures: Figures) -> Any:
-    workloads = list(dict.fromkeys(workload for workload, _, _ in figures.cells("closed")))
+    def point(cell: Cell, unit: str) -> tuple[float, float]:
+        return cell.rounds[0].connections, throughput(cell, unit)
+
+    return draw_lines(figures, "closed", point, x="connections", y="{unit}/s")
+
+
+def draw_latency(figures: Figures) -> Any:
+    def point(cell: Cell, _: str) -> tuple[float, float]:
+        return cell.per_second, cell.mean(lambda one: one.p99_ms)
+
+    return draw_lines(figures, "open", point, x="requests/s, arriving at random", y="p99 ms")
+
+
+def draw_lines(
+    figures: Figures, phase: str, point: Callable[[Cell, str], tuple[float, float]], *, x: str, y: str
+) -> Any:
+    """A panel for each workload, a line for each server."""
+    workloads = list(dict.fromkeys(workload for workload, _, _ in figures.cells(phase)))
     if not workloads:
         return None
     picture, axes = panels(len(workloads))
     for axis, workload in zip(axes, workloads, strict=True):
         unit = WORKLOADS[workload].unit
-        for server, points in by_server(figures, "closed", workload).items():
-            line = sorted((cell.rounds[0].connections, throughput(cell, unit)) for cell in points)
-            plot(axis, line, server)
-        axis.set(xlabel="connections", ylabel=f"{unit}/s", title=workload)
-    axes[0].legend(fontsize="x-small")
-    return picture
-
-
-def draw_latency(figures: Figures) -> Any:
-    workloads = list(dict.fromkeys(workload for workload, _, _ in figures.cells("open")))
-    if not workloads:
-        return None
-    picture, axes = panels(len(workloads))
-    for axis, workload in zip(axes, workloads, strict=True):
-        for server, cells in by_server(figures, "open", workload).items():
-            line = sorted((cell.per_second, cell.mean(lambda one: one.p99_ms)) for cell in cells)
-            plot(axis, line, server)
-        axis.set(xlabel="requests/s, arriving at random", ylabel="p99 ms", title=workload)
+        for server, cells in by_server(figures, phase, workload).items():
+            plot(axis, sorted(point(cell, unit) for cell in cells), server)
+        axis.set(xlabel=x, ylabel=y.format(unit=unit), title=workload)
     axes[0].legend(fontsize="x-small")
     return picture
 
