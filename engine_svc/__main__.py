@@ -31,14 +31,17 @@ def main() -> NoReturn:
     run(lambda: serve(settings))
 
 
+def computes_on_cpu(settings: EngineSettings) -> bool:
+    return settings.backend != "simulated" and not has_nvidia_gpu()
+
+
 def concurrency(settings: EngineSettings) -> tuple[int, int]:
     """Passes that run at once, and the cores that they share. On a GPU, and simulated, one runs after the other unless
     that is set otherwise."""
     cores = settings.threads or usable_cores()
+    passes = settings.passes or (CPU_PASSES if computes_on_cpu(settings) else 1)
     if settings.backend == "simulated":  # sleeps
-        passes = settings.passes or 1
         return passes, max(passes, cores)
-    passes = settings.passes or (1 if has_nvidia_gpu() else CPU_PASSES)
     return min(passes, cores), cores
 
 
@@ -61,7 +64,7 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
     check_loadable(settings, checkpoint)
     limits = limits_of(settings)
     passes, cores = concurrency(settings)
-    has_express = settings.backend != "simulated" and not has_nvidia_gpu()
+    has_express = computes_on_cpu(settings)
     scheduler = Scheduler(limits, passes=passes, cores=cores, has_express=has_express)
     lane = Lane(
         lambda: load_backend(replace(settings, threads=cores), checkpoint),

@@ -38,20 +38,26 @@ class RunningErrand:
         *,
         on_end: Callable[["RunningErrand"], None] = lambda errand: None,
     ) -> None:
-        """`on_end` is told of the end, whichever it is, once or twice."""
+        """`on_end` is told once, whatever the end is."""
         self._errand = errand
         self._deadline = deadline
         self._reply = reply
         self._on_end = on_end
         self._task: asyncio.Task[None] | None = None
+        self._done = False
 
     def start(self, encoder: Encoder) -> None:
         self._task = asyncio.create_task(self._run(encoder))
 
     def cancel(self) -> None:
+        if not self._done:
+            self._end()
+            if self._task is not None:
+                self._task.cancel()
+
+    def _end(self) -> None:
+        self._done = True
         self._on_end(self)
-        if self._task is not None:
-            self._task.cancel()
 
     async def _run(self, encoder: Encoder) -> None:
         outcome: inference_pb2.InferenceOutcome | HeddleError
@@ -62,7 +68,7 @@ class RunningErrand:
             outcome = spent()
         except Exception as exception:  # noqa: BLE001 - logged by from_exception
             outcome = HeddleError.from_exception(exception)
-        self._on_end(self)
+        self._end()
         self._reply(outcome)
 
     async def _outcome(self, encoder: Encoder) -> inference_pb2.InferenceOutcome:
