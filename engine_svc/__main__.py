@@ -64,14 +64,14 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
     check_loadable(settings, checkpoint)
     limits = limits_of(settings)
     passes, cores = concurrency(settings)
-    has_express = computes_on_cpu(settings)
-    scheduler = Scheduler(limits, passes=passes, cores=cores, has_express=has_express)
+    scheduler = Scheduler(limits, passes=passes, cores=cores)
     lane = Lane(
         lambda: load_backend(replace(settings, threads=cores), checkpoint),
         scheduler,
         asyncio.get_running_loop(),
         warm_up_batches(limits, checkpoint.sequence_tokens_max),
-        threads=passes + has_express,
+        threads=passes,
+        has_express=computes_on_cpu(settings),
     )
     servicer = EngineServicer(scheduler, [lane])
     server = Server(settings.listen, drain_s_max=settings.drain_s_max, stop=stop)

@@ -11,14 +11,14 @@ A batch is formed at the moment a pass can begin, never before and never after a
 * What fits in one batch has all cores that are free. Where more waits, the passes that can begin at once share them: a
   pass on one core waits for no other core.
 * While one flow has more waiting than a batch holds and all passes are busy, an express pass takes little sequences of
-  others beside them, where the scheduler has one: the system shares the cores, and nobody waits for a bulk's batch.
+  others beside them, where somebody asks for it: the system shares the cores, and nobody waits for a bulk's batch.
 
 The work of forming is proportional to the tickets that leave, however many wait.
 """
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import NamedTuple
@@ -81,17 +81,17 @@ class Batch:
 class Scheduler:
     """Thread-safe. `take` blocks; everything else returns at once and may be called from an event loop."""
 
-    def __init__(self, limits: SchedulerLimits, *, passes: int = 1, cores: int = 1, has_express: bool = False) -> None:
-        """So many passes may run at once, each on one of the cores at least, and the express beside them."""
+    def __init__(self, limits: SchedulerLimits, *, passes: int = 1, cores: int = 1) -> None:
+        """So many passes may run at once, each on one of the cores at least, and express ones beside them."""
         self._limits = limits
         self._express_limits = replace(limits, batch_tokens_max=min(limits.batch_tokens_max, EXPRESS_TOKENS_MAX))
         self._passes_free = min(passes, cores)
         self._cores_free = cores
-        self._is_express_free = has_express
         self._flows = Flows(bulk_tokens=limits.batch_tokens_max)
         self._closed = False
         self._lock = threading.Lock()
         self._waiting: list[threading.Condition] = []  # threads in `take`, the one that came last at the end
+        self._waiting_express: list[threading.Condition] = []
 
     def submit(self, tickets: Iterable[Ticket]) -> list[Ticket]:
         """Returns those that were refused, because the queue is full or closed."""
@@ -109,17 +109,24 @@ class Scheduler:
         """The next batch, as soon as anything waits and a pass is free for it; `give_back` frees the pass. None after
         timeout_s, or when closed and empty."""
         with self._lock:
-            self._wait(timeout_s)
-            batch = self._formed()
+            self._wait(self._waiting, self._can_begin, timeout_s)
+            batch = self._usual() if self._can_begin() else None
+            self._wake()
+        return batch
+
+    def take_express(self, timeout_s: float | None = None) -> Batch | None:
+        """As `take`, but what may not wait for a pass to become free. Who takes it runs it at once, on no core of its
+        own."""
+        with self._lock:
+            self._wait(self._waiting_express, self._can_begin_express, timeout_s)
+            batch = self._express() if self._can_begin_express() else None
             self._wake()
         return batch
 
     def give_back(self, batch: Batch) -> None:
         """Its pass is over."""
         with self._lock:
-            if batch.is_express:
-                self._is_express_free = True
-            else:
+            if not batch.is_express:
                 self._passes_free += 1
                 self._cores_free += batch.cores
             self._wake()
@@ -155,27 +162,31 @@ class Scheduler:
             return False
         return not waiting or waiting.tokens + ticket.tokens <= self._limits.queue_tokens_max
 
-    def _wait(self, timeout_s: float | None) -> None:
+    def _wait(self, line: list[threading.Condition], can_begin: Callable[[], bool], timeout_s: float | None) -> None:
         turn = threading.Condition(self._lock)
-        self._waiting.append(turn)
-        turn.wait_for(self._is_anything_to_do, timeout_s)
-        self._waiting.remove(turn)
+        line.append(turn)
+        turn.wait_for(lambda: self._is_over or can_begin(), timeout_s)
+        line.remove(turn)
 
     def _wake(self) -> None:
         """The thread that came last: where passes have several cores, the helpers of its last pass are still awake. It
         takes its share, and if something is left, wakes the next."""
-        if self._waiting and self._is_anything_to_do():
-            for turn in self._waiting if self._is_over else self._waiting[-1:]:
-                turn.notify()
+        if self._is_over:
+            turns = self._waiting + self._waiting_express
+        elif self._can_begin():
+            turns = self._waiting[-1:]
+        elif self._waiting_express and self._can_begin_express():
+            turns = self._waiting_express[-1:]
+        else:
+            return
+        for turn in turns:
+            turn.notify()
 
-    def _is_anything_to_do(self) -> bool:
-        return bool((self._flows and self._passes) or self._little_flows() or self._is_over)
+    def _can_begin(self) -> bool:
+        return bool(self._flows and self._passes)
 
-    def _formed(self) -> Batch | None:
-        if self._flows and self._passes:
-            return self._usual()
-        flows = self._little_flows()
-        return self._express(flows) if flows else None
+    def _can_begin_express(self) -> bool:
+        return not self._passes and bool(self._little_flows())
 
     def _usual(self) -> Batch:
         batch = Batch(formed_at=time.monotonic())
@@ -201,10 +212,10 @@ class Scheduler:
         for flow in reversed(passed_over):
             self._flows.put_back(flow)
 
-    def _express(self, flows: Iterable[Flow]) -> Batch:
+    def _express(self) -> Batch:
         batch = Batch(formed_at=time.monotonic(), is_express=True)
         limits = self._express_limits
-        for flow in flows:
+        for flow in self._little_flows():
             for ticket in tuple(flow.tickets):
                 if ticket.is_expired(batch.formed_at):
                     batch.expired.append(ticket)
@@ -213,12 +224,11 @@ class Scheduler:
                 else:
                     batch.add(ticket, limits.batch_tokens_max)
                 self._flows.remove(ticket)
-        self._is_express_free = False
         return batch
 
     def _little_flows(self) -> list[Flow]:
         """Of the first ones, those that an express pass has something of to run."""
-        if not (self._is_express_free and self._flows.bulks):
+        if not self._flows.bulks:
             return []
         first = islice(self._flows.of_first_class(), PASSED_OVER_MAX)
         return [

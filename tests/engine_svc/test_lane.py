@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,77 +12,12 @@ import pytest
 from engine_svc.backends.backend import Backend
 from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import PackedBatch
-from engine_svc.batch import Sequence as TokenSequence
-from engine_svc.lane import Lane, split, warm_up_batches
-from engine_svc.scheduler import Scheduler, SchedulerLimits
+from engine_svc.lane import split, warm_up_batches
+from engine_svc.scheduler import SchedulerLimits
 from engine_svc.ticket import Outcome, Ticket
-from heddle.rpc.errors import ErrorKind, HeddleError
-from tests.engine_svc.tickets import ROOMY, sequence
-
-POISON = sequence(3, content=666)
-NAN = sequence(3, content=777)
-
-
-class Recording:
-    """Simulated at no cost; raises for POISON, gives NaN for NAN, and remembers its batches and threads."""
-
-    outputs, data_type = SimulatedBackend().outputs, "float32"
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-        self.threads: set[str] = set()
-        self.gate = threading.Event()
-        self.gate.set()
-        self.closed = False
-
-    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
-        self.gate.wait(5)
-        self.sizes.append(len(batch.sequences))
-        self.threads.add(threading.current_thread().name)
-        if POISON in batch.sequences:
-            raise MemoryError("too much for this device")
-        arrays = SimulatedBackend(fixed_us=0, per_token_ns=0).run(batch)
-        return [
-            array * np.float32("nan") if one == NAN else array
-            for one, array in zip(batch.sequences, arrays, strict=True)
-        ]
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Running:
-    """A lane on a backend, and what it delivered."""
-
-    def __init__(
-        self, load_backend: Callable[[], Backend], warm_up: Sequence[Sequence[int]] = (), *, passes: int = 1
-    ) -> None:
-        self.scheduler = Scheduler(ROOMY, passes=passes, cores=passes)
-        self.lane = Lane(load_backend, self.scheduler, asyncio.get_running_loop(), warm_up, threads=passes)
-        self.outcomes: dict[int, Outcome] = {}
-        self.threads: set[int] = set()
-        self.lane.start()
-
-    def ticket(self, number: int, of: TokenSequence | None = None, deadline: float | None = None) -> Ticket:
-        def deliver(outcome: Outcome) -> None:
-            assert number not in self.outcomes
-            self.threads.add(threading.get_ident())
-            self.outcomes[number] = outcome
-
-        return Ticket(of or sequence(2), "flow", deliver, 0, deadline)
-
-    async def until(self, count: int) -> None:
-        async with asyncio.timeout(5):
-            while len(self.outcomes) < count:
-                await asyncio.sleep(0.002)
-
-    async def end(self) -> None:
-        self.scheduler.close()
-        await asyncio.wait_for(asyncio.wrap_future(self.lane.stopped), 5)
-
-    def kind(self, number: int) -> ErrorKind | None:
-        result = self.outcomes[number].result
-        return result.kind if isinstance(result, HeddleError) else None
+from heddle.rpc.errors import ErrorKind
+from tests.engine_svc.lanes import NAN, POISON, Recording, Running
+from tests.engine_svc.tickets import sequence
 
 
 async def test_outcomes_arrive_on_the_event_loop() -> None:
@@ -93,25 +28,6 @@ async def test_outcomes_arrive_on_the_event_loop() -> None:
     assert running.threads == {threading.get_ident()}
     assert backend.threads == {"lane"}
     assert all(isinstance(outcome.result, np.ndarray) for outcome in running.outcomes.values())
-    await running.end()
-    assert backend.closed
-
-
-async def test_passes_run_side_by_side_and_each_takes_what_came_meanwhile() -> None:
-    backend = Recording()
-    running = Running(lambda: backend, passes=2)
-    await asyncio.wrap_future(running.lane.loaded)
-    backend.gate.clear()
-    for number in range(2):
-        running.scheduler.submit([running.ticket(number)])
-        async with asyncio.timeout(5):
-            while running.lane.running_tokens < 2 * (number + 1):
-                await asyncio.sleep(0.002)
-    running.scheduler.submit([running.ticket(number) for number in range(2, 6)])
-    backend.gate.set()
-    await running.until(6)
-    assert sorted(backend.sizes) == [1, 1, 4]
-    assert running.lane.running_since is None
     await running.end()
     assert backend.closed
 

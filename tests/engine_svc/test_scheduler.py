@@ -65,10 +65,10 @@ def test_few_tokens_leave_cores_to_the_next_pass() -> None:
     assert (first.cores, second.cores) == (1, 3)
 
 
-def with_bulk(*tickets: Ticket, has_express: bool = True) -> Scheduler:
+def with_bulk(*tickets: Ticket) -> Scheduler:
     """Whose only pass is busy with a bulk, of which more waits."""
     limits = SchedulerLimits(batch_tokens_max=500, batch_items_max=8, queue_tokens_max=10**6, queue_items_max=10**5)
-    scheduler = Scheduler(limits, has_express=has_express)
+    scheduler = Scheduler(limits)
     scheduler.submit(ticket(200, "bulk") for _ in range(10))
     assert len(computed(scheduler.take())) == 2
     scheduler.submit(tickets)
@@ -78,14 +78,27 @@ def with_bulk(*tickets: Ticket, has_express: bool = True) -> Scheduler:
 def test_little_sequences_go_by_express_while_a_bulk_has_all_passes() -> None:
     queries = [ticket(10, "one"), ticket(20, "two"), ticket(30, "two")]
     scheduler = with_bulk(*queries)
-    express = scheduler.take(0)
-    assert computed(express) == queries
+    assert scheduler.take(0) is None
+    assert computed(scheduler.take_express(0)) == queries
     another = ticket(10, "three")
     scheduler.submit([another])
-    assert scheduler.take(0) is None
+    assert computed(scheduler.take_express(0)) == [another]
+
+
+def test_a_free_pass_comes_before_the_express() -> None:
+    scheduler = with_bulk()
+    scheduler.give_back(Batch(formed_at=0.0))
+    scheduler.submit([ticket(10, "one")])
+    assert scheduler.take_express(0) is None
+    assert len(computed(scheduler.take(0))) == 3
+
+
+def test_an_express_gives_no_pass_back() -> None:
+    scheduler = with_bulk(ticket(10, "one"))
+    express = scheduler.take_express(0)
     assert express is not None
     scheduler.give_back(express)
-    assert computed(scheduler.take(0)) == [another]
+    assert scheduler.take(0) is None
 
 
 @pytest.mark.parametrize(
@@ -94,31 +107,30 @@ def test_little_sequences_go_by_express_while_a_bulk_has_all_passes() -> None:
         with_bulk(),
         with_bulk(ticket(EXPRESS_TOKENS_MAX + 1, "long")),
         with_bulk(ticket(10, "less urgent", priority=1)),
-        with_bulk(ticket(10, "one"), has_express=False),
     ],
 )
 def test_nothing_else_goes_by_express(scheduler: Scheduler) -> None:
-    assert scheduler.take(0) is None
+    assert scheduler.take_express(0) is None
 
 
 def test_without_a_bulk_everybody_waits_for_a_pass() -> None:
-    scheduler = Scheduler(ROOMY, has_express=True)
+    scheduler = Scheduler(ROOMY)
     scheduler.submit([ticket(90, "one")])
     scheduler.take()
     scheduler.submit(ticket(90, str(flow)) for flow in range(10))
-    assert scheduler.take(0) is None
+    assert scheduler.take_express(0) is None
 
 
 def test_express_keeps_the_limit_of_sequences() -> None:
     scheduler = with_bulk(*(ticket(1, str(number)) for number in range(20)))
-    assert len(computed(scheduler.take(0))) == 8
+    assert len(computed(scheduler.take_express(0))) == 8
 
 
 def test_express_takes_as_much_as_its_own_budget_and_tells_of_the_expired() -> None:
     late = ticket(10, "one", deadline=time.monotonic())
     fits, too_much = ticket(EXPRESS_TOKENS_MAX - 5, "one"), ticket(10, "one")
     scheduler = with_bulk(late, fits, too_much)
-    express = scheduler.take(0)
+    express = scheduler.take_express(0)
     assert computed(express) == [fits]
     assert express is not None
     assert express.expired == [late]

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 
@@ -78,9 +79,8 @@ def test_closed_scheduler_refuses_new_tickets_and_hands_out_what_waits() -> None
 
 
 def test_many_submitters_cancellers_and_lanes_lose_nothing_and_serve_nothing_twice() -> None:
-    scheduler = Scheduler(
-        SchedulerLimits(64, 6, queue_tokens_max=2_000, queue_items_max=300), passes=3, cores=5, has_express=True
-    )
+    limits = SchedulerLimits(64, 6, queue_tokens_max=2_000, queue_items_max=300)
+    scheduler = Scheduler(limits, passes=3, cores=5)
     accepted, cancelled, taken = list[Ticket](), list[Ticket](), list[Batch]()
     out, most_passes, most_cores = list[Batch](), [0], [0]
 
@@ -94,8 +94,8 @@ def test_many_submitters_cancellers_and_lanes_lose_nothing_and_serve_nothing_twi
             accepted.extend(ticket for ticket in tickets if ticket not in refused)
             cancelled.extend(ticket for ticket in tickets[::4] if scheduler.cancel(ticket))
 
-    def lane() -> None:
-        while (batch := scheduler.take()) is not None:
+    def lane(take: Callable[[], Batch | None]) -> None:
+        while (batch := take()) is not None:
             taken.append(batch)
             out.append(batch)
             usual = [each for each in tuple(out) if not each.is_express]
@@ -106,7 +106,8 @@ def test_many_submitters_cancellers_and_lanes_lose_nothing_and_serve_nothing_twi
             scheduler.give_back(batch)
 
     submitters = [threading.Thread(target=submit, args=(seed,), daemon=True) for seed in range(3)]
-    lanes = [threading.Thread(target=lane, daemon=True) for _ in range(4)]
+    takes = [scheduler.take, scheduler.take, scheduler.take, scheduler.take_express]
+    lanes = [threading.Thread(target=lane, args=(take,), daemon=True) for take in takes]
     for thread in submitters + lanes:
         thread.start()
     for thread in submitters:
