@@ -78,8 +78,7 @@ class Coalescer(Generic[T]):
         self._wake_consumer()
 
     async def take(self) -> list[T]:
-        """All that waits, at least one item unless nudged. Raises CoalescerClosed when closed and empty. Where it had
-        to wait, it lets one turn of the event loop pass, but no time."""
+        """All that waits, at least one item unless nudged. Raises CoalescerClosed when closed and empty."""
         while not self._waiting and not self._nudged:
             if self._closed:
                 raise CoalescerClosed
@@ -88,8 +87,6 @@ class Coalescer(Generic[T]):
                 await self._consumer
             finally:
                 self._consumer = None
-            # What is put in the same turn of the event loop comes along: frames are a quarter larger under load.
-            await asyncio.sleep(0)
         self._nudged = False
         frame = self._cut_frame()
         self._wake_producers()
