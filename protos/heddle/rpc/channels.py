@@ -35,7 +35,8 @@ CLIENT_OPTIONS: Options = [
     # Retries are ours: a stream's items move to another pod.
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    # How long a connection may take; where nobody listens, the attempts are as far apart as the others say.
+    ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 500),
     # Each channel has its own connection, so that closing one pod's channel never disturbs another's.
     ("grpc.use_local_subchannel_pool", 1),
