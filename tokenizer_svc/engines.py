@@ -20,8 +20,9 @@ class Engines(Pool[engine_pb2.Submission, engine_pb2.Outcome]):
         self.model = model_pb2.Model()  # as the pod that was met last describes it
         self._fingerprint = fingerprint
         dialect: Dialect[engine_pb2.Submission, engine_pb2.Outcome] = Dialect(
-            open_stream=lambda channel: EngineServiceStub(channel).Infer(),
+            method="/heddle.v1.EngineService/Infer",
             frame_type=engine_pb2.EngineServiceInferRequest,
+            parse=engine_pb2.EngineServiceInferResponse.FromString,
             handshake=self._handshake,
             cost_of=tokens_of,
         )

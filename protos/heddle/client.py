@@ -132,8 +132,9 @@ class Client(InferenceClient):
         """Targets are `host:port`, `unix:/path`, or `dns:///name:port` for all pods behind a name."""
         self.model: model_pb2.Model | None = None  # as the pod that was met last describes it
         dialect: Dialect[pb.InferenceItem, pb.InferenceOutcome] = Dialect(
-            open_stream=lambda channel: InferenceServiceStub(channel).Infer(),
+            method="/heddle.v1.InferenceService/Infer",
             frame_type=pb.InferenceServiceInferRequest,
+            parse=pb.InferenceServiceInferResponse.FromString,
             handshake=self._handshake,
             cost_of=None,
         )

@@ -24,7 +24,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 import uvloop
@@ -32,8 +32,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from heddle.rpc.channels import SERVER_OPTIONS
+from heddle.rpc.http2.doorway import Doorway, listen_inside
+from heddle.rpc.http2.server import StreamHandlers
 from heddle.rpc.interceptor import Boundary
-from heddle.rpc.listening import check_address
 from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError
 
 Callback = Callable[[], Awaitable[None]]
@@ -126,12 +127,14 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._boundary = Boundary(open_services=frozenset({health.SERVICE_NAME, reflection.SERVICE_NAME}))
         self._server = grpc.aio.server(interceptors=[self._boundary], options=SERVER_OPTIONS)
+        self._doorway = Doorway()
 
     def add(
         self, service: str, register: Callable[[ServicerType, grpc.aio.Server], object], servicer: ServicerType
     ) -> None:
         """`service` is the full name, such as heddle.v1.EngineService; `register` the generated add_..._to_server."""
         register(servicer, self._server)
+        register(servicer, cast(grpc.aio.Server, StreamHandlers(self._boundary.guarded, self._doorway.handlers)))
         self._services.append(service)
 
     def report_ready(self, ready: bool) -> None:
@@ -160,7 +163,9 @@ class Server:
                 self._serving = False
                 await self._drain(announce_draining, until_idle)
         finally:
+            self._doorway.close()
             await self._server.stop(CLOSE_S)
+            await self._doorway.end_streams(CLOSE_S)
             await close()
 
     async def _open(self) -> None:
@@ -169,19 +174,10 @@ class Server:
         await self._set_ready(ready=False)
         if not self.listen:
             raise ConfigurationError("there is no address to listen on")
-        self.addresses = [self._bound(address) for address in self.listen]
+        self._doorway.inner = listen_inside(self._server)
         await self._server.start()
+        self.addresses = [await self._doorway.open(address) for address in self.listen]
         log.info("listening on %s", ", ".join(self.addresses))
-
-    def _bound(self, address: str) -> str:
-        check_address(address)
-        try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise ConfigurationError(
-                f"cannot listen on {address}: not an address of this machine, or in use"
-            ) from error
-        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
     async def _warmed_up(self, warm_up: Callback) -> bool:
         """False if a stop was requested before the end of it."""

@@ -1,5 +1,5 @@
-"""Whether an address can be listened on, found out before gRPC tries: it would say so in several lines of its own log,
-and take a unix socket away from a server that is using it. Called by heddle.rpc.lifecycle and heddle.serve.
+"""The addresses that a server listens on, or why it cannot. Called by heddle.rpc.lifecycle, heddle.serve and the
+gateway.
 """
 
 import socket
@@ -10,29 +10,71 @@ from heddle.rpc.settings import ConfigurationError
 PORT_MAX = 65_535
 
 
-def check_address(address: str) -> None:
-    """Raises ConfigurationError unless a server can listen on `host:port` or `unix:/path`."""
+def listening_sockets(address: str) -> list[socket.socket]:
+    """Bound to `unix:/path`, or to `host:port` on all that the host stands for; port 0 is any free one. Raises
+    ConfigurationError where that cannot be."""
     if address.startswith("unix:"):
-        check_socket(address.removeprefix("unix:"))
-        return
+        return [unix_socket(address.removeprefix("unix:"))]
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isascii() and port.isdigit()):
         raise ConfigurationError(f"cannot listen on {address}: neither host:port nor unix:/path")
-    usable_port(host.strip("[]"), int(port))
+    return tcp_sockets(host.strip("[]"), int(port))
 
 
-def check_socket(path: str) -> None:
-    """A socket that nobody answers on is left over and may be replaced."""
+def unix_socket(path: str) -> socket.socket:
+    """One that nobody answers on is left over, and is replaced."""
     if not Path(path).parent.is_dir():
         raise ConfigurationError(f"cannot listen on unix:{path}: there is no folder {Path(path).parent}")
+    try:
+        if is_left_over(path):
+            Path(path).unlink()
+        return bound_to(path)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on unix:{path}: {error.strerror or error}") from error
+
+
+def bound_to(path: str) -> socket.socket:
+    listening = socket.socket(socket.AF_UNIX)
+    try:
+        listening.bind(path)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def is_left_over(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            return
-        except OSError as error:
-            raise ConfigurationError(f"cannot listen on unix:{path}: {error}") from error
+        except FileNotFoundError:
+            return False
+        except ConnectionRefusedError:
+            return Path(path).is_socket()
     raise ConfigurationError(f"cannot listen on unix:{path}: another process does")
+
+
+def tcp_sockets(host: str, port: int) -> list[socket.socket]:
+    if port > PORT_MAX:  # getaddrinfo would take the remainder
+        raise ConfigurationError(f"cannot listen on {authority(host, port)}: there is no such port")
+    sockets: list[socket.socket] = []
+    try:
+        for family, place in places(host, port):
+            listening = socket.create_server(
+                (place, port), family=family, dualstack_ipv6=place == "::" and socket.has_dualstack_ipv6()
+            )
+            sockets.append(listening)
+            port = int(listening.getsockname()[1])
+    except OSError as error:
+        for listening in sockets:
+            listening.close()
+        raise ConfigurationError(f"cannot listen on {authority(host, port)}: {error.strerror}") from error
+    return sockets
+
+
+def places(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((family, str(place[0])) for family, _, _, _, place in found))
 
 
 def usable_port(host: str, port: int) -> int:

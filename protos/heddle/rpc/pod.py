@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, cast
+from typing import Generic, Protocol
 
 import grpc
 
@@ -19,12 +19,13 @@ from heddle.rpc.channels import open_channel
 from heddle.rpc.coalescer import Coalescer
 from heddle.rpc.deadlines import remaining_ms
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.http2.client import ClientStream, open_stream
+from heddle.rpc.http2.stream import StreamBroken
 from heddle.rpc.load import estimated_load
 from heddle.rpc.message_bytes import ENTRY_BYTES_MAX
 from heddle.rpc.stream import (
     HEARTBEAT_S,
     SILENCE_S_MAX,
-    STREAM_BROKEN,
     Item,
     Outcome,
     Reply,
@@ -49,8 +50,9 @@ log = logging.getLogger(__name__)
 class Dialect(Generic[Item, Outcome]):
     """How to speak to one kind of pod."""
 
-    open_stream: Callable[[grpc.aio.Channel], Any]
+    method: str  # the stream's: /package.Service/Method
     frame_type: Callable[[], RequestFrame[Item]]
+    parse: Callable[[bytes], ResponseFrame[Outcome]]
     # Checks the peer before the first item; returns the stream's first frame. Raises HeddleError to refuse it.
     handshake: Callable[[grpc.aio.Channel], Awaitable[RequestFrame[Item]]]
     # What an item costs the pod, in the unit of its Load; None: its bytes.
@@ -150,23 +152,22 @@ class Pod(Generic[Item, Outcome]):
 
     async def _run(self) -> None:
         backoff = BACKOFF_S_FIRST
-        async with open_channel(self.target) as channel:
-            while True:
-                try:
-                    await self._converse(channel)
-                except grpc.aio.AioRpcError as error:
-                    self._refused(HeddleError.from_rpc_error(error))
-                except HeddleError as error:
-                    self._refused(error)
-                except TimeoutError:
-                    self._refused(HeddleError(ErrorKind.UNAVAILABLE, f"{self.target} does not answer"))
-                except Exception as error:  # noqa: BLE001 - whatever ends a stream, the next one is tried
-                    self._refused(HeddleError.from_exception(error))
-                if self._last_heard:
-                    backoff = BACKOFF_S_FIRST
-                    self._last_heard = 0.0
-                await asyncio.sleep(backoff * random.uniform(0.5, 1))
-                backoff = min(2 * backoff, BACKOFF_S_MAX)
+        while True:
+            try:
+                await self._converse()
+            except grpc.aio.AioRpcError as error:
+                self._refused(HeddleError.from_rpc_error(error))
+            except HeddleError as error:
+                self._refused(error)
+            except TimeoutError:
+                self._refused(HeddleError(ErrorKind.UNAVAILABLE, f"{self.target} does not answer"))
+            except Exception as error:  # noqa: BLE001 - whatever ends a stream, the next one is tried
+                self._refused(HeddleError.from_exception(error))
+            if self._last_heard:
+                backoff = BACKOFF_S_FIRST
+                self._last_heard = 0.0
+            await asyncio.sleep(backoff * random.uniform(0.5, 1))
+            backoff = min(2 * backoff, BACKOFF_S_MAX)
 
     def _refused(self, error: HeddleError) -> None:
         """A pod that starts or restarts is nothing to speak of; one that will not have us is, once."""
@@ -175,48 +176,50 @@ class Pod(Generic[Item, Outcome]):
         log.log(level, "no stream to %s: %s", self.target, error)
         self.refusal = error
 
-    async def _converse(self, channel: grpc.aio.Channel) -> None:
+    async def _converse(self) -> None:
         """One stream, from the handshake to its end."""
         async with asyncio.timeout(CONNECT_S_MAX):
-            hello = await self._dialect.handshake(channel)
-            call = self._dialect.open_stream(channel)
-            await call.write(hello)
-            # A pod greets, so that a refusal is known before the first item.
-            await self._receive(await self._read(call))
+            async with open_channel(self.target) as channel:
+                hello = await self._dialect.handshake(channel)
+            stream = await open_stream(self.target, self._dialect.method)
+        try:
+            async with asyncio.timeout(CONNECT_S_MAX):
+                await stream.write(hello.SerializeToString())
+                # A pod greets, so that a refusal is known before the first item.
+                await self._receive(await self._read(stream))
+            await self._exchange(stream)
+        finally:
+            stream.close()
+
+    async def _exchange(self, stream: ClientStream) -> None:
         self.refusal = None
         self.connected = True
         self._owner.pod_changed(self)
-        writer = asyncio.create_task(self._write(call))
-        watchdog = asyncio.create_task(self._watch(call))
+        writer = asyncio.create_task(self._write(stream))
+        watchdog = asyncio.create_task(self._watch(stream))
         try:
             while True:
-                await self._receive(await self._read(call))
+                await self._receive(await self._read(stream))
         finally:
             writer.cancel()
             watchdog.cancel()
-            call.cancel()
             self._disconnected()
 
-    async def _read(self, call: Any) -> ResponseFrame[Outcome]:
-        try:
-            frame = await call.read()
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            frame = grpc.aio.EOF  # the watchdog or the writer cancelled the call, nobody cancelled us
-        if frame is grpc.aio.EOF:
+    async def _read(self, stream: ClientStream) -> ResponseFrame[Outcome]:
+        data = await stream.read()
+        if data is None:
             raise HeddleError(ErrorKind.UNAVAILABLE, f"{self.target} closed the stream")
-        return cast(ResponseFrame[Outcome], frame)
+        return self._dialect.parse(data)
 
-    async def _write(self, call: Any) -> None:
+    async def _write(self, stream: ClientStream) -> None:
         try:
             while True:
-                await call.write(self._next_frame(await self._outgoing.take()))
-        except STREAM_BROKEN as error:
-            # The reader sees the same end, as a status.
+                frame = self._next_frame(await self._outgoing.take())
+                await stream.write(frame.SerializeToString())
+        except StreamBroken as error:
             log.debug("cannot write to %s: %s", self.target, error)
-            call.cancel()
+        finally:
+            stream.close()  # so that the reader sees the same end
 
     def _next_frame(self, waiting: list[Pending[Item, Outcome]]) -> RequestFrame[Item]:
         frame = self._dialect.frame_type()
@@ -268,12 +271,12 @@ class Pod(Generic[Item, Outcome]):
         del self._unanswered[pending.id]
         self._outstanding_cost -= pending.cost
 
-    async def _watch(self, call: Any) -> None:
+    async def _watch(self, stream: ClientStream) -> None:
         """Gives up a stream that has fallen silent: the pod, its machine or the path to it is gone."""
         while time.monotonic() - self._last_heard < SILENCE_S_MAX:
             await asyncio.sleep(HEARTBEAT_S)
         log.warning("%s has been silent for %.0f s; its items go to other pods", self.target, SILENCE_S_MAX)
-        call.cancel()
+        stream.close()
 
     def _disconnected(self) -> None:
         self.connected = self.draining = False

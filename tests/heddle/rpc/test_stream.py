@@ -16,6 +16,12 @@ from heddle.v1 import engine_pb2
 from tests.heddle.rpc.pods import EnginePod, Held, ask, dialect, eventually, pool_of, submission
 
 
+@pytest.fixture(params=[False, True], ids=["grpc", "doorway"], autouse=True)
+def has_doorway(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pods are served by gRPC, and then by a doorway."""
+    monkeypatch.setattr(EnginePod, "has_doorway", request.param)
+
+
 async def test_every_item_gets_its_own_answer() -> None:
     pod = EnginePod()
     pool = await pool_of(await pod.start())
@@ -158,7 +164,7 @@ async def test_a_slow_reader_does_not_make_the_pod_hoard_answers() -> None:
     pool = await pool_of(await pod.start())
     await pool.wait_ready()
     data = bytes(256 << 10)
-    futures = [ask(pool, data)[0] for _ in range(400)]
+    futures = [ask(pool, data)[0] for _ in range(200)]
     most = 0
     while not all(future.done() for future in futures):
         time.sleep(0.02)  # noqa: ASYNC251 - this loop is the reader: it stalls

@@ -1,0 +1,197 @@
+"""The addresses of a gRPC server, where two sorts of clients come in by the same door.
+
+A pod's client opens a connection for its one coalescing stream, and says so in its first bytes: that stream is served
+here, on the event loop. Every other connection (stubs of any language, proxies, health probes) is gRPC's, which listens
+inside of the machine, and gets what they say byte by byte. Used by heddle.rpc.lifecycle.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import cast
+
+import grpc
+
+from heddle.rpc.http2 import frames
+from heddle.rpc.http2.relay import Relay, relay
+from heddle.rpc.http2.server import Handler, ServerStream
+from heddle.rpc.http2.stream import give_up_the_dead
+from heddle.rpc.listening import listening_sockets
+
+BACKLOG = 1024
+# A connection that does not begin within this is closed.
+SILENCE_S_MAX = 20.0
+FLUSH_POLL_S = 0.01
+
+log = logging.getLogger(__name__)
+
+Connection = ServerStream | Relay
+
+
+def listen_inside(server: grpc.aio.Server) -> str:
+    """An address for us alone: no file to clean up, and no port where the system can do without."""
+    if sys.platform == "linux":
+        address = f"unix-abstract:heddle-{os.getpid()}-{secrets.token_hex(4)}"
+        server.add_insecure_port(address)
+        return address
+    return f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+
+
+class Doorway:
+    def __init__(self) -> None:
+        self.handlers: dict[str, Handler] = {}  # of our streams, by `/package.Service/Method`
+        self.inner = ""  # gRPC's address, once it listens
+        self._servers: list[asyncio.Server] = []
+        self._paths: list[Path] = []
+        self._arrivals: set[Arrival] = set()
+        self._connections: set[Connection] = set()
+        self._dials: set[asyncio.Task[None]] = set()
+
+    async def open(self, address: str) -> str:
+        """Listens on `host:port` or `unix:/path`; returns the address with the port that port 0 became. Raises
+        ConfigurationError."""
+        sockets = listening_sockets(address)
+        for listening in sockets:
+            self._servers.append(await self._listen(listening))
+        if address.startswith("unix:"):
+            self._paths.append(Path(address.removeprefix("unix:")))
+            return address
+        return f"{address.rpartition(':')[0]}:{sockets[0].getsockname()[1]}"
+
+    async def _listen(self, listening: socket.socket) -> asyncio.Server:
+        loop, arrival = asyncio.get_running_loop(), lambda: Arrival(self, self._arrivals)
+        if listening.family == socket.AF_UNIX:
+            return await loop.create_unix_server(arrival, sock=listening, backlog=BACKLOG)
+        return await loop.create_server(arrival, sock=listening, backlog=BACKLOG)
+
+    def close(self) -> None:
+        """Nobody new comes in."""
+        for server in self._servers:
+            server.close()
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+        for arrival in self._arrivals:
+            arrival.close()
+
+    async def end_streams(self, flush_s_max: float) -> None:
+        """Closes what is open, when it has been sent what was written to it."""
+        for connection in list(self._connections):
+            connection.close()
+        try:
+            async with asyncio.timeout(flush_s_max):
+                while self._connections or self._dials:
+                    await asyncio.sleep(FLUSH_POLL_S)
+        except TimeoutError:
+            log.debug("%d connections do not take what was written", len(self._connections))
+            for connection in list(self._connections):
+                connection.abort()
+
+    def serve(self, transport: asyncio.Transport, begin: bytes) -> None:
+        """A stream of ours; `begin` was read already, without the preface."""
+        stream = ServerStream(self.handlers, self._connections.discard)
+        self._connections.add(stream)
+        transport.set_protocol(stream)
+        stream.connection_made(transport)
+        stream.data_received(begin)
+
+    def hand_on(self, transport: asyncio.Transport, begin: bytes) -> None:
+        """A connection for gRPC; `begin` was read already."""
+        transport.pause_reading()
+        dial = asyncio.create_task(self._dial(transport, begin))
+        self._dials.add(dial)
+        dial.add_done_callback(self._dials.discard)
+
+    async def _dial(self, transport: asyncio.Transport, begin: bytes) -> None:
+        outer, inner = relay(self._connections.discard)
+        outer.connection_made(transport)  # gRPC speaks as soon as it is connected
+        try:
+            await self._connect(inner)
+        except OSError as error:
+            log.warning("gRPC takes no connection: %s", error)
+            transport.close()
+            return
+        if transport.is_closing():
+            inner.close()
+            return
+        self._connections.update((outer, inner))
+        transport.set_protocol(outer)
+        transport.resume_reading()
+        inner.send(begin)
+
+    async def _connect(self, inner: Relay) -> None:
+        loop = asyncio.get_running_loop()
+        if self.inner.startswith("unix-abstract:"):
+            await loop.create_unix_connection(lambda: inner, sock=connected_to(self.inner))
+        else:
+            host, _, port = self.inner.rpartition(":")
+            await loop.create_connection(lambda: inner, host, int(port))
+
+
+def connected_to(abstract: str) -> socket.socket:
+    """uvloop itself takes no such address, and neither loop waits well for a queue that is full."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.setblocking(False)
+    try:
+        connection.connect("\0" + abstract.removeprefix("unix-abstract:"))
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+class Arrival(asyncio.Protocol):
+    """A connection of which it is not known yet whose it is."""
+
+    def __init__(self, doorway: Doorway, arrivals: "set[Arrival]") -> None:
+        self._doorway = doorway
+        self._arrivals = arrivals
+        self._begin = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._patience = asyncio.get_running_loop().call_later(SILENCE_S_MAX, transport.close)
+        self._arrivals.add(self)
+        give_up_the_dead(transport.get_extra_info("socket"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._known()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self._begin += data
+        alone = is_stream_alone(self._begin)
+        if alone is None:
+            return
+        self._known()
+        if alone:
+            self._doorway.serve(self._transport, self._begin[len(frames.PREFACE) :])
+        else:
+            self._doorway.hand_on(self._transport, self._begin)
+
+    def _known(self) -> None:
+        self._patience.cancel()
+        self._arrivals.discard(self)
+
+
+def is_stream_alone(begin: bytes) -> bool | None:
+    """Whether a connection is for one stream of ours, as its SETTINGS say; None where they are not there yet."""
+    preface, settings = begin[: len(frames.PREFACE)], begin[len(frames.PREFACE) :]
+    if not frames.PREFACE.startswith(preface):
+        return False
+    if len(settings) < frames.FRAME_HEADER_BYTES:
+        return None
+    high, low, kind, _, _ = struct.unpack_from("!HBBBI", settings)
+    size = high << 8 | low
+    if kind != frames.SETTINGS or size > frames.FRAME_BYTES_MAX_DEFAULT or size % frames.SETTING_BYTES:
+        return False
+    payload = settings[frames.FRAME_HEADER_BYTES :][:size]
+    if len(payload) < size:
+        return None
+    return (frames.STREAM_ALONE, 1) in frames.settings_of(payload)
