@@ -174,9 +174,11 @@ class Server:
         await self._set_ready(ready=False)
         if not self.listen:
             raise ConfigurationError("there is no address to listen on")
-        self._doorway.inner = listen_inside(self._server)
+        addresses = [self._doorway.bind(address) for address in self.listen]
+        self._doorway.inner = listen_inside(self._server, self.listen)
         await self._server.start()
-        self.addresses = [await self._doorway.open(address) for address in self.listen]
+        await self._doorway.open()
+        self.addresses = addresses
         log.info("listening on %s", ", ".join(self.addresses))
 
     async def _warmed_up(self, warm_up: Callback) -> bool:

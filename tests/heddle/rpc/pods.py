@@ -82,9 +82,10 @@ class EnginePod(engine_pb2_grpc.EngineServiceServicer):
         if self.doorway is not None:
             streams = StreamHandlers(boundary.guarded, self.doorway.handlers)
             engine_pb2_grpc.add_EngineServiceServicer_to_server(self, cast(grpc.aio.Server, streams))
-            self.doorway.inner = listen_inside(self.server)
-            self.target = await self.doorway.open(address)
+            self.target = self.doorway.bind(address)
+            self.doorway.inner = listen_inside(self.server, [address])
             await self.server.start()
+            await self.doorway.open()
         else:
             port = self.server.add_insecure_port(address)
             await self.server.start()

@@ -12,6 +12,7 @@ import secrets
 import socket
 import struct
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -33,35 +34,44 @@ log = logging.getLogger(__name__)
 Connection = ServerStream | Relay
 
 
-def listen_inside(server: grpc.aio.Server) -> str:
-    """An address for us alone: no file to clean up, and no port where the system can do without."""
-    if sys.platform == "linux":
-        address = f"unix-abstract:heddle-{os.getpid()}-{secrets.token_hex(4)}"
-        server.add_insecure_port(address)
-        return address
-    return f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+def listen_inside(server: grpc.aio.Server, addresses: Sequence[str]) -> str:
+    """An address for us alone; it lets in nobody whom `addresses` keep out. Where those are files in a folder that
+    others may not enter, it is one beside them; otherwise it needs neither file nor port where the system has such."""
+    if all(address.startswith("unix:") for address in addresses):
+        inner = f"{addresses[0]}.grpc"
+    elif sys.platform == "linux":
+        inner = f"unix-abstract:heddle-{os.getpid()}-{secrets.token_hex(4)}"
+    else:
+        return f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.add_insecure_port(inner)
+    return inner
 
 
 class Doorway:
     def __init__(self) -> None:
         self.handlers: dict[str, Handler] = {}  # of our streams, by `/package.Service/Method`
         self.inner = ""  # gRPC's address, once it listens
+        self._sockets: list[socket.socket] = []  # bound, and nobody's yet
         self._servers: list[asyncio.Server] = []
         self._paths: list[Path] = []
         self._arrivals: set[Arrival] = set()
         self._connections: set[Connection] = set()
         self._dials: set[asyncio.Task[None]] = set()
 
-    async def open(self, address: str) -> str:
-        """Listens on `host:port` or `unix:/path`; returns the address with the port that port 0 became. Raises
+    def bind(self, address: str) -> str:
+        """To `host:port` or `unix:/path`; returns the address with the port that port 0 became. Raises
         ConfigurationError."""
         sockets = listening_sockets(address)
-        for listening in sockets:
-            self._servers.append(await self._listen(listening))
+        self._sockets += sockets
         if address.startswith("unix:"):
             self._paths.append(Path(address.removeprefix("unix:")))
             return address
         return f"{address.rpartition(':')[0]}:{sockets[0].getsockname()[1]}"
+
+    async def open(self) -> None:
+        """Takes connections at all that was bound."""
+        while self._sockets:
+            self._servers.append(await self._listen(self._sockets.pop()))
 
     async def _listen(self, listening: socket.socket) -> asyncio.Server:
         loop, arrival = asyncio.get_running_loop(), lambda: Arrival(self, self._arrivals)
@@ -73,6 +83,8 @@ class Doorway:
         """Nobody new comes in."""
         for server in self._servers:
             server.close()
+        for listening in self._sockets:
+            listening.close()
         for path in self._paths:
             path.unlink(missing_ok=True)
         for arrival in self._arrivals:
@@ -125,19 +137,20 @@ class Doorway:
 
     async def _connect(self, inner: Relay) -> None:
         loop = asyncio.get_running_loop()
-        if self.inner.startswith("unix-abstract:"):
+        if self.inner.startswith("unix"):
             await loop.create_unix_connection(lambda: inner, sock=connected_to(self.inner))
         else:
             host, _, port = self.inner.rpartition(":")
             await loop.create_connection(lambda: inner, host, int(port))
 
 
-def connected_to(abstract: str) -> socket.socket:
-    """uvloop itself takes no such address, and neither loop waits well for a queue that is full."""
+def connected_to(address: str) -> socket.socket:
+    """uvloop itself takes no abstract address, and neither loop waits well for a queue that is full."""
+    path = address.removeprefix("unix:").replace("unix-abstract:", "\0", 1)
     connection = socket.socket(socket.AF_UNIX)
     connection.setblocking(False)
     try:
-        connection.connect("\0" + abstract.removeprefix("unix-abstract:"))
+        connection.connect(path)
     except OSError:
         connection.close()
         raise

@@ -219,7 +219,9 @@ async def echo_once(context: Any) -> None:
 async def test_without_grpc_inside_who_is_grpcs_is_turned_away() -> None:
     doorway = Doorway()
     doorway.inner = "unix-abstract:heddle-nobody-listens"
-    async with wire_to(await doorway.open("127.0.0.1:0"), frames.PREFACE + frames.settings_frame({})) as wire:
+    address = doorway.bind("127.0.0.1:0")
+    await doorway.open()
+    async with wire_to(address, frames.PREFACE + frames.settings_frame({})) as wire:
         assert await asyncio.wait_for(wire.reader.read(), 5) == b""
     doorway.close()
     await doorway.end_streams(1)
@@ -233,3 +235,13 @@ async def test_a_second_address_that_cannot_be_closes_the_first(tmp_path: Path) 
     with pytest.raises(ConfigurationError):
         await server.serve()
     assert not (tmp_path / "socket").exists()
+
+
+@on_both_loops
+async def test_a_server_of_files_alone_is_reached_through_no_other_door(tmp_path: Path) -> None:
+    """What the system lists for everybody would let in whom the folder keeps out."""
+    async with serving(echo, f"unix:{tmp_path}/socket") as server:
+        assert server.doorway.inner == f"unix:{tmp_path}/socket.grpc"
+        async with open_channel(server.target) as channel:
+            assert (await doubled(channel, b"1")).value == b"11"
+    assert not await asyncio.to_thread(os.listdir, tmp_path)

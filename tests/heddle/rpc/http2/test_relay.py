@@ -25,7 +25,8 @@ async def relayed(*begin: bytes) -> AsyncIterator[tuple[Wire, Wire, Doorway]]:
     inside = await asyncio.start_server(accept, "127.0.0.1", 0)
     doorway = Doorway()
     doorway.inner = f"127.0.0.1:{inside.sockets[0].getsockname()[1]}"
-    address = await doorway.open("127.0.0.1:0")
+    address = doorway.bind("127.0.0.1:0")
+    await doorway.open()
     async with wire_to(address, *begin) as client:
         inner = await asyncio.wait_for(accepted, 5)
         try:
@@ -115,7 +116,8 @@ async def test_what_the_inner_end_says_at_once_is_heard() -> None:
     inside = await asyncio.start_server(greet, "127.0.0.1", 0)
     doorway = Doorway()
     doorway.inner = f"127.0.0.1:{inside.sockets[0].getsockname()[1]}"
-    address = await doorway.open("127.0.0.1:0")
+    address = doorway.bind("127.0.0.1:0")
+    await doorway.open()
 
     async def welcome() -> bytes:
         async with wire_to(address, HELLO) as client:
