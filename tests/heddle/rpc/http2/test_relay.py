@@ -1,7 +1,11 @@
 """Two connections made one by a doorway: all that comes in goes out, no faster, and they end together."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import secrets
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,6 +15,8 @@ from tests.heddle.rpc.http2.loops import on_both_loops
 from tests.heddle.rpc.http2.peers import Wire, eventually, wire_to
 
 MIB = 1 << 20
+# What the inner end has room for by itself: little, so that the relay is the first to fill up.
+RECEIVED_BYTES = 4096
 HELLO = b"this is not the preface of HTTP/2"
 
 
@@ -22,9 +28,11 @@ async def relayed(*begin: bytes) -> AsyncIterator[tuple[Wire, Wire, Doorway]]:
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         accepted.set_result(Wire(reader, writer))
 
-    inside = await asyncio.start_server(accept, "127.0.0.1", 0)
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED_BYTES)
+    inside = await asyncio.start_server(accept, sock=listening, limit=RECEIVED_BYTES)
     doorway = Doorway()
-    doorway.inner = f"127.0.0.1:{inside.sockets[0].getsockname()[1]}"
+    doorway.inner = f"127.0.0.1:{listening.getsockname()[1]}"
     address = doorway.bind("127.0.0.1:0")
     await doorway.open()
     async with wire_to(address, *begin) as client:
@@ -105,25 +113,49 @@ async def test_much_that_is_said_before_the_relay_stands_is_not_read_on_for_one_
         assert max(end._transport.get_write_buffer_size() for end in doorway._connections) < 2 * MIB
 
 
+@contextlib.contextmanager
+def welcoming() -> Iterator[str]:
+    """A server that speaks as soon as it is connected to, from a thread of its own as gRPC does."""
+
+    def welcome() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                connections.append(connection)
+                connection.sendall(b"welcome")
+
+    connections: list[socket.socket] = []
+    name = f"heddle-test-{secrets.token_hex(4)}"
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind("\0" + name)
+    listening.listen(1024)
+    thread = threading.Thread(target=welcome)
+    thread.start()
+    try:
+        yield f"unix-abstract:{name}"
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for connection in (*connections, listening):
+            connection.close()
+
+
 @on_both_loops
 async def test_what_the_inner_end_says_at_once_is_heard() -> None:
-    """A server of gRPC speaks as soon as it is connected to."""
-
-    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"welcome")
-        writer.close()
-
-    inside = await asyncio.start_server(greet, "127.0.0.1", 0)
-    doorway = Doorway()
-    doorway.inner = f"127.0.0.1:{inside.sockets[0].getsockname()[1]}"
-    address = doorway.bind("127.0.0.1:0")
-    await doorway.open()
-
-    async def welcome() -> bytes:
+    async def heard(address: str) -> bytes:
         async with wire_to(address, HELLO) as client:
-            return await asyncio.wait_for(client.reader.read(7), 5)
+            return await asyncio.wait_for(client.reader.read(7), 2)
 
-    assert await asyncio.gather(*(welcome() for _ in range(100))) == [b"welcome"] * 100
-    inside.close()
-    doorway.close()
-    await doorway.end_streams(1)
+    with welcoming() as inner:
+        doorway = Doorway()
+        doorway.inner = inner
+        address = doorway.bind("127.0.0.1:0")
+        await doorway.open()
+        heard_by_all = [
+            welcome
+            for _ in range(10)
+            for welcome in await asyncio.gather(*(heard(address) for _ in range(50)), return_exceptions=True)
+        ]
+        doorway.close()
+        await doorway.end_streams(1)
+    assert heard_by_all == [b"welcome"] * 500
