@@ -94,11 +94,14 @@ class Lane:
         return thread
 
     def _run(self) -> None:
+        others = [self._started(self._serve_express)] if self._has_express else []
+        if others:
+            give_way()
         try:
             with contextlib.closing(self._load_backend()) as backend:
                 warm_up(backend, self._warm_up_batches, CORES_OF_ONE_PASS if self._threads == 1 else CORES_OF_SEVERAL)
                 self.loaded.set_result(backend)
-                self._serve_by_all(backend)
+                self._serve_by_all(backend, others)
         except BaseException as exception:
             if self.loaded.done():
                 log.critical("%s died", self._name, exc_info=exception)
@@ -108,17 +111,19 @@ class Lane:
         else:
             self.stopped.set_result(None)
 
-    def _serve_by_all(self, backend: Backend) -> None:
-        others: list[threading.Thread] = []
-        if self._has_express:
-            others.append(self._started(self._serve_beside, backend, self._scheduler.take_express))
-            give_way()
-        others += [self._started(self._serve_beside, backend, self._scheduler.take) for _ in range(self._threads - 1)]
+    def _serve_by_all(self, backend: Backend, others: list[threading.Thread]) -> None:
+        take = self._scheduler.take
         try:
-            self._serve(backend, self._scheduler.take)
+            others += [self._started(self._serve_beside, backend, take) for _ in range(self._threads - 1)]
+            self._serve(backend, take)
         finally:
             for thread in others:
                 thread.join()
+
+    def _serve_express(self) -> None:
+        """Started before all that give way to it, so that it and the helpers of its passes do not."""
+        if self.loaded.exception() is None:
+            self._serve_beside(self.loaded.result(), self._scheduler.take_express)
 
     def _serve_beside(self, backend: Backend, take: Take) -> None:
         try:
@@ -167,7 +172,8 @@ def give_way() -> None:
     neighbours first: to the express, and to those that hand on what is computed."""
     if sys.platform == "linux":  # elsewhere it would be the whole process
         thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
+        with contextlib.suppress(OSError):  # forbidden
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
 
 
 def queue_s(ticket: Ticket, batch: Batch) -> float:

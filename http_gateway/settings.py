@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from heddle.rpc.settings import at_least
+from heddle.rpc.target import check_targets
 from heddle.rpc.telemetry import LogFormat, LogLevel
 
 # What a target may begin with; an `=` further on is then part of a path.
@@ -86,6 +87,9 @@ class GatewaySettings:
             raise ValueError("tokenizers must name at least one tokenizer pod")
         if len(self.targets_by_model) > 1 and "" in self.targets_by_model:
             raise ValueError("tokenizers must be all of the form name=target, or none of them")
+
+        for targets in self.targets_by_model.values():
+            check_targets(*targets)
 
     @property
     def targets_by_model(self) -> dict[str, list[str]]:

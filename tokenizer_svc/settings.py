@@ -6,6 +6,7 @@ from typing import Literal
 from heddle.model_source import PACKAGED_NAME
 from heddle.rpc.channels import MESSAGE_BYTES_MAX
 from heddle.rpc.settings import at_least
+from heddle.rpc.target import check_targets
 from heddle.rpc.telemetry import LogFormat, LogLevel
 from heddle.sentence_modules import PoolingSetting
 from tokenizer_svc import rerank_prompts
@@ -69,6 +70,7 @@ class TokenizerSettings:
     log_level: LogLevel = "info"
 
     def __post_init__(self) -> None:
+        check_targets(*self.engines)
         if not self.engines:
             raise ValueError("engines must name at least one engine pod")
         at_least(1, request_inputs_max=self.request_inputs_max, queue_bytes_max=self.queue_bytes_max)

@@ -1,7 +1,4 @@
-"""Options of every gRPC channel and server of Heddle, and how a target is written. Used by pods, clients and tests.
-
-Targets: `host:port`, `unix:/path`, or `dns:///name:port` for all addresses behind a name (see heddle.rpc.resolver).
-"""
+"""Options of every gRPC channel and server of Heddle. Used by pods, unary clients, servers and tests."""
 
 import grpc
 

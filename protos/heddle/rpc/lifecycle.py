@@ -20,6 +20,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -50,6 +51,7 @@ log = logging.getLogger(__name__)
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> NoReturn:
     """Runs `main` on uvloop and ends the process with the exit code that its outcome deserves."""
+    open_as_many_files_as_allowed()
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     try:
         runner.run(main())
@@ -69,6 +71,13 @@ def leave(code: int) -> NoReturn:
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)
+
+
+def open_as_many_files_as_allowed() -> None:
+    """A connection of gRPC's is three of them; the limit that most systems begin with is 1,024."""
+    with contextlib.suppress(ValueError, OSError):
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def interrupt_nobody() -> None:
@@ -164,8 +173,7 @@ class Server:
                 await self._drain(announce_draining, until_idle)
         finally:
             self._doorway.close()
-            await self._server.stop(CLOSE_S)
-            await self._doorway.end_streams(CLOSE_S)
+            await asyncio.gather(self._server.stop(CLOSE_S), self._doorway.end_streams(2 * CLOSE_S))
             await close()
 
     async def _open(self) -> None:

@@ -1,13 +1,17 @@
-"""The addresses that a server listens on, or why it cannot. Called by heddle.rpc.lifecycle, heddle.serve and the
-gateway.
+"""The addresses that a server listens on, or why it cannot. `heddle.rpc.http2.doorway` takes sockets; heddle.serve and
+the gateway ask for a port alone.
 """
 
+import errno
 import socket
 from pathlib import Path
 
 from heddle.rpc.settings import ConfigurationError
 
 PORT_MAX = 65_535
+
+# Of a name's addresses: localhost is ::1 too where the machine has no IPv6.
+NOT_OF_THIS_MACHINE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
 def listening_sockets(address: str) -> list[socket.socket]:
@@ -37,6 +41,7 @@ def bound_to(path: str) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX)
     try:
         listening.bind(path)
+        listening.listen()  # at once: who finds that nobody does takes it for left over
     except OSError:
         listening.close()
         raise
@@ -58,18 +63,29 @@ def tcp_sockets(host: str, port: int) -> list[socket.socket]:
     if port > PORT_MAX:  # getaddrinfo would take the remainder
         raise ConfigurationError(f"cannot listen on {authority(host, port)}: there is no such port")
     sockets: list[socket.socket] = []
+    missing: OSError | None = None
     try:
         for family, place in places(host, port):
-            listening = socket.create_server(
-                (place, port), family=family, dualstack_ipv6=place == "::" and socket.has_dualstack_ipv6()
-            )
-            sockets.append(listening)
-            port = int(listening.getsockname()[1])
+            try:
+                sockets.append(tcp_socket(family, place, port))
+            except OSError as error:
+                if error.errno not in NOT_OF_THIS_MACHINE:
+                    raise
+                missing = error
+            else:
+                port = int(sockets[0].getsockname()[1])
+        if missing is not None and not sockets:
+            raise missing
     except OSError as error:
         for listening in sockets:
             listening.close()
         raise ConfigurationError(f"cannot listen on {authority(host, port)}: {error.strerror}") from error
     return sockets
+
+
+def tcp_socket(family: socket.AddressFamily, place: str, port: int) -> socket.socket:
+    is_all = place == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server((place, port), family=family, dualstack_ipv6=is_all)
 
 
 def places(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:

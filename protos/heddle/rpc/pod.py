@@ -20,7 +20,7 @@ from heddle.rpc.coalescer import Coalescer
 from heddle.rpc.deadlines import remaining_ms
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.http2.client import ClientStream, open_stream
-from heddle.rpc.http2.stream import StreamBroken
+from heddle.rpc.http2.errors import StreamBroken
 from heddle.rpc.load import estimated_load
 from heddle.rpc.message_bytes import ENTRY_BYTES_MAX
 from heddle.rpc.stream import (

@@ -20,6 +20,7 @@ from heddle.rpc.message_bytes import checked_size
 from heddle.rpc.pod import Dialect, Pending, Pod
 from heddle.rpc.resolver import DNS_INTERVAL_S, needs_refresh, resolve
 from heddle.rpc.stream import Cancel, Item, Outcome, Reply, nothing_to_cancel
+from heddle.rpc.target import check_targets
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,9 @@ class Pool(Generic[Item, Outcome]):
         limits: PoolLimits | None = None,
         on_change: Callable[[bool], None] = lambda ready: None,
     ) -> None:
-        """`on_change` is told whenever the pool becomes ready (some pod takes items) or stops being so."""
+        """`on_change` is told whenever the pool becomes ready (some pod takes items) or stops being so. Raises
+        ValueError for what is no target."""
+        check_targets(*targets)
         self._targets = targets
         self._dialect = dialect
         self._limits = limits or PoolLimits()

@@ -8,7 +8,8 @@ import asyncio
 import logging
 import socket
 
-DNS_PREFIX = "dns:///"
+from heddle.rpc.target import DNS_PREFIX
+
 DNS_INTERVAL_S = 5.0
 
 log = logging.getLogger(__name__)

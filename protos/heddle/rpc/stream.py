@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import grpc
 
 from heddle.rpc.errors import HeddleError
-from heddle.rpc.http2.stream import StreamBroken
+from heddle.rpc.http2.errors import StreamBroken
 from heddle.rpc.message_bytes import Serializable
 from heddle.v1 import error_pb2, item_pb2
 

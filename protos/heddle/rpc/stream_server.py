@@ -34,6 +34,8 @@ from heddle.rpc.telemetry import about, request_id
 from heddle.v1 import item_pb2
 
 IDLE_POLL_S = 0.01
+# A client that has not sent its first frame within this is left.
+HELLO_S_MAX = 20.0
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +117,7 @@ class Session(Generic[Item, Outcome]):
         return not self._cancels and not self.outgoing and not self._writing
 
     async def run(self) -> None:
-        hello = await self._context.read()
+        hello = await self._hello()
         if hello is grpc.aio.EOF:
             return
         self._server.greet(hello)
@@ -133,6 +135,14 @@ class Session(Generic[Item, Outcome]):
             heart.cancel()
             writer.cancel()
             cancel_all([cancel for cancel in self._cancels.values() if cancel is not None])
+
+    async def _hello(self) -> Any:
+        try:
+            async with asyncio.timeout(HELLO_S_MAX):
+                return await self._context.read()
+        except TimeoutError:
+            message = f"the stream's first frame did not come within {HELLO_S_MAX:g} s"
+            raise HeddleError(ErrorKind.DEADLINE_EXCEEDED, message) from None
 
     def _receive(self, frame: RequestFrame[Item]) -> None:
         for item_id in frame.cancel_ids:

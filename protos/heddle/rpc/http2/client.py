@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import functools
+import socket
 import urllib.parse
 
 import grpc
@@ -9,7 +11,10 @@ from google.protobuf.message import DecodeError
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.http2 import frames
-from heddle.rpc.http2.stream import OUR_SETTINGS, WINDOW_BYTES, Headers, Http2Stream, ProtocolError, StreamBroken
+from heddle.rpc.http2.errors import ProtocolError, StreamBroken
+from heddle.rpc.http2.stream import OUR_SETTINGS, WINDOW_BYTES, Headers, Http2Stream
+from heddle.rpc.listening import authority
+from heddle.rpc.target import host_and_port, path_of
 
 # What HTTP says where no gRPC server answers: a proxy, mostly.
 STATUS_OF_HTTP = {
@@ -22,26 +27,38 @@ STATUS_OF_HTTP = {
     "503": grpc.StatusCode.UNAVAILABLE,
     "504": grpc.StatusCode.UNAVAILABLE,
 }
+# Of a name's several addresses one may swallow everything.
+ADDRESS_S_MAX = 1.5
+
 STATUSES = {str(code.value[0]): code for code in grpc.StatusCode}
 
 
 async def open_stream(target: str, method: str) -> "ClientStream":
-    """A stream of its own connection. `target` as in heddle.rpc.channels, but no name of many addresses; `method` is
-    `/package.Service/Method`. Raises HeddleError (UNAVAILABLE) where nobody listens."""
-    loop = asyncio.get_running_loop()
+    """A stream of its own connection. `target` as in heddle.rpc.target; `method` is `/package.Service/Method`. Raises
+    HeddleError (UNAVAILABLE) where nobody listens."""
     try:
-        if target.startswith("unix:"):
-            path = target.removeprefix("unix:").removeprefix("//")
-            _, stream = await loop.create_unix_connection(lambda: ClientStream("localhost", method), path)
-        else:
-            authority = target.removeprefix("ipv4:").removeprefix("ipv6:")
-            host, _, port = authority.rpartition(":")
-            _, stream = await loop.create_connection(
-                lambda: ClientStream(authority, method), host.strip("[]"), int(port)
-            )
-    except OSError as error:
-        raise HeddleError(ErrorKind.UNAVAILABLE, f"{target} cannot be reached: {error.strerror or error}") from error
-    return stream
+        return await dialled(target, method)
+    except (OSError, TimeoutError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or "no answer"
+        raise HeddleError(ErrorKind.UNAVAILABLE, f"{target} cannot be reached: {reason}") from error
+
+
+async def dialled(target: str, method: str) -> "ClientStream":
+    """Raises OSError or TimeoutError."""
+    loop, path = asyncio.get_running_loop(), path_of(target)
+    if path is not None:
+        return (await loop.create_unix_connection(functools.partial(ClientStream, "localhost", method), path))[1]
+    host, port = host_and_port(target)
+    stream = functools.partial(ClientStream, authority(host, port), method)
+    places = [place for *_, place in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    for place in places:
+        try:
+            async with asyncio.timeout(ADDRESS_S_MAX):
+                return (await loop.create_connection(stream, *place[:2]))[1]
+        except (OSError, TimeoutError):
+            if place is places[-1]:
+                raise
+    raise OSError(f"{host} has no address")
 
 
 class ClientStream(Http2Stream):

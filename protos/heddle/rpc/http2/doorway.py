@@ -6,6 +6,7 @@ inside of the machine, and gets what they say byte by byte. Used by heddle.rpc.l
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -19,10 +20,11 @@ from typing import cast
 import grpc
 
 from heddle.rpc.http2 import frames
+from heddle.rpc.http2.dead_peers import give_up_the_dead
 from heddle.rpc.http2.relay import Relay, relay
 from heddle.rpc.http2.server import Handler, ServerStream
-from heddle.rpc.http2.stream import give_up_the_dead
 from heddle.rpc.listening import listening_sockets
+from heddle.rpc.settings import ConfigurationError
 
 BACKLOG = 1024
 # A connection that does not begin within this is closed.
@@ -43,7 +45,10 @@ def listen_inside(server: grpc.aio.Server, addresses: Sequence[str]) -> str:
         inner = f"unix-abstract:heddle-{os.getpid()}-{secrets.token_hex(4)}"
     else:
         return f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.add_insecure_port(inner)
+    try:
+        server.add_insecure_port(inner)
+    except RuntimeError as error:
+        raise ConfigurationError(f"cannot listen on {inner}, between the server and gRPC inside of it") from error
     return inner
 
 
@@ -81,19 +86,21 @@ class Doorway:
 
     def close(self) -> None:
         """Nobody new comes in."""
+        for path in self._paths:  # while nobody else takes it for left over
+            with contextlib.suppress(OSError):
+                path.unlink()
         for server in self._servers:
             server.close()
         for listening in self._sockets:
             listening.close()
-        for path in self._paths:
-            path.unlink(missing_ok=True)
         for arrival in self._arrivals:
             arrival.close()
 
     async def end_streams(self, flush_s_max: float) -> None:
-        """Closes what is open, when it has been sent what was written to it."""
+        """Ends our streams, and waits for the connections that gRPC ends, until all have been sent what was written."""
         for connection in list(self._connections):
-            connection.close()
+            if isinstance(connection, ServerStream):
+                connection.close()
         try:
             async with asyncio.timeout(flush_s_max):
                 while self._connections or self._dials:

@@ -1,4 +1,4 @@
-"""HTTP/2 frames (RFC 9113, section 6) as bytes: what `stream` writes and tells apart."""
+"""HTTP/2 frames (RFC 9113, section 6) as bytes: what the package writes and tells apart."""
 
 import struct
 from collections.abc import Iterable
@@ -39,7 +39,6 @@ NO_ERROR = 0x0
 PROTOCOL_ERROR = 0x1
 FLOW_CONTROL_ERROR = 0x3
 FRAME_SIZE_ERROR = 0x6
-REFUSED_STREAM = 0x7
 CANCEL = 0x8
 ENHANCE_YOUR_CALM = 0xB
 

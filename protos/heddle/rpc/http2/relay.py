@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
+from heddle.rpc.http2.stream import LINGER_S_MAX
+
 
 class Relay(asyncio.Protocol):
     """One of the two ends."""
@@ -11,6 +13,7 @@ class Relay(asyncio.Protocol):
     def __init__(self, on_closed: Callable[["Relay"], None]) -> None:
         self._on_closed = on_closed
         self._transport: asyncio.Transport
+        self._lingering: asyncio.TimerHandle | None = None
         self.other: Relay
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -37,10 +40,15 @@ class Relay(asyncio.Protocol):
             self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
         self.other.close()
         self._on_closed(self)
 
     def close(self) -> None:
+        """When all has left that was sent, if its reader takes it in time."""
+        if self._lingering is None:
+            self._lingering = asyncio.get_running_loop().call_later(LINGER_S_MAX, self.abort)
         self._transport.close()
 
     def abort(self) -> None:

@@ -15,7 +15,8 @@ from google.protobuf.message import DecodeError
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.http2 import frames
-from heddle.rpc.http2.stream import OUR_SETTINGS, WINDOW_BYTES, Headers, Http2Stream, ProtocolError, StreamBroken
+from heddle.rpc.http2.errors import ProtocolError, StreamBroken
+from heddle.rpc.http2.stream import LINGER_S_MAX, OUR_SETTINGS, WINDOW_BYTES, Headers, Http2Stream
 
 # The one method of a service that is such a stream.
 COALESCING = "Infer"
@@ -23,8 +24,8 @@ COALESCING = "Infer"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Metadata = tuple[tuple[str, bytes], ...]
 
-# How long a client may take to read what was written last.
-LINGER_S_MAX = 10.0
+# A client that has not said within this what it wants is left.
+SILENCE_S_MAX = 20.0
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +37,11 @@ class ServerStream(Http2Stream):
         self._handlers = handlers
         self._on_closed = on_closed
         self._running: asyncio.Task[None] | None = None
-        self._lingering: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._abort_after(SILENCE_S_MAX)
         self._transport.write(
             frames.settings_frame({**OUR_SETTINGS, frames.MAX_CONCURRENT_STREAMS: 1})
             + frames.window_update(0, WINDOW_BYTES - frames.WINDOW_BYTES_DEFAULT)
@@ -47,8 +49,7 @@ class ServerStream(Http2Stream):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self._lingering is not None:
-            self._lingering.cancel()
+        self._calm()
         self._on_closed(self)
 
     def leave(self) -> None:
@@ -60,20 +61,31 @@ class ServerStream(Http2Stream):
             self._transport.write_eof()
         except OSError:  # it is gone already
             self.abort()
-        self._lingering = asyncio.get_running_loop().call_later(LINGER_S_MAX, self.abort)
+        self._abort_after(LINGER_S_MAX)
 
     def abort(self) -> None:
         self._transport.abort()
+
+    def _abort_after(self, seconds: float) -> None:
+        self._calm()
+        self._patience = asyncio.get_running_loop().call_later(seconds, self.abort)
+
+    def _calm(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
 
     def on_headers(self, stream: int, headers: Headers, *, ends_stream: bool) -> None:
         if not stream % 2:
             raise ProtocolError("a stream with a server's number")
         if not self.stream:
+            self._calm()
             self.stream = stream
             self._write_headers([(":status", "200"), ("content-type", "application/grpc")])
             self._running = asyncio.create_task(self._run(dict(headers).get(":path", "")))
         elif stream != self.stream:
             raise ProtocolError("a second stream on a connection that is for one")
+        elif not ends_stream:
+            raise ProtocolError("headers in the midst of a stream")
         if ends_stream:
             self.on_peer_finished()
 

@@ -7,40 +7,32 @@ A peer may send WINDOW_BYTES beyond what has been read here; a writer waits whil
 """
 
 import asyncio
-import socket
 import struct
 from collections import deque
 from typing import cast
 
 import hpack
 
-from heddle.rpc.channels import KEEPALIVE_S, KEEPALIVE_TIMEOUT_S
-from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.errors import ErrorKind
 from heddle.rpc.http2 import frames
+from heddle.rpc.http2.dead_peers import give_up_the_dead
+from heddle.rpc.http2.errors import ProtocolError, StreamBroken
 from heddle.rpc.http2.messages import PREFIX_BYTES, Messages, prefix_of
 
 WINDOW_BYTES = 4 << 20
 FRAME_BYTES_MAX = 256 << 10
 # A header block over this is refused; ours have a few hundred bytes.
 HEADERS_BYTES_MAX = 64 << 10
+# What a reader is given before the event loop has its turn.
+TURN_BYTES = 64 << 10
+# How long a peer may take to read what was written last, before the connection is closed on it.
+LINGER_S_MAX = 10.0
 # A peer that asks for answers (pings, settings) without reading them is left at this.
 UNSENT_BYTES_MAX = 16 << 20
 
 OUR_SETTINGS = {frames.INITIAL_WINDOW_SIZE: WINDOW_BYTES, frames.MAX_FRAME_SIZE: FRAME_BYTES_MAX}
 
 Headers = list[tuple[str, str]]
-
-
-class StreamBroken(HeddleError):
-    """Nothing more can be read or written."""
-
-
-class ProtocolError(Exception):
-    """The peer does not speak HTTP/2 as it must; `code` tells it so."""
-
-    def __init__(self, message: str, code: int = frames.PROTOCOL_ERROR) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Http2Stream(asyncio.Protocol):
@@ -55,6 +47,7 @@ class Http2Stream(asyncio.Protocol):
         self._pieces = Messages()
         self._messages: deque[bytes] = deque()  # that nobody has read yet
         self._messages_bytes = 0
+        self._turn_bytes = 0  # read since the reader last waited
         self._owed = 0  # bytes received for which the peer was given no new room
         self._reader: asyncio.Future[None] | None = None
         self._room = frames.WINDOW_BYTES_DEFAULT  # that the peer leaves us on the stream
@@ -89,10 +82,19 @@ class Http2Stream(asyncio.Protocol):
                 raise self._end
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
+            self._turn_bytes = 0
+        if self._turn_bytes > TURN_BYTES:
+            await self._turn()
         message = self._messages.popleft()
         self._messages_bytes -= PREFIX_BYTES + len(message)
+        self._turn_bytes += PREFIX_BYTES + len(message)
         self._give_room()
         return message
+
+    async def _turn(self) -> None:
+        """Of the others: a reader of what is there already would wait for nothing."""
+        self._turn_bytes = 0
+        await asyncio.sleep(0)
 
     async def write(self, message: bytes) -> None:
         """Returns when the socket has taken it. One writer at a time. Raises StreamBroken."""
@@ -203,7 +205,7 @@ class Http2Stream(asyncio.Protocol):
             raise ProtocolError("a push that nobody asked for")
 
     def _on_data(self, flags: int, stream: int, payload: bytes) -> None:
-        if stream != self.stream or not stream:
+        if stream != self.stream or not stream or self._peer_finished:
             raise ProtocolError("data for a stream that is not open")
         self._owed += len(payload)
         if self._owed > WINDOW_BYTES:
@@ -290,10 +292,3 @@ class Http2Stream(asyncio.Protocol):
 
 def text_of(data: str | bytes) -> str:
     return data if isinstance(data, str) else data.decode(errors="replace")
-
-
-def give_up_the_dead(connection: socket.socket | None) -> None:
-    """A peer whose machine is gone acknowledges nothing: without this, TCP would go on for a quarter of an hour."""
-    if connection is not None and connection.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
-        unheard_ms = 1000 * (KEEPALIVE_S + KEEPALIVE_TIMEOUT_S)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unheard_ms)

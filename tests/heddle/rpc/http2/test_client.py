@@ -16,8 +16,8 @@ from heddle.rpc import pod as pod_module
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.http2 import frames
 from heddle.rpc.http2.client import open_stream
+from heddle.rpc.http2.errors import StreamBroken
 from heddle.rpc.http2.messages import prefix_of
-from heddle.rpc.http2.stream import StreamBroken
 from heddle.rpc.pool import Pool
 from tests.heddle.rpc.http2.loops import on_both_loops
 from tests.heddle.rpc.http2.peers import (

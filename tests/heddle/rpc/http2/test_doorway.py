@@ -14,7 +14,7 @@ from heddle.rpc.http2 import doorway as doorway_module
 from heddle.rpc.http2 import frames
 from heddle.rpc.http2.client import open_stream
 from heddle.rpc.http2.doorway import Doorway, is_stream_alone
-from heddle.rpc.http2.stream import StreamBroken
+from heddle.rpc.http2.errors import StreamBroken
 from heddle.rpc.lifecycle import Server
 from heddle.rpc.settings import ConfigurationError
 from tests.heddle.rpc.http2.loops import on_both_loops

@@ -14,8 +14,8 @@ from heddle.rpc.errors import ErrorKind
 from heddle.rpc.http2 import frames
 from heddle.rpc.http2 import server as server_module
 from heddle.rpc.http2.client import open_stream
+from heddle.rpc.http2.errors import StreamBroken
 from heddle.rpc.http2.messages import prefix_of
-from heddle.rpc.http2.stream import StreamBroken
 from tests.heddle.rpc.http2.loops import on_both_loops
 from tests.heddle.rpc.http2.peers import (
     METHOD,

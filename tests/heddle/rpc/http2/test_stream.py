@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from heddle.rpc.channels import open_channel
 from heddle.rpc.http2 import frames
 from heddle.rpc.http2.client import ClientStream, open_stream
+from heddle.rpc.http2.errors import StreamBroken
 from heddle.rpc.http2.messages import prefix_of
-from heddle.rpc.http2.stream import StreamBroken
 from tests.heddle.rpc.http2.loops import on_both_loops
 from tests.heddle.rpc.http2.peers import (
     ANSWER,

@@ -10,9 +10,10 @@ from heddle.rpc.errors import ErrorKind
 from heddle.rpc.http2 import frames
 from heddle.rpc.http2 import stream as stream_module
 from heddle.rpc.http2.client import ClientStream, open_stream
+from heddle.rpc.http2.errors import StreamBroken
 from heddle.rpc.http2.messages import prefix_of
 from heddle.rpc.http2.server import ServerStream
-from heddle.rpc.http2.stream import FRAME_BYTES_MAX, WINDOW_BYTES, StreamBroken
+from heddle.rpc.http2.stream import FRAME_BYTES_MAX, WINDOW_BYTES
 from tests.heddle.rpc.http2.loops import on_both_loops
 from tests.heddle.rpc.http2.peers import (
     ANSWER,
