@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from prometheus_client import Histogram
 
 from heddle.rpc.channels import MESSAGE_BYTES_MAX
@@ -76,11 +77,13 @@ class Boundary(grpc.aio.ServerInterceptor):
         behaviour = getattr(handler, kind)
         enter = functools.partial(self.entry(method, is_stream="stream" in kind), method)
         wrap = getattr(grpc, f"{kind}_rpc_method_handler")
-        if handler.response_streaming:
-            wrapped, serializer = around(behaviour, enter), passing_bytes(handler.response_serializer)
+        if "stream" in kind:
+            serializer = passing_bytes(handler.response_serializer) if handler.response_streaming else None
+            wrapped = around(behaviour, enter, finish=as_it_is if handler.response_streaming else self.serialized)
+            guarded: Handler = wrap(wrapped, handler.request_deserializer, serializer)
         else:
-            wrapped, serializer = around(behaviour, enter, self.serialized), None
-        guarded: Handler = wrap(wrapped, handler.request_deserializer, serializer)
+            begin = functools.partial(parsed, handler.request_deserializer)
+            guarded = wrap(around(behaviour, enter, begin=begin, finish=self.serialized), None, None)
         return guarded
 
     def serialized(self, answer: Any) -> bytes:
@@ -121,6 +124,8 @@ class Boundary(grpc.aio.ServerInterceptor):
             yield
         except grpc.aio.AbortError:
             raise
+        except DecodeError as error:  # what a handler of streams has read
+            await abort(context, not_a_message(error))
         except Exception as exception:  # noqa: BLE001 - this is the boundary
             await abort(context, HeddleError.from_exception(exception))
 
@@ -142,17 +147,35 @@ def passing_bytes(serialize: Any) -> Callable[[Any], bytes]:
     return lambda message: message if isinstance(message, bytes) else serialize(message)
 
 
+def parsed(deserialize: Callable[[bytes], Any] | None, data: bytes) -> Any:
+    """Here, where what cannot be read is the caller's mistake: gRPC would call it UNKNOWN."""
+    try:
+        return deserialize(data) if deserialize else data
+    except DecodeError as error:
+        raise not_a_message(error) from error
+
+
+def not_a_message(error: DecodeError) -> HeddleError:
+    return HeddleError(ErrorKind.INVALID_INPUT, f"not a message of this method: {error}")
+
+
+def as_it_is(message: Any) -> Any:
+    return message
+
+
 def around(
     behaviour: Any,
     enter: Callable[[Context], AbstractAsyncContextManager[None]],
-    finish: Callable[[Any], Any] = lambda answer: answer,
+    *,
+    begin: Callable[[Any], Any] = as_it_is,
+    finish: Callable[[Any], Any] = as_it_is,
 ) -> Any:
-    """A handler of the same sort as `behaviour` (coroutine or async generator) that runs inside `enter`, and so does
-    `finish` with what a coroutine returns."""
+    """A handler of the same sort as `behaviour` (coroutine or async generator) that runs inside `enter`, and so do
+    `begin` with what a coroutine is given, and `finish` with what it returns."""
 
     async def answer(request: Any, context: Context) -> Any:
         async with enter(context):
-            return finish(await behaviour(request, context))
+            return finish(await behaviour(begin(request), context))
 
     async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
         async with enter(context):

@@ -10,7 +10,7 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.interceptor import Boundary
 from heddle.rpc.telemetry import request_id
 from heddle.v1 import engine_pb2, engine_pb2_grpc
-from tests.heddle.rpc.life import failure, living
+from tests.heddle.rpc.life import NAME, failure, living
 
 
 async def test_heddle_error_arrives_as_itself() -> None:
@@ -126,3 +126,12 @@ async def test_a_call_whose_deadline_is_spent_is_refused() -> None:
     with pytest.raises(HeddleError) as refused:
         boundary.admit("/heddle.v1.EngineService/Encode", context)
     assert refused.value.kind is ErrorKind.DEADLINE_EXCEEDED
+
+
+async def test_bytes_that_are_no_message_are_the_callers_mistake(caplog: pytest.LogCaptureFixture) -> None:
+    async with living() as life:
+        call: Any = life.channel.unary_unary(f"/{NAME}/Encode")
+        error = await failure(call(b"\xff\xff\xff"))
+        assert HeddleError.from_rpc_error(error).kind is ErrorKind.INVALID_INPUT
+        assert "not a message of this method" in str(error.details())
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

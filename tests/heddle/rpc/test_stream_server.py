@@ -1,6 +1,7 @@
 """The serving end of a stream: what goes wrong with one item stays with that item."""
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
@@ -142,4 +143,15 @@ async def test_many_cancels_find_room_beside_a_large_item() -> None:
     await asyncio.wait_for(large, 5)
     assert changes == [True]  # a stream that broke would be made again, and hide it
     await pool.close()
+    await pod.stop()
+
+
+async def test_bytes_that_are_no_message_end_their_stream_as_the_callers_mistake() -> None:
+    pod = EnginePod()
+    async with grpc.aio.insecure_channel(await pod.start()) as channel:
+        call: Any = channel.stream_stream("/heddle.v1.EngineService/Infer")()
+        await call.write(b"\xff\xff\xff")
+        with pytest.raises(grpc.aio.AioRpcError, match="not a message of this method") as raised:
+            await call.read()
+        assert HeddleError.from_rpc_error(raised.value).kind is ErrorKind.INVALID_INPUT
     await pod.stop()

@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError
 
-from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.errors import ErrorKind
 from heddle.rpc.http2 import frames
 from heddle.rpc.http2.errors import ProtocolError, StreamBroken
 from heddle.rpc.http2.stream import LINGER_S_MAX, OUR_SETTINGS, WINDOW_BYTES, Headers, Http2Stream
@@ -149,14 +148,11 @@ class Context:
         self._serialize = handler.response_serializer
 
     async def read(self) -> Any:
-        """The next message, or grpc.aio.EOF. Raises StreamBroken, and INVALID_INPUT for what is no message."""
+        """The next message, or grpc.aio.EOF. Raises StreamBroken, and DecodeError for what is no message."""
         data = await self._stream.read()
         if data is None:
             return grpc.aio.EOF
-        try:
-            return self._deserialize(data) if self._deserialize else data
-        except DecodeError as error:
-            raise HeddleError(ErrorKind.INVALID_INPUT, f"not a message of this stream: {error}") from error
+        return self._deserialize(data) if self._deserialize else data
 
     async def write(self, message: Any) -> None:
         """Raises StreamBroken."""

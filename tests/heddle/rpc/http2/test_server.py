@@ -186,6 +186,6 @@ async def test_bytes_that_are_no_message_are_the_clients_mistake() -> None:
         server.server.add("heddle.v1.EngineService", add, EnginePod())
         stream = await open_stream(server.target, "/heddle.v1.EngineService/Infer")
         await stream.write(b"\xff\xff\xff")
-        with pytest.raises(StreamBroken, match="not a message of this stream") as raised:
+        with pytest.raises(StreamBroken, match="not a message of this method") as raised:
             await asyncio.wait_for(stream.read(), 5)
         assert raised.value.kind is ErrorKind.INVALID_INPUT
