@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import NoReturn
 
@@ -16,7 +17,7 @@ from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.cores import usable_cores
 from heddle.model_source import locate
-from heddle.rpc.lifecycle import Server, run
+from heddle.rpc.lifecycle import Server, leave, run
 from heddle.rpc.metrics import serve_metrics
 from heddle.rpc.settings import load
 from heddle.rpc.telemetry import start_logging
@@ -54,6 +55,12 @@ def limits_of(settings: EngineSettings) -> SchedulerLimits:
     )
 
 
+def leave_if_broken(stopped: Future[None]) -> None:
+    """Without its first thread a pod would be ready and compute nothing: whoever watches it starts it anew."""
+    if stopped.exception() is not None:
+        leave(1)
+
+
 async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> None:
     """Until `stop` is set, or the process gets a signal if none is given."""
     checkpoint = Checkpoint.read(
@@ -80,6 +87,7 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
     async def warm_up() -> None:
         lane.start()
         backend = await asyncio.wrap_future(lane.loaded)
+        lane.stopped.add_done_callback(leave_if_broken)
         servicer.serve_model(described(checkpoint, backend, settings, limits.batch_tokens_max), backend.outputs)
 
     async def close() -> None:

@@ -1,6 +1,7 @@
 """Passes of a lane that run side by side, each in a thread of its own."""
 
 import asyncio
+import os
 import sys
 
 import pytest
@@ -49,4 +50,15 @@ async def test_a_query_among_bulks_goes_by_express_to_which_their_passes_give_wa
     backend.gate.set()
     await running.until(12)
     assert backend.niceness[4] == backend.niceness[1] + NICENESS
+    await running.end()
+
+
+async def test_where_nobody_may_give_way_passes_run_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", refused)
+    running = Running(Recording, has_express=True)
+    running.scheduler.submit([running.ticket(0)])
+    await running.until(1)
     await running.end()

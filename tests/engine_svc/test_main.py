@@ -1,4 +1,6 @@
-"""How many passes run at once, and on how many cores, by the settings of an engine pod."""
+"""How many passes run at once, and on how many cores, by the settings of an engine pod; and when it ends."""
+
+from concurrent.futures import Future
 
 import pytest
 
@@ -34,3 +36,16 @@ def test_passes_never_have_less_than_a_core(settings: EngineSettings, passes_and
 def test_a_gpu_runs_one_pass_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(main, "has_nvidia_gpu", lambda: True)
     assert concurrency(EngineSettings()) == (1, 16)
+
+
+def test_a_pod_whose_lane_has_died_does_not_live_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(main, "leave", left.append)
+    for outcome in (None, MemoryError()):
+        stopped: Future[None] = Future()
+        stopped.add_done_callback(main.leave_if_broken)
+        if outcome is None:
+            stopped.set_result(None)
+        else:
+            stopped.set_exception(outcome)
+    assert left == [1]

@@ -7,6 +7,7 @@ reconnects with backoff when the stream breaks, and hands its unanswered items b
 import asyncio
 import itertools
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -36,6 +37,8 @@ from heddle.rpc.stream import (
 BACKOFF_S_FIRST = 0.05
 BACKOFF_S_MAX = 0.5
 CONNECT_S_MAX = 5.0
+# A pod that cannot be reached for so long is told of in the log, once.
+AWAY_S = 5.0
 # A pod whose batch has been on the device for so long gets nothing new while another pod can take it.
 RUNNING_MS_MAX = 30_000
 # How long the answers of one frame are handed on before the event loop gets its turn.
@@ -105,6 +108,7 @@ class Pod(Generic[Item, Outcome]):
         self._sent_since_report = 0
         self._running_ms = 0
         self._last_heard = 0.0
+        self._refused_since = math.inf  # time.monotonic, until it has been told
         self._task = asyncio.create_task(self._run(), name=f"pod {target}")
 
     @property
@@ -170,9 +174,17 @@ class Pod(Generic[Item, Outcome]):
             backoff = min(2 * backoff, BACKOFF_S_MAX)
 
     def _refused(self, error: HeddleError) -> None:
-        """A pod that starts or restarts is nothing to speak of; one that will not have us is, once."""
+        """A pod that starts or restarts is nothing to speak of; one that stays away is, and one that will not have us,
+        once."""
+        now = time.monotonic()
+        if self.refusal is None:
+            self._refused_since = now
         is_news = self.refusal is None or self.refusal.message != error.message
-        level = logging.ERROR if error.kind is not ErrorKind.UNAVAILABLE and is_news else logging.DEBUG
+        level = logging.DEBUG
+        if error.kind is not ErrorKind.UNAVAILABLE and is_news:
+            level = logging.ERROR
+        elif now - self._refused_since > AWAY_S:
+            level, self._refused_since = logging.WARNING, math.inf
         log.log(level, "no stream to %s: %s", self.target, error)
         self.refusal = error
 

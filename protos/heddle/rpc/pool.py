@@ -75,11 +75,14 @@ class Pool(Generic[Item, Outcome]):
 
     def refusal(self) -> HeddleError:
         """Why no pod takes items, as far as is known."""
-        for pod in self._pods.values():
-            if pod.refusal is not None and pod.refusal.kind is not ErrorKind.UNAVAILABLE:
-                return pod.refusal
-        targets = ", ".join(self._targets)
-        return HeddleError(ErrorKind.UNAVAILABLE, f"no pod can be reached at {targets}", retry_after_ms=1000)
+        refusals = [pod.refusal for pod in self._pods.values() if pod.refusal is not None]
+        for refusal in refusals:
+            if refusal.kind is not ErrorKind.UNAVAILABLE:
+                return refusal
+        # Only a server of ours says when to come back; the rest is gRPC's and the system's many words for "not there".
+        said = next((f": {refusal.message}" for refusal in refusals if refusal.retry_after_ms), "")
+        message = f"no pod can be reached at {', '.join(self._targets)}{said}"
+        return HeddleError(ErrorKind.UNAVAILABLE, message, retry_after_ms=1000)
 
     def submit(self, item: Item, deadline: float, reply: Reply[Outcome]) -> Cancel:
         """Refuses what a stream cannot carry, before it waits for one."""

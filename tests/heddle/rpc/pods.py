@@ -74,13 +74,13 @@ class EnginePod(engine_pb2_grpc.EngineServiceServicer):
         await self.stream.serve(context)
 
     async def start(self, address: str = "127.0.0.1:0") -> str:
-        boundary = Boundary(frozenset())
-        boundary.ready = True
+        self.boundary = Boundary(frozenset())
+        self.boundary.ready = True
         options = [(name, value) for name, value in SERVER_OPTIONS if name not in dict(self.options)] + self.options
-        self.server = grpc.aio.server(options=options, interceptors=[boundary])
+        self.server = grpc.aio.server(options=options, interceptors=[self.boundary])
         engine_pb2_grpc.add_EngineServiceServicer_to_server(self, self.server)
         if self.doorway is not None:
-            streams = StreamHandlers(boundary.guarded, self.doorway.handlers)
+            streams = StreamHandlers(self.boundary.guarded, self.doorway.handlers)
             engine_pb2_grpc.add_EngineServiceServicer_to_server(self, cast(grpc.aio.Server, streams))
             self.target = self.doorway.bind(address)
             self.doorway.inner = listen_inside(self.server, [address])
@@ -93,10 +93,11 @@ class EnginePod(engine_pb2_grpc.EngineServiceServicer):
         return self.target
 
     async def stop(self) -> None:
-        if self.doorway is not None:
+        if self.doorway is None:
+            await self.server.stop(None)
+        else:
             self.doorway.close()
-            await self.doorway.end_streams(1)
-        await self.server.stop(None)
+            await asyncio.gather(self.server.stop(None), self.doorway.end_streams(1))
 
 
 def dialect(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from heddle.rpc import listening
 from heddle.rpc.listening import listening_sockets, usable_port
 from heddle.rpc.settings import ConfigurationError
 
@@ -61,8 +62,8 @@ def test_a_name_of_two_addresses_listens_on_both_with_one_port() -> None:
 
 
 def test_all_of_ipv6_is_all_of_ipv4_too() -> None:
-    (listening,) = listening_sockets("[::]:0")
-    with listening, socket.create_connection(("127.0.0.1", listening.getsockname()[1]), 5):
+    (server,) = listening_sockets("[::]:0")
+    with server, socket.create_connection(("127.0.0.1", server.getsockname()[1]), 5):
         pass
 
 
@@ -74,8 +75,8 @@ def test_a_left_over_socket_is_replaced_and_a_living_one_not(tmp_path: Path) -> 
         with pytest.raises(ConfigurationError, match="another process does"):
             listening_sockets(address)
     assert path.exists()
-    for listening in listening_sockets(address):
-        listening.close()
+    for replacement in listening_sockets(address):
+        replacement.close()
 
 
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
@@ -84,3 +85,18 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot listen on"):
         listening_sockets(f"unix:{path}")
     assert path.read_text() == "mine"
+
+
+def test_of_a_name_the_addresses_that_this_machine_has_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [(socket.AF_INET, "192.0.2.1"), (socket.AF_INET, "127.0.0.1")]
+    monkeypatch.setattr(listening, "places", lambda host, port: found)
+    assert [host for host, _ in opened("name:0")] == ["127.0.0.1"]
+    found.pop()
+    with pytest.raises(ConfigurationError, match="cannot listen on name:0: Cannot assign requested address"):
+        listening_sockets("name:0")
+
+
+def test_a_socket_that_is_bound_is_nobodys_left_over(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/socket"
+    with listening_sockets(address)[0], pytest.raises(ConfigurationError, match="another process does"):
+        listening_sockets(address)

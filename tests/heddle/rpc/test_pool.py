@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from heddle.rpc import pod as pod_module
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.pool import Pool, PoolLimits
 from tests.heddle.rpc.pods import EnginePod, Held, ask, dialect, eventually, pool_of, submission
@@ -151,3 +152,26 @@ async def test_load_is_spread_over_pods_by_cost() -> None:
     await pool.close()
     for pod in pods:
         await pod.stop()
+
+
+async def test_a_pool_says_what_its_pods_said_of_themselves() -> None:
+    pod = EnginePod()
+    target = await pod.start()
+    pod.boundary.ready = False
+    pool = await pool_of(target)
+    await eventually(lambda: pool.refusal().message == f"no pod can be reached at {target}: the server is starting")
+    await pool.close()
+    await pod.stop()
+
+
+async def test_a_pod_that_stays_away_is_told_of_in_the_log_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pod_module, "AWAY_S", 0.1)
+    pool = await pool_of("127.0.0.1:1")
+    await eventually(lambda: bool(caplog.records))
+    await asyncio.sleep(0.5)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith("no stream to 127.0.0.1:1: ")
+    await pool.close()

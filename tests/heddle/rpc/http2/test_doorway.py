@@ -9,9 +9,11 @@ from typing import Any
 import grpc
 import pytest
 
+from heddle.rpc import stream_server as stream_server_module
 from heddle.rpc.channels import open_channel
 from heddle.rpc.http2 import doorway as doorway_module
 from heddle.rpc.http2 import frames
+from heddle.rpc.http2 import server as server_module
 from heddle.rpc.http2.client import open_stream
 from heddle.rpc.http2.doorway import Doorway, is_stream_alone
 from heddle.rpc.http2.errors import StreamBroken
@@ -30,8 +32,10 @@ from tests.heddle.rpc.http2.peers import (
     serving,
     wire_to,
 )
+from tests.heddle.rpc.pods import EnginePod
 
 MIB = 1 << 20
+REQUEST_OF_PODS = [*REQUEST, (":path", "/heddle.v1.EngineService/Infer")]
 
 
 def test_a_connection_is_ours_by_its_first_settings() -> None:
@@ -245,3 +249,21 @@ async def test_a_server_of_files_alone_is_reached_through_no_other_door(tmp_path
         async with open_channel(server.target) as channel:
             assert (await doubled(channel, b"1")).value == b"11"
     assert not await asyncio.to_thread(os.listdir, tmp_path)
+
+
+@on_both_loops
+@pytest.mark.parametrize("begin", [greeting(), greeting() + headers(REQUEST_OF_PODS)])
+async def test_a_stream_of_which_nothing_comes_is_closed(begin: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "SILENCE_S_MAX", 0.2)
+    monkeypatch.setattr(stream_server_module, "HELLO_S_MAX", 0.2)
+    monkeypatch.setattr(EnginePod, "has_doorway", True)
+    pod = EnginePod()
+    async with wire_to(await pod.start(), begin) as wire:
+        await asyncio.wait_for(wire.rest(), 5)
+    await pod.stop()
+
+
+async def test_an_inner_address_that_cannot_be_had_is_the_operators_concern(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/".ljust(len("unix:") + 104, "x")
+    with pytest.raises(ConfigurationError, match="between the server and gRPC inside of it"):
+        await Server([address], drain_s_max=1, stop=asyncio.Event()).serve()

@@ -19,6 +19,7 @@ from heddle.rpc.http2 import frames
 from heddle.rpc.http2.client import ClientStream, open_stream
 from heddle.rpc.http2.errors import StreamBroken
 from heddle.rpc.http2.messages import prefix_of
+from heddle.rpc.http2.stream import TURN_BYTES
 from tests.heddle.rpc.http2.loops import on_both_loops
 from tests.heddle.rpc.http2.peers import (
     ANSWER,
@@ -28,6 +29,7 @@ from tests.heddle.rpc.http2.peers import (
     client_and_wire,
     data,
     echo,
+    eventually,
     greeting,
     grpc_server,
     headers,
@@ -199,3 +201,21 @@ def test_no_frames_whatever_raise_anything_or_hang(sent: list[tuple[int, int, in
     failures: list[Any] = []
     asyncio.run(run())
     assert not failures
+
+
+@on_both_loops
+async def test_who_reads_what_is_there_already_leaves_the_loop_its_turns() -> None:
+    turns, loop = 0, asyncio.get_running_loop()
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+        if stream._messages:
+            loop.call_soon(count)
+
+    async with client_and_wire(ANSWER, *(data(bytes(1000)) for _ in range(1000))) as (stream, _):
+        await eventually(lambda: len(stream._messages) == 1000)
+        loop.call_soon(count)
+        for _ in range(1000):
+            await stream.read()
+        assert turns >= 1000 * 1000 // TURN_BYTES

@@ -104,6 +104,8 @@ OF_A_CLIENT = {
     "a second stream": headers(REQUEST) + headers(REQUEST, stream=3),
     "a stream of a server": headers(REQUEST, stream=2),
     "a stream of no number": headers(REQUEST, stream=0),
+    "headers in the midst": 2 * headers(REQUEST),
+    "data after the end": headers(REQUEST) + data(b"1234", flags=frames.END_STREAM) + data(b"1234"),
     "garbage after the settings": b"GET / HTTP/1.1\r\nHost: heddle\r\n\r\n",
     **{violation: headers(REQUEST) + sent for violation, (sent, _) in VIOLATIONS.items()},
 }
