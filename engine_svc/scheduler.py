@@ -8,8 +8,9 @@ A batch is formed at the moment a pass can begin, never before and never after a
   The flow in front is in every batch but an express one, so one with n flows before it in the first class is in one of
   the next n + 1.
 * Expired tickets leave without costing a turn. Equal sequences met while forming a batch are computed once.
-* What fits in one batch has all cores that are free. Where more waits, the passes that can begin at once share them: a
-  pass on one core waits for no other core.
+* The passes that can begin at once share what waits, and the cores that are free, as far as each has enough to do: a
+  pass on one core waits for no other core, and while one's answers are on their way, the others compute. What is less
+  than that, or a sequence alone, has all cores.
 * While one flow has more waiting than a batch holds and all passes are busy, an express pass takes little sequences of
   others beside them, where somebody asks for it: the system shares the cores, and nobody waits for a bulk's batch.
 
@@ -32,6 +33,9 @@ PASSED_OVER_MAX = 64
 
 # With fewer for each, cores would spend more time on waiting for one another than they save.
 TOKENS_PER_CORE_MIN = 16
+
+# What waits is not shared into less. Each pass reads all weights anew, which takes as long as computing 20 tokens.
+PASS_TOKENS_MIN = 128
 
 # Of an express pass in all.
 EXPRESS_TOKENS_MAX = 128
@@ -190,21 +194,25 @@ class Scheduler:
 
     def _usual(self) -> Batch:
         batch = Batch(formed_at=time.monotonic())
-        self._fill(batch)
+        self._fill(batch, self._limits_of_a_share())
         share = self._cores_free // self._passes if self._flows else self._cores_free
         batch.cores = min(share, max(1, batch.tokens // TOKENS_PER_CORE_MIN))
         self._passes_free -= 1
         self._cores_free -= batch.cores
         return batch
 
-    def _fill(self, batch: Batch) -> None:
+    def _limits_of_a_share(self) -> SchedulerLimits:
+        share_tokens = max(PASS_TOKENS_MIN, -(-self._flows.tokens // self._passes))
+        return replace(self._limits, batch_tokens_max=min(share_tokens, self._limits.batch_tokens_max))
+
+    def _fill(self, batch: Batch, limits: SchedulerLimits) -> None:
         passed_over: list[Flow] = []
-        while self._flows and not batch.is_full(self._limits) and len(passed_over) < PASSED_OVER_MAX:
+        while self._flows and not batch.is_full(limits) and len(passed_over) < PASSED_OVER_MAX:
             flow = self._flows.front
             if flow.first.is_expired(batch.formed_at):
                 batch.expired.append(flow.first)
                 self._flows.remove(flow.first)
-            elif batch.add(flow.first, self._limits.batch_tokens_max):
+            elif batch.add(flow.first, limits.batch_tokens_max):
                 self._flows.take_turn(flow)
             else:
                 passed_over.append(flow)

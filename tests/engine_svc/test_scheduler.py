@@ -8,6 +8,7 @@ import pytest
 from engine_svc.batch import Output, Sequence
 from engine_svc.scheduler import (
     EXPRESS_TOKENS_MAX,
+    PASS_TOKENS_MIN,
     PASSED_OVER_MAX,
     TOKENS_PER_CORE_MIN,
     Batch,
@@ -52,6 +53,27 @@ def test_where_more_waits_than_a_batch_holds_passes_share_the_cores() -> None:
     taken = [scheduler.take() for _ in range(3)]
     assert [batch.cores for batch in taken if batch] == [2, 2, 3]
     assert scheduler.take(0) is None
+
+
+@pytest.mark.parametrize(
+    ("lengths", "passes"),
+    [
+        ([64] * 8, [(4, 1), (4, 1)]),
+        ([PASS_TOKENS_MIN // 2] * 2, [(2, 2)]),
+        ([2 * PASS_TOKENS_MIN], [(1, 2)]),
+        ([PASS_TOKENS_MIN] * 3, [(1, 1), (2, 1)]),
+    ],
+)
+def test_what_fits_one_batch_is_shared_by_passes_that_each_have_enough(
+    lengths: list[int], passes: list[tuple[int, int]]
+) -> None:
+    """Sequences and cores of each pass, on two cores."""
+    limits = SchedulerLimits(batch_tokens_max=512, batch_items_max=64, queue_tokens_max=10**6, queue_items_max=10**5)
+    scheduler = Scheduler(limits, passes=2, cores=2)
+    scheduler.submit(ticket(length) for length in lengths)
+    taken = [scheduler.take() for _ in passes]
+    assert [(len(computed(batch)), batch.cores) for batch in taken if batch] == passes
+    assert not scheduler.load().waiting_items
 
 
 def test_few_tokens_leave_cores_to_the_next_pass() -> None:
