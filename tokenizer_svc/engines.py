@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import grpc
 
+from heddle.rpc.dialect import Dialect
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.pod import Dialect
 from heddle.rpc.pool import Pool
 from heddle.v1 import engine_pb2, model_pb2
 from heddle.v1.engine_pb2_grpc import EngineServiceStub

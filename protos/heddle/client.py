@@ -20,8 +20,8 @@ import numpy.typing as npt
 from heddle import tensors
 from heddle.rpc.channels import open_channel
 from heddle.rpc.deadlines import deadline_after
+from heddle.rpc.dialect import Dialect
 from heddle.rpc.errors import HeddleError
-from heddle.rpc.pod import Dialect
 from heddle.rpc.pool import Pool, PoolLimits
 from heddle.rpc.unary import answered, metadata_of
 from heddle.v1 import inference_pb2 as pb

@@ -10,7 +10,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, Protocol
 
@@ -19,11 +19,11 @@ import grpc
 from heddle.rpc.channels import open_channel
 from heddle.rpc.coalescer import Coalescer
 from heddle.rpc.deadlines import remaining_ms
+from heddle.rpc.dialect import Dialect
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.http2.client import ClientStream, open_stream
 from heddle.rpc.http2.errors import StreamBroken
 from heddle.rpc.load import estimated_load
-from heddle.rpc.message_bytes import ENTRY_BYTES_MAX
 from heddle.rpc.stream import (
     HEARTBEAT_S,
     SILENCE_S_MAX,
@@ -47,21 +47,6 @@ TURN_S_MAX = 0.002
 CANCEL_IDS_MAX = 4096
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect(Generic[Item, Outcome]):
-    """How to speak to one kind of pod."""
-
-    method: str  # the stream's: /package.Service/Method
-    frame_type: Callable[[], RequestFrame[Item]]
-    parse: Callable[[bytes], ResponseFrame[Outcome]]
-    # Checks the peer before the first item; returns the stream's first frame. Raises HeddleError to refuse it.
-    handshake: Callable[[grpc.aio.Channel], Awaitable[RequestFrame[Item]]]
-    # What an item costs the pod, in the unit of its Load; None: its bytes.
-    cost_of: Callable[[Item], int] | None
-    # A larger item is refused: sent, it would break the stream of all others.
-    item_bytes_max: int = ENTRY_BYTES_MAX
 
 
 @dataclass(slots=True, eq=False)

@@ -15,9 +15,10 @@ from typing import Generic
 
 from heddle.rpc.coalescer import CoalescerFull
 from heddle.rpc.deadlines import NEVER, Alarm, spent
+from heddle.rpc.dialect import Dialect
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.message_bytes import checked_size
-from heddle.rpc.pod import Dialect, Pending, Pod
+from heddle.rpc.pod import Pending, Pod
 from heddle.rpc.resolver import DNS_INTERVAL_S, needs_refresh, resolve
 from heddle.rpc.stream import Cancel, Item, Outcome, Reply, nothing_to_cancel
 from heddle.rpc.target import check_targets

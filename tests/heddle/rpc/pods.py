@@ -8,12 +8,12 @@ from typing import Any, cast
 import grpc
 
 from heddle.rpc.channels import SERVER_OPTIONS, Options
+from heddle.rpc.dialect import Dialect
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.http2.doorway import Doorway, listen_inside
 from heddle.rpc.http2.server import StreamHandlers
 from heddle.rpc.interceptor import Boundary
 from heddle.rpc.message_bytes import ENTRY_BYTES_MAX
-from heddle.rpc.pod import Dialect
 from heddle.rpc.pool import Pool, PoolLimits
 from heddle.rpc.stream import Cancel, Reply, Submit, nothing_to_cancel
 from heddle.rpc.stream_server import StreamLimits, StreamServer
