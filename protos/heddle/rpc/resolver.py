@@ -8,7 +8,7 @@ import asyncio
 import logging
 import socket
 
-from heddle.rpc.target import DNS_PREFIX
+from heddle.rpc.target import DNS_PREFIX, host_and_port
 
 DNS_INTERVAL_S = 5.0
 
@@ -22,9 +22,9 @@ async def resolve(targets: tuple[str, ...]) -> set[str] | None:
         if not target.startswith(DNS_PREFIX):
             addresses.add(target)
             continue
-        host, _, port = target.removeprefix(DNS_PREFIX).rpartition(":")
+        host, port = host_and_port(target)
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             log.warning("cannot look up %s: %s", target, error)
             return None
@@ -32,7 +32,7 @@ async def resolve(targets: tuple[str, ...]) -> set[str] | None:
     return addresses
 
 
-def address_of(ip: str | int, port: str) -> str:
+def address_of(ip: str | int, port: int) -> str:
     return f"ipv6:[{ip}]:{port}" if ":" in str(ip) else f"ipv4:{ip}:{port}"
 
 

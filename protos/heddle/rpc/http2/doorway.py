@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 import socket
-import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -207,8 +206,7 @@ def is_stream_alone(begin: bytes) -> bool | None:
         return False
     if len(settings) < frames.FRAME_HEADER_BYTES:
         return None
-    high, low, kind, _, _ = struct.unpack_from("!HBBBI", settings)
-    size = high << 8 | low
+    size, kind, _, _ = frames.header_of(settings)
     if kind != frames.SETTINGS or size > frames.FRAME_BYTES_MAX_DEFAULT or size % frames.SETTING_BYTES:
         return False
     payload = settings[frames.FRAME_HEADER_BYTES :][:size]

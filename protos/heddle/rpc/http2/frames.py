@@ -3,6 +3,8 @@
 import struct
 from collections.abc import Iterable
 
+from heddle.rpc.message_bytes import varint
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEADER_BYTES = 9
 
@@ -60,6 +62,12 @@ def frame_header(length: int, kind: int, flags: int, stream: int) -> bytes:
     return struct.pack("!HBBBI", length >> 8, length & 0xFF, kind, flags, stream)
 
 
+def header_of(data: bytes, position: int = 0) -> tuple[int, int, int, int]:
+    """Length, type, flags and stream of the frame that begins there."""
+    high, low, kind, flags, stream = struct.unpack_from("!HBBBI", data, position)
+    return high << 8 | low, kind, flags, stream & WINDOW_BYTES_MAX  # the first bit of a stream means nothing
+
+
 def settings_frame(values: dict[int, int]) -> bytes:
     return frame(SETTINGS, 0, 0, b"".join(struct.pack("!HI", name, value) for name, value in values.items()))
 
@@ -106,9 +114,4 @@ def plain_string(text: str) -> bytes:
     length = len(data)
     if length < 0x7F:
         return bytes((length,)) + data
-    encoded, rest = bytearray((0x7F,)), length - 0x7F
-    while rest > 0x7F:
-        encoded.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    encoded.append(rest)
-    return bytes(encoded) + data
+    return b"\x7f" + varint(length - 0x7F) + data

@@ -169,8 +169,7 @@ class Http2Stream(asyncio.Protocol):
         """How many bytes were whole frames."""
         position, available = 0, len(data)
         while available - position >= frames.FRAME_HEADER_BYTES and self._end is None:
-            high, low, kind, flags, stream = struct.unpack_from("!HBBBI", data, position)
-            size = high << 8 | low
+            size, kind, flags, stream = frames.header_of(data, position)
             if size > FRAME_BYTES_MAX:
                 begin = data[position : position + frames.FRAME_HEADER_BYTES]
                 raise ProtocolError(f"a frame over the size that was set, it begins {begin!r}", frames.FRAME_SIZE_ERROR)
@@ -178,7 +177,7 @@ class Http2Stream(asyncio.Protocol):
             if payload + size > available:
                 break
             position = payload + size
-            self._on_frame(kind, flags, stream & frames.WINDOW_BYTES_MAX, data[payload:position])
+            self._on_frame(kind, flags, stream, data[payload:position])
         return position
 
     def _on_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
