@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.http2 import frames
 from heddle.rpc.http2.errors import ProtocolError, StreamBroken
-from heddle.rpc.http2.stream import OUR_SETTINGS, WINDOW_BYTES, Headers, Http2Stream
+from heddle.rpc.http2.stream import OUR_ROOM, OUR_SETTINGS, Headers, Http2Stream
 from heddle.rpc.listening import authority
 from heddle.rpc.target import host_and_port, path_of
 
@@ -81,7 +81,7 @@ class ClientStream(Http2Stream):
         self._transport.write(
             frames.PREFACE
             + frames.settings_frame({**OUR_SETTINGS, frames.ENABLE_PUSH: 0, frames.STREAM_ALONE: 1})
-            + frames.window_update(0, WINDOW_BYTES - frames.WINDOW_BYTES_DEFAULT)
+            + OUR_ROOM
             + frames.frame(frames.HEADERS, frames.END_HEADERS, self.stream, frames.plain_headers(self._request))
         )
 

@@ -15,7 +15,7 @@ import grpc
 from heddle.rpc.errors import ErrorKind
 from heddle.rpc.http2 import frames
 from heddle.rpc.http2.errors import ProtocolError, StreamBroken
-from heddle.rpc.http2.stream import LINGER_S_MAX, OUR_SETTINGS, WINDOW_BYTES, Headers, Http2Stream
+from heddle.rpc.http2.stream import LINGER_S_MAX, OUR_ROOM, OUR_SETTINGS, Headers, Http2Stream
 
 # The one method of a service that is such a stream.
 COALESCING = "Infer"
@@ -41,10 +41,7 @@ class ServerStream(Http2Stream):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._abort_after(SILENCE_S_MAX)
-        self._transport.write(
-            frames.settings_frame({**OUR_SETTINGS, frames.MAX_CONCURRENT_STREAMS: 1})
-            + frames.window_update(0, WINDOW_BYTES - frames.WINDOW_BYTES_DEFAULT)
-        )
+        self._transport.write(frames.settings_frame({**OUR_SETTINGS, frames.MAX_CONCURRENT_STREAMS: 1}) + OUR_ROOM)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

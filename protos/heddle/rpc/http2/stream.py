@@ -31,6 +31,7 @@ LINGER_S_MAX = 10.0
 UNSENT_BYTES_MAX = 16 << 20
 
 OUR_SETTINGS = {frames.INITIAL_WINDOW_SIZE: WINDOW_BYTES, frames.MAX_FRAME_SIZE: FRAME_BYTES_MAX}
+OUR_ROOM = frames.window_update(0, WINDOW_BYTES - frames.WINDOW_BYTES_DEFAULT)  # which no setting says
 
 Headers = list[tuple[str, str]]
 
