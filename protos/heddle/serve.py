@@ -4,7 +4,6 @@ import asyncio
 import json
 import shlex
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from heddle.rpc.listening import authority, usable_port
 from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError, at_least, load
 from heddle.rpc.telemetry import LogLevel
 from heddle.sentence_modules import PoolingSetting
+from heddle.socket_folder import socket_folder
 from heddle.supervisor import Service, ServiceGaveUpError, ServiceMisconfiguredError, Supervisor
 
 # What the gateway takes its keys from; heddle.serve only asks whether there are any.
@@ -130,12 +130,12 @@ def checked(settings: ServeSettings) -> Checkpoint:
 
 
 async def serve(settings: ServeSettings, kind: ModelKind, environ: Mapping[str, str], console: Console) -> None:
-    stop = stop_on_signal()
-    with tempfile.TemporaryDirectory(prefix="heddle-") as folder:
+    with socket_folder(environ) as sockets:
+        stop = stop_on_signal(before_leaving=sockets.remove)
         machine = Machine(
             settings,
             kind,
-            folder,
+            str(sockets.path),
             http_port=usable_port(settings.host, settings.http_port),
             grpc_port=usable_port(settings.host, settings.grpc_port),
             environ=environ,
