@@ -12,7 +12,7 @@ from tokenizer_svc.scores import best_first, sigmoid
 from tokenizer_svc.sequence import Input, TokenSequence, numbered
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.terms import Terms
-from tokenizer_svc.tasks.texts import check_not_empty, check_text, check_texts
+from tokenizer_svc.tasks.texts import check_not_empty
 
 DOCUMENTS = numbered("documents")
 
@@ -22,9 +22,6 @@ def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
     a hundred search results should not cost the others theirs."""
     terms.check_count(len(request.documents), "documents")
     check_not_empty(request.query, "query")
-    check_text(request.query, "query")
-    check_texts(request.documents, DOCUMENTS)
-    check_text(request.instruction, "instruction")
 
     def assembled(by_document: Sequence[float]) -> inference_pb2.InferenceOutcome:
         logits = np.array(by_document, "<f4")
