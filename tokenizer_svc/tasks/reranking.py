@@ -1,5 +1,7 @@
 """The task of `Rerank`: how well each document answers the query."""
 
+from dataclasses import replace
+
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.rerank_prompts import RerankPrompt
@@ -28,7 +30,7 @@ def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
 
     return Plan(
         inputs=inputs_of(request, terms.rerank_prompt),
-        options=terms.options(request),
+        options=replace(terms.options(request), document_tokens_max=request.document_tokens_max),
         output=engine_pb2.OUTPUT_LOGITS,
         read=table.read,
         assemble=assembled,
