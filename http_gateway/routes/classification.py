@@ -71,6 +71,7 @@ class Classification(ModelRoutes):
             inputs=inputs,
             truncation=body.truncation,
             truncation_side=body.truncation_side,
+            input_tokens_max=body.input_tokens_max,
             raw_scores=bool(body.raw_scores),
         )
         with InWordsOf({}, is_list=is_batch):
