@@ -35,8 +35,9 @@ class GatewaySettings:
     # Routes
 
     # Path that requests to Baseten's /environments/.../predict go to. When empty, the one for what the model is for:
-    # /v1/embeddings, /embed_all, /embed_sparse, /predict or /predict_tokens. It is one for all requests: where several
-    # models are served, the one for the first of them, whichever model a request names.
+    # /v1/embeddings, /embed_all, /embed_sparse, /predict or /predict_tokens; of a reranker /rerank for a body with a
+    # query, otherwise /predict. It is one for all requests: where several models are served, the one for the first of
+    # them, whichever model a request names.
     default_route: str = ""
     # Status of a request that is over a limit: 413 as BEI has it, or 422 as TEI does since 1.9.
     over_limit_status: Literal["413", "422"] = "413"

@@ -1,6 +1,7 @@
 """The task of `Rerank`: how well each document answers the query."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
 
     return Plan(
         inputs=inputs,
-        options=terms.options(request),
+        options=replace(terms.options(request), document_tokens_max=request.document_tokens_max),
         output=engine_pb2.OUTPUT_LOGITS,
         read=logit_of,
         assemble=assembled,
@@ -42,9 +43,13 @@ def logit_of(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -
 
 
 def tokenized_inputs_of(request: inference_pb2.RerankRequest, terms: Terms) -> list[Input]:
-    """Raises HeddleError for too many, and for texts beside them."""
+    """Raises HeddleError for too many, for texts beside them, and for a limit of documents, whose place in the token
+    ids is not known."""
     terms.check_count(len(request.tokenized_inputs), "tokenized_inputs")
     check_no_text(request.query, request.documents, request.instruction, field="tokenized_inputs")
+    if request.document_tokens_max:
+        message = "it limits documents, not token ids that hold query and document"
+        raise HeddleError(ErrorKind.INVALID_INPUT, message, field="document_tokens_max")
     return [tokenized(item) for item in request.tokenized_inputs]
 
 

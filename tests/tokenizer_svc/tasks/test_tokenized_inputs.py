@@ -116,3 +116,14 @@ async def test_entities_of_ids_are_refused_in_words(serve: Serve) -> None:
         with pytest.raises(HeddleError) as caught:
             await client.predict_tokens(request)
         assert (caught.value.kind, caught.value.field) == (ErrorKind.INVALID_INPUT, field)
+
+
+async def test_limits_of_the_request_refuse_ids_that_are_longer(serve: Serve) -> None:
+    client = await serve(write_reranker)
+    pair = [ids_of(QUERY, SENTENCES[0])]
+    with pytest.raises(HeddleError) as refusal:
+        await client.rerank(pb.RerankRequest(tokenized_inputs=pair, input_tokens_max=5))
+    assert (refusal.value.kind, refusal.value.field) == (ErrorKind.TOO_LARGE, "tokenized_inputs[0]")
+    with pytest.raises(HeddleError) as refusal:
+        await client.rerank(pb.RerankRequest(tokenized_inputs=pair, document_tokens_max=5))
+    assert (refusal.value.kind, refusal.value.field) == (ErrorKind.INVALID_INPUT, "document_tokens_max")
