@@ -27,11 +27,12 @@ TOKEN_IDS_REFUSED = (
 
 
 class EmbeddingsBody(TEIBody, kw_only=True):
-    """OpenAI's, and TEI's fields for truncation. Unknown fields, `user` among them, are ignored."""
+    """OpenAI's, and TEI's fields for truncation. Unknown fields are ignored."""
 
     input: Inputs
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None
+    user: str | None = None  # users take turns at the engines
 
 
 class Embedding(msgspec.Struct):
