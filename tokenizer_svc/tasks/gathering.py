@@ -63,7 +63,8 @@ class Gathering:
 
     def start(self, encoder: Encoder) -> None:
         """Raises HeddleError when the pod has too much to do already."""
-        job = encoder.submit(self._plan.inputs, self._plan.options, self._on_encoded, field_of=self._plan.field_of)
+        plan, flow = self._plan, self._context.flow
+        job = encoder.submit(plan.inputs, plan.options, self._on_encoded, field_of=plan.field_of, flow=flow)
         self._cancels.append(functools.partial(encoder.cancel, job))
 
     def cancel(self) -> None:
