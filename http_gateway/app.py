@@ -121,4 +121,4 @@ class App:
         if log.isEnabledFor(logging.INFO):
             milliseconds = round(seconds * 1000, 3)
             fields = {"method": request.method, "path": request.path, "status": status, "milliseconds": milliseconds}
-            log.info("%s %s %d %.1f ms", *fields.values(), extra=fields)
+            log.info("%s %s %d %.1f ms", *fields.values(), extra={**fields, "key": request.key_name})

@@ -33,8 +33,9 @@ class FairShare:
         """Raises INVALID_INPUT for a priority that is no number, and a 403 for one that the key does not allow."""
         request.priority = self._priority(request, key)
         request.user = request.headers.get(FLOW_HEADER) or ""
-        request.caller = f"key:{key.flow}" if key else ""
-        if not key:
+        if key:
+            request.caller, request.key_name = f"key:{key.flow}", key.name
+        else:
             request.peer = self._address(request)
 
     def _priority(self, request: Request, key: ApiKey | None) -> int:

@@ -45,6 +45,7 @@ class Request:
     parameter: str = ""  # what the route's path leaves open
     peer: str = ""  # address of the caller
     caller: str = ""  # whose key it is, as a part of the flow; "" without keys
+    key_name: str = ""  # of that key, for the log
     user: str = ""  # of the caller, as the caller names it
     priority: int = 0  # smaller is served first
     id: str = field(init=False)  # the caller's, or a new one

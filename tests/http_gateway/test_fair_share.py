@@ -1,6 +1,7 @@
 """Whose turn a request takes, and how urgent it may be: by key, user and address."""
 
 import hashlib
+import logging
 from pathlib import Path
 from unittest.mock import patch
 
@@ -134,7 +135,10 @@ def test_a_priority_that_is_no_number_is_refused(asked: str) -> None:
         placed(("x-heddle-priority", asked))
 
 
-async def test_priorities_and_keys_of_a_file_hold_at_the_gateway(tokenizer: str, tmp_path: Path) -> None:
+async def test_priorities_and_keys_of_a_file_hold_at_the_gateway(
+    tokenizer: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "http_gateway.app")
     file = tmp_path / "keys"
     hashed = hashlib.sha256(b"sk-nightly").hexdigest()
     file.write_text(f"# who may call\nsearch  sk-search\n\nnightly sha256:{hashed} 5  # last\n")
@@ -152,6 +156,10 @@ async def test_priorities_and_keys_of_a_file_hold_at_the_gateway(tokenizer: str,
             headers = {"authorization": f"Bearer {key}", "x-heddle-priority": priority}
             response = await http.post("/v1/embeddings", json={"input": "a"}, headers=headers)
             assert response.status_code == status, response.text
+            assert "sk-" not in caplog.text
+            if status == 200:
+                names = {"sk-search": "search", "sk-nightly": "nightly", "third": ""}
+                assert caplog.records[-1].__dict__["key"] == names[key]
             if status == 403:
                 assert response.json()["error"]["type"] == "permission_error"
 
