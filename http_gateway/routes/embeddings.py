@@ -28,11 +28,12 @@ TOKEN_IDS_REFUSED = (
 
 class EmbeddingsBody(FormattedBody, kw_only=True):
     """OpenAI's, and what vLLM, Infinity, Jina, Voyage and NIM have beside it where it changes the answer. Other unknown
-    fields, `user` among them, are ignored."""
+    fields are ignored."""
 
     input: Inputs
     dimensions: Dimensions | None = None
     output_dimension: Dimensions | None = None  # Voyage's
+    user: str | None = None  # users take turns at the engines
     # True when absent; Jina's and vLLM's words for it stand below.
     normalize: bool | None = None
     normalized: bool | None = None
