@@ -11,6 +11,7 @@ from http_gateway.routes.info import Info
 from http_gateway.routes.models import Models
 from http_gateway.routes.operations import Operations
 from http_gateway.routes.rerank import Rerank
+from http_gateway.routes.token_pipeline import TokenPipeline
 from http_gateway.routes.tokens import Tokens
 from http_gateway.routes.vectors import Vectors
 from http_gateway.routing import Route
@@ -30,9 +31,10 @@ def routes(models: ServedModels, settings: GatewaySettings) -> list[Route]:
         *Tokens(models, inputs_max).routes(),
     ]
     tasks = {route.path: route.handler for route in asking if isinstance(route.handler, Task)}
+    by_kind = tasks | {"/predict_tokens": TokenPipeline(models, inputs_max).task()}
     described = [
         *asking,
-        *ByKind(models, inputs_max, tasks).routes(),
+        *ByKind(models, inputs_max, by_kind).routes(),
         *Models(models).routes(),
         *Info(models, inputs_max, settings.requests_max).routes(),
         *Operations(models).routes(),

@@ -46,7 +46,7 @@ async def test_an_embedder_embeds_and_compares(http: httpx.AsyncClient, path: st
     [
         (write_classifier, "/predict", {"inputs": "a"}),
         (write_reranker, "/rerank", {"query": "a", "texts": ["b", "c"]}),
-        (write_token_classifier, "/predict_tokens", {"inputs": "a"}),
+        (write_token_classifier, "/predict_tokens", {"inputs": [["a"]]}),
         (write_sparse_embedder, "/embed_sparse", {"inputs": "a"}),
         (write_multi_vector_embedder, "/embed_all", {"inputs": "a"}),
     ],
