@@ -67,14 +67,8 @@ class Classification(ModelRoutes):
         """All labels of each text or pair with their scores, the best first."""
         inputs, is_batch = texts_or_pairs(body.inputs)
         check_count(len(inputs), self.inputs_max, "inputs")
-        call = inference_pb2.PredictRequest(
-            inputs=inputs,
-            truncation=body.truncation,
-            truncation_side=body.truncation_side,
-            raw_scores=bool(body.raw_scores),
-        )
         with InWordsOf({}, is_list=is_batch):
-            answer = await self.models.find(body.model).client.predict(call, request.options())
+            answer = await self.predicted(body, inputs, request, raw_scores=bool(body.raw_scores))
         table = np.frombuffer(answer.scores, "<f4").reshape(len(inputs), -1)
         top_k = body.parameters.top_k if body.parameters else None
         labels = list(answer.labels)
@@ -85,6 +79,17 @@ class Classification(ModelRoutes):
 
         value = LongList(table, predictions) if is_batch or body.parameters else predictions(table[0])
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
+
+    async def predicted(
+        self, body: TEIBody, inputs: list[inference_pb2.TextOrPair], request: Request, *, raw_scores: bool
+    ) -> inference_pb2.PredictResponse:
+        call = inference_pb2.PredictRequest(
+            inputs=inputs,
+            truncation=body.truncation,
+            truncation_side=body.truncation_side,
+            raw_scores=raw_scores,
+        )
+        return await self.models.find(body.model).client.predict(call, request.options())
 
 
 def texts_or_pairs(value: str | list[str | list[str]]) -> tuple[list[inference_pb2.TextOrPair], bool]:

@@ -18,6 +18,7 @@ from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import Inputs, TEIBody, TokenIds, add_inputs, check_count, listed
 from http_gateway.routes.model_routes import ModelRoutes
+from http_gateway.routes.schemas import Some, Text, TokenId
 from http_gateway.routing import Route
 
 TOKEN_IDS_REFUSED = (
@@ -26,10 +27,16 @@ TOKEN_IDS_REFUSED = (
 )
 
 
+class TextObject(msgspec.Struct, forbid_unknown_fields=True):
+    """As Jina's callers may send texts. Beside them they may send images, which are refused by that name."""
+
+    text: Text
+
+
 class EmbeddingsBody(TEIBody, kw_only=True):
     """OpenAI's, and TEI's fields for truncation. Unknown fields, `user` among them, are ignored."""
 
-    input: Inputs
+    input: Text | TextObject | Annotated[list[Text | TokenId | TokenIds | TextObject], Some]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None
 
@@ -70,11 +77,7 @@ class Embeddings(ModelRoutes):
 
     async def embed(self, body: EmbeddingsBody, request: Request) -> Answer:
         """Embeddings, as OpenAI's clients ask for them."""
-        model = self.models.find(body.model)
-        inputs, is_list = listed(body.input)
-        item = self._item(inputs, body, is_list=is_list)
-        with IN_WORDS_OF_LIST if is_list else IN_WORDS_OF_ONE:
-            answer = (await model.client.infer(item, request.options())).embed
+        answer = await self.embedded(body, request)
         vectors, usage = answer.embeddings, answer.usage
         row = (base64_rows if body.encoding_format == "base64" else float_rows)(vectors)
 
@@ -85,10 +88,19 @@ class Embeddings(ModelRoutes):
         value = {
             "object": "list",
             "data": [embedding(0)] if count == 1 else LongList(range(count), embedding),
-            "model": model.name,
+            "model": self.models.find(body.model).name,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
         return Answer(value, cost_headers(request, usage, answer.timings))
+
+    async def embedded(
+        self, body: EmbeddingsBody, request: Request, *, skip_normalization: bool = False
+    ) -> inference_pb2.EmbedResponse:
+        inputs, is_list = listed(without_objects(body.input))
+        item = self._item(inputs, body, is_list=is_list)
+        item.embed.skip_normalization = skip_normalization
+        with IN_WORDS_OF_LIST if is_list else IN_WORDS_OF_ONE:
+            return (await self.models.find(body.model).client.infer(item, request.options())).embed
 
     def _item(
         self, inputs: Sequence[str | int | TokenIds], body: EmbeddingsBody, *, is_list: bool
@@ -104,6 +116,14 @@ class Embeddings(ModelRoutes):
         call.truncation_side = body.truncation_side
         call.dimensions = body.dimensions or 0
         return item
+
+
+def without_objects(value: Inputs | TextObject | list[str | int | TokenIds | TextObject]) -> Inputs:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, TextObject):
+        return value.text
+    return [item.text if isinstance(item, TextObject) else item for item in value]
 
 
 def float_rows(table: Tensor) -> Callable[[int], Floats]:

@@ -2,6 +2,7 @@
 Jina do: https://docs.cohere.com/reference/rerank and https://api.jina.ai/redoc
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -108,7 +109,7 @@ class Rerank(ModelRoutes):
     async def rerank(self, body: RerankBody, request: Request) -> Answer:
         """Texts by their relevance to a query, the best first."""
         check_count(len(body.texts), self.inputs_max, "texts")
-        answer = await self._answer(body, body.texts, request, field="texts")
+        answer = await self.reranked(body, body.texts, request, field="texts")
         scores = np.frombuffer(answer.scores, "<f4")
 
         def rank(index: int) -> dict[str, Any]:
@@ -128,7 +129,7 @@ class Rerank(ModelRoutes):
     async def _rerank_documents(self, body: CohereRerankBody, request: Request, version: str) -> Answer:
         check_count(len(body.documents), self.inputs_max, "documents", "documents")
         texts = [document if isinstance(document, str) else document.text for document in body.documents]
-        answer = await self._answer(body, texts, request, field="documents")
+        answer = await self.reranked(body, texts, request, field="documents")
         scores = np.frombuffer(answer.scores, "<f4")
 
         def result(index: int) -> dict[str, Any]:
@@ -144,15 +145,16 @@ class Rerank(ModelRoutes):
         }
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
-    async def _answer(
+    async def reranked(
         self,
         body: RerankBody | CohereRerankBody,
         texts: list[str],
         request: Request,
         *,
         field: str,
+        place_of: Callable[[int], str] | None = None,
     ) -> inference_pb2.RerankResponse:
-        """`field` is what the caller calls the texts."""
+        """`field` is what the caller calls the texts, `place_of` says where one of them is if not at its index."""
         call = inference_pb2.RerankRequest(
             query=body.query,
             documents=texts,
@@ -161,5 +163,5 @@ class Rerank(ModelRoutes):
             raw_scores=bool(body.raw_scores),
             instruction=body.instruction or "",
         )
-        with InWordsOf({"documents": field}):
+        with InWordsOf({"documents": field}, place_of=place_of):
             return await self.models.find(body.model).client.rerank(call, request.options())

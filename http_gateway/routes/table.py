@@ -3,6 +3,7 @@
 from http_gateway.endpoint import Task
 from http_gateway.routes.by_kind import ByKind
 from http_gateway.routes.classification import Classification
+from http_gateway.routes.classify import Classify
 from http_gateway.routes.cohere_embed import CohereEmbed
 from http_gateway.routes.docs import Docs
 from http_gateway.routes.embeddings import Embeddings
@@ -10,7 +11,9 @@ from http_gateway.routes.entities import Entities
 from http_gateway.routes.info import Info
 from http_gateway.routes.models import Models
 from http_gateway.routes.operations import Operations
+from http_gateway.routes.pooling import Pooling
 from http_gateway.routes.rerank import Rerank
+from http_gateway.routes.scoring import Scoring
 from http_gateway.routes.token_pipeline import TokenPipeline
 from http_gateway.routes.tokens import Tokens
 from http_gateway.routes.vectors import Vectors
@@ -21,19 +24,24 @@ from http_gateway.settings import GatewaySettings
 
 def routes(models: ServedModels, settings: GatewaySettings) -> list[Route]:
     inputs_max = settings.request_inputs_max
+    embeddings = Embeddings(models, inputs_max, settings.trust_token_ids)
+    classification, entities = Classification(models, inputs_max), Entities(models, inputs_max)
     asking = [
-        *Embeddings(models, inputs_max, settings.trust_token_ids).routes(),
+        *embeddings.routes(),
         *Vectors(models, inputs_max).routes(),
         *Rerank(models, inputs_max).routes(),
         *CohereEmbed(models, inputs_max).routes(),
-        *Classification(models, inputs_max).routes(),
-        *Entities(models, inputs_max).routes(),
+        *classification.routes(),
+        *entities.routes(),
         *Tokens(models, inputs_max).routes(),
     ]
     tasks = {route.path: route.handler for route in asking if isinstance(route.handler, Task)}
     by_kind = tasks | {"/predict_tokens": TokenPipeline(models, inputs_max).task()}
     described = [
         *asking,
+        *Scoring(models, inputs_max).routes(),
+        *Classify(models, inputs_max).routes(),
+        *Pooling(models, inputs_max, embeddings, classification, entities).routes(),
         *ByKind(models, inputs_max, by_kind).routes(),
         *Models(models).routes(),
         *Info(models, inputs_max, settings.requests_max).routes(),

@@ -5,6 +5,7 @@ Face's InferenceClient posts there. /predict_tokens keeps BEI's shape.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import msgspec
@@ -17,7 +18,7 @@ from http_gateway.errors import InWordsOf
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import cost_headers
-from http_gateway.routes.entities import Aggregation, Entities, PredictTokensBody
+from http_gateway.routes.entities import Aggregation, Entities, PredictTokensBody, placed
 from http_gateway.routes.inputs import check_count
 
 OUTSIDE = "O"  # the label of what is no entity
@@ -52,20 +53,16 @@ class TokenPipeline(Entities):
             return await self.predict_tokens(body, request)
         if body.raw_scores:
             raise refused("raw_scores", "entities have probabilities; /predict_tokens answers logits")
-        texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+        texts = [text for text, _ in placed(body.inputs)]
         check_count(len(texts), self.inputs_max, "inputs", "texts")
         strategy = parameters.aggregation_strategy or body.aggregation_strategy or "simple"
         ignored = frozenset([OUTSIDE] if parameters.ignore_labels is None else parameters.ignore_labels)
-        call = inference_pb2.PredictTokensRequest(
-            inputs=texts,  # type: ignore[arg-type]  # none of them is a list
-            truncation=body.truncation if parameters.stride is None else inference_pb2.TRUNCATION_REFUSE,
-            truncation_side=body.truncation_side,
-            aggregation=f"AGGREGATION_{strategy.upper()}",
-            with_words=True,
-            with_outside=OUTSIDE not in ignored,
-        )
-        with InWordsOf({}, is_list=not isinstance(body.inputs, str)):
-            answer = await self._predicted(body, call, request, has_stride=parameters.stride is not None)
+        if parameters.stride is not None:
+            body.truncate = False
+        with InWordsOf({}, is_list=not isinstance(body.inputs, str)), refusing_windows(parameters.stride):
+            answer = await self.labelled(
+                body, texts, request, strategy, with_words=True, with_outside=OUTSIDE not in ignored
+            )
         made = tokens_of if strategy == "none" else groups_of
 
         def entities(result: inference_pb2.Entities) -> LongList:
@@ -74,15 +71,16 @@ class TokenPipeline(Entities):
         value = entities(answer.results[0]) if isinstance(body.inputs, str) else LongList(answer.results, entities)
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
-    async def _predicted(
-        self, body: TokenPipelineBody, call: inference_pb2.PredictTokensRequest, request: Request, *, has_stride: bool
-    ) -> inference_pb2.PredictTokensResponse:
-        try:
-            return await self.models.find(body.model).client.predict_tokens(call, request.options())
-        except HeddleError as error:
-            if has_stride and error.kind is ErrorKind.TOO_LARGE:
-                raise refused("parameters.stride", f"long texts are not split into windows: {error.message}") from None
-            raise
+
+@contextmanager
+def refusing_windows(stride: int | None) -> Iterator[None]:
+    """What becomes of a text that is too long where the caller wants it to be split."""
+    try:
+        yield
+    except HeddleError as error:
+        if stride is not None and error.kind is ErrorKind.TOO_LARGE:
+            raise refused("parameters.stride", f"long texts are not split into windows: {error.message}") from None
+        raise
 
 
 def refused(place: str, why: str) -> HeddleError:

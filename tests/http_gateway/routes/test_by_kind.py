@@ -16,7 +16,8 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import model_pb2
 from http_gateway.endpoint import Task
 from http_gateway.message import Answer, Hold, Request
-from http_gateway.routes.by_kind import INPUTS_AT_ONCE, ByKind, VertexBody
+from http_gateway.routes.at_once import INPUTS_AT_ONCE
+from http_gateway.routes.by_kind import ByKind, VertexBody
 from http_gateway.routes.vectors import EmbedAllBody
 from http_gateway.served_models import ServedModels
 from tests.cluster import gateway
