@@ -6,7 +6,6 @@ import msgspec
 import numpy as np
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.tensors import Floats
 from heddle.v1 import inference_pb2
 from http_gateway.endpoint import post
 from http_gateway.errors import InWordsOf
@@ -16,7 +15,7 @@ from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import TEIBody, check_count
 from http_gateway.routes.model_routes import ModelRoutes
-from http_gateway.routes.ranking import best_first
+from http_gateway.routes.ranking import rankings_of
 from http_gateway.routes.schemas import OneOrTwo, Some, Text
 from http_gateway.routing import Route
 
@@ -73,11 +72,14 @@ class Classification(ModelRoutes):
         top_k = body.parameters.top_k if body.parameters else None
         labels = list(answer.labels)
 
-        def predictions(scores: Floats) -> LongList:
-            best = best_first(scores)[:top_k]
-            return LongList(best, lambda index: {"score": scores[index], "label": labels[index]})
+        ranking = rankings_of(answer.ranking, table)
 
-        value = LongList(table, predictions) if is_batch or body.parameters else predictions(table[0])
+        def predictions(row: int) -> LongList:
+            scores = table[row]
+            return LongList(ranking(row)[:top_k], lambda index: {"score": scores[index], "label": labels[index]})
+
+        rows = LongList(range(len(table)), predictions)
+        value = rows if is_batch or body.parameters else predictions(0)
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
     async def predicted(

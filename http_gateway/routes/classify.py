@@ -21,7 +21,7 @@ from http_gateway.routes.classification import Classification, Prediction
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.embeddings import Usage
 from http_gateway.routes.inputs import check_count
-from http_gateway.routes.ranking import best_first
+from http_gateway.routes.ranking import rankings_of
 from http_gateway.routes.schemas import Some, Text
 from http_gateway.routes.vllm_body import VLLMBody, answer_value
 from http_gateway.routing import Route
@@ -75,16 +75,16 @@ class Classify(Classification):
             answer = await self.predicted(body, inputs, request, raw_scores=bool(body.raw_scores) or body.is_raw)
         labels = list(answer.labels)
         table = np.frombuffer(answer.scores, "<f4").reshape(len(texts), -1)
+        ranking = rankings_of(answer.ranking, table)
         is_infinity = body.raw_scores is not None
 
         def classes(index: int) -> dict[str, Any]:
             scores: Floats = table[index]
-            label = labels[int(scores.argmax())]
-            return {"index": index, "label": label, "probs": scores, "num_classes": len(labels)}
+            return {"index": index, "label": labels[ranking(index)[0]], "probs": scores, "num_classes": len(labels)}
 
         def predictions(index: int) -> LongList:
             scores: Floats = table[index]
-            return LongList(best_first(scores), lambda label: {"score": scores[label], "label": labels[label]})
+            return LongList(ranking(index), lambda label: {"score": scores[label], "label": labels[label]})
 
         data = LongList(range(len(texts)), predictions if is_infinity else classes)
         kind = "classify" if is_infinity else "list"

@@ -17,14 +17,14 @@ from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import TEIBody, check_count
 from http_gateway.routes.model_routes import ModelRoutes
-from http_gateway.routes.ranking import best_first
-from http_gateway.routes.schemas import AnyText, Some, Text
+from http_gateway.routes.ranking import ranking_of
+from http_gateway.routes.schemas import Some, Text
 from http_gateway.routing import Route
 
 
 class RerankBody(TEIBody, kw_only=True):
     query: Text
-    texts: Annotated[list[AnyText], Some]
+    texts: Annotated[list[str], Some]
     raw_scores: bool | None = None
     return_text: bool | None = None
     instruction: str | None = None  # what the query is after, for models that are told in their prompt
@@ -43,14 +43,14 @@ class Rank(msgspec.Struct, omit_defaults=True):
 class Document(msgspec.Struct):
     """Of a document's fields only its text counts."""
 
-    text: AnyText
+    text: str
 
 
 class CohereRerankBody(TEIBody, kw_only=True):
     """Cohere's and Jina's, and TEI's fields for truncation."""
 
     query: Text
-    documents: Annotated[list[AnyText | Document], Some]
+    documents: Annotated[list[str | Document], Some]
     top_n: Annotated[int, msgspec.Meta(ge=0)] | None = None  # 0 and absent: all
     return_documents: Annotated[
         bool | None,
@@ -116,7 +116,9 @@ class Rerank(ModelRoutes):
             bare = {"index": index, "score": scores[index]}
             return {**bare, "text": body.texts[index]} if body.return_text else bare
 
-        return Answer(LongList(best_first(scores), rank), cost_headers(request, answer.usage, answer.timings))
+        return Answer(
+            LongList(ranking_of(answer.ranking, scores), rank), cost_headers(request, answer.usage, answer.timings)
+        )
 
     async def rerank_v1(self, body: CohereRerankBody, request: Request) -> Answer:
         """Documents by their relevance to a query, the best first, as Cohere's v1 and Jina's clients ask for them."""
@@ -139,7 +141,7 @@ class Rerank(ModelRoutes):
         value = {
             "id": request.id,
             "model": self.models.find(body.model).name,
-            "results": LongList(best_first(scores)[: body.top_n or None], result),
+            "results": LongList(ranking_of(answer.ranking, scores)[: body.top_n or None], result),
             "usage": {"total_tokens": answer.usage.tokens},
             "meta": {"api_version": {"version": version}, "billed_units": {"search_units": 1}},
         }

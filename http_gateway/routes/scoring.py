@@ -20,12 +20,12 @@ from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.embeddings import Usage
 from http_gateway.routes.inputs import check_at_most, shared_fields
 from http_gateway.routes.rerank import Rerank, RerankBody
-from http_gateway.routes.schemas import AnyText, Some, Text
+from http_gateway.routes.schemas import Some, Text
 from http_gateway.routes.vllm_body import VLLMBody, answer_value
 from http_gateway.routing import Route
 
 Queries = Text | Annotated[list[Text], Some]
-Documents = AnyText | Annotated[list[AnyText], Some]
+Documents = str | Annotated[list[str], Some]
 
 # What callers name the two sides.
 SIDES = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2"))

@@ -19,6 +19,14 @@ def test_missing_folder_is_not_looked_up_on_the_hub(model: str, monkeypatch: pyt
         locate(model)
 
 
+def test_a_folder_has_no_revision_but_its_own_name(tmp_path: Path) -> None:
+    snapshot = tmp_path / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    assert locate(str(snapshot), "abc") == snapshot
+    with pytest.raises(CheckpointError, match="has no revision def"):
+        locate(str(snapshot), "def")
+
+
 def test_empty_name_is_refused() -> None:
     with pytest.raises(CheckpointError, match="empty name"):
         locate("")

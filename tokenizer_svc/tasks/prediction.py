@@ -9,22 +9,19 @@ from tokenizer_svc.sequence import Input
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.score_table import ScoreTable, as_they_are
 from tokenizer_svc.tasks.terms import Terms
-from tokenizer_svc.tasks.texts import check_texts
 
 
 def plan(request: inference_pb2.PredictRequest, terms: Terms) -> Plan:
     terms.check_count(len(request.inputs))
-    check_texts(item.text for item in request.inputs)
-    check_texts(item.pair for item in request.inputs)
     labels = terms.checkpoint.labels
-    row_bytes = 4 * len(labels)
+    row_bytes = 2 * 4 * len(labels)  # scores and ranking
     score = as_they_are if request.raw_scores else scoring_of(terms.checkpoint)
     table = ScoreTable(len(request.inputs), len(labels), score)
 
     def assembled(_: object) -> inference_pb2.InferenceOutcome:
         """Scores are many: set in the answer, they need not be copied into it."""
         answer = inference_pb2.InferenceOutcome()
-        answer.predict.scores = table.to_bytes()
+        answer.predict.scores, answer.predict.ranking = table.to_bytes()
         answer.predict.labels.extend(labels)
         return answer
 

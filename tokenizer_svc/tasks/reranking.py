@@ -1,14 +1,18 @@
 """The task of `Rerank`: how well each document answers the query."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
+from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.rerank_prompts import RerankPrompt
-from tokenizer_svc.scores import sigmoid
-from tokenizer_svc.sequence import Input, numbered
+from tokenizer_svc.scores import best_first, sigmoid
+from tokenizer_svc.sequence import Input, TokenSequence, numbered
 from tokenizer_svc.tasks.plan import Plan
-from tokenizer_svc.tasks.score_table import ScoreTable, as_they_are
 from tokenizer_svc.tasks.terms import Terms
-from tokenizer_svc.tasks.texts import check_not_empty, check_text, check_texts
+from tokenizer_svc.tasks.texts import check_not_empty
 
 DOCUMENTS = numbered("documents")
 
@@ -18,22 +22,25 @@ def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
     a hundred search results should not cost the others theirs."""
     terms.check_count(len(request.documents), "documents")
     check_not_empty(request.query, "query")
-    check_text(request.query, "query")
-    check_texts(request.documents, DOCUMENTS)
-    check_text(request.instruction, "instruction")
-    table = ScoreTable(len(request.documents), 1, as_they_are if request.raw_scores else sigmoid)
 
-    def assembled(_: object) -> inference_pb2.InferenceOutcome:
-        return inference_pb2.InferenceOutcome(rerank=inference_pb2.RerankResponse(scores=table.to_bytes()))
+    def assembled(by_document: Sequence[float]) -> inference_pb2.InferenceOutcome:
+        logits = np.array(by_document, "<f4")
+        scores = logits if request.raw_scores else sigmoid(logits)
+        answer = inference_pb2.RerankResponse(scores=scores.tobytes(), ranking=best_first(logits).tobytes())
+        return inference_pb2.InferenceOutcome(rerank=answer)
 
     return Plan(
         inputs=inputs_of(request, terms.rerank_prompt),
         options=terms.options(request),
         output=engine_pb2.OUTPUT_LOGITS,
-        read=table.read,
+        read=logit_of,
         assemble=assembled,
         field_of=DOCUMENTS,
     )
+
+
+def logit_of(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> float:
+    return tensors.from_proto(outcome.tensor).item()
 
 
 def inputs_of(request: inference_pb2.RerankRequest, prompt: RerankPrompt | None) -> list[Input]:

@@ -9,7 +9,6 @@ from tokenizer_svc.sequence import Options, TokenSequence
 from tokenizer_svc.spans import Aggregation, Tokens, entities, labelled_tokens
 from tokenizer_svc.tasks.plan import Plan, nothing, slots
 from tokenizer_svc.tasks.terms import Terms
-from tokenizer_svc.tasks.texts import check_texts
 
 AGGREGATIONS = frozenset(inference_pb2.Aggregation.values())
 
@@ -17,7 +16,6 @@ AGGREGATIONS = frozenset(inference_pb2.Aggregation.values())
 def plan(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Plan:
     """`raw_scores` tell nothing of an entity, whose score is made of probabilities: they matter to NONE alone."""
     terms.check_count(len(request.inputs))
-    check_texts(request.inputs)
     aggregation = aggregation_of(request.aggregation)
     labels = terms.checkpoint.labels
     answer = inference_pb2.InferenceOutcome()

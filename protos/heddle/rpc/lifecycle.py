@@ -97,13 +97,14 @@ def settle_memory() -> None:
     gc.set_threshold(GC_ALLOCATIONS)
 
 
-def stop_on_signal() -> asyncio.Event:
-    """An event that the first SIGTERM or SIGINT sets; the second one ends the process at once."""
+def stop_on_signal(before_leaving: Callable[[], None] = lambda: None) -> asyncio.Event:
+    """An event that the first SIGTERM or SIGINT sets; the second one ends the process at once, after a last call."""
     stop = asyncio.Event()
 
     def on_signal(number: signal.Signals) -> None:
         if stop.is_set():
             log.warning("%s again: leaving at once", number.name)
+            before_leaving()
             leave(128 + number)
         log.info("%s: stopping", number.name)
         stop.set()

@@ -151,14 +151,16 @@ class RerankRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., query: _Optional[str] = ..., documents: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ..., instruction: _Optional[str] = ...) -> None: ...
 
 class RerankResponse(_message.Message):
-    __slots__ = ("scores", "usage", "timings")
+    __slots__ = ("scores", "usage", "timings", "ranking")
     SCORES_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    RANKING_FIELD_NUMBER: _ClassVar[int]
     scores: bytes
     usage: _item_pb2.Usage
     timings: _item_pb2.Timings
-    def __init__(self, scores: _Optional[bytes] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ...) -> None: ...
+    ranking: bytes
+    def __init__(self, scores: _Optional[bytes] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ..., ranking: _Optional[bytes] = ...) -> None: ...
 
 class TextOrPair(_message.Message):
     __slots__ = ("text", "pair")
@@ -183,16 +185,18 @@ class PredictRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TextOrPair, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("scores", "labels", "usage", "timings")
+    __slots__ = ("scores", "labels", "usage", "timings", "ranking")
     SCORES_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    RANKING_FIELD_NUMBER: _ClassVar[int]
     scores: bytes
     labels: _containers.RepeatedScalarFieldContainer[str]
     usage: _item_pb2.Usage
     timings: _item_pb2.Timings
-    def __init__(self, scores: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ...) -> None: ...
+    ranking: bytes
+    def __init__(self, scores: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ..., ranking: _Optional[bytes] = ...) -> None: ...
 
 class PredictTokensRequest(_message.Message):
     __slots__ = ("model", "inputs", "truncation", "truncation_side", "raw_scores", "aggregation", "with_words", "with_outside")

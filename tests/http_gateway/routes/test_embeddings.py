@@ -146,7 +146,6 @@ BAD_BODIES = [
     (body(input=[{"text": ""}]), 400, "input", "input[0]"),
     (body(input=["a", None]), 400, "input", "null"),
     (body(input=["a", 1.5]), 400, "input", "float"),
-    (body(input="a\0b"), 400, "input", "NUL"),
     (b'{"input": "\\ud800"}', 400, "input", "surrogate"),
     (body(input=[1, 2, 3]), 400, "input", "check_embedding_ctx_length=False"),
     (body(input=[[1, 2], [3]]), 400, "input", "check_embedding_ctx_length=False"),

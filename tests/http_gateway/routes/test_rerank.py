@@ -89,7 +89,6 @@ async def test_refusals_name_what_is_wrong(reranker: httpx.AsyncClient) -> None:
         ({"query": "", "texts": ["a"]}, (400, "Empty"), ""),
         ({"texts": ["a"]}, (400, "Validation"), "query is required"),
         ({"query": QUERY, "texts": "a"}, (400, "Validation"), "texts: "),
-        ({"query": QUERY, "texts": ["a", "b\0"]}, (400, "Validation"), "texts[1]: "),
         ({"query": QUERY, "texts": ["a", "long " * 300], "truncate": False}, (413, "Validation"), "texts[1]: "),
         ({"query": QUERY, "texts": ["a"] * 2049}, (413, "Validation"), "texts holds 2049"),
     ]
@@ -99,8 +98,6 @@ async def test_refusals_name_what_is_wrong(reranker: httpx.AsyncClient) -> None:
         assert refusal[2].startswith(beginning), refusal
     response = await reranker.post("/v2/rerank", json={"query": QUERY, "documents": ["a", {"title": "no text"}]})
     assert (response.status_code, set(response.json())) == (400, {"message"})
-    response = await reranker.post("/v2/rerank", json={"query": QUERY, "documents": ["a", "b\0"]})
-    assert response.json()["message"].startswith("documents[1]: ")
 
 
 async def test_embedding_with_a_reranker_is_424_and_says_what_it_is(reranker: httpx.AsyncClient) -> None:
@@ -114,8 +111,7 @@ async def test_embedding_with_a_reranker_is_424_and_says_what_it_is(reranker: ht
 
 
 async def test_what_is_wrong_with_the_query_is_said_of_the_query(reranker: httpx.AsyncClient) -> None:
-    for query, words in (("", "query: the text is empty"), ("a\0b", "query: the text has a NUL character")):
-        assert (await refusal_of(reranker, "/rerank", query=query, texts=TEXTS))[2] == words
+    assert (await refusal_of(reranker, "/rerank", query="", texts=TEXTS))[2] == "query: the text is empty"
 
 
 @pytest.mark.parametrize("path", COHERE_PATHS)
@@ -125,3 +121,8 @@ async def test_a_long_document_is_refused_where_the_request_says_so(reranker: ht
     refused = await reranker.post(path, json={**body, "truncate": False})
     assert refused.status_code == 413
     assert refused.json()["message"].startswith("documents[1]: ")
+
+
+async def test_a_nul_is_left_to_the_tokenizer_which_drops_it(reranker: httpx.AsyncClient) -> None:
+    with_nul = await answer_to(reranker, "/rerank", query="a\0b", texts=["c\0", "\0"])
+    assert with_nul == await answer_to(reranker, "/rerank", query="ab", texts=["c", ""])

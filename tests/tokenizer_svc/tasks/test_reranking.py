@@ -35,7 +35,7 @@ def write_qwen3(folder: Path) -> Path:
 @pytest.mark.parametrize("raw_scores", [True, False])
 async def test_scores_are_those_of_the_pairs_in_the_order_of_the_documents(serve: Serve, raw_scores: bool) -> None:
     client = await serve(write_reranker)
-    documents = [*SENTENCES, LONG, ""]
+    documents = [*SENTENCES, LONG, "", "nul\0 in it", "\0"]
     response = await client.rerank(pb.RerankRequest(query=QUERY, documents=documents, raw_scores=raw_scores))
     logits = np.concatenate([logits_of(1, QUERY, document) for document in documents])
     expected = logits if raw_scores else 1 / (1 + np.exp(-logits))
@@ -55,8 +55,6 @@ BAD_REQUESTS = [
         "documents",
         "4 inputs, the limit is 3",
     ),
-    (pb.RerankRequest(query="a\0", documents=["a"]), ErrorKind.INVALID_INPUT, "query", "NUL"),
-    (pb.RerankRequest(query="a", documents=["a", "a\0"]), ErrorKind.INVALID_INPUT, "documents[1]", "NUL"),
     (pb.RerankRequest(query="a", documents=["a"], instruction="b"), ErrorKind.INVALID_INPUT, "instruction", "no place"),
     (
         pb.RerankRequest(query="a", documents=["a", LONG], truncation=pb.TRUNCATION_REFUSE),
