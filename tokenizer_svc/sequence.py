@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from heddle.rpc.errors import HeddleError
-from tokenizer_svc.framed import Framed
+from tokenizer_svc.framed import Framed, Limits
 from tokenizer_svc.truncation import Span, Truncation
 
 # A text, a pair, token ids (uint32) that are taken as they are, or a pair inside a prompt.
@@ -28,6 +28,16 @@ class Options:
     prompt: str = ""  # put before each text, and before the first of a pair
     prompt_tokens: int = 0  # special tokens before it included; 0 where pooling takes the prompt in
     with_layout: bool = False  # single texts get a `TextLayout`, which costs up to a third more time
+    tokens_max: int = 0  # of a sequence, special tokens included; 0 = as many as the model takes
+    document_tokens_max: int = 0  # of the document that is joined with a query, before it is; 0 = as many as fit
+
+    def limit(self, sequence_tokens_max: int) -> int:
+        """Tokens that a sequence may have, of a model that takes so many."""
+        return min(self.tokens_max or sequence_tokens_max, sequence_tokens_max)
+
+    def limits(self, sequence_tokens_max: int, specials: int) -> Limits:
+        """Of a prompt that gets so many special tokens around it."""
+        return Limits(self.truncation, self.limit(sequence_tokens_max) - specials, self.document_tokens_max)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,7 @@ class InferenceClient(abc.ABC):
         *,
         prompt_name: str = "",
         dimensions: int = 0,
+        input_tokens_max: int = 0,
     ) -> npt.NDArray[np.float32]:
         """Normalised embeddings float32 [texts, dimension]; see EmbedRequest for the rest."""
         if isinstance(texts, str):
@@ -84,7 +85,9 @@ class InferenceClient(abc.ABC):
             if not isinstance(text, str):
                 raise TypeError(f"texts[{index}] must be a string, not {type(text).__name__}; `embed` takes token ids")
         inputs = [pb.Input(text=text) for text in texts]
-        request = pb.EmbedRequest(inputs=inputs, prompt_name=prompt_name, dimensions=dimensions)
+        request = pb.EmbedRequest(
+            inputs=inputs, prompt_name=prompt_name, dimensions=dimensions, input_tokens_max=input_tokens_max
+        )
         return tensors.from_proto((await self.embed(request, options)).embeddings)
 
     async def embed(self, request: pb.EmbedRequest, options: CallOptions = DEFAULT_OPTIONS) -> pb.EmbedResponse:

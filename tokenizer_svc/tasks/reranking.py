@@ -1,6 +1,7 @@
 """The task of `Rerank`: how well each document answers the query."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
 
     return Plan(
         inputs=inputs_of(request, terms.rerank_prompt),
-        options=terms.options(request),
+        options=replace(terms.options(request), document_tokens_max=request.document_tokens_max),
         output=engine_pb2.OUTPUT_LOGITS,
         read=logit_of,
         assemble=assembled,

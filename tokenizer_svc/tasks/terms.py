@@ -1,7 +1,7 @@
 """The terms on which this pod takes requests: the model they are for, its limits, and what holds where a request does
 not say. The edge makes them once, each task plans by them, and refuses by them what no engine should see."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from heddle.checkpoint import Checkpoint
@@ -26,6 +26,8 @@ class Truncatable(Protocol):
     def truncation(self) -> inference_pb2.Truncation: ...
     @property
     def truncation_side(self) -> inference_pb2.TruncationSide: ...
+    @property
+    def input_tokens_max(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class Terms:
     rerank_prompt: RerankPrompt | None  # None joins query and document as the tokenizer joins a pair
 
     def options(self, request: Truncatable, prompt_name: str = "") -> Options:
-        return self.tokenizer.options(self.truncation(request), prompt_name)
+        options = self.tokenizer.options(self.truncation(request), prompt_name)
+        return replace(options, tokens_max=request.input_tokens_max) if request.input_tokens_max else options
 
     def truncation(self, request: Truncatable) -> Truncation:
         """Raises INVALID_INPUT for a number that the contract does not know."""

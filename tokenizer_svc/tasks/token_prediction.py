@@ -51,7 +51,7 @@ def plan(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Plan:
     token_bytes = least_bytes(labels)
     return Plan(
         inputs=request.inputs,
-        options=Options(terms.truncation(request), with_layout=True),
+        options=Options(terms.truncation(request), with_layout=True, tokens_max=request.input_tokens_max),
         output=engine_pb2.OUTPUT_TOKEN_LOGITS,
         read=read,
         assemble=lambda _: answer,

@@ -53,7 +53,7 @@ class Input(_message.Message):
     def __init__(self, text: _Optional[str] = ..., token_ids: _Optional[bytes] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
-    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "skip_normalization", "dimensions", "data_type")
+    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "skip_normalization", "dimensions", "data_type", "input_tokens_max")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,7 @@ class EmbedRequest(_message.Message):
     SKIP_NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
     DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
     model: str
     inputs: _containers.RepeatedCompositeFieldContainer[Input]
     truncation: Truncation
@@ -70,7 +71,8 @@ class EmbedRequest(_message.Message):
     skip_normalization: bool
     dimensions: int
     data_type: _tensor_pb2.DataType
-    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., skip_normalization: bool = ..., dimensions: _Optional[int] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ...) -> None: ...
+    input_tokens_max: int
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., skip_normalization: bool = ..., dimensions: _Optional[int] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., input_tokens_max: _Optional[int] = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
     __slots__ = ("embeddings", "usage", "timings")
@@ -83,20 +85,22 @@ class EmbedResponse(_message.Message):
     def __init__(self, embeddings: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ...) -> None: ...
 
 class EmbedTokensRequest(_message.Message):
-    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "data_type")
+    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "data_type", "input_tokens_max")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_SIDE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_NAME_FIELD_NUMBER: _ClassVar[int]
     DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
     model: str
     inputs: _containers.RepeatedCompositeFieldContainer[Input]
     truncation: Truncation
     truncation_side: TruncationSide
     prompt_name: str
     data_type: _tensor_pb2.DataType
-    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ...) -> None: ...
+    input_tokens_max: int
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., input_tokens_max: _Optional[int] = ...) -> None: ...
 
 class EmbedTokensResponse(_message.Message):
     __slots__ = ("embeddings", "usage", "timings")
@@ -109,18 +113,20 @@ class EmbedTokensResponse(_message.Message):
     def __init__(self, embeddings: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ...) -> None: ...
 
 class EmbedSparseRequest(_message.Message):
-    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name")
+    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "input_tokens_max")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_SIDE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_NAME_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
     model: str
     inputs: _containers.RepeatedCompositeFieldContainer[Input]
     truncation: Truncation
     truncation_side: TruncationSide
     prompt_name: str
-    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ...) -> None: ...
+    input_tokens_max: int
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., input_tokens_max: _Optional[int] = ...) -> None: ...
 
 class EmbedSparseResponse(_message.Message):
     __slots__ = ("embeddings", "usage", "timings")
@@ -133,7 +139,7 @@ class EmbedSparseResponse(_message.Message):
     def __init__(self, embeddings: _Optional[_Iterable[_Union[_tensor_pb2.SparseTensor, _Mapping]]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ...) -> None: ...
 
 class RerankRequest(_message.Message):
-    __slots__ = ("model", "query", "documents", "truncation", "truncation_side", "raw_scores", "instruction")
+    __slots__ = ("model", "query", "documents", "truncation", "truncation_side", "raw_scores", "instruction", "document_tokens_max", "input_tokens_max")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
@@ -141,6 +147,8 @@ class RerankRequest(_message.Message):
     TRUNCATION_SIDE_FIELD_NUMBER: _ClassVar[int]
     RAW_SCORES_FIELD_NUMBER: _ClassVar[int]
     INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
     model: str
     query: str
     documents: _containers.RepeatedScalarFieldContainer[str]
@@ -148,7 +156,9 @@ class RerankRequest(_message.Message):
     truncation_side: TruncationSide
     raw_scores: bool
     instruction: str
-    def __init__(self, model: _Optional[str] = ..., query: _Optional[str] = ..., documents: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ..., instruction: _Optional[str] = ...) -> None: ...
+    document_tokens_max: int
+    input_tokens_max: int
+    def __init__(self, model: _Optional[str] = ..., query: _Optional[str] = ..., documents: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ..., instruction: _Optional[str] = ..., document_tokens_max: _Optional[int] = ..., input_tokens_max: _Optional[int] = ...) -> None: ...
 
 class RerankResponse(_message.Message):
     __slots__ = ("scores", "usage", "timings", "ranking")
@@ -171,18 +181,20 @@ class TextOrPair(_message.Message):
     def __init__(self, text: _Optional[str] = ..., pair: _Optional[str] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("model", "inputs", "truncation", "truncation_side", "raw_scores")
+    __slots__ = ("model", "inputs", "truncation", "truncation_side", "raw_scores", "input_tokens_max")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_SIDE_FIELD_NUMBER: _ClassVar[int]
     RAW_SCORES_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
     model: str
     inputs: _containers.RepeatedCompositeFieldContainer[TextOrPair]
     truncation: Truncation
     truncation_side: TruncationSide
     raw_scores: bool
-    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TextOrPair, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ...) -> None: ...
+    input_tokens_max: int
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TextOrPair, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ..., input_tokens_max: _Optional[int] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
     __slots__ = ("scores", "labels", "usage", "timings", "ranking")
@@ -199,13 +211,14 @@ class PredictResponse(_message.Message):
     def __init__(self, scores: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ..., ranking: _Optional[bytes] = ...) -> None: ...
 
 class PredictTokensRequest(_message.Message):
-    __slots__ = ("model", "inputs", "truncation", "truncation_side", "raw_scores", "aggregation", "with_words", "with_outside")
+    __slots__ = ("model", "inputs", "truncation", "truncation_side", "raw_scores", "aggregation", "input_tokens_max", "with_words", "with_outside")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_SIDE_FIELD_NUMBER: _ClassVar[int]
     RAW_SCORES_FIELD_NUMBER: _ClassVar[int]
     AGGREGATION_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
     WITH_WORDS_FIELD_NUMBER: _ClassVar[int]
     WITH_OUTSIDE_FIELD_NUMBER: _ClassVar[int]
     model: str
@@ -214,9 +227,10 @@ class PredictTokensRequest(_message.Message):
     truncation_side: TruncationSide
     raw_scores: bool
     aggregation: Aggregation
+    input_tokens_max: int
     with_words: bool
     with_outside: bool
-    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ..., aggregation: _Optional[_Union[Aggregation, str]] = ..., with_words: bool = ..., with_outside: bool = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ..., aggregation: _Optional[_Union[Aggregation, str]] = ..., input_tokens_max: _Optional[int] = ..., with_words: bool = ..., with_outside: bool = ...) -> None: ...
 
 class Entity(_message.Message):
     __slots__ = ("text", "token_id", "start_char", "end_char", "scores", "word", "special")
@@ -260,20 +274,22 @@ class PredictTokensResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[Entities, _Mapping]]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ...) -> None: ...
 
 class SimilarityRequest(_message.Message):
-    __slots__ = ("model", "source", "sentences", "truncation", "truncation_side", "prompt_name")
+    __slots__ = ("model", "source", "sentences", "truncation", "truncation_side", "prompt_name", "input_tokens_max")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     SENTENCES_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_SIDE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_NAME_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
     model: str
     source: str
     sentences: _containers.RepeatedScalarFieldContainer[str]
     truncation: Truncation
     truncation_side: TruncationSide
     prompt_name: str
-    def __init__(self, model: _Optional[str] = ..., source: _Optional[str] = ..., sentences: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ...) -> None: ...
+    input_tokens_max: int
+    def __init__(self, model: _Optional[str] = ..., source: _Optional[str] = ..., sentences: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., input_tokens_max: _Optional[int] = ...) -> None: ...
 
 class SimilarityResponse(_message.Message):
     __slots__ = ("scores", "usage", "timings")

@@ -46,6 +46,23 @@ async def test_scores_are_those_of_the_pairs_in_the_order_of_the_documents(serve
     )
 
 
+async def test_each_document_is_cut_where_the_request_says_so(serve: Serve) -> None:
+    client = await serve(write_reranker)
+    request = pb.RerankRequest(query=QUERY, documents=["one two three four", "one"], raw_scores=True)
+    request.document_tokens_max = 2
+    response = await client.rerank(request)
+    expected = np.concatenate([logits_of(1, QUERY, document) for document in ("one two", "one")])
+    np.testing.assert_allclose(np.frombuffer(response.scores, "<f4"), expected, rtol=1e-6)
+    assert response.usage.truncated_inputs == 1
+
+
+async def test_both_texts_are_cut_where_the_request_limits_them_together(serve: Serve) -> None:
+    client = await serve(write_reranker)
+    request = pb.RerankRequest(query="one two three", documents=["one two three"], input_tokens_max=7)
+    response = await client.rerank(request)
+    assert (response.usage.tokens, response.usage.truncated_inputs) == (7, 1)
+
+
 BAD_REQUESTS = [
     (pb.RerankRequest(documents=["a"]), ErrorKind.EMPTY_INPUT, "query", "empty"),
     (pb.RerankRequest(query="a"), ErrorKind.EMPTY_INPUT, "documents", "at least one"),
