@@ -61,7 +61,12 @@ class Gathering:
 
     def start(self, encoder: Encoder) -> None:
         """Raises HeddleError when the pod has too much to do already."""
-        job = encoder.submit(self._plan.inputs, self._plan.options, self._on_encoded, field_of=self._plan.field_of)
+        plan = self._plan
+        job = encoder.submit(
+            *(plan.inputs, plan.options, self._on_encoded),
+            field_of=plan.field_of,
+            first_options=plan.first_options,
+        )
         self._cancels.append(functools.partial(encoder.cancel, job))
 
     def cancel(self) -> None:
