@@ -89,6 +89,7 @@ class Classification(ModelRoutes):
             inputs=inputs,
             truncation=body.truncation,
             truncation_side=body.truncation_side,
+            input_tokens_max=body.input_tokens_max,
             raw_scores=raw_scores,
         )
         return await self.models.find(body.model).client.predict(call, request.options())

@@ -66,7 +66,6 @@ class Classify(Classification):
 
     async def classify(self, body: ClassifyBody, request: Request) -> Answer:
         """The labels of each text with their scores, as vLLM's and Infinity's clients ask for them."""
-        body.check()
         is_list = not isinstance(body.input, str)
         texts = [body.input] if isinstance(body.input, str) else body.input
         check_count(len(texts), self.inputs_max, "input", "texts")

@@ -84,8 +84,9 @@ class Entities(ModelRoutes):
             inputs=texts,
             truncation=body.truncation,
             truncation_side=body.truncation_side,
-            aggregation=f"AGGREGATION_{aggregation.upper()}",
+            input_tokens_max=body.input_tokens_max,
             raw_scores=raw_scores,
+            aggregation=f"AGGREGATION_{aggregation.upper()}",
             with_words=with_words,
             with_outside=with_outside,
         )

@@ -5,7 +5,7 @@ https://docs.vllm.ai/en/latest/models/pooling_models/
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,10 +20,11 @@ from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.classification import Classification
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
-from http_gateway.routes.embeddings import Embeddings, EmbeddingsBody, Usage, base64_of
+from http_gateway.routes.embeddings import Embeddings, EmbeddingsBody, Usage
 from http_gateway.routes.entities import Entities
-from http_gateway.routes.inputs import Inputs, TokenIds, add_inputs, check_count, listed, shared_fields
+from http_gateway.routes.inputs import Dimensions, Inputs, TokenIds, add_inputs, check_count, listed, shared_fields
 from http_gateway.routes.model_routes import ModelRoutes
+from http_gateway.routes.vector_format import base64_of
 from http_gateway.routes.vllm_body import VLLMBody, answer_value
 from http_gateway.routing import Route
 
@@ -44,7 +45,7 @@ class PoolingBody(VLLMBody, kw_only=True):
     encoding_format: Literal["float", "base64"] | None = None
     embed_dtype: Literal["float32"] | None = None  # of base64
     endianness: Literal["native", "little"] | None = None  # of base64
-    dimensions: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None  # of the task embed
+    dimensions: Dimensions | None = None  # of the task embed
 
 
 class Pooled(msgspec.Struct):
@@ -83,7 +84,6 @@ class Pooling(ModelRoutes):
 
     async def pool(self, body: PoolingBody, request: Request) -> Answer:
         """An array for each input: what the model computes of it, or of each of its tokens."""
-        body.check()
         served = self.models.find(body.model)
         task = body.task or TASK_OF_KIND.get((await served.client.get_model(request.options())).kind, "embed")
         if body.dimensions and task != "embed":
@@ -110,8 +110,10 @@ class Pooling(ModelRoutes):
 
     async def _embed(self, body: PoolingBody, inputs: Sequence[str | int | TokenIds], request: Request) -> Outcome:
         texts: Any = body.input  # a list of fewer kinds
-        wanted = EmbeddingsBody(**shared_fields(body), input=texts, dimensions=body.dimensions)
-        answer = await self.embeddings.embedded(wanted, request, skip_normalization=body.is_raw)
+        wanted = EmbeddingsBody(
+            **shared_fields(body), input=texts, dimensions=body.dimensions, use_activation=not body.is_raw
+        )
+        answer = await self.embeddings.embedded(wanted, request)
         return Outcome(len(inputs), tensors.from_proto(answer.embeddings).__getitem__, answer.usage, answer.timings)
 
     async def _embed_tokens(
@@ -122,7 +124,11 @@ class Pooling(ModelRoutes):
         if body.is_raw and (await served.client.get_model(request.options())).kind != model_pb2.MODEL_KIND_EMBEDDER:
             message = "use_activation: the model gives its tokens vectors of length 1 and no others"
             raise HeddleError(ErrorKind.INVALID_INPUT, message, field="use_activation")
-        call = inference_pb2.EmbedTokensRequest(truncation=body.truncation, truncation_side=body.truncation_side)
+        call = inference_pb2.EmbedTokensRequest(
+            truncation=body.truncation,
+            truncation_side=body.truncation_side,
+            input_tokens_max=body.input_tokens_max,
+        )
         add_inputs(call.inputs, inputs, "input")
         answer = await served.client.embed_tokens(call, request.options())
 

@@ -75,7 +75,6 @@ class Scoring(Rerank):
 
     async def score(self, body: ScoreBody, request: Request) -> Answer:
         """A score for each pair of texts, in the order of the pairs."""
-        body.check()
         names, queries, documents = sides_of(body)
         check_at_most(len(documents), self.inputs_max, names[1], "texts")
         indices_of: dict[str, list[int]] = {}

@@ -5,6 +5,7 @@ from http_gateway.routes.by_kind import ByKind
 from http_gateway.routes.classification import Classification
 from http_gateway.routes.classify import Classify
 from http_gateway.routes.cohere_embed import CohereEmbed
+from http_gateway.routes.cohere_tools import CohereTools
 from http_gateway.routes.docs import Docs
 from http_gateway.routes.embeddings import Embeddings
 from http_gateway.routes.entities import Entities
@@ -31,6 +32,7 @@ def routes(models: ServedModels, settings: GatewaySettings) -> list[Route]:
         *Vectors(models, inputs_max).routes(),
         *Rerank(models, inputs_max).routes(),
         *CohereEmbed(models, inputs_max).routes(),
+        *CohereTools(models, inputs_max).routes(),
         *classification.routes(),
         *entities.routes(),
         *Tokens(models, inputs_max).routes(),

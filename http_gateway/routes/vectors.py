@@ -4,7 +4,7 @@ Shapes: https://huggingface.github.io/text-embeddings-inference
 """
 
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -18,7 +18,7 @@ from http_gateway.families import TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
-from http_gateway.routes.inputs import Inputs, TEIBody, TruncationFields, add_inputs, check_count, listed
+from http_gateway.routes.inputs import Dimensions, Inputs, TEIBody, TruncationFields, add_inputs, check_count, listed
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.schemas import Some, Text
 from http_gateway.routing import Route
@@ -37,7 +37,8 @@ class EmbedAllBody(TEIBody, kw_only=True):
 
 class EmbedBody(EmbedAllBody, kw_only=True):
     normalize: bool | None = None  # true when absent
-    dimensions: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None
+    dimensions: Dimensions | None = None
+    encoding_format: Literal["float"] | None = None
 
 
 class SimilarityInputs(msgspec.Struct):
@@ -147,6 +148,7 @@ class Vectors(ModelRoutes):
             sentences=sentences,
             truncation=parameters.truncation,
             truncation_side=parameters.truncation_side,
+            input_tokens_max=parameters.input_tokens_max,
             prompt_name=parameters.prompt_name or "",
         )
         with InWordsOf(NAMES_OF_SIMILARITY):
@@ -161,6 +163,7 @@ class Vectors(ModelRoutes):
         add_inputs(call.inputs, inputs, "inputs", is_list=is_list)
         call.truncation = body.truncation
         call.truncation_side = body.truncation_side
+        call.input_tokens_max = body.input_tokens_max
         call.prompt_name = body.prompt_name or ""
         return is_list
 

@@ -119,7 +119,7 @@ async def test_compressed_bodies_are_415(http: httpx.AsyncClient) -> None:
         ("/embed", {"inputs": "a", "truncation_direction": "up"}, "Left, Right, left, right"),
         ("/v1/embeddings", {"input": "a", "encoding_format": "hex"}, "base64, float"),
         ("/v2/embed", {"texts": ["a"], "embedding_types": ["int4"]}, "base64, binary, float, int8, ubinary, uint8"),
-        ("/v2/embed", {"texts": ["a"], "truncate": "MIDDLE"}, "END, NONE, START"),
+        ("/v2/embed", {"texts": ["a"], "truncate": "MIDDLE"}, "END, End, NONE, None, START, Start, end, none, start"),
         ("/similarity", {"inputs": SIMILAR, "parameters": {"truncation_direction": "up"}}, "Left, Right, left, right"),
         ("/predict_tokens", {"inputs": "a", "aggregation_strategy": "x"}, "average, first, max, none, simple"),
     ],
