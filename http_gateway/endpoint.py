@@ -35,7 +35,9 @@ class Task(Generic[Body]):
 
     def __call__(self, request: Request) -> Awaitable[Answer]:
         """Raises INVALID_INPUT at once."""
-        return self.handle(self.read(request.body), request)
+        body = self.read(request.body)
+        request.user = request.user or getattr(body, "user", None) or ""
+        return self.handle(body, request)
 
 
 def post(

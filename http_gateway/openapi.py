@@ -19,11 +19,12 @@ DESCRIPTION = (
 
 # Every way in which a described route can refuse.
 REFUSALS = {
-    400: "The request is wrong",
+    400: "The request is wrong, or its input over a limit",
     401: "The key is missing or wrong",
+    403: "The key does not allow it",
     404: "There is no such model",
     413: "Over a limit, which the message names",
-    415: "The body is compressed",
+    415: "The body is compressed in a way that is not known here",
     422: "Over a limit, where the gateway is set to say it so",
     424: "The model is for something else, or could not compute this input",
     429: "Overloaded: try again later",

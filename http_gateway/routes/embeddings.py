@@ -35,9 +35,10 @@ class TextObject(msgspec.Struct, forbid_unknown_fields=True):
 
 class EmbeddingsBody(FormattedBody, kw_only=True):
     """OpenAI's, and what vLLM, Infinity, Jina, Voyage and NIM have beside it where it changes the answer. Other unknown
-    fields, `user` among them, are ignored."""
+    fields are ignored."""
 
     input: Text | TextObject | Annotated[list[Text | TokenId | TokenIds | TextObject], Some]
+    user: str | None = None  # users take turns at the engines
     dimensions: Dimensions | None = None
     output_dimension: Dimensions | None = None  # Voyage's
     # True when absent; Jina's and vLLM's words for it stand below.

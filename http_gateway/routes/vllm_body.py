@@ -15,6 +15,7 @@ from http_gateway.supported import agreed, only
 class VLLMBody(TEIBody, kw_only=True):
     """vLLM's fields that change the answer; other unknown ones are ignored."""
 
+    user: str | None = None  # users take turns at the engines
     use_activation: bool | None = None  # true when absent
     activation: bool | None = None  # what use_activation was called before
     softmax: bool | None = None  # … and before that, where texts are classified

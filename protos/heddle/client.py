@@ -34,7 +34,7 @@ CALL_S_MAX = 60.0
 class CallOptions(NamedTuple):
     timeout_s: float | None = CALL_S_MAX  # None: as long as it takes
     priority: int = 0  # smaller is served first
-    flow: str = ""  # calls that name the same flow share one turn at the engine; "" = a flow of its own
+    flow: str = ""  # whose turn the call takes at the engine; "" = this machine's (see ItemContext.flow)
     request_id: str = ""  # appears in the logs of every hop
     traceparent: str = ""  # W3C trace context
 

@@ -25,7 +25,7 @@ MODEL_KIND_TOKEN_CLASSIFIER: ModelKind
 MODEL_KIND_MULTI_VECTOR_EMBEDDER: ModelKind
 
 class Model(_message.Message):
-    __slots__ = ("name", "kind", "tokenizer_fingerprint", "vocabulary_size", "sequence_tokens_max", "dimension", "labels", "pooling", "data_type", "revision", "backend", "multi_label", "prompt_names", "batch_tokens_max", "inputs_max", "uses_type_ids", "matryoshka", "version", "refuses_long_inputs", "tokenization_workers")
+    __slots__ = ("name", "kind", "tokenizer_fingerprint", "vocabulary_size", "sequence_tokens_max", "dimension", "labels", "pooling", "data_type", "revision", "backend", "multi_label", "prompt_names", "batch_tokens_max", "inputs_max", "uses_type_ids", "matryoshka", "version", "refuses_long_inputs", "device", "tokenization_workers")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     TOKENIZER_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,7 @@ class Model(_message.Message):
     MATRYOSHKA_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REFUSES_LONG_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
     TOKENIZATION_WORKERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: ModelKind
@@ -65,5 +66,6 @@ class Model(_message.Message):
     matryoshka: bool
     version: str
     refuses_long_inputs: bool
+    device: str
     tokenization_workers: int
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., tokenizer_fingerprint: _Optional[str] = ..., vocabulary_size: _Optional[int] = ..., sequence_tokens_max: _Optional[int] = ..., dimension: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., pooling: _Optional[str] = ..., data_type: _Optional[str] = ..., revision: _Optional[str] = ..., backend: _Optional[str] = ..., multi_label: bool = ..., prompt_names: _Optional[_Iterable[str]] = ..., batch_tokens_max: _Optional[int] = ..., inputs_max: _Optional[int] = ..., uses_type_ids: bool = ..., matryoshka: bool = ..., version: _Optional[str] = ..., refuses_long_inputs: bool = ..., tokenization_workers: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., tokenizer_fingerprint: _Optional[str] = ..., vocabulary_size: _Optional[int] = ..., sequence_tokens_max: _Optional[int] = ..., dimension: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., pooling: _Optional[str] = ..., data_type: _Optional[str] = ..., revision: _Optional[str] = ..., backend: _Optional[str] = ..., multi_label: bool = ..., prompt_names: _Optional[_Iterable[str]] = ..., batch_tokens_max: _Optional[int] = ..., inputs_max: _Optional[int] = ..., uses_type_ids: bool = ..., matryoshka: bool = ..., version: _Optional[str] = ..., refuses_long_inputs: bool = ..., device: _Optional[str] = ..., tokenization_workers: _Optional[int] = ...) -> None: ...

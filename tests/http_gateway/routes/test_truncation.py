@@ -133,4 +133,4 @@ async def test_cohere_says_both_with_one_word_and_follows_the_server_without(str
     assert await floats(LONG, truncate="END") == await floats(FIRST)
     assert await floats(LONG, truncate="START") == await floats(LAST)
     for body in ({}, {"truncate": "NONE"}):
-        assert (await strict.post("/v2/embed", json={"texts": [LONG], **body})).status_code == 413
+        assert (await strict.post("/v2/embed", json={"texts": [LONG], **body})).status_code == 400
