@@ -1,6 +1,7 @@
 """Every route of the gateway. `http_gateway.__main__` gives them to the router."""
 
 from http_gateway.endpoint import Task
+from http_gateway.routes.azure import Azure
 from http_gateway.routes.by_kind import ByKind
 from http_gateway.routes.classification import Classification
 from http_gateway.routes.classify import Classify
@@ -11,6 +12,7 @@ from http_gateway.routes.embeddings import Embeddings
 from http_gateway.routes.entities import Entities
 from http_gateway.routes.info import Info
 from http_gateway.routes.models import Models
+from http_gateway.routes.ollama import Ollama
 from http_gateway.routes.operations import Operations
 from http_gateway.routes.pooling import Pooling
 from http_gateway.routes.rerank import Rerank
@@ -41,11 +43,13 @@ def routes(models: ServedModels, settings: GatewaySettings) -> list[Route]:
     by_kind = tasks | {"/predict_tokens": TokenPipeline(models, inputs_max).task()}
     described = [
         *asking,
+        *Azure(embeddings).routes(),
+        *Ollama(models, inputs_max, embeddings).routes(),
         *Scoring(models, inputs_max).routes(),
         *Classify(models, inputs_max).routes(),
         *Pooling(models, inputs_max, embeddings, classification, entities).routes(),
         *ByKind(models, inputs_max, by_kind).routes(),
-        *Models(models).routes(),
+        *Models(models, settings.requests_max).routes(),
         *Info(models, inputs_max, settings.requests_max).routes(),
         *Operations(models).routes(),
     ]
