@@ -1,5 +1,7 @@
 """Ollama's own client against a whole Heddle: embeddings in both forms, the list of models, and refusals."""
 
+from collections.abc import Iterator
+
 import httpx
 import numpy as np
 import ollama
@@ -14,8 +16,9 @@ TEXTS = ["Why is the sky blue?", "Why is the grass green?"]
 
 
 @pytest.fixture
-def client(heddle: Served) -> ollama.Client:
-    return ollama.Client(host=heddle.url)
+def client(heddle: Served) -> Iterator[ollama.Client]:
+    with ollama.Client(host=heddle.url) as own:
+        yield own
 
 
 def test_embeddings_are_those_of_the_model(client: ollama.Client, heddle: Served) -> None:

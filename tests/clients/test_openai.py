@@ -1,6 +1,7 @@
 """The openai library against a whole Heddle: what it sends by default, and what it makes of refusals."""
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import openai
@@ -34,16 +35,14 @@ async def vectors(target: str, texts: list[str]) -> np.ndarray[tuple[int, ...], 
 
 
 def test_azures_client_gets_the_same_vectors(client: openai.OpenAI, simulated: Served) -> None:
-    azure = openai.AzureOpenAI(azure_endpoint=simulated.url, api_key="none", api_version="2024-10-21", max_retries=0)
-    own = openai.AzureOpenAI(
-        azure_endpoint=simulated.url, azure_deployment="mine", api_key="none", api_version="2024-10-21", max_retries=0
-    )
+    given: Any = {"azure_endpoint": simulated.url, "api_key": "none", "api_version": "2024-10-21"}
     expected = client.embeddings.create(model=PACKAGED_NAME, input=["first", "second"])
-    for each, model in ((azure, PACKAGED_NAME), (azure, "mine"), (own, "ignored")):
-        answer = each.embeddings.create(model=model, input=["first", "second"])
-        assert [item.embedding for item in answer.data] == [item.embedding for item in expected.data]
-    with pytest.raises(openai.BadRequestError) as empty:
-        azure.embeddings.create(model="mine", input="")
+    with openai.AzureOpenAI(**given) as azure, openai.AzureOpenAI(**given, azure_deployment="mine") as own:
+        for each, model in ((azure, PACKAGED_NAME), (azure, "mine"), (own, "ignored")):
+            answer = each.embeddings.create(model=model, input=["first", "second"])
+            assert [item.embedding for item in answer.data] == [item.embedding for item in expected.data]
+        with pytest.raises(openai.BadRequestError) as empty:
+            azure.embeddings.create(model="mine", input="")
     assert empty.value.param == "input"
 
 
