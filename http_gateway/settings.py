@@ -49,8 +49,9 @@ class GatewaySettings:
     # Routes
 
     # Path that requests to Baseten's /environments/.../predict go to. When empty, the one for what the model is for:
-    # /v1/embeddings, /embed_all, /embed_sparse, /predict or /predict_tokens. It is one for all requests: where several
-    # models are served, the one for the first of them, whichever model a request names.
+    # /v1/embeddings, /embed_all, /embed_sparse, /predict or /predict_tokens; of a reranker /rerank for a body with a
+    # query, otherwise /predict. It is one for all requests: where several models are served, the one for the first of
+    # them, whichever model a request names.
     default_route: str = ""
     # Status of input that is over a limit. None: what the clients of each API expect, which is 400 on OpenAI's and
     # Cohere's routes and 413 on TEI's and BEI's. TEI has 422 since 1.9. A body of too many bytes is always 413.

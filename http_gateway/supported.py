@@ -55,9 +55,9 @@ def partly_supported(kind: type) -> tuple[PartlySupported, ...]:
 
 def agreed(wishes: Mapping[str, Any]) -> Any:
     """What fields that mean the same say, by name; None where none is sent. Raises INVALID_INPUT where they differ."""
-    sent = {name: value for name, value in wishes.items() if value is not None}
-    if len({*sent.values()}) > 1:
-        *others, last = sent
+    said = {*wishes.values()} - {None}
+    if len(said) > 1:
+        *others, last = (name for name, value in wishes.items() if value is not None)
         message = f"{', '.join(others)} and {last} contradict each other: send one of them"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field=last)
-    return next(iter(sent.values()), None)
+    return said.pop() if said else None

@@ -12,6 +12,7 @@ from http_gateway.errors import InWordsOf
 from http_gateway.families import TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
+from http_gateway.routes.activations import Activation, activated
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import TEIBody, check_count
 from http_gateway.routes.model_routes import ModelRoutes
@@ -24,6 +25,7 @@ class Parameters(msgspec.Struct):
     """What Hugging Face's InferenceClient sends along; with it, it reads the answer as that of a batch."""
 
     top_k: Annotated[int, msgspec.Meta(ge=1)] | None = None  # absent: all labels
+    function_to_apply: Activation | None = None  # absent: what fits the model
 
 
 class PredictBody(TEIBody, kw_only=True):
@@ -66,12 +68,14 @@ class Classification(ModelRoutes):
         """All labels of each text or pair with their scores, the best first."""
         inputs, is_batch = texts_or_pairs(body.inputs)
         check_count(len(inputs), self.inputs_max, "inputs")
+        activation = body.parameters.function_to_apply if body.parameters else None
         with InWordsOf({}, is_list=is_batch):
-            answer = await self.predicted(body, inputs, request, raw_scores=bool(body.raw_scores))
+            answer = await self.predicted(body, inputs, request, raw_scores=bool(body.raw_scores or activation))
         table = np.frombuffer(answer.scores, "<f4").reshape(len(inputs), -1)
+        if activation:
+            table = activated(table, activation)
         top_k = body.parameters.top_k if body.parameters else None
         labels = list(answer.labels)
-
         ranking = rankings_of(answer.ranking, table)
 
         def predictions(row: int) -> LongList:

@@ -54,6 +54,11 @@ class EmbeddingsBody(FormattedBody, kw_only=True):
     return_multivector: Annotated[bool | None, only(False, instead="/embed_all gives a vector for each token")] = None
     mm_processor_kwargs: Annotated[dict[str, Any] | None, only({}, instead="only texts are embedded")] = None
 
+    @property
+    def skip_normalization(self) -> bool:
+        wishes = {"normalize": self.normalize, "normalized": self.normalized, "use_activation": self.use_activation}
+        return agreed(wishes) is False
+
 
 class Embedding(msgspec.Struct):
     object: Literal["embedding"]
@@ -129,16 +134,11 @@ class Embeddings(ModelRoutes):
         add_inputs(call.inputs, inputs, "input", is_list=is_list)
         if not self.trust_token_ids and {*map(type, inputs)} != {str}:
             raise HeddleError(ErrorKind.INVALID_INPUT, TOKEN_IDS_REFUSED, field="input")
-        normalization = {
-            "normalize": body.normalize,
-            "normalized": body.normalized,
-            "use_activation": body.use_activation,
-        }
         call.truncation = body.truncation
         call.truncation_side = body.truncation_side
         call.input_tokens_max = body.input_tokens_max
         call.prompt_name = body.prompt_name or ""
-        call.skip_normalization = agreed(normalization) is False
+        call.skip_normalization = body.skip_normalization
         call.dimensions = agreed({"dimensions": body.dimensions, "output_dimension": body.output_dimension}) or 0
         call.data_type = body.format.data_type
         return item

@@ -47,16 +47,19 @@ class TruncationFields(msgspec.Struct, kw_only=True):
     @property
     def truncation(self) -> inference_pb2.Truncation:
         """Whether; without a word as the server is set up. Who says how much is to be kept has said that it is cut."""
+        if self.truncate is None and self.is_truncated is None:
+            is_limited = self.truncate_prompt_tokens is not None
+            return inference_pb2.TRUNCATION_ALLOW if is_limited else inference_pb2.TRUNCATION_UNSPECIFIED
         truncate = self.truncate.upper() != "NONE" if isinstance(self.truncate, str) else self.truncate
         wish = agreed({"truncate": truncate, "truncation": self.is_truncated})
-        if wish is None and not self.truncate_prompt_tokens:
-            return inference_pb2.TRUNCATION_UNSPECIFIED
-        return inference_pb2.TRUNCATION_REFUSE if wish is False else inference_pb2.TRUNCATION_ALLOW
+        return inference_pb2.TRUNCATION_ALLOW if wish else inference_pb2.TRUNCATION_REFUSE
 
     @property
     def truncation_side(self) -> inference_pb2.TruncationSide:
         """Where; without a word as the server is set up."""
         truncate = self.truncate if isinstance(self.truncate, str) else ""
+        if not (truncate or self.truncation_direction or self.side):
+            return inference_pb2.TRUNCATION_SIDE_UNSPECIFIED
         wishes = {
             "truncate": SIDES.get(truncate.upper()),
             "truncation_direction": SIDES.get((self.truncation_direction or "").upper()),

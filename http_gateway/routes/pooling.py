@@ -18,6 +18,7 @@ from http_gateway.endpoint import post
 from http_gateway.errors import InWordsOf
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
+from http_gateway.routes.activations import activated
 from http_gateway.routes.classification import Classification
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.embeddings import Embeddings, EmbeddingsBody, Usage
@@ -155,7 +156,7 @@ class Pooling(ModelRoutes):
         def array(index: int) -> Floats:
             tokens = answer.results[index].entities
             logits = np.array([[token.scores[label] for label in labels] for token in tokens], np.float32)
-            return logits if body.is_raw else softmax(logits)
+            return logits if body.is_raw else activated(logits, "softmax")
 
         return Outcome(len(inputs), array, answer.usage, answer.timings)
 
@@ -172,9 +173,3 @@ def of_length_one(table: Floats) -> Floats:
     lengths = np.linalg.norm(table, axis=-1, keepdims=True)
     rows: Floats = table / np.maximum(lengths, 1e-12)
     return rows
-
-
-def softmax(logits: Floats) -> Floats:
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    scores: Floats = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return scores

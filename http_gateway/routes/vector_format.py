@@ -64,14 +64,14 @@ class FormattedBody(TEIBody, kw_only=True):
     def format(self) -> VectorFormat:
         """Raises INVALID_INPUT for fields that contradict each other."""
         is_base64 = "base64" in (self.encoding_format, self.embedding_type)
+        if not (self.embedding_type or self.output_dtype or self.embed_dtype):
+            return BASE64 if is_base64 else PLAIN
         embedding_type = None if self.embedding_type == "base64" else self.embedding_type
         name = agreed({"embedding_type": embedding_type, "output_dtype": self.output_dtype})
         if name in QUANTIZED:
             data_type, whole = QUANTIZED[name]
             return VectorFormat(data_type, is_base64, whole)
-        if not is_base64:
-            return PLAIN
-        return VectorFormat(FLOATS[self.embed_dtype], True, None) if self.embed_dtype else BASE64
+        return VectorFormat(FLOATS[self.embed_dtype or "float32"], True, None) if is_base64 else PLAIN
 
 
 def base64_of(row: memoryview) -> str:

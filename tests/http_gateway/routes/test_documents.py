@@ -59,6 +59,10 @@ async def test_pairs_that_are_joined_already_are_still_predicted(reranker: httpx
         assert await answer_to(reranker, path, inputs=[["a", "b"]]) == expected
 
 
+async def test_the_default_route_takes_no_other_method(reranker: httpx.AsyncClient) -> None:
+    assert (await reranker.get("/environments/production/predict")).status_code == 405
+
+
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
 async def test_an_object_comes_back_as_it_came_and_a_string_inside_one(reranker: httpx.AsyncClient, path: str) -> None:
     answer = await answer_to(reranker, path, query=QUERY, documents=DOCUMENTS, return_documents=True)
