@@ -1,45 +1,15 @@
 """The tickets that wait: by priority, within that by flow, and the flows in the order of their turns.
 
-The name of a flow is a path, such as `caller/request`. Groups of flows with the same beginning take turns as one, and
-within a group its members do, so that a caller has one share however many requests it sends at once.
-
 The scheduler has one `Flows`, and decides what leaves it. Whatever waits, each method takes the same time.
 """
 
 from bisect import insort
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from engine_svc.ticket import Ticket
-
-# Of a longer path, what follows the last of them is one name.
-DEPTH_MAX = 4
-
-
-@dataclass(slots=True, eq=False)
-class Group:
-    """Flows, and groups of them, in the order of their turns. None of them is empty."""
-
-    name: str  # with the slash at its end; "" of a whole class
-    parent: "Group | None" = None
-    members: "OrderedDict[str, Flow | Group]" = field(default_factory=OrderedDict)
-
-    def in_turns(self) -> "Iterator[Flow]":
-        """Its flows in the order in which each has its first turn. Looks at no more of them than it is asked for."""
-        later: deque[Iterator[Flow]] = deque()
-        for member in self.members.values():
-            if isinstance(member, Flow):
-                yield member
-            else:
-                flows = member.in_turns()
-                yield next(flows)
-                later.append(flows)
-        while later:
-            flows = later.popleft()
-            if (flow := next(flows, None)) is not None:
-                yield flow
-                later.append(flows)
+from heddle.turns import Turns
 
 
 @dataclass(slots=True, eq=False)
@@ -50,23 +20,14 @@ class Flow:
     priority: int
     tickets: OrderedDict[Ticket, None] = field(default_factory=OrderedDict)
     tokens: int = 0
-    group: Group | None = None  # while others can see it
 
     @property
     def first(self) -> Ticket:
         return next(iter(self.tickets))
 
 
-@dataclass(slots=True, eq=False)
-class Class:
-    """The flows of one priority."""
-
-    flows: dict[str, Flow] = field(default_factory=dict)  # by their whole name
-    root: Group = field(default_factory=lambda: Group(""))
-
-
 class Flows:
-    """None of its flows, groups and classes is empty. Not thread-safe."""
+    """None of its flows and classes is empty. Not thread-safe."""
 
     def __init__(self, bulk_tokens: int) -> None:
         """A flow with more than so many tokens is a bulk."""
@@ -74,7 +35,7 @@ class Flows:
         self.tokens = 0
         self.bulks = 0
         self._bulk_tokens = bulk_tokens
-        self._classes: dict[int, Class] = {}
+        self._classes: dict[int, Turns[Flow]] = {}
         self._priorities: list[int] = []  # of the classes, sorted
 
     def __bool__(self) -> bool:
@@ -83,14 +44,11 @@ class Flows:
     @property
     def front(self) -> Flow:
         """Whose turn it is."""
-        member: Flow | Group = self._classes[self._priorities[0]].root
-        while isinstance(member, Group):
-            member = next(iter(member.members.values()))
-        return member
+        return self._classes[self._priorities[0]].front
 
     def of_first_class(self) -> Iterator[Flow]:
         """In the order of their turns."""
-        return self._classes[self._priorities[0]].root.in_turns()
+        return iter(self._classes[self._priorities[0]])
 
     def is_bulk(self, flow: Flow) -> bool:
         return flow.tokens > self._bulk_tokens
@@ -115,9 +73,9 @@ class Flows:
         return True
 
     def take_turn(self, flow: Flow) -> Ticket:
-        """Its first ticket leaves, and the flow goes to the end, and so do the groups that it is in."""
+        """Its first ticket leaves, and the flow goes to the end."""
         ticket = flow.first
-        move(flow, last=True)
+        self._classes[flow.priority].to_end(flow.name)
         self.remove(ticket)
         return ticket
 
@@ -128,11 +86,11 @@ class Flows:
     def put_back(self, flow: Flow) -> None:
         """In front of all of its class."""
         self._attach(flow)
-        move(flow, last=False)
+        self._classes[flow.priority].to_front(flow.name)
 
     def _flow_of(self, ticket: Ticket) -> Flow | None:
-        of_class = self._classes.get(ticket.priority)
-        return of_class.flows.get(ticket.flow) if of_class else None
+        flows = self._classes.get(ticket.priority)
+        return flows.get(ticket.flow) if flows else None
 
     def _count(self, flow: Flow, items: int, tokens: int) -> None:
         was_bulk = self.is_bulk(flow)
@@ -142,43 +100,14 @@ class Flows:
         self.bulks += self.is_bulk(flow) - was_bulk
 
     def _attach(self, flow: Flow) -> None:
-        of_class = self._classes.get(flow.priority)
-        if of_class is None:
-            of_class = self._classes[flow.priority] = Class()
+        if flow.priority not in self._classes:
+            self._classes[flow.priority] = Turns()
             insort(self._priorities, flow.priority)
-        of_class.flows[flow.name] = flow
-        flow.group = group_for(flow.name, of_class.root)
-        flow.group.members[flow.name] = flow
+        self._classes[flow.priority].add(flow.name, flow)
 
     def _detach(self, flow: Flow) -> None:
-        of_class = self._classes[flow.priority]
-        del of_class.flows[flow.name]
-        name, group = flow.name, flow.group
-        while group is not None:
-            del group.members[name]
-            if group.members:
-                return
-            name, group = group.name, group.parent
-        del self._classes[flow.priority]
-        self._priorities.remove(flow.priority)
-
-
-def group_for(name: str, root: Group) -> Group:
-    """The group of a flow of this name, made where there is none."""
-    group, end = root, 0
-    for part in name.split("/", DEPTH_MAX - 1)[:-1]:
-        end += len(part) + 1
-        prefix = name[:end]
-        member = group.members.get(prefix)
-        if not isinstance(member, Group):
-            member = group.members[prefix] = Group(prefix, group)
-        group = member
-    return group
-
-
-def move(flow: Flow, *, last: bool) -> None:
-    """To the end of its group, or to the front, and so each group that it is in."""
-    name, group = flow.name, flow.group
-    while group is not None:
-        group.members.move_to_end(name, last)
-        name, group = group.name, group.parent
+        flows = self._classes[flow.priority]
+        flows.remove(flow.name)
+        if not flows:
+            del self._classes[flow.priority]
+            self._priorities.remove(flow.priority)

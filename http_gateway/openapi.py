@@ -123,8 +123,12 @@ def success(described: Description, schema_of: Mapping[str, Any]) -> dict[str, A
     content = {described.content_type: {"schema": schema_of[repr(described.answer)]}}
     if described.content_type == "application/json":
         content["application/msgpack"] = content["application/json"]
-    headers = {name: header(text, "integer") for name, text in described.headers.items()}
+    headers = {name: header(text, TYPES.get(name, "integer")) for name, text in described.headers.items()}
     return {"description": "Done", "content": content, "headers": {**headers, "x-request-id": REQUEST_ID}}
+
+
+# Of the headers that are no numbers.
+TYPES = {"x-compute-type": "string"}
 
 
 def header(text: str, kind: str) -> dict[str, Any]:

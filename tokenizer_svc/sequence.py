@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from heddle.rpc.errors import HeddleError
-from tokenizer_svc.framed import Framed, Limits
+from tokenizer_svc.framed import Framed, Limits, Role
 from tokenizer_svc.truncation import Span, Truncation
 
 # A text, a pair, token ids (uint32) that are taken as they are, or a pair inside a prompt.
@@ -90,6 +90,17 @@ class Token:
 
 def kept(column: list[T], spans: list[Span]) -> list[T]:
     return [value for start, end in spans for value in column[start:end]]
+
+
+def characters_of(content: Input) -> int:
+    """Code points of its texts, prompts aside; a token id counts as one. So TEI counts too."""
+    if isinstance(content, str):
+        return len(content)
+    if isinstance(content, tuple):
+        return len(content[0]) + len(content[1])
+    if isinstance(content, bytes):
+        return len(content) // 4
+    return content.of_role(Role.QUERY) + content.of_role(Role.DOCUMENT)
 
 
 def numbered(field: str) -> FieldOf:

@@ -145,5 +145,6 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             reply,
             self._engines.submit,
             promised=self._promised,
+            device=self._engines.model.device,
             on_end=self._unanswered.discard,
         )

@@ -1,6 +1,5 @@
 """Callers take turns at the engine, however many requests each of them sends, and so do the requests of one caller."""
 
-from engine_svc.flows import DEPTH_MAX
 from engine_svc.scheduler import SchedulerLimits
 from tests.engine_svc.test_scheduler import with_bulk
 from tests.engine_svc.tickets import batches, computed, passed, scheduler_of, ticket
@@ -55,22 +54,6 @@ def test_a_long_sequence_is_not_passed_over_again_and_again_for_short_ones_of_it
         if long in computed(passed(scheduler)):
             break
     assert number == 2
-
-
-def test_a_name_can_be_a_flow_and_the_beginning_of_others() -> None:
-    tickets = [ticket(flow=flow) for flow in ("a", "a/", "a/b", "a//", "a/b/", "/", "")]
-    assert sorted(map(id, computed(passed(scheduler_of(*tickets))))) == sorted(map(id, tickets))
-
-
-def test_paths_are_as_deep_as_they_may_be_and_no_deeper() -> None:
-    deep = [ticket(flow="/".join("x" * 1000) + str(number)) for number in range(3)]
-    scheduler = scheduler_of(*deep)
-    (group,) = scheduler._flows._classes[0].root.members.values()
-    depth = 1
-    while not hasattr(group, "tickets"):
-        group, depth = next(iter(group.members.values())), depth + 1
-    assert depth == DEPTH_MAX
-    assert computed(passed(scheduler)) == deep
 
 
 def test_what_leaves_takes_its_empty_groups_along() -> None:

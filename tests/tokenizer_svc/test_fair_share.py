@@ -1,8 +1,8 @@
-"""Callers of a tokenizer pod share its engines by what they say, else by address, over every way to call it."""
+"""Callers of a tokenizer pod share it and its engines by what they say, else by address, over every way to call it."""
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -13,6 +13,8 @@ from heddle.client import CallOptions, Client, UnaryClient
 from heddle.tei.v1 import tei_pb2, tei_pb2_grpc
 from heddle.v1 import inference_pb2 as pb
 from tests.cluster import engine_pod, tokenizer_pod
+from tokenizer_svc.encoder import Encoder
+from tokenizer_svc.sequence import Input, Options, Result, TokenSequence
 
 REQUEST = pb.EmbedRequest(inputs=[pb.Input(text="one"), pb.Input(text="two")])
 
@@ -92,3 +94,25 @@ async def test_a_stream_of_teis_is_one_request_of_its_caller(address: str, flows
             assert len(set(seen)) == 2
             caller = "tenant" if metadata else one_caller(address)
             assert {flow.split("/")[0] for flow in seen} == {caller} or not caller
+
+
+class Recorder:
+    """Knows what it was asked to tokenize, and tokenizes nothing."""
+
+    def __init__(self) -> None:
+        self.texts: list[Input] = []
+
+    def encode(self, work: Sequence[tuple[Input, Options]]) -> list[Result]:
+        self.texts += [content for content, _ in work]
+        return [TokenSequence(bytes(4)) for _ in work]
+
+
+async def test_a_callers_many_requests_have_one_turn_of_the_tokenizer_against_anothers_query() -> None:
+    recorder, answered = Recorder(), asyncio.Event()
+    encoder = Encoder(recorder)
+    for number in range(256):
+        encoder.submit(["x" * 5000], Options(), lambda *_: None, flow=f"many/{number}")
+    encoder.submit(["query"], Options(), lambda *_: answered.set(), flow="few/1")
+    await answered.wait()
+    assert recorder.texts.index("query") == 1
+    await encoder.close()
