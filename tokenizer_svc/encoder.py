@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.turns import Turns
 from tokenizer_svc.framed import Framed
-from tokenizer_svc.sequence import INPUTS, FieldOf, Input, Options, Result
+from tokenizer_svc.sequence import INPUTS, FieldOf, Input, Options, Result, Tokenized
 
 # Measured on 2 cores: a text costs 15 us and 0.5 us per byte, a hop to the executor and back 100 us of CPU time.
 SLICE_BYTES_MAX = 32 * 1024  # about 15 ms of one core, what a request behind it waits
@@ -263,6 +263,8 @@ def size_bytes(content: Input) -> int:
         return size_bytes(content[0]) + size_bytes(content[1])
     if isinstance(content, Framed):
         return sum(map(size_bytes, content.texts))
+    if isinstance(content, Tokenized):
+        return size_bytes(content.token_ids)
     if isinstance(content, bytes) or content.isascii():
         return len(content) + INPUT_BYTES
     return len(content.encode("utf-8", "surrogatepass")) + INPUT_BYTES

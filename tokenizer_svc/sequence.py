@@ -12,8 +12,17 @@ from heddle.rpc.errors import HeddleError
 from tokenizer_svc.framed import Framed, Limits, Role
 from tokenizer_svc.truncation import Span, Truncation
 
-# A text, a pair, token ids (uint32) that are taken as they are, or a pair inside a prompt.
-Input = str | tuple[str, str] | bytes | Framed
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """A sequence that the caller has made, prompts and all; it is never cut."""
+
+    token_ids: bytes  # uint32
+    type_ids: bytes = b""  # uint8
+
+
+# A text, a pair, token ids (uint32) that are taken as they are or cut, a pair inside a prompt, or a whole sequence.
+Input = str | tuple[str, str] | bytes | Framed | Tokenized
 
 T = TypeVar("T")
 
@@ -100,6 +109,8 @@ def characters_of(content: Input) -> int:
         return len(content[0]) + len(content[1])
     if isinstance(content, bytes):
         return len(content) // 4
+    if isinstance(content, Tokenized):
+        return len(content.token_ids) // 4
     return content.of_role(Role.QUERY) + content.of_role(Role.DOCUMENT)
 
 

@@ -17,13 +17,14 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from tokenizer_svc.batch_encoding import check_unicode, encode_each
 from tokenizer_svc.fitting import fit_framed, fit_ids, fit_text
 from tokenizer_svc.framed import Framed, FramedTokens, Limits, framed_tokens
+from tokenizer_svc.layout import layout_of_text, layout_without_text
 from tokenizer_svc.remote_code import add_end_token
 from tokenizer_svc.sequence import (
     Input,
     Options,
     Result,
-    TextLayout,
     Token,
+    Tokenized,
     TokenSequence,
     pack_ids,
     pack_type_ids,
@@ -127,6 +128,8 @@ class Tokenizer:
         for index, (content, options) in enumerate(work):
             if isinstance(content, bytes):
                 results[index] = self._of_ids(content, options)
+            elif isinstance(content, Tokenized):
+                results[index] = self._of_tokenized(content, options)
             elif isinstance(content, Framed):
                 framed[index] = content, options
             elif not (content if isinstance(content, str) else content[0]):
@@ -207,7 +210,7 @@ class Tokenizer:
         has_type_ids = self._gives_type_ids and (view.is_pair or self._template.has_type_ids)
         sequence = TokenSequence(pack_ids(ids), pack_type_ids(encoding.type_ids) if has_type_ids else b"")
         if options.with_layout:
-            sequence.layout = _layout_of(encoding, view.skipped)
+            sequence.layout = layout_of_text(encoding, view.skipped)
         return fit_text(sequence, encoding, view, self._template, options.limit(self.sequence_tokens_max))
 
     def _of_ids(self, token_ids: bytes, options: Options) -> Result:
@@ -216,6 +219,14 @@ class Tokenizer:
         except HeddleError as error:
             return error
         return fit_ids(token_ids, options, self._template, options.limit(self.sequence_tokens_max))
+
+    def _of_tokenized(self, content: Tokenized, options: Options) -> Result:
+        sequence = self._of_ids(content.token_ids, Options(Truncation.REFUSE, tokens_max=options.tokens_max))
+        if isinstance(sequence, TokenSequence):
+            sequence.type_ids = pack_type_ids(content.type_ids)
+            if options.with_layout:
+                sequence.layout = layout_without_text(content.token_ids, self._tokenizer)
+        return sequence
 
     def _checked(self, token_ids: bytes) -> "memoryview[int]":
         if len(token_ids) % 4:
@@ -250,12 +261,3 @@ def _lower_case(tokenizer: tokenizers.Tokenizer) -> None:
         steps = [normalizer] if normalizer else []
     if not any(isinstance(step, normalizers.Lowercase) for step in steps):
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
-
-
-def _layout_of(encoding: tokenizers.Encoding, skipped: int) -> TextLayout:
-    specials = encoding.special_tokens_mask
-    offsets = [
-        (0, 0) if special else (start + skipped, end + skipped)
-        for (start, end), special in zip(encoding.offsets, specials, strict=True)
-    ]
-    return TextLayout(offsets, specials, encoding.tokens)

@@ -23,9 +23,9 @@ DOCUMENT_PROMPTS = ("document", "passage", "corpus", "search_document", "retriev
 def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
     """The query is the first input, the documents are the others. A cosine is the score with `raw_scores` and without:
     it goes through no sigmoid."""
+    check_texts_alone(request, terms)
     terms.check_count(len(request.documents), "documents")
     check_not_empty(request.query, "query")
-    check_limits(request, terms)
     options = options_for(DOCUMENT_PROMPTS, request, terms)
     return Plan(
         inputs=[request.query, *(document or without_text(options, terms) for document in request.documents)],
@@ -48,8 +48,11 @@ def without_text(options: Options, terms: Terms) -> Input:
     return pack_ids([token.id for token in terms.tokenizer.tokenize("", prompt=options.prompt)])
 
 
-def check_limits(request: inference_pb2.RerankRequest, terms: Terms) -> None:
+def check_texts_alone(request: inference_pb2.RerankRequest, terms: Terms) -> None:
     """Raises INVALID_INPUT for what is only for rerankers, if it would change the scores."""
+    if request.tokenized_inputs:
+        message = "the model embeds query and document: it takes them as texts, not as tokens of both together"
+        raise HeddleError(ErrorKind.INVALID_INPUT, message, field="tokenized_inputs")
     if request.instruction:
         message = "the model embeds query and document: it has no place for an instruction"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="instruction")

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from heddle.checkpoint import Checkpoint
 from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.scores import Floats, sigmoid, softmax
-from tokenizer_svc.sequence import Input
+from tokenizer_svc.sequence import INPUTS, Input
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.score_table import ScoreTable, as_they_are
 from tokenizer_svc.tasks.terms import Terms
+from tokenizer_svc.tasks.texts import check_no_text, tokenized
 
 
 def plan(request: inference_pb2.PredictRequest, terms: Terms) -> Plan:
@@ -26,7 +27,7 @@ def plan(request: inference_pb2.PredictRequest, terms: Terms) -> Plan:
         return answer
 
     return Plan(
-        inputs=[content(item) for item in request.inputs],
+        inputs=[content(item, INPUTS(index)) for index, item in enumerate(request.inputs)],
         options=terms.options(request),
         output=engine_pb2.OUTPUT_LOGITS,
         read=table.read,
@@ -35,7 +36,11 @@ def plan(request: inference_pb2.PredictRequest, terms: Terms) -> Plan:
     )
 
 
-def content(item: inference_pb2.TextOrPair) -> Input:
+def content(item: inference_pb2.TextOrPair, field: str) -> Input:
+    """Raises INVALID_INPUT for texts beside token ids."""
+    if item.HasField("tokenized"):
+        check_no_text(item.text, item.pair, field=field)
+        return tokenized(item.tokenized)
     return (item.text, item.pair) if item.HasField("pair") else item.text
 
 

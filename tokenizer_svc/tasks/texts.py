@@ -1,10 +1,12 @@
 """The inputs of requests, as the encoder takes them. Tasks call it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
-from tokenizer_svc.sequence import Input
+from tokenizer_svc.sequence import Input, Tokenized, numbered
+
+TOKENIZED_INPUTS = numbered("tokenized_inputs")
 
 
 def contents(inputs: Iterable[inference_pb2.Input]) -> list[Input]:
@@ -12,6 +14,16 @@ def contents(inputs: Iterable[inference_pb2.Input]) -> list[Input]:
     return [item.text or item.token_ids or "" for item in inputs]
 
 
+def tokenized(item: inference_pb2.TokenizedInput) -> Tokenized:
+    return Tokenized(item.token_ids, item.type_ids)
+
+
 def check_not_empty(text: str, field: str) -> None:
     if not text:
         raise HeddleError(ErrorKind.EMPTY_INPUT, "the text is empty", field=field)
+
+
+def check_no_text(*texts: str | Sequence[str], field: str) -> None:
+    """Raises INVALID_INPUT for a request, or an input, that has texts beside the token ids of `field`."""
+    if any(texts):
+        raise HeddleError(ErrorKind.INVALID_INPUT, "texts and token ids cannot both be given", field=field)

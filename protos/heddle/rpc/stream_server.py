@@ -155,10 +155,13 @@ class Session(Generic[Item, Outcome]):
             self._accept(item)
 
     def _accept(self, item: Item) -> None:
+        """Raises INVALID_INPUT, which ends the stream, for an id that is in use: of two outcomes with one id the caller
+        could not tell which item each is of."""
         item_id = item.id
         if item_id in self._cancels:
-            self._send(item_id, HeddleError(ErrorKind.INVALID_INPUT, f"id {item_id} is in use on this stream"))
-            return
+            raise HeddleError(
+                ErrorKind.INVALID_INPUT, f"the id {item_id} of an item that is not answered yet came again"
+            )
         self._cancels[item_id] = None
         item.context.flow = item.context.flow or self._flow
         request = item.context.request_id

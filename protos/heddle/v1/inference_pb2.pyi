@@ -52,6 +52,14 @@ class Input(_message.Message):
     token_ids: bytes
     def __init__(self, text: _Optional[str] = ..., token_ids: _Optional[bytes] = ...) -> None: ...
 
+class TokenizedInput(_message.Message):
+    __slots__ = ("token_ids", "type_ids")
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    TYPE_IDS_FIELD_NUMBER: _ClassVar[int]
+    token_ids: bytes
+    type_ids: bytes
+    def __init__(self, token_ids: _Optional[bytes] = ..., type_ids: _Optional[bytes] = ...) -> None: ...
+
 class EmbedRequest(_message.Message):
     __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "skip_normalization", "dimensions", "data_type", "input_tokens_max")
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -139,7 +147,7 @@ class EmbedSparseResponse(_message.Message):
     def __init__(self, embeddings: _Optional[_Iterable[_Union[_tensor_pb2.SparseTensor, _Mapping]]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ...) -> None: ...
 
 class RerankRequest(_message.Message):
-    __slots__ = ("model", "query", "documents", "truncation", "truncation_side", "raw_scores", "instruction", "document_tokens_max", "input_tokens_max")
+    __slots__ = ("model", "query", "documents", "truncation", "truncation_side", "raw_scores", "instruction", "document_tokens_max", "input_tokens_max", "tokenized_inputs")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +157,7 @@ class RerankRequest(_message.Message):
     INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
     INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
+    TOKENIZED_INPUTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     query: str
     documents: _containers.RepeatedScalarFieldContainer[str]
@@ -158,7 +167,8 @@ class RerankRequest(_message.Message):
     instruction: str
     document_tokens_max: int
     input_tokens_max: int
-    def __init__(self, model: _Optional[str] = ..., query: _Optional[str] = ..., documents: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ..., instruction: _Optional[str] = ..., document_tokens_max: _Optional[int] = ..., input_tokens_max: _Optional[int] = ...) -> None: ...
+    tokenized_inputs: _containers.RepeatedCompositeFieldContainer[TokenizedInput]
+    def __init__(self, model: _Optional[str] = ..., query: _Optional[str] = ..., documents: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ..., instruction: _Optional[str] = ..., document_tokens_max: _Optional[int] = ..., input_tokens_max: _Optional[int] = ..., tokenized_inputs: _Optional[_Iterable[_Union[TokenizedInput, _Mapping]]] = ...) -> None: ...
 
 class RerankResponse(_message.Message):
     __slots__ = ("scores", "usage", "timings", "ranking")
@@ -173,12 +183,14 @@ class RerankResponse(_message.Message):
     def __init__(self, scores: _Optional[bytes] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ..., ranking: _Optional[bytes] = ...) -> None: ...
 
 class TextOrPair(_message.Message):
-    __slots__ = ("text", "pair")
+    __slots__ = ("text", "pair", "tokenized")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     PAIR_FIELD_NUMBER: _ClassVar[int]
+    TOKENIZED_FIELD_NUMBER: _ClassVar[int]
     text: str
     pair: str
-    def __init__(self, text: _Optional[str] = ..., pair: _Optional[str] = ...) -> None: ...
+    tokenized: TokenizedInput
+    def __init__(self, text: _Optional[str] = ..., pair: _Optional[str] = ..., tokenized: _Optional[_Union[TokenizedInput, _Mapping]] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
     __slots__ = ("model", "inputs", "truncation", "truncation_side", "raw_scores", "input_tokens_max")
@@ -211,7 +223,7 @@ class PredictResponse(_message.Message):
     def __init__(self, scores: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ..., ranking: _Optional[bytes] = ...) -> None: ...
 
 class PredictTokensRequest(_message.Message):
-    __slots__ = ("model", "inputs", "truncation", "truncation_side", "raw_scores", "aggregation", "input_tokens_max", "with_words", "with_outside")
+    __slots__ = ("model", "inputs", "truncation", "truncation_side", "raw_scores", "aggregation", "input_tokens_max", "tokenized_inputs", "with_words", "with_outside")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
@@ -219,6 +231,7 @@ class PredictTokensRequest(_message.Message):
     RAW_SCORES_FIELD_NUMBER: _ClassVar[int]
     AGGREGATION_FIELD_NUMBER: _ClassVar[int]
     INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
+    TOKENIZED_INPUTS_FIELD_NUMBER: _ClassVar[int]
     WITH_WORDS_FIELD_NUMBER: _ClassVar[int]
     WITH_OUTSIDE_FIELD_NUMBER: _ClassVar[int]
     model: str
@@ -228,9 +241,10 @@ class PredictTokensRequest(_message.Message):
     raw_scores: bool
     aggregation: Aggregation
     input_tokens_max: int
+    tokenized_inputs: _containers.RepeatedCompositeFieldContainer[TokenizedInput]
     with_words: bool
     with_outside: bool
-    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ..., aggregation: _Optional[_Union[Aggregation, str]] = ..., input_tokens_max: _Optional[int] = ..., with_words: bool = ..., with_outside: bool = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ..., aggregation: _Optional[_Union[Aggregation, str]] = ..., input_tokens_max: _Optional[int] = ..., tokenized_inputs: _Optional[_Iterable[_Union[TokenizedInput, _Mapping]]] = ..., with_words: bool = ..., with_outside: bool = ...) -> None: ...
 
 class Entity(_message.Message):
     __slots__ = ("text", "token_id", "start_char", "end_char", "scores", "word", "special")

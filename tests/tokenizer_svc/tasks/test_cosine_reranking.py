@@ -64,6 +64,7 @@ async def test_what_it_cannot_honour_is_refused_by_name(serve: Serve) -> None:
     cases = [
         (pb.RerankRequest(query=QUERY, documents=["a"], instruction="b"), "instruction", ErrorKind.INVALID_INPUT),
         (pb.RerankRequest(query=QUERY, documents=["a"], document_tokens_max=8), "document_tokens_max", None),
+        (pb.RerankRequest(tokenized_inputs=[pb.TokenizedInput(token_ids=b"abcd")]), "tokenized_inputs", None),
         (pb.RerankRequest(query="", documents=["a"]), "query", ErrorKind.EMPTY_INPUT),
         (pb.RerankRequest(query=QUERY), "documents", ErrorKind.EMPTY_INPUT),
         (
