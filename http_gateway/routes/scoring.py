@@ -133,6 +133,8 @@ def usage_of(answers: Sequence[inference_pb2.RerankResponse]) -> item_pb2.Usage:
     return item_pb2.Usage(
         tokens=sum(answer.usage.tokens for answer in answers),
         truncated_inputs=sum(answer.usage.truncated_inputs for answer in answers),
+        characters=sum(answer.usage.characters for answer in answers),
+        device=answers[0].usage.device,
     )
 
 

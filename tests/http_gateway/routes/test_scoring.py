@@ -76,6 +76,7 @@ async def test_costs_are_those_of_all_pairs(reranker: httpx.AsyncClient) -> None
     costs = await costs_of(reranker, "/score", text_1=["a", "b"], text_2=["word " * 400, "c"])
     assert costs["x-truncated-inputs"] == 1
     assert costs["x-compute-tokens"] == 256 + 5
+    assert costs["x-compute-characters"] == 1 + 5 * 400 + 1 + 1
 
 
 async def test_refusals_have_openais_shape_and_name_the_text(reranker: httpx.AsyncClient) -> None:
