@@ -1,4 +1,5 @@
-"""Who may call: the key in the Authorization header, as OpenAI's clients (Bearer) and Baseten's (Api-Key) send it.
+"""Who may call: the key in the Authorization header, as OpenAI's clients (Bearer) and Baseten's (Api-Key) send it, or
+in the api-key header, as Azure's do.
 
 Only hashes of the keys are kept. `http_gateway.__main__` reads the keys, the app checks each request.
 """
@@ -47,7 +48,10 @@ class ApiKeys:
         keys by the beginning of their hash."""
         if not self._keys:
             return None
-        scheme, _, key = (headers.get("authorization") or "").partition(" ")
+        stated = headers.get("authorization")
+        if not stated and (own := headers.get("api-key")):
+            stated = f"Api-Key {own}"
+        scheme, _, key = (stated or "").partition(" ")
         if not key:
             raise unauthenticated("a key is required: Authorization: Bearer KEY")
         found = self._keys.get(digest_of(key.strip())) if scheme.lower() in SCHEMES else None

@@ -47,6 +47,10 @@ class TEIError(msgspec.Struct):
     error_type: str
 
 
+class OllamaError(msgspec.Struct):
+    error: str
+
+
 class CohereError(msgspec.Struct):
     message: str
     detail: str  # the message again, where Jina's clients look for it
@@ -84,6 +88,10 @@ def told_to_cohere(failure: Failure) -> CohereError:
     return CohereError(failure.message, failure.message)
 
 
+def told_to_ollama(failure: Failure) -> OllamaError:
+    return OllamaError(failure.message)
+
+
 def tei_type(failure: Failure) -> str:
     return TEI_TYPES.get(failure.code) or failure.code.title().replace("_", "")
 
@@ -91,3 +99,4 @@ def tei_type(failure: Failure) -> str:
 OPENAI = Family("OpenAI", OpenAIError, told_to_openai, 400)
 TEI = Family("TEI and BEI", TEIError, told_to_tei, 413)
 COHERE = Family("Cohere and Jina", CohereError, told_to_cohere, 400)
+OLLAMA = Family("Ollama", OllamaError, told_to_ollama, 400)

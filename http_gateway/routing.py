@@ -29,7 +29,7 @@ class Description:
 @dataclass(frozen=True, slots=True)
 class Route:
     method: str
-    path: str  # may end in {name}: what follows, slashes included, becomes the request's parameter
+    path: str  # may hold one {name}: what stands there, slashes included, becomes the request's parameter
     handler: Handler
     family: Family = OPENAI
     is_open: bool = False  # answered without a key and beyond every limit, as probes must be
@@ -37,7 +37,7 @@ class Route:
 
 
 class Router:
-    """Exact paths first, then the longest that leaves its end open. Further slashes at the beginning and slashes at the
+    """Exact paths first, then the longest that leaves a part open. Further slashes at the beginning and slashes at the
     end make no difference. HEAD is answered like GET, by a server that leaves the body out."""
 
     def __init__(self, routes: Iterable[Route], default_path: Callable[[], str]) -> None:
@@ -46,9 +46,9 @@ class Router:
         by_path: dict[str, dict[str, Route]] = defaultdict(dict)
         for route in routes:
             by_path[route.path][route.method] = route
-        self._exact = {path: methods for path, methods in by_path.items() if not path.endswith("}")}
-        beginnings = {path.partition("{")[0]: methods for path, methods in by_path.items() if path.endswith("}")}
-        self._beginnings = sorted(beginnings.items(), key=lambda item: -len(item[0]))
+        self._exact = {path: methods for path, methods in by_path.items() if "{" not in path}
+        self._open = [(*around_name(path), methods) for path, methods in by_path.items() if "{" in path]
+        self._open.sort(key=lambda item: -len(item[0]))
 
     def find(self, request: Request) -> Route:
         """Always a route: what there is not has one that says so."""
@@ -66,11 +66,17 @@ class Router:
         return self._default_path() if is_default_route(path) else without_deployment(path)
 
     def _open_ended(self, request: Request, path: str) -> dict[str, Route] | None:
-        for beginning, methods in self._beginnings:
-            if path.startswith(beginning):
-                request.parameter = path.removeprefix(beginning)
+        for beginning, ending, methods in self._open:
+            if path.startswith(beginning) and path.endswith(ending) and len(path) > len(beginning) + len(ending):
+                request.parameter = path[len(beginning) : len(path) - len(ending)]
                 return methods
         return None
+
+
+def around_name(path: str) -> tuple[str, str]:
+    """What stands before {name} in a path, and behind it."""
+    beginning, _, rest = path.partition("{")
+    return beginning, rest.partition("}")[2]
 
 
 def slashes_joined(path: str) -> str:

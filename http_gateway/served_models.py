@@ -53,9 +53,12 @@ class ServedModels:
         if missing:
             raise unavailable(f"no pod can be reached for {', '.join(missing)}")
 
+    def known(self) -> list[ServedModel]:
+        """The models whose name is known by now."""
+        return [model for model in self._models if model.name]
+
     def names(self) -> list[str]:
-        """Of the models whose name is known by now."""
-        return [model.name for model in self._models if model.name]
+        return [model.name for model in self.known()]
 
     def find(self, name: str | None) -> ServedModel:
         """The model that a request means. Raises MODEL_NOT_FOUND, or INVALID_INPUT where it has to say which."""

@@ -49,12 +49,20 @@ class Job:
     on_encoded: OnEncoded
     field_of: FieldOf
     sizes: list[int]
+    first_options: Options | None = None  # of the first input, where it has others
     cursor: int = 0  # inputs before it have been taken
     cancelled: bool = False
 
     @property
     def is_taken(self) -> bool:
         return self.cursor == len(self.inputs)
+
+    def work(self, start: int, end: int) -> list[tuple[Input, Options]]:
+        """These inputs with their options."""
+        work = [(content, self.options) for content in self.inputs[start:end]]
+        if start == 0 and self.first_options is not None:
+            work[0] = self.inputs[0], self.first_options
+        return work
 
     def advance(self, budget: int) -> int:
         """Takes the next inputs that the budget allows, at least one; returns their size in bytes."""
@@ -92,7 +100,7 @@ class Slice:
 
     @property
     def work(self) -> list[tuple[Input, Options]]:
-        return [(content, job.options) for job, start, end in self.ranges for content in job.inputs[start:end]]
+        return [pair for job, start, end in self.ranges for pair in job.work(start, end)]
 
 
 class Encoder:
@@ -125,6 +133,7 @@ class Encoder:
         on_encoded: OnEncoded,
         *,
         field_of: FieldOf = INPUTS,
+        first_options: Options | None = None,
         flow: str = "",
     ) -> Job:
         """Queues a request's inputs; flows take turns, as at the engines. OVERLOADED at once when too much waits,
@@ -136,7 +145,7 @@ class Encoder:
         sizes = [size_bytes(content) for content in inputs]
         self._admit(sum(sizes))
         name = f"{flow}/{next(self._numbers)}" if flow else str(next(self._numbers))
-        job = Job(name, inputs, options, on_encoded, field_of, sizes)
+        job = Job(name, inputs, options, on_encoded, field_of, sizes, first_options)
         if inputs:
             self._jobs.add(name, job)
         if self._worker is None or self._worker.done():

@@ -39,6 +39,9 @@ class TokenizerSettings:
     # the tokenizer joins a pair; otherwise qwen3-reranker, mxbai-rerank-v2, bge-reranker-gemma, or a text that holds
     # {query} and {document}, and {instruction} where requests may bring one.
     rerank_template: str = rerank_prompts.AUTO
+    # Whether an embedder reranks documents too, by their cosine with the query. It puts its prompts named query, and
+    # document or passage, before them.
+    rerank_by_cosine: bool = False
 
     # Limits
 

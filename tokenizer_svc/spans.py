@@ -1,7 +1,8 @@
 """From the logits of tokens to labelled tokens, or to entities, as transformers.pipeline("ner") makes them.
 
 Pure; `tokenizer_svc.tasks.token_prediction` calls it. Labels and scores of entities are those of the pipeline, to the
-last bit; their text is a slice of the input, where the pipeline's is put together from the vocabulary.
+last bit; their text is a slice of the input, and their word, where it is asked for, is the pipeline's, which is put
+together from the vocabulary.
 """
 
 import enum
@@ -36,6 +37,8 @@ class Span:
     start: int  # code points of the input
     end: int
     scores: dict[str, float]  # by label
+    word: str = ""  # as the pipeline spells it, where that is asked for
+    special: bool = False  # a token that the tokenizer added
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,40 +58,65 @@ class Piece:
     score: np.float32
     start: int
     end: int
+    word: str
 
 
-def labelled_tokens(tokens: Tokens, logits: Floats, labels: Sequence[str], *, raw_scores: bool) -> list[Span]:
+def labelled_tokens(
+    tokens: Tokens, logits: Floats, labels: Sequence[str], *, raw_scores: bool, subwords: Subwords | None = None
+) -> list[Span]:
     """Every token of the sequence, special ones included: the best label and its probability, or, with `raw_scores`,
-    all labels and their logits. `logits` are [T, labels]."""
+    all labels and their logits. `logits` are [T, labels]. `subwords` spell the words, which are empty without."""
     if raw_scores:
         by_label = [dict(zip(labels, row, strict=True)) for row in logits.tolist()]
     else:
         by_label = [{label: float(score)} for label, score in best_labels(softmax(logits), labels)]
     layout = tokens.layout
     columns = zip(tokens.ids, layout.offsets, layout.specials, layout.spellings, by_label, strict=True)
-    return [
-        Span(spelling if special else tokens.text[start:end], token_id, start, end, scores)
-        for token_id, (start, end), special, spelling, scores in columns
-    ]
+    spans = []
+    for token_id, (start, end), special, spelling, scores in columns:
+        text = spelling if special else tokens.text[start:end]
+        word = subwords.spelling(token_id, text) if subwords else ""
+        spans.append(Span(text, token_id, start, end, scores, word, bool(special)))
+    return spans
 
 
 def entities(
-    tokens: Tokens, logits: Floats, labels: Sequence[str], aggregation: Aggregation, subwords: Subwords
+    tokens: Tokens,
+    logits: Floats,
+    labels: Sequence[str],
+    aggregation: Aggregation,
+    subwords: Subwords,
+    *,
+    with_words: bool = False,
+    with_outside: bool = False,
 ) -> list[Span]:
-    """Of any aggregation but NONE, in the order of the text. `logits` are [T, labels]."""
+    """Of any aggregation but NONE, in the order of the text. `logits` are [T, labels]. `with_outside` keeps the spans
+    of the label O."""
     scores = softmax(logits)
     if aggregation is Aggregation.SIMPLE:
         words = [[index] for index, special in enumerate(tokens.layout.specials) if not special]
     else:
         words = subwords.words(tokens.text, tokens.ids, tokens.layout)
+    spellings = words_of(tokens, words, aggregation, subwords) if with_words else [""] * len(words)
     offsets = tokens.layout.offsets
     pieces = [
-        Piece(label, score, offsets[word[0]][0], offsets[word[-1]][1])
-        for word, (label, score) in zip(
-            words, best_labels(scores_of_words(scores, words, aggregation), labels), strict=True
+        Piece(label, score, offsets[word[0]][0], offsets[word[-1]][1], spelling)
+        for word, spelling, (label, score) in zip(
+            words, spellings, best_labels(scores_of_words(scores, words, aggregation), labels), strict=True
         )
     ]
-    return [merged(tokens.text, group) for group in groups(pieces) if name_of(group) != OUTSIDE]
+    found = [group for group in groups(pieces) if with_outside or name_of(group) != OUTSIDE]
+    joined = [subwords.joined([piece.word for piece in group]) if with_words else "" for group in found]
+    return [merged(tokens.text, group, word) for group, word in zip(found, joined, strict=True)]
+
+
+def words_of(tokens: Tokens, words: Sequence[Sequence[int]], aggregation: Aggregation, subwords: Subwords) -> list[str]:
+    """The pipeline's spelling of each. Only SIMPLE leaves them as the vocabulary has them until they are merged."""
+    spelled = [
+        [subwords.spelling(tokens.ids[index], tokens.text[slice(*tokens.layout.offsets[index])]) for index in word]
+        for word in words
+    ]
+    return [word[0] if aggregation is Aggregation.SIMPLE else subwords.joined(word) for word in spelled]
 
 
 def best_labels(scores: Floats, labels: Sequence[str]) -> Iterator[tuple[str, np.float32]]:
@@ -130,7 +158,7 @@ def name_of(group: Sequence[Piece]) -> str:
     return group[0].label.split("-", 1)[-1]
 
 
-def merged(text: str, group: Sequence[Piece]) -> Span:
+def merged(text: str, group: Sequence[Piece], word: str) -> Span:
     start, end = group[0].start, group[-1].end
     score = np.mean(np.array([piece.score for piece in group])) if len(group) > 1 else group[0].score
-    return Span(text[start:end], 0, start, end, {name_of(group): float(score)})
+    return Span(text[start:end], 0, start, end, {name_of(group): float(score)}, word)

@@ -1,6 +1,6 @@
-"""Which tokens go on with the word of the token before them. `tokenizer_svc.spans` asks, to keep words whole.
+"""Which tokens go on with the word of the token before them, and how words are spelled. `tokenizer_svc.spans` asks.
 
-The rule is the one of `gather_pre_entities` in transformers.pipelines.token_classification, its guesses included: what
+The rules are those of `gather_pre_entities` in transformers.pipelines.token_classification, its guesses included: what
 people compare with is the pipeline.
 """
 
@@ -17,6 +17,7 @@ from tokenizer_svc.sequence import TextLayout
 class Subwords:
     has_prefix: bool  # the vocabulary marks what goes on with a word, as WordPiece does with ##
     unknown_id: int | None  # id of the token for what is not in the vocabulary
+    library: tokenizers.Tokenizer | None = None  # needed to spell words, not to find them
 
     @classmethod
     def of(cls, tokenizer: tokenizers.Tokenizer, unknown_token: str) -> "Subwords":
@@ -26,6 +27,7 @@ class Subwords:
         return cls(
             has_prefix=bool(getattr(model, "continuing_subword_prefix", None)),
             unknown_id=tokenizer.token_to_id(name) if name else None,
+            library=tokenizer,
         )
 
     def continues(self, text: str, token_id: int, spelling: str, start: int, end: int) -> bool:
@@ -48,6 +50,17 @@ class Subwords:
             else:
                 words.append([index])
         return words
+
+    def spelling(self, token_id: int, written: str) -> str:
+        """The token as the vocabulary has it; what is not in the vocabulary as it is written in the text."""
+        if token_id == self.unknown_id or self.library is None:
+            return written
+        return self.library.id_to_token(token_id) or written
+
+    def joined(self, spellings: list[str]) -> str:
+        """As the tokenizer's decoder puts tokens together."""
+        decoder = self.library.decoder if self.library else None
+        return " ".join(spellings) if decoder is None else str(decoder.decode(spellings))
 
 
 def unknown_token_of(folder: Path) -> str:

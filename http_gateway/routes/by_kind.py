@@ -4,6 +4,7 @@ For SageMaker, Vertex AI, Hugging Face's endpoints and the clients made for them
 """
 
 import asyncio
+import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from http_gateway.families import TEI
 from http_gateway.json_body import decoded
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
+from http_gateway.routes.at_once import results_of
 from http_gateway.routes.cost import COST_HEADERS
 from http_gateway.routes.inputs import check_at_most
 from http_gateway.routes.kinds import KINDS, kind_of
@@ -28,9 +30,6 @@ from http_gateway.served_models import ServedModels
 EMBEDDINGS_PATH = "/v1/embeddings"
 SIMILARITY_PATH = "/similarity"
 PREDICT_PATH = "/predict"
-
-# Of one request that are under way: as many as fill batches, not as many as there may be.
-INPUTS_AT_ONCE = 512
 
 
 class AnyBody(msgspec.Struct):
@@ -58,25 +57,6 @@ class Instance:
     task: Task[Any]
     content: Any  # what the task takes
     inputs_count: int
-
-
-class Room:
-    """For so many inputs at a time. One instance that has more goes alone."""
-
-    def __init__(self, inputs_max: int) -> None:
-        self._inputs_max = inputs_max
-        self._inputs = 0
-        self._something_left = asyncio.Event()
-
-    async def enter(self, inputs: int) -> None:
-        while self._inputs and self._inputs + inputs > self._inputs_max:
-            self._something_left.clear()
-            await self._something_left.wait()
-        self._inputs += inputs
-
-    def leave(self, inputs: int) -> None:
-        self._inputs -= inputs
-        self._something_left.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,24 +87,13 @@ class ByKind(ModelRoutes):
         check_at_most(len(body.instances), self.inputs_max, "instances", "instances")
         instances = [await self._read(index, instance, request) for index, instance in enumerate(body.instances)]
         check_at_most(sum(instance.inputs_count for instance in instances), self.inputs_max, "instances")
-        room = Room(INPUTS_AT_ONCE)
 
         async def answered(instance: Instance) -> Any:
-            try:
-                with naming(instance.index):
-                    return (await instance.task.handle(instance.content, request)).value
-            finally:
-                room.leave(instance.inputs_count)
+            with naming(instance.index):
+                return (await instance.task.handle(instance.content, request)).value
 
-        answers = []
-        try:
-            async with asyncio.TaskGroup() as group:
-                for instance in instances:
-                    await room.enter(instance.inputs_count)
-                    answers.append(group.create_task(answered(instance)))
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        return Answer({"predictions": LongList(answers, asyncio.Task.result)})
+        calls = [(instance.inputs_count, functools.partial(answered, instance)) for instance in instances]
+        return Answer({"predictions": LongList(await results_of(calls))})
 
     async def _read(self, index: int, instance: msgspec.Raw, request: Request) -> Instance:
         """In turns with other requests: there may be many."""

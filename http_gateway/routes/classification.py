@@ -16,7 +16,7 @@ from http_gateway.routes.activations import Activation, activated
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import TEIBody, check_count
 from http_gateway.routes.model_routes import ModelRoutes
-from http_gateway.routes.ranking import ranking_of
+from http_gateway.routes.ranking import rankings_of
 from http_gateway.routes.schemas import OneOrTwo, Some, Text
 from http_gateway.routing import Route
 
@@ -69,31 +69,34 @@ class Classification(ModelRoutes):
         inputs, is_batch = texts_or_pairs(body.inputs)
         check_count(len(inputs), self.inputs_max, "inputs")
         activation = body.parameters.function_to_apply if body.parameters else None
-        call = inference_pb2.PredictRequest(
-            inputs=inputs,
-            truncation=body.truncation,
-            truncation_side=body.truncation_side,
-            input_tokens_max=body.input_tokens_max,
-            raw_scores=bool(body.raw_scores or activation),
-        )
         with InWordsOf({}, is_list=is_batch):
-            answer = await self.models.find(body.model).client.predict(call, request.options())
+            answer = await self.predicted(body, inputs, request, raw_scores=bool(body.raw_scores or activation))
         table = np.frombuffer(answer.scores, "<f4").reshape(len(inputs), -1)
         if activation:
             table = activated(table, activation)
         top_k = body.parameters.top_k if body.parameters else None
         labels = list(answer.labels)
-
-        row_bytes = 4 * len(labels)
+        ranking = rankings_of(answer.ranking, table)
 
         def predictions(row: int) -> LongList:
             scores = table[row]
-            best = ranking_of(answer.ranking[row * row_bytes : (row + 1) * row_bytes], scores)[:top_k]
-            return LongList(best, lambda index: {"score": scores[index], "label": labels[index]})
+            return LongList(ranking(row)[:top_k], lambda index: {"score": scores[index], "label": labels[index]})
 
         rows = LongList(range(len(table)), predictions)
         value = rows if is_batch or body.parameters else predictions(0)
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
+
+    async def predicted(
+        self, body: TEIBody, inputs: list[inference_pb2.TextOrPair], request: Request, *, raw_scores: bool
+    ) -> inference_pb2.PredictResponse:
+        call = inference_pb2.PredictRequest(
+            inputs=inputs,
+            truncation=body.truncation,
+            truncation_side=body.truncation_side,
+            input_tokens_max=body.input_tokens_max,
+            raw_scores=raw_scores,
+        )
+        return await self.models.find(body.model).client.predict(call, request.options())
 
 
 def texts_or_pairs(value: str | list[str | list[str]]) -> tuple[list[inference_pb2.TextOrPair], bool]:

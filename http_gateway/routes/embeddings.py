@@ -16,6 +16,7 @@ from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import Dimensions, Inputs, TokenIds, add_inputs, check_count, listed
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.prompts import prompt_of_type
+from http_gateway.routes.schemas import Some, Text, TokenId
 from http_gateway.routes.vector_format import FormattedBody
 from http_gateway.routing import Route
 from http_gateway.supported import agreed, only
@@ -26,14 +27,20 @@ TOKEN_IDS_REFUSED = (
 )
 
 
+class TextObject(msgspec.Struct, forbid_unknown_fields=True):
+    """As Jina's callers may send texts. Beside them they may send images, which are refused by that name."""
+
+    text: Text
+
+
 class EmbeddingsBody(FormattedBody, kw_only=True):
     """OpenAI's, and what vLLM, Infinity, Jina, Voyage and NIM have beside it where it changes the answer. Other unknown
     fields are ignored."""
 
-    input: Inputs
+    input: Text | TextObject | Annotated[list[Text | TokenId | TokenIds | TextObject], Some]
+    user: str | None = None  # users take turns at the engines
     dimensions: Dimensions | None = None
     output_dimension: Dimensions | None = None  # Voyage's
-    user: str | None = None  # users take turns at the engines
     # True when absent; Jina's and vLLM's words for it stand below.
     normalize: bool | None = None
     normalized: bool | None = None
@@ -89,16 +96,7 @@ class Embeddings(ModelRoutes):
 
     async def embed(self, body: EmbeddingsBody, request: Request) -> Answer:
         """Embeddings, as OpenAI's clients ask for them."""
-        model = self.models.find(body.model)
-        inputs, is_list = listed(body.input)
-        item = self._item(inputs, body, is_list=is_list)
-        if body.input_type:
-            described = await model.client.get_model(request.options())
-            item.embed.prompt_name = agreed(
-                {"prompt_name": body.prompt_name, "input_type": prompt_of_type(body.input_type, described)}
-            )
-        with IN_WORDS_OF_LIST if is_list else IN_WORDS_OF_ONE:
-            answer = (await model.client.infer(item, request.options())).embed
+        answer = await self.embedded(body, request)
         vectors, usage = answer.embeddings, answer.usage
         row = body.format.rows(vectors)
 
@@ -109,10 +107,22 @@ class Embeddings(ModelRoutes):
         value = {
             "object": "list",
             "data": [embedding(0)] if count == 1 else LongList(range(count), embedding),
-            "model": model.name,
+            "model": self.models.find(body.model).name,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
         return Answer(value, cost_headers(request, usage, answer.timings))
+
+    async def embedded(self, body: EmbeddingsBody, request: Request) -> inference_pb2.EmbedResponse:
+        model = self.models.find(body.model)
+        inputs, is_list = listed(without_objects(body.input))
+        item = self._item(inputs, body, is_list=is_list)
+        if body.input_type:
+            described = await model.client.get_model(request.options())
+            item.embed.prompt_name = agreed(
+                {"prompt_name": body.prompt_name, "input_type": prompt_of_type(body.input_type, described)}
+            )
+        with IN_WORDS_OF_LIST if is_list else IN_WORDS_OF_ONE:
+            return (await model.client.infer(item, request.options())).embed
 
     def _item(
         self, inputs: Sequence[str | int | TokenIds], body: EmbeddingsBody, *, is_list: bool
@@ -132,3 +142,11 @@ class Embeddings(ModelRoutes):
         call.dimensions = agreed({"dimensions": body.dimensions, "output_dimension": body.output_dimension}) or 0
         call.data_type = body.format.data_type
         return item
+
+
+def without_objects(value: Inputs | TextObject | list[str | int | TokenIds | TextObject]) -> Inputs:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, TextObject):
+        return value.text
+    return [item.text if isinstance(item, TextObject) else item for item in value]

@@ -1,5 +1,6 @@
 """POST /predict_tokens: named entities, or a label for every token, as BEI has it."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -62,18 +63,34 @@ class Entities(ModelRoutes):
         """The entities of each text, or a label for each of its tokens."""
         texts = [text for text, _ in placed(body.inputs)]
         check_count(len(texts), self.inputs_max, "inputs", "texts")
+        aggregation = body.aggregation_strategy or "none"
+        with InWordsOf({}, place_of=lambda index: placed(body.inputs)[index][1]):
+            answer = await self.labelled(body, texts, request, aggregation, raw_scores=bool(body.raw_scores))
+        rows = LongList(answer.results, entities_of)
+        return Answer(rows, cost_headers(request, answer.usage, answer.timings))
+
+    async def labelled(
+        self,
+        body: TEIBody,
+        texts: Sequence[str],
+        request: Request,
+        aggregation: Aggregation,
+        *,
+        raw_scores: bool = False,
+        with_words: bool = False,
+        with_outside: bool = False,
+    ) -> inference_pb2.PredictTokensResponse:
         call = inference_pb2.PredictTokensRequest(
             inputs=texts,
             truncation=body.truncation,
             truncation_side=body.truncation_side,
             input_tokens_max=body.input_tokens_max,
-            raw_scores=bool(body.raw_scores),
-            aggregation=f"AGGREGATION_{(body.aggregation_strategy or 'none').upper()}",
+            raw_scores=raw_scores,
+            aggregation=f"AGGREGATION_{aggregation.upper()}",
+            with_words=with_words,
+            with_outside=with_outside,
         )
-        with InWordsOf({}, place_of=lambda index: placed(body.inputs)[index][1]):
-            answer = await self.models.find(body.model).client.predict_tokens(call, request.options())
-        rows = LongList(answer.results, entities_of)
-        return Answer(rows, cost_headers(request, answer.usage, answer.timings))
+        return await self.models.find(body.model).client.predict_tokens(call, request.options())
 
 
 def placed(inputs: str | list[str | list[str]]) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
@@ -81,6 +81,11 @@ class TEIBody(TruncationFields, kw_only=True):
     """What every body of TEI's routes may have. Unknown fields are ignored."""
 
     model: str | None = None
+
+
+def shared_fields(body: TEIBody) -> dict[str, Any]:
+    """What a body has in common with every other, to make one of another route of it."""
+    return {name: getattr(body, name) for name in TEIBody.__struct_fields__}
 
 
 def listed(value: Inputs) -> tuple[Sequence[str | int | TokenIds], bool]:

@@ -1,13 +1,17 @@
-"""GET /v1/models and /v1/models/{id}, as OpenAI defines them: https://platform.openai.com/docs/api-reference/models"""
+"""GET /v1/models and /v1/models/{id}, as OpenAI defines them: https://platform.openai.com/docs/api-reference/models
+
+GET /models has Infinity's shape, which is OpenAI's and more: https://michaelfeil.eu/infinity/latest/swagger_ui/
+"""
 
 from typing import Any, Literal
 
 import msgspec
 
+from heddle.v1 import model_pb2
 from http_gateway.endpoint import get
 from http_gateway.message import Answer, Request
 from http_gateway.routing import Route
-from http_gateway.served_models import ServedModels
+from http_gateway.served_models import ServedModel, ServedModels
 
 
 class ModelAnswer(msgspec.Struct):
@@ -22,14 +26,36 @@ class ModelsAnswer(msgspec.Struct):
     data: list[ModelAnswer]
 
 
+class InfinityModel(ModelAnswer):
+    backend: str
+    capabilities: list[str]
+    stats: dict[str, float]  # of this gateway: its calls that have no answer yet, and their share of its limit
+
+
+class InfinityModels(msgspec.Struct):
+    object: Literal["list"]
+    data: list[InfinityModel]
+
+
+# In Infinity's words.
+CAPABILITIES = {
+    model_pb2.MODEL_KIND_EMBEDDER: ["embed"],
+    model_pb2.MODEL_KIND_RERANKER: ["rerank", "classify"],
+    model_pb2.MODEL_KIND_CLASSIFIER: ["classify"],
+}
+
+
 class Models:
-    def __init__(self, models: ServedModels) -> None:
+    def __init__(self, models: ServedModels, requests_max: int) -> None:
+        """`requests_max` is the gateway's limit."""
         self._models = models
+        self._requests_max = requests_max
 
     def routes(self) -> list[Route]:
         return [
             get("/v1/models", self.all, answer=ModelsAnswer),
             get("/v1/models/{model}", self.one, answer=ModelAnswer),
+            get("/models", self.of_infinity, answer=InfinityModels),
         ]
 
     async def all(self, _: Request) -> Answer:
@@ -39,6 +65,26 @@ class Models:
     async def one(self, request: Request) -> Answer:
         """The model of this name."""
         return Answer(self._description(self._models.named(request.parameter).name))
+
+    async def of_infinity(self, _: Request) -> Answer:
+        """The models that are served, and how busy they are, as Infinity's clients ask for them."""
+        data = [self._infinity_description(served) for served in self._models.known()]
+        return Answer({"object": "list", "data": data})
+
+    def _infinity_description(self, served: ServedModel) -> dict[str, Any]:
+        model = served.client.model or model_pb2.Model()
+        waiting = served.client.unanswered
+        return {
+            **self._description(served.name),
+            "owned_by": "infinity",  # which its own client insists on
+            "backend": model.backend,
+            "capabilities": CAPABILITIES.get(model.kind, []),
+            "stats": {
+                "queue_fraction": waiting / self._requests_max,
+                "queue_absolute": waiting,
+                "results_pending": waiting,
+            },
+        }
 
     def _description(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self._models.created, "owned_by": "heddle"}

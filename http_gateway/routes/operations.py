@@ -1,6 +1,7 @@
 """What operators and their probes ask: GET /live (does the process live), /health, /ping, / and /ready (would it answer
 just now), and /metrics."""
 
+from importlib.metadata import version
 from typing import Literal
 
 import msgspec
@@ -14,9 +15,15 @@ from http_gateway.served_models import ServedModels
 
 # As TEI has it; Baseten probes /health, SageMaker /ping.
 READY_PATHS = ("/health", "/ping", "/", "/ready")
+# As vLLM has it, and Ollama.
+VERSION_PATHS = ("/version", "/api/version")
 
 
 METRICS = Description("What Prometheus reads.", None, str, content_type="text/plain")
+
+
+class Version(msgspec.Struct):
+    version: str
 
 
 class Status(msgspec.Struct):
@@ -31,6 +38,7 @@ class Operations:
         return [
             *(get(path, self.ready, answer=Status, family=TEI, is_open=True) for path in READY_PATHS),
             get("/live", self.live, answer=Status, family=TEI, is_open=True),
+            *(get(path, self.version, answer=Version, is_open=True) for path in VERSION_PATHS),
             Route("GET", "/metrics", self.metrics, TEI, is_open=True, described=METRICS),
         ]
 
@@ -42,6 +50,10 @@ class Operations:
         """Whether requests would be answered just now."""
         self._models.check_ready()
         return Answer({"status": "ready"})
+
+    async def version(self, _: Request) -> Answer:
+        """The version of the server."""
+        return Answer({"version": version("heddle")})
 
     async def metrics(self, _: Request) -> Response:
         return Response(prometheus_client.generate_latest(), content_type=prometheus_client.CONTENT_TYPE_LATEST)

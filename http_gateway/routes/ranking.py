@@ -1,5 +1,7 @@
 """The order in which scores are answered over HTTP. Used by the routes that score documents and labels."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,3 +12,9 @@ def ranking_of(ranking: bytes, scores: npt.NDArray[np.float32]) -> list[int]:
     indices = np.frombuffer(ranking, "<u4") if ranking else np.argsort(-scores, kind="stable")
     order: list[int] = indices.tolist()
     return order
+
+
+def rankings_of(ranking: bytes, table: npt.NDArray[np.float32]) -> Callable[[int], list[int]]:
+    """As `ranking_of`, of a row of the table [inputs, labels]."""
+    row_bytes = 4 * table.shape[1]
+    return lambda row: ranking_of(ranking[row * row_bytes : (row + 1) * row_bytes], table[row])

@@ -2,6 +2,7 @@
 Jina do, which /rerank answers too where it is sent `documents`: https://docs.cohere.com/reference/rerank and https://api.jina.ai/redoc
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -106,7 +107,7 @@ class Rerank(ModelRoutes):
             return await self._rank_documents(body, body.documents, request, "1")
         texts = body.texts or []
         check_count(len(texts), self.inputs_max, "texts")
-        answer = await self._answer(body, texts, request, field="texts")
+        answer = await self.reranked(body, texts, request, field="texts")
         scores = np.frombuffer(answer.scores, "<f4")
 
         def rank(index: int) -> dict[str, Any]:
@@ -129,28 +130,35 @@ class Rerank(ModelRoutes):
     ) -> Answer:
         check_count(len(documents), self.inputs_max, "documents", "documents")
         texts = texts_of(documents, body.rank_fields, are_returned=bool(body.return_documents))
-        answer = await self._answer(body, texts, request, field="documents")
+        answer = await self.reranked(body, texts, request, field="documents")
         scores = np.frombuffer(answer.scores, "<f4")
 
         def result(index: int) -> dict[str, Any]:
             bare = {"index": index, "relevance_score": scores[index]}
             return {**bare, "document": returned(documents[index])} if body.return_documents else bare
 
-        order = ranking_of(answer.ranking, scores)[: body.results_max]
         tokens = answer.usage.tokens
         value = {
             "id": request.id,
             "model": self.models.find(body.model).name,
-            "data" if body.is_voyages else "results": LongList(order, result),
+            "data" if body.is_voyages else "results": LongList(
+                ranking_of(answer.ranking, scores)[: body.results_max], result
+            ),
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             "meta": meta(version, answer.usage, {"search_units": 1}),
         }
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
-    async def _answer(
-        self, body: RankFields, texts: list[str], request: Request, *, field: str
+    async def reranked(
+        self,
+        body: RankFields,
+        texts: list[str],
+        request: Request,
+        *,
+        field: str,
+        place_of: Callable[[int], str] | None = None,
     ) -> inference_pb2.RerankResponse:
-        """`field` is what the caller calls the texts."""
+        """`field` is what the caller calls the texts, `place_of` says where one of them is if not at its index."""
         call = inference_pb2.RerankRequest(
             query=body.query,
             documents=texts,
@@ -161,5 +169,5 @@ class Rerank(ModelRoutes):
             raw_scores=body.wants_raw_scores,
             instruction=body.instruction or "",
         )
-        with InWordsOf({"documents": field}):
+        with InWordsOf({"documents": field}, place_of=place_of):
             return await self.models.find(body.model).client.rerank(call, request.options())

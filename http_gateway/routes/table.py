@@ -1,8 +1,10 @@
 """Every route of the gateway. `http_gateway.__main__` gives them to the router."""
 
 from http_gateway.endpoint import Task
+from http_gateway.routes.azure import Azure
 from http_gateway.routes.by_kind import ByKind
 from http_gateway.routes.classification import Classification
+from http_gateway.routes.classify import Classify
 from http_gateway.routes.cohere_embed import CohereEmbed
 from http_gateway.routes.cohere_tools import CohereTools
 from http_gateway.routes.docs import Docs
@@ -10,8 +12,12 @@ from http_gateway.routes.embeddings import Embeddings
 from http_gateway.routes.entities import Entities
 from http_gateway.routes.info import Info
 from http_gateway.routes.models import Models
+from http_gateway.routes.ollama import Ollama
 from http_gateway.routes.operations import Operations
+from http_gateway.routes.pooling import Pooling
 from http_gateway.routes.rerank import Rerank
+from http_gateway.routes.scoring import Scoring
+from http_gateway.routes.token_pipeline import TokenPipeline
 from http_gateway.routes.tokens import Tokens
 from http_gateway.routes.vectors import Vectors
 from http_gateway.routing import Route
@@ -21,21 +27,29 @@ from http_gateway.settings import GatewaySettings
 
 def routes(models: ServedModels, settings: GatewaySettings) -> list[Route]:
     inputs_max = settings.request_inputs_max
+    embeddings = Embeddings(models, inputs_max, settings.trust_token_ids)
+    classification, entities = Classification(models, inputs_max), Entities(models, inputs_max)
     asking = [
-        *Embeddings(models, inputs_max, settings.trust_token_ids).routes(),
+        *embeddings.routes(),
         *Vectors(models, inputs_max).routes(),
         *Rerank(models, inputs_max).routes(),
         *CohereEmbed(models, inputs_max).routes(),
         *CohereTools(models, inputs_max).routes(),
-        *Classification(models, inputs_max).routes(),
-        *Entities(models, inputs_max).routes(),
+        *classification.routes(),
+        *entities.routes(),
         *Tokens(models, inputs_max).routes(),
     ]
     tasks = {route.path: route.handler for route in asking if isinstance(route.handler, Task)}
+    by_kind = tasks | {"/predict_tokens": TokenPipeline(models, inputs_max).task()}
     described = [
         *asking,
-        *ByKind(models, inputs_max, tasks).routes(),
-        *Models(models).routes(),
+        *Azure(embeddings).routes(),
+        *Ollama(models, inputs_max, embeddings).routes(),
+        *Scoring(models, inputs_max).routes(),
+        *Classify(models, inputs_max).routes(),
+        *Pooling(models, inputs_max, embeddings, classification, entities).routes(),
+        *ByKind(models, inputs_max, by_kind).routes(),
+        *Models(models, settings.requests_max).routes(),
         *Info(models, inputs_max, settings.requests_max).routes(),
         *Operations(models).routes(),
     ]

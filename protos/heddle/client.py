@@ -150,6 +150,11 @@ class Client(InferenceClient):
         """Whether some pod takes calls."""
         return self._pool.ready
 
+    @property
+    def unanswered(self) -> int:
+        """Calls that have no answer yet."""
+        return self._pool.unanswered
+
     async def start(self) -> None:
         """Connects; otherwise the first call does."""
         if self._starting is None:

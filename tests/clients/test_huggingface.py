@@ -1,14 +1,30 @@
 """Hugging Face's InferenceClient with the server's address as its model: what it was made for TEI with."""
 
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
 import httpx
 import numpy as np
 import pytest
+import pytest_asyncio
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
-from tests.system.served import Served
+from tests.ner_sentences import ner_sentences
+from tests.small_models.ner import ner_pipeline
+from tests.system.served import Served, served
 
 pytestmark = pytest.mark.slow
+
+SENTENCES = ner_sentences(40)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def ner(ner_folder: Path) -> AsyncIterator[Served]:
+    """Real weights, in float32: scores are compared."""
+    async with served("--model", str(ner_folder), "--dtype", "float32") as running:
+        yield running
 
 
 def test_feature_extraction_embeds(heddle: Served) -> None:
@@ -36,3 +52,35 @@ def test_text_classification_gives_every_label(classifier: Served) -> None:
     found = [{"score": element.score, "label": element.label} for element in client.text_classification("hello")]
     assert found == expected
     assert len(client.text_classification("hello", top_k=2)) == 2
+
+
+@pytest.mark.parametrize("strategy", ["none", "simple", "first", "average", "max"])
+def test_token_classification_is_that_of_the_pipeline(ner: Served, ner_folder: Path, strategy: Any) -> None:
+    client = InferenceClient(model=ner.url)
+    expected: Any = ner_pipeline(ner_folder, strategy)(SENTENCES)
+    compared = 0
+    for text, rows in zip(SENTENCES, expected, strict=True):
+        found = client.token_classification(text, aggregation_strategy=strategy)
+        named = [(item.entity, item.entity_group, item.word, item.start, item.end) for item in found]
+        keys = ("entity", "entity_group", "word", "start", "end")
+        assert named == [tuple(row.get(key) for key in keys) for row in rows], text
+        assert [item.score for item in found] == pytest.approx([row["score"] for row in rows], abs=1e-4)
+        assert [item.get("index") for item in found] == [row.get("index") for row in rows]
+        compared += len(rows)
+    assert compared > len(SENTENCES)
+
+
+def test_token_classification_by_default_names_whole_entities(ner: Served, ner_folder: Path) -> None:
+    client = InferenceClient(model=ner.url)
+    text = "Apple is looking at buying U.K. startup for $1 billion"
+    assert client.token_classification(text) == client.token_classification(text, aggregation_strategy="simple")
+    assert {item.entity_group for item in client.token_classification(text)} == {"ORG", "LOC"}
+    ignoring: Any = ner_pipeline(ner_folder, "max")(text, ignore_labels=["ORG"])
+    found = client.token_classification(text, aggregation_strategy="max", ignore_labels=["ORG"])
+    assert [(item.entity_group, item.word) for item in found] == [
+        (row["entity_group"], row["word"]) for row in ignoring
+    ]
+    assert "O" in {item.entity_group for item in found}
+    assert client.token_classification(text, stride=8) == client.token_classification(text)
+    with pytest.raises(HfHubHTTPError, match="stride: long texts"):
+        client.token_classification("word " * 600, stride=8)

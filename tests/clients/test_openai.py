@@ -1,6 +1,7 @@
 """The openai library against a whole Heddle: what it sends by default, and what it makes of refusals."""
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import openai
@@ -8,7 +9,7 @@ import pytest
 
 from heddle.client import Client
 from heddle.model_source import PACKAGED_NAME
-from tests.system.served import Served
+from tests.system.served import Served, served
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +32,31 @@ def test_default_encoding_gives_the_vectors_of_grpc(client: openai.OpenAI, simul
 async def vectors(target: str, texts: list[str]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     async with Client(target) as grpc_client:
         return await grpc_client.vectors(texts)
+
+
+def test_azures_client_gets_the_same_vectors(client: openai.OpenAI, simulated: Served) -> None:
+    given: Any = {"azure_endpoint": simulated.url, "api_key": "none", "api_version": "2024-10-21"}
+    expected = client.embeddings.create(model=PACKAGED_NAME, input=["first", "second"])
+    with openai.AzureOpenAI(**given) as azure, openai.AzureOpenAI(**given, azure_deployment="mine") as own:
+        for each, model in ((azure, PACKAGED_NAME), (azure, "mine"), (own, "ignored")):
+            answer = each.embeddings.create(model=model, input=["first", "second"])
+            assert [item.embedding for item in answer.data] == [item.embedding for item in expected.data]
+        with pytest.raises(openai.BadRequestError) as empty:
+            azure.embeddings.create(model="mine", input="")
+    assert empty.value.param == "input"
+
+
+async def test_azures_client_sends_its_key_where_it_is_looked_for() -> None:
+    async with served("--engine", "simulated", HEDDLE_GATEWAY_API_KEYS="secret") as running:
+        for key, fits in (("secret", True), ("wrong", False)):
+            async with openai.AsyncAzureOpenAI(
+                azure_endpoint=running.url, api_key=key, api_version="2024-10-21", max_retries=0
+            ) as azure:
+                if fits:
+                    assert (await azure.embeddings.create(model="mine", input="a")).usage.total_tokens == 3
+                else:
+                    with pytest.raises(openai.AuthenticationError):
+                        await azure.embeddings.create(model="mine", input="a")
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:

@@ -39,11 +39,11 @@ SECONDS_MAX = {
 }
 ROUTES_OF = {
     "simulated": "",  # all of them
-    "reranker": "/(v1/|v2/)?rerank$|/predict$|/vertex$|/invocations$|/$",
-    "classifier": "/predict$|/vertex$|/invocations$|/$",
-    "tagger": "/predict_tokens$|/predict$|/vertex$|/invocations$|/$",
+    "reranker": "/(v1/|v2/)?rerank$|/(v1/)?score$|/classify$|/pooling$|/predict$|/vertex$|/invocations$|/$",
+    "classifier": "/predict$|/classify$|/pooling$|/vertex$|/invocations$|/$",
+    "tagger": "/predict_tokens$|/pooling$|/predict$|/vertex$|/invocations$|/$",
     "sparse_embedder": "/embed_sparse$|/predict$|/vertex$|/invocations$|/$",
-    "multi_vector_embedder": "/embed_all$|/predict$|/vertex$|/invocations$|/$",
+    "multi_vector_embedder": "/embed_all$|/pooling$|/predict$|/vertex$|/invocations$|/$",
 }
 
 

@@ -42,6 +42,8 @@ async def test_keys_open_the_routes_but_probes_need_none(tokenizer: str) -> None
     async with gateway(tokenizer, api_keys=("first", "second")) as url, httpx.AsyncClient(base_url=url) as http:
         for header in ("Bearer first", "Api-Key second", "bearer second"):
             assert (await http.post(PATH, json=BODY, headers={"authorization": header})).status_code == 200
+        assert (await http.post(PATH, json=BODY, headers={"api-key": "first"})).status_code == 200  # Azure's clients
+        assert (await http.post(PATH, json=BODY, headers={"api-key": "third"})).status_code == 401
         for header in ("", "Bearer", "Bearer third", "Basic first", "Bearer \xe9"):
             refused = await http.post(PATH, json=BODY, headers={b"authorization": header.encode("latin-1")})
             assert refused.status_code == 401

@@ -1,5 +1,6 @@
 """Entities equal those of transformers' pipeline for the same logits: every strategy, every build of tokenizer."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -68,18 +69,22 @@ def tokens_of(text: str, sequence: TokenSequence) -> Tokens:
 
 def found_by_pipeline(
     pipeline: Any, text: str, strategy: Aggregation, sequence: TokenSequence, logits: Floats
-) -> list[tuple[str, float, int, int]]:
+) -> list[tuple[str, float, int, int, str]]:
+    """What has the label O included."""
     (inputs,) = pipeline.preprocess(text, is_split_into_words=False)
     ids = inputs["input_ids"][0].tolist()
     assert pack_ids(ids) == sequence.token_ids
     outputs = {**inputs, "logits": torch.from_numpy(logits)[None], "word_ids": None}
-    parameters = pipeline._sanitize_parameters(aggregation_strategy=strategy.name.lower())[2]
+    parameters = pipeline._sanitize_parameters(aggregation_strategy=strategy.name.lower(), ignore_labels=[])[2]
     rows = pipeline.postprocess([outputs], **parameters)
-    return [(row.get("entity_group", row.get("entity")), float(row["score"]), row["start"], row["end"]) for row in rows]
+    return [
+        (row.get("entity_group", row.get("entity")), float(row["score"]), row["start"], row["end"], row["word"])
+        for row in rows
+    ]
 
 
-def rows_of(spans: list[Span]) -> list[tuple[str, float, int, int]]:
-    return [(label, score, span.start, span.end) for span in spans for label, score in span.scores.items()]
+def rows_of(spans: list[Span]) -> list[tuple[str, float, int, int, str]]:
+    return [(label, score, span.start, span.end, span.word) for span in spans for label, score in span.scores.items()]
 
 
 @pytest.mark.slow
@@ -97,15 +102,15 @@ def test_entities_are_those_of_the_pipeline(kind: str, side: Truncation) -> None
         for strategy in STRATEGIES:
             expected = found_by_pipeline(pipeline, text, strategy, sequence, logits)
             if strategy is Aggregation.NONE:
-                spans = labelled_tokens(tokens, logits, LABELS, raw_scores=False)
-                specials = tokens.layout.specials
-                spans = [
-                    span
-                    for span, special in zip(spans, specials, strict=True)
-                    if not special and "O" not in span.scores
-                ]
+                spans = labelled_tokens(tokens, logits, LABELS, raw_scores=False, subwords=tokenizer.subwords)
+                spans = [span for span in spans if not span.special]
             else:
-                spans = entities(tokens, logits, LABELS, strategy, tokenizer.subwords)
+                every = {"with_words": True, "with_outside": True}
+                spans = entities(tokens, logits, LABELS, strategy, tokenizer.subwords, **every)
+                named = [span for span in spans if "O" not in span.scores]
+                assert [replace(span, word="") for span in named] == entities(
+                    tokens, logits, LABELS, strategy, tokenizer.subwords
+                )
                 several += any(" " in span.text for span in spans)
             assert rows_of(spans) == expected, (text, strategy)
             assert all(span.text == text[span.start : span.end] for span in spans)

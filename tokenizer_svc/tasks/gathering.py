@@ -63,8 +63,13 @@ class Gathering:
 
     def start(self, encoder: Encoder) -> None:
         """Raises HeddleError when the pod has too much to do already."""
-        plan, flow = self._plan, self._context.flow
-        job = encoder.submit(plan.inputs, plan.options, self._on_encoded, field_of=plan.field_of, flow=flow)
+        plan = self._plan
+        job = encoder.submit(
+            *(plan.inputs, plan.options, self._on_encoded),
+            field_of=plan.field_of,
+            first_options=plan.first_options,
+            flow=self._context.flow,
+        )
         self._cancels.append(functools.partial(encoder.cancel, job))
 
     def cancel(self) -> None:

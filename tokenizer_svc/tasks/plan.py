@@ -48,6 +48,8 @@ class Plan(NamedTuple):
     expected_bytes: Callable[[TokenSequence], int] = nothing
     read_bytes: Callable[[Any], int] = nothing
     field_of: FieldOf = INPUTS
+    # Of the first input, where that is prepared in another way than the others: a query beside documents.
+    first_options: Options | None = None
     skip_normalization: bool = False
     dimensions: int = 0
     data_type: tensor_pb2.DataType = tensor_pb2.DATA_TYPE_FLOAT32

@@ -43,13 +43,13 @@ def logit_of(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -
 
 
 def tokenized_inputs_of(request: inference_pb2.RerankRequest, terms: Terms) -> list[Input]:
-    """Raises HeddleError for too many, for texts beside them, and for a limit of documents, whose place in the token
-    ids is not known."""
+    """Raises HeddleError for too many, for texts beside them, and for a limit of documents, which nothing tells apart
+    from the query."""
     terms.check_count(len(request.tokenized_inputs), "tokenized_inputs")
-    check_no_text(request.query, request.documents, request.instruction, field="tokenized_inputs")
     if request.document_tokens_max:
-        message = "it limits documents, not token ids that hold query and document"
+        message = "the documents of tokenized inputs cannot be cut"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="document_tokens_max")
+    check_no_text(request.query, request.documents, request.instruction, field="tokenized_inputs")
     return [tokenized(item) for item in request.tokenized_inputs]
 
 

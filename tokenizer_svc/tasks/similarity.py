@@ -6,7 +6,7 @@ import numpy as np
 
 from heddle import tensors
 from heddle.v1 import engine_pb2, inference_pb2
-from tokenizer_svc.scores import cosines
+from tokenizer_svc.scores import Floats, cosines
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import check_not_empty
@@ -31,6 +31,11 @@ def field_of(index: int) -> str:
 
 
 def assembled(outcomes: Sequence[engine_pb2.Outcome]) -> inference_pb2.InferenceOutcome:
-    vectors = np.stack([tensors.from_proto(outcome.tensor) for outcome in outcomes])
-    scores = cosines(vectors[0], vectors[1:]).tobytes()
+    scores = cosines_of(outcomes).tobytes()
     return inference_pb2.InferenceOutcome(similarity=inference_pb2.SimilarityResponse(scores=scores))
+
+
+def cosines_of(outcomes: Sequence[engine_pb2.Outcome]) -> Floats:
+    """Between the first vector and each of the others."""
+    vectors = np.stack([tensors.from_proto(outcome.tensor) for outcome in outcomes])
+    return cosines(vectors[0], vectors[1:])

@@ -7,6 +7,7 @@ from typing import Any
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tokenizer_svc.tasks import (
+    cosine_reranking,
     embedding,
     prediction,
     reranking,
@@ -53,9 +54,11 @@ def planned(name: str, request: Any, terms: Terms) -> Plan | Errand:
     if task is None:
         raise HeddleError(ErrorKind.UNIMPLEMENTED, f"{name} is not served by this version")
     terms.check_model(request.model)
-    if terms.checkpoint.kind not in task.kinds:
-        raise wrong_task(task, terms.checkpoint)
-    return task.plan(request, terms)
+    if terms.checkpoint.kind in task.kinds:
+        return task.plan(request, terms)
+    if name == "rerank" and terms.checkpoint.kind in EMBEDDERS and terms.settings.rerank_by_cosine:
+        return cosine_reranking.plan(request, terms)
+    raise wrong_task(task, terms.checkpoint)
 
 
 def wrong_task(wanted: Task, checkpoint: Checkpoint) -> HeddleError:

@@ -28,12 +28,23 @@ def plan(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Plan:
         tokens = Tokens(text, memoryview(sequence.token_ids).cast("I"), sequence.layout)
         logits = tensors.from_proto(outcome.tensor)
         if aggregation is Aggregation.NONE:
-            spans = labelled_tokens(tokens, logits, labels, raw_scores=request.raw_scores)
+            spelled_by = terms.tokenizer.subwords if request.with_words else None
+            spans = labelled_tokens(tokens, logits, labels, raw_scores=request.raw_scores, subwords=spelled_by)
         else:
-            spans = entities(tokens, logits, labels, aggregation, terms.tokenizer.subwords)
+            spans = entities(
+                *(tokens, logits, labels, aggregation, terms.tokenizer.subwords),
+                with_words=request.with_words,
+                with_outside=request.with_outside,
+            )
         for span in spans:
             results[index].entities.add(
-                text=span.text, token_id=span.token_id, start_char=span.start, end_char=span.end, scores=span.scores
+                text=span.text,
+                token_id=span.token_id,
+                start_char=span.start,
+                end_char=span.end,
+                scores=span.scores,
+                word=span.word,
+                special=span.special,
             )
         return results[index]
 

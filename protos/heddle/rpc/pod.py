@@ -10,7 +10,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Generic, Protocol
 
@@ -114,7 +114,7 @@ class Pod(Generic[Item, Outcome]):
         return not self._unanswered
 
     @property
-    def unanswered(self) -> Iterable[Pending[Item, Outcome]]:
+    def unanswered(self) -> Collection[Pending[Item, Outcome]]:
         return self._unanswered.values()
 
     def send(self, pending: Pending[Item, Outcome]) -> None:

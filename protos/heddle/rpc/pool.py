@@ -65,6 +65,11 @@ class Pool(Generic[Item, Outcome]):
     def ready(self) -> bool:
         return bool(self._available)
 
+    @property
+    def unanswered(self) -> int:
+        """Items that have no answer yet."""
+        return len(self._stranded) + sum(len(pod.unanswered) for pod in self._pods.values())
+
     async def start(self) -> None:
         await self._refresh()
         if needs_refresh(self._targets):

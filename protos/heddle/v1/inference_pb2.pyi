@@ -223,7 +223,7 @@ class PredictResponse(_message.Message):
     def __init__(self, scores: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ..., ranking: _Optional[bytes] = ...) -> None: ...
 
 class PredictTokensRequest(_message.Message):
-    __slots__ = ("model", "inputs", "truncation", "truncation_side", "raw_scores", "aggregation", "input_tokens_max", "tokenized_inputs")
+    __slots__ = ("model", "inputs", "truncation", "truncation_side", "raw_scores", "aggregation", "input_tokens_max", "tokenized_inputs", "with_words", "with_outside")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
@@ -232,6 +232,8 @@ class PredictTokensRequest(_message.Message):
     AGGREGATION_FIELD_NUMBER: _ClassVar[int]
     INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
     TOKENIZED_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    WITH_WORDS_FIELD_NUMBER: _ClassVar[int]
+    WITH_OUTSIDE_FIELD_NUMBER: _ClassVar[int]
     model: str
     inputs: _containers.RepeatedScalarFieldContainer[str]
     truncation: Truncation
@@ -240,10 +242,12 @@ class PredictTokensRequest(_message.Message):
     aggregation: Aggregation
     input_tokens_max: int
     tokenized_inputs: _containers.RepeatedCompositeFieldContainer[TokenizedInput]
-    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ..., aggregation: _Optional[_Union[Aggregation, str]] = ..., input_tokens_max: _Optional[int] = ..., tokenized_inputs: _Optional[_Iterable[_Union[TokenizedInput, _Mapping]]] = ...) -> None: ...
+    with_words: bool
+    with_outside: bool
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ..., aggregation: _Optional[_Union[Aggregation, str]] = ..., input_tokens_max: _Optional[int] = ..., tokenized_inputs: _Optional[_Iterable[_Union[TokenizedInput, _Mapping]]] = ..., with_words: bool = ..., with_outside: bool = ...) -> None: ...
 
 class Entity(_message.Message):
-    __slots__ = ("text", "token_id", "start_char", "end_char", "scores")
+    __slots__ = ("text", "token_id", "start_char", "end_char", "scores", "word", "special")
     class ScoresEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -256,12 +260,16 @@ class Entity(_message.Message):
     START_CHAR_FIELD_NUMBER: _ClassVar[int]
     END_CHAR_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
+    WORD_FIELD_NUMBER: _ClassVar[int]
+    SPECIAL_FIELD_NUMBER: _ClassVar[int]
     text: str
     token_id: int
     start_char: int
     end_char: int
     scores: _containers.ScalarMap[str, float]
-    def __init__(self, text: _Optional[str] = ..., token_id: _Optional[int] = ..., start_char: _Optional[int] = ..., end_char: _Optional[int] = ..., scores: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    word: str
+    special: bool
+    def __init__(self, text: _Optional[str] = ..., token_id: _Optional[int] = ..., start_char: _Optional[int] = ..., end_char: _Optional[int] = ..., scores: _Optional[_Mapping[str, float]] = ..., word: _Optional[str] = ..., special: bool = ...) -> None: ...
 
 class Entities(_message.Message):
     __slots__ = ("entities",)

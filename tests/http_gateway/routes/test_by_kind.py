@@ -16,7 +16,8 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import model_pb2
 from http_gateway.endpoint import Task
 from http_gateway.message import Answer, Hold, Request
-from http_gateway.routes.by_kind import INPUTS_AT_ONCE, ByKind, VertexBody
+from http_gateway.routes.at_once import INPUTS_AT_ONCE
+from http_gateway.routes.by_kind import ByKind, VertexBody
 from http_gateway.routes.vectors import EmbedAllBody
 from http_gateway.served_models import ServedModels
 from tests.cluster import gateway
@@ -46,7 +47,7 @@ async def test_an_embedder_embeds_and_compares(http: httpx.AsyncClient, path: st
     [
         (write_classifier, "/predict", {"inputs": "a"}),
         (write_reranker, "/rerank", {"query": "a", "texts": ["b", "c"]}),
-        (write_token_classifier, "/predict_tokens", {"inputs": "a"}),
+        (write_token_classifier, "/predict_tokens", {"inputs": [["a"]]}),
         (write_sparse_embedder, "/embed_sparse", {"inputs": "a"}),
         (write_multi_vector_embedder, "/embed_all", {"inputs": "a"}),
     ],

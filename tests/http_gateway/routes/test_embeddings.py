@@ -49,6 +49,13 @@ async def test_a_string_is_a_list_of_one(http: httpx.AsyncClient) -> None:
     assert np.array_equal(rows(await embed(http, input="hello")), rows(await embed(http, input=["hello"])))
 
 
+async def test_texts_may_be_objects_as_jinas_callers_send_them(http: httpx.AsyncClient) -> None:
+    expected = rows(await embed(http, input=["hello", "hello world"]))
+    for texts in ([{"text": "hello"}, {"text": "hello world"}], ["hello", {"text": "hello world"}]):
+        assert np.array_equal(rows(await embed(http, input=texts)), expected)
+    assert np.array_equal(rows(await embed(http, input={"text": "hello"})), expected[:1])
+
+
 async def test_dimensions_cut_and_normalise(http: httpx.AsyncClient) -> None:
     whole, cut = rows(await embed(http, input="a")), rows(await embed(http, input="a", dimensions=16))
     assert cut.shape == (1, 16)
@@ -134,7 +141,9 @@ BAD_BODIES = [
     (body(input=[]), 400, "input", "input is empty: a request needs at least one"),
     (body(input=["a", ""]), 400, "input", "input[1]"),
     (body(input=7), 400, "input", "int"),
-    (body(input={"text": "a"}), 400, "input", "object"),
+    (body(input={"image": "a"}), 400, "input", "unknown field image"),
+    (body(input=[{"text": "a"}, {"image": "a", "text": "b"}]), 400, "input", "unknown field image"),
+    (body(input=[{"text": ""}]), 400, "input", "input[0]"),
     (body(input=["a", None]), 400, "input", "null"),
     (body(input=["a", 1.5]), 400, "input", "float"),
     (b'{"input": "\\ud800"}', 400, "input", "surrogate"),

@@ -71,6 +71,7 @@ BAD_RERANKS = [
     (of_rerank(ids(101), query="a"), ErrorKind.INVALID_INPUT, "tokenized_inputs", "both"),
     (of_rerank(ids(101), documents=["a"]), ErrorKind.INVALID_INPUT, "tokenized_inputs", "both"),
     (of_rerank(ids(101), instruction="a"), ErrorKind.INVALID_INPUT, "tokenized_inputs", "both"),
+    (of_rerank(ids(101), document_tokens_max=2), ErrorKind.INVALID_INPUT, "document_tokens_max", "cannot be cut"),
     (of_rerank(*[ids(101)] * 4), ErrorKind.TOO_LARGE, "tokenized_inputs", "4 inputs, the limit is 3"),
     (of_rerank(ids(101), ids()), ErrorKind.EMPTY_INPUT, "tokenized_inputs[1]", "no token ids"),
     (of_rerank(ids(30522)), ErrorKind.INVALID_INPUT, "tokenized_inputs[0]", "outside the model's vocabulary"),

@@ -1,0 +1,148 @@
+"""POST /score and /v1/score: how well texts belong together, pair by pair, as vLLM has it.
+
+https://docs.vllm.ai/en/latest/models/pooling_models/scoring/
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+
+from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.v1 import inference_pb2, item_pb2
+from http_gateway.endpoint import post
+from http_gateway.long_list import LongList
+from http_gateway.message import Answer, Request
+from http_gateway.routes.at_once import results_of
+from http_gateway.routes.cost import COST_HEADERS, cost_headers
+from http_gateway.routes.embeddings import Usage
+from http_gateway.routes.inputs import check_at_most, shared_fields
+from http_gateway.routes.rerank import Rerank, RerankBody
+from http_gateway.routes.schemas import Some, Text
+from http_gateway.routes.vllm_body import VLLMBody, answer_value
+from http_gateway.routing import Route
+
+Queries = Text | Annotated[list[Text], Some]
+Documents = str | Annotated[list[str], Some]
+
+# What callers name the two sides.
+SIDES = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2"))
+
+
+class ScoreBody(VLLMBody, kw_only=True):
+    """One pair of fields: queries and documents (or items), data_1 and data_2, or text_1 and text_2. One text is
+    compared with each on the other side; lists of the same length are compared in pairs."""
+
+    queries: Queries | None = None
+    documents: Documents | None = None
+    items: Documents | None = None
+    data_1: Queries | None = None
+    data_2: Documents | None = None
+    text_1: Queries | None = None
+    text_2: Documents | None = None
+    instruction: str | None = None  # what the query is after, for models that are told in their prompt
+
+
+class Score(msgspec.Struct):
+    index: int
+    object: Literal["score"]
+    score: float
+
+
+class ScoreAnswer(msgspec.Struct):
+    id: str
+    object: Literal["list"]
+    created: int  # seconds since 1970
+    model: str
+    data: list[Score]
+    usage: Usage
+
+
+EXAMPLE = {
+    "text_1": "What is deep learning?",
+    "text_2": ["Deep learning is a branch of machine learning.", "A cow eats grass."],
+}
+
+
+class Scoring(Rerank):
+    def routes(self) -> list[Route]:
+        return [
+            post(path, ScoreBody, self.score, answer=ScoreAnswer, example=EXAMPLE, headers=COST_HEADERS)
+            for path in ("/score", "/v1/score")
+        ]
+
+    async def score(self, body: ScoreBody, request: Request) -> Answer:
+        """A score for each pair of texts, in the order of the pairs."""
+        names, queries, documents = sides_of(body)
+        check_at_most(len(documents), self.inputs_max, names[1], "texts")
+        indices_of: dict[str, list[int]] = {}
+        for index in range(len(documents)):
+            indices_of.setdefault(queries[index if len(queries) > 1 else 0], []).append(index)
+
+        async def answer(query: str, indices: Sequence[int]) -> inference_pb2.RerankResponse:
+            texts = [documents[index] for index in indices]
+            rerank = RerankBody(
+                **shared_fields(body), query=query, texts=texts, raw_scores=body.is_raw, instruction=body.instruction
+            )
+            return await self.reranked(
+                rerank, texts, request, field=names[1], place_of=lambda index: f"{names[1]}[{indices[index]}]"
+            )
+
+        calls = [(len(indices), functools.partial(answer, query, indices)) for query, indices in indices_of.items()]
+        answers = await results_of(calls)
+        scores = np.empty(len(documents), np.float32)
+        for indices, found in zip(indices_of.values(), answers, strict=True):
+            scores[indices] = np.frombuffer(found.scores, "<f4")
+
+        def entry(index: int) -> dict[str, Any]:
+            return {"index": index, "object": "score", "score": scores[index]}
+
+        usage, timings = usage_of(answers), timings_of(answers)
+        value = answer_value(request, self.models.find(body.model).name, LongList(range(len(scores)), entry), usage)
+        return Answer(value, cost_headers(request, usage, timings))
+
+
+def sides_of(body: ScoreBody) -> tuple[tuple[str, str], list[str], list[str]]:
+    """The names of the two sides, and their texts. Raises INVALID_INPUT and EMPTY_INPUT."""
+    stated = [name for name in dict.fromkeys(sum(SIDES, ())) if getattr(body, name) is not None]
+    names = next((pair for pair in SIDES if set(pair) == set(stated)), None)
+    if names is None:
+        pairs = ", ".join(f"{first} and {second}" for first, second in SIDES)
+        message = f"one of these pairs of fields is required, and nothing of another: {pairs}"
+        raise HeddleError(ErrorKind.INVALID_INPUT, message, field=stated[0] if stated else "text_1")
+    queries, documents = (listed(getattr(body, name)) for name in names)
+    for name, texts in zip(names, (queries, documents), strict=True):
+        if not texts:
+            raise HeddleError(ErrorKind.EMPTY_INPUT, f"{name} is empty: a request needs at least one", field=name)
+    if len(queries) not in (1, len(documents)):
+        message = f"{names[0]} has {len(queries)} texts and {names[1]} has {len(documents)}: it takes one, or as many"
+        raise HeddleError(ErrorKind.INVALID_INPUT, message, field=names[0])
+    if "" in queries:
+        place = names[0] if isinstance(getattr(body, names[0]), str) else f"{names[0]}[{queries.index('')}]"
+        raise HeddleError(ErrorKind.EMPTY_INPUT, f"{place}: the text is empty", field=names[0])
+    return names, queries, documents
+
+
+def listed(texts: str | list[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else texts
+
+
+def usage_of(answers: Sequence[inference_pb2.RerankResponse]) -> item_pb2.Usage:
+    return item_pb2.Usage(
+        tokens=sum(answer.usage.tokens for answer in answers),
+        truncated_inputs=sum(answer.usage.truncated_inputs for answer in answers),
+        characters=sum(answer.usage.characters for answer in answers),
+        device=answers[0].usage.device,
+    )
+
+
+def timings_of(answers: Sequence[inference_pb2.RerankResponse]) -> item_pb2.Timings:
+    """Those of the slowest part."""
+    timings = [answer.timings for answer in answers]
+    return item_pb2.Timings(
+        tokenize_us=max(each.tokenize_us for each in timings),
+        queue_us=max(each.queue_us for each in timings),
+        compute_us=max(each.compute_us for each in timings),
+    )
