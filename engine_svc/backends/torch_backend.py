@@ -1,12 +1,13 @@
 """The backend that runs the models of `engine_svc.models` with PyTorch, on a CPU or an NVIDIA GPU."""
 
 from collections.abc import Sequence as Sequences
+from itertools import chain
 
 import numpy as np
 import torch
 
 from engine_svc.backends.host_memory import keep_freed_memory, return_freed_memory
-from engine_svc.batch import Output, PackedBatch
+from engine_svc.batch import Output, PackedBatch, by_sequence
 from engine_svc.models.heads.head import Array
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
@@ -60,10 +61,10 @@ class TorchBackend:
         # Attention makes one call for all sequences of a length.
         order = np.argsort(batch.lengths, kind="stable")
         by_length = PackedBatch.of([batch.sequences[index] for index in order])
-        arrays: list[Array] = [np.empty(0, np.float32)] * len(order)
-        for index, array in zip(order, self._run_by_length(by_length), strict=True):
-            arrays[index] = array
-        return arrays
+        arrays: list[list[Array]] = [[]] * len(order)
+        for index, own in zip(order, by_sequence(self._run_by_length(by_length), by_length.sequences), strict=True):
+            arrays[index] = own
+        return list(chain.from_iterable(arrays))
 
     def close(self) -> None:
         del self._model

@@ -8,6 +8,7 @@ from engine_svc.models.adapters import AdaptedWeights, Adapters
 from engine_svc.models.architectures.table import Architecture, architecture_of
 from engine_svc.models.heads.embedding import EmbeddingHead
 from engine_svc.models.heads.head import Head
+from engine_svc.models.heads.m3 import M3Head
 from engine_svc.models.heads.multi_vector import MultiVectorHead
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Transformer
@@ -46,6 +47,8 @@ def open_weights(
 
 
 def load_head(checkpoint: Checkpoint, config: ModelConfig, architecture: Architecture, weights: Weights) -> Head:
+    if checkpoint.m3 is not None:
+        return M3Head.load(checkpoint, weights)
     if checkpoint.kind is ModelKind.EMBEDDER:
         return EmbeddingHead.load(checkpoint, weights)
     if checkpoint.kind is ModelKind.MULTI_VECTOR_EMBEDDER:

@@ -3,7 +3,7 @@
 Shapes: https://huggingface.github.io/text-embeddings-inference
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -19,8 +19,10 @@ from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import Inputs, TEIBody, TruncationFields, add_inputs, check_count, listed
+from http_gateway.routes.joint_vectors import NAMES_OF_FIELDS, JointAnswer, embedding_kinds, joint_value
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.schemas import Some, Text
+from http_gateway.routes.tables import table_of
 from http_gateway.routing import Route
 
 NAMES_OF_SIMILARITY = {"source": "inputs.source_sentence", "sentences": "inputs.sentences"}
@@ -38,6 +40,10 @@ class EmbedAllBody(TEIBody, kw_only=True):
 class EmbedBody(EmbedAllBody, kw_only=True):
     normalize: bool | None = None  # true when absent
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None
+    # FlagEmbedding's, for models that make these: with one of the last two the answer is a `JointAnswer`.
+    return_dense: bool | None = None  # true when absent
+    return_sparse: bool | None = None
+    return_colbert_vecs: bool | None = None
 
 
 class SimilarityInputs(msgspec.Struct):
@@ -73,7 +79,7 @@ class Vectors(ModelRoutes):
                 "/embed",
                 EmbedBody,
                 self.embed,
-                answer=list[list[float]],
+                answer=list[list[float]] | JointAnswer,
                 example=text,
                 family=TEI,
                 headers=COST_HEADERS,
@@ -104,15 +110,17 @@ class Vectors(ModelRoutes):
         ]
 
     async def embed(self, body: EmbedBody, request: Request) -> Answer:
-        """One vector for each input."""
+        """One vector for each input; return_sparse and return_colbert_vecs ask for further kinds, in an object."""
         item = inference_pb2.InferenceItem()
         is_list = self._write(body, item.embed)
         item.embed.skip_normalization = body.normalize is False
         item.embed.dimensions = body.dimensions or 0
-        with InWordsOf({}, is_list=is_list):
+        kinds = embedding_kinds(dense=body.return_dense, sparse=body.return_sparse, colbert=body.return_colbert_vecs)
+        item.embed.embedding_kinds.extend(kinds)
+        with InWordsOf(NAMES_OF_FIELDS, is_list=is_list):
             answer = (await self.models.find(body.model).client.infer(item, request.options())).embed
-        rows = LongList(tensors.from_proto(answer.embeddings))
-        return Answer(rows, cost_headers(request, answer.usage, answer.timings))
+        value = joint_value(answer) if kinds else LongList(tensors.from_proto(answer.embeddings))
+        return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
     async def embed_all(self, body: EmbedAllBody, request: Request) -> Answer:
         """One vector for each token of each input, neither pooled nor normalised."""
@@ -163,23 +171,6 @@ class Vectors(ModelRoutes):
         call.truncation_side = body.truncation_side
         call.prompt_name = body.prompt_name or ""
         return is_list
-
-
-class Rows:
-    """Of a tensor, one for each token. Its bytes, which may be many, are copied once the rows are asked for."""
-
-    def __init__(self, tensor: tensor_pb2.Tensor) -> None:
-        self._tensor = tensor
-
-    def __len__(self) -> int:
-        return self._tensor.shape[0]
-
-    def __iter__(self) -> Iterator[tensors.Floats]:
-        return iter(tensors.from_proto(self._tensor))
-
-
-def table_of(tensor: tensor_pb2.Tensor) -> LongList:
-    return LongList(Rows(tensor))
 
 
 def entries(vector: tensor_pb2.SparseTensor) -> LongList:

@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 
 from heddle.checkpoint_files import CheckpointError, field_of, read_json, read_json_if_there
 from heddle.language_models import AUTO, default_pooling, names_of, with_score
+from heddle.m3 import M3Heads
 from heddle.sentence_modules import Dense, LogitScore, Pooling, PoolingSetting, SentenceModules, Splade
 
 # All that decides which ids a text becomes, when it is there.
@@ -73,6 +74,7 @@ class Checkpoint:
     dense: tuple[Dense, ...]  # of vectors, pooled or of tokens, one after the other
     splade: Splade | None  # of a sparse embedder, None for all others
     logit_score: LogitScore | None  # of a reranker that is a language model, None for all others
+    m3: M3Heads | None  # of an embedder that makes sparse and ColBERT vectors too, None for all others
     normalizes: bool  # a Normalize module follows the pooling
     dimension: int  # of a vector; 0 for what answers none
     token_dimension: int  # of the vectors of tokens; 0 for what answers none
@@ -116,6 +118,7 @@ class Checkpoint:
             dense=dense,
             splade=modules.splade,
             logit_score=modules.logit_score if kind is ModelKind.RERANKER else None,
+            m3=M3Heads.read(home) if kind is ModelKind.EMBEDDER else None,
             normalizes=modules.normalizes,
             dimension=dimension_of(kind, modules, dense, config, home),
             token_dimension=token_dimension_of(kind, dense, config, home),

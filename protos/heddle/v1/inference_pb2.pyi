@@ -53,7 +53,7 @@ class Input(_message.Message):
     def __init__(self, text: _Optional[str] = ..., token_ids: _Optional[bytes] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
-    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "skip_normalization", "dimensions", "data_type")
+    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "skip_normalization", "dimensions", "data_type", "embedding_kinds")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,7 @@ class EmbedRequest(_message.Message):
     SKIP_NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
     DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_KINDS_FIELD_NUMBER: _ClassVar[int]
     model: str
     inputs: _containers.RepeatedCompositeFieldContainer[Input]
     truncation: Truncation
@@ -70,17 +71,22 @@ class EmbedRequest(_message.Message):
     skip_normalization: bool
     dimensions: int
     data_type: _tensor_pb2.DataType
-    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., skip_normalization: bool = ..., dimensions: _Optional[int] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ...) -> None: ...
+    embedding_kinds: _containers.RepeatedScalarFieldContainer[_model_pb2.EmbeddingKind]
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., skip_normalization: bool = ..., dimensions: _Optional[int] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., embedding_kinds: _Optional[_Iterable[_Union[_model_pb2.EmbeddingKind, str]]] = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
-    __slots__ = ("embeddings", "usage", "timings")
+    __slots__ = ("embeddings", "usage", "timings", "sparse_embeddings", "colbert_embeddings")
     EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    SPARSE_EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
+    COLBERT_EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
     embeddings: _tensor_pb2.Tensor
     usage: _item_pb2.Usage
     timings: _item_pb2.Timings
-    def __init__(self, embeddings: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ...) -> None: ...
+    sparse_embeddings: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.SparseTensor]
+    colbert_embeddings: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]
+    def __init__(self, embeddings: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ..., sparse_embeddings: _Optional[_Iterable[_Union[_tensor_pb2.SparseTensor, _Mapping]]] = ..., colbert_embeddings: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ...) -> None: ...
 
 class EmbedTokensRequest(_message.Message):
     __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "data_type")
