@@ -38,6 +38,7 @@ class Sequence:
     more_outputs: tuple[Output, ...] = ()  # of the same forward pass
     skip_normalization: bool = False
     dimensions: int = 0  # 0 = all
+    task: str = ""  # whose adapter the transformer runs with; "" = the pod's own, if any
 
     @property
     def tokens(self) -> int:

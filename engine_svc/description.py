@@ -34,6 +34,7 @@ def described(
         uses_type_ids=types_of(checkpoint.config) > 1,
         matryoshka=checkpoint.matryoshka,
         embedding_kinds=embedding_kinds_of(checkpoint),
+        tasks=checkpoint.tasks,
         version=version("heddle"),
     )
 

@@ -186,6 +186,8 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
             raise invalid("a type id must be 0 or 1", "type_ids")
         if message.dimensions > model.dimension:
             raise invalid(f"dimensions must be at most {model.dimension}", "dimensions")
+        if message.task and message.task not in model.tasks:
+            raise invalid(f"there is no task {message.task!r} (there are: {', '.join(model.tasks) or 'none'})", "task")
         return Sequence(
             token_ids=packed,
             type_ids=type_ids if model.uses_type_ids else b"",
@@ -194,6 +196,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
             more_outputs=self._more_outputs(message.more_outputs, output),
             skip_normalization=message.skip_normalization,
             dimensions=message.dimensions,
+            task=message.task,
         )
 
     def _more_outputs(self, wanted: Sequences[int], first: Output) -> tuple[Output, ...]:

@@ -68,4 +68,5 @@ def noise(sequence: Sequence, size: int) -> npt.NDArray[np.float32]:
 
 def digest_of(sequence: Sequence, size: int) -> bytes:
     content = sequence.token_ids + sequence.type_ids + sequence.prompt_tokens.to_bytes(4, "little")
+    content += sequence.task.encode()
     return hashlib.shake_128(content).digest(size)

@@ -9,6 +9,7 @@ import torch
 from engine_svc.backends.host_memory import keep_freed_memory, return_freed_memory
 from engine_svc.batch import Output, PackedBatch, by_sequence
 from engine_svc.models.heads.head import Array
+from engine_svc.models.low_rank import adapted, rows_by_adapter
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from heddle.checkpoint import Checkpoint, ModelKind
@@ -45,7 +46,8 @@ class TorchBackend:
         self._model = Model.load(checkpoint, dtype=self._dtype, device=self._device, adapter=adapter)
         if self._device.type == "cpu":
             keep_freed_memory()
-        self._merges_prefixes = merges_prefixes and self._model.transformer.is_causal
+        # Tokens of equal prefixes differ where their adapters do.
+        self._merges_prefixes = merges_prefixes and self._model.transformer.is_causal and not self._model.tasks
 
     @property
     def outputs(self) -> frozenset[Output]:
@@ -75,7 +77,9 @@ class TorchBackend:
     def _run_by_length(self, batch: PackedBatch) -> Sequences[Array]:
         transformer, head = self._model.transformer, self._model.head
         tokens = PackedTokens.of(batch, device=self._device, dtype=self._dtype, merges_prefixes=self._merges_prefixes)
-        return head(tokens.of_tokens(transformer(tokens)), tokens.layout.cu_seqlens, batch)
+        with adapted(rows_by_adapter(batch, self._model.tasks, self._device)):
+            hidden = transformer(tokens)
+        return head(tokens.of_tokens(hidden), tokens.layout.cu_seqlens, batch)
 
 
 def device_of(name: str) -> torch.device:

@@ -32,6 +32,7 @@ class EmbeddingsBody(TEIBody, kw_only=True):
     input: Inputs
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None
+    task: str | None = None  # Jina's, of models with an adapter for each
 
 
 class Embedding(msgspec.Struct):
@@ -103,6 +104,7 @@ class Embeddings(ModelRoutes):
         call.truncation = body.truncation
         call.truncation_side = body.truncation_side
         call.dimensions = body.dimensions or 0
+        call.task = body.task or ""
         return item
 
 

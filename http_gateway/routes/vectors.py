@@ -31,6 +31,7 @@ NAMES_OF_SIMILARITY = {"source": "inputs.source_sentence", "sentences": "inputs.
 class EmbedAllBody(TEIBody, kw_only=True):
     inputs: Inputs
     prompt_name: str | None = None
+    task: str | None = None  # of jina-embeddings-v3 and its kin
 
     @property
     def inputs_count(self) -> int:
@@ -53,6 +54,7 @@ class SimilarityInputs(msgspec.Struct):
 
 class SimilarityParameters(TruncationFields, kw_only=True):
     prompt_name: str | None = None
+    task: str | None = None
 
 
 class SimilarityBody(msgspec.Struct):
@@ -156,6 +158,7 @@ class Vectors(ModelRoutes):
             truncation=parameters.truncation,
             truncation_side=parameters.truncation_side,
             prompt_name=parameters.prompt_name or "",
+            task=parameters.task or "",
         )
         with InWordsOf(NAMES_OF_SIMILARITY):
             answer = await self.models.find(body.model).client.similarity(call, request.options())
@@ -170,6 +173,7 @@ class Vectors(ModelRoutes):
         call.truncation = body.truncation
         call.truncation_side = body.truncation_side
         call.prompt_name = body.prompt_name or ""
+        call.task = body.task or ""
         return is_list
 
 

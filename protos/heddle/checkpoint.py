@@ -17,6 +17,7 @@ from heddle.checkpoint_files import CheckpointError, field_of, read_json, read_j
 from heddle.language_models import AUTO, default_pooling, names_of, with_score
 from heddle.m3 import M3Heads
 from heddle.sentence_modules import Dense, LogitScore, Pooling, PoolingSetting, SentenceModules, Splade
+from heddle.tasks import tasks_of, with_task_prompts
 
 # All that decides which ids a text becomes, when it is there.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -79,6 +80,7 @@ class Checkpoint:
     dimension: int  # of a vector; 0 for what answers none
     token_dimension: int  # of the vectors of tokens; 0 for what answers none
     matryoshka: bool  # trained so that a vector's first components are a vector too
+    tasks: tuple[str, ...]  # that a request may name, each with an adapter of its own
     prompts: Mapping[str, str]  # text put before the input, by name
     default_prompt_name: str  # "" = none
     sequence_tokens_max: int  # special tokens included
@@ -99,6 +101,7 @@ class Checkpoint:
         modules = with_score(
             *(modules, config, architecture, home), names=names, score_tokens=score_tokens, pooling=pooling
         )
+        modules = with_task_prompts(modules, config, home / "config.json")
         kind = kind_of(config, architecture, modules, home)
         pooled = modules.pooling or (default_pooling(config, architecture),)
         labels = labels_of(config, home)[: 1 if modules.logit_score else None] if kind in CLASSIFIERS else ()
@@ -123,6 +126,7 @@ class Checkpoint:
             dimension=dimension_of(kind, modules, dense, config, home),
             token_dimension=token_dimension_of(kind, dense, config, home),
             matryoshka=is_matryoshka(config, modules),
+            tasks=tasks_of(config, home / "config.json") if kind is ModelKind.EMBEDDER else (),
             prompts=modules.prompts,
             default_prompt_name=modules.default_prompt_name,
             sequence_tokens_max=sequence_tokens_max,

@@ -25,7 +25,8 @@ def plan(request: inference_pb2.EmbedRequest, terms: Terms) -> Plan:
     row_bytes = tensors.bytes_of_row(request.dimensions or dimension, data_type)
     return Plan(
         inputs=contents(request.inputs),
-        options=terms.options(request, request.prompt_name),
+        options=terms.options(request, request.prompt_name, request.task),
+        task=request.task,
         output=engine_pb2.OUTPUT_VECTOR,
         assemble=assembled,
         expected_bytes=lambda sequence: row_bytes,

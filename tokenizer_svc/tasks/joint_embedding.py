@@ -80,7 +80,8 @@ def plan(
     first, *more = outputs.values()
     return Plan(
         inputs=contents(request.inputs),
-        options=terms.options(request, request.prompt_name),
+        options=terms.options(request, request.prompt_name, request.task),
+        task=request.task,
         output=first,
         more_outputs=more,
         read=read,

@@ -29,7 +29,7 @@ OUTPUT_TOKEN_LOGITS: Output
 OUTPUT_COLBERT_VECTORS: Output
 
 class Sequence(_message.Message):
-    __slots__ = ("token_ids", "type_ids", "prompt_tokens", "output", "skip_normalization", "dimensions", "data_type", "more_outputs")
+    __slots__ = ("token_ids", "type_ids", "prompt_tokens", "output", "skip_normalization", "dimensions", "data_type", "more_outputs", "task")
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     TYPE_IDS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,7 @@ class Sequence(_message.Message):
     DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
     MORE_OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
     token_ids: bytes
     type_ids: bytes
     prompt_tokens: int
@@ -46,7 +47,8 @@ class Sequence(_message.Message):
     dimensions: int
     data_type: _tensor_pb2.DataType
     more_outputs: _containers.RepeatedScalarFieldContainer[Output]
-    def __init__(self, token_ids: _Optional[bytes] = ..., type_ids: _Optional[bytes] = ..., prompt_tokens: _Optional[int] = ..., output: _Optional[_Union[Output, str]] = ..., skip_normalization: bool = ..., dimensions: _Optional[int] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., more_outputs: _Optional[_Iterable[_Union[Output, str]]] = ...) -> None: ...
+    task: str
+    def __init__(self, token_ids: _Optional[bytes] = ..., type_ids: _Optional[bytes] = ..., prompt_tokens: _Optional[int] = ..., output: _Optional[_Union[Output, str]] = ..., skip_normalization: bool = ..., dimensions: _Optional[int] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., more_outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., task: _Optional[str] = ...) -> None: ...
 
 class Submission(_message.Message):
     __slots__ = ("id", "context", "sequence")
