@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from engine_svc.backends.backend import Backend
+from engine_svc.device import has_nvidia_gpu
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.v1 import model_pb2
@@ -28,6 +29,7 @@ def described(
         data_type=backend.data_type,
         revision=checkpoint.revision,
         backend=settings.backend,
+        device="" if settings.backend == "simulated" else "cuda" if has_nvidia_gpu() else "cpu",
         multi_label=checkpoint.multi_label,
         prompt_names=sorted(checkpoint.prompts),
         batch_tokens_max=batch_tokens_max,

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from engine_svc.ticket import Ticket
+from heddle.turns import Turns
 
 
 @dataclass(slots=True, eq=False)
 class Flow:
-    """Waiting tickets of one caller, first in first out. Ordered dict: a cancelled one leaves from the middle."""
+    """Waiting tickets of one name, first in first out. Ordered dict: a cancelled one leaves from the middle."""
 
     name: str
     priority: int
@@ -34,7 +35,7 @@ class Flows:
         self.tokens = 0
         self.bulks = 0
         self._bulk_tokens = bulk_tokens
-        self._classes: dict[int, OrderedDict[str, Flow]] = {}
+        self._classes: dict[int, Turns[Flow]] = {}
         self._priorities: list[int] = []  # of the classes, sorted
 
     def __bool__(self) -> bool:
@@ -43,10 +44,11 @@ class Flows:
     @property
     def front(self) -> Flow:
         """Whose turn it is."""
-        return next(self.of_first_class())
+        return self._classes[self._priorities[0]].front
 
     def of_first_class(self) -> Iterator[Flow]:
-        return iter(self._classes[self._priorities[0]].values())
+        """In the order of their turns."""
+        return iter(self._classes[self._priorities[0]])
 
     def is_bulk(self, flow: Flow) -> bool:
         return flow.tokens > self._bulk_tokens
@@ -73,7 +75,7 @@ class Flows:
     def take_turn(self, flow: Flow) -> Ticket:
         """Its first ticket leaves, and the flow goes to the end."""
         ticket = flow.first
-        self._classes[flow.priority].move_to_end(flow.name)
+        self._classes[flow.priority].to_end(flow.name)
         self.remove(ticket)
         return ticket
 
@@ -84,7 +86,7 @@ class Flows:
     def put_back(self, flow: Flow) -> None:
         """In front of all of its class."""
         self._attach(flow)
-        self._classes[flow.priority].move_to_end(flow.name, last=False)
+        self._classes[flow.priority].to_front(flow.name)
 
     def _flow_of(self, ticket: Ticket) -> Flow | None:
         flows = self._classes.get(ticket.priority)
@@ -99,13 +101,13 @@ class Flows:
 
     def _attach(self, flow: Flow) -> None:
         if flow.priority not in self._classes:
-            self._classes[flow.priority] = OrderedDict()
+            self._classes[flow.priority] = Turns()
             insort(self._priorities, flow.priority)
-        self._classes[flow.priority][flow.name] = flow
+        self._classes[flow.priority].add(flow.name, flow)
 
     def _detach(self, flow: Flow) -> None:
         flows = self._classes[flow.priority]
-        del flows[flow.name]
+        flows.remove(flow.name)
         if not flows:
             del self._classes[flow.priority]
             self._priorities.remove(flow.priority)

@@ -5,7 +5,6 @@ the model has no positions for.
 """
 
 import asyncio
-import itertools
 import time
 from collections.abc import Sequence as Sequences
 from typing import Any
@@ -21,6 +20,7 @@ from engine_svc.ticket import Outcome, Ticket
 from heddle import tensors
 from heddle.rpc.deadlines import NEVER
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.flow_names import FlowNames
 from heddle.rpc.stream import Cancel, Reply, nothing_to_cancel
 from heddle.rpc.stream_server import StreamServer
 from heddle.rpc.unary import answered, context_of, deadline_of_call
@@ -60,7 +60,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         self._scheduler = scheduler
         self._lanes = lanes
         self._arrived: list[Ticket] = []
-        self._flows = itertools.count()
+        self._flow_names = FlowNames()
         self.stream = StreamServer(
             self.submit,
             frame_type=engine_pb2.EngineServiceInferResponse,
@@ -86,7 +86,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         if request.tokenizer_fingerprint:
             self._check_fingerprint(request.tokenizer_fingerprint)
         item_context, deadline = context_of(context), deadline_of_call(context)
-        item_context.flow = item_context.flow or self._new_flow()
+        item_context.flow = self._flow_names.complete(item_context.flow)
         items = [
             engine_pb2.Submission(id=index, context=item_context, sequence=sequence)
             for index, sequence in enumerate(request.sequences)
@@ -113,7 +113,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         def deliver(outcome: Outcome) -> None:
             reply(to_proto(outcome, sequence.outputs, data_type, self._model.vocabulary_size))
 
-        flow = context.flow or self._new_flow()
+        flow = context.flow or self._flow_names.complete("")
         ticket = Ticket(sequence, flow, deliver, context.priority, None if deadline == NEVER else deadline)
         # All that arrives in one turn of the event loop is submitted at once: a lane that is free would otherwise
         # leave with the first sequence of a frame.
@@ -152,9 +152,6 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
             outcome = engine_pb2.Outcome(error=error.to_proto())
         outcome.id = item.id
         return outcome
-
-    def _new_flow(self) -> str:
-        return f"#{next(self._flows)}"
 
     def _check_fingerprint(self, fingerprint: str) -> None:
         own = self._model.tokenizer_fingerprint

@@ -10,8 +10,10 @@ from heddle.rpc.lifecycle import interrupt_nobody, run, settle_memory, stop_on_s
 from heddle.rpc.settings import ConfigurationError, load, suggestion
 from heddle.rpc.telemetry import start_logging
 from http_gateway.admission import Admission
-from http_gateway.api_keys import ApiKeys
+from http_gateway.api_keys import ApiKeys, keys_of
 from http_gateway.app import App
+from http_gateway.cors import Cors
+from http_gateway.fair_share import FairShare
 from http_gateway.routes.by_kind import default_path
 from http_gateway.routes.table import routes
 from http_gateway.routing import Route, Router
@@ -35,17 +37,19 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
     check_default_route(settings.default_route, table)
     app = App(
         Router(table, lambda: settings.default_route or default_path(models)),
-        ApiKeys(settings.api_keys),
+        api_keys(settings),
         Admission(
             requests_max=settings.requests_max,
             bodies_bytes_max=settings.bodies_bytes_max,
             answers_bytes_max=settings.answers_bytes_max,
         ),
-        over_limit_status=int(settings.over_limit_status),
+        FairShare(best_priority=settings.best_priority, proxies=settings.trusted_proxies),
+        over_limit_status=int(settings.over_limit_status) if settings.over_limit_status else None,
         compressed_bytes_min=settings.compressed_bytes_min,
+        body_bytes_max=settings.request_bytes_max,
     )
     server = HttpServer(
-        app.answer,
+        Cors(settings.cors_origins, app.answer).answer if settings.cors_origins else app.answer,
         host=settings.host,
         port=settings.port,
         connections_max=settings.connections_max,
@@ -59,6 +63,14 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
         await server.serve(stop, settings.drain_s_max, models.announce_draining)
     finally:
         await models.close()
+
+
+def api_keys(settings: GatewaySettings) -> ApiKeys:
+    """Raises ConfigurationError for a file that cannot be read or makes no sense."""
+    try:
+        return ApiKeys(keys_of(settings.api_keys, settings.api_keys_file))
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 def check_default_route(path: str, table: Sequence[Route]) -> None:

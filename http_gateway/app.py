@@ -5,6 +5,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 
 from prometheus_client import Gauge, Histogram
 
@@ -14,6 +15,9 @@ from heddle.rpc.telemetry import request_id
 from http_gateway.admission import Admission, Permit
 from http_gateway.api_keys import ApiKeys
 from http_gateway.errors import STATUS_OF_KIND, Failure
+from http_gateway.fair_share import FairShare
+from http_gateway.families import Family
+from http_gateway.inflation import coding_of, inflated
 from http_gateway.message import Hold, Request, Response, bytes_of, uncounted
 from http_gateway.rendering import rendered
 from http_gateway.routing import Route, Router
@@ -36,15 +40,19 @@ class App:
         router: Router,
         keys: ApiKeys,
         admission: Admission,
+        share: FairShare,
         *,
-        over_limit_status: int,
+        over_limit_status: int | None,
         compressed_bytes_min: int,
+        body_bytes_max: int,
     ) -> None:
         self._router = router
         self._keys = keys
         self._admission = admission
-        self._statuses = {**STATUS_OF_KIND, ErrorKind.TOO_LARGE: over_limit_status}
+        self._share = share
+        self._over_limit_status = over_limit_status
         self._compressed_bytes_min = compressed_bytes_min
+        self._body_bytes_max = body_bytes_max
         self._seconds: dict[tuple[str, int], Histogram] = {}
         REQUESTS.set_function(lambda: admission.requests)
         BODIES_BYTES.set_function(lambda: admission.bodies_bytes)
@@ -60,23 +68,25 @@ class App:
             if route.is_open:
                 response = await self._handled(route, request)
             else:
-                self._keys.check(request.headers)
+                self._share.place(request, self._keys.find(request.headers))
                 response = await self._permitted(route, request, Permit(self._admission))
             status = response.status
             return response
         except Exception as exception:  # noqa: BLE001 - the boundary: whatever it is, the caller gets an answer
-            failure = Failure.of(exception, self._statuses)
+            failure = Failure.of(exception, self._statuses_of(route.family))
             status = failure.status
             return Response(route.family.body(failure), status, headers=failure.headers)
         finally:
             self._record(route, request, status, time.perf_counter() - started)
 
+    def _statuses_of(self, family: Family) -> Mapping[ErrorKind, int]:
+        return {**STATUS_OF_KIND, ErrorKind.TOO_LARGE: self._over_limit_status or family.over_limit_status}
+
     async def _permitted(self, route: Route, request: Request, permit: Permit) -> Response:
         """The response has the permit."""
         try:
             if request.method == "POST":
-                check_encoding(request)
-                request.body = await request.read(permit.hold_body)
+                request.body = await self._read(request, permit.hold_body)
             response = await self._handled(route, request, permit.hold_answer)
             permit.end_answer()
             permit.hold_answer(bytes_of(response.body))  # no more than is left of it
@@ -87,6 +97,15 @@ class App:
         permit.end_body()
         response.release = permit.release
         return response
+
+    async def _read(self, request: Request, hold: Hold) -> bytes:
+        coding = coding_of(request.headers)
+        body = await request.read(hold)
+        if coding:
+            sent_bytes = len(body)
+            body = await inflated(body, coding, self._body_bytes_max)
+            hold(len(body) - sent_bytes)
+        return body
 
     async def _handled(self, route: Route, request: Request, hold: Hold = uncounted) -> Response:
         answer = await route.handler(request)
@@ -102,10 +121,4 @@ class App:
         if log.isEnabledFor(logging.INFO):
             milliseconds = round(seconds * 1000, 3)
             fields = {"method": request.method, "path": request.path, "status": status, "milliseconds": milliseconds}
-            log.info("%s %s %d %.1f ms", *fields.values(), extra=fields)
-
-
-def check_encoding(request: Request) -> None:
-    """Raises a 415 for a body that is compressed."""
-    if (request.headers.get("content-encoding") or "identity").strip().lower() != "identity":
-        raise Failure(415, "unsupported_encoding", "compressed bodies are not taken: send the JSON as it is")
+            log.info("%s %s %d %.1f ms", *fields.values(), extra={**fields, "key": request.key_name})

@@ -14,6 +14,7 @@ from http_gateway.families import OPENAI, Family
 from http_gateway.json_body import decoded
 from http_gateway.message import Answer, Request
 from http_gateway.routing import Description, Route
+from http_gateway.supported import check_supported
 
 Body = TypeVar("Body")
 Handle = Callable[[Body, Request], Awaitable[Answer]]
@@ -28,11 +29,15 @@ class Task(Generic[Body]):
 
     def read(self, content: bytes) -> Body:
         """Raises INVALID_INPUT."""
-        return decoded(content, self.decoder)
+        body = decoded(content, self.decoder)
+        check_supported(body)
+        return body
 
     def __call__(self, request: Request) -> Awaitable[Answer]:
         """Raises INVALID_INPUT at once."""
-        return self.handle(self.read(request.body), request)
+        body = self.read(request.body)
+        request.user = request.user or getattr(body, "user", None) or ""
+        return self.handle(body, request)
 
 
 def post(

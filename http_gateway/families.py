@@ -22,7 +22,7 @@ TEI_TYPES = {
     "mismatch": "Unhealthy",
 }
 
-OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error", 504: "timeout_error"}
+OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 504: "timeout_error"}
 
 
 class OpenAIErrorDetail(msgspec.Struct):
@@ -39,6 +39,7 @@ class OpenAIError(msgspec.Struct):
     message: str
     code: int
     type: str
+    detail: str  # the message again, where Jina's and Voyage's clients look for it
 
 
 class TEIError(msgspec.Struct):
@@ -48,6 +49,7 @@ class TEIError(msgspec.Struct):
 
 class CohereError(msgspec.Struct):
     message: str
+    detail: str  # the message again, where Jina's clients look for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Family:
     name: str
     error: type[msgspec.Struct]
     told: Callable[[Failure], msgspec.Struct]
+    over_limit_status: int  # that its clients expect for input over a limit, unless the gateway is set to another
 
     def body(self, failure: Failure) -> bytes:
         """Always JSON, whatever the caller accepts: what is read when something is wrong should need no tool."""
@@ -69,6 +72,7 @@ def told_to_openai(failure: Failure) -> OpenAIError:
         message=failure.message,
         code=failure.status,
         type=tei_type(failure),
+        detail=failure.message,
     )
 
 
@@ -77,13 +81,13 @@ def told_to_tei(failure: Failure) -> TEIError:
 
 
 def told_to_cohere(failure: Failure) -> CohereError:
-    return CohereError(failure.message)
+    return CohereError(failure.message, failure.message)
 
 
 def tei_type(failure: Failure) -> str:
     return TEI_TYPES.get(failure.code) or failure.code.title().replace("_", "")
 
 
-OPENAI = Family("OpenAI", OpenAIError, told_to_openai)
-TEI = Family("TEI and BEI", TEIError, told_to_tei)
-COHERE = Family("Cohere and Jina", CohereError, told_to_cohere)
+OPENAI = Family("OpenAI", OpenAIError, told_to_openai, 400)
+TEI = Family("TEI and BEI", TEIError, told_to_tei, 413)
+COHERE = Family("Cohere and Jina", CohereError, told_to_cohere, 400)

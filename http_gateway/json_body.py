@@ -3,6 +3,7 @@
 Called by the routes. The content type is not looked at: many a client sends none, or a wrong one.
 """
 
+import codecs
 import json
 import re
 from typing import Any, NoReturn, TypeVar
@@ -22,6 +23,7 @@ MISSING = re.compile(r"Object missing required field `(?P<name>\w+)`")
 
 def decoded(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """Raises INVALID_INPUT."""
+    body = body.removeprefix(codecs.BOM_UTF8)  # which .NET and PowerShell put before what they write
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:

@@ -1,8 +1,9 @@
 """What the HTTP server hands to the app and gets back: plain values, so that the app knows nothing of sockets."""
 
+import hashlib
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,12 +22,16 @@ def uncounted(size: int) -> None:
 # The first that a request has is its id. Retries and hedges of Baseten's client carry the same one.
 REQUEST_ID_HEADERS = ("x-request-id", "x-baseten-customer-request-id")
 
+# Headers of an answer that carry the id.
+REQUEST_ID_ANSWERS = ("x-request-id", "x-baseten-request-id")
+
 
 class Headers(Protocol):
     """Names are in lower case; values are visible ASCII, and others count as absent."""
 
     def get(self, key: str, default: None = None) -> str | None: ...
     def __contains__(self, key: str) -> bool: ...
+    def items(self) -> Iterable[tuple[str, str]]: ...
 
 
 @dataclass(slots=True)
@@ -38,6 +43,11 @@ class Request:
     read: Callable[[Hold], Awaitable[bytes]]  # the whole body; called once at most
     body: bytes = b""  # once it has been read
     parameter: str = ""  # what the route's path leaves open
+    peer: str = ""  # address of the caller
+    caller: str = ""  # whose key it is, as a part of the flow; "" without keys
+    key_name: str = ""  # of that key, for the log
+    user: str = ""  # of the caller, as the caller names it
+    priority: int = 0  # smaller is served first
     id: str = field(init=False)  # the caller's, or a new one
     arrived: float = field(init=False)  # time.monotonic() seconds
 
@@ -49,10 +59,21 @@ class Request:
         """For the calls that are made on the request's behalf: however many, they share its deadline and its turns."""
         return CallOptions(
             timeout_s=max(0.0, self.deadline - time.monotonic()),
-            flow=self.id,
+            priority=self.priority,
+            flow=self.flow,
             request_id=self.id,
             traceparent=self.headers.get("traceparent") or "",
         )
+
+    @property
+    def flow(self) -> str:
+        """A path: see http_gateway.fair_share."""
+        user = hashed(self.user) if self.user else ""
+        if self.caller:
+            return f"{self.caller}/{user}/{self.id}"
+        if user:
+            return f"user:{user}/{self.id}"
+        return f"peer:{self.peer}/{self.id}" if self.peer else self.id
 
 
 # Of an answer: long ones are in parts, so that they need not be copied while others wait.
@@ -97,3 +118,8 @@ def given_id(headers: Headers) -> str | None:
 def new_id() -> str:
     """Tells requests apart; it is no secret, which would take a call to the kernel."""
     return f"{random.getrandbits(64):016x}"
+
+
+def hashed(user: str) -> str:
+    """Tells users apart, and is no longer than that takes."""
+    return hashlib.sha256(user.encode(errors="surrogatepass")).hexdigest()[:16]

@@ -19,11 +19,12 @@ DESCRIPTION = (
 
 # Every way in which a described route can refuse.
 REFUSALS = {
-    400: "The request is wrong",
+    400: "The request is wrong, or its input over a limit",
     401: "The key is missing or wrong",
+    403: "The key does not allow it",
     404: "There is no such model",
     413: "Over a limit, which the message names",
-    415: "The body is compressed",
+    415: "The body is compressed in a way that is not known here",
     422: "Over a limit, where the gateway is set to say it so",
     424: "The model is for something else, or could not compute this input",
     429: "Overloaded: try again later",
@@ -122,8 +123,12 @@ def success(described: Description, schema_of: Mapping[str, Any]) -> dict[str, A
     content = {described.content_type: {"schema": schema_of[repr(described.answer)]}}
     if described.content_type == "application/json":
         content["application/msgpack"] = content["application/json"]
-    headers = {name: header(text, "integer") for name, text in described.headers.items()}
+    headers = {name: header(text, TYPES.get(name, "integer")) for name, text in described.headers.items()}
     return {"description": "Done", "content": content, "headers": {**headers, "x-request-id": REQUEST_ID}}
+
+
+# Of the headers that are no numbers.
+TYPES = {"x-compute-type": "string"}
 
 
 def header(text: str, kind: str) -> dict[str, Any]:

@@ -37,8 +37,8 @@ class Route:
 
 
 class Router:
-    """Exact paths first, then the longest that leaves its end open. A slash at the end makes no difference, and HEAD
-    is answered like GET, by a server that leaves the body out."""
+    """Exact paths first, then the longest that leaves its end open. Further slashes at the beginning and slashes at the
+    end make no difference. HEAD is answered like GET, by a server that leaves the body out."""
 
     def __init__(self, routes: Iterable[Route], default_path: Callable[[], str]) -> None:
         """`default_path` is asked where a request names no route, only that it wants a prediction."""
@@ -55,7 +55,7 @@ class Router:
         path = request.path
         methods = self._exact.get(path)
         if not methods:
-            path = self._meant(path.rstrip("/") or "/").rstrip("/") or "/"
+            path = slashes_joined(self._meant(slashes_joined(path)))
             methods = self._exact.get(path) or self._open_ended(request, path)
         if not methods:
             return Route(request.method, "unmatched", not_found, is_open=True)
@@ -71,6 +71,11 @@ class Router:
                 request.parameter = path.removeprefix(beginning)
                 return methods
         return None
+
+
+def slashes_joined(path: str) -> str:
+    """At both ends: a base URL with a slash at its end, and a path with one at its beginning, make two."""
+    return f"/{path.strip('/')}"
 
 
 async def not_found(request: Request) -> Response:

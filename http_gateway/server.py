@@ -13,7 +13,7 @@ from granian.server.embed import Server as Granian
 from heddle.rpc.listening import authority, usable_port
 from http_gateway.deadline import deadline_of
 from http_gateway.exchange import Exchange
-from http_gateway.message import Request, Response
+from http_gateway.message import REQUEST_ID_ANSWERS, Request, Response
 from http_gateway.sending import send
 from http_gateway.watch import Watch
 
@@ -111,7 +111,7 @@ class HttpServer:
             deadline=deadline,
         )
         try:
-            request = Request(scope.method, scope.path, headers, deadline, exchange.read)
+            request = Request(scope.method, scope.path, headers, deadline, exchange.read, peer=scope.client)
             response = await self._answer(request)
             try:
                 await send(
@@ -137,7 +137,7 @@ def headers_of(request: Request, response: Response) -> list[tuple[str, str]]:
     return [
         ("content-type", response.content_type),
         ("server", "heddle"),
-        ("x-request-id", request.id),
+        *((name, request.id) for name in REQUEST_ID_ANSWERS),
         *response.headers,
     ]
 

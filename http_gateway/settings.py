@@ -1,11 +1,13 @@
 """What can be set of a gateway: flag, else HEDDLE_GATEWAY_* variable, else the default here."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from heddle.rpc.settings import at_least
 from heddle.rpc.target import check_targets
 from heddle.rpc.telemetry import LogFormat, LogLevel
+from http_gateway.cors import check_origins
 
 # What a target may begin with; an `=` further on is then part of a path.
 SCHEMES = ("unix:", "dns:")
@@ -27,19 +29,33 @@ class GatewaySettings:
 
     # Keys that callers may use, as Bearer or Api-Key; none lets everybody in. Better set by variable than by flag.
     api_keys: tuple[str, ...] = ()
+    # File with further keys, one a line: a name, the key or sha256: and its SHA-256 in hexadecimal digits, and the best
+    # priority that the key may ask for, which can be left out. What follows # is a comment.
+    api_keys_file: Path | None = None
+    # Best priority of requests whose key states none of its own, and the one that they have unless the header
+    # x-heddle-priority states another. 0 is the highest; larger numbers are served later.
+    best_priority: int = 0
+    # Proxies in front of the gateway that add the address of their caller to x-forwarded-for. Without keys and users,
+    # callers share the engines by address; with 0 it is that of the connection.
+    trusted_proxies: int = 0
     # Whether token ids are taken as input. They are meaningless unless made by the served model's own tokenizer.
     trust_token_ids: bool = False
     # Whether a request must name the served model as it is called; otherwise, where one is served, any name will do.
     strict_model_names: bool = False
 
+    # Origins whose pages may call from a browser, such as https://app.example.com, or * for all; none lets no page in.
+    cors_origins: tuple[str, ...] = ()
+
     # Routes
 
     # Path that requests to Baseten's /environments/.../predict go to. When empty, the one for what the model is for:
-    # /v1/embeddings, /embed_all, /embed_sparse, /predict or /predict_tokens. It is one for all requests: where several
-    # models are served, the one for the first of them, whichever model a request names.
+    # /v1/embeddings, /embed_all, /embed_sparse, /predict or /predict_tokens; of a reranker /rerank for a body with a
+    # query, otherwise /predict. It is one for all requests: where several models are served, the one for the first of
+    # them, whichever model a request names.
     default_route: str = ""
-    # Status of a request that is over a limit: 413 as BEI has it, or 422 as TEI does since 1.9.
-    over_limit_status: Literal["413", "422"] = "413"
+    # Status of input that is over a limit. None: what the clients of each API expect, which is 400 on OpenAI's and
+    # Cohere's routes and 413 on TEI's and BEI's. TEI has 422 since 1.9. A body of too many bytes is always 413.
+    over_limit_status: Literal["400", "413", "422"] | None = None
     # Bytes from which on answers are compressed, for callers that accept zstd or gzip.
     compressed_bytes_min: int = 16384
 
@@ -81,8 +97,10 @@ class GatewaySettings:
         at_least(1, answers_bytes_max=self.answers_bytes_max)
         at_least(self.request_bytes_max, bodies_bytes_max=self.bodies_bytes_max)
         at_least(0, compressed_bytes_min=self.compressed_bytes_min)
+        at_least(0, best_priority=self.best_priority, trusted_proxies=self.trusted_proxies)
         if self.default_route and not self.default_route.startswith("/"):
             raise ValueError("default_route must be a path, such as /v1/embeddings")
+        check_origins(self.cors_origins)
         if not self.tokenizers:
             raise ValueError("tokenizers must name at least one tokenizer pod")
         if len(self.targets_by_model) > 1 and "" in self.targets_by_model:

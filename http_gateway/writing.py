@@ -59,6 +59,15 @@ def dump_json(value: Any) -> bytes:
     return orjson.dumps(value, ShortLists(), orjson.OPT_SERIALIZE_NUMPY)
 
 
+def is_writable(value: Any) -> bool:
+    """Whether both formats can say what a caller sent: JSON may have larger numbers, and deeper nesting, than they."""
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return False
+    return True
+
+
 def dump_message_pack(value: Any) -> bytes:
     return ormsgpack.packb(value, ShortLists(), ormsgpack.OPT_SERIALIZE_NUMPY)
 

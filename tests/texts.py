@@ -53,6 +53,8 @@ NEARLY_NOTHING = [
     "...",
     "?!",
     "[MASK]",
+    "\0",
+    "\0nul in a \0word",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Every text that waits is tokenized in one call, off the event loop; requests take turns.
+"""Every text that waits is tokenized in one call, off the event loop; callers and their requests take turns.
 
 The edge submits a `Job` per request. Whenever the worker is free it takes what is waiting, a turn from each job, up to
 a budget, encodes that slice in one call, and hands each job its results at once: the engine starts on the first texts
@@ -6,8 +6,8 @@ of a long request while later ones are still being tokenized, and a short reques
 """
 
 import asyncio
+import itertools
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.turns import Turns
 from tokenizer_svc.framed import Framed
-from tokenizer_svc.sequence import INPUTS, FieldOf, Input, Options, Result
+from tokenizer_svc.sequence import INPUTS, FieldOf, Input, Options, Result, Tokenized
 
 # Measured on 2 cores: a text costs 15 us and 0.5 us per byte, a hop to the executor and back 100 us of CPU time.
 SLICE_BYTES_MAX = 32 * 1024  # about 15 ms of one core, what a request behind it waits
@@ -42,6 +43,7 @@ class BatchTokenizer(Protocol):
 class Job:
     """The inputs of one request. `on_encoded(start, results)` is called on the loop, in order, until all are done."""
 
+    name: str  # in the order of turns
     inputs: Sequence[Input]
     options: Options
     on_encoded: OnEncoded
@@ -108,7 +110,8 @@ class Encoder:
         self._slice_bytes_max = slice_bytes_max
         self._inline_bytes_max = inline_bytes_max
         self._waiting_bytes_max = waiting_bytes_max
-        self._jobs: deque[Job] = deque()
+        self._jobs: Turns[Job] = Turns()  # that have something left to be taken
+        self._numbers = itertools.count()
         self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="tokenizer")
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
@@ -116,18 +119,26 @@ class Encoder:
         self.running_bytes = 0
 
     def submit(
-        self, inputs: Sequence[Input], options: Options, on_encoded: OnEncoded, *, field_of: FieldOf = INPUTS
+        self,
+        inputs: Sequence[Input],
+        options: Options,
+        on_encoded: OnEncoded,
+        *,
+        field_of: FieldOf = INPUTS,
+        flow: str = "",
     ) -> Job:
-        """Queues a request's inputs. OVERLOADED at once when too much waits, UNAVAILABLE after `close`.
+        """Queues a request's inputs; flows take turns, as at the engines. OVERLOADED at once when too much waits,
+        UNAVAILABLE after `close`.
 
         `on_encoded(start, results)` gets the results of inputs `start` onwards, an error in the place of each input
         that has one; the error's `field` is that input's, such as `inputs[3]`.
         """
         sizes = [size_bytes(content) for content in inputs]
         self._admit(sum(sizes))
-        job = Job(inputs, options, on_encoded, field_of, sizes)
+        name = f"{flow}/{next(self._numbers)}" if flow else str(next(self._numbers))
+        job = Job(name, inputs, options, on_encoded, field_of, sizes)
         if inputs:
-            self._jobs.append(job)
+            self._jobs.add(name, job)
         if self._worker is None or self._worker.done():
             # In a context of its own: what it logs is about no one request.
             self._worker = asyncio.get_running_loop().create_task(self._work(), context=Context())
@@ -136,6 +147,7 @@ class Encoder:
     def cancel(self, job: Job) -> None:
         """Nothing more of the job is encoded or delivered."""
         job.cancelled = True
+        self._jobs.remove(job.name)
         self.waiting_bytes -= job.drop_rest()
 
     async def encode(self, inputs: Sequence[Input], options: Options, *, field_of: FieldOf = INPUTS) -> list[Result]:
@@ -178,7 +190,7 @@ class Encoder:
         """Finishes the slice that is running; what still waits is answered UNAVAILABLE."""
         self._closed = True
         rest = list(self._jobs)
-        self._jobs.clear()
+        self._jobs = Turns()
         if self._worker is not None:
             await self._worker
         for job in rest:
@@ -198,8 +210,6 @@ class Encoder:
         """Runs while there is work; `submit` starts it again."""
         while self._jobs:
             part = self._take()
-            if not part.ranges:  # all that waited was cancelled
-                return
             results = await self._encode(part)
             self.running_bytes = 0
             for job, start, end in part.ranges:
@@ -213,17 +223,15 @@ class Encoder:
         starts: dict[Job, int] = {}
         size = 0
         while self._jobs:
-            job = self._jobs.popleft()
-            if job.is_taken:  # cancelled
-                continue
+            job = self._jobs.front
             room = self._slice_bytes_max - size
             if starts and job.sizes[job.cursor] > room:
-                self._jobs.appendleft(job)
                 break
             starts.setdefault(job, job.cursor)
             size += job.advance(min(TURN_BYTES, room))
-            if not job.is_taken:
-                self._jobs.append(job)
+            self._jobs.to_end(job.name)
+            if job.is_taken:
+                self._jobs.remove(job.name)
         self.waiting_bytes -= size
         self.running_bytes = size
         return Slice([(job, start, job.cursor) for job, start in starts.items()], size)
@@ -246,6 +254,8 @@ def size_bytes(content: Input) -> int:
         return size_bytes(content[0]) + size_bytes(content[1])
     if isinstance(content, Framed):
         return sum(map(size_bytes, content.texts))
+    if isinstance(content, Tokenized):
+        return size_bytes(content.token_ids)
     if isinstance(content, bytes) or content.isascii():
         return len(content) + INPUT_BYTES
     return len(content.encode("utf-8", "surrogatepass")) + INPUT_BYTES

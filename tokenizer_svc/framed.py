@@ -9,6 +9,7 @@ prompt around them stays whole, because the model's answer is read off its last 
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import tokenizers
 
@@ -16,6 +17,14 @@ from heddle.rpc.errors import HeddleError
 from tokenizer_svc.truncation import MARGIN_TOKENS, WINDOWS_MAX, Span, Truncation, window, window_chars
 
 Encoded = tokenizers.Encoding | HeddleError
+
+
+class Limits(NamedTuple):
+    """What may be kept of one prompt, and which side of what is too long is cut."""
+
+    side: Truncation
+    room: int  # tokens of the whole prompt, without the tokenizer's special tokens
+    document_max: int  # tokens of the document; 0 = as many as there is room for
 
 
 class Role(enum.Enum):
@@ -51,41 +60,52 @@ class FramedTokens:
     """Ids of the whole prompt, without the tokenizer's special tokens, and the part that each token is of."""
 
     ids: list[int]
-    roles: list[Role]  # [] of a prompt that is short enough
+    roles: list[Role]  # [] of a prompt that is short enough, and has no limit for its document
     is_cut: bool  # something of a text was not even looked at
 
-    def kept(self, room: int, side: Truncation) -> list[int]:
-        """The ids that remain of more than `room`: as many, or the whole frame where that alone has more."""
-        excess = len(self.ids) - room
+    def kept(self, limits: Limits) -> list[int]:
+        """The ids that remain, where they are too many: as many as there is room for, or the whole frame where that
+        alone has more."""
+        own = {role: [index for index, of in enumerate(self.roles) if of is role] for role in GIVES_WAY}
+        counts = {role: len(indices) for role, indices in own.items()}
+        counts[Role.DOCUMENT] = min(counts[Role.DOCUMENT], limits.document_max or counts[Role.DOCUMENT])
+        frame = len(self.ids) - sum(map(len, own.values()))
+        excess = max(frame + sum(counts.values()) - limits.room, 0)
         dropped: set[int] = set()
-        for role in GIVES_WAY:
-            own = [index for index, of in enumerate(self.roles) if of is role]
-            count = min(max(excess - len(dropped), 0), len(own))
-            dropped.update(own[:count] if side is Truncation.LEFT else own[len(own) - count :])
+        for role, indices in own.items():
+            less = min(excess, counts[role])
+            excess -= less
+            gone = len(indices) - (counts[role] - less)
+            dropped.update(indices[:gone] if limits.side is Truncation.LEFT else indices[len(indices) - gone :])
         return [token_id for index, token_id in enumerate(self.ids) if index not in dropped]
 
 
 def framed_tokens(
-    work: Mapping[int, tuple[Framed, Truncation]], encode_each: Callable[[list[str]], Sequence[Encoded]], room: int
+    work: Mapping[int, tuple[Framed, Limits]], encode_each: Callable[[list[str]], Sequence[Encoded]]
 ) -> dict[int, FramedTokens | HeddleError]:
-    """By the keys of `work`; `room` tokens can be kept of each. `encode_each` adds no special tokens, and sees a text
-    that many prompts share once."""
+    """By the keys of `work`. `encode_each` adds no special tokens, and sees a text that many prompts share once."""
     results: dict[int, FramedTokens | HeddleError] = {}
     for attempt in range(WINDOWS_MAX):
-        chars = window_chars(room, attempt)
-        views = {key: framed.shown(chars, side) for key, (framed, side) in work.items() if key not in results}
+        views = {
+            key: framed.shown(window_chars(limits.room, attempt), limits.side)
+            for key, (framed, limits) in work.items()
+            if key not in results
+        }
         texts = list({text_of(piece): None for view in views.values() for piece in view.pieces})
         encodings = dict(zip(texts, encode_each(texts), strict=True)) if texts else {}
         for key, view in views.items():
-            cut = cut_roles(work[key][0], view)
-            result = joined(view, encodings, room, is_cut=bool(cut))
+            framed, limits = work[key]
+            cut = cut_roles(framed, view)
+            result = joined(view, encodings, limits, is_cut=bool(cut))
             is_last = attempt + 1 == WINDOWS_MAX
-            if is_last or isinstance(result, HeddleError) or suffices(result, cut, room):
+            if is_last or isinstance(result, HeddleError) or suffices(result, cut, limits.room):
                 results[key] = result
     return results
 
 
-def joined(view: Framed, encodings: Mapping[str, Encoded], room: int, *, is_cut: bool) -> FramedTokens | HeddleError:
+def joined(
+    view: Framed, encodings: Mapping[str, Encoded], limits: Limits, *, is_cut: bool
+) -> FramedTokens | HeddleError:
     ids: list[int] = []
     encoded: list[tokenizers.Encoding] = []
     for piece in view.pieces:
@@ -94,7 +114,7 @@ def joined(view: Framed, encodings: Mapping[str, Encoded], room: int, *, is_cut:
             return HeddleError(encoding.kind, encoding.message)
         ids += encoding.ids
         encoded.append(encoding)
-    if not is_cut and len(ids) <= room:
+    if not is_cut and len(ids) <= limits.room and not limits.document_max:
         return FramedTokens(ids, [], False)
     roles = [role for piece, own in zip(view.pieces, encoded, strict=True) for role in roles_of(piece, own.offsets)]
     return FramedTokens(ids, roles, is_cut)

@@ -9,11 +9,20 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from heddle.rpc.errors import HeddleError
-from tokenizer_svc.framed import Framed
+from tokenizer_svc.framed import Framed, Limits, Role
 from tokenizer_svc.truncation import Span, Truncation
 
-# A text, a pair, token ids (uint32) that are taken as they are, or a pair inside a prompt.
-Input = str | tuple[str, str] | bytes | Framed
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """A sequence that the caller has made, prompts and all; it is never cut."""
+
+    token_ids: bytes  # uint32
+    type_ids: bytes = b""  # uint8
+
+
+# A text, a pair, token ids (uint32) that are taken as they are or cut, a pair inside a prompt, or a whole sequence.
+Input = str | tuple[str, str] | bytes | Framed | Tokenized
 
 T = TypeVar("T")
 
@@ -28,6 +37,16 @@ class Options:
     prompt: str = ""  # put before each text, and before the first of a pair
     prompt_tokens: int = 0  # special tokens before it included; 0 where pooling takes the prompt in
     with_layout: bool = False  # single texts get a `TextLayout`, which costs up to a third more time
+    tokens_max: int = 0  # of a sequence, special tokens included; 0 = as many as the model takes
+    document_tokens_max: int = 0  # of the document that is joined with a query, before it is; 0 = as many as fit
+
+    def limit(self, sequence_tokens_max: int) -> int:
+        """Tokens that a sequence may have, of a model that takes so many."""
+        return min(self.tokens_max or sequence_tokens_max, sequence_tokens_max)
+
+    def limits(self, sequence_tokens_max: int, specials: int) -> Limits:
+        """Of a prompt that gets so many special tokens around it."""
+        return Limits(self.truncation, self.limit(sequence_tokens_max) - specials, self.document_tokens_max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +99,19 @@ class Token:
 
 def kept(column: list[T], spans: list[Span]) -> list[T]:
     return [value for start, end in spans for value in column[start:end]]
+
+
+def characters_of(content: Input) -> int:
+    """Code points of its texts, prompts aside; a token id counts as one. So TEI counts too."""
+    if isinstance(content, str):
+        return len(content)
+    if isinstance(content, tuple):
+        return len(content[0]) + len(content[1])
+    if isinstance(content, bytes):
+        return len(content) // 4
+    if isinstance(content, Tokenized):
+        return len(content.token_ids) // 4
+    return content.of_role(Role.QUERY) + content.of_role(Role.DOCUMENT)
 
 
 def numbered(field: str) -> FieldOf:

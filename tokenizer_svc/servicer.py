@@ -4,8 +4,6 @@ Read a request's way from `submit`: its task plans it (tasks/), the encoder toke
 compute its sequences, and its gathering answers. What only looks at the request is refused here, before any work.
 """
 
-import itertools
-import secrets
 from collections.abc import Awaitable
 from typing import Any, Protocol, TypeVar, cast
 
@@ -13,6 +11,7 @@ import grpc
 
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.flow_names import FlowNames
 from heddle.rpc.stream import Cancel, Reply, nothing_to_cancel
 from heddle.rpc.stream_server import StreamServer
 from heddle.rpc.unary import answered, context_of, deadline_of_call
@@ -69,8 +68,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             answer_bytes_max=settings.answer_bytes_max, answers_bytes_max=settings.answers_bytes_max
         )
         self._unanswered: set[Gathering | RunningErrand] = set()
-        self._pod_id = secrets.token_hex(4)  # flows are told apart among all tokenizer pods of an engine
-        self._flow_numbers = itertools.count()
+        self.flow_names = FlowNames()
         self.stream = StreamServer(
             self.submit,
             frame_type=inference_pb2.InferenceServiceInferResponse,
@@ -108,7 +106,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self, item: inference_pb2.InferenceItem, deadline: float, reply: Reply[inference_pb2.InferenceOutcome]
     ) -> Cancel:
         """A hop: one request."""
-        item.context.flow = item.context.flow or f"{self._pod_id}.{next(self._flow_numbers)}"
+        item.context.flow = self.flow_names.complete(item.context.flow)
         try:
             running = self._running(item, deadline, reply)
             running.start(self._encoder)
@@ -147,5 +145,6 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             reply,
             self._engines.submit,
             promised=self._promised,
+            device=self._engines.model.device,
             on_end=self._unanswered.discard,
         )

@@ -43,10 +43,14 @@ class Template:
     def kept_of_single(self, tokens: int, tokens_max: int, side: Truncation) -> list[Span]:
         return kept_of_single(tokens, tokens_max - self.lead - self.trail, self.lead, self.trail, side)
 
-    def kept_of_pair(self, encoding: tokenizers.Encoding, tokens_max: int, side: Truncation) -> list[Span]:
+    def kept_of_pair(
+        self, encoding: tokenizers.Encoding, tokens_max: int, side: Truncation, second_max: int
+    ) -> list[Span]:
+        """`second_max` is the second text's own limit; 0 = none."""
         sequence_ids = encoding.sequence_ids
         room = tokens_max - sum(self.pair_specials)
-        return kept_of_pair(sequence_ids.count(0), sequence_ids.count(1), room, self.pair_specials, side)
+        first, second = sequence_ids.count(0), sequence_ids.count(1)
+        return kept_of_pair(first, second, room, self.pair_specials, side, second_max=second_max)
 
     def kept_of_ids(self, token_ids: bytes, tokens_max: int, side: Truncation) -> list[Span]:
         """Special tokens that a caller put where the template has its own stay, as they do around a text."""

@@ -15,21 +15,23 @@ from heddle.checkpoint import Checkpoint
 from heddle.checkpoint_files import CheckpointError
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tokenizer_svc.batch_encoding import check_unicode, encode_each
-from tokenizer_svc.framed import Framed, FramedTokens, framed_tokens
+from tokenizer_svc.fitting import fit_framed, fit_ids, fit_text
+from tokenizer_svc.framed import Framed, FramedTokens, Limits, framed_tokens
+from tokenizer_svc.layout import layout_of_text, layout_without_text
 from tokenizer_svc.remote_code import add_end_token
 from tokenizer_svc.sequence import (
     Input,
     Options,
     Result,
-    TextLayout,
     Token,
+    Tokenized,
     TokenSequence,
     pack_ids,
     pack_type_ids,
 )
 from tokenizer_svc.subwords import Subwords, unknown_token_of
 from tokenizer_svc.template import Template
-from tokenizer_svc.truncation import WINDOWS_MAX, Truncation, too_large, window_chars
+from tokenizer_svc.truncation import WINDOWS_MAX, Truncation, window_chars
 from tokenizer_svc.type_ids import gives_type_ids
 from tokenizer_svc.view import Text, View
 
@@ -126,6 +128,8 @@ class Tokenizer:
         for index, (content, options) in enumerate(work):
             if isinstance(content, bytes):
                 results[index] = self._of_ids(content, options)
+            elif isinstance(content, Tokenized):
+                results[index] = self._of_tokenized(content, options)
             elif isinstance(content, Framed):
                 framed[index] = content, options
             elif not (content if isinstance(content, str) else content[0]):
@@ -159,20 +163,19 @@ class Tokenizer:
 
     def _encode_windows(self, texts: Mapping[int, tuple[Text, Options]], attempt: int) -> dict[int, Result]:
         """Results of the texts of which this attempt's window shows enough."""
-        chars = window_chars(self.sequence_tokens_max, attempt)
-        # A caller who is refused is told the length, unless it is far beyond the limit.
-        chars_refused = window_chars(self.sequence_tokens_max, max(attempt, 1))
-        views = [
-            View.of(text, options, chars_refused if options.truncation is Truncation.REFUSE else chars)
-            for text, options in texts.values()
-        ]
+        views = [View.of(text, options, self._window_chars(options, attempt)) for text, options in texts.values()]
         results: dict[int, Result] = {}
         for index, view, encoding in zip(texts, views, self._encode_views(views), strict=True):
             if isinstance(encoding, HeddleError):
                 results[index] = encoding
-            elif attempt + 1 == WINDOWS_MAX or view.suffices(encoding, self.sequence_tokens_max):
+            elif attempt + 1 == WINDOWS_MAX or view.suffices(encoding, view.options.limit(self.sequence_tokens_max)):
                 results[index] = self._of_encoding(encoding, view)
         return results
+
+    def _window_chars(self, options: Options, attempt: int) -> int:
+        """A caller who is refused is told the length, unless it is far beyond the limit."""
+        is_refused = options.truncation is Truncation.REFUSE
+        return window_chars(options.limit(self.sequence_tokens_max), max(attempt, 1) if is_refused else attempt)
 
     def _encode_views(self, views: list[View]) -> Sequence[tokenizers.Encoding | HeddleError]:
         """The fast call has the same ids, and no offsets."""
@@ -181,34 +184,25 @@ class Tokenizer:
         return encode_each([view.text for view in views], encode_batch)
 
     def _encode_framed(self, framed: Mapping[int, tuple[Framed, Options]]) -> dict[int, Result]:
-        work = {index: (content, options.truncation) for index, (content, options) in framed.items()}
         encode_batch = functools.partial(self._tokenizer.encode_batch, add_special_tokens=False)
-        room = self.sequence_tokens_max - self._template.lead - self._template.trail
-        encoded = framed_tokens(work, lambda texts: encode_each(list(texts), encode_batch), room)
-        return {index: self._of_framed(tokens, framed[index][1], room) for index, tokens in encoded.items()}
+        specials = self._template.lead + self._template.trail
+        work = {
+            index: (content, options.limits(self.sequence_tokens_max, specials))
+            for index, (content, options) in framed.items()
+        }
+        encoded = framed_tokens(work, lambda texts: encode_each(list(texts), encode_batch))
+        return {index: self._of_framed(tokens, work[index][1]) for index, tokens in encoded.items()}
 
-    def _of_framed(self, tokens: FramedTokens | HeddleError, options: Options, room: int) -> Result:
-        """Inside the special tokens that a single text gets."""
+    def _of_framed(self, tokens: FramedTokens | HeddleError, limits: Limits) -> Result:
         if isinstance(tokens, HeddleError):
             return tokens
-        ids = tokens.ids
-        if self._exceeds_vocabulary and (error := self._vocabulary_error(max(ids, default=0))):
+        if self._exceeds_vocabulary and (error := self._vocabulary_error(max(tokens.ids, default=0))):
             return error
-        is_long = tokens.is_cut or len(ids) > room
-        if is_long:
-            if options.truncation is Truncation.REFUSE:
-                total = len(ids) + self.sequence_tokens_max - room
-                return too_large(total, self.sequence_tokens_max, is_cut=tokens.is_cut)
-            ids = tokens.kept(room, options.truncation)
-            if len(ids) > room:
-                message = f"the prompt around query and document alone is longer than {room} tokens"
-                return HeddleError(ErrorKind.TOO_LARGE, message)
-        token_ids = self._template.lead_ids + pack_ids(ids) + self._template.trail_ids
-        return TokenSequence(token_ids, truncated=is_long)
+        return fit_framed(tokens, limits, self._template)
 
     def _of_encoding(self, encoding: tokenizers.Encoding, view: View) -> Result:
-        tokens, options = len(encoding), view.options
-        if tokens == 0:
+        options = view.options
+        if len(encoding) == 0:
             return HeddleError(ErrorKind.EMPTY_INPUT, "the text has no tokens")
         ids = encoding.ids
         if self._exceeds_vocabulary and (error := self._vocabulary_error(max(ids))):
@@ -216,43 +210,23 @@ class Tokenizer:
         has_type_ids = self._gives_type_ids and (view.is_pair or self._template.has_type_ids)
         sequence = TokenSequence(pack_ids(ids), pack_type_ids(encoding.type_ids) if has_type_ids else b"")
         if options.with_layout:
-            sequence.layout = _layout_of(encoding, view.skipped)
-        if tokens > self.sequence_tokens_max or view.is_cut:
-            return self._truncated(sequence, encoding, view)
-        sequence.prompt_tokens = min(options.prompt_tokens, tokens)
-        return sequence
-
-    def _truncated(self, sequence: TokenSequence, encoding: tokenizers.Encoding, view: View) -> Result:
-        side, tokens_max = view.options.truncation, self.sequence_tokens_max
-        if side is Truncation.REFUSE:
-            return too_large(sequence.tokens, tokens_max, is_cut=view.is_cut)
-        if view.is_pair:
-            kept = self._template.kept_of_pair(encoding, tokens_max, side)
-        else:
-            kept = self._template.kept_of_single(sequence.tokens, tokens_max, side)
-        return sequence.keep(kept, self._prompt_left(sequence.tokens, view))
-
-    def _prompt_left(self, tokens: int, view: View) -> int:
-        """Truncation from the left takes the prompt first."""
-        prompt_tokens = view.options.prompt_tokens
-        if view.options.truncation is not Truncation.LEFT or not prompt_tokens:
-            return prompt_tokens
-        gone = prompt_tokens if view.is_cut else tokens - self.sequence_tokens_max
-        return max(self._template.lead, prompt_tokens - gone)
+            sequence.layout = layout_of_text(encoding, view.skipped)
+        return fit_text(sequence, encoding, view, self._template, options.limit(self.sequence_tokens_max))
 
     def _of_ids(self, token_ids: bytes, options: Options) -> Result:
         try:
-            tokens = len(self._checked(token_ids))
+            self._checked(token_ids)
         except HeddleError as error:
             return error
-        if tokens == 0:
-            return HeddleError(ErrorKind.EMPTY_INPUT, "there are no token ids")
-        if tokens <= self.sequence_tokens_max:
-            return TokenSequence(token_ids)
-        if options.truncation is Truncation.REFUSE:
-            return too_large(tokens, self.sequence_tokens_max, is_cut=False)
-        kept = self._template.kept_of_ids(token_ids, self.sequence_tokens_max, options.truncation)
-        return TokenSequence(token_ids).keep(kept, 0)
+        return fit_ids(token_ids, options, self._template, options.limit(self.sequence_tokens_max))
+
+    def _of_tokenized(self, content: Tokenized, options: Options) -> Result:
+        sequence = self._of_ids(content.token_ids, Options(Truncation.REFUSE, tokens_max=options.tokens_max))
+        if isinstance(sequence, TokenSequence):
+            sequence.type_ids = pack_type_ids(content.type_ids)
+            if options.with_layout:
+                sequence.layout = layout_without_text(content.token_ids, self._tokenizer)
+        return sequence
 
     def _checked(self, token_ids: bytes) -> "memoryview[int]":
         if len(token_ids) % 4:
@@ -287,12 +261,3 @@ def _lower_case(tokenizer: tokenizers.Tokenizer) -> None:
         steps = [normalizer] if normalizer else []
     if not any(isinstance(step, normalizers.Lowercase) for step in steps):
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
-
-
-def _layout_of(encoding: tokenizers.Encoding, skipped: int) -> TextLayout:
-    specials = encoding.special_tokens_mask
-    offsets = [
-        (0, 0) if special else (start + skipped, end + skipped)
-        for (start, end), special in zip(encoding.offsets, specials, strict=True)
-    ]
-    return TextLayout(offsets, specials, encoding.tokens)

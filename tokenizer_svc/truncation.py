@@ -39,10 +39,13 @@ def kept_of_single(tokens: int, room: int, lead: int, trail: int, side: Truncati
     return [(0, lead), (lead + start, lead + stop), (end, tokens)]
 
 
-def kept_of_pair(first: int, second: int, room: int, specials: tuple[int, int, int], side: Truncation) -> list[Span]:
-    """As `kept_of_single` for `[lead] first [middle] second [trail]`; `room` is what both texts may keep together."""
+def kept_of_pair(
+    first: int, second: int, room: int, specials: tuple[int, int, int], side: Truncation, *, second_max: int = 0
+) -> list[Span]:
+    """As `kept_of_single` for `[lead] first [middle] second [trail]`; `room` is what both texts may keep together, and
+    `second_max` what the second may keep before that; 0 = all of it."""
     lead, middle, trail = specials
-    first_kept, second_kept = longest_first(first, second, room)
+    first_kept, second_kept = longest_first(first, min(second, second_max or second), room)
     first_start, first_stop = _side(first, first_kept, side)
     second_start, second_stop = _side(second, second_kept, side)
     join = lead + first
@@ -92,13 +95,19 @@ def window(text: str, chars: int, side: Truncation) -> str:
     return text[: space.start() if space else reach]
 
 
-def too_large(tokens: int, tokens_max: int, *, is_cut: bool) -> HeddleError:
+def too_large(tokens: int, tokens_max: int, *, is_cut: bool, thing: str = "input") -> HeddleError:
     """Of an input that must not be truncated; `is_cut`: it has more tokens than were looked at."""
     if tokens <= tokens_max:
         length = "far more characters than can be looked at"
     else:
         length = f"more than {tokens} tokens" if is_cut else f"{tokens} tokens"
-    return HeddleError(ErrorKind.TOO_LARGE, f"the input has {length}, the limit is {tokens_max} tokens")
+    return HeddleError(ErrorKind.TOO_LARGE, f"the {thing} has {length}, the limit is {tokens_max} tokens")
+
+
+def no_room(tokens_max: int, specials: int) -> HeddleError:
+    """Of a limit that a request sets too low."""
+    message = f"a limit of {tokens_max} tokens leaves no room for text: the model adds {specials} special tokens"
+    return HeddleError(ErrorKind.INVALID_INPUT, message)
 
 
 def _side(tokens: int, kept: int, side: Truncation) -> Span:

@@ -27,6 +27,7 @@ from http_gateway.served_models import ServedModels
 
 EMBEDDINGS_PATH = "/v1/embeddings"
 SIMILARITY_PATH = "/similarity"
+PREDICT_PATH = "/predict"
 
 # Of one request that are under way: as many as fill batches, not as many as there may be.
 INPUTS_AT_ONCE = 512
@@ -36,6 +37,7 @@ class AnyBody(msgspec.Struct):
     """What tells the tasks apart; the rest of the body is the task's."""
 
     inputs: msgspec.Raw = msgspec.Raw(b"")
+    query: msgspec.Raw = msgspec.Raw(b"")
     model: str | None = None
 
 
@@ -135,8 +137,16 @@ class ByKind(ModelRoutes):
     async def _task_of(self, body: bytes, request: Request) -> Task[Any]:
         head = decoded(body, DECODER)
         model = await self.models.find(head.model).client.get_model(request.options())
-        is_similarity = model.kind == model_pb2.MODEL_KIND_EMBEDDER and bytes(head.inputs).startswith(b"{")
-        return self.tasks[SIMILARITY_PATH if is_similarity else kind_of(model).path]
+        return self.tasks[path_for(head, model)]
+
+
+def path_for(head: AnyBody, model: model_pb2.Model) -> str:
+    """Of the route that such a body is meant for."""
+    if model.kind == model_pb2.MODEL_KIND_EMBEDDER and bytes(head.inputs).startswith(b"{"):
+        return SIMILARITY_PATH
+    if model.kind == model_pb2.MODEL_KIND_RERANKER and bytes(head.inputs) and not bytes(head.query):
+        return PREDICT_PATH  # pairs that are joined already
+    return kind_of(model).path
 
 
 @contextmanager

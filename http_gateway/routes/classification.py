@@ -6,17 +6,17 @@ import msgspec
 import numpy as np
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.tensors import Floats
 from heddle.v1 import inference_pb2
 from http_gateway.endpoint import post
 from http_gateway.errors import InWordsOf
 from http_gateway.families import TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
+from http_gateway.routes.activations import Activation, activated
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import TEIBody, check_count
 from http_gateway.routes.model_routes import ModelRoutes
-from http_gateway.routes.ranking import best_first
+from http_gateway.routes.ranking import ranking_of
 from http_gateway.routes.schemas import OneOrTwo, Some, Text
 from http_gateway.routing import Route
 
@@ -25,6 +25,7 @@ class Parameters(msgspec.Struct):
     """What Hugging Face's InferenceClient sends along; with it, it reads the answer as that of a batch."""
 
     top_k: Annotated[int, msgspec.Meta(ge=1)] | None = None  # absent: all labels
+    function_to_apply: Activation | None = None  # absent: what fits the model
 
 
 class PredictBody(TEIBody, kw_only=True):
@@ -67,23 +68,31 @@ class Classification(ModelRoutes):
         """All labels of each text or pair with their scores, the best first."""
         inputs, is_batch = texts_or_pairs(body.inputs)
         check_count(len(inputs), self.inputs_max, "inputs")
+        activation = body.parameters.function_to_apply if body.parameters else None
         call = inference_pb2.PredictRequest(
             inputs=inputs,
             truncation=body.truncation,
             truncation_side=body.truncation_side,
-            raw_scores=bool(body.raw_scores),
+            input_tokens_max=body.input_tokens_max,
+            raw_scores=bool(body.raw_scores or activation),
         )
         with InWordsOf({}, is_list=is_batch):
             answer = await self.models.find(body.model).client.predict(call, request.options())
         table = np.frombuffer(answer.scores, "<f4").reshape(len(inputs), -1)
+        if activation:
+            table = activated(table, activation)
         top_k = body.parameters.top_k if body.parameters else None
         labels = list(answer.labels)
 
-        def predictions(scores: Floats) -> LongList:
-            best = best_first(scores)[:top_k]
+        row_bytes = 4 * len(labels)
+
+        def predictions(row: int) -> LongList:
+            scores = table[row]
+            best = ranking_of(answer.ranking[row * row_bytes : (row + 1) * row_bytes], scores)[:top_k]
             return LongList(best, lambda index: {"score": scores[index], "label": labels[index]})
 
-        value = LongList(table, predictions) if is_batch or body.parameters else predictions(table[0])
+        rows = LongList(range(len(table)), predictions)
+        value = rows if is_batch or body.parameters else predictions(0)
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
 

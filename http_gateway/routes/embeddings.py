@@ -1,24 +1,24 @@
 """POST /v1/embeddings and /embeddings, as OpenAI defines them: https://platform.openai.com/docs/api-reference/embeddings"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.tensors import Floats
 from heddle.v1 import inference_pb2
-from heddle.v1.tensor_pb2 import Tensor
 from http_gateway.endpoint import post
 from http_gateway.errors import InWordsOf
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
-from http_gateway.routes.inputs import Inputs, TEIBody, TokenIds, add_inputs, check_count, listed
+from http_gateway.routes.inputs import Dimensions, Inputs, TokenIds, add_inputs, check_count, listed
 from http_gateway.routes.model_routes import ModelRoutes
+from http_gateway.routes.prompts import prompt_of_type
+from http_gateway.routes.vector_format import FormattedBody
 from http_gateway.routing import Route
+from http_gateway.supported import agreed, only
 
 TOKEN_IDS_REFUSED = (
     "input holds token ids, and those of another model's tokenizer would give meaningless vectors: send text "
@@ -26,18 +26,40 @@ TOKEN_IDS_REFUSED = (
 )
 
 
-class EmbeddingsBody(TEIBody, kw_only=True):
-    """OpenAI's, and TEI's fields for truncation. Unknown fields, `user` among them, are ignored."""
+class EmbeddingsBody(FormattedBody, kw_only=True):
+    """OpenAI's, and what vLLM, Infinity, Jina, Voyage and NIM have beside it where it changes the answer. Other unknown
+    fields are ignored."""
 
     input: Inputs
-    encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None
     task: str | None = None  # Jina's, of models with an adapter for each
+    dimensions: Dimensions | None = None
+    output_dimension: Dimensions | None = None  # Voyage's
+    user: str | None = None  # users take turns at the engines
+    # True when absent; Jina's and vLLM's words for it stand below.
+    normalize: bool | None = None
+    normalized: bool | None = None
+    use_activation: bool | None = None
+    prompt_name: str | None = None  # as TEI has it
+    input_type: str | None = None  # as Cohere, Voyage and NIM have it
+    modality: Literal["text"] | None = None
+    padding: Literal["do_not_pad"] | None = None
+    add_special_tokens: Annotated[bool | None, only(True, instead="send token ids to choose them yourself")] = None
+    late_chunking: Annotated[bool | None, only(False, instead="each input gets a vector of its own")] = None
+    return_multivector: Annotated[bool | None, only(False, instead="/embed_all gives a vector for each token")] = None
+    return_dense: Annotated[bool | None, only(True, instead="/embed takes it")] = None
+    return_sparse: Annotated[bool | None, only(False, instead="/embed takes it")] = None
+    return_colbert_vecs: Annotated[bool | None, only(False, instead="/embed takes it")] = None
+    mm_processor_kwargs: Annotated[dict[str, Any] | None, only({}, instead="only texts are embedded")] = None
+
+    @property
+    def skip_normalization(self) -> bool:
+        wishes = {"normalize": self.normalize, "normalized": self.normalized, "use_activation": self.use_activation}
+        return agreed(wishes) is False
 
 
 class Embedding(msgspec.Struct):
     object: Literal["embedding"]
-    embedding: list[float] | str  # base64 of float32, little-endian
+    embedding: list[float] | str  # base64 of float32, little-endian, unless another type is asked for
     index: int
 
 
@@ -74,10 +96,15 @@ class Embeddings(ModelRoutes):
         model = self.models.find(body.model)
         inputs, is_list = listed(body.input)
         item = self._item(inputs, body, is_list=is_list)
+        if body.input_type:
+            described = await model.client.get_model(request.options())
+            item.embed.prompt_name = agreed(
+                {"prompt_name": body.prompt_name, "input_type": prompt_of_type(body.input_type, described)}
+            )
         with IN_WORDS_OF_LIST if is_list else IN_WORDS_OF_ONE:
             answer = (await model.client.infer(item, request.options())).embed
         vectors, usage = answer.embeddings, answer.usage
-        row = (base64_rows if body.encoding_format == "base64" else float_rows)(vectors)
+        row = body.format.rows(vectors)
 
         def embedding(index: int) -> dict[str, Any]:
             return {"object": "embedding", "embedding": row(index), "index": index}
@@ -103,21 +130,10 @@ class Embeddings(ModelRoutes):
             raise HeddleError(ErrorKind.INVALID_INPUT, TOKEN_IDS_REFUSED, field="input")
         call.truncation = body.truncation
         call.truncation_side = body.truncation_side
-        call.dimensions = body.dimensions or 0
+        call.input_tokens_max = body.input_tokens_max
+        call.prompt_name = body.prompt_name or ""
+        call.skip_normalization = body.skip_normalization
+        call.dimensions = agreed({"dimensions": body.dimensions, "output_dimension": body.output_dimension}) or 0
+        call.data_type = body.format.data_type
         call.task = body.task or ""
         return item
-
-
-def float_rows(table: Tensor) -> Callable[[int], Floats]:
-    return tensors.from_proto(table).__getitem__
-
-
-def base64_rows(table: Tensor) -> Callable[[int], str]:
-    data, row_bytes = memoryview(table.data), 4 * table.shape[1]
-    return lambda index: base64_of(data[index * row_bytes : (index + 1) * row_bytes])
-
-
-def base64_of(row: memoryview) -> str:
-    """Of its float32, little-endian. In two thirds of the time that Python's own module takes."""
-    encoded: str = msgspec.to_builtins(row)
-    return encoded

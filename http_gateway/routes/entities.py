@@ -66,6 +66,7 @@ class Entities(ModelRoutes):
             inputs=texts,
             truncation=body.truncation,
             truncation_side=body.truncation_side,
+            input_tokens_max=body.input_tokens_max,
             raw_scores=bool(body.raw_scores),
             aggregation=f"AGGREGATION_{(body.aggregation_strategy or 'none').upper()}",
         )

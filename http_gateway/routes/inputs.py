@@ -9,40 +9,72 @@ from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
-from http_gateway.routes.schemas import Some, Text, TokenId
+from http_gateway.routes.schemas import Some, Text, TokenId, told
+from http_gateway.supported import agreed
 
 TokenIds = Annotated[list[TokenId], Some]
 # One text; or a list of texts and of lists of ids; or one list of ids.
 Inputs = Text | Annotated[list[Text | TokenId | TokenIds], Some]
 
 Direction = Literal["Right", "right", "Left", "left"]
+# Cohere's and NIM's word for both: NONE refuses, START and END say which side is lost.
+Truncate = Literal["NONE", "START", "END", "None", "Start", "End", "none", "start", "end"]
 
-SIDES: dict[Direction | None, inference_pb2.TruncationSide] = {
-    None: inference_pb2.TRUNCATION_SIDE_UNSPECIFIED,
-    "Right": inference_pb2.TRUNCATION_SIDE_RIGHT,
-    "right": inference_pb2.TRUNCATION_SIDE_RIGHT,
-    "Left": inference_pb2.TRUNCATION_SIDE_LEFT,
-    "left": inference_pb2.TRUNCATION_SIDE_LEFT,
+SIDES = {
+    "RIGHT": inference_pb2.TRUNCATION_SIDE_RIGHT,
+    "END": inference_pb2.TRUNCATION_SIDE_RIGHT,
+    "LEFT": inference_pb2.TRUNCATION_SIDE_LEFT,
+    "START": inference_pb2.TRUNCATION_SIDE_LEFT,
 }
+
+Dimensions = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
+TokensMax = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
 
 
 class TruncationFields(msgspec.Struct, kw_only=True):
-    """How TEI's callers say what becomes of a text that is too long. Null is the same as absent."""
+    """How callers say what becomes of a text that is too long. Null is the same as absent."""
 
-    truncate: bool | None = None
+    truncate: bool | Truncate | None = None
     truncation_direction: Direction | None = None
+    # Voyage's word for `truncate`, and vLLM's for `truncation_direction`.
+    is_truncated: bool | None = msgspec.field(default=None, name="truncation")
+    side: Direction | None = msgspec.field(default=None, name="truncation_side")
+    # vLLM's: keep so many tokens; -1 = as many as the model takes.
+    truncate_prompt_tokens: Annotated[int, msgspec.Meta(ge=-1, le=2**32 - 1), told(**{"not": {"const": 0}})] | None = (
+        None
+    )
 
     @property
     def truncation(self) -> inference_pb2.Truncation:
-        """Whether; without a word as the server is set up."""
-        if self.truncate is None:
-            return inference_pb2.TRUNCATION_UNSPECIFIED
-        return inference_pb2.TRUNCATION_ALLOW if self.truncate else inference_pb2.TRUNCATION_REFUSE
+        """Whether; without a word as the server is set up. Who says how much is to be kept has said that it is cut."""
+        if self.truncate is None and self.is_truncated is None:
+            is_limited = self.truncate_prompt_tokens is not None
+            return inference_pb2.TRUNCATION_ALLOW if is_limited else inference_pb2.TRUNCATION_UNSPECIFIED
+        truncate = self.truncate.upper() != "NONE" if isinstance(self.truncate, str) else self.truncate
+        wish = agreed({"truncate": truncate, "truncation": self.is_truncated})
+        return inference_pb2.TRUNCATION_ALLOW if wish else inference_pb2.TRUNCATION_REFUSE
 
     @property
     def truncation_side(self) -> inference_pb2.TruncationSide:
         """Where; without a word as the server is set up."""
-        return SIDES[self.truncation_direction]
+        truncate = self.truncate if isinstance(self.truncate, str) else ""
+        if not (truncate or self.truncation_direction or self.side):
+            return inference_pb2.TRUNCATION_SIDE_UNSPECIFIED
+        wishes = {
+            "truncate": SIDES.get(truncate.upper()),
+            "truncation_direction": SIDES.get((self.truncation_direction or "").upper()),
+            "truncation_side": SIDES.get((self.side or "").upper()),
+        }
+        side: inference_pb2.TruncationSide | None = agreed(wishes)
+        return side or inference_pb2.TRUNCATION_SIDE_UNSPECIFIED
+
+    @property
+    def input_tokens_max(self) -> int:
+        """To how many tokens, special ones included; 0 = as many as the model takes."""
+        if self.truncate_prompt_tokens == 0:
+            message = "truncate_prompt_tokens must be at least 1, or -1 for as many tokens as the model takes"
+            raise HeddleError(ErrorKind.INVALID_INPUT, message, field="truncate_prompt_tokens")
+        return max(self.truncate_prompt_tokens or 0, 0)
 
 
 class TEIBody(TruncationFields, kw_only=True):

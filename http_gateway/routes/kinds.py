@@ -12,14 +12,14 @@ from heddle.v1 import model_pb2
 class Kind:
     tei_name: str  # in /info
     path: str  # of the route that POST / and /invocations stand for
-    default_path: str  # of the route that Baseten's /predict stands for
+    default_path: str  # of the route that Baseten's /predict stands for; /invocations looks at what was sent
 
 
 KINDS: Mapping[int, Kind] = {
     model_pb2.MODEL_KIND_EMBEDDER: Kind("embedding", "/embed", "/v1/embeddings"),
     model_pb2.MODEL_KIND_MULTI_VECTOR_EMBEDDER: Kind("embedding", "/embed_all", "/embed_all"),
     model_pb2.MODEL_KIND_SPARSE_EMBEDDER: Kind("embedding", "/embed_sparse", "/embed_sparse"),
-    model_pb2.MODEL_KIND_RERANKER: Kind("reranker", "/rerank", "/predict"),
+    model_pb2.MODEL_KIND_RERANKER: Kind("reranker", "/rerank", "/invocations"),
     model_pb2.MODEL_KIND_CLASSIFIER: Kind("classifier", "/predict", "/predict"),
     model_pb2.MODEL_KIND_TOKEN_CLASSIFIER: Kind("token_classifier", "/predict_tokens", "/predict_tokens"),
 }

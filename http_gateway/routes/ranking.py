@@ -4,7 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 
-def best_first(scores: npt.NDArray[np.float32]) -> list[int]:
-    """Indices by descending score; equal ones in the order of the input."""
-    order: list[int] = np.argsort(-scores, kind="stable").tolist()
+def ranking_of(ranking: bytes, scores: npt.NDArray[np.float32]) -> list[int]:
+    """Indices of the scores, best first: the ranking that a tokenizer pod made of the logits, which tells apart what
+    rounds to one score. A pod of an earlier version sends none; then equal scores stay in the order of the input."""
+    indices = np.frombuffer(ranking, "<u4") if ranking else np.argsort(-scores, kind="stable")
+    order: list[int] = indices.tolist()
     return order

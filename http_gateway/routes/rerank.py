@@ -1,5 +1,5 @@
 """Documents by their relevance to a query: POST /rerank as TEI and BEI have it, /v1/rerank and /v2/rerank as Cohere and
-Jina do: https://docs.cohere.com/reference/rerank and https://api.jina.ai/redoc
+Jina do, which /rerank answers too where it is sent `documents`: https://docs.cohere.com/reference/rerank and https://api.jina.ai/redoc
 """
 
 from typing import Annotated, Any
@@ -7,30 +7,33 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
+from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
 from http_gateway.endpoint import post
 from http_gateway.errors import InWordsOf
 from http_gateway.families import COHERE, TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
+from http_gateway.routes.cohere_meta import meta
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
-from http_gateway.routes.inputs import TEIBody, check_count
+from http_gateway.routes.documents import Document, Documents, RankFields, returned, texts_of
+from http_gateway.routes.inputs import check_count
 from http_gateway.routes.model_routes import ModelRoutes
-from http_gateway.routes.ranking import best_first
-from http_gateway.routes.schemas import AnyText, Some, Text
+from http_gateway.routes.ranking import ranking_of
+from http_gateway.routes.schemas import Some
 from http_gateway.routing import Route
 
 
-class RerankBody(TEIBody, kw_only=True):
-    query: Text
-    texts: Annotated[list[AnyText], Some]
-    raw_scores: bool | None = None
+class RerankBody(RankFields, kw_only=True):
+    """`texts` are TEI's and answered as TEI answers them; `documents` are everybody else's."""
+
+    texts: Annotated[list[str], Some] | None = None
+    documents: Documents | None = None
     return_text: bool | None = None
-    instruction: str | None = None  # what the query is after, for models that are told in their prompt
 
     @property
     def inputs_count(self) -> int:
-        return len(self.texts)
+        return len(self.texts or self.documents or ())
 
 
 class Rank(msgspec.Struct, omit_defaults=True):
@@ -39,44 +42,30 @@ class Rank(msgspec.Struct, omit_defaults=True):
     text: str = ""  # only with return_text
 
 
-class Document(msgspec.Struct):
-    """Of a document's fields only its text counts."""
-
-    text: AnyText
-
-
-class CohereRerankBody(TEIBody, kw_only=True):
-    """Cohere's and Jina's, and TEI's fields for truncation."""
-
-    query: Text
-    documents: Annotated[list[AnyText | Document], Some]
-    top_n: Annotated[int, msgspec.Meta(ge=0)] | None = None  # 0 and absent: all
-    return_documents: Annotated[
-        bool | None,
-        msgspec.Meta(description="False when absent, as for Cohere's clients; in Jina's own API it is true"),
-    ] = None
-    raw_scores: bool | None = None
-    instruction: str | None = None
+class CohereRerankBody(RankFields, kw_only=True):
+    documents: Documents
 
 
 class Result(msgspec.Struct, omit_defaults=True):
     index: int
     relevance_score: float
-    document: Document | None = None  # only with return_documents
+    document: dict[str, Any] | None = None  # only with return_documents
 
 
 class RerankUsage(msgspec.Struct):
+    prompt_tokens: int
     total_tokens: int
 
 
-class CohereRerankAnswer(msgspec.Struct):
-    """Cohere's clients read `id`, `results` and `meta`, Jina's `model`, `results` and `usage`."""
+class CohereRerankAnswer(msgspec.Struct, omit_defaults=True):
+    """Cohere's clients read `id`, `results` and `meta`; Jina's and Infinity's `model`, `results` and `usage`."""
 
     id: str
     model: str
-    results: list[Result]
     usage: RerankUsage
     meta: dict[str, Any]
+    results: list[Result] | None = None
+    data: list[Result] | None = None  # instead of `results`, where Voyage's `top_k` or `truncation` is sent
 
 
 TEXTS = ["Deep learning is a branch of machine learning.", "A cow eats grass."]
@@ -100,57 +89,66 @@ class Rerank(ModelRoutes):
         ]
         return [
             post(
-                "/rerank", RerankBody, self.rerank, answer=list[Rank], example=EXAMPLE, family=TEI, headers=COST_HEADERS
+                *("/rerank", RerankBody, self.rerank),
+                answer=list[Rank] | CohereRerankAnswer,
+                example=EXAMPLE,
+                family=TEI,
+                headers=COST_HEADERS,
             ),
             *cohere,
         ]
 
     async def rerank(self, body: RerankBody, request: Request) -> Answer:
-        """Texts by their relevance to a query, the best first."""
-        check_count(len(body.texts), self.inputs_max, "texts")
-        answer = await self._answer(body, body.texts, request, field="texts")
+        """Texts by their relevance to a query, the best first; documents in the shape of /v1/rerank."""
+        if (body.texts is None) == (body.documents is None):
+            raise HeddleError(ErrorKind.INVALID_INPUT, "texts or documents is required, and not both", field="texts")
+        if body.documents is not None:
+            return await self._rank_documents(body, body.documents, request, "1")
+        texts = body.texts or []
+        check_count(len(texts), self.inputs_max, "texts")
+        answer = await self._answer(body, texts, request, field="texts")
         scores = np.frombuffer(answer.scores, "<f4")
 
         def rank(index: int) -> dict[str, Any]:
             bare = {"index": index, "score": scores[index]}
-            return {**bare, "text": body.texts[index]} if body.return_text else bare
+            return {**bare, "text": texts[index]} if body.return_text else bare
 
-        return Answer(LongList(best_first(scores), rank), cost_headers(request, answer.usage, answer.timings))
+        order = ranking_of(answer.ranking, scores)[: body.results_max]
+        return Answer(LongList(order, rank), cost_headers(request, answer.usage, answer.timings))
 
     async def rerank_v1(self, body: CohereRerankBody, request: Request) -> Answer:
         """Documents by their relevance to a query, the best first, as Cohere's v1 and Jina's clients ask for them."""
-        return await self._rerank_documents(body, request, "1")
+        return await self._rank_documents(body, body.documents, request, "1")
 
     async def rerank_v2(self, body: CohereRerankBody, request: Request) -> Answer:
         """Documents by their relevance to a query, the best first, as Cohere's v2 clients ask for them."""
-        return await self._rerank_documents(body, request, "2")
+        return await self._rank_documents(body, body.documents, request, "2")
 
-    async def _rerank_documents(self, body: CohereRerankBody, request: Request, version: str) -> Answer:
-        check_count(len(body.documents), self.inputs_max, "documents", "documents")
-        texts = [document if isinstance(document, str) else document.text for document in body.documents]
+    async def _rank_documents(
+        self, body: RankFields, documents: list[Document], request: Request, version: str
+    ) -> Answer:
+        check_count(len(documents), self.inputs_max, "documents", "documents")
+        texts = texts_of(documents, body.rank_fields, are_returned=bool(body.return_documents))
         answer = await self._answer(body, texts, request, field="documents")
         scores = np.frombuffer(answer.scores, "<f4")
 
         def result(index: int) -> dict[str, Any]:
             bare = {"index": index, "relevance_score": scores[index]}
-            return {**bare, "document": {"text": texts[index]}} if body.return_documents else bare
+            return {**bare, "document": returned(documents[index])} if body.return_documents else bare
 
+        order = ranking_of(answer.ranking, scores)[: body.results_max]
+        tokens = answer.usage.tokens
         value = {
             "id": request.id,
             "model": self.models.find(body.model).name,
-            "results": LongList(best_first(scores)[: body.top_n or None], result),
-            "usage": {"total_tokens": answer.usage.tokens},
-            "meta": {"api_version": {"version": version}, "billed_units": {"search_units": 1}},
+            "data" if body.is_voyages else "results": LongList(order, result),
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            "meta": meta(version, answer.usage, {"search_units": 1}),
         }
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
     async def _answer(
-        self,
-        body: RerankBody | CohereRerankBody,
-        texts: list[str],
-        request: Request,
-        *,
-        field: str,
+        self, body: RankFields, texts: list[str], request: Request, *, field: str
     ) -> inference_pb2.RerankResponse:
         """`field` is what the caller calls the texts."""
         call = inference_pb2.RerankRequest(
@@ -158,7 +156,9 @@ class Rerank(ModelRoutes):
             documents=texts,
             truncation=body.truncation,
             truncation_side=body.truncation_side,
-            raw_scores=bool(body.raw_scores),
+            input_tokens_max=body.input_tokens_max,
+            document_tokens_max=body.document_tokens_max,
+            raw_scores=body.wants_raw_scores,
             instruction=body.instruction or "",
         )
         with InWordsOf({"documents": field}):

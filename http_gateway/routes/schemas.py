@@ -14,10 +14,7 @@ def told(**schema: Any) -> Any:
     return msgspec.Meta(extra_json_schema=schema)
 
 
-NO_NUL = "^[^\\u0000]*$"
-
-AnyText = Annotated[str, told(pattern=NO_NUL)]
-Text = Annotated[str, told(pattern=NO_NUL, minLength=1)]
+Text = Annotated[str, told(minLength=1)]
 TokenId = Annotated[int, told(minimum=0, maximum=2**32 - 1)]
 
 # Of a list.

@@ -4,6 +4,7 @@ from http_gateway.endpoint import Task
 from http_gateway.routes.by_kind import ByKind
 from http_gateway.routes.classification import Classification
 from http_gateway.routes.cohere_embed import CohereEmbed
+from http_gateway.routes.cohere_tools import CohereTools
 from http_gateway.routes.docs import Docs
 from http_gateway.routes.embeddings import Embeddings
 from http_gateway.routes.entities import Entities
@@ -25,6 +26,7 @@ def routes(models: ServedModels, settings: GatewaySettings) -> list[Route]:
         *Vectors(models, inputs_max).routes(),
         *Rerank(models, inputs_max).routes(),
         *CohereEmbed(models, inputs_max).routes(),
+        *CohereTools(models, inputs_max).routes(),
         *Classification(models, inputs_max).routes(),
         *Entities(models, inputs_max).routes(),
         *Tokens(models, inputs_max).routes(),

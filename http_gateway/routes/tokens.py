@@ -12,12 +12,12 @@ from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.inputs import check_count, listed, packed
 from http_gateway.routes.model_routes import ModelRoutes
-from http_gateway.routes.schemas import AnyText, Some, TokenId
+from http_gateway.routes.schemas import Some, TokenId
 from http_gateway.routing import Route
 
 
 class TokenizeBody(msgspec.Struct):
-    inputs: AnyText | Annotated[list[AnyText], Some]
+    inputs: str | Annotated[list[str], Some]
     add_special_tokens: bool | None = None  # true when absent
     prompt_name: str | None = None
     model: str | None = None

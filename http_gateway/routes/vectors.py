@@ -4,7 +4,7 @@ Shapes: https://huggingface.github.io/text-embeddings-inference
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -18,7 +18,7 @@ from http_gateway.families import TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
-from http_gateway.routes.inputs import Inputs, TEIBody, TruncationFields, add_inputs, check_count, listed
+from http_gateway.routes.inputs import Dimensions, Inputs, TEIBody, TruncationFields, add_inputs, check_count, listed
 from http_gateway.routes.joint_vectors import NAMES_OF_FIELDS, JointAnswer, embedding_kinds, joint_value
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.schemas import Some, Text
@@ -40,7 +40,8 @@ class EmbedAllBody(TEIBody, kw_only=True):
 
 class EmbedBody(EmbedAllBody, kw_only=True):
     normalize: bool | None = None  # true when absent
-    dimensions: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None
+    dimensions: Dimensions | None = None
+    encoding_format: Literal["float"] | None = None
     # FlagEmbedding's, for models that make these: with one of the last two the answer is a `JointAnswer`.
     return_dense: bool | None = None  # true when absent
     return_sparse: bool | None = None
@@ -157,6 +158,7 @@ class Vectors(ModelRoutes):
             sentences=sentences,
             truncation=parameters.truncation,
             truncation_side=parameters.truncation_side,
+            input_tokens_max=parameters.input_tokens_max,
             prompt_name=parameters.prompt_name or "",
             task=parameters.task or "",
         )
@@ -172,6 +174,7 @@ class Vectors(ModelRoutes):
         add_inputs(call.inputs, inputs, "inputs", is_list=is_list)
         call.truncation = body.truncation
         call.truncation_side = body.truncation_side
+        call.input_tokens_max = body.input_tokens_max
         call.prompt_name = body.prompt_name or ""
         call.task = body.task or ""
         return is_list

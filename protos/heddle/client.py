@@ -34,7 +34,7 @@ CALL_S_MAX = 60.0
 class CallOptions(NamedTuple):
     timeout_s: float | None = CALL_S_MAX  # None: as long as it takes
     priority: int = 0  # smaller is served first
-    flow: str = ""  # calls that name the same flow share one turn at the engine; "" = a flow of its own
+    flow: str = ""  # whose turn the call takes at the engine; "" = this machine's (see ItemContext.flow)
     request_id: str = ""  # appears in the logs of every hop
     traceparent: str = ""  # W3C trace context
 
@@ -76,6 +76,7 @@ class InferenceClient(abc.ABC):
         *,
         prompt_name: str = "",
         dimensions: int = 0,
+        input_tokens_max: int = 0,
     ) -> npt.NDArray[np.float32]:
         """Normalised embeddings float32 [texts, dimension]; see EmbedRequest for the rest."""
         if isinstance(texts, str):
@@ -84,7 +85,9 @@ class InferenceClient(abc.ABC):
             if not isinstance(text, str):
                 raise TypeError(f"texts[{index}] must be a string, not {type(text).__name__}; `embed` takes token ids")
         inputs = [pb.Input(text=text) for text in texts]
-        request = pb.EmbedRequest(inputs=inputs, prompt_name=prompt_name, dimensions=dimensions)
+        request = pb.EmbedRequest(
+            inputs=inputs, prompt_name=prompt_name, dimensions=dimensions, input_tokens_max=input_tokens_max
+        )
         return tensors.from_proto((await self.embed(request, options)).embeddings)
 
     async def embed(self, request: pb.EmbedRequest, options: CallOptions = DEFAULT_OPTIONS) -> pb.EmbedResponse:

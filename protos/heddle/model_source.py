@@ -20,11 +20,14 @@ FOREIGN_PATTERNS = ["onnx/*", "openvino/*", "original/*"]
 def locate(model: str, revision: str | None = None, *, with_weights: bool = True) -> Path:
     """The folder of `model`: itself if it is one, the packaged copy of all-MiniLM-L6-v2 where the hub cache has none,
     else the hub's, downloaded if need be (huggingface_hub: HF_HOME, HF_TOKEN, HF_HUB_OFFLINE are its settings).
-    Without weights only configuration and tokenizer are fetched. Raises CheckpointError."""
+    Without weights only configuration and tokenizer are fetched. Raises CheckpointError, also for a revision of a
+    folder, but for that which a folder of the hub's cache is named after."""
     folder = Path(model).expanduser()
     if not model:
         raise CheckpointError("the model has an empty name")
     if folder.is_dir():
+        if revision and folder.name != revision:
+            raise CheckpointError(f"{folder} is a folder, which has no revision {revision}")
         return folder
     if folder.exists():
         raise CheckpointError(f"{folder} is a file, not a model folder")

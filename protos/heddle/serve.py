@@ -4,7 +4,6 @@ import asyncio
 import json
 import shlex
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from heddle.rpc.listening import authority, usable_port
 from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError, at_least, load
 from heddle.rpc.telemetry import LogLevel
 from heddle.sentence_modules import PoolingSetting
+from heddle.socket_folder import socket_folder
 from heddle.supervisor import Service, ServiceGaveUpError, ServiceMisconfiguredError, Supervisor
 
 # What the gateway takes its keys from; heddle.serve only asks whether there are any.
@@ -36,8 +36,9 @@ VARIABLES_OF = {
 # What is decided here for a service, whose own variable for it would have no effect.
 DECIDED_VARIABLES = frozenset(
     {
-        *("HEDDLE_ENGINE_LISTEN", "HEDDLE_ENGINE_MODEL", "HEDDLE_ENGINE_BACKEND"),
-        *("HEDDLE_TOKENIZER_LISTEN", "HEDDLE_TOKENIZER_MODEL", "HEDDLE_TOKENIZER_ENGINES"),
+        *("HEDDLE_ENGINE_LISTEN", "HEDDLE_ENGINE_MODEL", "HEDDLE_ENGINE_REVISION", "HEDDLE_ENGINE_BACKEND"),
+        *("HEDDLE_TOKENIZER_LISTEN", "HEDDLE_TOKENIZER_MODEL", "HEDDLE_TOKENIZER_REVISION"),
+        "HEDDLE_TOKENIZER_ENGINES",
         *("HEDDLE_GATEWAY_HOST", "HEDDLE_GATEWAY_PORT", "HEDDLE_GATEWAY_TOKENIZERS"),
     }
 )
@@ -68,6 +69,8 @@ class ServeSettings:
 
     # Hub name of the model, or folder of a checkpoint.
     model: str = PACKAGED_NAME
+    # Branch, tag or commit of a hub model; main when empty. All services load the commit that it is at the start.
+    revision: str = ""
     # How tokens become one vector: auto is what the checkpoint says; splade makes a sparse one of a masked language
     # model.
     pooling: PoolingSetting = "auto"
@@ -108,7 +111,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     console = Console()
     try:
         check_variables(environ)
-        asyncio.run(serve(settings, checked(settings).kind, environ, console))
+        asyncio.run(serve(settings, checked(settings), environ, console))
     except ServiceMisconfiguredError:
         return EXIT_MISCONFIGURED
     except ConfigurationError as error:
@@ -132,17 +135,21 @@ def checked(settings: ServeSettings) -> Checkpoint:
     if absent := missing(LIBRARY_OF_EXTRA):
         raise ConfigurationError(f"not installed: the {' and '.join(absent)} service; pip install 'heddle[local]'")
     return Checkpoint.read(
-        locate(settings.model), settings.model, pooling=settings.pooling, score_tokens=settings.score_tokens
+        locate(settings.model, settings.revision or None),
+        settings.model,
+        pooling=settings.pooling,
+        score_tokens=settings.score_tokens,
     )
 
 
-async def serve(settings: ServeSettings, kind: ModelKind, environ: Mapping[str, str], console: Console) -> None:
-    stop = stop_on_signal()
-    with tempfile.TemporaryDirectory(prefix="heddle-") as folder:
+async def serve(settings: ServeSettings, checkpoint: Checkpoint, environ: Mapping[str, str], console: Console) -> None:
+    with socket_folder(environ) as sockets:
+        stop = stop_on_signal(before_leaving=sockets.remove)
         machine = Machine(
             settings,
-            kind,
-            folder,
+            checkpoint.kind,
+            str(sockets.path),
+            revision=checkpoint.revision,
             http_port=usable_port(settings.host, settings.http_port),
             grpc_port=usable_port(settings.host, settings.grpc_port),
             environ=environ,
@@ -161,6 +168,7 @@ class Machine:
     settings: ServeSettings
     kind: ModelKind
     folder: str  # of the sockets between services
+    revision: str  # commit of the hub model; "" for a folder
     http_port: int
     grpc_port: int
     environ: Mapping[str, str]
@@ -222,7 +230,8 @@ class Machine:
         """What tokenizer and engine must be told alike."""
         pooling = () if self.settings.pooling == "auto" else ("--pooling", self.settings.pooling)
         score_tokens = () if self.settings.score_tokens == AUTO else ("--score-tokens", self.settings.score_tokens)
-        return ("--model", self.settings.model, *pooling, *score_tokens)
+        revision = ("--revision", self.revision) if self.revision else ()
+        return ("--model", self.settings.model, *revision, *pooling, *score_tokens)
 
     @property
     def tokenizer_address(self) -> str:

@@ -47,6 +47,8 @@ def test_refusals_name_the_parameter(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as large:
         client.embeddings.create(model=PACKAGED_NAME, input="a", dimensions=1000)
     assert (large.value.param, large.value.code) == ("dimensions", "invalid_input")
+    with pytest.raises(openai.BadRequestError, match="2049"):
+        client.embeddings.create(model=PACKAGED_NAME, input=["a"] * 2049)
     with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
         client.embeddings.create(model=PACKAGED_NAME, input=[1, 2, 3])
 

@@ -1,6 +1,7 @@
 """Whatever comes in whatever order: never over budget, nothing lost or served twice, nobody starved, order kept."""
 
 import time
+from collections.abc import Iterable
 
 import hypothesis.strategies as st
 from hypothesis import settings
@@ -9,6 +10,18 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from engine_svc.scheduler import Batch, Load, Scheduler
 from engine_svc.ticket import Ticket
 from tests.engine_svc.tickets import LIMITS, computed, passed, ticket
+
+FLOWS = ["a", "b", "c", "d/1", "d/2", "d/3", "e/", "e/f/1", "e/f/2", "e/g/1", "d"]
+
+
+def turns_until(flow: str, flows: Iterable[str]) -> int:
+    """Of its class, until the last of these flows has had one, if each group has as many as there are in it."""
+    path, turns = flow.split("/"), 1
+    for depth in range(len(path)):
+        paths = [other.split("/") for other in flows]
+        inside = [other for other in paths if other[:depth] == path[:depth] and len(other) > depth]
+        turns *= len({(other[depth], len(other) == depth + 1) for other in inside})
+    return turns
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -27,6 +40,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     def flows_of(self, priority: int) -> list[list[Ticket]]:
         return [tickets for (of, _), tickets in self.waiting.items() if of == priority]
 
+    def names_of(self, priority: int) -> list[str]:
+        return [flow for of, flow in self.waiting if of == priority]
+
     def forget(self, ticket: Ticket) -> None:
         key = ticket.priority, ticket.flow
         self.waiting[key].remove(ticket)
@@ -37,7 +53,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(
         specs=st.lists(
             st.tuples(
-                st.integers(1, 20), st.sampled_from("abcde"), st.integers(0, 2), st.sampled_from([None, None, 1, 2])
+                st.integers(1, 20), st.sampled_from(FLOWS), st.integers(0, 2), st.sampled_from([None, None, 1, 2])
             ),
             max_size=8,
         )
@@ -119,7 +135,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert not any(self.fits(batch, tickets[0]) for tickets in self.flows_of(priority))
 
     def check_turns(self, first_class: int) -> None:
-        """The first ticket of one of n flows of the first class is in one of the next n batches."""
+        """The first ticket of a flow of the first class is in one of the next n batches: n is the number of
+        flows, or where they are in groups, the product of the numbers of members."""
         for waiting, turns in self.turns_left.items():
             if waiting.priority == first_class and waiting not in self.gone:
                 assert turns > 1
@@ -127,10 +144,11 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def count_turns(self) -> None:
-        self.turns_left = {
-            tickets[0]: self.turns_left.get(tickets[0], len(self.flows_of(priority)))
-            for (priority, _), tickets in self.waiting.items()
-        }
+        """Latecomers join behind all others, but may come before what is not the first in its group."""
+        for (priority, flow), tickets in self.waiting.items():
+            if "/" in flow or tickets[0] not in self.turns_left:
+                self.turns_left[tickets[0]] = turns_until(flow, self.names_of(priority))
+        self.turns_left = {tickets[0]: self.turns_left[tickets[0]] for tickets in self.waiting.values()}
 
     @invariant()
     def load_is_what_waits(self) -> None:

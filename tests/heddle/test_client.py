@@ -39,6 +39,11 @@ async def test_vectors_come_in_the_order_of_the_texts(client: InferenceClient) -
     assert np.array_equal(together, alone)
 
 
+async def test_texts_are_cut_to_as_many_tokens_as_are_asked_for(client: InferenceClient) -> None:
+    cut = await client.vectors(["one two three four"], input_tokens_max=4)
+    assert np.array_equal(cut, await client.vectors(["one two"]))
+
+
 async def test_the_first_calls_may_come_together(tokenizer: str) -> None:
     client = Client(tokenizer)  # not entered: the first call connects
     try:

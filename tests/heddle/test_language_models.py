@@ -138,6 +138,6 @@ def test_older_vocabularies_have_their_tokens_too(tmp_path: Path) -> None:
 
 def test_serve_tells_tokenizer_and_engine_the_same_tokens() -> None:
     settings = ServeSettings(score_tokens="yes,no")
-    machine = Machine(settings, ModelKind.RERANKER, "/tmp/somewhere", http_port=1, grpc_port=2, environ={})
+    machine = Machine(settings, ModelKind.RERANKER, "/tmp/somewhere", revision="", http_port=1, grpc_port=2, environ={})
     for service in (machine.tokenizer(), machine.engine(0)):
         assert " --score-tokens yes,no " in " ".join(service.command)

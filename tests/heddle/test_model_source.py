@@ -33,6 +33,14 @@ def test_what_a_tokenizer_fetches_holds_what_tells_it_the_kinds_of_vectors(monke
     assert not any("safetensors" in pattern for pattern in fetched)
 
 
+def test_a_folder_has_no_revision_but_its_own_name(tmp_path: Path) -> None:
+    snapshot = tmp_path / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    assert locate(str(snapshot), "abc") == snapshot
+    with pytest.raises(CheckpointError, match="has no revision def"):
+        locate(str(snapshot), "def")
+
+
 def test_empty_name_is_refused() -> None:
     with pytest.raises(CheckpointError, match="empty name"):
         locate("")

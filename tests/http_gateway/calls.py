@@ -4,7 +4,15 @@ from typing import Any
 
 import httpx
 
-COSTS = ("x-compute-tokens", "x-total-time", "x-tokenization-time", "x-queue-time", "x-inference-time")
+COSTS = (
+    "x-compute-tokens",
+    "x-compute-characters",
+    "x-compute-time",
+    "x-total-time",
+    "x-tokenization-time",
+    "x-queue-time",
+    "x-inference-time",
+)
 
 
 async def answer_to(http: httpx.AsyncClient, path: str, **body: Any) -> Any:

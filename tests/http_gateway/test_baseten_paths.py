@@ -38,9 +38,11 @@ def test_the_deployment_is_left_out(path: str, meant: str) -> None:
         ("/environments/production/sync/", "/"),
         ("//", "/"),
         ("/rerank/", "/rerank"),
+        ("//rerank", "/rerank"),
+        ("///production/sync//rerank", "/rerank"),
     ],
 )
-def test_a_slash_at_the_end_makes_no_difference(path: str, route: str) -> None:
+def test_slashes_at_either_end_make_no_difference(path: str, route: str) -> None:
     routes = [Route("POST", known, not_found) for known in ("/embed", "/rerank", "/")]
     router = Router(routes, lambda: "/embed")
     assert router.find(Request("POST", path, Headers(), 0, nothing)).path == route

@@ -14,3 +14,21 @@ def test_a_default_route_that_does_not_exist_ends_the_process_in_one_line(route:
     assert done.returncode == 2
     assert f"there is no POST {route} here" in line
     assert "/embed, " in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--cors-origins", "https://app.example.com/"), "'https://app.example.com/' is no origin as browsers send it"),
+        (("--api-keys-file", "/nowhere/keys"), "api_keys_file: cannot read /nowhere/keys"),
+        (("--best-priority", "-1"), "best_priority must be at least 0"),
+    ],
+)
+def test_settings_of_the_edge_that_make_no_sense_end_the_process_in_one_line(
+    flags: tuple[str, str], words: str
+) -> None:
+    command = [sys.executable, "-m", "http_gateway", "--port", "0", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    (line,) = (done.stdout + done.stderr).splitlines()
+    assert done.returncode == 2
+    assert words in line

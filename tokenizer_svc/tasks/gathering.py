@@ -17,7 +17,7 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.stream import Cancel, Reply, Submit, cancel_all
 from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.encoder import Encoder
-from tokenizer_svc.sequence import Result, TokenSequence
+from tokenizer_svc.sequence import Result, TokenSequence, characters_of
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.promised import PromisedBytes
 
@@ -37,15 +37,17 @@ class Gathering:
         engines: Submit[engine_pb2.Submission, engine_pb2.Outcome],
         *,
         promised: PromisedBytes,
+        device: str,
         on_end: Callable[["Gathering"], None],
     ) -> None:
-        """The context of `item` names a flow. `on_end` is told once, whatever the end is."""
+        """The context of `item` names a flow. `device` is the engines'. `on_end` is told once, whatever the end is."""
         self._plan = plan
         self._context = item.context
         self._deadline = deadline
         self._reply = reply
         self._engines = engines
         self._promised = promised
+        self._device = device
         self._on_end = on_end
         self._answer_bytes = 0  # that are known of so far
         self._cancels: list[Cancel] = []  # the encoder's, and one of each input that is encoded
@@ -61,7 +63,8 @@ class Gathering:
 
     def start(self, encoder: Encoder) -> None:
         """Raises HeddleError when the pod has too much to do already."""
-        job = encoder.submit(self._plan.inputs, self._plan.options, self._on_encoded, field_of=self._plan.field_of)
+        plan, flow = self._plan, self._context.flow
+        job = encoder.submit(plan.inputs, plan.options, self._on_encoded, field_of=plan.field_of, flow=flow)
         self._cancels.append(functools.partial(encoder.cancel, job))
 
     def cancel(self) -> None:
@@ -138,6 +141,8 @@ class Gathering:
         usage, timings = response.usage, response.timings
         usage.tokens = self._tokens
         usage.truncated_inputs = self._truncated_inputs
+        usage.characters = sum(map(characters_of, self._plan.inputs))
+        usage.device = self._device
         timings.tokenize_us = microseconds(self._encoded - self._started)
         timings.queue_us = self._queue_us
         timings.compute_us = self._compute_us

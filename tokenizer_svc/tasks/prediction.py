@@ -5,31 +5,29 @@ from collections.abc import Callable
 from heddle.checkpoint import Checkpoint
 from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.scores import Floats, sigmoid, softmax
-from tokenizer_svc.sequence import Input
+from tokenizer_svc.sequence import INPUTS, Input
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.score_table import ScoreTable, as_they_are
 from tokenizer_svc.tasks.terms import Terms
-from tokenizer_svc.tasks.texts import check_texts
+from tokenizer_svc.tasks.texts import check_no_text, tokenized
 
 
 def plan(request: inference_pb2.PredictRequest, terms: Terms) -> Plan:
     terms.check_count(len(request.inputs))
-    check_texts(item.text for item in request.inputs)
-    check_texts(item.pair for item in request.inputs)
     labels = terms.checkpoint.labels
-    row_bytes = 4 * len(labels)
+    row_bytes = 2 * 4 * len(labels)  # scores and ranking
     score = as_they_are if request.raw_scores else scoring_of(terms.checkpoint)
     table = ScoreTable(len(request.inputs), len(labels), score)
 
     def assembled(_: object) -> inference_pb2.InferenceOutcome:
         """Scores are many: set in the answer, they need not be copied into it."""
         answer = inference_pb2.InferenceOutcome()
-        answer.predict.scores = table.to_bytes()
+        answer.predict.scores, answer.predict.ranking = table.to_bytes()
         answer.predict.labels.extend(labels)
         return answer
 
     return Plan(
-        inputs=[content(item) for item in request.inputs],
+        inputs=[content(item, INPUTS(index)) for index, item in enumerate(request.inputs)],
         options=terms.options(request),
         output=engine_pb2.OUTPUT_LOGITS,
         read=table.read,
@@ -38,7 +36,11 @@ def plan(request: inference_pb2.PredictRequest, terms: Terms) -> Plan:
     )
 
 
-def content(item: inference_pb2.TextOrPair) -> Input:
+def content(item: inference_pb2.TextOrPair, field: str) -> Input:
+    """Raises INVALID_INPUT for texts beside token ids."""
+    if item.HasField("tokenized"):
+        check_no_text(item.text, item.pair, field=field)
+        return tokenized(item.tokenized)
     return (item.text, item.pair) if item.HasField("pair") else item.text
 
 

@@ -1,14 +1,18 @@
 """The task of `Rerank`: how well each document answers the query."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, inference_pb2
-from tokenizer_svc.rerank_prompts import RerankPrompt
-from tokenizer_svc.scores import sigmoid
-from tokenizer_svc.sequence import Input, numbered
+from tokenizer_svc.scores import best_first, sigmoid
+from tokenizer_svc.sequence import Input, TokenSequence, numbered
 from tokenizer_svc.tasks.plan import Plan
-from tokenizer_svc.tasks.score_table import ScoreTable, as_they_are
 from tokenizer_svc.tasks.terms import Terms
-from tokenizer_svc.tasks.texts import check_not_empty, check_text, check_texts
+from tokenizer_svc.tasks.texts import TOKENIZED_INPUTS, check_no_text, check_not_empty, tokenized
 
 DOCUMENTS = numbered("documents")
 
@@ -16,28 +20,45 @@ DOCUMENTS = numbered("documents")
 def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
     """A document may be empty: the model has a score for it, as in sentence-transformers, and one such document among
     a hundred search results should not cost the others theirs."""
-    terms.check_count(len(request.documents), "documents")
-    check_not_empty(request.query, "query")
-    check_text(request.query, "query")
-    check_texts(request.documents, DOCUMENTS)
-    check_text(request.instruction, "instruction")
-    table = ScoreTable(len(request.documents), 1, as_they_are if request.raw_scores else sigmoid)
+    inputs = tokenized_inputs_of(request, terms) if request.tokenized_inputs else inputs_of(request, terms)
 
-    def assembled(_: object) -> inference_pb2.InferenceOutcome:
-        return inference_pb2.InferenceOutcome(rerank=inference_pb2.RerankResponse(scores=table.to_bytes()))
+    def assembled(by_document: Sequence[float]) -> inference_pb2.InferenceOutcome:
+        logits = np.array(by_document, "<f4")
+        scores = logits if request.raw_scores else sigmoid(logits)
+        answer = inference_pb2.RerankResponse(scores=scores.tobytes(), ranking=best_first(logits).tobytes())
+        return inference_pb2.InferenceOutcome(rerank=answer)
 
     return Plan(
-        inputs=inputs_of(request, terms.rerank_prompt),
-        options=terms.options(request),
+        inputs=inputs,
+        options=replace(terms.options(request), document_tokens_max=request.document_tokens_max),
         output=engine_pb2.OUTPUT_LOGITS,
-        read=table.read,
+        read=logit_of,
         assemble=assembled,
-        field_of=DOCUMENTS,
+        field_of=TOKENIZED_INPUTS if request.tokenized_inputs else DOCUMENTS,
     )
 
 
-def inputs_of(request: inference_pb2.RerankRequest, prompt: RerankPrompt | None) -> list[Input]:
-    """One for each document. Raises INVALID_INPUT for an instruction that nothing would be done with."""
+def logit_of(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> float:
+    return tensors.from_proto(outcome.tensor).item()
+
+
+def tokenized_inputs_of(request: inference_pb2.RerankRequest, terms: Terms) -> list[Input]:
+    """Raises HeddleError for too many, for texts beside them, and for a limit of documents, whose place in the token
+    ids is not known."""
+    terms.check_count(len(request.tokenized_inputs), "tokenized_inputs")
+    check_no_text(request.query, request.documents, request.instruction, field="tokenized_inputs")
+    if request.document_tokens_max:
+        message = "it limits documents, not token ids that hold query and document"
+        raise HeddleError(ErrorKind.INVALID_INPUT, message, field="document_tokens_max")
+    return [tokenized(item) for item in request.tokenized_inputs]
+
+
+def inputs_of(request: inference_pb2.RerankRequest, terms: Terms) -> list[Input]:
+    """One for each document. Raises HeddleError for too few or too many, and for an instruction that nothing would be
+    done with."""
+    terms.check_count(len(request.documents), "documents")
+    check_not_empty(request.query, "query")
+    prompt = terms.rerank_prompt
     if request.instruction and (prompt is None or not prompt.takes_instruction):
         message = "the model's prompt has no place for an instruction"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="instruction")

@@ -9,17 +9,15 @@ from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.scores import cosines
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.terms import Terms
-from tokenizer_svc.tasks.texts import check_not_empty, check_texts
+from tokenizer_svc.tasks.texts import check_not_empty
 
 
 def plan(request: inference_pb2.SimilarityRequest, terms: Terms) -> Plan:
     """The source is the first input, the sentences are the others."""
     terms.check_count(len(request.sentences), "sentences")
     check_not_empty(request.source, "source")
-    inputs = [request.source, *request.sentences]
-    check_texts(inputs, field_of)
     return Plan(
-        inputs=inputs,
+        inputs=[request.source, *request.sentences],
         options=terms.options(request, request.prompt_name, request.task),
         task=request.task,
         output=engine_pb2.OUTPUT_VECTOR,

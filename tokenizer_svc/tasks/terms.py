@@ -1,7 +1,7 @@
 """The terms on which this pod takes requests: the model they are for, its limits, and what holds where a request does
 not say. The edge makes them once, each task plans by them, and refuses by them what no engine should see."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from heddle.checkpoint import Checkpoint
@@ -26,6 +26,8 @@ class Truncatable(Protocol):
     def truncation(self) -> inference_pb2.Truncation: ...
     @property
     def truncation_side(self) -> inference_pb2.TruncationSide: ...
+    @property
+    def input_tokens_max(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class Terms:
             raise HeddleError(ErrorKind.INVALID_INPUT, message, field="task")
         if not prompt_name and task in self.tokenizer.prompts:
             prompt_name = task
-        return self.tokenizer.options(self.truncation(request), prompt_name)
+        options = self.tokenizer.options(self.truncation(request), prompt_name)
+        return replace(options, tokens_max=request.input_tokens_max) if request.input_tokens_max else options
 
     def truncation(self, request: Truncatable) -> Truncation:
         """Raises INVALID_INPUT for a number that the contract does not know."""

@@ -5,27 +5,27 @@ from collections.abc import Sequence
 from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, inference_pb2
-from tokenizer_svc.sequence import Options, TokenSequence
+from tokenizer_svc.sequence import INPUTS, Input, Options, TokenSequence
 from tokenizer_svc.spans import Aggregation, Tokens, entities, labelled_tokens
 from tokenizer_svc.tasks.plan import Plan, nothing, slots
 from tokenizer_svc.tasks.terms import Terms
-from tokenizer_svc.tasks.texts import check_texts
+from tokenizer_svc.tasks.texts import TOKENIZED_INPUTS, check_no_text, tokenized
 
 AGGREGATIONS = frozenset(inference_pb2.Aggregation.values())
 
 
 def plan(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Plan:
-    """`raw_scores` tell nothing of an entity, whose score is made of probabilities: they matter to NONE alone."""
-    terms.check_count(len(request.inputs))
-    check_texts(request.inputs)
-    aggregation = aggregation_of(request.aggregation)
+    aggregation = checked_aggregation(request)
+    inputs = inputs_of(request, terms)
     labels = terms.checkpoint.labels
     answer = inference_pb2.InferenceOutcome()
-    results = slots(answer.predict_tokens.results, len(request.inputs))
+    results = slots(answer.predict_tokens.results, len(inputs))
 
     def read(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> inference_pb2.Entities:
         assert sequence.layout is not None  # the options ask for it
-        tokens = Tokens(request.inputs[index], memoryview(sequence.token_ids).cast("I"), sequence.layout)
+        content = inputs[index]
+        text = content if isinstance(content, str) else ""
+        tokens = Tokens(text, memoryview(sequence.token_ids).cast("I"), sequence.layout)
         logits = tensors.from_proto(outcome.tensor)
         if aggregation is Aggregation.NONE:
             spans = labelled_tokens(tokens, logits, labels, raw_scores=request.raw_scores)
@@ -41,13 +41,14 @@ def plan(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Plan:
     is_known = aggregation is Aggregation.NONE and request.raw_scores
     token_bytes = least_bytes(labels)
     return Plan(
-        inputs=request.inputs,
-        options=Options(terms.truncation(request), with_layout=True),
+        inputs=inputs,
+        options=Options(terms.truncation(request), with_layout=True, tokens_max=request.input_tokens_max),
         output=engine_pb2.OUTPUT_TOKEN_LOGITS,
         read=read,
         assemble=lambda _: answer,
         expected_bytes=(lambda sequence: sequence.tokens * token_bytes) if is_known else nothing,
         read_bytes=nothing if is_known else inference_pb2.Entities.ByteSize,
+        field_of=TOKENIZED_INPUTS if request.tokenized_inputs else INPUTS,
     )
 
 
@@ -56,8 +57,28 @@ def least_bytes(labels: Sequence[str]) -> int:
     return inference_pb2.Entity(text="a", token_id=1, end_char=1, scores=dict.fromkeys(labels, 0.0)).ByteSize()
 
 
-def aggregation_of(wanted: int) -> Aggregation:
-    """Raises INVALID_INPUT for a number that the contract does not know."""
+def inputs_of(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Sequence[Input]:
+    """Raises HeddleError for too few or too many, and for texts beside token ids."""
+    if not request.tokenized_inputs:
+        terms.check_count(len(request.inputs))
+        return request.inputs
+    terms.check_count(len(request.tokenized_inputs), "tokenized_inputs")
+    check_no_text(request.inputs, field="tokenized_inputs")
+    return [tokenized(item) for item in request.tokenized_inputs]
+
+
+def checked_aggregation(request: inference_pb2.PredictTokensRequest) -> Aggregation:
+    """Raises INVALID_INPUT for a number that the contract does not know, and for what no aggregation can honour: the
+    score of an entity is made of probabilities, and its text is a slice of the input."""
+    wanted = request.aggregation
     if wanted not in AGGREGATIONS:
         raise HeddleError(ErrorKind.INVALID_INPUT, f"there is no aggregation {wanted}", field="aggregation")
-    return Aggregation(wanted) if wanted else Aggregation.NONE
+    aggregation = Aggregation(wanted) if wanted else Aggregation.NONE
+    if aggregation is not Aggregation.NONE:
+        if request.raw_scores:
+            message = "entities have no logits: raw_scores goes with aggregation none only"
+            raise HeddleError(ErrorKind.INVALID_INPUT, message, field="raw_scores")
+        if request.tokenized_inputs:
+            message = "token ids have no text to find entities in: they go with aggregation none only"
+            raise HeddleError(ErrorKind.INVALID_INPUT, message, field="aggregation")
+    return aggregation

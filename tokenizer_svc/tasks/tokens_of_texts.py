@@ -9,12 +9,10 @@ from tokenizer_svc.sequence import numbered
 from tokenizer_svc.tasks.errand import Errand
 from tokenizer_svc.tasks.plan import slots
 from tokenizer_svc.tasks.terms import Terms
-from tokenizer_svc.tasks.texts import check_texts
 
 
 def tokenize(request: inference_pb2.TokenizeRequest, terms: Terms) -> Errand:
     terms.check_count(len(request.inputs))
-    check_texts(request.inputs)
     prompt = terms.tokenizer.options(prompt_name=request.prompt_name).prompt
     skip_special_tokens = request.skip_special_tokens
 

@@ -1,10 +1,10 @@
 """One RPC of a caller: what it said once holds for every item that comes of it. Made by `calls.py` for each RPC."""
 
-import secrets
 from typing import Any
 
 import grpc
 
+from heddle.rpc.flow_names import FlowNames
 from heddle.rpc.stream import Submit
 from heddle.rpc.unary import answered, context_of, deadline_of_call
 from heddle.v1 import inference_pb2
@@ -16,11 +16,11 @@ InferenceSubmit = Submit[inference_pb2.InferenceItem, inference_pb2.InferenceOut
 class Call:
     """Its items share the RPC's deadline, and one flow, so that a long stream has one share of the engines."""
 
-    def __init__(self, submit: InferenceSubmit, context: Context) -> None:
+    def __init__(self, submit: InferenceSubmit, flow_names: FlowNames, context: Context) -> None:
         """Raises INVALID_INPUT for metadata that makes no sense."""
         self._submit = submit
         self._item_context = context_of(context)
-        self._item_context.flow = self._item_context.flow or secrets.token_hex(8)
+        self._item_context.flow = flow_names.complete(self._item_context.flow)
         self._deadline = deadline_of_call(context)
 
     async def outcome(self, item: inference_pb2.InferenceItem) -> inference_pb2.InferenceOutcome:

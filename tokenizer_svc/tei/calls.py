@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import grpc
 
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.flow_names import FlowNames
 from heddle.rpc.interceptor import request_id_of
 from heddle.rpc.stream import STREAM_BROKEN
 from heddle.rpc.telemetry import request_id
@@ -41,8 +42,9 @@ MeasuredResponse = TypeVar("MeasuredResponse", bound=Measured)
 class Calls:
     """All RPCs of tei.v1 at one pod."""
 
-    def __init__(self, submit: InferenceSubmit) -> None:
+    def __init__(self, submit: InferenceSubmit, flow_names: FlowNames) -> None:
         self._submit = submit
+        self._flow_names = flow_names
         self._streams: set[InOrder[Any, Any]] = set()
         self._draining = False
 
@@ -51,7 +53,7 @@ class Calls:
     ) -> MeasuredResponse:
         """Raises HeddleError. The response's metadata also go as headers, where callers may look for them."""
         async with refusals(context):
-            response = await answer(Call(self._submit, context), request)
+            response = await answer(Call(self._submit, self._flow_names, context), request)
         await context.send_initial_metadata(headers(response.metadata))
         return response
 
@@ -81,7 +83,7 @@ class Calls:
         if self._draining:
             raise going_away()
         request_id.set(request_id_of(context))
-        call = Call(self._submit, context)
+        call = Call(self._submit, self._flow_names, context)
         stream = InOrder(requests, lambda request: patiently(answer, call, request))
         self._streams.add(stream)
         try:

@@ -8,7 +8,6 @@ from heddle.v1 import inference_pb2
 from tokenizer_svc.tei.call import Call, Context
 from tokenizer_svc.tei.calls import Calls
 from tokenizer_svc.tei.metadata import metadata_of
-from tokenizer_svc.tei.ranking import best_first
 from tokenizer_svc.tei.truncation import side_of, truncation_of
 
 
@@ -56,10 +55,10 @@ async def scores_of(
     )
     found = (await call.outcome(inference_pb2.InferenceItem(predict=wanted))).predict
     scores = memoryview(found.scores).cast("f")
-    predictions = [
-        tei_pb2.Prediction(score=score, label=label) for score, label in zip(scores, found.labels, strict=True)
-    ]
     return tei_pb2.PredictResponse(
-        predictions=best_first(predictions),
+        predictions=[
+            tei_pb2.Prediction(score=scores[index], label=found.labels[index])
+            for index in memoryview(found.ranking).cast("I")
+        ],
         metadata=metadata_of(len(text.text) + len(text.pair), found.usage, found.timings),
     )

@@ -3,13 +3,15 @@
 import time
 from collections.abc import AsyncIterator, Sequence
 
+import numpy as np
+
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.tei.v1 import tei_pb2, tei_pb2_grpc
 from heddle.v1 import inference_pb2
+from tokenizer_svc.scores import best_first, sigmoid
 from tokenizer_svc.tei.call import Call, Context
 from tokenizer_svc.tei.calls import Calls
 from tokenizer_svc.tei.metadata import headers, metadata_of
-from tokenizer_svc.tei.ranking import best_first
 from tokenizer_svc.tei.truncation import side_of, truncation_of
 
 
@@ -25,54 +27,78 @@ class RerankServicer(tei_pb2_grpc.RerankServicer):
     ) -> tei_pb2.RerankResponse:
         """One answer to the whole stream. Texts are scored as they come."""
         started = time.perf_counter_ns()
-        async with self._calls.in_order(rerank_one, as_the_first(request_iterator), context) as responses:
-            response = together([response async for response in responses])
+        requests = FirstDecides(request_iterator)
+        async with self._calls.in_order(logit_of_one, requests.texts(), context) as responses:
+            response = together([response async for response in responses], raw_scores=requests.raw_scores)
         response.metadata.total_time_ns = time.perf_counter_ns() - started
         await context.send_initial_metadata(headers(response.metadata))
         return response
 
 
+class FirstDecides:
+    """The requests of a stream, of which the first says for all whether scores are raw and texts are returned."""
+
+    def __init__(self, requests: AsyncIterator[tei_pb2.RerankStreamRequest]) -> None:
+        self._requests = requests
+        self._first: tei_pb2.RerankStreamRequest | None = None
+
+    @property
+    def raw_scores(self) -> bool:
+        return self._first is not None and self._first.raw_scores
+
+    async def texts(self) -> AsyncIterator[tei_pb2.RerankStreamRequest]:
+        async for request in self._requests:
+            self._first = self._first or request
+            request.return_text = self._first.return_text
+            yield request
+
+
 async def rerank(call: Call, request: tei_pb2.RerankRequest) -> tei_pb2.RerankResponse:
+    response = await logits_of(call, request)
+    return tei_pb2.RerankResponse(
+        ranks=ranked(response.ranks, raw_scores=request.raw_scores), metadata=response.metadata
+    )
+
+
+async def logits_of(call: Call, request: tei_pb2.RerankRequest) -> tei_pb2.RerankResponse:
+    """Texts in the order of the request, with their logits as scores."""
     wanted = inference_pb2.RerankRequest(
         query=request.query,
         documents=request.texts,
         truncation=truncation_of(request),
         truncation_side=side_of(request),
-        raw_scores=request.raw_scores,
+        raw_scores=True,
     )
     found = (await call.outcome(inference_pb2.InferenceItem(rerank=wanted))).rerank
     ranks = [
-        tei_pb2.Rank(index=index, text=text if request.return_text else None, score=score)
-        for index, (text, score) in enumerate(zip(request.texts, memoryview(found.scores).cast("f"), strict=True))
+        tei_pb2.Rank(index=index, text=text if request.return_text else None, score=logit)
+        for index, (text, logit) in enumerate(zip(request.texts, memoryview(found.scores).cast("f"), strict=True))
     ]
     chars = sum(len(request.query) + len(text) for text in request.texts)
-    return tei_pb2.RerankResponse(ranks=best_first(ranks), metadata=metadata_of(chars, found.usage, found.timings))
+    return tei_pb2.RerankResponse(ranks=ranks, metadata=metadata_of(chars, found.usage, found.timings))
 
 
-async def rerank_one(call: Call, request: tei_pb2.RerankStreamRequest) -> tei_pb2.RerankResponse:
+async def logit_of_one(call: Call, request: tei_pb2.RerankStreamRequest) -> tei_pb2.RerankResponse:
     wanted = tei_pb2.RerankRequest(
         query=request.query,
         texts=[request.text],
         truncate=request.truncate,
-        raw_scores=request.raw_scores,
         return_text=request.return_text,
         truncation_direction=request.truncation_direction,
     )
-    return await rerank(call, wanted)
+    return await logits_of(call, wanted)
 
 
-async def as_the_first(
-    requests: AsyncIterator[tei_pb2.RerankStreamRequest],
-) -> AsyncIterator[tei_pb2.RerankStreamRequest]:
-    """All requests with `raw_scores` and `return_text` of the first."""
-    first: tei_pb2.RerankStreamRequest | None = None
-    async for request in requests:
-        first = first or request
-        request.raw_scores, request.return_text = first.raw_scores, first.return_text
-        yield request
+def ranked(by_logit: Sequence[tei_pb2.Rank], *, raw_scores: bool) -> list[tei_pb2.Rank]:
+    """Best first, with scores in the place of logits unless those are wanted."""
+    logits = np.array([rank.score for rank in by_logit], np.float32)
+    scores = logits if raw_scores else sigmoid(logits)
+    for rank, score in zip(by_logit, scores.tolist(), strict=True):
+        rank.score = score
+    return [by_logit[index] for index in best_first(logits)]
 
 
-def together(responses: Sequence[tei_pb2.RerankResponse]) -> tei_pb2.RerankResponse:
+def together(responses: Sequence[tei_pb2.RerankResponse], *, raw_scores: bool) -> tei_pb2.RerankResponse:
     """One response of those to single texts: characters and tokens are sums, times are means, but for the total, which
     the caller knows. Raises EMPTY_INPUT for none."""
     if not responses:
@@ -90,4 +116,4 @@ def together(responses: Sequence[tei_pb2.RerankResponse]) -> tei_pb2.RerankRespo
         queue_time_ns=sum(one.queue_time_ns for one in measured) // count,
         inference_time_ns=sum(one.inference_time_ns for one in measured) // count,
     )
-    return tei_pb2.RerankResponse(ranks=best_first(ranks), metadata=metadata)
+    return tei_pb2.RerankResponse(ranks=ranked(ranks, raw_scores=raw_scores), metadata=metadata)

@@ -22,7 +22,7 @@ def add_services(
     settings: TokenizerSettings,
 ) -> Calls:
     """Returns what has to drain with the pod."""
-    calls = Calls(inference.submit)
+    calls = Calls(inference.submit, inference.flow_names)
     info = InfoServicer(inference)
     tokenize = TokenizeServicer(calls, tokenizer, encoder, settings.tokenize_bytes_max)
     server.add("tei.v1.Info", tei_pb2_grpc.add_InfoServicer_to_server, info)

@@ -111,11 +111,15 @@ class Boundary(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def measured(self, method: str, context: Context) -> AsyncIterator[None]:
         started = time.perf_counter()
+        code = ""
         try:
             async with self.admitted(method, context):
                 yield
+        except asyncio.CancelledError:  # gRPC cancels the handler, and its context does not tell
+            code = "cancelled"
+            raise
         finally:
-            CALL_SECONDS.labels(method, outcome(context)).observe(time.perf_counter() - started)
+            CALL_SECONDS.labels(method, code or outcome(context)).observe(time.perf_counter() - started)
 
     @asynccontextmanager
     async def admitted(self, method: str, context: Context) -> AsyncIterator[None]:

@@ -33,6 +33,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from heddle.rpc.channels import SERVER_OPTIONS
+from heddle.rpc.health import HealthServicer
 from heddle.rpc.http2.doorway import Doorway, listen_inside
 from heddle.rpc.http2.server import StreamHandlers
 from heddle.rpc.interceptor import Boundary
@@ -97,13 +98,14 @@ def settle_memory() -> None:
     gc.set_threshold(GC_ALLOCATIONS)
 
 
-def stop_on_signal() -> asyncio.Event:
-    """An event that the first SIGTERM or SIGINT sets; the second one ends the process at once."""
+def stop_on_signal(before_leaving: Callable[[], None] = lambda: None) -> asyncio.Event:
+    """An event that the first SIGTERM or SIGINT sets; the second one ends the process at once, after a last call."""
     stop = asyncio.Event()
 
     def on_signal(number: signal.Signals) -> None:
         if stop.is_set():
             log.warning("%s again: leaving at once", number.name)
+            before_leaving()
             leave(128 + number)
         log.info("%s: stopping", number.name)
         stop.set()
@@ -133,7 +135,7 @@ class Server:
         self._services: list[str] = []
         self._serving = False  # between warm-up and draining
         self._reports: set[asyncio.Task[None]] = set()
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
         self._boundary = Boundary(open_services=frozenset({health.SERVICE_NAME, reflection.SERVICE_NAME}))
         self._server = grpc.aio.server(interceptors=[self._boundary], options=SERVER_OPTIONS)
         self._doorway = Doorway()

@@ -18,6 +18,7 @@ import grpc
 from heddle.rpc.coalescer import Coalescer, CoalescerLimits
 from heddle.rpc.deadlines import deadline_of
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.flow_names import flow_of_peer
 from heddle.rpc.message_bytes import ENTRY_BYTES_MAX, repeated_first_field, serialized
 from heddle.rpc.stream import (
     HEARTBEAT_S,
@@ -107,6 +108,7 @@ class Session(Generic[Item, Outcome]):
     def __init__(self, server: StreamServer[Item, Outcome], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self._server = server
         self._context = context
+        self._flow = flow_of_peer(context.peer())  # of items that name none
         self.outgoing: Coalescer[bytes] = Coalescer(server.limits.outgoing)  # serialized outcomes
         self._cancels: dict[int, Cancel | None] = {}  # of the unanswered; None while it is being submitted
         self._writing = False
@@ -153,11 +155,15 @@ class Session(Generic[Item, Outcome]):
             self._accept(item)
 
     def _accept(self, item: Item) -> None:
+        """Raises INVALID_INPUT, which ends the stream, for an id that is in use: of two outcomes with one id the caller
+        could not tell which item each is of."""
         item_id = item.id
         if item_id in self._cancels:
-            self._send(item_id, HeddleError(ErrorKind.INVALID_INPUT, f"id {item_id} is in use on this stream"))
-            return
+            raise HeddleError(
+                ErrorKind.INVALID_INPUT, f"the id {item_id} of an item that is not answered yet came again"
+            )
         self._cancels[item_id] = None
+        item.context.flow = item.context.flow or self._flow
         request = item.context.request_id
         request_id.set(request)
         try:

@@ -52,8 +52,16 @@ class Input(_message.Message):
     token_ids: bytes
     def __init__(self, text: _Optional[str] = ..., token_ids: _Optional[bytes] = ...) -> None: ...
 
+class TokenizedInput(_message.Message):
+    __slots__ = ("token_ids", "type_ids")
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    TYPE_IDS_FIELD_NUMBER: _ClassVar[int]
+    token_ids: bytes
+    type_ids: bytes
+    def __init__(self, token_ids: _Optional[bytes] = ..., type_ids: _Optional[bytes] = ...) -> None: ...
+
 class EmbedRequest(_message.Message):
-    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "skip_normalization", "dimensions", "data_type", "task", "embedding_kinds")
+    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "skip_normalization", "dimensions", "data_type", "input_tokens_max", "task", "embedding_kinds")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +70,7 @@ class EmbedRequest(_message.Message):
     SKIP_NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
     DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_KINDS_FIELD_NUMBER: _ClassVar[int]
     model: str
@@ -72,9 +81,10 @@ class EmbedRequest(_message.Message):
     skip_normalization: bool
     dimensions: int
     data_type: _tensor_pb2.DataType
+    input_tokens_max: int
     task: str
     embedding_kinds: _containers.RepeatedScalarFieldContainer[_model_pb2.EmbeddingKind]
-    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., skip_normalization: bool = ..., dimensions: _Optional[int] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., task: _Optional[str] = ..., embedding_kinds: _Optional[_Iterable[_Union[_model_pb2.EmbeddingKind, str]]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., skip_normalization: bool = ..., dimensions: _Optional[int] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., input_tokens_max: _Optional[int] = ..., task: _Optional[str] = ..., embedding_kinds: _Optional[_Iterable[_Union[_model_pb2.EmbeddingKind, str]]] = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
     __slots__ = ("embeddings", "usage", "timings", "sparse_embeddings", "colbert_embeddings")
@@ -91,13 +101,14 @@ class EmbedResponse(_message.Message):
     def __init__(self, embeddings: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ..., sparse_embeddings: _Optional[_Iterable[_Union[_tensor_pb2.SparseTensor, _Mapping]]] = ..., colbert_embeddings: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ...) -> None: ...
 
 class EmbedTokensRequest(_message.Message):
-    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "data_type", "task")
+    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "data_type", "input_tokens_max", "task")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_SIDE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_NAME_FIELD_NUMBER: _ClassVar[int]
     DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     model: str
     inputs: _containers.RepeatedCompositeFieldContainer[Input]
@@ -105,8 +116,9 @@ class EmbedTokensRequest(_message.Message):
     truncation_side: TruncationSide
     prompt_name: str
     data_type: _tensor_pb2.DataType
+    input_tokens_max: int
     task: str
-    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., task: _Optional[str] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., input_tokens_max: _Optional[int] = ..., task: _Optional[str] = ...) -> None: ...
 
 class EmbedTokensResponse(_message.Message):
     __slots__ = ("embeddings", "usage", "timings")
@@ -119,20 +131,22 @@ class EmbedTokensResponse(_message.Message):
     def __init__(self, embeddings: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ...) -> None: ...
 
 class EmbedSparseRequest(_message.Message):
-    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "task")
+    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "input_tokens_max", "task")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_SIDE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_NAME_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     model: str
     inputs: _containers.RepeatedCompositeFieldContainer[Input]
     truncation: Truncation
     truncation_side: TruncationSide
     prompt_name: str
+    input_tokens_max: int
     task: str
-    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., task: _Optional[str] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., input_tokens_max: _Optional[int] = ..., task: _Optional[str] = ...) -> None: ...
 
 class EmbedSparseResponse(_message.Message):
     __slots__ = ("embeddings", "usage", "timings")
@@ -145,7 +159,7 @@ class EmbedSparseResponse(_message.Message):
     def __init__(self, embeddings: _Optional[_Iterable[_Union[_tensor_pb2.SparseTensor, _Mapping]]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ...) -> None: ...
 
 class RerankRequest(_message.Message):
-    __slots__ = ("model", "query", "documents", "truncation", "truncation_side", "raw_scores", "instruction")
+    __slots__ = ("model", "query", "documents", "truncation", "truncation_side", "raw_scores", "instruction", "document_tokens_max", "input_tokens_max", "tokenized_inputs")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +167,9 @@ class RerankRequest(_message.Message):
     TRUNCATION_SIDE_FIELD_NUMBER: _ClassVar[int]
     RAW_SCORES_FIELD_NUMBER: _ClassVar[int]
     INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
+    TOKENIZED_INPUTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     query: str
     documents: _containers.RepeatedScalarFieldContainer[str]
@@ -160,67 +177,82 @@ class RerankRequest(_message.Message):
     truncation_side: TruncationSide
     raw_scores: bool
     instruction: str
-    def __init__(self, model: _Optional[str] = ..., query: _Optional[str] = ..., documents: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ..., instruction: _Optional[str] = ...) -> None: ...
+    document_tokens_max: int
+    input_tokens_max: int
+    tokenized_inputs: _containers.RepeatedCompositeFieldContainer[TokenizedInput]
+    def __init__(self, model: _Optional[str] = ..., query: _Optional[str] = ..., documents: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ..., instruction: _Optional[str] = ..., document_tokens_max: _Optional[int] = ..., input_tokens_max: _Optional[int] = ..., tokenized_inputs: _Optional[_Iterable[_Union[TokenizedInput, _Mapping]]] = ...) -> None: ...
 
 class RerankResponse(_message.Message):
-    __slots__ = ("scores", "usage", "timings")
+    __slots__ = ("scores", "usage", "timings", "ranking")
     SCORES_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    RANKING_FIELD_NUMBER: _ClassVar[int]
     scores: bytes
     usage: _item_pb2.Usage
     timings: _item_pb2.Timings
-    def __init__(self, scores: _Optional[bytes] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ...) -> None: ...
+    ranking: bytes
+    def __init__(self, scores: _Optional[bytes] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ..., ranking: _Optional[bytes] = ...) -> None: ...
 
 class TextOrPair(_message.Message):
-    __slots__ = ("text", "pair")
+    __slots__ = ("text", "pair", "tokenized")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     PAIR_FIELD_NUMBER: _ClassVar[int]
+    TOKENIZED_FIELD_NUMBER: _ClassVar[int]
     text: str
     pair: str
-    def __init__(self, text: _Optional[str] = ..., pair: _Optional[str] = ...) -> None: ...
+    tokenized: TokenizedInput
+    def __init__(self, text: _Optional[str] = ..., pair: _Optional[str] = ..., tokenized: _Optional[_Union[TokenizedInput, _Mapping]] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("model", "inputs", "truncation", "truncation_side", "raw_scores")
+    __slots__ = ("model", "inputs", "truncation", "truncation_side", "raw_scores", "input_tokens_max")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_SIDE_FIELD_NUMBER: _ClassVar[int]
     RAW_SCORES_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
     model: str
     inputs: _containers.RepeatedCompositeFieldContainer[TextOrPair]
     truncation: Truncation
     truncation_side: TruncationSide
     raw_scores: bool
-    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TextOrPair, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ...) -> None: ...
+    input_tokens_max: int
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TextOrPair, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ..., input_tokens_max: _Optional[int] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("scores", "labels", "usage", "timings")
+    __slots__ = ("scores", "labels", "usage", "timings", "ranking")
     SCORES_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    RANKING_FIELD_NUMBER: _ClassVar[int]
     scores: bytes
     labels: _containers.RepeatedScalarFieldContainer[str]
     usage: _item_pb2.Usage
     timings: _item_pb2.Timings
-    def __init__(self, scores: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ...) -> None: ...
+    ranking: bytes
+    def __init__(self, scores: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ..., ranking: _Optional[bytes] = ...) -> None: ...
 
 class PredictTokensRequest(_message.Message):
-    __slots__ = ("model", "inputs", "truncation", "truncation_side", "raw_scores", "aggregation")
+    __slots__ = ("model", "inputs", "truncation", "truncation_side", "raw_scores", "aggregation", "input_tokens_max", "tokenized_inputs")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_SIDE_FIELD_NUMBER: _ClassVar[int]
     RAW_SCORES_FIELD_NUMBER: _ClassVar[int]
     AGGREGATION_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
+    TOKENIZED_INPUTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     inputs: _containers.RepeatedScalarFieldContainer[str]
     truncation: Truncation
     truncation_side: TruncationSide
     raw_scores: bool
     aggregation: Aggregation
-    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ..., aggregation: _Optional[_Union[Aggregation, str]] = ...) -> None: ...
+    input_tokens_max: int
+    tokenized_inputs: _containers.RepeatedCompositeFieldContainer[TokenizedInput]
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., raw_scores: bool = ..., aggregation: _Optional[_Union[Aggregation, str]] = ..., input_tokens_max: _Optional[int] = ..., tokenized_inputs: _Optional[_Iterable[_Union[TokenizedInput, _Mapping]]] = ...) -> None: ...
 
 class Entity(_message.Message):
     __slots__ = ("text", "token_id", "start_char", "end_char", "scores")
@@ -260,13 +292,14 @@ class PredictTokensResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[Entities, _Mapping]]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ...) -> None: ...
 
 class SimilarityRequest(_message.Message):
-    __slots__ = ("model", "source", "sentences", "truncation", "truncation_side", "prompt_name", "task")
+    __slots__ = ("model", "source", "sentences", "truncation", "truncation_side", "prompt_name", "input_tokens_max", "task")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     SENTENCES_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_SIDE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_NAME_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     model: str
     source: str
@@ -274,8 +307,9 @@ class SimilarityRequest(_message.Message):
     truncation: Truncation
     truncation_side: TruncationSide
     prompt_name: str
+    input_tokens_max: int
     task: str
-    def __init__(self, model: _Optional[str] = ..., source: _Optional[str] = ..., sentences: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., task: _Optional[str] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., source: _Optional[str] = ..., sentences: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., input_tokens_max: _Optional[int] = ..., task: _Optional[str] = ...) -> None: ...
 
 class SimilarityResponse(_message.Message):
     __slots__ = ("scores", "usage", "timings")

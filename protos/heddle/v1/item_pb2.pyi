@@ -43,9 +43,13 @@ class Timings(_message.Message):
     def __init__(self, tokenize_us: _Optional[int] = ..., queue_us: _Optional[int] = ..., compute_us: _Optional[int] = ..., total_us: _Optional[int] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("tokens", "truncated_inputs")
+    __slots__ = ("tokens", "truncated_inputs", "characters", "device")
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    CHARACTERS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
     tokens: int
     truncated_inputs: int
-    def __init__(self, tokens: _Optional[int] = ..., truncated_inputs: _Optional[int] = ...) -> None: ...
+    characters: int
+    device: str
+    def __init__(self, tokens: _Optional[int] = ..., truncated_inputs: _Optional[int] = ..., characters: _Optional[int] = ..., device: _Optional[str] = ...) -> None: ...

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15heddle/v1/model.proto\x12\theddle.v1\"\x8a\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.heddle.v1.ModelKind\x12\x1d\n\x15tokenizer_fingerprint\x18\x03 \x01(\t\x12\x17\n\x0fvocabulary_size\x18\x04 \x01(\r\x12\x1b\n\x13sequence_tokens_max\x18\x05 \x01(\r\x12\x11\n\tdimension\x18\x06 \x01(\r\x12\x0e\n\x06labels\x18\x07 \x03(\t\x12\x0f\n\x07pooling\x18\x08 \x01(\t\x12\x11\n\tdata_type\x18\t \x01(\t\x12\x10\n\x08revision\x18\n \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x0b \x01(\t\x12\x13\n\x0bmulti_label\x18\x0c \x01(\x08\x12\x14\n\x0cprompt_names\x18\r \x03(\t\x12\x18\n\x10\x62\x61tch_tokens_max\x18\x0e \x01(\r\x12\x12\n\ninputs_max\x18\x0f \x01(\r\x12\x15\n\ruses_type_ids\x18\x10 \x01(\x08\x12\x12\n\nmatryoshka\x18\x11 \x01(\x08\x12\x0f\n\x07version\x18\x12 \x01(\t\x12\x1b\n\x13refuses_long_inputs\x18\x13 \x01(\x08\x12\x1c\n\x14tokenization_workers\x18\x14 \x01(\r\x12\r\n\x05tasks\x18\x16 \x03(\t\x12\x31\n\x0f\x65mbedding_kinds\x18\x17 \x03(\x0e\x32\x18.heddle.v1.EmbeddingKind*\xdb\x01\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_KIND_EMBEDDER\x10\x01\x12\x1e\n\x1aMODEL_KIND_SPARSE_EMBEDDER\x10\x02\x12\x17\n\x13MODEL_KIND_RERANKER\x10\x03\x12\x19\n\x15MODEL_KIND_CLASSIFIER\x10\x04\x12\x1f\n\x1bMODEL_KIND_TOKEN_CLASSIFIER\x10\x05\x12$\n MODEL_KIND_MULTI_VECTOR_EMBEDDER\x10\x06*\x80\x01\n\rEmbeddingKind\x12\x1e\n\x1a\x45MBEDDING_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45MBEDDING_KIND_DENSE\x10\x01\x12\x19\n\x15\x45MBEDDING_KIND_SPARSE\x10\x02\x12\x1a\n\x16\x45MBEDDING_KIND_COLBERT\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15heddle/v1/model.proto\x12\theddle.v1\"\x9a\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.heddle.v1.ModelKind\x12\x1d\n\x15tokenizer_fingerprint\x18\x03 \x01(\t\x12\x17\n\x0fvocabulary_size\x18\x04 \x01(\r\x12\x1b\n\x13sequence_tokens_max\x18\x05 \x01(\r\x12\x11\n\tdimension\x18\x06 \x01(\r\x12\x0e\n\x06labels\x18\x07 \x03(\t\x12\x0f\n\x07pooling\x18\x08 \x01(\t\x12\x11\n\tdata_type\x18\t \x01(\t\x12\x10\n\x08revision\x18\n \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x0b \x01(\t\x12\x13\n\x0bmulti_label\x18\x0c \x01(\x08\x12\x14\n\x0cprompt_names\x18\r \x03(\t\x12\x18\n\x10\x62\x61tch_tokens_max\x18\x0e \x01(\r\x12\x12\n\ninputs_max\x18\x0f \x01(\r\x12\x15\n\ruses_type_ids\x18\x10 \x01(\x08\x12\x12\n\nmatryoshka\x18\x11 \x01(\x08\x12\x0f\n\x07version\x18\x12 \x01(\t\x12\x1b\n\x13refuses_long_inputs\x18\x13 \x01(\x08\x12\x0e\n\x06\x64\x65vice\x18\x1e \x01(\t\x12\x1c\n\x14tokenization_workers\x18\x14 \x01(\r\x12\r\n\x05tasks\x18\x16 \x03(\t\x12\x31\n\x0f\x65mbedding_kinds\x18\x17 \x03(\x0e\x32\x18.heddle.v1.EmbeddingKind*\xdb\x01\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_KIND_EMBEDDER\x10\x01\x12\x1e\n\x1aMODEL_KIND_SPARSE_EMBEDDER\x10\x02\x12\x17\n\x13MODEL_KIND_RERANKER\x10\x03\x12\x19\n\x15MODEL_KIND_CLASSIFIER\x10\x04\x12\x1f\n\x1bMODEL_KIND_TOKEN_CLASSIFIER\x10\x05\x12$\n MODEL_KIND_MULTI_VECTOR_EMBEDDER\x10\x06*\x80\x01\n\rEmbeddingKind\x12\x1e\n\x1a\x45MBEDDING_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45MBEDDING_KIND_DENSE\x10\x01\x12\x19\n\x15\x45MBEDDING_KIND_SPARSE\x10\x02\x12\x1a\n\x16\x45MBEDDING_KIND_COLBERT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'heddle.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELKIND']._serialized_start=562
-  _globals['_MODELKIND']._serialized_end=781
-  _globals['_EMBEDDINGKIND']._serialized_start=784
-  _globals['_EMBEDDINGKIND']._serialized_end=912
+  _globals['_MODELKIND']._serialized_start=578
+  _globals['_MODELKIND']._serialized_end=797
+  _globals['_EMBEDDINGKIND']._serialized_start=800
+  _globals['_EMBEDDINGKIND']._serialized_end=928
   _globals['_MODEL']._serialized_start=37
-  _globals['_MODEL']._serialized_end=559
+  _globals['_MODEL']._serialized_end=575
 # @@protoc_insertion_point(module_scope)

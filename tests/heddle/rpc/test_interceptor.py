@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 import pytest
+from prometheus_client import REGISTRY
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.interceptor import Boundary
@@ -72,11 +73,18 @@ async def test_a_caller_that_hangs_up_cancels_its_handler() -> None:
             cancelled.set()
             raise
 
+    before = calls_measured("cancelled")
     async with living(encode) as life:
         call = life.stub.Encode(engine_pb2.EncodeRequest())
         await entered.wait()
         call.cancel()
         await asyncio.wait_for(cancelled.wait(), 5)
+    assert calls_measured("cancelled") == before + 1
+
+
+def calls_measured(code: str) -> float:
+    labels = {"method": "/heddle.v1.EngineService/Encode", "code": code}
+    return REGISTRY.get_sample_value("heddle_rpc_call_seconds_count", labels) or 0.0
 
 
 async def test_logs_carry_the_callers_request_id() -> None:

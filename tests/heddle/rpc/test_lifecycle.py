@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from heddle.rpc.channels import open_channel
@@ -26,6 +27,19 @@ async def test_server_is_alive_from_the_start_and_ready_after_warm_up() -> None:
         assert await life.health(NAME) == NOT_SERVING
         await life.until_ready()
         assert await life.health("") == SERVING
+
+
+async def test_health_of_all_services_is_listed() -> None:
+    async with living(ready=False) as life:
+        stub = health_pb2_grpc.HealthStub(life.channel)
+
+        async def listed() -> dict[str, Any]:
+            answer = await stub.List(health_pb2.HealthListRequest())
+            return {name: response.status for name, response in answer.statuses.items()}
+
+        assert await listed() == {"": SERVING, NAME: NOT_SERVING}
+        await life.until_ready()
+        assert await listed() == {"": SERVING, NAME: SERVING}
 
 
 async def test_calls_before_the_end_of_warm_up_are_told_to_come_back() -> None:

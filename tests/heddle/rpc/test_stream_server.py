@@ -155,3 +155,24 @@ async def test_bytes_that_are_no_message_end_their_stream_as_the_callers_mistake
             await call.read()
         assert HeddleError.from_rpc_error(raised.value).kind is ErrorKind.INVALID_INPUT
     await pod.stop()
+
+
+async def test_an_id_that_is_in_use_ends_the_stream_and_never_gets_two_outcomes() -> None:
+    held = Held()
+    pod = EnginePod(held.submit)
+    async with grpc.aio.insecure_channel(await pod.start()) as channel:
+        call: Any = engine_pb2_grpc.EngineServiceStub(channel).Infer()
+        items = [engine_pb2.Submission(id=7, sequence=engine_pb2.Sequence(token_ids=ids)) for ids in (b"1234", b"5678")]
+        await call.write(engine_pb2.EngineServiceInferRequest(tokenizer_fingerprint=FINGERPRINT, items=items))
+        outcomes: list[engine_pb2.Outcome] = []
+
+        async def read_all() -> None:
+            async for frame in call:
+                outcomes.extend(frame.outcomes)
+
+        with pytest.raises(grpc.aio.AioRpcError, match="id 7 of an item that is not answered yet") as raised:
+            await read_all()
+        assert HeddleError.from_rpc_error(raised.value).kind is ErrorKind.INVALID_INPUT
+        assert not outcomes
+    assert len(held.cancelled) == 1  # the one that was accepted
+    await pod.stop()

@@ -60,6 +60,18 @@ async def test_hugging_faces_client_gets_a_list_of_the_labels_that_it_asks_for(c
     assert await answer_to(classifier, "/predict", inputs="hello", parameters={"top_k": 2}) == [one[:2]]
 
 
+@pytest.mark.parametrize("activation", ["none", "sigmoid", "softmax"])
+async def test_a_pipelines_function_makes_the_scores(classifier: httpx.AsyncClient, activation: str) -> None:
+    (raw,) = await answer_to(classifier, "/predict", inputs=[["hello"]], raw_scores=True)
+    wish = {"parameters": {"function_to_apply": activation}}
+    (found,) = await answer_to(classifier, "/predict", inputs=[["hello"]], **wish)
+    logits = np.array([item["score"] for item in raw])
+    powers = np.exp(logits)
+    expected = {"none": logits, "sigmoid": powers / (1 + powers), "softmax": powers / powers.sum()}[activation]
+    assert [item["label"] for item in found] == [item["label"] for item in raw]
+    assert np.allclose([item["score"] for item in found], expected, atol=1e-6)
+
+
 async def test_refusals_name_the_input(classifier: httpx.AsyncClient) -> None:
     cases: list[tuple[Any, tuple[int, str], str]] = [
         ([], (400, "Empty"), ""),

@@ -23,8 +23,45 @@ async def test_the_answer_has_coheres_shape(http: httpx.AsyncClient) -> None:
     assert answer["texts"] == TEXTS
     assert answer["response_type"] == "embeddings_by_type"
     assert answer["meta"]["billed_units"] == {"input_tokens": 7}
+    assert answer["meta"]["tokens"] == {"input_tokens": 7, "output_tokens": 0}
     assert answer["id"]
     assert answer["embeddings"]["float"] == await answer_to(http, "/embed", inputs=TEXTS)
+
+
+async def test_version_1_gives_one_list_of_vectors_unless_types_are_asked_for(http: httpx.AsyncClient) -> None:
+    answer = await answer_to(http, "/v1/embed", texts=TEXTS, model="m", input_type="search_query", truncate="END")
+    assert answer["response_type"] == "embeddings_floats"
+    assert answer["embeddings"] == await answer_to(http, "/embed", inputs=TEXTS)
+    assert answer["texts"] == TEXTS
+    assert answer["meta"] == {
+        "api_version": {"version": "1"},
+        "billed_units": {"input_tokens": 7},
+        "tokens": {"input_tokens": 7, "output_tokens": 0},
+    }
+    both = await answer_to(http, "/v1/embed", texts=TEXTS, embedding_types=["float", "int8"])
+    assert both["response_type"] == "embeddings_by_type"
+    assert set(both["embeddings"]) == {"float", "int8"}
+    assert both["embeddings"]["float"] == answer["embeddings"]
+
+
+async def test_version_1_takes_no_images(http: httpx.AsyncClient) -> None:
+    refused = await http.post("/v1/embed", json={"texts": ["a"], "images": ["data:image/png;base64,AA"]})
+    assert refused.status_code == 400
+    assert refused.json()["message"] == "images must be [], or absent: only texts are embedded"
+    assert (await http.post("/v1/embed", json={"images": ["data:"]})).json()["message"] == "texts is required"
+
+
+async def test_max_tokens_cuts_each_text_as_truncate_says(http: httpx.AsyncClient) -> None:
+    async def floats(text: str, **wish: Any) -> Any:
+        return (await answer_to(http, PATH, texts=[text], **wish))["embeddings"]["float"]
+
+    assert await floats("one two three", max_tokens=4) == await floats("one two")
+    assert await floats("one two three", max_tokens=4, truncate="START") == await floats("two three")
+    refused = await http.post(PATH, json={"texts": ["one two three"], "max_tokens": 4, "truncate": "NONE"})
+    assert refused.json()["message"] == "texts[0]: the input has 5 tokens, the limit is 4 tokens"
+    refused = await http.post(PATH, json={"texts": ["one two three"], "max_tokens": 2})
+    assert refused.status_code == 400
+    assert "2 special tokens" in refused.json()["message"]
 
 
 async def test_every_data_type_is_of_the_same_vectors(http: httpx.AsyncClient) -> None:
@@ -59,10 +96,11 @@ async def test_the_input_type_chooses_the_prompt_that_the_model_has_for_it(tmp_p
         assert await vector(texts=["a"], input_type="search_document") == await vector(texts=["passage: a"])
         assert await vector(texts=["a"], input_type="clustering") == await vector(texts=["a"])
         assert await vector(texts=["a"], input_type="passage") == await vector(texts=["passage: a"])
+        assert await vector(texts=["a"], input_type="document") == await vector(texts=["passage: a"])
         assert await vector(texts=["a"], input_type="image") == await vector(texts=["a"])
         refused = await http.post(PATH, json={"texts": ["a"], "input_type": "querry"})
         assert refused.status_code == 400
-        possible = "search_query, search_document, classification, clustering, image, passage, query"
+        possible = "search_query, search_document, classification, clustering, image, query, document, passage"
         assert refused.json()["message"] == f"input_type: there is no 'querry', it is one of {possible}"
 
 
@@ -72,8 +110,8 @@ async def test_truncate_says_which_end_is_lost(http: httpx.AsyncClient) -> None:
         answer = await answer_to(http, PATH, texts=[text], truncate=side)
         assert answer["embeddings"]["float"] == await answer_to(http, "/embed", inputs=[kept])
     refused = await http.post(PATH, json={"texts": [text], "truncate": "NONE"})
-    assert refused.status_code == 413
-    assert refused.json() == {"message": "texts[0]: the input has 802 tokens, the limit is 256 tokens"}
+    assert refused.status_code == 400
+    assert refused.json()["message"] == "texts[0]: the input has 802 tokens, the limit is 256 tokens"
 
 
 @pytest.mark.parametrize(
@@ -94,5 +132,5 @@ async def test_refusals_are_told_as_cohere_tells_them(
 ) -> None:
     response = await http.post(PATH, json=body)
     assert response.status_code == 400
-    assert set(response.json()) == {"message"}
+    assert set(response.json()) == {"message", "detail"}
     assert words in response.json()["message"]

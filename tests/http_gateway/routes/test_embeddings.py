@@ -100,7 +100,7 @@ async def test_the_place_of_what_is_no_text_is_told(http: httpx.AsyncClient, val
 async def test_long_text_is_refused_where_the_request_says_so(http: httpx.AsyncClient) -> None:
     text = "first " * 400 + "last " * 400
     response = await http.post(PATH, json={"input": [text], "truncate": False})
-    assert response.status_code == 413
+    assert response.status_code == 400
     assert response.json()["error"]["message"] == "input[0]: the input has 802 tokens, the limit is 256 tokens"
     left = await embed(http, input=text, truncation_direction="Left")
     assert np.array_equal(rows(left), rows(await embed(http, input="last " * 254)))
@@ -137,11 +137,10 @@ BAD_BODIES = [
     (body(input={"text": "a"}), 400, "input", "object"),
     (body(input=["a", None]), 400, "input", "null"),
     (body(input=["a", 1.5]), 400, "input", "float"),
-    (body(input="a\0b"), 400, "input", "NUL"),
     (b'{"input": "\\ud800"}', 400, "input", "surrogate"),
     (body(input=[1, 2, 3]), 400, "input", "check_embedding_ctx_length=False"),
     (body(input=[[1, 2], [3]]), 400, "input", "check_embedding_ctx_length=False"),
-    (body(input=["a"] * 2049), 413, "input", "2048"),
+    (body(input=["a"] * 2049), 400, "input", "2048"),
     (body(input="x" * (9 << 20)), 413, None, "the limit is"),
     (body(model=5), 400, "model", "int"),
     (body(encoding_format="hex"), 400, "encoding_format", "hex"),

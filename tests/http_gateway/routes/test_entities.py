@@ -86,6 +86,7 @@ async def test_refusals_name_the_text(tagger: httpx.AsyncClient) -> None:
         ({"inputs": ["a", ["b", ""]]}, (400, "Empty"), "inputs[1][1]: "),
         ({"inputs": ["a", ""]}, (400, "Empty"), "inputs[1]: "),
         ({"inputs": ""}, (400, "Empty"), "the text is empty"),
+        ({"inputs": "a", "aggregation_strategy": "max", "raw_scores": True}, (400, "Validation"), "entities have no"),
         ({"inputs": "a", "aggregation_strategy": "best"}, (400, "Validation"), "aggregation_strategy: "),
         ({"inputs": ["a", "word " * 400], "truncate": False}, (413, "Validation"), "inputs[1]: "),
         ({"inputs": 5}, (400, "Validation"), "inputs: "),

@@ -61,7 +61,9 @@ async def test_cohere_and_jina_get_the_same_scores_in_their_shape(reranker: http
     answer = await answer_to(reranker, path, model="any", query=QUERY, documents=TEXTS)
     expected = [{"index": rank["index"], "relevance_score": rank["score"]} for rank in ranks]
     assert answer["results"] == expected
-    assert answer["usage"]["total_tokens"] > 9
+    assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] > 9
+    assert answer["meta"]["billed_units"] == {"search_units": 1}
+    assert answer["meta"]["tokens"] == {"input_tokens": answer["usage"]["total_tokens"], "output_tokens": 0}
     assert answer["model"] == "served"
     assert answer["id"]
     assert answer["meta"]["api_version"]["version"] == path[2]
@@ -74,22 +76,12 @@ async def test_top_n_keeps_the_best(reranker: httpx.AsyncClient, top_n: int | No
     assert answer["results"] == everything["results"][:count]
 
 
-async def test_documents_may_be_objects_and_come_back_as_such(reranker: httpx.AsyncClient) -> None:
-    documents: list[Any] = [{"text": TEXTS[0], "title": "ignored"}, TEXTS[1]]
-    answer = await answer_to(reranker, "/v1/rerank", query=QUERY, documents=documents, return_documents=True)
-    assert {result["index"]: result["document"] for result in answer["results"]} == {
-        0: {"text": TEXTS[0]},
-        1: {"text": TEXTS[1]},
-    }
-
-
 async def test_refusals_name_what_is_wrong(reranker: httpx.AsyncClient) -> None:
     cases: list[tuple[dict[str, Any], tuple[int, str], str]] = [
         ({"query": QUERY, "texts": []}, (400, "Empty"), "texts is empty"),
         ({"query": "", "texts": ["a"]}, (400, "Empty"), ""),
         ({"texts": ["a"]}, (400, "Validation"), "query is required"),
         ({"query": QUERY, "texts": "a"}, (400, "Validation"), "texts: "),
-        ({"query": QUERY, "texts": ["a", "b\0"]}, (400, "Validation"), "texts[1]: "),
         ({"query": QUERY, "texts": ["a", "long " * 300], "truncate": False}, (413, "Validation"), "texts[1]: "),
         ({"query": QUERY, "texts": ["a"] * 2049}, (413, "Validation"), "texts holds 2049"),
     ]
@@ -98,9 +90,7 @@ async def test_refusals_name_what_is_wrong(reranker: httpx.AsyncClient) -> None:
         assert refusal[:2] == expected, body
         assert refusal[2].startswith(beginning), refusal
     response = await reranker.post("/v2/rerank", json={"query": QUERY, "documents": ["a", {"title": "no text"}]})
-    assert (response.status_code, set(response.json())) == (400, {"message"})
-    response = await reranker.post("/v2/rerank", json={"query": QUERY, "documents": ["a", "b\0"]})
-    assert response.json()["message"].startswith("documents[1]: ")
+    assert (response.status_code, set(response.json())) == (400, {"message", "detail"})
 
 
 async def test_embedding_with_a_reranker_is_424_and_says_what_it_is(reranker: httpx.AsyncClient) -> None:
@@ -114,8 +104,7 @@ async def test_embedding_with_a_reranker_is_424_and_says_what_it_is(reranker: ht
 
 
 async def test_what_is_wrong_with_the_query_is_said_of_the_query(reranker: httpx.AsyncClient) -> None:
-    for query, words in (("", "query: the text is empty"), ("a\0b", "query: the text has a NUL character")):
-        assert (await refusal_of(reranker, "/rerank", query=query, texts=TEXTS))[2] == words
+    assert (await refusal_of(reranker, "/rerank", query="", texts=TEXTS))[2] == "query: the text is empty"
 
 
 @pytest.mark.parametrize("path", COHERE_PATHS)
@@ -123,5 +112,10 @@ async def test_a_long_document_is_refused_where_the_request_says_so(reranker: ht
     body = {"query": QUERY, "documents": ["short", "long " * 400]}
     assert (await reranker.post(path, json=body)).headers["x-truncated-inputs"] == "1"
     refused = await reranker.post(path, json={**body, "truncate": False})
-    assert refused.status_code == 413
+    assert refused.status_code == 400
     assert refused.json()["message"].startswith("documents[1]: ")
+
+
+async def test_a_nul_is_left_to_the_tokenizer_which_drops_it(reranker: httpx.AsyncClient) -> None:
+    with_nul = await answer_to(reranker, "/rerank", query="a\0b", texts=["c\0", "\0"])
+    assert with_nul == await answer_to(reranker, "/rerank", query="ab", texts=["c", ""])

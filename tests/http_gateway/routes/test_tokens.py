@@ -32,7 +32,6 @@ async def test_decoding_leads_back(http: httpx.AsyncClient) -> None:
 async def test_refusals_name_the_input(http: httpx.AsyncClient) -> None:
     cases: list[tuple[str, dict[str, Any], tuple[int, str], str]] = [
         ("/tokenize", {"inputs": []}, (400, "Empty"), ""),
-        ("/tokenize", {"inputs": ["a", "b\0"]}, (400, "Validation"), "inputs[1]: "),
         ("/tokenize", {"inputs": ["a"] * 2049}, (413, "Validation"), "inputs holds 2049"),
         ("/tokenize", {"inputs": "a", "prompt_name": "query"}, (400, "Validation"), ""),
         ("/decode", {"ids": []}, (400, "Empty"), "ids is empty"),

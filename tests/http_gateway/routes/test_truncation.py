@@ -46,6 +46,86 @@ async def test_permission_alone_does_not_overrule_the_servers_side(
     assert cut == await answer_to(strict, "/embed", inputs=kept)
 
 
+@pytest.mark.parametrize(
+    ("wish", "kept"),
+    [("END", FIRST), ("end", FIRST), ("Start", LAST), ("start", LAST), (True, LAST)],
+)
+async def test_one_word_says_both_on_every_route(strict: httpx.AsyncClient, wish: str | bool, kept: str) -> None:
+    expected = (await answer_to(strict, "/embed", inputs=[kept]))[0]
+    assert await answer_to(strict, "/embed", inputs=[LONG], truncate=wish) == [expected]
+    answer = await answer_to(strict, "/v1/embeddings", input=LONG, truncate=wish)
+    assert answer["data"][0]["embedding"] == expected
+    similarity = {"inputs": {"source_sentence": LONG, "sentences": [kept]}, "parameters": {"truncate": wish}}
+    assert (await answer_to(strict, "/similarity", **similarity))[0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("wish", ["NONE", "none", False])
+async def test_none_refuses(http: httpx.AsyncClient, wish: str | bool) -> None:
+    refusal = await refusal_of(http, "/embed", inputs=LONG, truncate=wish)
+    assert refusal == (413, "Validation", "the input has 802 tokens, the limit is 256 tokens")
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        {"truncate": "END", "truncation_direction": "Left"},
+        {"truncate": "start", "truncation_side": "right"},
+        {"truncation_side": "left", "truncation_direction": "Right"},
+        {"truncate": "NONE", "truncation": True},
+        {"truncate": True, "truncation": False},
+    ],
+)
+async def test_wishes_that_contradict_each_other_are_refused(http: httpx.AsyncClient, wishes: dict[str, Any]) -> None:
+    first, second = wishes
+    refusal = await refusal_of(http, "/embed", inputs="a", **wishes)
+    assert refusal[:2] == (400, "Validation")
+    assert first in refusal[2]
+    assert second in refusal[2]
+
+
+async def test_other_words_for_the_same_are_understood(strict: httpx.AsyncClient) -> None:
+    cut = await answer_to(strict, "/embed", inputs=LONG, truncation=True, truncation_side="right")
+    assert cut == await answer_to(strict, "/embed", inputs=FIRST)
+
+
+@pytest.mark.parametrize(
+    ("wish", "kept"),
+    [
+        ({"truncate_prompt_tokens": 4}, "c d"),
+        ({"truncate_prompt_tokens": 4, "truncation_side": "right"}, "a b"),
+        ({"truncate_prompt_tokens": 300, "truncate": "END"}, "a b c d"),
+        ({"truncate_prompt_tokens": -1}, "a b c d"),
+    ],
+)
+async def test_who_says_how_much_is_kept_has_it_cut(strict: httpx.AsyncClient, wish: dict[str, Any], kept: str) -> None:
+    expected = await answer_to(strict, "/embed", inputs=[kept])
+    response = await strict.post("/v1/embeddings", json={"input": "a b c d", **wish})
+    assert response.json()["data"][0]["embedding"] == expected[0]
+    assert response.headers["x-truncated-inputs"] == str(int(kept != "a b c d"))
+
+
+async def test_minus_one_stands_for_what_the_model_takes(strict: httpx.AsyncClient) -> None:
+    cut = await answer_to(strict, "/embed", inputs=LONG, truncate_prompt_tokens=-1)
+    assert cut == await answer_to(strict, "/embed", inputs=LAST)
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"truncate_prompt_tokens": 0}, (400, "truncate_prompt_tokens must be at least 1")),
+        ({"truncate_prompt_tokens": -2}, (400, "truncate_prompt_tokens: ")),
+        ({"truncate_prompt_tokens": 2}, (400, "a limit of 2 tokens leaves no room for text")),
+        ({"truncate_prompt_tokens": 4, "truncate": False}, (413, "the input has 6 tokens, the limit is 4 tokens")),
+    ],
+)
+async def test_what_cannot_be_kept_is_refused(
+    http: httpx.AsyncClient, wish: dict[str, Any], words: tuple[int, str]
+) -> None:
+    status, _, message = await refusal_of(http, "/embed", inputs="a b c d", **wish)
+    assert status == words[0]
+    assert message.startswith(words[1])
+
+
 async def test_cohere_says_both_with_one_word_and_follows_the_server_without(strict: httpx.AsyncClient) -> None:
     async def floats(text: str, **wish: str) -> Any:
         return (await answer_to(strict, "/v2/embed", texts=[text], **wish))["embeddings"]["float"]
@@ -53,4 +133,4 @@ async def test_cohere_says_both_with_one_word_and_follows_the_server_without(str
     assert await floats(LONG, truncate="END") == await floats(FIRST)
     assert await floats(LONG, truncate="START") == await floats(LAST)
     for body in ({}, {"truncate": "NONE"}):
-        assert (await strict.post("/v2/embed", json={"texts": [LONG], **body})).status_code == 413
+        assert (await strict.post("/v2/embed", json={"texts": [LONG], **body})).status_code == 400

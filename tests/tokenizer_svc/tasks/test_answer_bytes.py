@@ -62,7 +62,7 @@ CALLS: list[tuple[Callable[[Path], Path], Call, int]] = [
         lambda client, count: client.predict(
             pb.PredictRequest(inputs=[pb.TextOrPair(text=text) for text in texts(count)])
         ),
-        4 * len(EMOTIONS) * 10,
+        2 * 4 * len(EMOTIONS) * 10,
     ),
     (
         write_token_classifier,

@@ -34,8 +34,10 @@ def test_scores_are_those_of_all_logits_at_once_in_the_order_of_the_inputs(
     table = ScoreTable(inputs, labels, counted)
     for index in random.Random(0).sample(range(inputs), inputs):
         table.read(index, SEQUENCE, engine_pb2.Outcome(tensor=tensors.to_proto(logits[index])))
-    scores = np.frombuffer(table.to_bytes(), "<f4").reshape(inputs, labels)
-    np.testing.assert_array_equal(scores, score(logits))
+    scores, ranking = table.to_bytes()
+    np.testing.assert_array_equal(np.frombuffer(scores, "<f4").reshape(inputs, labels), score(logits))
+    best_first = np.argsort(-logits, axis=1, kind="stable")
+    np.testing.assert_array_equal(np.frombuffer(ranking, "<u4").reshape(inputs, labels), best_first)
     assert sum(sizes) == inputs * labels
     assert max(sizes) < NUMBERS_AT_ONCE + labels
 

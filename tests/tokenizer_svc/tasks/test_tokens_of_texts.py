@@ -54,7 +54,6 @@ async def test_bad_requests_are_refused_by_the_name_of_their_field(serve: Serve)
     client = await serve(write_classifier, request_inputs_max=3, tokenize_bytes_max=1000)
     for texts, kind, field in (
         ([], ErrorKind.EMPTY_INPUT, "inputs"),
-        (["a", "\0"], ErrorKind.INVALID_INPUT, "inputs[1]"),
         (list("1234"), ErrorKind.TOO_LARGE, "inputs"),
         (["é" * 450, "é" * 30], ErrorKind.TOO_LARGE, "inputs"),
     ):

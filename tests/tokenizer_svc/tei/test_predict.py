@@ -1,13 +1,16 @@
 """tei.v1.Predict against a pod: labels with their scores, best first."""
 
+from pathlib import Path
+
 import grpc
 import numpy as np
 import pytest
 
 from heddle.tei.v1 import tei_pb2 as tei
 from heddle.v1 import inference_pb2 as pb
-from tests.kinds import EMOTIONS
-from tests.tokenizer_svc.tei.served_model import ServedModel, read_all, status_of
+from tests.high_logits import HighLogits
+from tests.kinds import EMOTIONS, write_multi_label_classifier
+from tests.tokenizer_svc.tei.served_model import ServedModel, read_all, served, status_of
 
 Scores = list[tuple[str, float]]
 
@@ -15,7 +18,7 @@ Scores = list[tuple[str, float]]
 async def heddle_scores(model: ServedModel, text: pb.TextOrPair, *, raw_scores: bool = False) -> Scores:
     response = await model.heddle.Predict(pb.PredictRequest(inputs=[text], raw_scores=raw_scores))
     rows = zip(response.labels, np.frombuffer(response.scores, "<f4").tolist(), strict=True)
-    return sorted(rows, key=lambda row: row[1])[::-1]  # TEI has the later of two equals first
+    return sorted(rows, key=lambda row: -row[1])
 
 
 def scores_of(response: tei.PredictResponse) -> Scores:
@@ -35,6 +38,12 @@ async def test_scores_are_probabilities_unless_raw(classifier: ServedModel) -> N
     raw = await classifier.predict.Predict(tei.PredictRequest(inputs="warp", raw_scores=True))
     assert scores_of(raw) == await heddle_scores(classifier, pb.TextOrPair(text="warp"), raw_scores=True)
     assert scores_of(raw) != scores_of(response)
+
+
+async def test_scores_that_round_to_one_are_ranked_by_their_logits(tmp_path: Path) -> None:
+    async with served(tmp_path, write_multi_label_classifier, HighLogits(dimension=len(EMOTIONS))) as classifier:
+        response = await classifier.predict.Predict(tei.PredictRequest(inputs="warp"))
+        assert scores_of(response) == [(EMOTIONS[index], 1.0) for index in (2, 0, 1)]
 
 
 async def test_a_pair_is_one_input_and_one_text_is_itself(classifier: ServedModel) -> None:

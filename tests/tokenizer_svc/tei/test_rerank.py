@@ -1,12 +1,16 @@
 """tei.v1.Rerank against a pod: texts by score, from one request or from a stream of single texts."""
 
+from pathlib import Path
+
 import grpc
 import numpy as np
 import pytest
 
 from heddle.tei.v1 import tei_pb2 as tei
 from heddle.v1 import inference_pb2 as pb
-from tests.tokenizer_svc.tei.served_model import TOKENS_MAX, ServedModel, status_of
+from tests.high_logits import BEST_FIRST, WORDS, HighLogits
+from tests.kinds import write_reranker
+from tests.tokenizer_svc.tei.served_model import TOKENS_MAX, ServedModel, served, status_of
 
 QUERY = "what is a loom"
 TEXTS = [f"thread {number}" for number in range(40)]
@@ -37,9 +41,19 @@ async def test_texts_and_raw_scores_come_when_they_are_asked_for(reranker: Serve
     )
 
 
-async def test_equal_scores_come_with_the_later_text_first(reranker: ServedModel) -> None:
+async def test_equal_scores_keep_the_order_of_the_texts(reranker: ServedModel) -> None:
     response = await reranker.rerank.Rerank(tei.RerankRequest(query=QUERY, texts=["same", "same", "same"]))
-    assert [rank.index for rank in response.ranks] == [2, 1, 0]
+    assert [rank.index for rank in response.ranks] == [0, 1, 2]
+
+
+async def test_scores_that_round_to_one_are_ranked_by_their_logits(tmp_path: Path) -> None:
+    requests = [tei.RerankStreamRequest(query=QUERY, text=word) for word in WORDS]
+    async with served(tmp_path, write_reranker, HighLogits()) as reranker:
+        for response in (
+            await reranker.rerank.Rerank(tei.RerankRequest(query=QUERY, texts=WORDS)),
+            await reranker.rerank.RerankStream(iter(requests)),
+        ):
+            assert [(rank.index, rank.score) for rank in response.ranks] == [(index, 1.0) for index in BEST_FIRST]
 
 
 async def test_a_stream_of_texts_has_the_one_answer_that_their_request_would_have(reranker: ServedModel) -> None:

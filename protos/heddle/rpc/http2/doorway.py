@@ -18,6 +18,7 @@ from typing import cast
 
 import grpc
 
+from heddle.rpc.flow_names import relay_address
 from heddle.rpc.http2 import frames
 from heddle.rpc.http2.dead_peers import give_up_the_dead
 from heddle.rpc.http2.relay import Relay, relay
@@ -128,7 +129,7 @@ class Doorway:
         outer, inner = relay(self._connections.discard)
         outer.connection_made(transport)  # gRPC speaks as soon as it is connected
         try:
-            await self._connect(inner)
+            await self._connect(inner, transport.get_extra_info("peername"))
         except OSError as error:
             log.warning("gRPC takes no connection: %s", error)
             transport.close()
@@ -141,21 +142,25 @@ class Doorway:
         transport.resume_reading()
         inner.send(begin)
 
-    async def _connect(self, inner: Relay) -> None:
+    async def _connect(self, inner: Relay, peer: object) -> None:
         loop = asyncio.get_running_loop()
         if self.inner.startswith("unix"):
-            await loop.create_unix_connection(lambda: inner, sock=connected_to(self.inner))
+            source = relay_address(peer[0]) if isinstance(peer, tuple) and sys.platform == "linux" else None
+            await loop.create_unix_connection(lambda: inner, sock=connected_to(self.inner, source))
         else:
             host, _, port = self.inner.rpartition(":")
             await loop.create_connection(lambda: inner, host, int(port))
 
 
-def connected_to(address: str) -> socket.socket:
-    """uvloop itself takes no abstract address, and neither loop waits well for a queue that is full."""
+def connected_to(address: str, source: str | None) -> socket.socket:
+    """From the address `source`. uvloop itself takes no abstract address, and neither loop waits well for a queue that
+    is full."""
     path = address.removeprefix("unix:").replace("unix-abstract:", "\0", 1)
     connection = socket.socket(socket.AF_UNIX)
     connection.setblocking(False)
     try:
+        if source:
+            connection.bind(source)
         connection.connect(path)
     except OSError:
         connection.close()

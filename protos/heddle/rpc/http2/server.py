@@ -48,6 +48,15 @@ class ServerStream(Http2Stream):
         self._calm()
         self._on_closed(self)
 
+    @property
+    def peer(self) -> str:
+        """As gRPC writes it: ipv4:1.2.3.4:5, ipv6:[::1]:5 or unix:"""
+        address = self._transport.get_extra_info("peername")
+        if not isinstance(address, tuple):
+            return "unix:"
+        host, port = address[:2]
+        return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
     def leave(self) -> None:
         """Lets the client close, once it has read all: a socket that is closed with something unread in it takes back
         what has not arrived."""
@@ -158,6 +167,10 @@ class Context:
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
         self._stream.finish(code, details, trailing_metadata)
         raise grpc.aio.AbortError
+
+    def peer(self) -> str:
+        """As gRPC writes it."""
+        return self._stream.peer
 
     def time_remaining(self) -> None:
         """A stream of ours lasts; its items have deadlines."""

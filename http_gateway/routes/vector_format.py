@@ -1,0 +1,80 @@
+"""In which data type and encoding a caller of /v1/embeddings wants the vectors, in the words of OpenAI, Jina, Voyage
+and vLLM; and what one vector is in it.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+
+from heddle import tensors
+from heddle.v1 import tensor_pb2
+from http_gateway.routes.inputs import TEIBody
+from http_gateway.supported import agreed
+
+# The data type of the contract, and how its bytes are read.
+QUANTIZED: dict[str, tuple[tensor_pb2.DataType, np.dtype[Any]]] = {
+    "int8": (tensor_pb2.DATA_TYPE_INT8, np.dtype(np.int8)),
+    "uint8": (tensor_pb2.DATA_TYPE_UINT8, np.dtype(np.uint8)),
+    "binary": (tensor_pb2.DATA_TYPE_BINARY, np.dtype(np.int8)),
+    "ubinary": (tensor_pb2.DATA_TYPE_UBINARY, np.dtype(np.uint8)),
+}
+
+FLOATS = {
+    "float32": tensor_pb2.DATA_TYPE_FLOAT32,
+    "float16": tensor_pb2.DATA_TYPE_FLOAT16,
+    "bfloat16": tensor_pb2.DATA_TYPE_BFLOAT16,
+}
+
+
+class VectorFormat(NamedTuple):
+    data_type: tensor_pb2.DataType
+    is_base64: bool
+    whole: np.dtype[Any] | None  # of the numbers, where they are no floats
+
+    def rows(self, table: tensor_pb2.Tensor) -> Callable[[int], Any]:
+        """What the vector of an index is, of a table that has the data type."""
+        if not self.is_base64 and self.whole is None:
+            return tensors.from_proto(table).__getitem__
+        data, row_bytes = memoryview(table.data), len(table.data) // table.shape[0]
+
+        def row(index: int) -> Any:
+            part = data[index * row_bytes : (index + 1) * row_bytes]
+            return base64_of(part) if self.is_base64 else np.frombuffer(part, self.whole)
+
+        return row
+
+
+PLAIN = VectorFormat(tensor_pb2.DATA_TYPE_FLOAT32, False, None)
+BASE64 = VectorFormat(tensor_pb2.DATA_TYPE_FLOAT32, True, None)
+
+
+class FormattedBody(TEIBody, kw_only=True):
+    """Null is the same as absent."""
+
+    encoding_format: Literal["float", "base64"] | None = None
+    embedding_type: Literal["float", "base64", "int8", "uint8", "binary", "ubinary"] | None = None  # Jina's and NIM's
+    output_dtype: Literal["float", "int8", "uint8", "binary", "ubinary"] | None = None  # Voyage's
+    # vLLM's, which concern base64 alone.
+    embed_dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    endianness: Literal["native", "little"] | None = None
+
+    @property
+    def format(self) -> VectorFormat:
+        """Raises INVALID_INPUT for fields that contradict each other."""
+        is_base64 = "base64" in (self.encoding_format, self.embedding_type)
+        if not (self.embedding_type or self.output_dtype or self.embed_dtype):
+            return BASE64 if is_base64 else PLAIN
+        embedding_type = None if self.embedding_type == "base64" else self.embedding_type
+        name = agreed({"embedding_type": embedding_type, "output_dtype": self.output_dtype})
+        if name in QUANTIZED:
+            data_type, whole = QUANTIZED[name]
+            return VectorFormat(data_type, is_base64, whole)
+        return VectorFormat(FLOATS[self.embed_dtype or "float32"], True, None) if is_base64 else PLAIN
+
+
+def base64_of(row: memoryview) -> str:
+    """Of its bytes. In two thirds of the time that Python's own module takes."""
+    encoded: str = msgspec.to_builtins(row)
+    return encoded

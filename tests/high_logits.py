@@ -1,0 +1,42 @@
+"""A backend whose logits are so high that their sigmoid is 1.0 in float32, for tests of the order of scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+
+from engine_svc.backends.simulated import SimulatedBackend
+from engine_svc.batch import Output, PackedBatch
+from heddle.model_source import PACKAGED_NAME, locate
+
+# By the word that a text has. In this order they are neither ascending nor descending.
+LOGIT_OF = {"wool": 23.1, "silk": 20.0, "linen": 28.0, "cotton": 22.7, "leather": 20.6, "lace": 24.9}
+WORDS = list(LOGIT_OF)
+BEST_FIRST = [2, 5, 0, 3, 4, 1]
+
+
+@dataclass(frozen=True)
+class HighLogits(SimulatedBackend):
+    """One logit, that of the word which the text has; with more labels those of the first words."""
+
+    outputs: frozenset[Output] = frozenset({Output.LOGITS})
+    dimension: int = 1
+    fixed_us: int = 0
+
+    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
+        logits = np.array(list(LOGIT_OF.values()), np.float32)
+        if self.dimension > 1:
+            return [logits[: self.dimension] for _ in batch.sequences]
+        ids = [word_id(word) for word in WORDS]
+        found = [np.isin(ids, np.frombuffer(one.token_ids, "<u4")).argmax() for one in batch.sequences]
+        return [logits[index : index + 1] for index in found]
+
+
+@cache
+def word_id(word: str) -> int:
+    found = tokenizers.Tokenizer.from_file(str(locate(PACKAGED_NAME) / "tokenizer.json")).token_to_id(word)
+    assert found is not None, word
+    return found

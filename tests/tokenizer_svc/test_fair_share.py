@@ -1,0 +1,118 @@
+"""Callers of a tokenizer pod share it and its engines by what they say, else by address, over every way to call it."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import grpc
+import pytest
+
+from engine_svc.servicer import EngineServicer
+from heddle.client import CallOptions, Client, UnaryClient
+from heddle.tei.v1 import tei_pb2, tei_pb2_grpc
+from heddle.v1 import inference_pb2 as pb
+from tests.cluster import engine_pod, tokenizer_pod
+from tokenizer_svc.encoder import Encoder
+from tokenizer_svc.sequence import Input, Options, Result, TokenSequence
+
+REQUEST = pb.EmbedRequest(inputs=[pb.Input(text="one"), pb.Input(text="two")])
+
+
+class Flows(list[str]):
+    """Of the sequences that came to the engine since they were last looked at."""
+
+    def seen(self) -> list[str]:
+        seen = self[:]
+        self.clear()
+        return seen
+
+
+@pytest.fixture
+def flows(monkeypatch: pytest.MonkeyPatch) -> Flows:
+    seen, submit = Flows(), EngineServicer.submit
+
+    def spying(self: EngineServicer, item: object, *others: object) -> object:
+        seen.append(item.context.flow)  # type: ignore[attr-defined]
+        return submit(self, item, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(EngineServicer, "submit", spying)
+    return seen
+
+
+@pytest.fixture(params=["tcp", "unix"])
+async def address(tmp_path: Path, flows: Flows, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    own = f"127.0.0.1:{port}" if request.param == "tcp" else f"unix:{tmp_path}/tokenizer"
+    async with engine_pod(tmp_path) as engine, tokenizer_pod(tmp_path, engine, address=own) as address:
+        yield address
+
+
+def one_caller(address: str) -> str:
+    return "" if address.startswith("unix:") else "peer:127.0.0.1"
+
+
+@pytest.mark.parametrize("kind", [Client, UnaryClient])
+async def test_requests_without_a_flow_are_their_peers_and_told_apart(
+    address: str, flows: Flows, kind: type[Client] | type[UnaryClient]
+) -> None:
+    async with kind(address) as client:
+        await asyncio.gather(*(client.embed(REQUEST) for _ in range(3)))
+    seen = flows.seen()
+    assert len(seen) == 6
+    assert len(set(seen)) == 3
+    callers = {flow.split("/")[0] for flow in seen}
+    if caller := one_caller(address):
+        assert callers == {caller}
+    else:
+        assert len(callers) == 3
+
+
+@pytest.mark.parametrize("kind", [Client, UnaryClient])
+async def test_a_named_flow_is_kept_and_its_requests_are_told_apart(
+    address: str, flows: Flows, kind: type[Client] | type[UnaryClient]
+) -> None:
+    async with kind(address) as client:
+        for flow in ("tenant", "tenant", "tenant/bulk", "tenant/bulk"):
+            await client.embed(REQUEST, CallOptions(flow=flow))
+    seen = flows.seen()
+    assert {flow.split("/")[0] for flow in seen} == {"tenant"}
+    assert len(set(seen[:4])) == 2
+    assert set(seen[4:]) == {"tenant/bulk"}
+
+
+async def test_a_stream_of_teis_is_one_request_of_its_caller(address: str, flows: Flows) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub: tei_pb2_grpc.EmbedAsyncStub = tei_pb2_grpc.EmbedStub(channel)
+        for metadata in ((), (("heddle-flow", "tenant"),)):
+            for _ in range(2):
+                requests = [tei_pb2.EmbedRequest(inputs=str(number)) for number in range(5)]
+                assert len([_ async for _ in stub.EmbedStream(iter(requests), metadata=metadata)]) == 5
+            seen = flows.seen()
+            assert len(seen) == 10
+            assert len(set(seen)) == 2
+            caller = "tenant" if metadata else one_caller(address)
+            assert {flow.split("/")[0] for flow in seen} == {caller} or not caller
+
+
+class Recorder:
+    """Knows what it was asked to tokenize, and tokenizes nothing."""
+
+    def __init__(self) -> None:
+        self.texts: list[Input] = []
+
+    def encode(self, work: Sequence[tuple[Input, Options]]) -> list[Result]:
+        self.texts += [content for content, _ in work]
+        return [TokenSequence(bytes(4)) for _ in work]
+
+
+async def test_a_callers_many_requests_have_one_turn_of_the_tokenizer_against_anothers_query() -> None:
+    recorder, answered = Recorder(), asyncio.Event()
+    encoder = Encoder(recorder)
+    for number in range(256):
+        encoder.submit(["x" * 5000], Options(), lambda *_: None, flow=f"many/{number}")
+    encoder.submit(["query"], Options(), lambda *_: answered.set(), flow="few/1")
+    await answered.wait()
+    assert recorder.texts.index("query") == 1
+    await encoder.close()

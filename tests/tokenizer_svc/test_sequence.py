@@ -1,0 +1,15 @@
+"""How many characters an input has, as it is counted for its caller."""
+
+import pytest
+
+from tokenizer_svc.framed import Framed, Role
+from tokenizer_svc.sequence import Input, characters_of
+
+FRAMED = Framed((((Role.FRAME, "<system> "), (Role.QUERY, "qü")), ((Role.FRAME, "\n"), (Role.DOCUMENT, "d🎉c"))))
+
+
+@pytest.mark.parametrize(
+    ("content", "characters"), [("Zoë 🎉", 5), ("", 0), (("ab", "c🎉"), 4), (bytes(12), 3), (FRAMED, 5)]
+)
+def test_characters_are_code_points_of_what_the_caller_sent(content: Input, characters: int) -> None:
+    assert characters_of(content) == characters

@@ -1,0 +1,90 @@
+"""Sequences within the tokens that they may have: those that are longer are cut, or refused.
+
+`tokenizer_svc.tokenization` calls it for whatever it has encoded. `tokens_max` is the limit of the request or of the
+model, whichever is less, special tokens included.
+"""
+
+import tokenizers
+
+from heddle.rpc.errors import ErrorKind, HeddleError
+from tokenizer_svc.framed import FramedTokens, Limits, Role
+from tokenizer_svc.sequence import Options, Result, TokenSequence, pack_ids
+from tokenizer_svc.template import Template
+from tokenizer_svc.truncation import Truncation, no_room, too_large
+from tokenizer_svc.view import View
+
+
+def fit_text(
+    sequence: TokenSequence, encoding: tokenizers.Encoding, view: View, template: Template, tokens_max: int
+) -> Result:
+    """Of a text or a pair."""
+    options = view.options
+    side = options.truncation
+    is_long = view.is_cut or sequence.tokens > tokens_max
+    document_tokens = second_tokens(encoding, view)
+    is_document_long = document_tokens > options.document_tokens_max > 0
+    if not is_long and not is_document_long:
+        sequence.prompt_tokens = min(options.prompt_tokens, sequence.tokens)
+        return sequence
+    if side is Truncation.REFUSE:
+        if is_long:
+            return too_large(sequence.tokens, tokens_max, is_cut=view.is_cut)
+        return too_large(document_tokens, options.document_tokens_max, is_cut=False, thing="document")
+    specials = sum(template.pair_specials) if view.is_pair else template.lead + template.trail
+    if tokens_max <= specials:
+        return no_room(tokens_max, specials)
+    if view.is_pair:
+        kept = template.kept_of_pair(encoding, tokens_max, side, options.document_tokens_max)
+    else:
+        kept = template.kept_of_single(sequence.tokens, tokens_max, side)
+    return sequence.keep(kept, prompt_left(sequence.tokens, view, template, tokens_max))
+
+
+def second_tokens(encoding: tokenizers.Encoding, view: View) -> int:
+    """Of the second text of a pair, where it has a limit of its own; otherwise they need not be counted."""
+    return encoding.sequence_ids.count(1) if view.is_pair and view.options.document_tokens_max else 0
+
+
+def prompt_left(tokens: int, view: View, template: Template, tokens_max: int) -> int:
+    """Tokens of the prompt that remain: truncation from the left takes the prompt first."""
+    prompt_tokens = view.options.prompt_tokens
+    if not prompt_tokens:
+        return 0
+    if view.options.truncation is not Truncation.LEFT:
+        return min(prompt_tokens, tokens_max - template.trail)
+    gone = prompt_tokens if view.is_cut else tokens - tokens_max
+    return max(template.lead, prompt_tokens - gone)
+
+
+def fit_ids(token_ids: bytes, options: Options, template: Template, tokens_max: int) -> Result:
+    """Of token ids, which are within the vocabulary."""
+    tokens = len(token_ids) // 4
+    if tokens == 0:
+        return HeddleError(ErrorKind.EMPTY_INPUT, "there are no token ids")
+    if tokens <= tokens_max:
+        return TokenSequence(token_ids)
+    if options.truncation is Truncation.REFUSE:
+        return too_large(tokens, tokens_max, is_cut=False)
+    if tokens_max <= template.lead + template.trail:
+        return no_room(tokens_max, template.lead + template.trail)
+    return TokenSequence(token_ids).keep(template.kept_of_ids(token_ids, tokens_max, options.truncation), 0)
+
+
+def fit_framed(tokens: FramedTokens, limits: Limits, template: Template) -> Result:
+    """Of query and document inside a prompt, which gets the special tokens of a single text around it."""
+    ids = tokens.ids
+    is_long = tokens.is_cut or len(ids) > limits.room
+    document_tokens = tokens.roles.count(Role.DOCUMENT)
+    is_document_long = document_tokens > limits.document_max > 0
+    if limits.side is Truncation.REFUSE:
+        if is_long:
+            specials = template.lead + template.trail
+            return too_large(len(ids) + specials, limits.room + specials, is_cut=tokens.is_cut)
+        if is_document_long:
+            return too_large(document_tokens, limits.document_max, is_cut=False, thing="document")
+    if is_long or is_document_long:
+        ids = tokens.kept(limits)
+        if len(ids) > limits.room:
+            message = f"the prompt around query and document alone is longer than {limits.room} tokens"
+            return HeddleError(ErrorKind.TOO_LARGE, message)
+    return TokenSequence(template.lead_ids + pack_ids(ids) + template.trail_ids, truncated=is_long or is_document_long)
