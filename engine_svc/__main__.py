@@ -67,6 +67,7 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
         locate(settings.model, settings.revision or None),
         name=settings.served_model_name or settings.model,
         pooling=settings.pooling,
+        score_tokens=settings.score_tokens,
     )
     check_loadable(settings, checkpoint)
     limits = limits_of(settings)

@@ -4,8 +4,10 @@ Numpy only, so that the scheduler and the tests of both need neither torch nor g
 """
 
 import enum
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Sequences
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,10 @@ class Output(enum.Enum):
     SPARSE_VECTOR = 3
     LOGITS = 4
     TOKEN_LOGITS = 5
+    COLBERT_VECTORS = 6
+
+
+Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +35,18 @@ class Sequence:
     type_ids: bytes = b""  # uint8 [tokens]; empty = all zero
     prompt_tokens: int = 0  # so many leading tokens are left out of pooling
     output: Output = Output.VECTOR
+    more_outputs: tuple[Output, ...] = ()  # of the same forward pass
     skip_normalization: bool = False
     dimensions: int = 0  # 0 = all
+    task: str = ""  # whose adapter the transformer runs with; "" = the pod's own, if any
 
     @property
     def tokens(self) -> int:
         return len(self.token_ids) // 4
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        return (self.output, *self.more_outputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +85,9 @@ class PackedBatch:
     @property
     def length_max(self) -> int:
         return int(self.lengths.max())
+
+
+def by_sequence(arrays: Iterable[Array], sequences: Iterable[Sequence]) -> Iterator[list[Array]]:
+    """For each sequence those of its outputs, of arrays that stand one after the other."""
+    rest = iter(arrays)
+    return (list(islice(rest, len(sequence.outputs))) for sequence in sequences)

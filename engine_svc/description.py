@@ -7,7 +7,7 @@ from typing import Any
 from engine_svc.backends.backend import Backend
 from engine_svc.device import has_nvidia_gpu
 from engine_svc.settings import EngineSettings
-from heddle.checkpoint import Checkpoint
+from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.v1 import model_pb2
 
 # Whose configurations mean two token types where they say nothing of them: they are loaded so.
@@ -35,8 +35,17 @@ def described(
         batch_tokens_max=batch_tokens_max,
         uses_type_ids=types_of(checkpoint.config) > 1,
         matryoshka=checkpoint.matryoshka,
+        embedding_kinds=embedding_kinds_of(checkpoint),
+        tasks=checkpoint.tasks,
         version=version("heddle"),
     )
+
+
+def embedding_kinds_of(checkpoint: Checkpoint) -> list[model_pb2.EmbeddingKind]:
+    if checkpoint.kind is not ModelKind.EMBEDDER:
+        return []
+    further = [model_pb2.EMBEDDING_KIND_SPARSE, model_pb2.EMBEDDING_KIND_COLBERT] if checkpoint.m3 else []
+    return [model_pb2.EMBEDDING_KIND_DENSE, *further]
 
 
 def types_of(config: Mapping[str, Any]) -> int:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import math
 import os
 import sys
 import threading
@@ -20,16 +19,14 @@ from collections.abc import Sequence as Sequences
 from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from engine_svc.backends.backend import Backend
-from engine_svc.batch import PackedBatch, Sequence
+from engine_svc.batch import Array, PackedBatch, Sequence, by_sequence
 from engine_svc.scheduler import Batch, Scheduler, SchedulerLimits
 from engine_svc.ticket import Outcome, Ticket
+from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
 
-Result = npt.NDArray[np.float32] | HeddleError
+Result = list[Array] | HeddleError  # of a sequence: an array for each of its outputs
 # Of the scheduler: blocks until there is a batch, None at its end.
 Take = Callable[[], Batch | None]
 
@@ -153,7 +150,7 @@ class Lane:
             is_failure = all(isinstance(result, HeddleError) for result in results)
             self.consecutive_failures = self.consecutive_failures + 1 if is_failure else 0
         return [
-            (ticket, Outcome(result, queue_s(ticket, batch), compute_s))
+            (ticket, outcome_of(result, queue_s(ticket, batch), compute_s))
             for tickets, result in zip(batch.tickets.values(), results, strict=True)
             for ticket in tickets
         ]
@@ -176,6 +173,13 @@ def give_way() -> None:
             os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
 
 
+def outcome_of(result: Result, queue_s: float, compute_s: float) -> Outcome:
+    if isinstance(result, HeddleError):
+        return Outcome(result, queue_s, compute_s)
+    first, *more = result
+    return Outcome(first, queue_s, compute_s, more)
+
+
 def queue_s(ticket: Ticket, batch: Batch) -> float:
     return batch.formed_at - ticket.submitted_at
 
@@ -195,7 +199,7 @@ def compute(backend: Backend, sequences: Sequences[Sequence], cores: int) -> lis
     if not sequences:
         return []
     try:
-        return [checked(array) for array in run(backend, sequences, cores)]
+        return [checked(arrays) for arrays in by_sequence(run(backend, sequences, cores), sequences)]
     except Exception as exception:  # noqa: BLE001 - logged once it fails alone
         if len(sequences) == 1:
             return [HeddleError.from_exception(exception)]
@@ -205,17 +209,17 @@ def compute(backend: Backend, sequences: Sequences[Sequence], cores: int) -> lis
     return compute(backend, sequences[:middle], cores) + compute(backend, sequences[middle:], cores)
 
 
-def run(backend: Backend, sequences: Sequences[Sequence], cores: int = 0) -> Sequences[npt.NDArray[np.float32]]:
+def run(backend: Backend, sequences: Sequences[Sequence], cores: int = 0) -> Sequences[Array]:
     arrays = backend.run(PackedBatch.of(sequences), cores)
-    if len(arrays) != len(sequences):
-        raise RuntimeError(f"the backend returned {len(arrays)} arrays for {len(sequences)} sequences")
+    expected = sum(len(sequence.outputs) for sequence in sequences)
+    if len(arrays) != expected:
+        raise RuntimeError(f"the backend returned {len(arrays)} arrays for {expected} outputs")
     return arrays
 
 
-def checked(array: npt.NDArray[np.float32]) -> Result:
-    # The sum of squares is NaN or infinite if any component is, at a quarter of what looking at each would cost.
-    if math.isfinite(np.vdot(array, array)) or np.isfinite(array).all():
-        return array
+def checked(arrays: list[Array]) -> Result:
+    if all(tensors.are_finite(array) for array in arrays):
+        return arrays
     return HeddleError(ErrorKind.BAD_OUTPUT, "the model produced NaN or infinity for this input")
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 
-from engine_svc.batch import Output, Sequence
+from engine_svc.batch import Array, Output, Sequence
 from engine_svc.lane import Lane
 from engine_svc.scheduler import Scheduler
 from engine_svc.ticket import Outcome, Ticket
@@ -43,6 +44,12 @@ DATA_TYPES_OF = {
     Output.SPARSE_VECTOR: frozenset({tensor_pb2.DATA_TYPE_UNSPECIFIED, tensor_pb2.DATA_TYPE_FLOAT32}),
     Output.LOGITS: FLOATS,
     Output.TOKEN_LOGITS: FLOATS,
+    Output.COLBERT_VECTORS: DATA_TYPES,
+}
+# The outputs that take a field.
+OUTPUTS_OF_FIELD = {
+    "dimensions": (Output.VECTOR,),
+    "skip_normalization": (Output.VECTOR, Output.COLBERT_VECTORS),
 }
 
 
@@ -98,13 +105,13 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         data_type = message.data_type or tensor_pb2.DATA_TYPE_FLOAT32
         try:
             sequence = self._sequence(message)
-            check_wishes(message, sequence.output)
+            check_wishes(message, sequence.outputs)
         except HeddleError as refusal:
             reply(refusal)
             return nothing_to_cancel
 
         def deliver(outcome: Outcome) -> None:
-            reply(to_proto(outcome, sequence.output, data_type))
+            reply(to_proto(outcome, sequence.outputs, data_type, self._model.vocabulary_size))
 
         flow = context.flow or self._flow_names.complete("")
         ticket = Ticket(sequence, flow, deliver, context.priority, None if deadline == NEVER else deadline)
@@ -176,14 +183,26 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
             raise invalid("a type id must be 0 or 1", "type_ids")
         if message.dimensions > model.dimension:
             raise invalid(f"dimensions must be at most {model.dimension}", "dimensions")
+        if message.task and message.task not in model.tasks:
+            raise invalid(f"there is no task {message.task!r} (there are: {', '.join(model.tasks) or 'none'})", "task")
         return Sequence(
             token_ids=packed,
             type_ids=type_ids if model.uses_type_ids else b"",
             prompt_tokens=min(message.prompt_tokens, tokens),
             output=output,
+            more_outputs=self._more_outputs(message.more_outputs, output),
             skip_normalization=message.skip_normalization,
             dimensions=message.dimensions,
+            task=message.task,
         )
+
+    def _more_outputs(self, wanted: Sequences[int], first: Output) -> tuple[Output, ...]:
+        if not wanted:
+            return ()
+        outputs = tuple(self._output(number) for number in wanted)
+        if len({first, *outputs}) <= len(outputs):
+            raise invalid("a sequence can have an output once", "more_outputs")
+        return outputs
 
     def _output(self, wanted: int) -> Output:
         output = self._outputs.get(wanted)
@@ -199,41 +218,61 @@ def largest_id(packed: bytes) -> int:
     return token_ids.item(token_ids.argmax())  # half the time of max()
 
 
-def check_wishes(message: engine_pb2.Sequence, output: Output) -> None:
+def check_wishes(message: engine_pb2.Sequence, outputs: tuple[Output, ...]) -> None:
     """Raises INVALID_INPUT for what would be ignored, or mean nothing: a caller should not believe that it was done."""
-    if output is not Output.VECTOR:
-        for field in ("dimensions", "skip_normalization"):
-            if getattr(message, field):
-                raise invalid(f"{field} means nothing for the output {named(output)}", field)
+    for field, takers in OUTPUTS_OF_FIELD.items():
+        if getattr(message, field) and not any(output in takers for output in outputs):
+            raise invalid(f"{field} means nothing for the output {named(outputs)}", field)
     data_type = message.data_type
-    if data_type in DATA_TYPES_OF[output]:
+    if any(data_type in DATA_TYPES_OF[output] for output in outputs):
         return
     if data_type not in DATA_TYPES:
         raise invalid(f"there is no data type {data_type}", "data_type")
     name = tensor_pb2.DataType.Name(data_type).removeprefix("DATA_TYPE_").lower()
-    raise invalid(f"the output {named(output)} has no data type {name}", "data_type")
+    raise invalid(f"the output {named(outputs)} has no data type {name}", "data_type")
 
 
-def named(output: Output) -> str:
+def named(outputs: tuple[Output, ...]) -> str:
     """As in a sentence: token vectors, logits…"""
-    return output.name.lower().replace("_", " ")
+    return " and ".join(output.name.lower().replace("_", " ") for output in outputs)
 
 
 def invalid(message: str, field: str) -> HeddleError:
     return HeddleError(ErrorKind.INVALID_INPUT, message, field=field)
 
 
-def to_proto(outcome: Outcome, output: Output, data_type: tensor_pb2.DataType) -> engine_pb2.Outcome | HeddleError:
+def to_proto(
+    outcome: Outcome, outputs: tuple[Output, ...], data_type: tensor_pb2.DataType, vocabulary_size: int
+) -> engine_pb2.Outcome | HeddleError:
     result = outcome.result
     if isinstance(result, Exception):
         return HeddleError.from_exception(result)
     message = engine_pb2.Outcome(queue_us=int(outcome.queue_s * 1e6), compute_us=int(outcome.compute_s * 1e6))
-    if output is Output.SPARSE_VECTOR:
-        (indices,) = result.nonzero()
-        sparse = message.sparse
-        sparse.indices = indices.astype(TOKEN_ID).tobytes()
-        sparse.values = result[indices].astype("<f4").tobytes()
-        sparse.dimension = result.size
-    else:
-        tensors.fill(message.tensor, result, data_type)
+    fill(message, result, outputs[0], data_type, vocabulary_size)
+    for output, array in zip(outputs[1:], outcome.more, strict=True):
+        fill(message.more.add(), array, output, data_type, vocabulary_size)
     return message
+
+
+def fill(
+    message: engine_pb2.Outcome | engine_pb2.Result,
+    array: Array,
+    output: Output,
+    data_type: tensor_pb2.DataType,
+    vocabulary_size: int,
+) -> None:
+    if output is not Output.SPARSE_VECTOR:
+        tensors.fill(message.tensor, array, data_type)
+        return
+    indices, values = entries_of(array)
+    message.sparse.indices = indices.astype(TOKEN_ID).tobytes()
+    message.sparse.values = values.astype("<f4").tobytes()
+    message.sparse.dimension = vocabulary_size
+
+
+def entries_of(sparse: Array) -> Sequences[npt.NDArray[Any]]:
+    """Indices and values, of either form that a backend may return."""
+    if sparse.ndim == 2:
+        return sparse[0], sparse[1]
+    (indices,) = sparse.nonzero()
+    return indices, sparse[indices]

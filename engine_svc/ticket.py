@@ -4,21 +4,20 @@ The servicer makes tickets, the scheduler queues them, a lane delivers their out
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence as Sequences
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
-from engine_svc.batch import Sequence
+from engine_svc.batch import Array, Sequence
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a ticket: its array, of the shape that Backend.run states, or why there is none."""
+    """What came of a ticket: its arrays, of the shapes that Backend.run states, or why there are none."""
 
-    result: npt.NDArray[np.float32] | Exception
+    result: Array | Exception  # of the sequence's `output`
     queue_s: float
     compute_s: float  # of the batch that the sequence was part of; 0 if it never ran
+    more: Sequences[Array] = ()  # of its `more_outputs`
 
 
 @dataclass(slots=True, eq=False)

@@ -33,6 +33,7 @@ async def serve(settings: TokenizerSettings, stop: asyncio.Event | None = None) 
         locate(settings.model, settings.revision or None, with_weights=False),
         name=settings.served_model_name or settings.model,
         pooling=settings.pooling,
+        score_tokens=settings.score_tokens,
     )
     tokenizer = Tokenizer.load(checkpoint)
     encoder = Encoder(tokenizer, waiting_bytes_max=settings.queue_bytes_max)

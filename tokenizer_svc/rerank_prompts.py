@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint_files import CheckpointError
+from heddle.language_models import AUTO, KNOWN_RERANKERS, known_reranker, names_of
 from heddle.rpc.errors import HeddleError
 from tokenizer_svc.framed import Framed, Piece, Role
 from tokenizer_svc.sequence import Options
 from tokenizer_svc.tokenization import Tokenizer
 
-AUTO = "auto"
 NONE = "none"
 
 SLOT = re.compile(r"\{(query|document|instruction)\}")
@@ -85,14 +85,7 @@ PROMPTS = {
     ),
 }
 
-# By config.json's model_type: what the names of a checkpoint must match, unless it says which logits are its score, and
-# its prompt.
-BY_MODEL_TYPE = {
-    "qwen3": (re.compile(r"rerank", re.IGNORECASE), "qwen3-reranker"),
-    "qwen2": (re.compile(r"mxbai.rerank", re.IGNORECASE), "mxbai-rerank-v2"),
-    "gemma": (re.compile(r"bge.reranker", re.IGNORECASE), "bge-reranker-gemma"),
-}
-DECODERS = frozenset({*BY_MODEL_TYPE, "gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen3_moe"})
+DECODERS = frozenset({*KNOWN_RERANKERS, "gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen3_moe"})
 
 
 def prompt_for(checkpoint: Checkpoint, tokenizer: Tokenizer, setting: str) -> RerankPrompt | None:
@@ -133,17 +126,18 @@ def recognised(checkpoint: Checkpoint) -> RerankPrompt | None:
     model_type = str(checkpoint.config.get("model_type"))
     if model_type not in DECODERS:
         return None
-    pattern, name = BY_MODEL_TYPE.get(model_type, (None, ""))
-    names = f"{checkpoint.name} {checkpoint.config.get('_name_or_path', '')} {checkpoint.folder}"
-    if pattern is None or not (pattern.search(names) or checkpoint.logit_score):
+    # A language model that says which logits are its score needs no name.
+    names = f"{names_of(checkpoint.config, checkpoint.name, checkpoint.folder)} {checkpoint.folder}"
+    known = KNOWN_RERANKERS.get(model_type) if checkpoint.logit_score else known_reranker(checkpoint.config, names)
+    if known is None:
         log.warning(
             "%s is a reranker made of a decoder, whose prompt is not known: query and document are put end to end; "
             "rerank_template can state the prompt",
             checkpoint.name,
         )
         return None
-    log.info("%s reranks with the prompt %s", checkpoint.name, name)
-    return PROMPTS[name]
+    log.info("%s reranks with the prompt %s", checkpoint.name, known.name)
+    return PROMPTS[known.name]
 
 
 def check_room(prompt: RerankPrompt, tokenizer: Tokenizer) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from heddle.language_models import AUTO, parsed_score_tokens
 from heddle.model_source import PACKAGED_NAME
 from heddle.rpc.channels import MESSAGE_BYTES_MAX
 from heddle.rpc.settings import at_least
@@ -35,10 +36,13 @@ class TokenizerSettings:
     # How tokens become one vector: auto is what the checkpoint says; splade makes a sparse one of a masked language
     # model. Tokenizer and engine must be set alike.
     pooling: PoolingSetting = "auto"
+    # Tokens whose logits are the score of a reranker that is a language model: ids, or spellings as in its vocabulary,
+    # such as yes,no; auto takes those that its files or its name say. Tokenizer and engine must be set alike.
+    score_tokens: str = AUTO
     # Prompt of a reranker: auto takes the one that is known for the model, if any; none joins query and document as
     # the tokenizer joins a pair; otherwise qwen3-reranker, mxbai-rerank-v2, bge-reranker-gemma, or a text that holds
     # {query} and {document}, and {instruction} where requests may bring one.
-    rerank_template: str = rerank_prompts.AUTO
+    rerank_template: str = AUTO
     # Whether an embedder reranks documents too, by their cosine with the query. It puts its prompts named query, and
     # document or passage, before them.
     rerank_by_cosine: bool = False
@@ -73,6 +77,7 @@ class TokenizerSettings:
     log_level: LogLevel = "info"
 
     def __post_init__(self) -> None:
+        parsed_score_tokens(self.score_tokens)
         check_targets(*self.engines)
         if not self.engines:
             raise ValueError("engines must name at least one engine pod")

@@ -23,9 +23,11 @@ class Backend(Protocol):
         ...
 
     def run(self, batch: PackedBatch, cores: int = 0) -> Sequences[npt.NDArray[np.float32]]:
-        """One forward pass: per sequence an array of the shape that heddle.v1.Output states, cut and normalised as
-        the sequence asks. An item's NaN or Inf is returned as it is: the lane turns it into that item's error. `cores`
-        of the CPU are this pass's, 0 all that the backend was loaded with; what computes elsewhere needs none."""
+        """One forward pass: for each sequence, one after the other, an array for each of its outputs, of the shape that
+        heddle.v1.Output states, cut and normalised as the sequence asks. A sparse vector is [vocabulary], or its
+        entries [2, entries]: indices, ascending, and values. An item's NaN or Inf is returned as it is: the lane turns
+        it into that item's error. `cores` of the CPU are this pass's, 0 all that the backend was loaded with; what
+        computes elsewhere needs none."""
         ...
 
     def close(self) -> None: ...

@@ -1,12 +1,14 @@
 """From settings to a loaded backend, in the lane's thread. Imports a model library only when it is the one."""
 
+from collections.abc import Mapping
+
 from engine_svc.backends.backend import Backend
 from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import Output
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
 
-SIMULATED_OUTPUTS = {
+SIMULATED_OUTPUTS: Mapping[ModelKind, tuple[Output, ...]] = {
     ModelKind.EMBEDDER: (Output.VECTOR, Output.TOKEN_VECTORS),
     ModelKind.MULTI_VECTOR_EMBEDDER: (Output.TOKEN_VECTORS,),
     ModelKind.SPARSE_EMBEDDER: (Output.SPARSE_VECTOR,),
@@ -14,6 +16,7 @@ SIMULATED_OUTPUTS = {
     ModelKind.CLASSIFIER: (Output.LOGITS,),
     ModelKind.TOKEN_CLASSIFIER: (Output.TOKEN_LOGITS,),
 }
+M3_OUTPUTS = (Output.SPARSE_VECTOR, Output.COLBERT_VECTORS)
 
 
 def check_loadable(settings: EngineSettings, checkpoint: Checkpoint) -> None:
@@ -32,8 +35,9 @@ def load_backend(settings: EngineSettings, checkpoint: Checkpoint) -> Backend:
     """Raises CheckpointError for a checkpoint that the backend cannot run."""
     if settings.backend == "simulated":
         return SimulatedBackend(
-            outputs=frozenset(SIMULATED_OUTPUTS[checkpoint.kind]),
+            outputs=frozenset(SIMULATED_OUTPUTS[checkpoint.kind] + (M3_OUTPUTS if checkpoint.m3 else ())),
             dimension=checkpoint.dimension or len(checkpoint.labels),
+            sparse_dimension=checkpoint.vocabulary_size,
             fixed_us=settings.simulated_fixed_us,
             per_token_ns=settings.simulated_per_token_ns,
         )

@@ -20,31 +20,35 @@ class SimulatedBackend:
     """A batch of T tokens takes `fixed_us` + `per_token_ns` * T. An array depends on its sequence alone."""
 
     outputs: frozenset[Output] = frozenset({Output.VECTOR, Output.TOKEN_VECTORS})
-    dimension: int = 384  # of a vector, dense or sparse; for logits the number of labels
+    dimension: int = 384  # of a vector; for logits the number of labels
+    sparse_dimension: int = 0  # of a sparse vector, 0 = as of another
     fixed_us: int = 2_000
     per_token_ns: int = 1_000
     data_type: str = "float32"
 
     def run(self, batch: PackedBatch, cores: int = 0) -> Sequences[npt.NDArray[np.float32]]:
         ready_at = time.monotonic() + self.fixed_us / 1e6 + self.per_token_ns * batch.tokens / 1e9
-        arrays = [self._array(sequence) for sequence in batch.sequences]
+        arrays = [self._array(sequence, output) for sequence in batch.sequences for output in sequence.outputs]
         time.sleep(max(0.0, ready_at - time.monotonic()))
         return arrays
 
     def close(self) -> None:
         pass
 
-    def _array(self, sequence: Sequence) -> npt.NDArray[np.float32]:
-        if sequence.output not in self.outputs:
-            raise ValueError(f"not simulated: {sequence.output}")
-        match sequence.output:
+    def _array(self, sequence: Sequence, output: Output) -> npt.NDArray[np.float32]:
+        if output not in self.outputs:
+            raise ValueError(f"not simulated: {output}")
+        match output:
             case Output.VECTOR:
                 vector = noise(sequence, self.dimension)[: sequence.dimensions or None]
                 return vector if sequence.skip_normalization else vector / np.sqrt(vector @ vector)
             case Output.TOKEN_VECTORS | Output.TOKEN_LOGITS:
                 return noise(sequence, sequence.tokens * self.dimension).reshape(sequence.tokens, self.dimension)
+            case Output.COLBERT_VECTORS:
+                rows = sequence.tokens - 1
+                return noise(sequence, rows * self.dimension).reshape(rows, self.dimension)
             case Output.SPARSE_VECTOR:
-                return sparse_noise(sequence, self.dimension)
+                return sparse_noise(sequence, self.sparse_dimension or self.dimension)
             case Output.LOGITS:
                 return noise(sequence, self.dimension)
 
@@ -64,4 +68,5 @@ def noise(sequence: Sequence, size: int) -> npt.NDArray[np.float32]:
 
 def digest_of(sequence: Sequence, size: int) -> bytes:
     content = sequence.token_ids + sequence.type_ids + sequence.prompt_tokens.to_bytes(4, "little")
+    content += sequence.task.encode()
     return hashlib.shake_128(content).digest(size)

@@ -1,13 +1,15 @@
 """The backend that runs the models of `engine_svc.models` with PyTorch, on a CPU or an NVIDIA GPU."""
 
 from collections.abc import Sequence as Sequences
+from itertools import chain
 
 import numpy as np
 import torch
 
 from engine_svc.backends.host_memory import keep_freed_memory, return_freed_memory
-from engine_svc.batch import Output, PackedBatch
+from engine_svc.batch import Output, PackedBatch, by_sequence
 from engine_svc.models.heads.head import Array
+from engine_svc.models.low_rank import adapted, rows_by_adapter
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from heddle.checkpoint import Checkpoint, ModelKind
@@ -44,7 +46,8 @@ class TorchBackend:
         self._model = Model.load(checkpoint, dtype=self._dtype, device=self._device, adapter=adapter)
         if self._device.type == "cpu":
             keep_freed_memory()
-        self._merges_prefixes = merges_prefixes and self._model.transformer.is_causal
+        # Tokens of equal prefixes differ where their adapters do.
+        self._merges_prefixes = merges_prefixes and self._model.transformer.is_causal and not self._model.tasks
 
     @property
     def outputs(self) -> frozenset[Output]:
@@ -60,10 +63,10 @@ class TorchBackend:
         # Attention makes one call for all sequences of a length.
         order = np.argsort(batch.lengths, kind="stable")
         by_length = PackedBatch.of([batch.sequences[index] for index in order])
-        arrays: list[Array] = [np.empty(0, np.float32)] * len(order)
-        for index, array in zip(order, self._run_by_length(by_length), strict=True):
-            arrays[index] = array
-        return arrays
+        arrays: list[list[Array]] = [[]] * len(order)
+        for index, own in zip(order, by_sequence(self._run_by_length(by_length), by_length.sequences), strict=True):
+            arrays[index] = own
+        return list(chain.from_iterable(arrays))
 
     def close(self) -> None:
         del self._model
@@ -74,7 +77,9 @@ class TorchBackend:
     def _run_by_length(self, batch: PackedBatch) -> Sequences[Array]:
         transformer, head = self._model.transformer, self._model.head
         tokens = PackedTokens.of(batch, device=self._device, dtype=self._dtype, merges_prefixes=self._merges_prefixes)
-        return head(tokens.of_tokens(transformer(tokens)), tokens.layout.cu_seqlens, batch)
+        with adapted(rows_by_adapter(batch, self._model.tasks, self._device)):
+            hidden = transformer(tokens)
+        return head(tokens.of_tokens(hidden), tokens.layout.cu_seqlens, batch)
 
 
 def device_of(name: str) -> torch.device:

@@ -1,6 +1,7 @@
 """Adapters that a checkpoint carries beside its weights: low-rank changes of them (LoRA, arXiv 2106.09685), one set for
-each task, as Jina v3 has them. The one that was asked for is added to the weights while they are read, block by block,
-so that it costs nothing afterwards and little memory before; without one the weights are those that all tasks share.
+each task, as Jina v3 has them. The pod's own is added to the weights while they are read, block by block, so that it
+costs nothing afterwards and little memory before; without one the weights are those that all tasks share. All are kept
+for sequences that name their task (`engine_svc.models.low_rank`).
 
 `engine_svc.models.model` reads the weights of such a checkpoint through this.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from engine_svc.models.low_rank import Changes, LowRank
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.weights import Weights
 from heddle.checkpoint_files import CheckpointError
@@ -27,9 +29,7 @@ class Adapters:
     @classmethod
     def of(cls, config: ModelConfig) -> "Adapters | None":
         """None where the checkpoint has none. Raises CheckpointError for a name that is not among its own."""
-        names = config.get("lora_adaptations") or []
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            config.refuse(f"lora_adaptations {names!r} is not a list of names")
+        names = config.get("lora_adaptations") or []  # of names, as Checkpoint.read has made sure
         if config.adapter and config.adapter not in names:
             own = f"are {', '.join(names)}" if names else "are none"
             config.refuse(f"there is no adapter {config.adapter} (there {own})")
@@ -44,11 +44,20 @@ class AdaptedWeights(Weights):
     """Weights some of which are stored as torch's parametrizations: the original, and the changes for every task."""
 
     def __init__(
-        self, folder: Path, adapters: Adapters, *, dtype: torch.dtype, device: torch.device, prefix: str = ""
+        self,
+        folder: Path,
+        adapters: Adapters,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        prefix: str = "",
+        keeps_all: bool = False,
     ) -> None:
+        """`keeps_all` is for models whose sequences may name any of the adapters."""
         super().__init__(folder, dtype=dtype, device=device, prefix=prefix)
         self._adapters = adapters
-        if adapters.chosen is not None and not any(".lora_A" in name for name in self._file_of):
+        self._keeps_all = keeps_all
+        if (keeps_all or adapters.chosen is not None) and not any(".lora_A" in name for name in self._file_of):
             raise CheckpointError(f"{folder} has no adapters in its safetensors files")
 
     def has(self, name: str) -> bool:
@@ -69,17 +78,52 @@ class AdaptedWeights(Weights):
                 yield rows, torch.addmm(weight, first[rows], second, alpha=self._adapters.scale)
 
     def _factors(self, name: str, shape: Sequence[int]) -> tuple[Tensor, Tensor] | None:
-        """Of the chosen task, in the order of their product: tables have theirs the other way around. The others of
-        the tasks are not read."""
+        """Of the chosen task, in the order of their product."""
+        chosen = [] if self._adapters.chosen is None else [self._adapters.chosen]
+        first, second = self._factors_of(name, shape, chosen)
+        return (first[0], second[0]) if chosen else None
+
+    def _factors_of(self, name: str, shape: Sequence[int], chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """[chosen, rows, rank] and [chosen, rank, columns]; tables have theirs the other way around in the file. Those
+        of other tasks are not read."""
         rows, columns = shape
         tasks, rank = len(self._adapters.names), self._adapters.rank
         order = "AB" if "embeddings." in name else "BA"
-        chosen = [] if self._adapters.chosen is None else [self._adapters.chosen]
         first, second = (
             self.take_rows(f"{parametrized(name)}.0.lora_{letter}", stored, chosen, torch.float32)
             for letter, stored in zip(order, ([tasks, rows, rank], [tasks, rank, columns]), strict=True)
         )
-        return (first[0], second[0]) if chosen else None
+        return first, second
+
+    def changes_of(self, parts: Sequence[tuple[str, int]], inputs: int) -> Changes:
+        """The pod's own adapter is in the weights, so that any other one takes it out again."""
+        shapes = {f"{name}.weight": [size, inputs] for name, size in parts}
+        if not self._keeps_all or not any(super(AdaptedWeights, self).has(original_of(name)) for name in shapes):
+            return ()
+        tasks = range(len(self._adapters.names))
+        factors = [self._factors_of(name, shape, tasks) for name, shape in shapes.items()]
+        changes = [
+            (
+                block_diagonal([first[task] for first, _ in factors]) * self._adapters.scale,
+                torch.cat([second[task] for _, second in factors]),
+            )
+            for task in tasks
+        ]
+        own = self._adapters.chosen
+        if own is not None:
+            own_first, own_second = changes[own]
+            changes = [
+                (torch.cat([first, -own_first], 1), torch.cat([second, own_second])) for first, second in changes
+            ]
+        return [
+            None if task == own else LowRank(first.to(self.dtype), second.to(self.dtype))
+            for task, (first, second) in enumerate(changes)
+        ]
+
+
+def block_diagonal(blocks: Sequence[Tensor]) -> Tensor:
+    diagonal: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    return diagonal
 
 
 def parametrized(name: str) -> str:

@@ -7,13 +7,14 @@ Architectures and heads build their layers with `linear`.
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engine_svc.models.low_rank import Changes, add_changes, is_adapted
 from engine_svc.models.weights import Weights
 
 onednn = torch.ops.mkldnn
@@ -58,7 +59,9 @@ FUSED = {
 }
 
 
-def linear(weight: Tensor, bias: Tensor | None, activation: Activation = Activation.NONE) -> Linear:
+def linear(
+    weight: Tensor, bias: Tensor | None, activation: Activation = Activation.NONE
+) -> "PlainLinear | PrepackedLinear":
     """The faster form for the weight's device and type. `weight` is [outputs, inputs]."""
     if is_prepacked(weight.device, weight.dtype):
         return PrepackedLinear.of(weight, bias, activation)
@@ -80,11 +83,13 @@ def load_linear(
     names = [name] if isinstance(name, str) else name
     sizes = [outputs] * len(names) if isinstance(outputs, int) else outputs
     parts = list(zip(names, sizes, strict=True))
-    return linear(
+    plain = linear(
         joined([weights.take(f"{part}.weight", [size, inputs], dtype) for part, size in parts]),
         joined([weights.take(f"{part}.bias", [size], dtype) for part, size in parts]) if bias else None,
         activation,
     )
+    changes = weights.changes_of(parts, inputs)
+    return AdaptedLinear(plain, changes) if changes else plain
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
@@ -135,6 +140,21 @@ class PrepackedLinear:
         attribute, algorithm = FUSED.get(self.activation, FUSED[Activation.NONE])
         outputs: Tensor = onednn._linear_pointwise(inputs, self.packed_weight, self.bias, attribute, [], algorithm)
         return outputs if self.activation in FUSED else activated(outputs, self.activation)
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptedLinear:
+    """What adapters change is added before the activation."""
+
+    plain: PlainLinear | PrepackedLinear
+    changes: Changes
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        if not is_adapted():
+            return self.plain(inputs)
+        outputs = replace(self.plain, activation=Activation.NONE)(inputs)
+        add_changes(outputs, inputs, self.changes)
+        return activated(outputs, self.plain.activation)
 
 
 def activated(values: Tensor, activation: Activation) -> Tensor:

@@ -1,5 +1,6 @@
 """A checkpoint as something that can be run: the transformer and the head that follows it. Backends load it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ from engine_svc.models.adapters import AdaptedWeights, Adapters
 from engine_svc.models.architectures.table import Architecture, architecture_of
 from engine_svc.models.heads.embedding import EmbeddingHead
 from engine_svc.models.heads.head import Head
+from engine_svc.models.heads.m3 import M3Head
 from engine_svc.models.heads.multi_vector import MultiVectorHead
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Transformer
@@ -21,6 +23,7 @@ EMBEDDERS = (ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER)
 class Model:
     transformer: Transformer
     head: Head
+    tasks: Sequence[str]  # that have an adapter which a sequence may name
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device, adapter: str = "") -> "Model":
@@ -33,7 +36,7 @@ class Model:
         head = load_head(checkpoint, config, architecture, weights)
         foreign = weights.outside_of_model() if has_foreign_head(checkpoint) else ()
         weights.check_all_used((*architecture.unused, *foreign))
-        return cls(transformer, head)
+        return cls(transformer, head, checkpoint.tasks)
 
 
 def open_weights(
@@ -42,10 +45,14 @@ def open_weights(
     adapters = Adapters.of(config)
     if adapters is None:
         return Weights(checkpoint.folder, dtype=dtype, device=device, prefix=prefix)
-    return AdaptedWeights(checkpoint.folder, adapters, dtype=dtype, device=device, prefix=prefix)
+    return AdaptedWeights(
+        checkpoint.folder, adapters, dtype=dtype, device=device, prefix=prefix, keeps_all=bool(checkpoint.tasks)
+    )
 
 
 def load_head(checkpoint: Checkpoint, config: ModelConfig, architecture: Architecture, weights: Weights) -> Head:
+    if checkpoint.m3 is not None:
+        return M3Head.load(checkpoint, weights)
     if checkpoint.kind is ModelKind.EMBEDDER:
         return EmbeddingHead.load(checkpoint, weights)
     if checkpoint.kind is ModelKind.MULTI_VECTOR_EMBEDDER:

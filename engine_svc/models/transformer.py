@@ -14,6 +14,7 @@ from torch.nn import functional
 from engine_svc.models.attention import Layout, attend
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.linear import Activation, Linear, activated
+from engine_svc.models.low_rank import Changes, add_changes_of_table
 from engine_svc.models.norms import Norm
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.rotary import Rotary, Rotation, rotated
@@ -32,6 +33,8 @@ class Embeddings:
     scale: float = 1.0
     norm: Norm | None = None
     projection: Linear | None = None  # width to hidden, where they differ
+    word_changes: Changes = ()
+    type_changes: Changes = ()
 
     def __call__(self, tokens: PackedTokens) -> Tensor:
         embedded = functional.embedding(tokens.ids, self.words)
@@ -41,6 +44,8 @@ class Embeddings:
             embedded += functional.embedding(tokens.positions, self.positions)
         if self.types is not None:
             embedded += functional.embedding(tokens.type_ids, self.types)
+        add_changes_of_table(embedded, tokens.ids, self.word_changes)
+        add_changes_of_table(embedded, tokens.type_ids, self.type_changes)
         if self.norm is not None:
             embedded = self.norm(embedded)
         return embedded if self.projection is None else self.projection(embedded)

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from engine_svc.models.low_rank import Changes
 from heddle.checkpoint_files import CheckpointError, read_json
 
 SINGLE_FILE = "model.safetensors"
@@ -65,6 +66,11 @@ class Weights:
             for index, row in enumerate(rows):
                 taken[index] = stored.read(slice(row, row + 1))[0]
         return taken
+
+    def changes_of(self, parts: Sequence[tuple[str, int]], inputs: int) -> Changes:
+        """What adapters change of the linears, or the tables, of these names and numbers of outputs, which run as one;
+        () without any. Raises CheckpointError."""
+        return ()
 
     def _blocks(self, name: str, shape: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
         """All rows of the tensor, in the type of the file; none on the device "meta". A block lies in the mapped file:

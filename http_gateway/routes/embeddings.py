@@ -39,6 +39,7 @@ class EmbeddingsBody(FormattedBody, kw_only=True):
 
     input: Text | TextObject | Annotated[list[Text | TokenId | TokenIds | TextObject], Some]
     user: str | None = None  # users take turns at the engines
+    task: str | None = None  # Jina's, of models with an adapter for each
     dimensions: Dimensions | None = None
     output_dimension: Dimensions | None = None  # Voyage's
     # True when absent; Jina's and vLLM's words for it stand below.
@@ -52,6 +53,9 @@ class EmbeddingsBody(FormattedBody, kw_only=True):
     add_special_tokens: Annotated[bool | None, only(True, instead="send token ids to choose them yourself")] = None
     late_chunking: Annotated[bool | None, only(False, instead="each input gets a vector of its own")] = None
     return_multivector: Annotated[bool | None, only(False, instead="/embed_all gives a vector for each token")] = None
+    return_dense: Annotated[bool | None, only(True, instead="/embed takes it")] = None
+    return_sparse: Annotated[bool | None, only(False, instead="/embed takes it")] = None
+    return_colbert_vecs: Annotated[bool | None, only(False, instead="/embed takes it")] = None
     mm_processor_kwargs: Annotated[dict[str, Any] | None, only({}, instead="only texts are embedded")] = None
 
     @property
@@ -141,6 +145,7 @@ class Embeddings(ModelRoutes):
         call.skip_normalization = body.skip_normalization
         call.dimensions = agreed({"dimensions": body.dimensions, "output_dimension": body.output_dimension}) or 0
         call.data_type = body.format.data_type
+        call.task = body.task or ""
         return item
 
 

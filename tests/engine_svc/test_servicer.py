@@ -73,6 +73,8 @@ BAD_SEQUENCES = [
     (sequence(30522), error_pb2.ERROR_KIND_INVALID_INPUT, "outside the vocabulary"),
     (sequence(*[7] * 257), error_pb2.ERROR_KIND_TOO_LARGE, "longer than the model's 256"),
     (sequence(7, 8, type_ids=b"\0"), error_pb2.ERROR_KIND_INVALID_INPUT, "one byte per token"),
+    (sequence(7, more_outputs=[pb.OUTPUT_VECTOR]), error_pb2.ERROR_KIND_INVALID_INPUT, "an output once"),
+    (sequence(7, more_outputs=[pb.OUTPUT_COLBERT_VECTORS]), error_pb2.ERROR_KIND_WRONG_TASK, "another kind"),
     (sequence(7, type_ids=b"\2"), error_pb2.ERROR_KIND_INVALID_INPUT, "0 or 1"),
     (sequence(7, dimensions=385), error_pb2.ERROR_KIND_INVALID_INPUT, "at most 384"),
     (
@@ -106,17 +108,36 @@ async def test_a_bad_sequence_is_refused_alone(
         (Output.LOGITS, ["INT8", "UINT8", "BINARY", "UBINARY"]),
         (Output.TOKEN_LOGITS, ["INT8", "UINT8", "BINARY", "UBINARY"]),
         (Output.SPARSE_VECTOR, ["FLOAT16", "BFLOAT16", "INT8", "UINT8", "BINARY", "UBINARY"]),
+        (Output.COLBERT_VECTORS, []),
     ],
 )
 def test_an_output_has_the_data_types_that_it_can_be_told_in(output: Output, refused: list[str]) -> None:
     for data_type in tensor_pb2.DataType.keys():  # noqa: SIM118 - an enum of protobuf is no mapping
         message = pb.Sequence(data_type=data_type)
         if data_type.removeprefix("DATA_TYPE_") not in refused:
-            check_wishes(message, output)
+            check_wishes(message, (output,))
             continue
         with pytest.raises(HeddleError) as caught:
-            check_wishes(message, output)
+            check_wishes(message, (output,))
         assert (caught.value.kind, caught.value.field) == (ErrorKind.INVALID_INPUT, "data_type")
+
+
+async def test_several_outputs_of_a_sequence_come_in_the_order_in_which_they_were_asked_for(stub: Any) -> None:
+    wanted = sequence(7, 8, 9, output=pb.OUTPUT_TOKEN_VECTORS, more_outputs=[pb.OUTPUT_VECTOR], dimensions=4)
+    both, first, second = (
+        await stub.Encode(
+            pb.EncodeRequest(
+                sequences=[
+                    wanted,
+                    sequence(7, 8, 9, output=pb.OUTPUT_TOKEN_VECTORS),
+                    sequence(7, 8, 9, dimensions=4),
+                ]
+            )
+        )
+    ).outcomes
+    assert list(both.tensor.shape) == [3, 384]
+    assert both.tensor == first.tensor
+    assert [result.tensor for result in both.more] == [second.tensor]
 
 
 async def test_outcomes_come_in_the_order_of_the_sequences(stub: Any) -> None:

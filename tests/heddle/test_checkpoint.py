@@ -57,6 +57,7 @@ def test_head_and_labels_tell_the_kind(
 
 # As they lie on the hub, as far as reading them needs it.
 QWEN3_EMBEDDING = {
+    "_name_or_path": "Qwen/Qwen3-Embedding-0.6B",
     "architectures": ["Qwen3ForCausalLM"],
     "model_type": "qwen3",
     "hidden_size": 1024,

@@ -1,6 +1,7 @@
 """From the name of a model to its folder: a folder as it is, the packaged model, the hub and its cache."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,19 @@ def test_missing_folder_is_not_looked_up_on_the_hub(model: str, monkeypatch: pyt
     monkeypatch.setattr("heddle.model_source.download", lambda *_: pytest.fail("asked the hub"))
     with pytest.raises(CheckpointError, match="there is no model folder"):
         locate(model)
+
+
+def test_what_a_tokenizer_fetches_holds_what_tells_it_the_kinds_of_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+
+    def snapshot_download(name: str, **wishes: Any) -> str:
+        fetched.extend(wishes["allow_patterns"])
+        return "."
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    locate("BAAI/bge-m3", with_weights=False)
+    assert {"sparse_linear.pt", "colbert_linear.pt"} < set(fetched)
+    assert not any("safetensors" in pattern for pattern in fetched)
 
 
 def test_a_folder_has_no_revision_but_its_own_name(tmp_path: Path) -> None:

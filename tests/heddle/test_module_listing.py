@@ -118,7 +118,7 @@ def test_module_outside_the_folder_is_refused(folder: Path, path: str) -> None:
     [
         ({}, Pooling.MEAN),
         ({"architectures": ["BertForMaskedLM"]}, Pooling.MEAN),
-        ({"architectures": ["Qwen3ForCausalLM"]}, Pooling.LAST_TOKEN),
+        ({"architectures": ["Qwen3ForCausalLM"], "_name_or_path": "Qwen/Qwen3-Embedding-8B"}, Pooling.LAST_TOKEN),
         ({"architectures": ["Qwen3ForCausalLM"], "is_causal": False}, Pooling.MEAN),
         ({"architectures": ["GPT2LMHeadModel"], "pooling": "cls"}, Pooling.MEAN),
         ({"architectures": ["MistralModel"], "model_type": "mistral"}, Pooling.MEAN),

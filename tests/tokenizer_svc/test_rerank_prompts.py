@@ -7,10 +7,11 @@ import pytest
 
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint_files import CheckpointError
+from heddle.language_models import AUTO
 from heddle.rpc.settings import ConfigurationError, resolve
 from heddle.sentence_modules import LogitScore
 from tests.kinds import write_reranker
-from tokenizer_svc.rerank_prompts import AUTO, NONE, PROMPTS, RerankPrompt, prompt_for, stated
+from tokenizer_svc.rerank_prompts import NONE, PROMPTS, RerankPrompt, prompt_for, stated
 from tokenizer_svc.settings import TokenizerSettings
 from tokenizer_svc.tokenization import Tokenizer
 

@@ -17,6 +17,7 @@ import engine_svc.__main__ as engine
 from heddle import tensors
 from heddle.checkpoint import Checkpoint
 from heddle.client import CallOptions, Client, UnaryClient
+from heddle.language_models import AUTO
 from heddle.model_source import PACKAGED_NAME, locate
 from heddle.readiness import grpc_ready
 from heddle.rpc.errors import ErrorKind, HeddleError
@@ -172,7 +173,9 @@ async def test_vectors_come_in_the_data_type_that_was_asked_for(
 async def test_engine_with_another_tokenizer_is_refused_until_the_right_one_comes(tmp_path: Path) -> None:
     class Other(Checkpoint):
         @classmethod
-        def read(cls, folder: Path, name: str = "", pooling: PoolingSetting = "auto") -> Checkpoint:
+        def read(
+            cls, folder: Path, name: str = "", pooling: PoolingSetting = "auto", score_tokens: str = AUTO
+        ) -> Checkpoint:
             return replace(Checkpoint.read(folder, name, pooling), tokenizer_fingerprint="f" * 64)
 
     address = f"unix:{tmp_path}/tokenizer"

@@ -1,10 +1,11 @@
-"""The task of `Embed`: texts to one vector each."""
+"""The task of `Embed`: texts to one vector each, or to the other kinds of vectors that the model makes of them."""
 
 from collections.abc import Sequence
 
 from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, inference_pb2
+from tokenizer_svc.tasks import joint_embedding
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.terms import Terms, data_type_of
 from tokenizer_svc.tasks.texts import contents
@@ -17,11 +18,15 @@ def plan(request: inference_pb2.EmbedRequest, terms: Terms) -> Plan:
     if request.dimensions > dimension:
         message = f"{request.dimensions} dimensions are more than the {dimension} that the model's vectors have"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="dimensions")
+    kinds = joint_embedding.kinds_of(request, terms.checkpoint)
     data_type = data_type_of(request.data_type)
+    if kinds != [joint_embedding.DENSE]:
+        return joint_embedding.plan(request, terms, kinds, data_type)
     row_bytes = tensors.bytes_of_row(request.dimensions or dimension, data_type)
     return Plan(
         inputs=contents(request.inputs),
-        options=terms.options(request, request.prompt_name),
+        options=terms.options(request, request.prompt_name, request.task),
+        task=request.task,
         output=engine_pb2.OUTPUT_VECTOR,
         assemble=assembled,
         expected_bytes=lambda sequence: row_bytes,

@@ -158,13 +158,15 @@ class Gathering:
 
 def checked(outcome: engine_pb2.Outcome | HeddleError) -> engine_pb2.Outcome | HeddleError:
     """BAD_OUTPUT instead of what JSON has no word for: whatever an engine sends, nobody is answered `null`."""
-    if isinstance(outcome, HeddleError):
+    if isinstance(outcome, HeddleError) or (is_finite(outcome) and all(map(is_finite, outcome.more))):
         return outcome
-    if outcome.WhichOneof("result") == "sparse":
-        is_finite = tensors.are_finite(np.frombuffer(outcome.sparse.values, "<f4"))
-    else:
-        is_finite = tensors.is_finite(outcome.tensor)
-    return outcome if is_finite else HeddleError(ErrorKind.BAD_OUTPUT, "the engine sent NaN or infinity for this input")
+    return HeddleError(ErrorKind.BAD_OUTPUT, "the engine sent NaN or infinity for this input")
+
+
+def is_finite(result: engine_pb2.Outcome | engine_pb2.Result) -> bool:
+    if result.WhichOneof("result") == "sparse":
+        return tensors.are_finite(np.frombuffer(result.sparse.values, "<f4"))
+    return tensors.is_finite(result.tensor)
 
 
 def microseconds(seconds: float) -> int:

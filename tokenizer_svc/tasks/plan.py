@@ -53,6 +53,8 @@ class Plan(NamedTuple):
     skip_normalization: bool = False
     dimensions: int = 0
     data_type: tensor_pb2.DataType = tensor_pb2.DATA_TYPE_FLOAT32
+    more_outputs: Sequence[engine_pb2.Output] = ()  # of the same forward pass
+    task: str = ""  # whose adapter computes the sequences
 
     def submission(self, sequence: TokenSequence, context: item_pb2.ItemContext) -> engine_pb2.Submission:
         submission = engine_pb2.Submission()
@@ -62,6 +64,9 @@ class Plan(NamedTuple):
         wanted.type_ids = sequence.type_ids
         wanted.prompt_tokens = sequence.prompt_tokens
         wanted.output = self.output
+        wanted.task = self.task
+        if self.more_outputs:
+            wanted.more_outputs.extend(self.more_outputs)
         wanted.skip_normalization = self.skip_normalization
         wanted.dimensions = self.dimensions
         wanted.data_type = self.data_type

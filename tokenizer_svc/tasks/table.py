@@ -21,30 +21,42 @@ from tokenizer_svc.tasks.errand import Errand
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.terms import Terms
 
-EVERY_KIND = frozenset(ModelKind)
-
 
 @dataclass(frozen=True, slots=True)
 class Task:
     does: str  # as in "the model cannot …"
-    kinds: frozenset[ModelKind]  # of the models that can
+    can: Callable[[Checkpoint], bool]  # whether a model can
     plan: Callable[[Any, Terms], Plan | Errand]  # of the request; raises HeddleError
 
 
-EMBEDDERS = frozenset({ModelKind.EMBEDDER})
-TOKEN_EMBEDDERS = frozenset({ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER})
-CLASSIFIERS = frozenset({ModelKind.CLASSIFIER, ModelKind.RERANKER})
+def any_model(checkpoint: Checkpoint) -> bool:
+    return True
+
+
+def model_of(*kinds: ModelKind) -> Callable[[Checkpoint], bool]:
+    return lambda checkpoint: checkpoint.kind in kinds
+
+
+def makes_sparse_vectors(checkpoint: Checkpoint) -> bool:
+    return checkpoint.kind is ModelKind.SPARSE_EMBEDDER or checkpoint.m3 is not None
+
+
+EMBEDDER = model_of(ModelKind.EMBEDDER)
+TOKEN_EMBEDDER = model_of(ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER)
+RERANKER = model_of(ModelKind.RERANKER)
+CLASSIFIER = model_of(ModelKind.CLASSIFIER, ModelKind.RERANKER)
+TOKEN_CLASSIFIER = model_of(ModelKind.TOKEN_CLASSIFIER)
 
 TASKS = {
-    "embed": Task("make dense vectors of texts", EMBEDDERS, embedding.plan),
-    "embed_tokens": Task("make vectors of tokens", TOKEN_EMBEDDERS, token_embedding.plan),
-    "embed_sparse": Task("make sparse vectors of texts", frozenset({ModelKind.SPARSE_EMBEDDER}), sparse_embedding.plan),
-    "similarity": Task("compare texts", EMBEDDERS, similarity.plan),
-    "rerank": Task("rerank documents", frozenset({ModelKind.RERANKER}), reranking.plan),
-    "predict": Task("classify whole texts", CLASSIFIERS, prediction.plan),
-    "predict_tokens": Task("label the tokens of texts", frozenset({ModelKind.TOKEN_CLASSIFIER}), token_prediction.plan),
-    "tokenize": Task("tokenize", EVERY_KIND, tokens_of_texts.tokenize),
-    "decode": Task("decode", EVERY_KIND, tokens_of_texts.decode),
+    "embed": Task("make dense vectors of texts", EMBEDDER, embedding.plan),
+    "embed_tokens": Task("make vectors of tokens", TOKEN_EMBEDDER, token_embedding.plan),
+    "embed_sparse": Task("make sparse vectors of texts", makes_sparse_vectors, sparse_embedding.plan),
+    "similarity": Task("compare texts", EMBEDDER, similarity.plan),
+    "rerank": Task("rerank documents", RERANKER, reranking.plan),
+    "predict": Task("classify whole texts", CLASSIFIER, prediction.plan),
+    "predict_tokens": Task("label the tokens of texts", TOKEN_CLASSIFIER, token_prediction.plan),
+    "tokenize": Task("tokenize", any_model, tokens_of_texts.tokenize),
+    "decode": Task("decode", any_model, tokens_of_texts.decode),
 }
 
 
@@ -54,16 +66,16 @@ def planned(name: str, request: Any, terms: Terms) -> Plan | Errand:
     if task is None:
         raise HeddleError(ErrorKind.UNIMPLEMENTED, f"{name} is not served by this version")
     terms.check_model(request.model)
-    if terms.checkpoint.kind in task.kinds:
+    if task.can(terms.checkpoint):
         return task.plan(request, terms)
-    if name == "rerank" and terms.checkpoint.kind in EMBEDDERS and terms.settings.rerank_by_cosine:
+    if name == "rerank" and terms.checkpoint.kind is ModelKind.EMBEDDER and terms.settings.rerank_by_cosine:
         return cosine_reranking.plan(request, terms)
     raise wrong_task(task, terms.checkpoint)
 
 
 def wrong_task(wanted: Task, checkpoint: Checkpoint) -> HeddleError:
     kind = checkpoint.kind
-    others = [task.does for task in TASKS.values() if kind in task.kinds and task.kinds is not EVERY_KIND]
+    others = [task.does for task in TASKS.values() if task.can is not any_model and task.can(checkpoint)]
     article = "an" if kind is ModelKind.EMBEDDER else "a"
     message = (
         f"{checkpoint.name} is {article} {kind.replace('_', ' ')}: it cannot {wanted.does}, but it can {listed(others)}"

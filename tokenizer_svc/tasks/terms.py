@@ -37,7 +37,15 @@ class Terms:
     settings: TokenizerSettings
     rerank_prompt: RerankPrompt | None  # None joins query and document as the tokenizer joins a pair
 
-    def options(self, request: Truncatable, prompt_name: str = "") -> Options:
+    def options(self, request: Truncatable, prompt_name: str = "", task: str = "") -> Options:
+        """A task has its prompt, where it has one, unless the request names another. Raises INVALID_INPUT for a prompt
+        or a task that the model does not have."""
+        tasks = self.checkpoint.tasks
+        if task and task not in tasks:
+            message = f"{self.checkpoint.name} has no task {task!r}; it has: {', '.join(tasks) or 'none'}"
+            raise HeddleError(ErrorKind.INVALID_INPUT, message, field="task")
+        if not prompt_name and task in self.tokenizer.prompts:
+            prompt_name = task
         options = self.tokenizer.options(self.truncation(request), prompt_name)
         return replace(options, tokens_max=request.input_tokens_max) if request.input_tokens_max else options
 

@@ -28,7 +28,8 @@ from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import RMSNorm, load_rms_norm
 from engine_svc.models.transformer import Attention, Embeddings, GatedFeedForward, Layer, Norms, Transformer
 from engine_svc.models.weights import Weights
-from heddle.checkpoint import POOLING_OF_NEMO, Checkpoint, ModelKind
+from heddle.checkpoint import Checkpoint, ModelKind
+from heddle.language_models import POOLING_OF_NEMO
 from heddle.sentence_modules import LogitScore, Pooling
 
 PREFIX = "model."  # of the decoder's weights in a model with a head

@@ -12,6 +12,7 @@ from torch import Tensor
 from engine_svc.models.architectures.bert import epsilon_of
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.linear import Linear, load_linear
+from engine_svc.models.low_rank import NO_CHANGES
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import load_layer_norm
 from engine_svc.models.rotary import Rotary
@@ -94,15 +95,21 @@ def load(
 def load_embeddings(config: ModelConfig, weights: Weights, norm: str, positions: Tensor | None) -> Embeddings:
     hidden = config.positive("hidden_size")
     words = weights.take("embeddings.word_embeddings.weight", [config.positive("vocab_size"), hidden])
-    types = None
+    types, type_changes = None, NO_CHANGES
     if config.get("type_vocab_size", 0):
         count = config.positive("type_vocab_size")
+        type_changes = weights.changes_of([("embeddings.token_type_embeddings", count)], hidden)
         types = weights.take("embeddings.token_type_embeddings.weight", [count, hidden])
     if types is not None and len(types) == 1:  # of every token, whatever the type that it comes with
         words += types
         types = None
     return Embeddings(
-        words=words, positions=positions, types=types, norm=load_layer_norm(weights, norm, hidden, epsilon_of(config))
+        words=words,
+        positions=positions,
+        types=types,
+        norm=load_layer_norm(weights, norm, hidden, epsilon_of(config)),
+        word_changes=weights.changes_of([("embeddings.word_embeddings", len(words))], hidden),
+        type_changes=type_changes,
     )
 
 

@@ -34,13 +34,23 @@ class EmbeddingHead:
 
     def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
         """Vectors float32 [dimensions], token vectors float32 [tokens, hidden]."""
-        vectors = self._vectors(hidden, cu_seqlens, batch.sequences)
-        if any(sequence.output is Output.TOKEN_VECTORS for sequence in batch.sequences):
-            return mixed_arrays(batch, vectors, hidden)
-        host = vectors.cpu().numpy()
-        return [host[index, : sequence.dimensions or None] for index, sequence in enumerate(batch.sequences)]
+        vectors = self.vectors(hidden, cu_seqlens, batch.sequences)
+        if all(sequence.output is Output.VECTOR for sequence in batch.sequences):
+            host = vectors.cpu().numpy()
+            return [host[index, : sequence.dimensions or None] for index, sequence in enumerate(batch.sequences)]
+        spans = itertools.pairwise(batch.cu_seqlens.tolist())
+        return on_host(
+            [
+                self.part(hidden[start:stop], vector, sequence, sequence.output)
+                for (start, stop), vector, sequence in zip(spans, vectors, batch.sequences, strict=True)
+            ]
+        )
 
-    def _vectors(self, hidden: Tensor, cu_seqlens: Tensor, sequences: Sequences[Sequence]) -> Tensor:
+    def part(self, hidden: Tensor, vector: Tensor, sequence: Sequence, output: Output) -> Tensor:
+        """What a sequence gets for an output, of its own hidden states and vector."""
+        return hidden.float() if output is Output.TOKEN_VECTORS else vector[: sequence.dimensions or None]
+
+    def vectors(self, hidden: Tensor, cu_seqlens: Tensor, sequences: Sequences[Sequence]) -> Tensor:
         """Pooled, cut and normalised float32 [B, dimension], also for sequences that want something else."""
         wishes = torch.tensor(
             [
@@ -55,16 +65,8 @@ class EmbeddingHead:
         return finish(pooled[:, : self.dimension], dimensions, is_normalized.bool())
 
 
-def mixed_arrays(batch: PackedBatch, vectors: Tensor, hidden: Tensor) -> list[Array]:
-    """What each sequence wants, in one copy to the host."""
-    parts = [
-        hidden[start:stop].float()
-        if sequence.output is Output.TOKEN_VECTORS
-        else vectors[index, : sequence.dimensions or None]
-        for index, (sequence, (start, stop)) in enumerate(
-            zip(batch.sequences, itertools.pairwise(batch.cu_seqlens.tolist()), strict=True)
-        )
-    ]
+def on_host(parts: Sequences[Tensor]) -> list[Array]:
+    """In one copy."""
     host = torch.cat([part.flatten() for part in parts]).cpu().numpy()
     stops = np.cumsum([part.numel() for part in parts])[:-1]
     return [flat.reshape(part.shape) for flat, part in zip(np.split(host, stops), parts, strict=True)]

@@ -19,15 +19,17 @@ class Output(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OUTPUT_SPARSE_VECTOR: _ClassVar[Output]
     OUTPUT_LOGITS: _ClassVar[Output]
     OUTPUT_TOKEN_LOGITS: _ClassVar[Output]
+    OUTPUT_COLBERT_VECTORS: _ClassVar[Output]
 OUTPUT_UNSPECIFIED: Output
 OUTPUT_VECTOR: Output
 OUTPUT_TOKEN_VECTORS: Output
 OUTPUT_SPARSE_VECTOR: Output
 OUTPUT_LOGITS: Output
 OUTPUT_TOKEN_LOGITS: Output
+OUTPUT_COLBERT_VECTORS: Output
 
 class Sequence(_message.Message):
-    __slots__ = ("token_ids", "type_ids", "prompt_tokens", "output", "skip_normalization", "dimensions", "data_type")
+    __slots__ = ("token_ids", "type_ids", "prompt_tokens", "output", "skip_normalization", "dimensions", "data_type", "more_outputs", "task")
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     TYPE_IDS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +37,8 @@ class Sequence(_message.Message):
     SKIP_NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
     DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    MORE_OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
     token_ids: bytes
     type_ids: bytes
     prompt_tokens: int
@@ -42,7 +46,9 @@ class Sequence(_message.Message):
     skip_normalization: bool
     dimensions: int
     data_type: _tensor_pb2.DataType
-    def __init__(self, token_ids: _Optional[bytes] = ..., type_ids: _Optional[bytes] = ..., prompt_tokens: _Optional[int] = ..., output: _Optional[_Union[Output, str]] = ..., skip_normalization: bool = ..., dimensions: _Optional[int] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ...) -> None: ...
+    more_outputs: _containers.RepeatedScalarFieldContainer[Output]
+    task: str
+    def __init__(self, token_ids: _Optional[bytes] = ..., type_ids: _Optional[bytes] = ..., prompt_tokens: _Optional[int] = ..., output: _Optional[_Union[Output, str]] = ..., skip_normalization: bool = ..., dimensions: _Optional[int] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., more_outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., task: _Optional[str] = ...) -> None: ...
 
 class Submission(_message.Message):
     __slots__ = ("id", "context", "sequence")
@@ -64,21 +70,31 @@ class EngineServiceInferRequest(_message.Message):
     tokenizer_fingerprint: str
     def __init__(self, items: _Optional[_Iterable[_Union[Submission, _Mapping]]] = ..., cancel_ids: _Optional[_Iterable[int]] = ..., tokenizer_fingerprint: _Optional[str] = ...) -> None: ...
 
+class Result(_message.Message):
+    __slots__ = ("tensor", "sparse")
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    SPARSE_FIELD_NUMBER: _ClassVar[int]
+    tensor: _tensor_pb2.Tensor
+    sparse: _tensor_pb2.SparseTensor
+    def __init__(self, tensor: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., sparse: _Optional[_Union[_tensor_pb2.SparseTensor, _Mapping]] = ...) -> None: ...
+
 class Outcome(_message.Message):
-    __slots__ = ("id", "tensor", "sparse", "error", "queue_us", "compute_us")
+    __slots__ = ("id", "tensor", "sparse", "error", "queue_us", "compute_us", "more")
     ID_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
     SPARSE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     QUEUE_US_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_US_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     id: int
     tensor: _tensor_pb2.Tensor
     sparse: _tensor_pb2.SparseTensor
     error: _error_pb2.Error
     queue_us: int
     compute_us: int
-    def __init__(self, id: _Optional[int] = ..., tensor: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., sparse: _Optional[_Union[_tensor_pb2.SparseTensor, _Mapping]] = ..., error: _Optional[_Union[_error_pb2.Error, _Mapping]] = ..., queue_us: _Optional[int] = ..., compute_us: _Optional[int] = ...) -> None: ...
+    more: _containers.RepeatedCompositeFieldContainer[Result]
+    def __init__(self, id: _Optional[int] = ..., tensor: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., sparse: _Optional[_Union[_tensor_pb2.SparseTensor, _Mapping]] = ..., error: _Optional[_Union[_error_pb2.Error, _Mapping]] = ..., queue_us: _Optional[int] = ..., compute_us: _Optional[int] = ..., more: _Optional[_Iterable[_Union[Result, _Mapping]]] = ...) -> None: ...
 
 class EngineServiceInferResponse(_message.Message):
     __slots__ = ("outcomes", "load", "draining")

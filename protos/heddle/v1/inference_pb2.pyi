@@ -61,7 +61,7 @@ class TokenizedInput(_message.Message):
     def __init__(self, token_ids: _Optional[bytes] = ..., type_ids: _Optional[bytes] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
-    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "skip_normalization", "dimensions", "data_type", "input_tokens_max")
+    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "skip_normalization", "dimensions", "data_type", "input_tokens_max", "task", "embedding_kinds")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +71,8 @@ class EmbedRequest(_message.Message):
     DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
     INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_KINDS_FIELD_NUMBER: _ClassVar[int]
     model: str
     inputs: _containers.RepeatedCompositeFieldContainer[Input]
     truncation: Truncation
@@ -80,20 +82,26 @@ class EmbedRequest(_message.Message):
     dimensions: int
     data_type: _tensor_pb2.DataType
     input_tokens_max: int
-    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., skip_normalization: bool = ..., dimensions: _Optional[int] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., input_tokens_max: _Optional[int] = ...) -> None: ...
+    task: str
+    embedding_kinds: _containers.RepeatedScalarFieldContainer[_model_pb2.EmbeddingKind]
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., skip_normalization: bool = ..., dimensions: _Optional[int] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., input_tokens_max: _Optional[int] = ..., task: _Optional[str] = ..., embedding_kinds: _Optional[_Iterable[_Union[_model_pb2.EmbeddingKind, str]]] = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
-    __slots__ = ("embeddings", "usage", "timings")
+    __slots__ = ("embeddings", "usage", "timings", "sparse_embeddings", "colbert_embeddings")
     EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    SPARSE_EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
+    COLBERT_EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
     embeddings: _tensor_pb2.Tensor
     usage: _item_pb2.Usage
     timings: _item_pb2.Timings
-    def __init__(self, embeddings: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ...) -> None: ...
+    sparse_embeddings: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.SparseTensor]
+    colbert_embeddings: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]
+    def __init__(self, embeddings: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ..., sparse_embeddings: _Optional[_Iterable[_Union[_tensor_pb2.SparseTensor, _Mapping]]] = ..., colbert_embeddings: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ...) -> None: ...
 
 class EmbedTokensRequest(_message.Message):
-    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "data_type", "input_tokens_max")
+    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "data_type", "input_tokens_max", "task")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +109,7 @@ class EmbedTokensRequest(_message.Message):
     PROMPT_NAME_FIELD_NUMBER: _ClassVar[int]
     DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
     INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
     model: str
     inputs: _containers.RepeatedCompositeFieldContainer[Input]
     truncation: Truncation
@@ -108,7 +117,8 @@ class EmbedTokensRequest(_message.Message):
     prompt_name: str
     data_type: _tensor_pb2.DataType
     input_tokens_max: int
-    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., input_tokens_max: _Optional[int] = ...) -> None: ...
+    task: str
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., input_tokens_max: _Optional[int] = ..., task: _Optional[str] = ...) -> None: ...
 
 class EmbedTokensResponse(_message.Message):
     __slots__ = ("embeddings", "usage", "timings")
@@ -121,20 +131,22 @@ class EmbedTokensResponse(_message.Message):
     def __init__(self, embeddings: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ...) -> None: ...
 
 class EmbedSparseRequest(_message.Message):
-    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "input_tokens_max")
+    __slots__ = ("model", "inputs", "truncation", "truncation_side", "prompt_name", "input_tokens_max", "task")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_SIDE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_NAME_FIELD_NUMBER: _ClassVar[int]
     INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
     model: str
     inputs: _containers.RepeatedCompositeFieldContainer[Input]
     truncation: Truncation
     truncation_side: TruncationSide
     prompt_name: str
     input_tokens_max: int
-    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., input_tokens_max: _Optional[int] = ...) -> None: ...
+    task: str
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., input_tokens_max: _Optional[int] = ..., task: _Optional[str] = ...) -> None: ...
 
 class EmbedSparseResponse(_message.Message):
     __slots__ = ("embeddings", "usage", "timings")
@@ -288,7 +300,7 @@ class PredictTokensResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[Entities, _Mapping]]] = ..., usage: _Optional[_Union[_item_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_item_pb2.Timings, _Mapping]] = ...) -> None: ...
 
 class SimilarityRequest(_message.Message):
-    __slots__ = ("model", "source", "sentences", "truncation", "truncation_side", "prompt_name", "input_tokens_max")
+    __slots__ = ("model", "source", "sentences", "truncation", "truncation_side", "prompt_name", "input_tokens_max", "task")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     SENTENCES_FIELD_NUMBER: _ClassVar[int]
@@ -296,6 +308,7 @@ class SimilarityRequest(_message.Message):
     TRUNCATION_SIDE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_NAME_FIELD_NUMBER: _ClassVar[int]
     INPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
     model: str
     source: str
     sentences: _containers.RepeatedScalarFieldContainer[str]
@@ -303,7 +316,8 @@ class SimilarityRequest(_message.Message):
     truncation_side: TruncationSide
     prompt_name: str
     input_tokens_max: int
-    def __init__(self, model: _Optional[str] = ..., source: _Optional[str] = ..., sentences: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., input_tokens_max: _Optional[int] = ...) -> None: ...
+    task: str
+    def __init__(self, model: _Optional[str] = ..., source: _Optional[str] = ..., sentences: _Optional[_Iterable[str]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., truncation_side: _Optional[_Union[TruncationSide, str]] = ..., prompt_name: _Optional[str] = ..., input_tokens_max: _Optional[int] = ..., task: _Optional[str] = ...) -> None: ...
 
 class SimilarityResponse(_message.Message):
     __slots__ = ("scores", "usage", "timings")

@@ -16,6 +16,13 @@ class ModelKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MODEL_KIND_CLASSIFIER: _ClassVar[ModelKind]
     MODEL_KIND_TOKEN_CLASSIFIER: _ClassVar[ModelKind]
     MODEL_KIND_MULTI_VECTOR_EMBEDDER: _ClassVar[ModelKind]
+
+class EmbeddingKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EMBEDDING_KIND_UNSPECIFIED: _ClassVar[EmbeddingKind]
+    EMBEDDING_KIND_DENSE: _ClassVar[EmbeddingKind]
+    EMBEDDING_KIND_SPARSE: _ClassVar[EmbeddingKind]
+    EMBEDDING_KIND_COLBERT: _ClassVar[EmbeddingKind]
 MODEL_KIND_UNSPECIFIED: ModelKind
 MODEL_KIND_EMBEDDER: ModelKind
 MODEL_KIND_SPARSE_EMBEDDER: ModelKind
@@ -23,9 +30,13 @@ MODEL_KIND_RERANKER: ModelKind
 MODEL_KIND_CLASSIFIER: ModelKind
 MODEL_KIND_TOKEN_CLASSIFIER: ModelKind
 MODEL_KIND_MULTI_VECTOR_EMBEDDER: ModelKind
+EMBEDDING_KIND_UNSPECIFIED: EmbeddingKind
+EMBEDDING_KIND_DENSE: EmbeddingKind
+EMBEDDING_KIND_SPARSE: EmbeddingKind
+EMBEDDING_KIND_COLBERT: EmbeddingKind
 
 class Model(_message.Message):
-    __slots__ = ("name", "kind", "tokenizer_fingerprint", "vocabulary_size", "sequence_tokens_max", "dimension", "labels", "pooling", "data_type", "revision", "backend", "multi_label", "prompt_names", "batch_tokens_max", "inputs_max", "uses_type_ids", "matryoshka", "version", "refuses_long_inputs", "device", "tokenization_workers")
+    __slots__ = ("name", "kind", "tokenizer_fingerprint", "vocabulary_size", "sequence_tokens_max", "dimension", "labels", "pooling", "data_type", "revision", "backend", "multi_label", "prompt_names", "batch_tokens_max", "inputs_max", "uses_type_ids", "matryoshka", "version", "refuses_long_inputs", "device", "tokenization_workers", "tasks", "embedding_kinds")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     TOKENIZER_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +58,8 @@ class Model(_message.Message):
     REFUSES_LONG_INPUTS_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     TOKENIZATION_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_KINDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: ModelKind
     tokenizer_fingerprint: str
@@ -68,4 +81,6 @@ class Model(_message.Message):
     refuses_long_inputs: bool
     device: str
     tokenization_workers: int
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., tokenizer_fingerprint: _Optional[str] = ..., vocabulary_size: _Optional[int] = ..., sequence_tokens_max: _Optional[int] = ..., dimension: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., pooling: _Optional[str] = ..., data_type: _Optional[str] = ..., revision: _Optional[str] = ..., backend: _Optional[str] = ..., multi_label: bool = ..., prompt_names: _Optional[_Iterable[str]] = ..., batch_tokens_max: _Optional[int] = ..., inputs_max: _Optional[int] = ..., uses_type_ids: bool = ..., matryoshka: bool = ..., version: _Optional[str] = ..., refuses_long_inputs: bool = ..., device: _Optional[str] = ..., tokenization_workers: _Optional[int] = ...) -> None: ...
+    tasks: _containers.RepeatedScalarFieldContainer[str]
+    embedding_kinds: _containers.RepeatedScalarFieldContainer[EmbeddingKind]
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., tokenizer_fingerprint: _Optional[str] = ..., vocabulary_size: _Optional[int] = ..., sequence_tokens_max: _Optional[int] = ..., dimension: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., pooling: _Optional[str] = ..., data_type: _Optional[str] = ..., revision: _Optional[str] = ..., backend: _Optional[str] = ..., multi_label: bool = ..., prompt_names: _Optional[_Iterable[str]] = ..., batch_tokens_max: _Optional[int] = ..., inputs_max: _Optional[int] = ..., uses_type_ids: bool = ..., matryoshka: bool = ..., version: _Optional[str] = ..., refuses_long_inputs: bool = ..., device: _Optional[str] = ..., tokenization_workers: _Optional[int] = ..., tasks: _Optional[_Iterable[str]] = ..., embedding_kinds: _Optional[_Iterable[_Union[EmbeddingKind, str]]] = ...) -> None: ...

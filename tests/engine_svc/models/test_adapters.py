@@ -1,5 +1,5 @@
-"""Adapters of a checkpoint: which can be asked for, and what is said of others. What they compute is in the parity
-cases."""
+"""Adapters of a checkpoint: which can be asked for, and what is said of others. What the pod's own computes is in the
+parity cases, what those of single sequences compute is in test_low_rank."""
 
 import subprocess
 import sys
@@ -62,3 +62,17 @@ def test_engine_ends_with_exit_code_2_and_one_line_before_it_listens(tmp_path: P
     assert "listening" not in run.stdout + run.stderr
     [line] = run.stderr.splitlines()
     assert "there is no adapter cats" in line
+
+
+def test_adapters_that_the_config_does_not_load_are_no_tasks(tmp_path: Path) -> None:
+    jina_roberta.CASES[0].write(tmp_path)
+    assert Checkpoint.read(tmp_path).tasks == tuple(jina_roberta.ADAPTERS)
+    jina_roberta.write_setting(tmp_path, load_trained_adapters=False)
+    assert Checkpoint.read(tmp_path).tasks == ()
+
+
+def test_checkpoint_that_promises_tasks_and_has_no_adapters_is_refused(tmp_path: Path) -> None:
+    jina_roberta.CASES[3].write(tmp_path)
+    jina_roberta.write_setting(tmp_path, lora_adaptations=jina_roberta.ADAPTERS, load_trained_adapters=True)
+    with pytest.raises(CheckpointError, match="has no adapters in its safetensors files"):
+        load(tmp_path, "")

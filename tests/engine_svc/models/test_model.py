@@ -18,6 +18,7 @@ from tests.engine_svc.models.hub_layout import rename_tensors
 
 def write_qwen(folder: Path) -> None:
     saved(small(Qwen3ForCausalLM, num_hidden_layers=3), folder)
+    write_old_modules(folder, ["Transformer", "Pooling"], {"pooling_mode_lasttoken": True})
 
 
 def write_bare_qwen(folder: Path) -> None:

@@ -10,13 +10,15 @@ import pytest
 from engine_svc import lane
 from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import PackedBatch
+from heddle import tensors
 from heddle.client import InferenceClient
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.v1 import engine_pb2, tensor_pb2
 from heddle.v1 import inference_pb2 as pb
-from heddle.v1 import tensor_pb2
 from tests.kinds import write_classifier, write_reranker, write_sparse_embedder, write_token_classifier
 from tests.tokenizer_svc.tasks.conftest import Serve
 from tests.tokenizer_svc.tei.served_model import write_embedder
+from tokenizer_svc.tasks.gathering import checked
 
 TEXTS = ["fine", "fine too", "a text that has far more tokens than the others have"]
 INPUTS = [pb.Input(text=text) for text in TEXTS]
@@ -68,3 +70,14 @@ async def test_what_is_no_number_is_an_error_of_its_input(
     with pytest.raises(HeddleError, match="NaN or infinity") as failed:
         await call(client)
     assert (failed.value.kind, failed.value.field) == (ErrorKind.BAD_OUTPUT, f"{field}[2]")
+
+
+@pytest.mark.parametrize("bad", ["first", "second"])
+def test_each_of_several_outputs_is_looked_at(bad: str) -> None:
+    fine, broken = np.ones(4, np.float32), np.full(4, np.nan, np.float32)
+    outcome = engine_pb2.Outcome(tensor=tensors.to_proto(broken if bad == "first" else fine))
+    outcome.more.add(tensor=tensors.to_proto(fine))
+    outcome.more.add(sparse=tensor_pb2.SparseTensor(values=(broken if bad == "second" else fine).tobytes()))
+    failure = checked(outcome)
+    assert isinstance(failure, HeddleError)
+    assert failure.kind is ErrorKind.BAD_OUTPUT

@@ -1,6 +1,6 @@
 """Parity cases of Llama, Mistral and Qwen, causal and not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from transformers import (
 )
 
 from heddle.checkpoint import ModelKind
+from heddle.language_models import LANGUAGE_MODEL
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE, write_json, write_old_modules
 from tests.engine_svc.models.cases import Case, Reference, randomized, reference_of, saved
 from tests.engine_svc.models.hub_layout import as_transformers_4, change_config, rename_tensors
@@ -65,6 +66,8 @@ def case(
 
     def write(folder: Path) -> Reference:
         model = saved(small(model_class, **config), folder)
+        if kind is ModelKind.EMBEDDER and model_class.__name__.endswith(LANGUAGE_MODEL):
+            write_old_modules(folder, ["Transformer", "Pooling"], {"pooling_mode_lasttoken": True})
         for step in finish:
             step(folder)
         return reference_of(model, kind)
@@ -146,6 +149,27 @@ def logit_score(architecture: type[PreTrainedModel], true_id: int, false_id: int
     return Case(model_type_of(architecture), "logits of yes and no", ModelKind.RERANKER, write)
 
 
+def published_reranker(
+    architecture: type[PreTrainedModel], name: str, tokens: Mapping[str, int], **config: Any
+) -> Case:
+    """The language model as its makers published it, without a module for its score. `tokens` are those of the score,
+    the one that means yes first."""
+
+    def write(folder: Path) -> Reference:
+        model = saved(small(architecture, **config), folder)
+        change_config(folder, _name_or_path=name)
+        write_json(folder / "tokenizer.json", {"model": {"type": "BPE", "vocab": tokens}, "added_tokens": []})
+        true_id, *false_id = tokens.values()
+
+        def reference(ids: Tensor, types: Tensor) -> Tensor:
+            logits: Tensor = model(input_ids=ids).logits[0, -1]
+            return logits[[true_id]] - (logits[false_id] if false_id else 0)
+
+        return reference
+
+    return Case(model_type_of(architecture), f"{name} as published", ModelKind.RERANKER, write)
+
+
 CLASSIFIER, RERANKER, TOKENS = ModelKind.CLASSIFIER, ModelKind.RERANKER, ModelKind.TOKEN_CLASSIFIER
 EMBEDDER = ModelKind.EMBEDDER
 
@@ -175,4 +199,7 @@ CASES = [
     logit_score(Qwen2ForCausalLM, 5, 90),
     logit_score(GemmaForCausalLM, 11, None),
     logit_score(Gemma2ForCausalLM, 11, 12, final_logit_softcapping=2.0),
+    published_reranker(Qwen3ForCausalLM, "Qwen/Qwen3-Reranker-0.6B", {"yes": 17, "no": 3}, tie_word_embeddings=True),
+    published_reranker(Qwen2ForCausalLM, "mixedbread-ai/mxbai-rerank-base-v2", {"1": 16, "0": 15}),
+    published_reranker(GemmaForCausalLM, "BAAI/bge-reranker-v2-gemma", {"Yes": 11}),
 ]

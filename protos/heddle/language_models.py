@@ -1,0 +1,129 @@
+"""What a causal language model is used for: it reranks by the logits of one or two tokens, or its vectors are pooled.
+
+Rerankers made of a language model are published as the bare language model, whose files do not say what it is for.
+Known ones are recognised by their names; for others the operator sets the tokens or a pooling. Nothing is guessed: a
+language model that says neither is refused. `heddle.checkpoint` asks here, and `tokenizer_svc.rerank_prompts` for the
+prompts of the same models.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from heddle.causality import is_causal
+from heddle.checkpoint_files import CheckpointError
+from heddle.sentence_modules import LogitScore, Pooling, PoolingSetting, SentenceModules
+from heddle.vocabulary import token_ids
+
+LANGUAGE_MODEL = "ForCausalLM"
+
+# The score tokens are those that the checkpoint or its name says.
+AUTO = "auto"
+
+# A token's id, its spelling, or its spelling in quotes, for one that is a number.
+SCORE_TOKEN = re.compile(r'\s*(?:"(?P<quoted>[^"]+)"|(?P<id>\d+)|(?P<plain>[^\s",]+))\s*')
+
+# How the config of NVIDIA's bidirectional decoders names the pooling.
+POOLING_OF_NEMO = {"avg": Pooling.MEAN, "cls": Pooling.CLS, "last": Pooling.LAST_TOKEN}
+
+# In the name of an embedder whose copy lost its modules.json.
+EMBEDDER_NAME = re.compile(r"embed", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownReranker:
+    """Rerankers of one maker, which share their prompt and the tokens of their score."""
+
+    name: str  # of the prompt in tokenizer_svc.rerank_prompts
+    pattern: re.Pattern[str]  # found in the names of a checkpoint
+    score_tokens: str  # as an operator would set them
+
+
+# By config.json's model_type.
+KNOWN_RERANKERS = {
+    # The model card: softmax over the logits of both, which is the sigmoid of their difference.
+    "qwen3": KnownReranker("qwen3-reranker", re.compile(r"rerank", re.IGNORECASE), "yes,no"),
+    # mxbai_rerank_v2.py of the package mxbai-rerank: the difference of both.
+    "qwen2": KnownReranker("mxbai-rerank-v2", re.compile(r"mxbai.rerank", re.IGNORECASE), '"1","0"'),
+    # The model card: the logit of the one token.
+    "gemma": KnownReranker("bge-reranker-gemma", re.compile(r"bge.reranker", re.IGNORECASE), "Yes"),
+}
+
+
+def with_score(
+    modules: SentenceModules,
+    config: Mapping[str, Any],
+    architecture: str,
+    folder: Path,
+    *,
+    names: str,
+    score_tokens: str,
+    pooling: PoolingSetting,
+) -> SentenceModules:
+    """The modules, with the score of a reranker that is a language model. `folder` has the tokenizer's files; `pooling`
+    is the operator's and part of `modules` already. Raises CheckpointError for a language model that says nothing of
+    its use, and for settings that fit neither it nor each other."""
+    if score_tokens != AUTO:
+        if pooling != "auto":
+            raise CheckpointError("score_tokens makes a reranker and pooling an embedder: only one of them can be set")
+        if not architecture.endswith(LANGUAGE_MODEL):
+            raise CheckpointError(f"score_tokens is set, but {folder} holds a {architecture}, no causal language model")
+        return scored(modules, logit_score_of(score_tokens, folder))
+    if modules.says_use or not architecture.endswith(LANGUAGE_MODEL) or not is_causal(config):
+        return modules
+    known = known_reranker(config, names)
+    if known is not None:
+        return scored(modules, logit_score_of(known.score_tokens, folder))
+    if EMBEDDER_NAME.search(names):
+        return modules
+    raise CheckpointError(
+        f"{folder}: a {architecture} without modules.json says neither what it embeds nor how it scores: "
+        f"--pooling (such as last_token) makes it an embedder, --score-tokens (such as yes,no) a reranker"
+    )
+
+
+def scored(modules: SentenceModules, score: LogitScore) -> SentenceModules:
+    return replace(modules, pooling=(), dense=(), token_dense=None, splade=None, logit_score=score)
+
+
+def names_of(config: Mapping[str, Any], name: str, folder: Path) -> str:
+    """What a checkpoint is called: by its operator, in its config, and as a folder or a repository of the hub."""
+    is_snapshot = folder.parent.name == "snapshots"
+    return f"{name} {config.get('_name_or_path') or ''} {folder.parent.parent.name if is_snapshot else folder.name}"
+
+
+def known_reranker(config: Mapping[str, Any], names: str) -> KnownReranker | None:
+    known = KNOWN_RERANKERS.get(str(config.get("model_type")))
+    return known if known is not None and known.pattern.search(names) else None
+
+
+def logit_score_of(score_tokens: str, folder: Path) -> LogitScore:
+    """Raises CheckpointError for a spelling that the tokenizer in `folder` does not have."""
+    stated = parsed_score_tokens(score_tokens)
+    spellings = [token for token in stated if isinstance(token, str)]
+    ids = token_ids(folder, spellings) if spellings else {}
+    true_id, *false_id = (token if isinstance(token, int) else ids[token] for token in stated)
+    return LogitScore(true_id, false_id[0] if false_id else None)
+
+
+def parsed_score_tokens(setting: str) -> list[int | str]:
+    """Ids and spellings, the token that means yes first. Raises ValueError for what is not one or two tokens."""
+    matches = [SCORE_TOKEN.fullmatch(part) for part in setting.split(",")]
+    tokens = [
+        int(match["id"]) if match["id"] else match["quoted"] or match["plain"] for match in matches if match is not None
+    ]
+    if len(tokens) != len(matches) or len(tokens) > 2:
+        raise ValueError(
+            f"score_tokens must be auto, or one or two tokens with a comma between them, not {setting!r}: ids, "
+            f'spellings, or spellings in quotes where they are numbers, such as yes,no or 9693,2152 or "1","0"'
+        )
+    return tokens
+
+
+def default_pooling(config: Mapping[str, Any], architecture: str) -> Pooling:
+    """Of a checkpoint without modules, as sentence-transformers chooses it, unless its own config says."""
+    if config.get("model_type") == "llama_bidirec" and str(config.get("pooling")) in POOLING_OF_NEMO:
+        return POOLING_OF_NEMO[config["pooling"]]
+    return Pooling.LAST_TOKEN if architecture.endswith(LANGUAGE_MODEL) and is_causal(config) else Pooling.MEAN

@@ -1,0 +1,91 @@
+"""Sequences with adapters of their own in one batch: each has the vectors of a model that is wholly adapted so."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import JinaEmbeddingsV3Model
+
+from engine_svc.backends.torch_backend import TorchBackend
+from engine_svc.batch import Output, PackedBatch
+from heddle.checkpoint import Checkpoint, ModelKind
+from tests.engine_svc.models.cases import Array, Reference, one_by_one
+from tests.engine_svc.models.cases_of.jina_roberta import ADAPTERS, hub_case
+from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
+
+TASKS = ("", *ADAPTERS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("jina")
+
+
+@pytest.fixture(scope="module")
+def references(folder: Path) -> Mapping[str, Reference]:
+    """Of the same stored weights, with one adapter each."""
+    cases = {task: hub_case(JinaEmbeddingsV3Model, ModelKind.EMBEDDER, task, adapter=task) for task in TASKS}
+    return {task: case.write(folder) for task, case in cases.items()}
+
+
+def mixed_batch(tasks: tuple[str, ...] = TASKS) -> PackedBatch:
+    batch = random_batch(ALL_LENGTHS, with_types=True, output=Output.TOKEN_VECTORS)
+    return PackedBatch.of(
+        [
+            dataclasses.replace(sequence, task=tasks[index % len(tasks)])
+            for index, sequence in enumerate(batch.sequences)
+        ]
+    )
+
+
+def expected_of(references: Mapping[str, Reference], batch: PackedBatch, own: str = "") -> list[Array]:
+    every = {task: one_by_one(reference, batch) for task, reference in references.items()}
+    return [every[sequence.task or own][index] for index, sequence in enumerate(batch.sequences)]
+
+
+@pytest.mark.parametrize("own", ["", "retrieval.query", "text-matching"])
+def test_each_sequence_has_its_adapter_and_one_without_the_pod_s_own(
+    folder: Path, references: Mapping[str, Reference], own: str
+) -> None:
+    backend = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", adapter=own)
+    batch = mixed_batch()
+    for ours, theirs in zip(backend.run(batch), expected_of(references, batch, own), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_adapters_make_a_difference(references: Mapping[str, Reference]) -> None:
+    batch = random_batch([9])
+    vectors = [one_by_one(reference, batch)[0] for reference in references.values()]
+    assert all(np.abs(one - other).max() > 0.1 for one, other in itertools.pairwise(vectors))
+
+
+def test_sequence_alone_equals_itself_among_others(folder: Path, references: Mapping[str, Reference]) -> None:
+    backend = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu")
+    batch = mixed_batch()
+    together = backend.run(batch)
+    for index, sequence in enumerate(batch.sequences):
+        [alone] = backend.run(PackedBatch.of([sequence]))
+        np.testing.assert_allclose(together[index], alone, atol=1e-5)
+
+
+def test_pass_after_one_with_adapters_has_none(folder: Path, references: Mapping[str, Reference]) -> None:
+    backend = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu")
+    plain = mixed_batch(("",))
+    before = backend.run(plain)
+    backend.run(mixed_batch())
+    for first, second in zip(before, backend.run(plain), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("own", ["", "separation"])
+def test_in_bfloat16_vectors_point_where_they_should(
+    folder: Path, references: Mapping[str, Reference], own: str
+) -> None:
+    backend = TorchBackend(Checkpoint.read(folder), dtype="bfloat16", device="cpu", adapter=own)
+    batch = mixed_batch()
+    for ours, theirs in zip(backend.run(batch), expected_of(references, batch, own), strict=True):
+        cosines = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+        assert cosines.min() > 0.999
