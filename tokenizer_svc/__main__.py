@@ -34,7 +34,7 @@ async def serve(settings: TokenizerSettings, stop: asyncio.Event | None = None) 
         name=settings.served_model_name or settings.model,
         pooling=settings.pooling,
     )
-    tokenizer = Tokenizer.load(checkpoint)
+    tokenizer = Tokenizer.load(checkpoint, settings.end_token)
     encoder = Encoder(tokenizer, waiting_bytes_max=settings.queue_bytes_max)
     server = Server(settings.listen, drain_s_max=settings.drain_s_max, stop=stop)
     engines = Engines(settings.engines, checkpoint.tokenizer_fingerprint, on_change=server.report_ready)
