@@ -23,22 +23,29 @@ FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 def add_stated_tokens(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolder, vocabulary_size: int) -> None:
     """Leaves out a new token for which the model has no embedding, and says so in the log: its id could not be served.
     Raises CheckpointError for a token that is none."""
+    present = {token.content: repr(token) for token in tokenizer.get_added_tokens_decoder().values()}
+    room = vocabulary_size - tokenizer.get_vocab_size()
+    # Added in one call: each makes the library prepare its search for all added tokens anew.
+    tokens: list[AddedToken] = []
+    new: set[str] = set()
     homeless: list[str] = []
-    for token in stated_tokens(tokenizer, folder):
-        is_new = tokenizer.token_to_id(token.content) is None
-        if is_new and tokenizer.get_vocab_size() >= vocabulary_size:
-            homeless.append(token.content)
-        else:
-            tokenizer.add_tokens([token])
+    for token in stated_tokens(folder, frozenset(present)):
+        if present.get(token.content) == repr(token):
+            continue
+        if token.content not in new and tokenizer.token_to_id(token.content) is None:
+            if len(new) >= room:
+                homeless.append(token.content)
+                continue
+            new.add(token.content)
+        tokens.append(token)
+    tokenizer.add_tokens(tokens)
     if homeless:
         names = ", ".join(homeless[:5]) + (", ..." if len(homeless) > 5 else "")
-        log.warning(
-            "%s: the model has no embeddings for the added tokens %s; they are read as text", folder.path, names
-        )
+        log.warning("%s: the model has no embeddings for the added tokens %s; they are read as text", folder.path, names)
 
 
-def stated_tokens(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolder) -> Iterator[AddedToken]:
-    present = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+def stated_tokens(folder: TokenizerFolder, present: frozenset[str]) -> Iterator[AddedToken]:
+    """In the order of their ids; `present` are those that tokenizer.json adds."""
     specials = {content_of(token) for token in (*folder.special_tokens.values(), *further_special_tokens(folder))}
     listed = {token.content: token for token in listed_tokens(folder)}
     for token in listed.values():
