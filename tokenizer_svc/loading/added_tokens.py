@@ -6,7 +6,7 @@ not looked at: new tokens follow the vocabulary in their order.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import tokenizers
@@ -41,7 +41,9 @@ def add_stated_tokens(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolder, 
     tokenizer.add_tokens(tokens)
     if homeless:
         names = ", ".join(homeless[:5]) + (", ..." if len(homeless) > 5 else "")
-        log.warning("%s: the model has no embeddings for the added tokens %s; they are read as text", folder.path, names)
+        log.warning(
+            "%s: the model has no embeddings for the added tokens %s; they are read as text", folder.path, names
+        )
 
 
 def stated_tokens(folder: TokenizerFolder, present: frozenset[str]) -> Iterator[AddedToken]:
@@ -55,7 +57,7 @@ def stated_tokens(folder: TokenizerFolder, present: frozenset[str]) -> Iterator[
     has_list = "added_tokens_decoder" in folder.settings
     for name, token in folder.special_tokens.items():
         content = content_of(token)
-        if name == "mask_token" and takes_space_before(content, folder, set(listed) if has_list else known):
+        if name == "mask_token" and takes_space_before(content, folder, listed if has_list else known):
             yield AddedToken(content, lstrip=True, special=True)
         elif content and content not in known:
             yield added_token(token, folder, special=True)
@@ -64,7 +66,7 @@ def stated_tokens(folder: TokenizerFolder, present: frozenset[str]) -> Iterator[
             yield added_token(token, folder, special=True)
 
 
-def takes_space_before(mask: str, folder: TokenizerFolder, described: set[str]) -> bool:
+def takes_space_before(mask: str, folder: TokenizerFolder, described: Container[str]) -> bool:
     """Whether it is for the class of the tokenizer to say so of the mask token: no file describes it."""
     is_stated = "mask_token" in folder.settings or "mask_token" in folder.special_tokens_map
     by_class = folder.tokenizer_class.mask_takes_space and not folder.is_of_transformers_5
