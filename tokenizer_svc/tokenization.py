@@ -92,7 +92,7 @@ class Tokenizer:
                 gives_type_ids=gives_type_ids(checkpoint.folder),
                 truncation_side=loaded.truncation_side,
             )
-        except ValueError as error:
+        except Exception as error:  # the library raises Exception itself
             raise CheckpointError(f"the tokenizer of {checkpoint.folder} cannot be used: {error}") from error
 
     def options(self, truncation: Truncation = Truncation.RIGHT, prompt_name: str = "") -> Options:

@@ -3,6 +3,7 @@
 Read once by `tokenizer_svc.loading.fast_tokenizer`; the other files here ask it.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,8 @@ from typing import Any
 from heddle.checkpoint_files import field_of, read_json_if_there
 from heddle.tokenizer_files import is_of_transformers_5
 from tokenizer_svc.loading.classes import CLASS_OF_MODEL_TYPE, CLASSES, NAMES, PLAIN, TokenizerClass
+
+log = logging.getLogger(__name__)
 
 SETTINGS = "tokenizer_config.json"
 
@@ -46,6 +49,11 @@ class TokenizerFolder:
     @cached_property
     def is_of_transformers_5(self) -> bool:
         return is_of_transformers_5(self.config, self.settings)
+
+    def log_version(self, effect: str) -> None:
+        """Where the other major version of transformers would give other ids."""
+        version = 5 if self.is_of_transformers_5 else 4
+        log.info("%s: %s, as in transformers %d, which wrote the checkpoint", self.path, effect, version)
 
     def flag(self, name: str, default: bool) -> bool:
         return field_of(self.settings, name, bool, self.path / SETTINGS, default)

@@ -75,11 +75,7 @@ def frame_by_settings(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolder) 
         special_tokens=list(ids.items()),
     )
     if tokenizer.encode("a").ids != before:
-        log.info(
-            "%s: texts begin and end as add_bos_token and add_eos_token of tokenizer_config.json say, not as in "
-            "tokenizer.json: transformers 4 wrote them, whose version 5 would not",
-            folder.path,
-        )
+        folder.log_version("add_bos_token and add_eos_token decide how texts begin and end, not tokenizer.json")
 
 
 def append_end_token(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolder) -> None:

@@ -20,6 +20,10 @@ def apply_bert_settings(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolder
     transformers 5 puts one in place of whatever tokenizer.json has."""
     if not folder.tokenizer_class.has_bert_settings:
         return
+    is_of_bert = isinstance(tokenizer.normalizer, BertNormalizer)
+    if not is_of_bert:
+        verb = "replaces" if folder.is_of_transformers_5 else "leaves alone"
+        folder.log_version(f"{folder.class_name} {verb} the normalizer of tokenizer.json")
     if folder.is_of_transformers_5:
         tokenizer.normalizer = bert_normalizer(folder)
     elif isinstance(tokenizer.normalizer, BertNormalizer):
@@ -40,15 +44,19 @@ def bert_normalizer(folder: TokenizerFolder) -> BertNormalizer:
 
 
 def apply_prefix_setting(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolder) -> None:
-    """Whether a text is read as if a space stood before it. transformers 5 leaves that to tokenizer.json unless the
-    class is one of byte-level BPE."""
+    """Whether a text is read as if a space stood before it. Classes of byte-level BPE go by the setting, other classes
+    only where it is stated, and in transformers 4."""
     pre_tokenizer = tokenizer.pre_tokenizer
-    has_setting = folder.tokenizer_class.has_prefix_setting or not folder.is_of_transformers_5
-    if not has_setting or not isinstance(pre_tokenizer, ByteLevel):
+    if not isinstance(pre_tokenizer, ByteLevel):
         return
-    adds_prefix = folder.flag("add_prefix_space", default=False)
+    by_class = folder.tokenizer_class.has_prefix_setting
+    adds_prefix = folder.flag("add_prefix_space", default=False if by_class else pre_tokenizer.add_prefix_space)
     if pre_tokenizer.add_prefix_space == adds_prefix:
         return
+    if not by_class:
+        folder.log_version(f"add_prefix_space is {'ignored' if folder.is_of_transformers_5 else 'applied'}")
+        if folder.is_of_transformers_5:
+            return
     pre_tokenizer.add_prefix_space = adds_prefix
     tokenizer.pre_tokenizer = pre_tokenizer
     processor = tokenizer.post_processor

@@ -182,18 +182,41 @@ def test_token_without_an_embedding_is_read_as_text_and_said_so(
 
 
 @pytest.mark.parametrize(
+    ("version", "stated", "is_applied"),
+    # transformers 4.57.1 applies what is stated for a class that knows nothing of it; 5 does not.
+    [("4.57.1", True, True), ("4.57.1", None, False), ("5.1.0", True, False)],
+)
+def test_space_before_a_text_is_as_the_version_has_it_for_other_classes(
+    tmp_path: Path, version: str, stated: bool | None, is_applied: bool
+) -> None:
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **({} if stated is None else {"add_prefix_space": stated}),
+    }
+    library = small_tokenizer("byte_level")
+    write_folder(tmp_path, library, settings, {"model_type": "qwen3", "transformers_version": version})
+    plain, spaced = (library.encode(text).ids for text in ("the fox", " the fox"))
+    assert plain != spaced
+    assert ids_of(tmp_path, ["the fox"]) == [spaced if is_applied else plain]
+
+
+@pytest.mark.parametrize(
     ("version", "lower_cases"),
     # transformers 4.57.1 leaves a normalizer alone that is not BERT's own; 5 puts BERT's in its place.
     [("4.30.2", True), ("5.1.0", False)],
 )
 def test_other_normalizers_are_treated_as_by_the_version_of_the_checkpoint(
-    tmp_path: Path, version: str, lower_cases: bool
+    tmp_path: Path, version: str, lower_cases: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     library = bert()
     library.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     settings = {**BERT, "do_lower_case": False}
     write_folder(tmp_path, library, settings, {"transformers_version": version})
-    assert (ids_of(tmp_path, ["HOW"]) == ids_of(tmp_path, ["how"])) == lower_cases
+    [upper, lower] = ids_of(tmp_path, ["HOW", "how"])
+    assert (upper == lower) == lower_cases
+    [line] = [record.getMessage() for record in caplog.records if "transformers" in record.getMessage()]
+    assert f"as in transformers {version[0]}, which wrote the checkpoint" in line
     if version == "5.1.0":
         assert ids_of(tmp_path, TEXTS) == expected_ids(tmp_path, TEXTS)
 

@@ -5,18 +5,22 @@ what AutoTokenizer of 4.57.1 made of these folders. It cannot be installed besid
 """
 # ruff: noqa: RUF001 - other alphabets are the point
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer as Library
+from tokenizers import models
 
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint_files import CheckpointError
+from heddle.model_source import packaged_folder
 from tests.checkpoints import write_json
 from tests.small_vocabularies import write_vocabulary
 from tests.texts import SENTENCES, varied_texts
-from tests.tokenizer_svc.loading.folders import TEXTS, expected_ids, ids_of
+from tests.tokenizer_svc.loading.folders import TEXTS, expected_ids, ids_of, write_folder
 from tokenizer_svc.loading.fast_tokenizer import load_fast_tokenizer
 from tokenizer_svc.tokenization import Tokenizer
 
@@ -148,6 +152,14 @@ def test_plain_sentences_have_the_ids_of_either_version(tmp_path: Path, class_na
     assert ids_of(tmp_path, texts) == expected_ids(tmp_path, texts)
 
 
+def test_published_vocabulary_gives_the_ids_of_the_published_tokenizer_json(tmp_path: Path) -> None:
+    published = packaged_folder()
+    assert published
+    shutil.copytree(published, tmp_path / "model", ignore=shutil.ignore_patterns("tokenizer.json", "*.safetensors"))
+    texts = varied_texts(300)
+    assert ids_of(tmp_path / "model", texts) == ids_of(published, texts)
+
+
 def test_decoded_text_is_the_one_that_was_encoded(tmp_path: Path) -> None:
     for class_name in ("XLMRobertaTokenizer", "LlamaTokenizer", "RobertaTokenizer", "GemmaTokenizer"):
         write_vocabulary(tmp_path / class_name, class_name, {})
@@ -188,6 +200,13 @@ def test_what_cannot_be_built_is_one_sentence_that_names_the_folder(tmp_path: Pa
         Tokenizer.load(Checkpoint.read(tmp_path))
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_tokenizer_json_that_cannot_encode_is_named(tmp_path: Path) -> None:
+    library = Library(models.WordPiece({"[CLS]": 0}, unk_token="[UNK]"))
+    write_folder(tmp_path, library, {"tokenizer_class": "PreTrainedTokenizerFast"})
+    with pytest.raises(CheckpointError, match=r"the tokenizer of .* cannot be used: .*\[UNK\]"):
+        Tokenizer.load(Checkpoint.read(tmp_path))
 
 
 def test_broken_sentence_piece_model_is_named(tmp_path: Path) -> None:
