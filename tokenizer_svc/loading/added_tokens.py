@@ -95,6 +95,8 @@ def further_special_tokens(folder: TokenizerFolder) -> list[Any]:
     tokens = [*(folder.tokenizer_class.additional if stated is None else stated)]
     tokens += mapped if isinstance(mapped, list) else []
     extra = folder.settings.get("extra_special_tokens") or []
+    if not isinstance(extra, dict | list):
+        raise CheckpointError(f"{path}: extra_special_tokens {extra!r} is neither a list nor an object")
     return [*tokens, *(extra.values() if isinstance(extra, dict) else extra)]
 
 

@@ -37,6 +37,8 @@ def load_fast_tokenizer(checkpoint: Checkpoint, end_token: EndToken = "auto") ->
         apply_bert_settings(tokenizer, folder)
         apply_prefix_setting(tokenizer, folder)
         add_stated_tokens(tokenizer, folder, checkpoint.vocabulary_size)
+        # Special tokens that stand in a text are then read as text.
+        tokenizer.encode_special_tokens = folder.flag("split_special_tokens", default=False)
         frame(tokenizer, folder, checkpoint, end_token)
     except CheckpointError:
         raise

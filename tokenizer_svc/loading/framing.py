@@ -63,7 +63,9 @@ def ends_texts(folder: TokenizerFolder, checkpoint: Checkpoint) -> bool:
 
 def frame_by_settings(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolder) -> None:
     """As transformers 4 does, which ignores what tokenizer.json puts around a text."""
-    lead = [folder.special_token("bos_token")] if folder.flag("add_bos_token", default=True) else []
+    # A null is not the default, which is true, but false.
+    begins = folder.flag("add_bos_token", default="add_bos_token" not in folder.settings)
+    lead = [folder.special_token("bos_token")] if begins else []
     trail = [folder.special_token("eos_token")] if folder.flag("add_eos_token", default=False) else []
     ids = {token: tokenizer.token_to_id(token) for token in (*lead, *trail)}
     if None in ids.values():

@@ -132,6 +132,7 @@ def test_end_token_of_last_token_pooling_is_that_of_transformers_4(tmp_path: Pat
         ({"add_eos_token": True}, "4.34.0", False, "<s> a </s>"),
         ({"add_eos_token": False}, None, True, "<s> a"),
         ({"add_bos_token": False}, "4.34.0", False, "a"),
+        ({"add_bos_token": None}, "4.34.0", False, "a"),
         ({"add_bos_token": False, "add_eos_token": True}, "4.34.0", True, "a </s>"),
         # ... and that of version 5 by tokenizer.json alone.
         ({"add_eos_token": True}, "5.1.0", False, "<s> a"),
@@ -141,7 +142,7 @@ def test_end_token_of_last_token_pooling_is_that_of_transformers_4(tmp_path: Pat
 )
 @pytest.mark.parametrize("class_name", ["LlamaTokenizer", "GemmaTokenizerFast"])
 def test_texts_are_framed_as_the_version_does_that_made_the_checkpoint(
-    tmp_path: Path, *, class_name: str, add: dict[str, bool], version: str | None, ends: bool, expected: str
+    tmp_path: Path, *, class_name: str, add: dict[str, bool | None], version: str | None, ends: bool, expected: str
 ) -> None:
     settings = {**LLAMA_TOKENS, "tokenizer_class": class_name, **add}
     config = {**MISTRAL, "transformers_version": version}

@@ -153,6 +153,12 @@ def test_special_tokens_are_kept_whole_where_tokenizer_json_would_split_them(
     check_parity(tmp_path, differs=True)
 
 
+@pytest.mark.parametrize("class_name", ["BertTokenizer", "PreTrainedTokenizerFast"])
+def test_special_tokens_in_a_text_are_split_where_the_settings_say_so(tmp_path: Path, class_name: str) -> None:
+    write_folder(tmp_path, bert(), {"tokenizer_class": class_name, "split_special_tokens": True})
+    check_parity(tmp_path, differs=True)
+
+
 @pytest.mark.parametrize("class_name", ["RobertaTokenizer", "GPT2Tokenizer"])
 @pytest.mark.parametrize("file", [True, False])
 @pytest.mark.parametrize("setting", [True, False, None])
@@ -238,6 +244,7 @@ def test_mask_token_takes_the_space_before_it_in_as_transformers_4_has_it(tmp_pa
         ({"added_tokens_decoder": {"x": {"content": "[E1]"}}}, "has the id 'x', which is not a number"),
         ({"added_tokens_decoder": {"7": {}}}, "has the added token {}, which is not one"),
         ({"additional_special_tokens": "[E1]"}, "additional_special_tokens '\\[E1\\]' is not a list"),
+        ({"extra_special_tokens": "[E1]"}, "extra_special_tokens '\\[E1\\]' is neither a list nor an object"),
         ({"truncation_side": "middle"}, "truncation_side 'middle' is neither right nor left"),
     ],
 )
