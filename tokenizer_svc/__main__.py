@@ -35,7 +35,7 @@ async def serve(settings: TokenizerSettings, stop: asyncio.Event | None = None) 
         pooling=settings.pooling,
         score_tokens=settings.score_tokens,
     )
-    tokenizer = Tokenizer.load(checkpoint)
+    tokenizer = Tokenizer.load(checkpoint, settings.end_token)
     encoder = Encoder(tokenizer, waiting_bytes_max=settings.queue_bytes_max)
     server = Server(settings.listen, drain_s_max=settings.drain_s_max, stop=stop)
     engines = Engines(settings.engines, checkpoint.tokenizer_fingerprint, on_change=server.report_ready)

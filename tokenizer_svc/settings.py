@@ -11,6 +11,7 @@ from heddle.rpc.target import check_targets
 from heddle.rpc.telemetry import LogFormat, LogLevel
 from heddle.sentence_modules import PoolingSetting
 from tokenizer_svc import rerank_prompts
+from tokenizer_svc.loading.framing import EndToken
 
 # Leaves room in a gRPC message for what comes with vectors: shapes, lengths, timings.
 ANSWER_BYTES_MOST = MESSAGE_BYTES_MAX - (1 << 20)
@@ -46,13 +47,17 @@ class TokenizerSettings:
     # Whether an embedder reranks documents too, by their cosine with the query. It puts its prompts named query, and
     # document or passage, before them.
     rerank_by_cosine: bool = False
+    # Whether every text ends with the tokenizer's end token: auto is what the checkpoint says (add_eos_token of
+    # tokenizer_config.json), append ends each with it, file keeps to the special tokens of tokenizer.json.
+    end_token: EndToken = "auto"
 
     # Limits
 
     # Whether a text that is too long is cut, where the request does not say; otherwise it is refused.
     truncate: bool = True
-    # Which side of it is cut off, where the request does not say: its end is on the right.
-    truncation_side: Literal["right", "left"] = "right"
+    # Which side of it is cut off, where the request does not say: its end is on the right; auto is what the checkpoint
+    # says (truncation_side of tokenizer_config.json), else the right.
+    truncation_side: Literal["auto", "right", "left"] = "auto"
     # Inputs of one request.
     request_inputs_max: int = 2048
     # Bytes of one request to tokenize or decode, of which nothing is cut off; each input counts for 32 more.

@@ -18,7 +18,8 @@ from tokenizer_svc.batch_encoding import check_unicode, encode_each
 from tokenizer_svc.fitting import fit_framed, fit_ids, fit_text
 from tokenizer_svc.framed import Framed, FramedTokens, Limits, framed_tokens
 from tokenizer_svc.layout import layout_of_text, layout_without_text
-from tokenizer_svc.remote_code import add_end_token
+from tokenizer_svc.loading.fast_tokenizer import load_fast_tokenizer
+from tokenizer_svc.loading.framing import EndToken
 from tokenizer_svc.sequence import (
     Input,
     Options,
@@ -55,6 +56,7 @@ class Tokenizer:
         do_lower_case: bool = False,
         unknown_token: str = "",
         gives_type_ids: bool = True,
+        truncation_side: Truncation = Truncation.RIGHT,
     ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -67,6 +69,7 @@ class Tokenizer:
         self.vocabulary_size = vocabulary_size
         self.prompts = dict(prompts or {})
         self.default_prompt_name = default_prompt_name
+        self.truncation_side = truncation_side  # where neither request nor settings say
         self._include_prompt = include_prompt
         self._gives_type_ids = gives_type_ids
         self._exceeds_vocabulary = tokenizer.get_vocab_size() > vocabulary_size
@@ -75,16 +78,12 @@ class Tokenizer:
             raise ValueError(f"sequence_tokens_max {sequence_tokens_max} leaves no room for text")
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint) -> "Tokenizer":
-        """Reads tokenizer.json. Raises CheckpointError where it is missing or broken."""
-        path = checkpoint.folder / "tokenizer.json"
-        if not path.is_file():
-            raise CheckpointError(f"{checkpoint.folder} has no tokenizer.json, which a fast tokenizer is read from")
+    def load(cls, checkpoint: Checkpoint, end_token: EndToken = "auto") -> "Tokenizer":
+        """Raises CheckpointError where the files of the tokenizer are missing, broken or not usable."""
+        loaded = load_fast_tokenizer(checkpoint, end_token)
         try:
-            tokenizer = tokenizers.Tokenizer.from_file(str(path))
-            add_end_token(tokenizer, checkpoint)
             return cls(
-                tokenizer,
+                loaded.library,
                 sequence_tokens_max=checkpoint.sequence_tokens_max,
                 vocabulary_size=checkpoint.vocabulary_size,
                 prompts=checkpoint.prompts,
@@ -93,11 +92,10 @@ class Tokenizer:
                 do_lower_case=checkpoint.do_lower_case,
                 unknown_token=unknown_token_of(checkpoint.folder),
                 gives_type_ids=gives_type_ids(checkpoint.folder),
+                truncation_side=loaded.truncation_side,
             )
-        except CheckpointError:
-            raise
-        except Exception as error:
-            raise CheckpointError(f"{path} cannot be used: {error}") from error
+        except Exception as error:  # the library raises Exception itself
+            raise CheckpointError(f"the tokenizer of {checkpoint.folder} cannot be used: {error}") from error
 
     def options(self, truncation: Truncation = Truncation.RIGHT, prompt_name: str = "") -> Options:
         """What a request asks for; "" is the model's default prompt. A name that it lacks is INVALID_INPUT."""

@@ -3,15 +3,13 @@
 from pathlib import Path
 
 from heddle.checkpoint_files import read_json_if_there
+from heddle.tokenizer_files import PLAIN_TOKENIZER
 
 TYPE_IDS = "token_type_ids"
 
-# What transformers 5 calls a tokenizer that is nothing but its tokenizer.json: to it, it gives no type ids by default.
-PLAIN_TOKENIZER = "TokenizersBackend"
-
 
 def gives_type_ids(folder: Path) -> bool:
-    """As transformers reads tokenizer_config.json."""
+    """As transformers reads tokenizer_config.json. Version 5 gives none by default to its plain tokenizer."""
     settings = read_json_if_there(folder / "tokenizer_config.json")
     names = settings.get("model_input_names")
     if isinstance(names, list):

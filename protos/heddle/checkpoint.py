@@ -5,8 +5,6 @@ what the model is. Only the JSON files are opened; no torch, no tokenizers, no t
 """
 
 import enum
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +16,7 @@ from heddle.language_models import AUTO, default_pooling, names_of, with_score
 from heddle.m3 import M3Heads
 from heddle.sentence_modules import Dense, LogitScore, Pooling, PoolingSetting, SentenceModules, Splade
 from heddle.tasks import tasks_of, with_task_prompts
-
-# All that decides which ids a text becomes, when it is there.
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+from heddle.tokenizer_files import fingerprint_of
 
 # Embedding rows up to and including the padding id are never positions in these, as fairseq had it.
 POSITIONS_AFTER_PADDING = frozenset(
@@ -86,7 +82,7 @@ class Checkpoint:
     sequence_tokens_max: int  # special tokens included
     vocabulary_size: int  # token ids are smaller
     do_lower_case: bool  # texts are lower-cased before the tokenizer sees them
-    tokenizer_fingerprint: str  # see `fingerprint_of`
+    tokenizer_fingerprint: str  # see `heddle.tokenizer_files`
 
     @classmethod
     def read(
@@ -132,7 +128,7 @@ class Checkpoint:
             sequence_tokens_max=sequence_tokens_max,
             vocabulary_size=positive(config, "vocab_size", home),
             do_lower_case=modules.do_lower_case,
-            tokenizer_fingerprint=fingerprint_of(home, sequence_tokens_max, modules),
+            tokenizer_fingerprint=fingerprint_of(home, config, sequence_tokens_max, modules),
         )
 
 
@@ -268,28 +264,3 @@ def positive(config: Mapping[str, Any], name: str, folder: Path) -> int:
     if not isinstance(value, int) or value <= 0:
         raise CheckpointError(f"{folder / 'config.json'} has no {name}, or one that is not a positive number")
     return value
-
-
-def fingerprint_of(folder: Path, sequence_tokens_max: int, modules: SentenceModules) -> str:
-    """SHA-256, in hex, over the tokenizer files that are there (name, size, bytes) and, as JSON with sorted keys, what
-    sentence-transformers' files add: longest sequence, lower-casing, prompts, default prompt, prompt left out or not;
-    and the tokens whose logits are a score, which settings of two services may state differently.
-    """
-    digest = hashlib.sha256()
-    for name in TOKENIZER_FILES:
-        path = folder / name
-        if path.is_file():
-            content = path.read_bytes()
-            digest.update(f"{name} {len(content)}\n".encode())
-            digest.update(content)
-    settings = {
-        "sequence_tokens_max": sequence_tokens_max,
-        "do_lower_case": modules.do_lower_case,
-        "prompts": dict(modules.prompts),
-        "default_prompt_name": modules.default_prompt_name,
-        "include_prompt": modules.include_prompt,
-    }
-    if modules.logit_score is not None:
-        settings["logit_score"] = [modules.logit_score.true_id, modules.logit_score.false_id]
-    digest.update(json.dumps(settings, sort_keys=True).encode())
-    return digest.hexdigest()

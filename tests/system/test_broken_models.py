@@ -22,6 +22,11 @@ def truncate_weights(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:1_000_000])
 
 
+def leave_no_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").unlink()
+
+
 def leave_only_a_pickle(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
@@ -43,7 +48,7 @@ BREAKAGES: list[tuple[Callable[[Path], object], str]] = [
     (shutil.rmtree, "there is no model folder"),
     (lambda folder: (folder / "config.json").write_text("{"), "is not valid JSON"),
     (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer.json cannot be used"),
-    (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer.json"),
+    (leave_no_tokenizer, "has no tokenizer.json, and nothing to build a BertTokenizer from"),
     (truncate_weights, "model.safetensors"),
     (leave_only_a_pickle, "safetensors"),
     (change_config(model_type="mamba"), "config.json: model type mamba is not supported"),

@@ -3,9 +3,7 @@
 import logging
 from array import array
 from collections.abc import Sequence
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +12,6 @@ from tokenizers import AddedToken, models, pre_tokenizers
 from tokenizers import Tokenizer as Library
 
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
 from heddle.model_source import PACKAGED_NAME, locate
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.small_tokenizers import small_tokenizer
@@ -88,17 +85,6 @@ class TestPackagedModel:
 
 
 class TestLoad:
-    def test_missing_tokenizer_is_named(self, tmp_path: Path) -> None:
-        checkpoint = cast("Checkpoint", SimpleNamespace(folder=tmp_path))
-        with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
-            Tokenizer.load(checkpoint)
-
-    def test_broken_tokenizer_is_named(self, tmp_path: Path) -> None:
-        (tmp_path / "tokenizer.json").write_text("{")
-        checkpoint = cast("Checkpoint", SimpleNamespace(folder=tmp_path))
-        with pytest.raises(CheckpointError, match="cannot be used"):
-            Tokenizer.load(checkpoint)
-
     def test_limit_without_room_for_text_is_refused(self) -> None:
         with pytest.raises(ValueError, match="no room"):
             tokenizer_of(small_tokenizer("word_piece"), 3)

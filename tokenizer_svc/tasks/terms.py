@@ -59,7 +59,7 @@ class Terms:
         if wanted == inference_pb2.TRUNCATION_REFUSE or (self.refuses_long_inputs and not wanted):
             return Truncation.REFUSE
         if not side:
-            return SIDES[self.settings.truncation_side]
+            return SIDES.get(self.settings.truncation_side, self.tokenizer.truncation_side)
         return Truncation.LEFT if side == inference_pb2.TRUNCATION_SIDE_LEFT else Truncation.RIGHT
 
     @property

@@ -1,0 +1,64 @@
+"""The fast tokenizer of a checkpoint: read from tokenizer.json or built without, then set as the settings say.
+
+`Tokenizer.load` calls it. The ids are those of transformers' AutoTokenizer, in the version that the checkpoint was made
+with where versions 4 and 5 differ. No code of a checkpoint is executed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tokenizers
+
+from heddle.checkpoint import Checkpoint
+from heddle.checkpoint_files import CheckpointError
+from heddle.tokenizer_files import TOKENIZER_FILE
+from tokenizer_svc.loading.added_tokens import add_stated_tokens
+from tokenizer_svc.loading.folder import SETTINGS, TokenizerFolder
+from tokenizer_svc.loading.framing import EndToken, frame
+from tokenizer_svc.loading.normalizing import apply_bert_settings, apply_prefix_setting
+from tokenizer_svc.loading.vocabulary import build_tokenizer
+from tokenizer_svc.truncation import Truncation
+
+SIDES = {"right": Truncation.RIGHT, "left": Truncation.LEFT}
+
+
+@dataclass(frozen=True, slots=True)
+class FastTokenizer:
+    library: tokenizers.Tokenizer
+    truncation_side: Truncation  # of inputs that are too long, where nobody says otherwise
+
+
+def load_fast_tokenizer(checkpoint: Checkpoint, end_token: EndToken = "auto") -> FastTokenizer:
+    """Raises CheckpointError for files that are missing, broken or of a class that is not known."""
+    folder = TokenizerFolder.read(checkpoint.folder, checkpoint.config)
+    path = folder.path / TOKENIZER_FILE
+    tokenizer = read_tokenizer(path) if path.is_file() else build_tokenizer(folder)
+    try:
+        apply_bert_settings(tokenizer, folder)
+        apply_prefix_setting(tokenizer, folder)
+        add_stated_tokens(tokenizer, folder, checkpoint.vocabulary_size)
+        # Special tokens that stand in a text are then read as text.
+        tokenizer.encode_special_tokens = folder.flag("split_special_tokens", default=False)
+        frame(tokenizer, folder, checkpoint, end_token)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{path if path.is_file() else folder.path} cannot be used: {error}") from error
+    return FastTokenizer(tokenizer, truncation_side_of(folder, tokenizer))
+
+
+def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises Exception itself
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
+
+
+def truncation_side_of(folder: TokenizerFolder, tokenizer: tokenizers.Tokenizer) -> Truncation:
+    """What tokenizer_config.json says, else the truncation that tokenizer.json was saved with."""
+    stated = folder.settings.get("truncation_side")
+    if stated is None:
+        stated = (tokenizer.truncation or {}).get("direction", "right")
+    if stated not in SIDES:
+        raise CheckpointError(f"{folder.path / SETTINGS}: truncation_side {stated!r} is neither right nor left")
+    return SIDES[stated]

@@ -1,0 +1,68 @@
+"""Settings of tokenizer_config.json that stand before what tokenizer.json says of letters and spaces.
+
+Called by `tokenizer_svc.loading.fast_tokenizer`. transformers reads them in the constructors of its classes; they
+differ from tokenizer.json where somebody edited one of the two files.
+"""
+
+import json
+
+import tokenizers
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.processors import RobertaProcessing
+
+from tokenizer_svc.loading.classes import MPNET
+from tokenizer_svc.loading.folder import TokenizerFolder
+
+
+def apply_bert_settings(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolder) -> None:
+    """Case, accents and Chinese characters. transformers 4 changes a normalizer of BERT's kind and leaves others alone,
+    transformers 5 puts one in place of whatever tokenizer.json has."""
+    if not folder.tokenizer_class.has_bert_settings:
+        return
+    is_of_bert = isinstance(tokenizer.normalizer, BertNormalizer)
+    if not is_of_bert:
+        verb = "replaces" if folder.is_of_transformers_5 else "leaves alone"
+        folder.log_version(f"{folder.class_name} {verb} the normalizer of tokenizer.json")
+    if folder.is_of_transformers_5:
+        tokenizer.normalizer = bert_normalizer(folder)
+    elif isinstance(tokenizer.normalizer, BertNormalizer):
+        before, after = tokenizer.normalizer, bert_normalizer(folder)
+        after.clean_text = before.clean_text
+        if folder.tokenizer_class is MPNET:  # where version 4 overlooks tokenize_chinese_chars
+            after.handle_chinese_chars = before.handle_chinese_chars
+        tokenizer.normalizer = after
+
+
+def bert_normalizer(folder: TokenizerFolder) -> BertNormalizer:
+    return BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=folder.flag("tokenize_chinese_chars", default=True),
+        strip_accents=folder.optional_flag("strip_accents"),
+        lowercase=folder.flag("do_lower_case", default=True),
+    )
+
+
+def apply_prefix_setting(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolder) -> None:
+    """Whether a text is read as if a space stood before it. Classes of byte-level BPE go by the setting, other classes
+    only where it is stated, and in transformers 4."""
+    pre_tokenizer = tokenizer.pre_tokenizer
+    if not isinstance(pre_tokenizer, ByteLevel):
+        return
+    by_class = folder.tokenizer_class.has_prefix_setting
+    adds_prefix = folder.flag("add_prefix_space", default=False if by_class else pre_tokenizer.add_prefix_space)
+    if pre_tokenizer.add_prefix_space == adds_prefix:
+        return
+    if not by_class:
+        folder.log_version(f"add_prefix_space is {'ignored' if folder.is_of_transformers_5 else 'applied'}")
+        if folder.is_of_transformers_5:
+            return
+    pre_tokenizer.add_prefix_space = adds_prefix
+    tokenizer.pre_tokenizer = pre_tokenizer
+    processor = tokenizer.post_processor
+    if isinstance(processor, RobertaProcessing):
+        # Decides where the first token starts in the text.
+        state = json.loads(processor.__getstate__())
+        tokenizer.post_processor = RobertaProcessing(
+            tuple(state["sep"]), tuple(state["cls"]), state["trim_offsets"], adds_prefix
+        )
