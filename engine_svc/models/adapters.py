@@ -48,8 +48,8 @@ class AdaptedWeights(Weights):
     ) -> None:
         super().__init__(folder, dtype=dtype, device=device, prefix=prefix)
         self._adapters = adapters
-        if adapters.chosen is not None and not any(".lora_A" in name for name in self._file_of):
-            raise CheckpointError(f"{folder} has no adapters in its safetensors files")
+        if adapters.chosen is not None and not any(".lora_A" in name for name in self._tensors):
+            raise CheckpointError(f"{folder} has no adapters in its weights")
 
     def has(self, name: str) -> bool:
         return super().has(name) or super().has(original_of(name))

@@ -1,5 +1,6 @@
 """A checkpoint as something that can be run: the transformer and the head that follows it. Backends load it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,13 +15,12 @@ from engine_svc.models.transformer import Transformer
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint, ModelKind
 
-EMBEDDERS = (ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER)
-
 
 @dataclass(frozen=True, slots=True)
 class Model:
     transformer: Transformer
     head: Head
+    unused: Sequence[str]  # names of tensors that have no place in it
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device, adapter: str = "") -> "Model":
@@ -31,9 +31,7 @@ class Model:
         weights = open_weights(checkpoint, config, dtype=dtype, device=device, prefix=architecture.prefix)
         transformer = architecture.load(config, weights)
         head = load_head(checkpoint, config, architecture, weights)
-        foreign = weights.outside_of_model() if has_foreign_head(checkpoint) else ()
-        weights.check_all_used((*architecture.unused, *foreign))
-        return cls(transformer, head)
+        return cls(transformer, head, weights.unused(architecture.unused))
 
 
 def open_weights(
@@ -55,8 +53,3 @@ def load_head(checkpoint: Checkpoint, config: ModelConfig, architecture: Archite
         kind = checkpoint.kind.replace("_", " ")
         config.refuse(f"a {config.get('model_type')} as a {kind} is not supported")
     return load(checkpoint, weights)
-
-
-def has_foreign_head(checkpoint: Checkpoint) -> bool:
-    """Whether the checkpoint is that of a classifier or the like, of which an embedder uses the transformer alone."""
-    return checkpoint.kind in EMBEDDERS and "For" in checkpoint.architecture
