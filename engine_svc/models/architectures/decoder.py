@@ -21,8 +21,8 @@ from engine_svc.models.architectures.decoder_attention import (
     sights_of,
 )
 from engine_svc.models.heads.classification import SequenceClassificationHead, TokenClassificationHead, float32_linear
-from engine_svc.models.heads.dense import Stage
 from engine_svc.models.heads.head import Head
+from engine_svc.models.heads.vector_modules import Stage
 from engine_svc.models.linear import Activation, linear, load_linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import RMSNorm, load_rms_norm
