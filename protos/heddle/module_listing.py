@@ -19,6 +19,7 @@ OF_VECTORS = ("Dense", "LayerNorm", "Normalize")
 # Dropout does nothing after training; the mask says which vectors scoring counts, and all are answered.
 WITHOUT_EFFECT = ("Dropout", "MultiVectorMask")
 KNOWN = frozenset({*TRANSFORMERS, "Pooling", *ALONE, *OF_VECTORS, *WITHOUT_EFFECT})
+WITH_WEIGHTS = (*TRANSFORMERS, "Dense", "LayerNorm")
 PACKAGES = ("sentence_transformers.", "pylate.")
 # The code that comes with jina-embeddings-v3.
 JINA_TRANSFORMER = "custom_st.Transformer"
@@ -73,6 +74,15 @@ def as_of_tokens(module: Module) -> Module:
     if module.kind not in ("Dense", "Normalize"):
         return module
     return Module(module.kind, module.folder, {**module.settings, "module_input_name": TOKENS})
+
+
+def folders_with_weights(folder: Path) -> list[Path]:
+    """That of the transformer, which is the checkpoint's without modules.json, and those of Dense and LayerNorm."""
+    listing = folder / "modules.json"
+    if not listing.is_file():
+        return [folder]
+    entries = [entry for entry in module_entries(listing) if entry["type"].rpartition(".")[2] in WITH_WEIGHTS]
+    return [folder / inside(folder, entry["path"]) for entry in entries]
 
 
 def check_order(modules: Sequence[Module], listing: Path) -> None:
