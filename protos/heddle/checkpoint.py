@@ -233,7 +233,7 @@ def first_position_of(config: Mapping[str, Any]) -> int:
     """The row that a sequence's first token has in the table of positions."""
     if config.get("model_type") not in POSITIONS_AFTER_PADDING:
         return 0
-    padding = config.get("pad_token_id")
+    padding = None if config.get("model_type") == "mpnet" else config.get("pad_token_id")  # MPNet's code has a 1
     return (PADDING_OF_FAIRSEQ if padding is None else int(padding)) + 1
 
 

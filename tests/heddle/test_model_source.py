@@ -64,13 +64,13 @@ def repository(files: dict[str, object], folder: Path, monkeypatch: pytest.Monke
     fetched: list[str] = []
 
     def snapshot_download(name: str, *, allow_patterns: list[str], ignore_patterns: list[str], **_: object) -> str:
-        for path in files:
+        for path, content in files.items():
             is_asked_for, is_foreign = (
                 any(fnmatch(path, pattern) for pattern in patterns) for patterns in (allow_patterns, ignore_patterns)
             )
             if is_asked_for and not is_foreign and path not in fetched:
                 fetched.append(path)
-                write_json(folder / path, files[path])
+                write_json(folder / path, content)
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
