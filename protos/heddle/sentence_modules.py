@@ -28,6 +28,9 @@ TRANSFORMER_SETTINGS_FILES = (
     "sentence_xlnet_config.json",
 )
 
+# Prompts that every model of sentence-transformers has, without text unless it says otherwise.
+PLACEHOLDERS = ("query", "document")
+
 TRANSFORMER_TASKS = frozenset({"feature-extraction", "sequence-classification", "fill-mask", "text-generation"})
 
 
@@ -117,6 +120,8 @@ class SentenceModules:
         vector_modules = without_last_normalize(stated_modules)
         prompts = prompts_of(model, path)
         default_prompt_name = field_of(model, "default_prompt_name", str, path, "")
+        if default_prompt_name in PLACEHOLDERS and default_prompt_name not in prompts:
+            default_prompt_name = ""
         if default_prompt_name and default_prompt_name not in prompts:
             raise CheckpointError(f"{folder}: the default prompt {default_prompt_name!r} is not among the prompts")
         return cls(
@@ -179,6 +184,9 @@ def transformer_settings(folder: Path) -> tuple[Path, Mapping[str, Any]]:
             task = field_of(settings, "transformer_task", str, path, "feature-extraction")
             if task not in TRANSFORMER_TASKS:
                 raise CheckpointError(f"{folder} is a Transformer module for the task {task!r}, which is not supported")
+            output = field_of(settings, "module_output_name", str, path, TOKENS)
+            if task == "feature-extraction" and output != TOKENS:
+                raise CheckpointError(f"{path}: module_output_name {output!r} is not supported")
             return path, settings
     return folder / TRANSFORMER_SETTINGS_FILES[0], {}
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from heddle.checkpoint_files import CheckpointError, read_json
+from heddle.checkpoint_files import CheckpointError, field_of, read_json, read_json_if_there
 
 # The first that is there counts: an index beside a single file is a leftover of an older save.
 FILES = (
@@ -18,17 +18,31 @@ FILES = (
     "pytorch_model.bin.index.json",
 )
 
+STATED_ENDINGS = (".safetensors", ".safetensors.index.json")
+
 # The format's own limit.
 HEADER_BYTES_MAX = 100_000_000
 
 
 def weight_files(folder: Path) -> list[Path]:
     """One file, or all shards. Raises CheckpointError where there is none, or a shard is missing."""
-    for name in FILES:
+    stated = stated_file(folder)
+    for name in FILES if stated is None else (stated,):
         path = folder / name
         if path.is_file():
             return shards_of(path) if path.suffix == ".json" else [path]
-    raise CheckpointError(f"{folder} has no weights: neither model.safetensors nor pytorch_model.bin")
+    raise CheckpointError(
+        f"{folder} has no weights: {f'no {stated}' if stated else 'neither model.safetensors nor pytorch_model.bin'}"
+    )
+
+
+def stated_file(folder: Path) -> str | None:
+    """config.json may name the file, or its index; transformers takes safetensors alone then."""
+    path = folder / "config.json"
+    name = field_of(read_json_if_there(path), "transformers_weights", str, path)
+    if name is not None and (Path(name).name != name or not name.endswith(STATED_ENDINGS)):
+        raise CheckpointError(f"{path}: transformers_weights {name!r} is not a safetensors file of the folder")
+    return name
 
 
 def shards_of(index: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from transformers import BertModel
 from heddle.checkpoint_files import CheckpointError
 from heddle.weight_files import FILES, shapes_in, weight_files
 from tests.checkpoints import write_bert, write_json
+from tests.engine_svc.models.hub_layout import change_config
 
 WORDS = "embeddings.word_embeddings.weight"
 
@@ -40,6 +41,24 @@ def test_each_file_goes_before_those_behind_it(tmp_path: Path, first: int) -> No
         (tmp_path / f"shard of {name}").touch()
     expected = f"shard of {FILES[first]}" if FILES[first].endswith(".json") else FILES[first]
     assert weight_files(tmp_path) == [tmp_path / expected]
+
+
+def test_a_file_that_the_config_names_goes_first_as_in_transformers(tmp_path: Path) -> None:
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in write_bert(tmp_path).state_dict().items()}
+    save_file(zeros, tmp_path / "other.safetensors")
+    change_config(tmp_path, transformers_weights="other.safetensors")
+    assert not BertModel.from_pretrained(tmp_path).state_dict()[WORDS].any()
+    assert weight_files(tmp_path) == [tmp_path / "other.safetensors"]
+    change_config(tmp_path, transformers_weights="gone.safetensors")
+    with pytest.raises(CheckpointError, match=r"has no weights: no gone\.safetensors"):
+        weight_files(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "pytorch_model.bin"])
+def test_only_safetensors_of_the_folder_can_be_named(tmp_path: Path, name: str) -> None:
+    write_json(tmp_path / "config.json", {"transformers_weights": name})
+    with pytest.raises(CheckpointError, match="is not a safetensors file of the folder"):
+        weight_files(tmp_path)
 
 
 @pytest.mark.parametrize("index", ["model.safetensors.index.json", "pytorch_model.bin.index.json"])

@@ -1,6 +1,7 @@
 """Weights in pytorch_model.bin: read as torch reads them, without running what else a pickle may hold."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint_files import CheckpointError
-from tests.checkpoints import write_bert, write_json
+from tests.checkpoints import VOCABULARY_SIZE, write_bert, write_json
+from tests.engine_svc.models.cases import renamed
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
 
 PICKLED = "pytorch_model.bin"
+OLD_NORMS = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
 
 
 def as_pickled(folder: Path, *, is_zip: bool = True) -> None:
@@ -38,6 +41,15 @@ def as_pickled_shards(folder: Path) -> None:
         torch.save(part, folder / shard)
         weight_map |= dict.fromkeys(part, shard)
     write_json(folder / f"{PICKLED}.index.json", {"metadata": {}, "weight_map": weight_map})
+
+
+def as_of_tensorflow(folder: Path) -> None:
+    """As the oldest checkpoints are: below the name of the model, norms as TensorFlow had them, with its first head."""
+    as_pickled(folder)
+    tensors = torch.load(folder / PICKLED, weights_only=True)
+    names = {name: f"bert.{renamed(name, OLD_NORMS)}" for name in tensors}
+    head = {"cls.predictions.bias": torch.ones(VOCABULARY_SIZE), "cls.seq_relationship.bias": torch.ones(2)}
+    torch.save({**{names[name]: tensor for name, tensor in tensors.items()}, **head}, folder / PICKLED)
 
 
 def weights_of(folder: Path) -> Weights:
@@ -72,13 +84,14 @@ def test_tensors_are_those_that_were_saved(
     assert torch.equal(weights_of(tmp_path).take_rows("plain", [7, 3], [5, 0], torch.float32), tensors["plain"][[5, 0]])
 
 
-@pytest.mark.parametrize("write", [as_pickled, as_pickled_shards])
-def test_model_is_that_of_its_safetensors(tmp_path: Path, write: object) -> None:
-    write_bert(tmp_path)
+@pytest.mark.parametrize("write", [as_pickled, as_pickled_shards, as_of_tensorflow])
+def test_model_is_that_of_its_safetensors(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    model = write_bert(tmp_path)
     batch = random_batch(ALL_LENGTHS)
     expected = TorchBackend(Checkpoint.read(tmp_path), dtype="float32").run(batch)
-    write(tmp_path)  # type: ignore[operator]
-    assert BertModel.from_pretrained(tmp_path)  # so may transformers
+    write(tmp_path)
+    reference = BertModel.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(reference[name], tensor) for name, tensor in model.state_dict().items())
     for ours, theirs in zip(TorchBackend(Checkpoint.read(tmp_path), dtype="float32").run(batch), expected, strict=True):
         assert (ours == theirs).all()
 
