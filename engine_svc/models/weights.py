@@ -36,6 +36,10 @@ class Weights:
     def has(self, name: str) -> bool:
         return any(candidate in self._tensors for candidate in self._candidates(name))
 
+    def first_of(self, *names: str) -> str:
+        """The first that is there, for a tensor that was stored once for several places; else the first."""
+        return next((name for name in names if self.has(name)), names[0])
+
     def take(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
         """A copy of the tensor, in the model's type or in `dtype`; on the device "meta" its shape alone is read. Raises
         CheckpointError if it is missing or of another shape."""
