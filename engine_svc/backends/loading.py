@@ -1,5 +1,6 @@
 """From settings to a loaded backend, in the lane's thread. Imports a model library only when it is the one."""
 
+import logging
 from collections.abc import Mapping
 
 from engine_svc.backends.backend import Backend
@@ -7,6 +8,11 @@ from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import Output
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
+
+log = logging.getLogger(__name__)
+
+# Names in the log line; a checkpoint with a foreign head may have hundreds.
+UNUSED_NAMED_MAX = 8
 
 SIMULATED_OUTPUTS: Mapping[ModelKind, tuple[Output, ...]] = {
     ModelKind.EMBEDDER: (Output.VECTOR, Output.TOKEN_VECTORS),
@@ -21,14 +27,18 @@ M3_OUTPUTS = (Output.SPARSE_VECTOR, Output.COLBERT_VECTORS)
 
 def check_loadable(settings: EngineSettings, checkpoint: Checkpoint) -> None:
     """Raises CheckpointError as `load_backend` would, without reading the weights: before the pod opens a port, and in
-    a fraction of the time."""
+    a fraction of the time. Logs which tensors have no place in the model, as transformers does."""
     if settings.backend == "simulated":
         return
     import torch
 
     from engine_svc.models.model import Model
 
-    Model.load(checkpoint, dtype=torch.float32, device=torch.device("meta"), adapter=settings.adapter)
+    model = Model.load(checkpoint, dtype=torch.float32, device=torch.device("meta"), adapter=settings.adapter)
+    if model.unused:
+        more = f" and {len(model.unused) - UNUSED_NAMED_MAX} more" if len(model.unused) > UNUSED_NAMED_MAX else ""
+        names = ", ".join(model.unused[:UNUSED_NAMED_MAX])
+        log.warning("%s: %s has no place for %s%s: not loaded", checkpoint.folder, checkpoint.architecture, names, more)
 
 
 def load_backend(settings: EngineSettings, checkpoint: Checkpoint) -> Backend:

@@ -57,8 +57,8 @@ class AdaptedWeights(Weights):
         super().__init__(folder, dtype=dtype, device=device, prefix=prefix)
         self._adapters = adapters
         self._keeps_all = keeps_all
-        if (keeps_all or adapters.chosen is not None) and not any(".lora_A" in name for name in self._file_of):
-            raise CheckpointError(f"{folder} has no adapters in its safetensors files")
+        if (keeps_all or adapters.chosen is not None) and not any(".lora_A" in name for name in self._tensors):
+            raise CheckpointError(f"{folder} has no adapters in its weights")
 
     def has(self, name: str) -> bool:
         return super().has(name) or super().has(original_of(name))

@@ -16,14 +16,13 @@ from engine_svc.models.transformer import Transformer
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint, ModelKind
 
-EMBEDDERS = (ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER)
-
 
 @dataclass(frozen=True, slots=True)
 class Model:
     transformer: Transformer
     head: Head
     tasks: Sequence[str]  # that have an adapter which a sequence may name
+    unused: Sequence[str]  # names of tensors that have no place in it
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device, adapter: str = "") -> "Model":
@@ -34,9 +33,7 @@ class Model:
         weights = open_weights(checkpoint, config, dtype=dtype, device=device, prefix=architecture.prefix)
         transformer = architecture.load(config, weights)
         head = load_head(checkpoint, config, architecture, weights)
-        foreign = weights.outside_of_model() if has_foreign_head(checkpoint) else ()
-        weights.check_all_used((*architecture.unused, *foreign))
-        return cls(transformer, head, checkpoint.tasks)
+        return cls(transformer, head, checkpoint.tasks, weights.unused(architecture.unused))
 
 
 def open_weights(
@@ -62,8 +59,3 @@ def load_head(checkpoint: Checkpoint, config: ModelConfig, architecture: Archite
         kind = checkpoint.kind.replace("_", " ")
         config.refuse(f"a {config.get('model_type')} as a {kind} is not supported")
     return load(checkpoint, weights)
-
-
-def has_foreign_head(checkpoint: Checkpoint) -> bool:
-    """Whether the checkpoint is that of a classifier or the like, of which an embedder uses the transformer alone."""
-    return checkpoint.kind in EMBEDDERS and "For" in checkpoint.architecture

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from heddle.checkpoint_files import CheckpointError, field_of, read_json, read_json_if_there
+from heddle.labels import labels_of
 from heddle.language_models import AUTO, default_pooling, names_of, with_score
 from heddle.m3 import M3Heads
-from heddle.sentence_modules import Dense, LogitScore, Pooling, PoolingSetting, SentenceModules, Splade
+from heddle.sentence_modules import LogitScore, Pooling, PoolingSetting, SentenceModules, Splade
 from heddle.tasks import tasks_of, with_task_prompts
 from heddle.tokenizer_files import fingerprint_of
+from heddle.vector_modules import Dense, VectorModule, width_behind
 
 # Embedding rows up to and including the padding id are never positions in these, as fairseq had it.
 POSITIONS_AFTER_PADDING = frozenset(
@@ -40,6 +42,7 @@ class ModelKind(enum.StrEnum):
     TOKEN_CLASSIFIER = "token_classifier"
 
 
+EMBEDDERS = frozenset({ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER})
 CLASSIFIERS = frozenset({ModelKind.RERANKER, ModelKind.CLASSIFIER, ModelKind.TOKEN_CLASSIFIER})
 
 # Heads of language models, which an embedder is used without; any other is what a model is for.
@@ -68,7 +71,8 @@ class Checkpoint:
     multi_label: bool  # labels are independent of each other: sigmoid, not softmax
     pooling: tuple[Pooling, ...]  # several are concatenated; () for what does not pool
     include_prompt: bool  # False: pooling leaves the prompt's tokens out
-    dense: tuple[Dense, ...]  # of vectors, pooled or of tokens, one after the other
+    token_modules: tuple[VectorModule, ...]  # each token's vector goes through these, before pooling if there is any
+    vector_modules: tuple[VectorModule, ...]  # pooled vectors go through these
     splade: Splade | None  # of a sparse embedder, None for all others
     logit_score: LogitScore | None  # of a reranker that is a language model, None for all others
     m3: M3Heads | None  # of an embedder that makes sparse and ColBERT vectors too, None for all others
@@ -101,7 +105,9 @@ class Checkpoint:
         kind = kind_of(config, architecture, modules, home)
         pooled = modules.pooling or (default_pooling(config, architecture),)
         labels = labels_of(config, home)[: 1 if modules.logit_score else None] if kind in CLASSIFIERS else ()
-        dense = dense_of(kind, modules, config, home)
+        token_modules = token_modules_of(kind, modules, config, home)
+        vector_modules = modules.vector_modules if kind is ModelKind.EMBEDDER else ()
+        token_width = width_behind(token_modules, hidden_size_of(config, home)) if kind in EMBEDDERS else 0
         sequence_tokens_max = sequence_tokens_max_of(home, config, modules)
         return cls(
             name=name or folder.name,
@@ -114,13 +120,14 @@ class Checkpoint:
             multi_label=config.get("problem_type") == "multi_label_classification",
             pooling=pooled if kind is ModelKind.EMBEDDER else (),
             include_prompt=modules.include_prompt,
-            dense=dense,
+            token_modules=token_modules,
+            vector_modules=vector_modules,
             splade=modules.splade,
             logit_score=modules.logit_score if kind is ModelKind.RERANKER else None,
             m3=M3Heads.read(home) if kind is ModelKind.EMBEDDER else None,
             normalizes=modules.normalizes,
-            dimension=dimension_of(kind, modules, dense, config, home),
-            token_dimension=token_dimension_of(kind, dense, config, home),
+            dimension=dimension_of(kind, modules, token_width, config, home),
+            token_dimension=token_width,
             matryoshka=is_matryoshka(config, modules),
             tasks=tasks_of(config, home / "config.json") if kind is ModelKind.EMBEDDER else (),
             prompts=modules.prompts,
@@ -151,7 +158,7 @@ def kind_of(config: Mapping[str, Any], architecture: str, modules: SentenceModul
         return ModelKind.EMBEDDER
     if modules.logit_score is not None:
         return ModelKind.RERANKER
-    if modules.token_dense is not None or architecture == COLBERT:
+    if modules.token_modules is not None or architecture == COLBERT:
         return ModelKind.MULTI_VECTOR_EMBEDDER
     if architecture.endswith("ForSequenceClassification"):
         return ModelKind.RERANKER if len(labels_of(config, folder)) == 1 else ModelKind.CLASSIFIER
@@ -164,47 +171,27 @@ def kind_of(config: Mapping[str, Any], architecture: str, modules: SentenceModul
     return ModelKind.EMBEDDER
 
 
-def labels_of(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
-    """By index. transformers takes a head without labels to have two."""
-    path = folder / "config.json"
-    by_index = field_of(config, "id2label", dict, path)
-    if by_index:
-        for index in by_index:
-            if not index.isdecimal():
-                raise CheckpointError(f"{path}: id2label has the index {index!r}, which is not a whole number")
-        return tuple(str(by_index[index]) for index in sorted(by_index, key=int))
-    return tuple(f"LABEL_{index}" for index in range(field_of(config, "num_labels", int, path, 2)))
-
-
-def dense_of(kind: ModelKind, modules: SentenceModules, config: Mapping[str, Any], folder: Path) -> tuple[Dense, ...]:
-    if kind is ModelKind.EMBEDDER:
-        return modules.dense
-    if kind is not ModelKind.MULTI_VECTOR_EMBEDDER:
+def token_modules_of(
+    kind: ModelKind, modules: SentenceModules, config: Mapping[str, Any], folder: Path
+) -> tuple[VectorModule, ...]:
+    if kind not in EMBEDDERS:
         return ()
-    if modules.token_dense is not None:
-        return modules.token_dense
+    if kind is ModelKind.EMBEDDER or modules.token_modules is not None:
+        return modules.token_modules or ()
     metadata = folder / "artifact.metadata"
     outputs = field_of(read_json_if_there(metadata), "dim", int, metadata, COLBERT_DIMENSION)
-    return (Dense(folder, hidden_size_of(config, folder), outputs, has_bias=False, activation="linear"),)
+    return (Dense(folder, hidden_size_of(config, folder), outputs, has_bias=False, activation="Identity"),)
 
 
 def dimension_of(
-    kind: ModelKind, modules: SentenceModules, dense: tuple[Dense, ...], config: Mapping[str, Any], folder: Path
+    kind: ModelKind, modules: SentenceModules, token_width: int, config: Mapping[str, Any], folder: Path
 ) -> int:
+    """`token_width` is 0 for what answers no vectors of tokens."""
     if kind is ModelKind.SPARSE_EMBEDDER:
         return positive(config, "vocab_size", folder)
-    if kind in CLASSIFIERS:
-        return 0
-    dimension = dense[-1].outputs if dense else hidden_size_of(config, folder) * max(len(modules.pooling), 1)
+    pooled = token_width * max(len(modules.pooling), 1)
+    dimension = width_behind(modules.vector_modules, pooled) if kind is ModelKind.EMBEDDER else pooled
     return min(dimension, modules.truncate_dim or dimension)
-
-
-def token_dimension_of(kind: ModelKind, dense: tuple[Dense, ...], config: Mapping[str, Any], folder: Path) -> int:
-    """Dense modules of an embedder are for pooled vectors."""
-    if kind is ModelKind.MULTI_VECTOR_EMBEDDER and dense:
-        return dense[-1].outputs
-    is_dense = kind in (ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER)
-    return hidden_size_of(config, folder) if is_dense else 0
 
 
 def hidden_size_of(config: Mapping[str, Any], folder: Path) -> int:
@@ -245,7 +232,7 @@ def first_position_of(config: Mapping[str, Any]) -> int:
     """The row that a sequence's first token has in the table of positions."""
     if config.get("model_type") not in POSITIONS_AFTER_PADDING:
         return 0
-    padding = config.get("pad_token_id")
+    padding = None if config.get("model_type") == "mpnet" else config.get("pad_token_id")  # MPNet's code has a 1
     return (PADDING_OF_FAIRSEQ if padding is None else int(padding)) + 1
 
 

@@ -85,7 +85,7 @@ def with_score(
 
 
 def scored(modules: SentenceModules, score: LogitScore) -> SentenceModules:
-    return replace(modules, pooling=(), dense=(), token_dense=None, splade=None, logit_score=score)
+    return replace(modules, pooling=(), token_modules=None, vector_modules=(), splade=None, logit_score=score)
 
 
 def names_of(config: Mapping[str, Any], name: str, folder: Path) -> str:

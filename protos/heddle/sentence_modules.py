@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from heddle.checkpoint_files import CheckpointError, field_of, read_json_if_there
 from heddle.module_listing import SENTENCE, TOKENS, TRANSFORMERS, Module, modules_of
+from heddle.vector_modules import VectorModule, vector_modules_of, without_last_normalize
 
 # What concerns no one module.
 MODEL_FILE = "config_sentence_transformers.json"
@@ -26,6 +27,9 @@ TRANSFORMER_SETTINGS_FILES = (
     "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json",
 )
+
+# Prompts that every model of sentence-transformers has, without text unless it says otherwise.
+PLACEHOLDERS = ("query", "document")
 
 TRANSFORMER_TASKS = frozenset({"feature-extraction", "sequence-classification", "fill-mask", "text-generation"})
 
@@ -63,15 +67,6 @@ MODE_OF_BOOLEAN = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 
-# By the class that a Dense module names.
-ACTIVATIONS = {
-    "torch.nn.modules.linear.Identity": "linear",
-    "torch.nn.modules.activation.Tanh": "tanh",
-    "torch.nn.modules.activation.ReLU": "relu",
-    "torch.nn.modules.activation.GELU": "gelu",
-    "torch.nn.modules.activation.SiLU": "silu",
-}
-
 SPLADE_STRATEGIES = ("max", "sum")
 SPLADE_ACTIVATIONS = ("relu", "log1p_relu")
 
@@ -83,17 +78,6 @@ class Splade:
     sums: bool = False  # over the tokens; else their maximum
     logs_twice: bool = False  # log(1 + log(1 + relu(logit))), else log(1 + relu(logit))
     active_max: int | None = None  # so many components stay, the largest; None = all
-
-
-@dataclass(frozen=True, slots=True)
-class Dense:
-    """A linear on vectors, and the folder that has its weights (`linear.weight`, `linear.bias`)."""
-
-    folder: Path
-    inputs: int
-    outputs: int
-    has_bias: bool = True
-    activation: str = "tanh"  # as transformers calls it
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +95,9 @@ class SentenceModules:
     transformer_path: str = ""  # folder of config.json, inside the checkpoint's
     pooling: tuple[Pooling, ...] = ()  # () = no Pooling module
     include_prompt: bool = True
-    dense: tuple[Dense, ...] = ()  # of pooled vectors, one after the other
-    normalizes: bool = False
-    token_dense: tuple[Dense, ...] | None = None  # of each token's vector; None = the model is not a multi-vector one
+    token_modules: tuple[VectorModule, ...] | None = None  # of each token's vector; not None without pooling: ColBERT
+    vector_modules: tuple[VectorModule, ...] = ()  # of pooled vectors, but for a Normalize at the end
+    normalizes: bool = False  # in the end
     splade: Splade | None = None  # None = no SpladePooling module
     logit_score: LogitScore | None = None  # None = no LogitScore module
     sequence_tokens_max: int | None = None
@@ -132,17 +116,21 @@ class SentenceModules:
         transformer = next((module for module in modules if module.kind in TRANSFORMERS), None)
         place, settings = transformer_settings(transformer.folder if transformer else folder)
         pooling = by_kind.get("Pooling")
+        stated_modules = vector_modules_of(modules, SENTENCE)
+        vector_modules = without_last_normalize(stated_modules)
         prompts = prompts_of(model, path)
         default_prompt_name = field_of(model, "default_prompt_name", str, path, "")
+        if default_prompt_name in PLACEHOLDERS and default_prompt_name not in prompts:
+            default_prompt_name = ""
         if default_prompt_name and default_prompt_name not in prompts:
             raise CheckpointError(f"{folder}: the default prompt {default_prompt_name!r} is not among the prompts")
         return cls(
             transformer_path=str(transformer.folder.relative_to(folder)) if transformer else "",
             pooling=pooling_of(pooling) if pooling else (),
             include_prompt=includes_prompt(pooling) if pooling else True,
-            dense=tuple(dense_of(module) for module in modules if is_dense_of(module, SENTENCE)),
-            normalizes=any(module.kind == "Normalize" and module.subject == SENTENCE for module in modules),
-            token_dense=token_dense_of(modules),
+            token_modules=token_modules_of(modules),
+            vector_modules=vector_modules,
+            normalizes=vector_modules != stated_modules,
             splade=splade_of(by_kind["SpladePooling"], model) if "SpladePooling" in by_kind else None,
             logit_score=logit_score_of(by_kind["LogitScore"]) if "LogitScore" in by_kind else None,
             sequence_tokens_max=sequence_tokens_max_of(settings, place),
@@ -156,7 +144,7 @@ class SentenceModules:
     def says_use(self) -> bool:
         """Whether some module says what is made of the transformer's hidden states."""
         return bool(self.pooling) or any(
-            module is not None for module in (self.token_dense, self.splade, self.logit_score)
+            module is not None for module in (self.token_modules, self.splade, self.logit_score)
         )
 
     def pooled_by(self, setting: PoolingSetting) -> "SentenceModules":
@@ -164,8 +152,9 @@ class SentenceModules:
         if setting == "auto":
             return self
         if setting == "splade":
-            return replace(self, pooling=(), token_dense=None, splade=self.splade or Splade())
-        return replace(self, pooling=(Pooling(setting),), token_dense=None, splade=None)
+            return replace(self, pooling=(), token_modules=None, splade=self.splade or Splade())
+        token_modules = self.token_modules if self.pooling else None
+        return replace(self, pooling=(Pooling(setting),), token_modules=token_modules, splade=None)
 
 
 def prompts_of(model: Mapping[str, Any], path: Path) -> Mapping[str, str]:
@@ -202,6 +191,9 @@ def transformer_settings(folder: Path) -> tuple[Path, Mapping[str, Any]]:
             task = field_of(settings, "transformer_task", str, path, "feature-extraction")
             if task not in TRANSFORMER_TASKS:
                 raise CheckpointError(f"{folder} is a Transformer module for the task {task!r}, which is not supported")
+            output = field_of(settings, "module_output_name", str, path, TOKENS)
+            if task == "feature-extraction" and output != TOKENS:
+                raise CheckpointError(f"{path}: module_output_name {output!r} is not supported")
             return path, settings
     return folder / TRANSFORMER_SETTINGS_FILES[0], {}
 
@@ -221,34 +213,11 @@ def pooling_of(module: Module) -> tuple[Pooling, ...]:
     return tuple(POOLING_OF_MODE[mode] for mode in modes)
 
 
-def is_dense_of(module: Module, subject: str) -> bool:
-    return module.kind == "Dense" and module.subject == subject
-
-
-def token_dense_of(modules: Sequence[Module]) -> tuple[Dense, ...] | None:
+def token_modules_of(modules: Sequence[Module]) -> tuple[VectorModule, ...] | None:
     """() for a multi-vector model whose transformer's own vectors are its tokens'."""
     if not any(module.subject == TOKENS or module.kind == "MultiVectorMask" for module in modules):
         return None
-    return tuple(dense_of(module) for module in modules if is_dense_of(module, TOKENS))
-
-
-def dense_of(module: Module) -> Dense:
-    settings, place = module.settings, module.folder / "config.json"
-    for name in ("in_features", "out_features"):
-        if not isinstance(settings.get(name), int) or settings[name] < 1:
-            raise CheckpointError(f"{place} has no {name}, or one that is not a positive number")
-    activation = field_of(settings, "activation_function", str, place, "torch.nn.modules.activation.Tanh")
-    if activation not in ACTIVATIONS:
-        raise CheckpointError(f"{place} has the activation {activation}, which is not supported")
-    if settings.get("use_residual"):
-        raise CheckpointError(f"{place} describes a Dense module with a residual, which is not supported")
-    return Dense(
-        folder=module.folder,
-        inputs=settings["in_features"],
-        outputs=settings["out_features"],
-        has_bias=field_of(settings, "bias", bool, place, default=True),
-        activation=ACTIVATIONS[activation],
-    )
+    return vector_modules_of(modules, TOKENS)
 
 
 def splade_of(module: Module, model: Mapping[str, Any]) -> Splade:

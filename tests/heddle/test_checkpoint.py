@@ -200,8 +200,8 @@ def test_prompts_and_dimensions_are_read(folder: Path) -> None:
 
 
 def test_default_prompt_must_be_one_of_the_prompts(folder: Path) -> None:
-    write_json(folder / "config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": "query"})
-    with pytest.raises(CheckpointError, match="query"):
+    write_json(folder / "config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": "passage"})
+    with pytest.raises(CheckpointError, match="passage"):
         Checkpoint.read(folder)
 
 

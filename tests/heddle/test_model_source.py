@@ -1,5 +1,7 @@
 """From the name of a model to its folder: a folder as it is, the packaged model, the hub and its cache."""
 
+import json
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,8 @@ import pytest
 
 from heddle.checkpoint_files import CheckpointError
 from heddle.model_source import locate
+from tests.checkpoints import write_json, write_old_modules
+from tests.heddle.bert_folder import CONFIG
 
 
 def test_folder_is_located_as_it_is(tmp_path: Path) -> None:
@@ -75,3 +79,62 @@ def test_hub_cache_goes_before_the_packaged_model(tmp_path: Path, monkeypatch: p
     (snapshot / "model.safetensors").touch()
     assert locate("all-MiniLM-L6-v2") == tmp_path
     assert asked == ["sentence-transformers/all-MiniLM-L6-v2"]
+
+
+def repository(files: dict[str, object], folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A hub with these files, of which a download copies those that it asks for; the list is what has been fetched."""
+    fetched: list[str] = []
+
+    def snapshot_download(name: str, *, allow_patterns: list[str], ignore_patterns: list[str], **_: object) -> str:
+        for path, content in files.items():
+            is_asked_for, is_foreign = (
+                any(fnmatch(path, pattern) for pattern in patterns) for patterns in (allow_patterns, ignore_patterns)
+            )
+            if is_asked_for and not is_foreign and path not in fetched:
+                fetched.append(path)
+                write_json(folder / path, content)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return fetched
+
+
+MODEL = {"config.json": CONFIG, "tokenizer.json": {}}
+
+
+def test_pickled_weights_are_fetched_where_there_are_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = {"pytorch_model-00001-of-00002.bin": 1, "pytorch_model.bin.index.json": {}}
+    fetched = repository({**MODEL, **shards, "training_args.bin": 1, "onnx/model.onnx": 1}, tmp_path, monkeypatch)
+    locate("owner/name")
+    assert sorted(fetched) == sorted([*MODEL, *shards])
+
+
+def test_pickled_weights_stay_where_there_are_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = repository({**MODEL, "model.safetensors": 1, "pytorch_model.bin": 1}, tmp_path, monkeypatch)
+    locate("owner/name")
+    assert sorted(fetched) == sorted([*MODEL, "model.safetensors"])
+
+
+def test_each_folder_of_weights_counts_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many models of sentence-transformers were converted: safetensors at the root alone."""
+    write_old_modules(tmp_path / "model", ["Transformer", "Pooling", "Dense"])
+    listing = json.loads((tmp_path / "model" / "modules.json").read_text())
+    weights = {"model.safetensors": 1, "pytorch_model.bin": 1, "2_Dense/pytorch_model.bin": 1}
+    files = {**MODEL, "modules.json": listing, "2_Dense/config.json": {}, **weights}
+    fetched = repository(files, tmp_path / "copy", monkeypatch)
+    locate("owner/name")
+    assert set(files) - set(fetched) == {"pytorch_model.bin"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "has_weights"),
+    [({}, False), ({"architectures": ["BertForSequenceClassification"]}, True)],
+    ids=["embedder", "classifier that does not say how many labels it has"],
+)
+def test_a_tokenizer_fetches_weights_only_for_the_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], *, has_weights: bool
+) -> None:
+    files = {**MODEL, "config.json": {**CONFIG, **changes}, "model.safetensors": 1}
+    fetched = repository(files, tmp_path, monkeypatch)
+    locate("owner/name", with_weights=False)
+    assert ("model.safetensors" in fetched) == has_weights

@@ -50,10 +50,27 @@ def test_module_types_of_every_version_are_known(folder: Path) -> None:
     assert Checkpoint.read(folder).normalizes
 
 
-@pytest.mark.parametrize("module", ["WeightedLayerPooling", "Router", "CNN", "custom_st.Transformer", "os.system"])
+@pytest.mark.parametrize(
+    "module", ["WeightedLayerPooling", "LSTM", "BoW", "Router", "CNN", "custom_st.Transformer", "os.system"]
+)
 def test_module_that_is_not_known_is_refused_by_name(folder: Path, module: str) -> None:
     write_old_modules(folder, ["Transformer", "Pooling", module])
     with pytest.raises(CheckpointError, match=rf"modules\.json.*{module}"):
+        Checkpoint.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        (["Transformer", "Dense", "Pooling"], r"a module of pooled vectors before Pooling \(Dense\)"),
+        (["Transformer", "LayerNorm"], "a module of pooled vectors, but no Pooling"),
+        (["Transformer", "Pooling", "Pooling"], "more than one module of type Pooling"),
+        (["Pooling", "Transformer"], "no Transformer module, or not in front"),
+    ],
+)
+def test_order_that_makes_no_vector_is_refused(folder: Path, modules: list[str], message: str) -> None:
+    write_old_modules(folder, modules)
+    with pytest.raises(CheckpointError, match=rf"modules\.json has {message}"):
         Checkpoint.read(folder)
 
 

@@ -57,3 +57,19 @@ def test_what_is_not_supported_is_refused(
 ) -> None:
     with pytest.raises(CheckpointError, match=message):
         SentenceModules.read(written(tmp_path, pooling, modules=modules, **model))
+
+
+def test_a_default_prompt_that_every_model_has_may_be_without_text(tmp_path: Path) -> None:
+    """As sentence-transformers takes it: query and document are there, whatever a checkpoint has."""
+    write_json(tmp_path / "config_sentence_transformers.json", {"default_prompt_name": "query", "prompts": {"a": "b"}})
+    assert SentenceModules.read(tmp_path).default_prompt_name == ""
+    write_json(tmp_path / "config_sentence_transformers.json", {"default_prompt_name": "other"})
+    with pytest.raises(CheckpointError, match="'other' is not among the prompts"):
+        SentenceModules.read(tmp_path)
+
+
+def test_transformer_whose_output_is_not_its_tokens_is_refused(tmp_path: Path) -> None:
+    write_old_modules(tmp_path, ["Transformer"])
+    write_json(tmp_path / "sentence_bert_config.json", {"module_output_name": "sentence_embedding"})
+    with pytest.raises(CheckpointError, match="module_output_name 'sentence_embedding' is not supported"):
+        SentenceModules.read(tmp_path)

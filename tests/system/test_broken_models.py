@@ -3,14 +3,13 @@
 import asyncio
 import json
 import os
+import pickle
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from heddle.model_source import packaged_folder
 
@@ -28,7 +27,8 @@ def leave_no_tokenizer(folder: Path) -> None:
 
 
 def leave_only_a_pickle(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"embeddings.word_embeddings.weight": Path("/")}))
 
 
 def change_config(**changes: object) -> Callable[[Path], object]:
@@ -39,22 +39,16 @@ def change_config(**changes: object) -> Callable[[Path], object]:
     return change
 
 
-def add_a_head(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    save_file({**load_file(path), "classifier.weight": np.ones((3, 384), np.float32)}, path)
-
-
 BREAKAGES: list[tuple[Callable[[Path], object], str]] = [
     (shutil.rmtree, "there is no model folder"),
     (lambda folder: (folder / "config.json").write_text("{"), "is not valid JSON"),
     (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer.json cannot be used"),
     (leave_no_tokenizer, "has no tokenizer.json, and nothing to build a BertTokenizer from"),
     (truncate_weights, "model.safetensors"),
-    (leave_only_a_pickle, "safetensors"),
+    (leave_only_a_pickle, "pytorch_model.bin"),
     (change_config(model_type="mamba"), "config.json: model type mamba is not supported"),
     (change_config(num_hidden_layers=7), "has no tensor encoder.layer.6."),
     (change_config(intermediate_size=1000), "model.safetensors: tensor encoder.layer.0.intermediate.dense.weight has"),
-    (add_a_head, "model.safetensors has the tensor classifier.weight, which this architecture has no place for"),
 ]
 
 

@@ -27,6 +27,13 @@ from heddle.sentence_modules import Pooling, Splade
 PREFIX = "bert."  # of the encoder's weights in a model with a head
 UNUSED = ("pooler.", "cls.")  # where the model is used without them
 
+WORDS = "embeddings.word_embeddings.weight"
+# Where a masked language model, BERT or its kin, has the same once more, and may be stored alone.
+TIED = (
+    *("cls.predictions.decoder.weight", "lm_head.decoder.weight", "vocab_projector.weight"),
+    *("predictions.decoder.weight", "generator_lm_head.weight"),
+)
+
 HIDDEN = ("hidden_size", "dim")  # the second is DistilBERT's name for it
 
 
@@ -70,10 +77,11 @@ def load_embeddings(
     positions = load_positions(config, weights, width) if has_positions else None
     count = config.positive("type_vocab_size", default=2) if has_types else 0
     types = weights.take("embeddings.token_type_embeddings.weight", [count, width]) if count else None
+    words = weights.first_of(WORDS, *TIED) if config.get("tie_word_embeddings", True) else WORDS
     if count == 1 and types is not None and positions is not None:  # every token has it, so the positions can
         positions, types = positions + types, None
     return Embeddings(
-        words=weights.take("embeddings.word_embeddings.weight", [config.positive("vocab_size"), width]),
+        words=weights.take(words, [config.positive("vocab_size"), width]),
         positions=positions,
         types=types,
         norm=load_layer_norm(weights, "embeddings.LayerNorm", width, epsilon_of(config)),

@@ -21,8 +21,8 @@ from engine_svc.models.architectures.decoder_attention import (
     sights_of,
 )
 from engine_svc.models.heads.classification import SequenceClassificationHead, TokenClassificationHead, float32_linear
-from engine_svc.models.heads.dense import Stage
 from engine_svc.models.heads.head import Head
+from engine_svc.models.heads.vector_modules import Stage
 from engine_svc.models.linear import Activation, linear, load_linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import RMSNorm, load_rms_norm
@@ -34,6 +34,8 @@ from heddle.sentence_modules import LogitScore, Pooling
 
 PREFIX = "model."  # of the decoder's weights in a model with a head
 UNUSED = ("lm_head.",)
+
+WORDS, HEAD = "embed_tokens.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,9 @@ class Loader:
         )
 
     def embeddings(self) -> Embeddings:
-        words = self.weights.take("embed_tokens.weight", [self.config.positive("vocab_size"), self.hidden])
+        is_tied = self.config.get("tie_word_embeddings", True)
+        name = self.weights.first_of(WORDS, HEAD) if is_tied else WORDS
+        words = self.weights.take(name, [self.config.positive("vocab_size"), self.hidden])
         # Gemma was trained with the scale in the model's type.
         scale = torch.tensor(self.hidden**0.5 if self.family.is_gemma else 1.0).to(words.dtype).item()
         return Embeddings(words, scale=scale)
@@ -220,7 +224,7 @@ def load_logit_score(score: LogitScore, config: ModelConfig, weights: Weights) -
     shape = [config.positive("vocab_size"), config.positive("hidden_size")]
     if max(ids) >= shape[0]:
         config.refuse(f"the token {max(ids)}, whose logit is the score, is outside the vocabulary of {shape[0]}")
-    head = "lm_head.weight" if weights.has("lm_head.weight") else "embed_tokens.weight"
+    head = weights.first_of(HEAD, WORDS)
     cap = config.get("final_logit_softcapping")
 
     def difference(logits: Tensor) -> Tensor:

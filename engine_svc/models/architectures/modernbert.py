@@ -14,9 +14,9 @@ from engine_svc.models.heads.classification import (
     TokenClassificationHead,
     float32_linear,
 )
-from engine_svc.models.heads.dense import Stage
 from engine_svc.models.heads.head import Head
 from engine_svc.models.heads.splade import SpladeHead, load_vocabulary_decoder
+from engine_svc.models.heads.vector_modules import Stage
 from engine_svc.models.linear import load_linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import LayerNorm, load_layer_norm

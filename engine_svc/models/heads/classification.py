@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.models.heads.dense import Stage, through
 from engine_svc.models.heads.head import Array
+from engine_svc.models.heads.vector_modules import Stage, through
 from engine_svc.models.linear import Activation, load_linear
 from engine_svc.models.weights import Weights
 from engine_svc.pooling import pool

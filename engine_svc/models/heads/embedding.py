@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from engine_svc.batch import Output, PackedBatch, Sequence
-from engine_svc.models.heads.dense import Stage, load_dense, through
 from engine_svc.models.heads.head import Array
+from engine_svc.models.heads.vector_modules import Stage, load_token_modules, load_vector_modules, through
 from engine_svc.models.weights import Weights
 from engine_svc.pooling import finish, pool
-from heddle.checkpoint import Checkpoint, hidden_size_of
+from heddle.checkpoint import Checkpoint
 from heddle.sentence_modules import Pooling
 
 
@@ -23,17 +23,25 @@ class EmbeddingHead:
     outputs: ClassVar[frozenset[Output]] = frozenset({Output.VECTOR, Output.TOKEN_VECTORS})
 
     pooling: Sequences[Pooling]  # several are concatenated
-    dense: Sequences[Stage]  # of pooled vectors
+    token_modules: Sequences[Stage]  # of each token's vector, before pooling
+    vector_modules: Sequences[Stage]  # of pooled vectors
     dimension: int  # vectors are cut to it
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, weights: Weights) -> "EmbeddingHead":
         """Raises CheckpointError."""
-        width = hidden_size_of(checkpoint.config, checkpoint.folder) * len(checkpoint.pooling)
-        return cls(checkpoint.pooling, load_dense(checkpoint.dense, weights, width), checkpoint.dimension)
+        return cls(
+            pooling=checkpoint.pooling,
+            token_modules=load_token_modules(checkpoint, weights),
+            vector_modules=load_vector_modules(
+                checkpoint.vector_modules, weights, checkpoint.token_dimension * len(checkpoint.pooling)
+            ),
+            dimension=checkpoint.dimension,
+        )
 
     def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
-        """Vectors float32 [dimensions], token vectors float32 [tokens, hidden]."""
+        """Vectors float32 [dimensions], token vectors float32 [tokens, token dimension]."""
+        hidden = self.token_rows(hidden)
         vectors = self.vectors(hidden, cu_seqlens, batch.sequences)
         if all(sequence.output is Output.VECTOR for sequence in batch.sequences):
             host = vectors.cpu().numpy()
@@ -46,12 +54,16 @@ class EmbeddingHead:
             ]
         )
 
+    def token_rows(self, hidden: Tensor) -> Tensor:
+        """What is pooled, and answered as token vectors: [tokens, token dimension]."""
+        return through(self.token_modules, hidden.float()) if self.token_modules else hidden
+
     def part(self, hidden: Tensor, vector: Tensor, sequence: Sequence, output: Output) -> Tensor:
-        """What a sequence gets for an output, of its own hidden states and vector."""
+        """What a sequence gets for an output, of its own token rows and vector."""
         return hidden.float() if output is Output.TOKEN_VECTORS else vector[: sequence.dimensions or None]
 
     def vectors(self, hidden: Tensor, cu_seqlens: Tensor, sequences: Sequences[Sequence]) -> Tensor:
-        """Pooled, cut and normalised float32 [B, dimension], also for sequences that want something else."""
+        """Token rows, pooled, cut and normalised: float32 [B, dimension]; also of sequences with another output."""
         wishes = torch.tensor(
             [
                 (sequence.prompt_tokens, sequence.dimensions or self.dimension, not sequence.skip_normalization)
@@ -61,7 +73,7 @@ class EmbeddingHead:
             device=hidden.device,
         )
         prompt_tokens, dimensions, is_normalized = wishes.unbind(1)
-        pooled = through(self.dense, pool(hidden, cu_seqlens, prompt_tokens, self.pooling))
+        pooled = through(self.vector_modules, pool(hidden, cu_seqlens, prompt_tokens, self.pooling))
         return finish(pooled[:, : self.dimension], dimensions, is_normalized.bool())
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine_svc.batch import Output, PackedBatch, Sequence
-from engine_svc.models.heads.dense import Stage
 from engine_svc.models.heads.embedding import EmbeddingHead, on_host
 from engine_svc.models.heads.head import Array
+from engine_svc.models.heads.vector_modules import Stage
 from engine_svc.models.linear import linear
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint, hidden_size_of
@@ -54,7 +54,8 @@ class M3Head:
         rows = hidden[: batch.tokens]
         weights = torch.relu(self.sparse(rows.float())).squeeze(1) if Output.SPARSE_VECTOR in wanted else rows
         projected = self.colbert(rows.float()) if Output.COLBERT_VECTORS in wanted else rows
-        vectors = self.embedding.vectors(hidden, cu_seqlens, batch.sequences)
+        token_rows = self.embedding.token_rows(hidden)
+        vectors = self.embedding.vectors(token_rows, cu_seqlens, batch.sequences)
         pairs = [
             (index, sequence, output) for index, sequence in enumerate(batch.sequences) for output in sequence.outputs
         ]
@@ -69,7 +70,7 @@ class M3Head:
                     own = projected[start + 1 : stop]
                     return own if sequence.skip_normalization else functional.normalize(own, dim=1)
                 case _:
-                    return self.embedding.part(hidden[start:stop], vectors[index], sequence, output)
+                    return self.embedding.part(token_rows[start:stop], vectors[index], sequence, output)
 
         arrays = on_host([part(*pair) for pair in pairs])
         return [

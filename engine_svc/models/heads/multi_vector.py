@@ -9,25 +9,24 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.models.heads.dense import Stage, load_dense, through
 from engine_svc.models.heads.head import Array
+from engine_svc.models.heads.vector_modules import Stage, load_token_modules, through
 from engine_svc.models.weights import Weights
-from heddle.checkpoint import Checkpoint, hidden_size_of
+from heddle.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
 class MultiVectorHead:
     outputs: ClassVar[frozenset[Output]] = frozenset({Output.TOKEN_VECTORS})
 
-    dense: Sequences[Stage]
+    token_modules: Sequences[Stage]
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, weights: Weights) -> "MultiVectorHead":
         """Raises CheckpointError."""
-        width = hidden_size_of(checkpoint.config, checkpoint.folder)
-        return cls(load_dense(checkpoint.dense, weights, width))
+        return cls(load_token_modules(checkpoint, weights))
 
     def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
         """float32 [tokens, dimension] each."""
-        host = functional.normalize(through(self.dense, hidden[: batch.tokens].float()), dim=1).cpu().numpy()
+        host = functional.normalize(through(self.token_modules, hidden[: batch.tokens].float()), dim=1).cpu().numpy()
         return [host[start:stop] for start, stop in itertools.pairwise(batch.cu_seqlens)]

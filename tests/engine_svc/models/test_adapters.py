@@ -44,7 +44,7 @@ def test_adapters_that_are_not_a_list_of_names_are_refused(tmp_path: Path, names
 def test_checkpoint_that_promises_adapters_and_has_none_is_refused(tmp_path: Path) -> None:
     jina_roberta.CASES[3].write(tmp_path)
     jina_roberta.write_setting(tmp_path, lora_adaptations=jina_roberta.ADAPTERS)
-    with pytest.raises(CheckpointError, match="has no adapters in its safetensors files"):
+    with pytest.raises(CheckpointError, match="has no adapters in its weights"):
         load(tmp_path, "separation")
 
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, PreTrainedModel, Qwen3Config, Qwen3Model
 
+from tests.checkpoints import write_json
 from tests.engine_svc.models.cases_of import jina_roberta
 from tests.engine_svc.models.hollow import write_hollow
 
@@ -79,6 +80,18 @@ def test_loading_needs_little_more_memory_than_the_model(
     shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items() if "pooler" not in name}
     write_hollow(tmp_path, {**config.to_dict(), "architectures": [model_class.__name__]}, shapes)
     check_memory(tmp_path, sum(map(math.prod, shapes.values())), dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_pickled_file_needs_no_more_memory_than_safetensors(tmp_path: Path, dtype: str) -> None:
+    model_class, config = LARGE_VOCABULARY
+    with torch.device("meta"):
+        model = model_class(config)
+    weights = {name: torch.zeros(tensor.shape) for name, tensor in model.state_dict().items() if "pooler" not in name}
+    write_json(tmp_path / "config.json", {**config.to_dict(), "architectures": [model_class.__name__]})
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    check_memory(tmp_path, sum(tensor.numel() for tensor in weights.values()), dtype)
 
 
 @pytest.mark.slow

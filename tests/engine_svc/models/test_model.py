@@ -1,19 +1,24 @@
-"""Which tensors of a classifier or a language model an embedder may leave unused: those of its head alone."""
+"""Tensors that a model has no place for, which are named once and left out, and those that it cannot do without."""
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertForMaskedLM, BertForTokenClassification, PreTrainedModel, Qwen3ForCausalLM
+from transformers import BertForMaskedLM, BertForTokenClassification, BertModel, PreTrainedModel, Qwen3ForCausalLM
 
+from engine_svc.backends.loading import check_loadable
+from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.models.model import Model
+from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint_files import CheckpointError
 from tests.checkpoints import write_bert, write_old_modules
-from tests.engine_svc.models.cases import saved
+from tests.engine_svc.models.cases import one_by_one, reference_of, saved
 from tests.engine_svc.models.cases_of.decoders import bare_names, small
-from tests.engine_svc.models.hub_layout import rename_tensors
+from tests.engine_svc.models.hub_layout import change_config, rename_tensors
+from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
 
 
 def write_qwen(folder: Path) -> None:
@@ -36,7 +41,7 @@ def write_bare_bert(folder: Path) -> None:
     rename_tensors(folder, lambda name: name.removeprefix("bert."))
 
 
-Write = Callable[[Path], None]
+Write = Callable[[Path], object]
 
 
 def load_with(folder: Path, write: Write, add: Mapping[str, torch.Tensor]) -> Model:
@@ -48,36 +53,59 @@ def load_with(folder: Path, write: Write, add: Mapping[str, torch.Tensor]) -> Mo
 @pytest.mark.parametrize(
     ("write", "name"),
     [
+        (write_bert, "foo.weight"),
         (write_qwen, "model.layers.0.self_attn.q_proj.lora_A.weight"),
         (write_qwen, "model.layers.2.self_attn.q_proj.bias"),
-        (write_qwen, "model.layers.7.mlp.up_proj.weight"),
-        (write_bare_qwen, "layers.0.self_attn.q_proj.lora_A.weight"),
-        (write_bare_qwen, "layers.2.self_attn.k_proj.bias"),
+        (write_qwen, "score.weight"),
         (write_bare_qwen, "layers.7.mlp.up_proj.weight"),
         (write_bare_qwen, "norm.bias"),
-        (write_bert_as_embedder, "bert.encoder.layer.0.attention.self.query.lora_A.weight"),
         (write_bert_as_embedder, "bert.encoder.layer.9.output.dense.weight"),
         (write_bert_as_embedder, "bert.embeddings.projection.weight"),
-        (write_bare_bert, "encoder.layer.0.attention.self.query.lora_A.weight"),
-        (write_bare_bert, "encoder.layer.9.output.dense.weight"),
+        (write_bare_bert, "qa_outputs.bias"),
     ],
 )
-def test_tensor_inside_the_transformer_that_has_no_place_is_named(tmp_path: Path, write: Write, name: str) -> None:
-    with pytest.raises(CheckpointError, match=rf"model.safetensors has the tensor {name}, which .* no place"):
-        load_with(tmp_path, write, {name: torch.ones(2, 3)})
+def test_tensor_that_has_no_place_is_left_out_and_named(tmp_path: Path, write: Write, name: str) -> None:
+    assert name in load_with(tmp_path, write, {name: torch.ones(2, 3)}).unused
 
 
 @pytest.mark.parametrize(
     ("write", "name"),
     [
-        (write_qwen, "score.weight"),
-        (write_bare_qwen, "score.weight"),
         (write_bare_qwen, "layers.0.self_attn.rotary_emb.inv_freq"),
-        (write_bert_as_embedder, "classifier.dense.weight"),
+        (write_qwen, "lm_head.weight"),
         (write_bert_as_embedder, "bert.pooler.dense.weight"),
-        (write_bare_bert, "qa_outputs.bias"),
         (write_bare_bert, "pooler.dense.bias"),
     ],
 )
-def test_tensor_of_a_foreign_head_is_passed_over(tmp_path: Path, write: Write, name: str) -> None:
-    load_with(tmp_path, write, {name: torch.ones(2, 3)})
+def test_tensor_that_an_embedder_is_expected_to_leave_out_is_not_named(tmp_path: Path, write: Write, name: str) -> None:
+    assert name not in load_with(tmp_path, write, {name: torch.ones(2, 3)}).unused
+
+
+def test_vectors_are_those_of_transformers_whatever_lies_beside_the_weights(tmp_path: Path) -> None:
+    """transformers passes over a tensor that it does not know, and over layers beyond those of the config."""
+    write_bert(tmp_path)
+    rename_tensors(tmp_path, str, add={"foo.weight": torch.ones(2, 3)})
+    change_config(tmp_path, num_hidden_layers=1)
+    model = BertModel.from_pretrained(tmp_path)
+    batch = random_batch(ALL_LENGTHS)
+    theirs = one_by_one(reference_of(model, Checkpoint.read(tmp_path).kind), batch)
+    for ours, hidden in zip(TorchBackend(Checkpoint.read(tmp_path), dtype="float32").run(batch), theirs, strict=True):
+        expected = torch.nn.functional.normalize(torch.from_numpy(hidden.mean(0)), dim=0)
+        torch.testing.assert_close(torch.from_numpy(ours), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_log_names_them_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_bert(tmp_path)
+    rename_tensors(tmp_path, str, add={f"foo.{index}": torch.ones(2) for index in range(20)})
+    with caplog.at_level(logging.WARNING):
+        check_loadable(EngineSettings(), Checkpoint.read(tmp_path))
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert "BertModel has no place for foo.0, foo.1, foo.10" in line
+    assert "and 12 more" in line
+
+
+def test_tensor_that_is_needed_is_missed_whatever_else_is_there(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    rename_tensors(tmp_path, lambda name: name.replace("layer.1.output.dense", "foo"))
+    with pytest.raises(CheckpointError, match=r"has no tensor encoder\.layer\.1\.output\.dense\.weight"):
+        check_loadable(EngineSettings(), Checkpoint.read(tmp_path))

@@ -105,8 +105,6 @@ def test_layers_that_see_alike_share_their_rotations(tmp_path: Path) -> None:
         ({"head_dim": 32}, r"q_proj.weight has shape \[64, 32\], expected \[128, 32\]"),
         ({"attention_bias": True}, "no tensor layers.0.self_attn.q_proj.bias"),
         ({"model_type": "qwen2"}, "no tensor layers.0.self_attn.q_proj.bias"),
-        ({"model_type": "llama"}, "has the tensor layers.0.self_attn.k_norm.weight, .* no place for"),
-        ({"num_hidden_layers": 1}, r"has the tensor layers.1\..* no place for"),
     ],
 )
 def test_config_that_does_not_fit_is_one_sentence(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

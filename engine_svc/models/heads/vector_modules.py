@@ -1,0 +1,80 @@
+"""The modules of sentence-transformers that vectors go through, of tokens or pooled, one after the other.
+
+They compute in float32, as pooling does. Their weights lie in folders of their own.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from engine_svc.models.linear import Linear, load_linear
+from engine_svc.models.norms import load_layer_norm
+from engine_svc.models.weights import Weights
+from heddle.checkpoint import Checkpoint, hidden_size_of
+from heddle.checkpoint_files import CheckpointError
+from heddle.vector_modules import ROWWISE, Dense, LayerNorm, Normalize, VectorModule
+
+Stage = Callable[[Tensor], Tensor]  # of float32 rows
+
+# torch.nn.LayerNorm's own, which the module does not change.
+LAYER_NORM_EPSILON = 1e-5
+
+
+def load_token_modules(checkpoint: Checkpoint, model: Weights) -> list[Stage]:
+    width = hidden_size_of(checkpoint.config, checkpoint.folder)
+    return load_vector_modules(checkpoint.token_modules, model, width)
+
+
+def load_vector_modules(modules: Sequence[VectorModule], model: Weights, width: int) -> list[Stage]:
+    """`model` is that of the transformer; `width` that of the rows that the first module is given. Raises
+    CheckpointError."""
+    stages: list[Stage] = []
+    for module in modules:
+        match module:
+            case Dense():
+                check_width(module.folder, "in_features", module.inputs, width)
+                stages.append(load_dense(module, model))
+                width = module.outputs
+            case LayerNorm():
+                check_width(module.folder, "dimension", module.dimension, width)
+                weights = Weights(module.folder, dtype=torch.float32, device=model.device)
+                stages.append(load_layer_norm(weights, "norm", width, LAYER_NORM_EPSILON))
+            case Normalize():
+                stages.append(partial(functional.normalize, dim=-1))
+    return stages
+
+
+def check_width(folder: Path, setting: str, stated: int, width: int) -> None:
+    if stated != width:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: {setting} {stated} is not the width {width} of the vectors that the module is "
+            f"given"
+        )
+
+
+def load_dense(module: Dense, model: Weights) -> Stage:
+    is_in_model = module.folder == model.folder  # Stanford's ColBERT
+    weights = model if is_in_model else Weights(module.folder, dtype=torch.float32, device=model.device)
+    loads = partial(load_linear, weights, outputs=module.outputs, inputs=module.inputs, dtype=torch.float32)
+    linear = loads("linear", bias=module.has_bias)
+    activation = activation_of(module.activation)
+    if not module.has_residual:
+        return lambda rows: activation(linear(rows))
+    shortcut: Linear = nn.Identity() if module.inputs == module.outputs else loads("residual", bias=False)
+    return lambda rows: activation(linear(rows)) + shortcut(rows)
+
+
+def activation_of(name: str) -> Stage:
+    """`name` is one of those that `heddle.vector_modules` lets pass."""
+    activation: Stage = getattr(nn, name)(dim=-1) if name in ROWWISE else getattr(nn, name)()
+    return activation
+
+
+def through(stages: Sequence[Stage], rows: Tensor) -> Tensor:
+    for stage in stages:
+        rows = stage(rows)
+    return rows

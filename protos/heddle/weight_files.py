@@ -1,0 +1,73 @@
+"""Which files hold the weights of a folder, in the order in which transformers and sentence-transformers look for them.
+
+The engine reads the weights from these. `heddle.labels` reads the shape of a classifier's head, without torch.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from heddle.checkpoint_files import CheckpointError, field_of, read_json, read_json_if_there
+
+# The first that is there counts: an index beside a single file is a leftover of an older save.
+FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+STATED_ENDINGS = (".safetensors", ".safetensors.index.json")
+
+# The format's own limit.
+HEADER_BYTES_MAX = 100_000_000
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """One file, or all shards. Raises CheckpointError where there is none, or a shard is missing."""
+    stated = stated_file(folder)
+    for name in FILES if stated is None else (stated,):
+        path = folder / name
+        if path.is_file():
+            return shards_of(path) if path.suffix == ".json" else [path]
+    raise CheckpointError(
+        f"{folder} has no weights: {f'no {stated}' if stated else 'neither model.safetensors nor pytorch_model.bin'}"
+    )
+
+
+def stated_file(folder: Path) -> str | None:
+    """config.json may name the file, or its index; transformers takes safetensors alone then."""
+    path = folder / "config.json"
+    name = field_of(read_json_if_there(path), "transformers_weights", str, path)
+    if name is not None and (Path(name).name != name or not name.endswith(STATED_ENDINGS)):
+        raise CheckpointError(f"{path}: transformers_weights {name!r} is not a safetensors file of the folder")
+    return name
+
+
+def shards_of(index: Path) -> list[Path]:
+    shard_of = read_json(index).get("weight_map")
+    if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
+        raise CheckpointError(f"{index} has no weight_map from tensors to files")
+    for shard in set(shard_of.values()):
+        if Path(shard).name != shard or not (index.parent / shard).is_file():
+            raise CheckpointError(f"{index} names {shard}, which is not a file of the folder")
+    return [index.parent / shard for shard in sorted(set(shard_of.values()))]
+
+
+def shapes_in(path: Path) -> dict[str, Sequence[int]]:
+    """Of the tensors of a safetensors file, by name."""
+    try:
+        header = read_header(path)
+        return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {error}") from None
+
+
+def read_header(path: Path) -> Mapping[str, Any]:
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > HEADER_BYTES_MAX:
+            raise ValueError("its header is too long")
+        header: Mapping[str, Any] = json.loads(file.read(size))
+    return header

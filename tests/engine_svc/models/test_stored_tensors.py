@@ -1,0 +1,147 @@
+"""Weights in pytorch_model.bin: read as torch reads them, without running what else a pickle may hold."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import BertModel
+
+from engine_svc.backends.torch_backend import TorchBackend
+from engine_svc.models.weights import Weights
+from heddle.checkpoint import Checkpoint
+from heddle.checkpoint_files import CheckpointError
+from tests.checkpoints import VOCABULARY_SIZE, write_bert, write_json
+from tests.engine_svc.models.cases import renamed
+from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
+
+PICKLED = "pytorch_model.bin"
+OLD_NORMS = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
+
+
+def as_pickled(folder: Path, *, is_zip: bool = True) -> None:
+    """The weights of the folder, as the only ones that it has."""
+    from safetensors.torch import load_file
+
+    path = folder / "model.safetensors"
+    torch.save(load_file(path), folder / PICKLED, _use_new_zipfile_serialization=is_zip)
+    path.unlink()
+
+
+def as_pickled_shards(folder: Path) -> None:
+    as_pickled(folder)
+    tensors = sorted(torch.load(folder / PICKLED, weights_only=True).items())
+    (folder / PICKLED).unlink()
+    weight_map: dict[str, str] = {}
+    for index in range(3):
+        shard = f"pytorch_model-{index + 1:05}-of-00003.bin"
+        part = dict(tensors[index::3])
+        torch.save(part, folder / shard)
+        weight_map |= dict.fromkeys(part, shard)
+    write_json(folder / f"{PICKLED}.index.json", {"metadata": {}, "weight_map": weight_map})
+
+
+def as_of_tensorflow(folder: Path) -> None:
+    """As the oldest checkpoints are: below the name of the model, norms as TensorFlow had them, with its first head."""
+    as_pickled(folder)
+    tensors = torch.load(folder / PICKLED, weights_only=True)
+    names = {name: f"bert.{renamed(name, OLD_NORMS)}" for name in tensors}
+    head = {"cls.predictions.bias": torch.ones(VOCABULARY_SIZE), "cls.seq_relationship.bias": torch.ones(2)}
+    torch.save({**{names[name]: tensor for name, tensor in tensors.items()}, **head}, folder / PICKLED)
+
+
+def weights_of(folder: Path) -> Weights:
+    return Weights(folder, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def assert_taken(folder: Path, tensors: dict[str, Tensor]) -> None:
+    weights = weights_of(folder)
+    for name, tensor in tensors.items():
+        assert torch.equal(weights.take(name, tensor.shape), tensor.float()), name
+
+
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "before torch 1.6"])
+@pytest.mark.parametrize("block_bytes", [1, 8 << 20])
+def test_tensors_are_those_that_were_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int, *, is_zip: bool
+) -> None:
+    monkeypatch.setattr("engine_svc.models.stored_tensors.BLOCK_BYTES", block_bytes)
+    table = torch.randn(6, 5)
+    tensors = {
+        "plain": torch.randn(7, 3),
+        "half": torch.randn(7, 3).half(),
+        "short": torch.randn(7, 3).bfloat16(),
+        "double": torch.randn(7, 3).double(),
+        "transposed": table.T,
+        "tied": table,
+        "part": table[2:, 1:3],
+        "parameter": torch.nn.Parameter(torch.randn(4)).detach(),
+    }
+    torch.save(tensors, tmp_path / PICKLED, _use_new_zipfile_serialization=is_zip)
+    assert_taken(tmp_path, tensors)
+    assert torch.equal(weights_of(tmp_path).take_rows("plain", [7, 3], [5, 0], torch.float32), tensors["plain"][[5, 0]])
+
+
+@pytest.mark.parametrize("write", [as_pickled, as_pickled_shards, as_of_tensorflow])
+def test_model_is_that_of_its_safetensors(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    model = write_bert(tmp_path)
+    batch = random_batch(ALL_LENGTHS)
+    expected = TorchBackend(Checkpoint.read(tmp_path), dtype="float32").run(batch)
+    write(tmp_path)
+    reference = BertModel.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(reference[name], tensor) for name, tensor in model.state_dict().items())
+    for ours, theirs in zip(TorchBackend(Checkpoint.read(tmp_path), dtype="float32").run(batch), expected, strict=True):
+        assert (ours == theirs).all()
+
+
+class Evil:
+    def __init__(self, witness: Path) -> None:
+        self._witness = witness
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self._witness),)
+
+
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "before torch 1.6"])
+def test_code_in_a_pickle_is_never_run(tmp_path: Path, *, is_zip: bool) -> None:
+    witness = tmp_path / "witness"
+    content = {"plain": torch.ones(2), "evil": Evil(witness)}
+    torch.save(content, tmp_path / PICKLED, _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin needs the code \S*mkdir to be read") as caught:
+        weights_of(tmp_path)
+    assert not witness.exists()
+    assert "\n" not in str(caught.value)
+    torch.load(tmp_path / PICKLED, weights_only=False)
+    assert witness.exists()  # it would have
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"PK\x03\x04" + b"\0" * 100, b"something else", b"\x80\x02]."])
+def test_broken_file_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / PICKLED).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin") as caught:
+        weights_of(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    as_pickled(tmp_path)
+    path = tmp_path / PICKLED
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin cannot be read"):
+        weights_of(tmp_path)
+
+
+@pytest.mark.parametrize("content", [[torch.ones(2)], {"epoch": 3, "state_dict": {}}, torch.ones(2)])
+def test_file_without_tensors_by_name_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / PICKLED)
+    with pytest.raises(CheckpointError, match="does not hold tensors by name"):
+        weights_of(tmp_path)
+
+
+def test_integers_are_not_taken_for_weights(tmp_path: Path) -> None:
+    torch.save({"codes": torch.ones(4, dtype=torch.int8)}, tmp_path / PICKLED)
+    with pytest.raises(CheckpointError, match="codes is int8; quantized weights are not supported"):
+        weights_of(tmp_path).take("codes", [4])

@@ -1,0 +1,49 @@
+"""Prompts of a checkpoint that pooling leaves out, all the way through the service, against sentence-transformers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+from engine_svc.backends.torch_backend import TorchBackend
+from heddle.checkpoint import Checkpoint
+from tests.checkpoints import SMALL_BERT, write_bert, write_tokenizer
+from tests.kinds import http_of
+
+PROMPTS = {"query": "w1 w2 w3 ", "document": "w4 ", "nothing": ""}
+TEXTS = ["w5", "w6 w7 w8", "w9 " * 30, "w10 " * 200, "w1 w2 w3"]
+
+
+def write_model(folder: Path, pooling: str, default: str | None, *, include_prompt: bool) -> SentenceTransformer:
+    write_bert(folder / "bert")
+    write_tokenizer(folder / "bert")
+    modules = [
+        Transformer(str(folder / "bert"), max_seq_length=SMALL_BERT["max_position_embeddings"]),
+        Pooling(SMALL_BERT["hidden_size"], pooling, include_prompt=include_prompt),
+        Normalize(),
+    ]
+    model = SentenceTransformer(modules=modules, device="cpu", prompts=dict(PROMPTS), default_prompt_name=default)
+    model.save(str(folder / "model"))
+    return model
+
+
+async def assert_served_as(model: SentenceTransformer, folder: Path, requests: list[dict[str, Any]]) -> None:
+    backend = TorchBackend(Checkpoint.read(folder / "model"), dtype="float32", device="cpu")
+    async with http_of(folder, folder / "model", backend) as http:
+        for named in requests:
+            response = await http.post("/embed", json={"inputs": TEXTS, "truncate": True, **named})
+            assert response.status_code == 200, response.text
+            np.testing.assert_allclose(response.json(), model.encode(TEXTS, **named), atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "weightedmean", "cls", "lasttoken"])
+@pytest.mark.parametrize("include_prompt", [False, True], ids=["left out", "pooled"])
+async def test_default_prompt_is_put_before_texts_and_left_out_where_pooling_says_so(
+    tmp_path: Path, pooling: str, *, include_prompt: bool
+) -> None:
+    model = write_model(tmp_path, pooling, "query", include_prompt=include_prompt)
+    requests: list[dict[str, Any]] = [{}, {"prompt_name": "document"}, {"prompt_name": "nothing"}]
+    await assert_served_as(model, tmp_path, requests)
