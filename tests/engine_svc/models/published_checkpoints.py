@@ -30,7 +30,7 @@ LAYERS = {"modernbert": 4, "gemma3_text": 7, "gemma2": 3, "albert": 3, "nomic_be
 HEADS_OF_ALIBI = 12
 
 # What configurations call the sizes.
-HIDDEN_NAMES = ("hidden_size", "dim", "n_embd")
+HIDDEN_NAMES = ("hidden_size", "dim", "n_embd", "pooler_hidden_size")
 LAYERS_NAMES = ("num_hidden_layers", "n_layers", "n_layer")
 HEADS_NAMES = ("num_attention_heads", "n_heads", "n_head")
 INTERMEDIATE_NAMES = ("intermediate_size", "hidden_dim", "n_inner")
@@ -52,6 +52,11 @@ class Published:
     def name(self) -> str:
         """As on the hub: owner and repository."""
         return self.path.stem.replace("--", "/")
+
+    @property
+    def shown(self) -> str:
+        """What the table calls it."""
+        return str(self.content.get("shown", self.path.stem.partition("--")[2]))
 
     @property
     def row(self) -> str:

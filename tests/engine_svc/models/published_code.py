@@ -149,9 +149,8 @@ def of_jina_roberta(published: Published, config: Json) -> Computed:
         if config["position_embedding_type"] == "absolute":
             jina_roberta.learn_positions(folder, model, dtype_of(config))
         if config.get("lora_adaptations"):
-            jina_roberta.add_adapters(
-                folder, model, published.adapter, rank=config["lora_rank"], alpha=config["lora_alpha"]
-            )
+            adapters = {"rank": config["lora_rank"], "alpha": config["lora_alpha"], "dtype": dtype_of(config)}
+            jina_roberta.add_adapters(folder, model, published.adapter, **adapters)
 
     return Computed(names_after(write), cases.reference_of(model, published.kind))
 

@@ -21,8 +21,8 @@ from transformers import AutoConfig, PreTrainedModel
 from heddle.causality import is_causal
 from heddle.checkpoint import ModelKind
 from tests.checkpoints import write_json
-from tests.engine_svc.models.cases import Reference, randomized, reference_of
 from tests.engine_svc.models import published_code
+from tests.engine_svc.models.cases import Reference, randomized, reference_of
 from tests.engine_svc.models.published_checkpoints import Json, Published
 
 Tensors = Mapping[str, Tensor]
@@ -133,9 +133,9 @@ def write_weights(published: Published, folder: Path, tensors: Tensors) -> None:
 
 def check_names(published: Published, named: Tensors) -> None:
     """Those that the file has on the hub, as far as `tensors` lists them; {} is the number of a layer."""
-    listed = published.content.get("tensors", [])
-    present = {re.sub(r"\.\d+\.", ".{}.", name) for name in named}
-    assert set(listed) <= present, f"{published.name} would have {sorted(present)}"
+    listed = set(published.content["tensors"])
+    present = {re.sub(r"(layers?|layer_groups)\.\d+\.", r"\1.{}.", name) for name in named}
+    assert listed <= present, f"{published.name} would have {sorted(present)}"
 
 
 def write_dense(folder: Path, files: Mapping[str, Any]) -> None:

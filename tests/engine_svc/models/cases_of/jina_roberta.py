@@ -117,9 +117,17 @@ def write_setting(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def add_adapters(folder: Path, model: PreTrainedModel, adapter: str, *, rank: int = RANK, alpha: float = ALPHA) -> None:
+def add_adapters(
+    folder: Path,
+    model: PreTrainedModel,
+    adapter: str,
+    *,
+    rank: int = RANK,
+    alpha: float = ALPHA,
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """To every table and linear, as torch's parametrizations are stored; the model becomes what the adapter makes of
-    it. Norms and biases have none."""
+    it. Norms and biases have none. `dtype` is the one that must be able to hold them."""
     generator = torch.Generator().manual_seed(1)
     stored = {}
     adapted = {}
@@ -128,8 +136,8 @@ def add_adapters(folder: Path, model: PreTrainedModel, adapter: str, *, rank: in
             stored[f"roberta.{name}"] = adapted[name] = weight
             continue
         rows, columns = weight.shape
-        first = torch.randn(len(ADAPTERS), rows, rank, generator=generator) / rank
-        second = torch.randn(len(ADAPTERS), rank, columns, generator=generator) / columns**0.5
+        first = torch.randn(len(ADAPTERS), rows, rank, generator=generator).div(rank).to(dtype).float()
+        second = torch.randn(len(ADAPTERS), rank, columns, generator=generator).div(columns**0.5).to(dtype).float()
         letters = "AB" if name.startswith("embeddings.") else "BA"
         where = f"roberta.{name.removesuffix('.weight')}.parametrizations.weight"
         stored |= {
