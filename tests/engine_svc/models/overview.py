@@ -36,8 +36,8 @@ ARCHITECTURES = (
 )
 
 FOOTNOTES = (
-    "A checkpoint is named where its published configuration, made small, is compared; other sizes of it and other "
-    "checkpoints of the same architecture run as well. A number says how many checkpoints of that sort, made small and with random weights, are compared with their "
+    "A checkpoint is named where it has been compared by its published configuration, made small. A number says how "
+    "many checkpoints of that sort, made small and with random weights, are compared with their "
     "reference implementation, and pooling says by which poolings each embedder's vectors are, too: all stands for "
     f"{', '.join(Pooling)}. An embedder pools as its checkpoint says, by one of them or several side by side, with or "
     "without Dense modules behind it; ColBERT checkpoints answer a vector for each token. Each of these is compared "

@@ -168,7 +168,7 @@ def of_nomic(published: Published, config: Json) -> Computed:
         type_vocab_size=config["type_vocab_size"],
         rope_parameters={"rope_type": "default", "rope_theta": float(config["rotary_emb_base"])},
     )
-    model = NomicBertModel(settings)
+    model: PreTrainedModel = NomicBertModel(settings)
     if config.get("num_experts"):
         nomic_bert.make_mixture(model, experts=config["num_experts"], chosen=config["moe_top_k"])
         model = stored(model, config)
@@ -183,7 +183,7 @@ def of_nomic(published: Published, config: Json) -> Computed:
 def of_nemotron(published: Published, config: Json) -> Computed:
     """NVIDIA's Llama sees to both sides; its reranker pools before it scores, and divides by a temperature."""
     own = ("model_type", "architectures", "auto_map", "pooling", "temperature", "torch_dtype")
-    settings = LlamaConfig(**{name: value for name, value in config.items() if name not in own}, is_causal=False)
+    settings = LlamaConfig(**{name: value for name, value in config.items() if name not in own} | {"is_causal": False})
     settings._attn_implementation = "eager"
     is_reranker = published.kind is ModelKind.RERANKER
     model = stored((LlamaForSequenceClassification if is_reranker else LlamaModel)(settings), config)
@@ -193,7 +193,8 @@ def of_nemotron(published: Published, config: Json) -> Computed:
 
     def reference(ids: Tensor, types: Tensor) -> Tensor:
         hidden: Tensor = model.base_model(input_ids=ids).last_hidden_state[0]
-        return model.get_parameter("score.weight") @ hidden.mean(0) / config.get("temperature", 1.0)
+        logits: Tensor = model.get_parameter("score.weight") @ hidden.mean(0)
+        return logits.div(config["temperature"])
 
     return Computed(tensors, reference)
 

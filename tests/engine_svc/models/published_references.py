@@ -15,6 +15,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from sentence_transformers.util import import_from_string
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
@@ -23,9 +25,11 @@ from heddle.checkpoint import ModelKind
 from tests.checkpoints import write_json
 from tests.engine_svc.models import published_code
 from tests.engine_svc.models.cases import Reference, randomized, reference_of
-from tests.engine_svc.models.published_checkpoints import Json, Published
+from tests.engine_svc.models.published_checkpoints import HIDDEN_NAMES, VOCABULARY, Json, Published, stated
 
 Tensors = Mapping[str, Tensor]
+
+SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 AUTO_CLASSES: Mapping[ModelKind, Any] = {
     ModelKind.EMBEDDER: transformers.AutoModel,
@@ -42,7 +46,9 @@ def write(published: Published, folder: Path) -> Reference:
     for name, content in files.items():
         write_json(folder / name, content)
     config = files["config.json"]
+    write_tokenizer(folder)
     write_dense(folder, files)
+    write_linears(published, folder, hidden=stated(config, HIDDEN_NAMES))
     for name in published.content.get("beside", []):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"not for us")
@@ -72,7 +78,7 @@ def native_reference(published: Published, folder: Path, config: Json) -> Refere
     if "auto_map" in config and not is_causal(config):  # what the authors' code does without saying
         settings.is_causal = False
     score = published.small_files().get("1_LogitScore/config.json")
-    auto_class = AUTO_CLASSES[published.kind] if score is None else transformers.AutoModelForCausalLM
+    auto_class: Any = AUTO_CLASSES[published.kind] if score is None else transformers.AutoModelForCausalLM
     model, found = auto_class.from_pretrained(
         folder,
         config=settings,
@@ -91,7 +97,7 @@ def native_reference(published: Published, folder: Path, config: Json) -> Refere
 
 def logit_score(model: PreTrainedModel, true_id: int, false_id: int) -> Reference:
     def reference(ids: Tensor, types: Tensor) -> Tensor:
-        logits = model(input_ids=ids).logits[0, -1]
+        logits: Tensor = model(input_ids=ids).logits[0, -1]
         return (logits[true_id] - logits[false_id])[None]
 
     return reference
@@ -151,15 +157,31 @@ def write_dense(folder: Path, files: Mapping[str, Any]) -> None:
         save_file(tensors, folder / Path(name).parent / "model.safetensors")
 
 
+def write_linears(published: Published, folder: Path, *, hidden: int) -> None:
+    """Those that bge-m3 has beside its weights, as torch stores them; by name, the number of rows, "hidden" as wide as
+    the model."""
+    for name, rows in published.content.get("linears", {}).items():
+        torch.save(torch.nn.Linear(hidden, hidden if rows == "hidden" else rows).state_dict(), folder / name)
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A word for each id, special tokens first: nothing is tokenized here, but a folder without one is not whole."""
+    words = [*SPECIAL_TOKENS, *(f"w{index}" for index in range(len(SPECIAL_TOKENS), VOCABULARY))]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    Tokenizer(WordLevel(vocabulary, unk_token="<unk>")).save(str(folder / "tokenizer.json"))
+
+
 def vector_of(folder: Path) -> Callable[[Tensor], Tensor]:
     """What sentence-transformers' own modules make of the token vectors [tokens, hidden] of one text."""
     listing = json.loads((folder / "modules.json").read_text())
-    modules = [import_from_string(entry["type"]).load(str(folder / entry["path"])) for entry in listing[1:]]
+    classes: list[Any] = [import_from_string(entry["type"]) for entry in listing[1:]]
+    modules = [known.load(str(folder / entry["path"])) for known, entry in zip(classes, listing[1:], strict=True)]
 
-    def vector(hidden: Tensor) -> Tensor:
+    def compute(hidden: Tensor) -> Tensor:
         features = {"token_embeddings": hidden[None], "attention_mask": torch.ones(1, len(hidden), dtype=torch.long)}
         for module in modules:
             features = module.train(mode=False)(features)
-        return features["sentence_embedding"][0]
+        vector: Tensor = features["sentence_embedding"][0]
+        return vector
 
-    return vector
+    return compute

@@ -40,7 +40,7 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     published: Published = request.param
     folder = tmp_path_factory.mktemp("checkpoint")
     reference = published_references.write(published, folder)
-    checkpoint = Checkpoint.read(folder, pooling=published.pooling)
+    checkpoint = Checkpoint.read(folder, published.name, published.pooling)
     batch = random_batch(published, checkpoint)
     backend = TorchBackend(checkpoint, dtype="float32", device="cpu", adapter=published.adapter)
     return Small(published, checkpoint, batch, one_by_one(reference, batch), backend)

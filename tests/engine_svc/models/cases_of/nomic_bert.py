@@ -192,7 +192,8 @@ def write_mixture(folder: Path) -> Reference:
 def make_mixture(model: PreTrainedModel, *, experts: int, chosen: int) -> None:
     """In place: every second layer becomes a mixture, the others plain, and all projections have biases."""
     hidden, intermediate = model.config.hidden_size, model.config.intermediate_size
-    for index, layer in enumerate(model.layers):
+    layers: Any = model.layers
+    for index, layer in enumerate(layers):
         is_mixture = index % 2 == 1
         layer.mlp = (
             Mixture(hidden, intermediate, experts=experts, chosen=chosen)
