@@ -126,6 +126,9 @@ def write_weights(published: Published, folder: Path, tensors: Tensors) -> None:
     for name in content.get("buffers", []):
         named[name] = torch.arange(config["max_position_embeddings"])[None]
     check_names(published, named)
+    if content.get("weights") == "pytorch_model.bin":
+        torch.save(named, folder / "pytorch_model.bin")
+        return
     shards = content.get("shards", 1)
     if shards == 1:
         save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
