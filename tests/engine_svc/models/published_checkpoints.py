@@ -1,9 +1,10 @@
 """Checkpoints as they are on the hub, made small: the JSON files of `published/`, one for each checkpoint.
 
-Each has the checkpoint's own config.json and, where it has them, the files of sentence-transformers, word for word but
-for what does not matter; `source` says where a public copy is. `small_files` reduces the sizes and nothing else, so
-that every other setting is the published one. `test_published.py` writes such a folder, with random weights under the
-published names, and compares.
+Each has the checkpoint's config.json and, where the checkpoint has them, the files of sentence-transformers. `source`
+says where a public copy of config.json is, or what it was put together from; the other files are as that copy has them
+or, where it has none, as the model card describes them. `small_files` reduces the sizes and nothing else, so that every
+other setting is the published one. `test_published.py` writes such a folder, with random weights under the published
+names, and compares.
 """
 
 import json
