@@ -3,8 +3,9 @@
 from engine_svc.models.architectures.table import ARCHITECTURES, Architecture
 from heddle.checkpoint import ModelKind
 from tests.engine_svc.models.cases_of.all import CASES
-from tests.engine_svc.models.cases_of.checkpoints import CHECKPOINTS
+from tests.engine_svc.models.overview import ARCHITECTURES as ROWS
 from tests.engine_svc.models.overview import files
+from tests.engine_svc.models.published_checkpoints import PUBLISHED
 
 
 def test_table_is_the_one_that_the_cases_make() -> None:
@@ -12,7 +13,11 @@ def test_table_is_the_one_that_the_cases_make() -> None:
 
 
 def test_every_case_has_a_row_and_every_row_a_case() -> None:
-    assert {case.architecture for case in CASES} == CHECKPOINTS.keys()
+    assert {case.architecture for case in CASES} == set(ROWS)
+
+
+def test_every_published_checkpoint_is_named_in_a_row() -> None:
+    assert {published.row for published in PUBLISHED} <= set(ROWS)
 
 
 def test_every_architecture_and_each_of_its_heads_has_a_case() -> None:

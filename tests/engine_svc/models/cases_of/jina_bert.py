@@ -104,6 +104,10 @@ class JinaBert:
             hidden = self.layer(hidden, f"encoder.layer.{index}")
         return hidden
 
+    def logits(self, ids: Tensor, types: Tensor) -> Tensor:
+        """Of the class with a classifier."""
+        return self.linear(self.linear(self(ids, types)[0], "pooler.dense").tanh(), "classifier")
+
     def layer(self, hidden: Tensor, layer: str) -> Tensor:
         attended = self.linear(self.attention(hidden, f"{layer}.attention.self"), f"{layer}.attention.output.dense")
         attended = self.norm(attended + hidden, f"{layer}.attention.output.LayerNorm")
@@ -176,7 +180,7 @@ def classifier(kind: ModelKind, name: str, labels: int) -> Case:
         weights = drawn({**shapes_of(config, is_later=False), **shapes})
         save(folder, config, {key if key in shapes else f"bert.{key}": tensor for key, tensor in weights.items()})
         model = JinaBert(config, weights, is_later=False)
-        return lambda ids, types: model.linear(model.linear(model(ids, types)[0], "pooler.dense").tanh(), "classifier")
+        return model.logits
 
     return Case("jina-bert", name, kind, write, has_types=True)
 

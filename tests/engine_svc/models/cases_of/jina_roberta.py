@@ -117,9 +117,17 @@ def write_setting(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def add_adapters(folder: Path, model: PreTrainedModel, adapter: str) -> None:
+def add_adapters(
+    folder: Path,
+    model: PreTrainedModel,
+    adapter: str,
+    *,
+    rank: int = RANK,
+    alpha: float = ALPHA,
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """To every table and linear, as torch's parametrizations are stored; the model becomes what the adapter makes of
-    it. Norms and biases have none."""
+    it. Norms and biases have none. `dtype` is the one that must be able to hold them."""
     generator = torch.Generator().manual_seed(1)
     stored = {}
     adapted = {}
@@ -128,8 +136,8 @@ def add_adapters(folder: Path, model: PreTrainedModel, adapter: str) -> None:
             stored[f"roberta.{name}"] = adapted[name] = weight
             continue
         rows, columns = weight.shape
-        first = torch.randn(len(ADAPTERS), rows, RANK, generator=generator) / RANK
-        second = torch.randn(len(ADAPTERS), RANK, columns, generator=generator) / columns**0.5
+        first = torch.randn(len(ADAPTERS), rows, rank, generator=generator).div(rank).to(dtype).float()
+        second = torch.randn(len(ADAPTERS), rank, columns, generator=generator).div(columns**0.5).to(dtype).float()
         letters = "AB" if name.startswith("embeddings.") else "BA"
         where = f"roberta.{name.removesuffix('.weight')}.parametrizations.weight"
         stored |= {
@@ -138,7 +146,7 @@ def add_adapters(folder: Path, model: PreTrainedModel, adapter: str) -> None:
             f"{where}.0.lora_{letters[1]}": second,
         }
         index = ADAPTERS.index(adapter) if adapter else None
-        adapted[name] = weight if index is None else weight + first[index] @ second[index] * (ALPHA / RANK)
+        adapted[name] = weight if index is None else weight + first[index] @ second[index] * (alpha / rank)
     save_file(stored, folder / "model.safetensors")
     load_adapted(model, adapted)
 
@@ -156,9 +164,10 @@ def load_adapted(model: PreTrainedModel, adapted: dict[str, Tensor]) -> None:
     model.load_state_dict(weights)
 
 
-def learn_positions(folder: Path, model: PreTrainedModel) -> None:
-    """In place of rotary ones, which turn by nothing then."""
-    table = torch.randn(POSITIONS + PAD + 1, 32, generator=torch.Generator().manual_seed(1))
+def learn_positions(folder: Path, model: PreTrainedModel, dtype: torch.dtype = torch.float32) -> None:
+    """In place of rotary ones, which turn by nothing then. `dtype` is the one that must be able to hold them."""
+    shape = (model.config.max_position_embeddings, model.config.hidden_size)
+    table = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype).float()
     tensors = load_file(folder / "model.safetensors")
     tensors["roberta.embeddings.position_embeddings.weight"] = table
     save_file(tensors, folder / "model.safetensors")

@@ -125,9 +125,9 @@ def fresh(model: PreTrainedModel) -> Reference:
 
 
 class PlainFeedForward(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, hidden: int, intermediate: int) -> None:
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(32, 48), nn.Linear(48, 32)
+        self.fc1, self.fc2 = nn.Linear(hidden, intermediate), nn.Linear(intermediate, hidden)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.fc2(functional.gelu(self.fc1(hidden)))  # type: ignore[no-any-return]
@@ -136,18 +136,19 @@ class PlainFeedForward(nn.Module):
 class Mixture(nn.Module):
     """Every expert computes every token, and those that are not chosen count nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: int, intermediate: int, *, experts: int, chosen: int) -> None:
         super().__init__()
-        self.router = nn.Linear(32, EXPERTS, bias=False)
-        self.w1 = nn.Parameter(torch.empty(EXPERTS * 48, 32))
-        self.w2 = nn.Parameter(torch.empty(EXPERTS * 48, 32))
-        self.bias = nn.Parameter(torch.zeros(32))
+        self.shape, self.chosen = (experts, intermediate, hidden), chosen
+        self.router = nn.Linear(hidden, experts, bias=False)
+        self.w1 = nn.Parameter(torch.empty(experts * intermediate, hidden))
+        self.w2 = nn.Parameter(torch.empty(experts * intermediate, hidden))
+        self.bias = nn.Parameter(torch.zeros(hidden))
 
     def forward(self, hidden: Tensor) -> Tensor:
         likely = self.router(hidden).softmax(-1)
-        smallest = likely.topk(CHOSEN, -1).values[..., -1:]
+        smallest = likely.topk(self.chosen, -1).values[..., -1:]
         shares = torch.where(likely >= smallest, likely, 0.0)
-        ups, downs = self.w1.view(EXPERTS, 48, 32), self.w2.view(EXPERTS, 48, 32)
+        ups, downs = self.w1.view(self.shape), self.w2.view(self.shape)
         inside = functional.gelu(torch.einsum("bth,eih->btei", hidden, ups))
         return torch.einsum("btei,eih,bte->bth", inside, downs, shares) + self.bias
 
@@ -166,15 +167,8 @@ def write_mixture(folder: Path) -> Reference:
             }
         )
     )
-    for index, layer in enumerate(model.layers):
-        layer.mlp = Mixture() if index % 2 else PlainFeedForward()
-        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            setattr(layer.self_attn, name, nn.Linear(32, 32))
-    randomized(model)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("mlp.w2"):
-                parameter.mul_(LOUDNESS)
+    make_mixture(model, experts=EXPERTS, chosen=CHOSEN)
+    quieten(randomized(model))
     save_file({name: tensor.contiguous() for name, tensor in hub_tensors(model).items()}, folder / "model.safetensors")
     changes = {
         "activation_function": "gelu",
@@ -193,6 +187,28 @@ def write_mixture(folder: Path) -> Reference:
     }
     (folder / "config.json").write_text(json.dumps({**HUB, **changes}))
     return reference_of(model, ModelKind.EMBEDDER)
+
+
+def make_mixture(model: PreTrainedModel, *, experts: int, chosen: int) -> None:
+    """In place: every second layer becomes a mixture, the others plain, and all projections have biases."""
+    hidden, intermediate = model.config.hidden_size, model.config.intermediate_size
+    layers: Any = model.layers
+    for index, layer in enumerate(layers):
+        is_mixture = index % 2 == 1
+        layer.mlp = (
+            Mixture(hidden, intermediate, experts=experts, chosen=chosen)
+            if is_mixture
+            else PlainFeedForward(hidden, intermediate)
+        )
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            setattr(layer.self_attn, name, nn.Linear(hidden, hidden))
+
+
+@torch.no_grad()
+def quieten(model: PreTrainedModel) -> None:
+    for name, parameter in model.named_parameters():
+        if name.endswith("mlp.w2"):
+            parameter.mul_(LOUDNESS)
 
 
 def hub_tensors(model: PreTrainedModel) -> dict[str, Tensor]:

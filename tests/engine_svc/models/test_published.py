@@ -1,0 +1,109 @@
+"""The checkpoints that the table of models names: each by its published configuration, tensor names and files, made
+small, against transformers and sentence-transformers (or the authors' code, where they have their own)."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from engine_svc.backends.torch_backend import TorchBackend
+from engine_svc.batch import Output, PackedBatch
+from engine_svc.batch import Sequence as TokenSequence
+from heddle.checkpoint import Checkpoint, ModelKind
+from tests.engine_svc.models import published_references
+from tests.engine_svc.models.cases import OUTPUTS, Array, one_by_one
+from tests.engine_svc.models.published_checkpoints import PUBLISHED, VOCABULARY, Published
+from tests.engine_svc.models.published_code import has_types
+
+# The longest reaches beyond every window and shares the buckets of far distances.
+LENGTHS = (1, 2, 3, 17, 64, 150)
+
+
+@dataclass(frozen=True)
+class Small:
+    """A published checkpoint on disk, a batch for it, and what must come out."""
+
+    published: Published
+    checkpoint: Checkpoint
+    batch: PackedBatch
+    expected: list[Array]
+    backend: TorchBackend
+
+    def outputs(self, batch: PackedBatch) -> list[Array]:
+        return list(self.backend.run(batch))
+
+
+@pytest.fixture(scope="module", params=PUBLISHED, ids=lambda published: published.name)
+def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Small:
+    published: Published = request.param
+    folder = tmp_path_factory.mktemp("checkpoint")
+    reference = published_references.write(published, folder)
+    checkpoint = Checkpoint.read(folder, published.name, published.pooling)
+    batch = random_batch(published, checkpoint)
+    backend = TorchBackend(checkpoint, dtype="float32", device="cpu", adapter=published.adapter)
+    return Small(published, checkpoint, batch, one_by_one(reference, batch), backend)
+
+
+def random_batch(published: Published, checkpoint: Checkpoint) -> PackedBatch:
+    """Without the padding id, which has no position in some."""
+    rng = np.random.default_rng(0)
+    padding = checkpoint.config.get("pad_token_id")
+    choices = np.array([token for token in range(VOCABULARY) if token != padding], np.uint32)
+    with_types = has_types(checkpoint.config)
+    sequences = [
+        TokenSequence(
+            rng.choice(choices, length).tobytes(),
+            rng.integers(0, 2, length, dtype=np.uint8).tobytes() if with_types else b"",
+            output=OUTPUTS[published.kind],
+        )
+        for length in LENGTHS
+    ]
+    return PackedBatch.of(sequences)
+
+
+def test_folder_is_read_as_its_authors_describe_it(small: Small) -> None:
+    checkpoint, expected = small.checkpoint, small.published.content["expected"]
+    read = {
+        "kind": checkpoint.kind,
+        "pooling": list(checkpoint.pooling),
+        "normalizes": checkpoint.normalizes,
+        "tokens_max": checkpoint.sequence_tokens_max,
+        "labels": len(checkpoint.labels),
+        "prompts": sorted(checkpoint.prompts),
+        "default_prompt": checkpoint.default_prompt_name,
+        "multi_label": checkpoint.multi_label,
+    }
+    nothing = {"pooling": [], "normalizes": False, "labels": 0, "prompts": [], "default_prompt": ""}
+    assert read == {**nothing, "multi_label": False, **expected}
+
+
+def test_outputs_equal_the_reference(small: Small) -> None:
+    for ours, theirs in zip(small.outputs(small.batch), small.expected, strict=True):
+        assert ours.shape == theirs.shape
+        assert np.abs(theirs).max() > 0.01
+        np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_vectors_equal_those_of_its_modules(small: Small) -> None:
+    """Pooling, Dense and Normalize as sentence-transformers loads them from the folder."""
+    if "modules.json" not in small.published.content["files"] or small.published.kind is not ModelKind.EMBEDDER:
+        pytest.skip("has no modules that make vectors")
+    vector_of = published_references.vector_of(small.checkpoint.folder)
+    batch = PackedBatch.of(
+        [
+            dataclasses.replace(sequence, output=Output.VECTOR, skip_normalization=not small.checkpoint.normalizes)
+            for sequence in small.batch.sequences
+        ]
+    )
+    for ours, hidden in zip(small.outputs(batch), small.expected, strict=True):
+        theirs = vector_of(torch.from_numpy(hidden)).detach().numpy()
+        np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_text_alone_equals_itself_in_a_batch(small: Small) -> None:
+    together = small.outputs(small.batch)
+    for index in (1, 4):
+        [alone] = small.outputs(PackedBatch.of([small.batch.sequences[index]]))
+        np.testing.assert_allclose(together[index], alone, atol=1e-5, rtol=0)
