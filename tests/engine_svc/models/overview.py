@@ -40,8 +40,8 @@ FOOTNOTES = (
     "many checkpoints of that sort, made small and with random weights, are compared with their "
     "reference implementation, and pooling says by which poolings each embedder's vectors are, too: all stands for "
     f"{', '.join(Pooling)}. An embedder pools as its checkpoint says, by one of them or several side by side, with or "
-    "without Dense, LayerNorm and Normalize modules behind it; ColBERT checkpoints answer a vector for each token. Each of these is compared "
-    "with sentence-transformers, whatever the architecture."
+    "without Dense, LayerNorm and Normalize modules behind it; ColBERT checkpoints answer a vector for each token. "
+    "Each of these is compared with sentence-transformers, whatever the architecture."
 )
 
 
