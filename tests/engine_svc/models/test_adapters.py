@@ -74,5 +74,5 @@ def test_adapters_that_the_config_does_not_load_are_no_tasks(tmp_path: Path) -> 
 def test_checkpoint_that_promises_tasks_and_has_no_adapters_is_refused(tmp_path: Path) -> None:
     jina_roberta.CASES[3].write(tmp_path)
     jina_roberta.write_setting(tmp_path, lora_adaptations=jina_roberta.ADAPTERS, load_trained_adapters=True)
-    with pytest.raises(CheckpointError, match="has no adapters in its safetensors files"):
+    with pytest.raises(CheckpointError, match="has no adapters in its weights"):
         load(tmp_path, "")
