@@ -10,7 +10,7 @@ from heddle.rpc.lifecycle import interrupt_nobody, run, settle_memory, stop_on_s
 from heddle.rpc.settings import ConfigurationError, load, suggestion
 from heddle.rpc.telemetry import start_logging
 from http_gateway.admission import Admission
-from http_gateway.api_keys import ApiKeys, keys_of
+from http_gateway.api_keys import ApiKeys, load_keys
 from http_gateway.app import App
 from http_gateway.cors import Cors
 from http_gateway.fair_share import FairShare
@@ -37,7 +37,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
     check_default_route(settings.default_route, table)
     app = App(
         Router(table, lambda: settings.default_route or default_path(models)),
-        api_keys(settings),
+        load_api_keys(settings),
         Admission(
             requests_max=settings.requests_max,
             bodies_bytes_max=settings.bodies_bytes_max,
@@ -65,10 +65,10 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
         await models.close()
 
 
-def api_keys(settings: GatewaySettings) -> ApiKeys:
+def load_api_keys(settings: GatewaySettings) -> ApiKeys:
     """Raises ConfigurationError for a file that cannot be read or makes no sense."""
     try:
-        return ApiKeys(keys_of(settings.api_keys, settings.api_keys_file))
+        return ApiKeys(load_keys(settings.api_keys, settings.api_keys_file))
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
 

@@ -60,7 +60,7 @@ class ApiKeys:
         return found
 
 
-def keys_of(stated: Sequence[str], file: Path | None) -> list[ApiKey]:
+def load_keys(stated: Sequence[str], file: Path | None) -> list[ApiKey]:
     """The keys that the settings state, and those of the file. Raises ValueError, which shows no key."""
     keys = [ApiKey(digest_of(key)) for key in dict.fromkeys(stated)]
     if file is None:
@@ -71,13 +71,13 @@ def keys_of(stated: Sequence[str], file: Path | None) -> list[ApiKey]:
         raise ValueError(f"api_keys_file: cannot read {file}: {error}") from None
     for number, line in enumerate(lines, 1):
         if words := line.partition("#")[0].split():
-            keys.append(key_of(words, f"api_keys_file: line {number} of {file}"))
+            keys.append(parse_key(words, f"api_keys_file: line {number} of {file}"))
     if not keys:
         raise ValueError(f"api_keys_file: there is no key in {file}, so that nobody could call")
     return keys
 
 
-def key_of(words: Sequence[str], place: str) -> ApiKey:
+def parse_key(words: Sequence[str], place: str) -> ApiKey:
     """Of one line: a name, the key or its hash, and the best priority that it may ask for, which can be left out."""
     if len(words) not in (2, 3):
         raise ValueError(f"{place} is not: name, key or sha256:HASH, and maybe a priority")

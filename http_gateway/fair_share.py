@@ -29,7 +29,7 @@ class FairShare:
     best_priority: int  # of requests whose key does not state its own
     proxies: int  # in front of the gateway, whose word on the caller's address is taken
 
-    def place(self, request: Request, key: ApiKey | None) -> None:
+    def assign(self, request: Request, key: ApiKey | None) -> None:
         """Raises INVALID_INPUT for a priority that is no number, and a 403 for one that the key does not allow."""
         request.priority = self._priority(request, key)
         request.user = request.headers.get(FLOW_HEADER) or ""

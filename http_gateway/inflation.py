@@ -28,7 +28,7 @@ class Reader(Protocol):
     def read(self, size: int, /) -> bytes: ...  # b"" at the end
 
 
-class Deflated:
+class DeflateReader:
     """RFC 9110 means the format of zlib; some clients send what zlib calls raw."""
 
     def __init__(self, body: bytes) -> None:
@@ -46,20 +46,20 @@ class Deflated:
         return piece
 
 
-def gunzipped(body: bytes) -> Reader:
+def gzip_reader(body: bytes) -> Reader:
     return gzip.GzipFile(fileobj=io.BytesIO(body))
 
 
-def unzstd(body: bytes) -> Reader:
+def zstd_reader(body: bytes) -> Reader:
     reader = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX)
     return reader.stream_reader(body, read_across_frames=True)
 
 
 READERS: dict[str, Callable[[bytes], Reader]] = {
-    "gzip": gunzipped,
-    "x-gzip": gunzipped,
-    "deflate": Deflated,
-    "zstd": unzstd,
+    "gzip": gzip_reader,
+    "x-gzip": gzip_reader,
+    "deflate": DeflateReader,
+    "zstd": zstd_reader,
 }
 
 
@@ -75,7 +75,7 @@ def coding_of(headers: Headers) -> str:
     raise Failure(415, "unsupported_encoding", message, headers=[("accept-encoding", known)])
 
 
-async def inflated(body: bytes, coding: str, bytes_max: int) -> bytes:
+async def inflate(body: bytes, coding: str, bytes_max: int) -> bytes:
     """Raises a 400 for what is not of this coding, and a 413 for what becomes more than `bytes_max`."""
     if not body:
         return body  # which is refused as such

@@ -68,7 +68,7 @@ class Request:
     @property
     def flow(self) -> str:
         """A path: see http_gateway.fair_share."""
-        user = hashed(self.user) if self.user else ""
+        user = user_hash(self.user) if self.user else ""
         if self.caller:
             return f"{self.caller}/{user}/{self.id}"
         if user:
@@ -120,6 +120,6 @@ def new_id() -> str:
     return f"{random.getrandbits(64):016x}"
 
 
-def hashed(user: str) -> str:
+def user_hash(user: str) -> str:
     """Tells users apart, and is no longer than that takes."""
     return hashlib.sha256(user.encode(errors="surrogatepass")).hexdigest()[:16]

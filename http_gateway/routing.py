@@ -47,7 +47,7 @@ class Router:
         for route in routes:
             by_path[route.path][route.method] = route
         self._exact = {path: methods for path, methods in by_path.items() if "{" not in path}
-        self._open = [(*around_name(path), methods) for path, methods in by_path.items() if "{" in path]
+        self._open = [(*split_around_name(path), methods) for path, methods in by_path.items() if "{" in path]
         self._open.sort(key=lambda item: -len(item[0]))
 
     def find(self, request: Request) -> Route:
@@ -55,7 +55,7 @@ class Router:
         path = request.path
         methods = self._exact.get(path)
         if not methods:
-            path = slashes_joined(self._meant(slashes_joined(path)))
+            path = join_slashes(self._meant(join_slashes(path)))
             methods = self._exact.get(path) or self._open_ended(request, path)
         if not methods:
             return Route(request.method, "unmatched", not_found, is_open=True)
@@ -73,13 +73,13 @@ class Router:
         return None
 
 
-def around_name(path: str) -> tuple[str, str]:
+def split_around_name(path: str) -> tuple[str, str]:
     """What stands before {name} in a path, and behind it."""
     beginning, _, rest = path.partition("{")
     return beginning, rest.partition("}")[2]
 
 
-def slashes_joined(path: str) -> str:
+def join_slashes(path: str) -> str:
     """At both ends: a base URL with a slash at its end, and a path with one at its beginning, make two."""
     return f"/{path.strip('/')}"
 

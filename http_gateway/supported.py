@@ -53,7 +53,7 @@ def partly_supported(kind: type) -> tuple[PartlySupported, ...]:
     return tuple(found)
 
 
-def agreed(wishes: Mapping[str, Any]) -> Any:
+def merge_aliases(wishes: Mapping[str, Any]) -> Any:
     """What fields that mean the same say, by name; None where none is sent. Raises INVALID_INPUT where they differ."""
     said = {*wishes.values()} - {None}
     if len(said) > 1:

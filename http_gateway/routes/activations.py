@@ -9,7 +9,7 @@ from heddle.tensors import Floats
 Activation = Literal["none", "sigmoid", "softmax"]
 
 
-def activated(logits: Floats, activation: Activation) -> Floats:
+def activate(logits: Floats, activation: Activation) -> Floats:
     """Of logits [inputs, labels]."""
     scores: Floats
     if activation == "sigmoid":

@@ -29,7 +29,7 @@ class Room:
         self._something_left.set()
 
 
-async def results_of(calls: Sequence[tuple[int, Callable[[], Awaitable[T]]]]) -> list[T]:
+async def gather_bounded(calls: Sequence[tuple[int, Callable[[], Awaitable[T]]]]) -> list[T]:
     """In the order of the calls, each of which comes with its count of inputs. The first failure cancels the others."""
     room = Room(INPUTS_AT_ONCE)
 

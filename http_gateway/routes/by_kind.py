@@ -19,7 +19,7 @@ from http_gateway.families import TEI
 from http_gateway.json_body import decoded
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.routes.at_once import results_of
+from http_gateway.routes.at_once import gather_bounded
 from http_gateway.routes.cost import COST_HEADERS
 from http_gateway.routes.inputs import check_at_most
 from http_gateway.routes.kinds import KINDS, kind_of
@@ -93,7 +93,7 @@ class ByKind(ModelRoutes):
                 return (await instance.task.handle(instance.content, request)).value
 
         calls = [(instance.inputs_count, functools.partial(answered, instance)) for instance in instances]
-        return Answer({"predictions": LongList(await results_of(calls))})
+        return Answer({"predictions": LongList(await gather_bounded(calls))})
 
     async def _read(self, index: int, instance: msgspec.Raw, request: Request) -> Instance:
         """In turns with other requests: there may be many."""

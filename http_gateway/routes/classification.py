@@ -12,7 +12,7 @@ from http_gateway.errors import InWordsOf
 from http_gateway.families import TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.routes.activations import Activation, activated
+from http_gateway.routes.activations import Activation, activate
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import TEIBody, check_count
 from http_gateway.routes.model_routes import ModelRoutes
@@ -70,10 +70,10 @@ class Classification(ModelRoutes):
         check_count(len(inputs), self.inputs_max, "inputs")
         activation = body.parameters.function_to_apply if body.parameters else None
         with InWordsOf({}, is_list=is_batch):
-            answer = await self.predicted(body, inputs, request, raw_scores=bool(body.raw_scores or activation))
+            answer = await self.call_predict(body, inputs, request, raw_scores=bool(body.raw_scores or activation))
         table = np.frombuffer(answer.scores, "<f4").reshape(len(inputs), -1)
         if activation:
-            table = activated(table, activation)
+            table = activate(table, activation)
         top_k = body.parameters.top_k if body.parameters else None
         labels = list(answer.labels)
         ranking = rankings_of(answer.ranking, table)
@@ -86,7 +86,7 @@ class Classification(ModelRoutes):
         value = rows if is_batch or body.parameters else predictions(0)
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
-    async def predicted(
+    async def call_predict(
         self, body: TEIBody, inputs: list[inference_pb2.TextOrPair], request: Request, *, raw_scores: bool
     ) -> inference_pb2.PredictResponse:
         call = inference_pb2.PredictRequest(

@@ -71,7 +71,7 @@ class Classify(Classification):
         check_count(len(texts), self.inputs_max, "input", "texts")
         inputs = [inference_pb2.TextOrPair(text=text) for text in texts]
         with InWordsOf({"inputs": "input"}, is_list=is_list):
-            answer = await self.predicted(body, inputs, request, raw_scores=bool(body.raw_scores) or body.is_raw)
+            answer = await self.call_predict(body, inputs, request, raw_scores=bool(body.raw_scores) or body.is_raw)
         labels = list(answer.labels)
         table = np.frombuffer(answer.scores, "<f4").reshape(len(texts), -1)
         ranking = rankings_of(answer.ranking, table)

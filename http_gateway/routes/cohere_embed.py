@@ -21,7 +21,7 @@ from http_gateway.routes.prompts import prompt_of_type
 from http_gateway.routes.schemas import Some, Text
 from http_gateway.routes.vector_format import QUANTIZED, base64_of
 from http_gateway.routing import Route
-from http_gateway.supported import agreed, only
+from http_gateway.supported import merge_aliases, only
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 
@@ -115,7 +115,7 @@ class CohereEmbed(ModelRoutes):
         texts, field = texts_of(body)
         call = inference_pb2.EmbedRequest(dimensions=body.output_dimension or 0)
         call.input_tokens_max = (
-            agreed({"max_tokens": body.max_tokens, "truncate_prompt_tokens": body.input_tokens_max or None}) or 0
+            merge_aliases({"max_tokens": body.max_tokens, "truncate_prompt_tokens": body.input_tokens_max or None}) or 0
         )
         answer = await self._vectors(body, texts, field, call, request)
         value = by_type(body.embedding_types or ["float"], tensors.from_proto(answer.embeddings))

@@ -11,7 +11,7 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
 from http_gateway.routes.inputs import TEIBody
 from http_gateway.routes.schemas import Some, Text
-from http_gateway.supported import agreed, only
+from http_gateway.supported import merge_aliases, only
 from http_gateway.writing import is_writable
 
 Document = str | dict[str, Any]
@@ -50,18 +50,18 @@ class RankFields(TEIBody, kw_only=True):
     mm_processor_kwargs: Annotated[dict[str, Any] | None, only({}, instead="only texts are ranked")] = None
 
     @property
-    def is_voyages(self) -> bool:
+    def is_from_voyage(self) -> bool:
         """Whether it has a field that only Voyage's clients send, who read the results as `data`."""
         return self.top_k is not None or self.is_truncated is not None
 
     @property
     def results_max(self) -> int | None:
-        return agreed({"top_n": self.top_n, "top_k": self.top_k}) or None
+        return merge_aliases({"top_n": self.top_n, "top_k": self.top_k}) or None
 
     @property
     def wants_raw_scores(self) -> bool:
         activation = None if self.use_activation is None else not self.use_activation
-        return bool(agreed({"raw_scores": self.raw_scores, "use_activation": activation}))
+        return bool(merge_aliases({"raw_scores": self.raw_scores, "use_activation": activation}))
 
     @property
     def truncation(self) -> inference_pb2.Truncation:
@@ -83,7 +83,7 @@ def texts_of(documents: Sequence[Document], rank_fields: Sequence[str] | None, *
             continue
         texts.append(text_of(document, rank_fields, f"documents[{index}]"))
         if are_returned and not is_writable(document):
-            raise refused(f"documents[{index}] cannot be returned: it is nested too deeply, or has too large a number")
+            raise invalid(f"documents[{index}] cannot be returned: it is nested too deeply, or has too large a number")
     return texts
 
 
@@ -91,21 +91,21 @@ def text_of(document: dict[str, Any], rank_fields: Sequence[str] | None, place: 
     """Cohere's `rank_fields` are ranked one after the other, each on a line of its own."""
     if not rank_fields:
         if "text" not in document:
-            raise refused(f"{place}.text is required, where rank_fields name no other fields")
+            raise invalid(f"{place}.text is required, where rank_fields name no other fields")
         text = document["text"]
         if not isinstance(text, str):
-            raise refused(f"{place}.text must be a text")
+            raise invalid(f"{place}.text must be a text")
         return text
     found = [document[name] for name in rank_fields if document.get(name) is not None]
     if not found:
-        raise refused(f"{place} has none of the rank_fields: {', '.join(rank_fields)}")
+        raise invalid(f"{place} has none of the rank_fields: {', '.join(rank_fields)}")
     return "\n".join(value if isinstance(value, str) else msgspec.json.encode(value).decode() for value in found)
 
 
-def returned(document: Document) -> dict[str, Any]:
+def as_object(document: Document) -> dict[str, Any]:
     """As Cohere's and Jina's clients read it: an object as it came, a text inside one."""
     return {"text": document} if isinstance(document, str) else document
 
 
-def refused(message: str) -> HeddleError:
+def invalid(message: str) -> HeddleError:
     return HeddleError(ErrorKind.INVALID_INPUT, message, field="documents")

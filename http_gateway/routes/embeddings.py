@@ -19,7 +19,7 @@ from http_gateway.routes.prompts import prompt_of_type
 from http_gateway.routes.schemas import Some, Text, TokenId
 from http_gateway.routes.vector_format import FormattedBody
 from http_gateway.routing import Route
-from http_gateway.supported import agreed, only
+from http_gateway.supported import merge_aliases, only
 
 TOKEN_IDS_REFUSED = (
     "input holds token ids, and those of another model's tokenizer would give meaningless vectors: send text "
@@ -61,7 +61,7 @@ class EmbeddingsBody(FormattedBody, kw_only=True):
     @property
     def skip_normalization(self) -> bool:
         wishes = {"normalize": self.normalize, "normalized": self.normalized, "use_activation": self.use_activation}
-        return agreed(wishes) is False
+        return merge_aliases(wishes) is False
 
 
 class Embedding(msgspec.Struct):
@@ -100,7 +100,7 @@ class Embeddings(ModelRoutes):
 
     async def embed(self, body: EmbeddingsBody, request: Request) -> Answer:
         """Embeddings, as OpenAI's clients ask for them."""
-        answer = await self.embedded(body, request)
+        answer = await self.call_embed(body, request)
         vectors, usage = answer.embeddings, answer.usage
         row = body.format.rows(vectors)
 
@@ -116,13 +116,13 @@ class Embeddings(ModelRoutes):
         }
         return Answer(value, cost_headers(request, usage, answer.timings))
 
-    async def embedded(self, body: EmbeddingsBody, request: Request) -> inference_pb2.EmbedResponse:
+    async def call_embed(self, body: EmbeddingsBody, request: Request) -> inference_pb2.EmbedResponse:
         model = self.models.find(body.model)
-        inputs, is_list = listed(without_objects(body.input))
+        inputs, is_list = listed(unwrap_texts(body.input))
         item = self._item(inputs, body, is_list=is_list)
         if body.input_type:
             described = await model.client.get_model(request.options())
-            item.embed.prompt_name = agreed(
+            item.embed.prompt_name = merge_aliases(
                 {"prompt_name": body.prompt_name, "input_type": prompt_of_type(body.input_type, described)}
             )
         with IN_WORDS_OF_LIST if is_list else IN_WORDS_OF_ONE:
@@ -143,13 +143,13 @@ class Embeddings(ModelRoutes):
         call.input_tokens_max = body.input_tokens_max
         call.prompt_name = body.prompt_name or ""
         call.skip_normalization = body.skip_normalization
-        call.dimensions = agreed({"dimensions": body.dimensions, "output_dimension": body.output_dimension}) or 0
+        call.dimensions = merge_aliases({"dimensions": body.dimensions, "output_dimension": body.output_dimension}) or 0
         call.data_type = body.format.data_type
         call.task = body.task or ""
         return item
 
 
-def without_objects(value: Inputs | TextObject | list[str | int | TokenIds | TextObject]) -> Inputs:
+def unwrap_texts(value: Inputs | TextObject | list[str | int | TokenIds | TextObject]) -> Inputs:
     if isinstance(value, str):
         return value
     if isinstance(value, TextObject):

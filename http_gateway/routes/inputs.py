@@ -9,8 +9,8 @@ from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
-from http_gateway.routes.schemas import Some, Text, TokenId, told
-from http_gateway.supported import agreed
+from http_gateway.routes.schemas import Some, Text, TokenId, json_schema
+from http_gateway.supported import merge_aliases
 
 TokenIds = Annotated[list[TokenId], Some]
 # One text; or a list of texts and of lists of ids; or one list of ids.
@@ -40,9 +40,9 @@ class TruncationFields(msgspec.Struct, kw_only=True):
     is_truncated: bool | None = msgspec.field(default=None, name="truncation")
     side: Direction | None = msgspec.field(default=None, name="truncation_side")
     # vLLM's: keep so many tokens; -1 = as many as the model takes.
-    truncate_prompt_tokens: Annotated[int, msgspec.Meta(ge=-1, le=2**32 - 1), told(**{"not": {"const": 0}})] | None = (
-        None
-    )
+    truncate_prompt_tokens: (
+        Annotated[int, msgspec.Meta(ge=-1, le=2**32 - 1), json_schema(**{"not": {"const": 0}})] | None
+    ) = None
 
     @property
     def truncation(self) -> inference_pb2.Truncation:
@@ -51,7 +51,7 @@ class TruncationFields(msgspec.Struct, kw_only=True):
             is_limited = self.truncate_prompt_tokens is not None
             return inference_pb2.TRUNCATION_ALLOW if is_limited else inference_pb2.TRUNCATION_UNSPECIFIED
         truncate = self.truncate.upper() != "NONE" if isinstance(self.truncate, str) else self.truncate
-        wish = agreed({"truncate": truncate, "truncation": self.is_truncated})
+        wish = merge_aliases({"truncate": truncate, "truncation": self.is_truncated})
         return inference_pb2.TRUNCATION_ALLOW if wish else inference_pb2.TRUNCATION_REFUSE
 
     @property
@@ -65,7 +65,7 @@ class TruncationFields(msgspec.Struct, kw_only=True):
             "truncation_direction": SIDES.get((self.truncation_direction or "").upper()),
             "truncation_side": SIDES.get((self.side or "").upper()),
         }
-        side: inference_pb2.TruncationSide | None = agreed(wishes)
+        side: inference_pb2.TruncationSide | None = merge_aliases(wishes)
         return side or inference_pb2.TRUNCATION_SIDE_UNSPECIFIED
 
     @property

@@ -107,7 +107,7 @@ class Ollama(ModelRoutes):
     async def embed(self, body: OllamaEmbedBody, request: Request) -> Answer:
         """Embeddings, as Ollama's clients ask for them."""
         texts: Any = body.input
-        answer = await self.embeddings.embedded(
+        answer = await self.embeddings.call_embed(
             EmbeddingsBody(
                 input=texts,
                 model=body.model,
@@ -124,7 +124,7 @@ class Ollama(ModelRoutes):
             "load_duration": 0,
             "prompt_eval_count": answer.usage.tokens,
         }
-        return answered(value, answer, request)
+        return with_cost(value, answer, request)
 
     async def embed_prompt(self, body: OllamaPromptBody, request: Request) -> Answer:
         """One embedding that is not normalised, as Ollama's older clients ask for it."""
@@ -132,18 +132,18 @@ class Ollama(ModelRoutes):
             input=body.prompt, model=body.model, truncate_prompt_tokens=body.tokens_max, normalize=False
         )
         with PROMPT_OF_INPUT:
-            answer = await self.embeddings.embedded(wanted, request)
-        return answered({"embedding": tensors.from_proto(answer.embeddings)[0]}, answer, request)
+            answer = await self.embeddings.call_embed(wanted, request)
+        return with_cost({"embedding": tensors.from_proto(answer.embeddings)[0]}, answer, request)
 
     async def tags(self, _: Request) -> Answer:
         """The models that are served, as Ollama lists them."""
         since = datetime.fromtimestamp(self.models.created, UTC).isoformat()
-        return Answer({"models": [described(name, since) for name in self.models.names()]})
+        return Answer({"models": [tag_entry(name, since) for name in self.models.names()]})
 
 
-def answered(value: dict[str, Any], answer: inference_pb2.EmbedResponse, request: Request) -> Answer:
+def with_cost(value: dict[str, Any], answer: inference_pb2.EmbedResponse, request: Request) -> Answer:
     return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
 
-def described(name: str, since: str) -> dict[str, Any]:
+def tag_entry(name: str, since: str) -> dict[str, Any]:
     return {"name": name, "model": name, "modified_at": since, "size": 0, "digest": "", "details": {}}

@@ -18,7 +18,7 @@ from http_gateway.endpoint import post
 from http_gateway.errors import InWordsOf
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.routes.activations import activated
+from http_gateway.routes.activations import activate
 from http_gateway.routes.classification import Classification
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.embeddings import Embeddings, EmbeddingsBody, Usage
@@ -114,7 +114,7 @@ class Pooling(ModelRoutes):
         wanted = EmbeddingsBody(
             **shared_fields(body), input=texts, dimensions=body.dimensions, use_activation=not body.is_raw
         )
-        answer = await self.embeddings.embedded(wanted, request)
+        answer = await self.embeddings.call_embed(wanted, request)
         return Outcome(len(inputs), tensors.from_proto(answer.embeddings).__getitem__, answer.usage, answer.timings)
 
     async def _embed_tokens(
@@ -135,13 +135,13 @@ class Pooling(ModelRoutes):
 
         def array(index: int) -> Floats:
             table = tensors.from_proto(answer.embeddings[index])
-            return table if body.is_raw else of_length_one(table)
+            return table if body.is_raw else normalized(table)
 
         return Outcome(len(inputs), array, answer.usage, answer.timings)
 
     async def _classify(self, body: PoolingBody, inputs: Sequence[str | int | TokenIds], request: Request) -> Outcome:
         texts = [inference_pb2.TextOrPair(text=text) for text in texts_of(inputs)]
-        answer = await self.classification.predicted(body, texts, request, raw_scores=body.is_raw)
+        answer = await self.classification.call_predict(body, texts, request, raw_scores=body.is_raw)
         table = np.frombuffer(answer.scores, "<f4").reshape(len(inputs), -1)
         return Outcome(len(inputs), table.__getitem__, answer.usage, answer.timings)
 
@@ -149,14 +149,14 @@ class Pooling(ModelRoutes):
         self, body: PoolingBody, inputs: Sequence[str | int | TokenIds], request: Request
     ) -> Outcome:
         """All tokens, special ones included, with all labels in the order of the model's."""
-        answer = await self.entities.labelled(body, texts_of(inputs), request, "none", raw_scores=True)
+        answer = await self.entities.call_predict_tokens(body, texts_of(inputs), request, "none", raw_scores=True)
         model = await self.models.find(body.model).client.get_model(request.options())
         labels = list(model.labels)
 
         def array(index: int) -> Floats:
             tokens = answer.results[index].entities
             logits = np.array([[token.scores[label] for label in labels] for token in tokens], np.float32)
-            return logits if body.is_raw else activated(logits, "softmax")
+            return logits if body.is_raw else activate(logits, "softmax")
 
         return Outcome(len(inputs), array, answer.usage, answer.timings)
 
@@ -169,7 +169,7 @@ def texts_of(inputs: Sequence[str | int | TokenIds]) -> list[str]:
     return texts
 
 
-def of_length_one(table: Floats) -> Floats:
+def normalized(table: Floats) -> Floats:
     lengths = np.linalg.norm(table, axis=-1, keepdims=True)
     rows: Floats = table / np.maximum(lengths, 1e-12)
     return rows

@@ -17,7 +17,7 @@ from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cohere_meta import meta
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
-from http_gateway.routes.documents import Document, Documents, RankFields, returned, texts_of
+from http_gateway.routes.documents import Document, Documents, RankFields, as_object, texts_of
 from http_gateway.routes.inputs import check_count
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.ranking import ranking_of
@@ -107,7 +107,7 @@ class Rerank(ModelRoutes):
             return await self._rank_documents(body, body.documents, request, "1")
         texts = body.texts or []
         check_count(len(texts), self.inputs_max, "texts")
-        answer = await self.reranked(body, texts, request, field="texts")
+        answer = await self.call_rerank(body, texts, request, field="texts")
         scores = np.frombuffer(answer.scores, "<f4")
 
         def rank(index: int) -> dict[str, Any]:
@@ -130,18 +130,18 @@ class Rerank(ModelRoutes):
     ) -> Answer:
         check_count(len(documents), self.inputs_max, "documents", "documents")
         texts = texts_of(documents, body.rank_fields, are_returned=bool(body.return_documents))
-        answer = await self.reranked(body, texts, request, field="documents")
+        answer = await self.call_rerank(body, texts, request, field="documents")
         scores = np.frombuffer(answer.scores, "<f4")
 
         def result(index: int) -> dict[str, Any]:
             bare = {"index": index, "relevance_score": scores[index]}
-            return {**bare, "document": returned(documents[index])} if body.return_documents else bare
+            return {**bare, "document": as_object(documents[index])} if body.return_documents else bare
 
         tokens = answer.usage.tokens
         value = {
             "id": request.id,
             "model": self.models.find(body.model).name,
-            "data" if body.is_voyages else "results": LongList(
+            "data" if body.is_from_voyage else "results": LongList(
                 ranking_of(answer.ranking, scores)[: body.results_max], result
             ),
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
@@ -149,7 +149,7 @@ class Rerank(ModelRoutes):
         }
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
-    async def reranked(
+    async def call_rerank(
         self,
         body: RankFields,
         texts: list[str],

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import msgspec
 
 
-def told(**schema: Any) -> Any:
+def json_schema(**schema: Any) -> Any:
     return msgspec.Meta(extra_json_schema=schema)
 
 
-Text = Annotated[str, told(minLength=1)]
-TokenId = Annotated[int, told(minimum=0, maximum=2**32 - 1)]
+Text = Annotated[str, json_schema(minLength=1)]
+TokenId = Annotated[int, json_schema(minimum=0, maximum=2**32 - 1)]
 
 # Of a list.
-Some = told(minItems=1)
-OneOrTwo = told(minItems=1, maxItems=2)
+Some = json_schema(minItems=1)
+OneOrTwo = json_schema(minItems=1, maxItems=2)

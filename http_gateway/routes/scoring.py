@@ -15,7 +15,7 @@ from heddle.v1 import inference_pb2, item_pb2
 from http_gateway.endpoint import post
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.routes.at_once import results_of
+from http_gateway.routes.at_once import gather_bounded
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.embeddings import Usage
 from http_gateway.routes.inputs import check_at_most, shared_fields
@@ -86,12 +86,12 @@ class Scoring(Rerank):
             rerank = RerankBody(
                 **shared_fields(body), query=query, texts=texts, raw_scores=body.is_raw, instruction=body.instruction
             )
-            return await self.reranked(
+            return await self.call_rerank(
                 rerank, texts, request, field=names[1], place_of=lambda index: f"{names[1]}[{indices[index]}]"
             )
 
         calls = [(len(indices), functools.partial(answer, query, indices)) for query, indices in indices_of.items()]
-        answers = await results_of(calls)
+        answers = await gather_bounded(calls)
         scores = np.empty(len(documents), np.float32)
         for indices, found in zip(indices_of.values(), answers, strict=True):
             scores[indices] = np.frombuffer(found.scores, "<f4")

@@ -49,10 +49,10 @@ class TokenPipeline(Entities):
         parameters = body.parameters or PipelineParameters()
         if not isinstance(body.inputs, str) and any(isinstance(item, list) for item in body.inputs):
             if parameters != PipelineParameters():
-                raise refused("parameters", "they go with a text or a flat list of texts, not with lists of lists")
+                raise invalid("parameters", "they go with a text or a flat list of texts, not with lists of lists")
             return await self.predict_tokens(body, request)
         if body.raw_scores:
-            raise refused("raw_scores", "entities have probabilities; /predict_tokens answers logits")
+            raise invalid("raw_scores", "entities have probabilities; /predict_tokens answers logits")
         texts = [text for text, _ in placed(body.inputs)]
         check_count(len(texts), self.inputs_max, "inputs", "texts")
         strategy = parameters.aggregation_strategy or body.aggregation_strategy or "simple"
@@ -60,7 +60,7 @@ class TokenPipeline(Entities):
         if parameters.stride is not None:
             body.truncate = False
         with InWordsOf({}, is_list=not isinstance(body.inputs, str)), refusing_windows(parameters.stride):
-            answer = await self.labelled(
+            answer = await self.call_predict_tokens(
                 body, texts, request, strategy, with_words=True, with_outside=OUTSIDE not in ignored
             )
         made = tokens_of if strategy == "none" else groups_of
@@ -79,11 +79,11 @@ def refusing_windows(stride: int | None) -> Iterator[None]:
         yield
     except HeddleError as error:
         if stride is not None and error.kind is ErrorKind.TOO_LARGE:
-            raise refused("parameters.stride", f"long texts are not split into windows: {error.message}") from None
+            raise invalid("parameters.stride", f"long texts are not split into windows: {error.message}") from None
         raise
 
 
-def refused(place: str, why: str) -> HeddleError:
+def invalid(place: str, why: str) -> HeddleError:
     return HeddleError(ErrorKind.INVALID_INPUT, f"{place}: {why}", field=place.partition(".")[0])
 
 

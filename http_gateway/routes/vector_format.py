@@ -11,7 +11,7 @@ import numpy as np
 from heddle import tensors
 from heddle.v1 import tensor_pb2
 from http_gateway.routes.inputs import TEIBody
-from http_gateway.supported import agreed
+from http_gateway.supported import merge_aliases
 
 # The data type of the contract, and how its bytes are read.
 QUANTIZED: dict[str, tuple[tensor_pb2.DataType, np.dtype[Any]]] = {
@@ -67,7 +67,7 @@ class FormattedBody(TEIBody, kw_only=True):
         if not (self.embedding_type or self.output_dtype or self.embed_dtype):
             return BASE64 if is_base64 else PLAIN
         embedding_type = None if self.embedding_type == "base64" else self.embedding_type
-        name = agreed({"embedding_type": embedding_type, "output_dtype": self.output_dtype})
+        name = merge_aliases({"embedding_type": embedding_type, "output_dtype": self.output_dtype})
         if name in QUANTIZED:
             data_type, whole = QUANTIZED[name]
             return VectorFormat(data_type, is_base64, whole)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from heddle.v1 import item_pb2
 from http_gateway.message import Request
 from http_gateway.routes.inputs import TEIBody
-from http_gateway.supported import agreed, only
+from http_gateway.supported import merge_aliases, only
 
 
 class VLLMBody(TEIBody, kw_only=True):
@@ -30,7 +30,7 @@ class VLLMBody(TEIBody, kw_only=True):
     def is_raw(self) -> bool:
         """Whether what the model computes is wanted without the last step: softmax, sigmoid or normalisation."""
         wishes = {name: getattr(self, name) for name in ("use_activation", "activation", "softmax", "normalize")}
-        return agreed(wishes) is False
+        return merge_aliases(wishes) is False
 
 
 def answer_value(request: Request, model: str, data: Any, usage: item_pb2.Usage, kind: str = "list") -> dict[str, Any]:

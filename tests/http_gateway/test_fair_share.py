@@ -12,7 +12,7 @@ from msgspec.json import Decoder
 
 import http_gateway.__main__ as gateway_main
 from heddle.rpc.errors import HeddleError
-from http_gateway.api_keys import ApiKey, ApiKeys, digest_of, keys_of
+from http_gateway.api_keys import ApiKey, ApiKeys, digest_of, load_keys
 from http_gateway.endpoint import Task
 from http_gateway.errors import Failure
 from http_gateway.fair_share import FairShare, host_of
@@ -35,7 +35,7 @@ def placed(
     *headers: tuple[str, str], key: ApiKey | None = None, peer: str = "192.0.2.1:5000", share: FairShare | None = None
 ) -> Request:
     request = request_of([("x-request-id", "id"), *headers], peer)
-    (share or FairShare(best_priority=0, proxies=0)).place(request, key)
+    (share or FairShare(best_priority=0, proxies=0)).assign(request, key)
     return request
 
 
@@ -181,10 +181,10 @@ def test_a_file_of_keys_that_makes_no_sense_stops_the_start_and_shows_no_key(
     file = tmp_path / "keys"
     file.write_text(text)
     with pytest.raises(ValueError, match=f"^api_keys_file: .*{words}") as refused:
-        keys_of((), file)
+        load_keys((), file)
     assert "sk-" not in str(refused.value)
     with pytest.raises(ValueError, match="cannot read"):
-        keys_of((), tmp_path / "missing")
+        load_keys((), tmp_path / "missing")
 
 
 def test_a_key_that_is_there_twice_is_refused() -> None:
@@ -193,7 +193,7 @@ def test_a_key_that_is_there_twice_is_refused() -> None:
 
 
 def test_keys_are_kept_as_hashes_only() -> None:
-    keys = ApiKeys(keys_of(("secret",), None))
+    keys = ApiKeys(load_keys(("secret",), None))
     assert "secret" not in repr(vars(keys))
 
 
@@ -202,8 +202,8 @@ async def test_a_header_that_a_proxy_adds_below_the_callers_own_is_seen(tokenize
     seen: list[str] = []
 
     class Spy(FairShare):
-        def place(self, request: Request, key: ApiKey | None) -> None:
-            super().place(request, key)
+        def assign(self, request: Request, key: ApiKey | None) -> None:
+            super().assign(request, key)
             seen.append(request.peer)
 
     with patch.object(gateway_main, "FairShare", Spy):

@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from http_gateway.errors import Failure
-from http_gateway.inflation import inflated
+from http_gateway.inflation import inflate
 from tests.cluster import gateway
 
 PATH = "/v1/embeddings"
@@ -95,7 +95,7 @@ async def test_a_bomb_is_given_up_at_the_limit(coding: str, compress: Callable[[
     bomb = compress(b" " * (64 << 20))
     tracemalloc.start()
     with pytest.raises(Failure) as refused:
-        await inflated(bomb, coding, bytes_max=1 << 20)
+        await inflate(bomb, coding, bytes_max=1 << 20)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert refused.value.status == 413
@@ -108,7 +108,7 @@ async def test_a_frame_that_wants_a_huge_window_is_refused() -> None:
     compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     body = compressor.compress(b"x" * 100) + compressor.flush()
     with pytest.raises(Failure) as refused:
-        await inflated(body, "zstd", bytes_max=1 << 20)
+        await inflate(body, "zstd", bytes_max=1 << 20)
     assert refused.value.status == 400
 
 
@@ -123,7 +123,7 @@ async def test_others_get_their_turns_while_a_body_is_inflated() -> None:
 
     counting = asyncio.create_task(count())
     body = gzip.compress(b"".join(number.to_bytes(4, "big") for number in range(1_000_000)))
-    assert len(await inflated(body, "gzip", bytes_max=1 << 30)) == 4_000_000
+    assert len(await inflate(body, "gzip", bytes_max=1 << 30)) == 4_000_000
     counting.cancel()
     assert turns > 10
 

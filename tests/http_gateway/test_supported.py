@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from http_gateway.supported import agreed, check_supported, only
+from http_gateway.supported import check_supported, merge_aliases, only
 
 
 class Body(msgspec.Struct):
@@ -49,8 +49,8 @@ def test_what_is_no_struct_has_no_such_fields() -> None:
 
 
 def test_fields_that_mean_the_same_agree_or_are_refused() -> None:
-    assert agreed({"a": None, "b": 3, "c": 3}) == 3
-    assert agreed({"a": None, "b": False}) is False
-    assert agreed({"a": None}) is None
+    assert merge_aliases({"a": None, "b": 3, "c": 3}) == 3
+    assert merge_aliases({"a": None, "b": False}) is False
+    assert merge_aliases({"a": None}) is None
     with pytest.raises(HeddleError, match="a and c contradict each other"):
-        agreed({"a": 1, "b": None, "c": 2})
+        merge_aliases({"a": 1, "b": None, "c": 2})
