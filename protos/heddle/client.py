@@ -34,7 +34,7 @@ CALL_S_MAX = 60.0
 class CallOptions(NamedTuple):
     timeout_s: float | None = CALL_S_MAX  # None: as long as it takes
     priority: int = 0  # smaller is served first
-    flow: str = ""  # whose turn the call takes at the engine; "" = this machine's (see ItemContext.flow)
+    flow: str = ""  # fair-share key; "" = the address of this machine (see ItemContext.flow)
     request_id: str = ""  # appears in the logs of every hop
     traceparent: str = ""  # W3C trace context
 
@@ -152,7 +152,7 @@ class Client(InferenceClient):
 
     @property
     def unanswered(self) -> int:
-        """Calls that have no answer yet."""
+        """Number of calls that have no answer yet."""
         return self._pool.unanswered
 
     async def start(self) -> None:

@@ -50,7 +50,7 @@ class ServerStream(Http2Stream):
 
     @property
     def peer(self) -> str:
-        """As gRPC writes it: ipv4:1.2.3.4:5, ipv6:[::1]:5 or unix:"""
+        """The address in gRPC's form: ipv4:1.2.3.4:5, ipv6:[::1]:5 or unix:"""
         address = self._transport.get_extra_info("peername")
         if not isinstance(address, tuple):
             return "unix:"
@@ -169,8 +169,7 @@ class Context:
         raise grpc.aio.AbortError
 
     def peer(self) -> str:
-        """As gRPC writes it."""
         return self._stream.peer
 
     def time_remaining(self) -> None:
-        """A stream of ours lasts; its items have deadlines."""
+        """None: a stream has no deadline, its items have."""
