@@ -66,7 +66,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
 
 
 def load_api_keys(settings: GatewaySettings) -> ApiKeys:
-    """Raises ConfigurationError for a file that cannot be read or makes no sense."""
+    """Raises ConfigurationError for a file that cannot be read or has a wrong line."""
     try:
         return ApiKeys(load_keys(settings.api_keys, settings.api_keys_file))
     except ValueError as error:
@@ -74,7 +74,7 @@ def load_api_keys(settings: GatewaySettings) -> ApiKeys:
 
 
 def check_default_route(path: str, table: Sequence[Route]) -> None:
-    """Raises ConfigurationError for one that is set and could never be answered."""
+    """Raises ConfigurationError for a path that no POST route has."""
     known = [route.path for route in table if route.method == "POST"]
     if path and path not in known:
         message = f"default_route: there is no POST {path} here{suggestion(path, known)}; one of {', '.join(known)}"

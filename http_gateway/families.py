@@ -39,7 +39,7 @@ class OpenAIError(msgspec.Struct):
     message: str
     code: int
     type: str
-    detail: str  # the message again, where Jina's and Voyage's clients look for it
+    detail: str  # the message again: Jina's and Voyage's clients read this field
 
 
 class TEIError(msgspec.Struct):
@@ -53,7 +53,7 @@ class OllamaError(msgspec.Struct):
 
 class CohereError(msgspec.Struct):
     message: str
-    detail: str  # the message again, where Jina's clients look for it
+    detail: str  # the message again: Jina's clients read this field
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,10 @@ class Family:
     name: str
     error: type[msgspec.Struct]
     to_error: Callable[[Failure], msgspec.Struct]
-    over_limit_status: int  # that its clients expect for input over a limit, unless the gateway is set to another
+    over_limit_status: int  # for input over a limit; GatewaySettings.over_limit_status replaces it
 
     def body(self, failure: Failure) -> bytes:
-        """Always JSON, whatever the caller accepts: what is read when something is wrong should need no tool."""
+        """Always JSON, whatever the caller accepts: people read errors without a decoder."""
         return msgspec.json.encode(self.to_error(failure))
 
 

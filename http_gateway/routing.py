@@ -29,7 +29,7 @@ class Description:
 @dataclass(frozen=True, slots=True)
 class Route:
     method: str
-    path: str  # may hold one {name}: what stands there, slashes included, becomes the request's parameter
+    path: str  # may contain one {name}: what stands there, slashes included, is the request's parameter
     handler: Handler
     family: Family = OPENAI
     is_open: bool = False  # answered without a key and beyond every limit, as probes must be
@@ -37,11 +37,11 @@ class Route:
 
 
 class Router:
-    """Exact paths first, then the longest that leaves a part open. Further slashes at the beginning and slashes at the
-    end make no difference. HEAD is answered like GET, by a server that leaves the body out."""
+    """Finds exact paths first, then paths with a {name}, longest beginning first. Extra slashes at either end of a path
+    are ignored. HEAD finds the route of GET; the server leaves the body out."""
 
     def __init__(self, routes: Iterable[Route], default_path: Callable[[], str]) -> None:
-        """`default_path` is asked where a request names no route, only that it wants a prediction."""
+        """`default_path` is called for paths such as Baseten's /predict, which name no route."""
         self._default_path = default_path
         by_path: dict[str, dict[str, Route]] = defaultdict(dict)
         for route in routes:
@@ -51,7 +51,7 @@ class Router:
         self._open.sort(key=lambda item: -len(item[0]))
 
     def find(self, request: Request) -> Route:
-        """Always a route: what there is not has one that says so."""
+        """Always returns a route. An unknown path gets one that answers 404."""
         path = request.path
         methods = self._exact.get(path)
         if not methods:
@@ -74,13 +74,13 @@ class Router:
 
 
 def split_around_name(path: str) -> tuple[str, str]:
-    """What stands before {name} in a path, and behind it."""
+    """The parts of a path before and after its {name}."""
     beginning, _, rest = path.partition("{")
     return beginning, rest.partition("}")[2]
 
 
 def join_slashes(path: str) -> str:
-    """At both ends: a base URL with a slash at its end, and a path with one at its beginning, make two."""
+    """One slash at the beginning, none at the end. A base URL with a trailing slash yields paths with two."""
     return f"/{path.strip('/')}"
 
 

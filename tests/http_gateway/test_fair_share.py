@@ -188,7 +188,7 @@ def test_a_file_of_keys_that_makes_no_sense_stops_the_start_and_shows_no_key(
 
 
 def test_a_key_that_is_there_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="again is there twice"):
+    with pytest.raises(ValueError, match="'again' has a key that is listed twice"):
         ApiKeys([ApiKey(digest_of("x"), "first"), ApiKey(digest_of("x"), "again")])
 
 

@@ -19,7 +19,10 @@ def test_a_default_route_that_does_not_exist_ends_the_process_in_one_line(route:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--cors-origins", "https://app.example.com/"), "'https://app.example.com/' is no origin as browsers send it"),
+        (
+            ("--cors-origins", "https://app.example.com/"),
+            "'https://app.example.com/' is not an origin as browsers send it",
+        ),
         (("--api-keys-file", "/nowhere/keys"), "api_keys_file: cannot read /nowhere/keys"),
         (("--best-priority", "-1"), "best_priority must be at least 0"),
     ],
