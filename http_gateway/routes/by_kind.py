@@ -33,7 +33,7 @@ PREDICT_PATH = "/predict"
 
 
 class AnyBody(msgspec.Struct):
-    """What tells the tasks apart; the rest of the body is the task's."""
+    """The fields that decide which task a body is for. The task decodes the rest."""
 
     inputs: msgspec.Raw = msgspec.Raw(b"")
     query: msgspec.Raw = msgspec.Raw(b"")
@@ -96,7 +96,7 @@ class ByKind(ModelRoutes):
         return Answer({"predictions": LongList(await gather_bounded(calls))})
 
     async def _read(self, index: int, instance: msgspec.Raw, request: Request) -> Instance:
-        """In turns with other requests: there may be many."""
+        """Yields to other requests first: there may be many instances."""
         await asyncio.sleep(0)
         with naming(index):
             task = await self._task_of(bytes(instance), request)
@@ -110,11 +110,11 @@ class ByKind(ModelRoutes):
 
 
 def path_for(head: AnyBody, model: model_pb2.Model) -> str:
-    """Of the route that such a body is meant for."""
+    """The path of the route that the body is for."""
     if model.kind == model_pb2.MODEL_KIND_EMBEDDER and bytes(head.inputs).startswith(b"{"):
         return SIMILARITY_PATH
     if model.kind == model_pb2.MODEL_KIND_RERANKER and bytes(head.inputs) and not bytes(head.query):
-        return PREDICT_PATH  # pairs that are joined already
+        return PREDICT_PATH  # `inputs` holds pairs of query and document
     return kind_of(model).path
 
 

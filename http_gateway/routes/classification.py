@@ -1,4 +1,4 @@
-"""POST /predict: texts, or pairs of texts, by the labels of a sequence classifier, as TEI and BEI have it."""
+"""POST /predict of TEI and BEI: scores texts, or pairs of texts, with a sequence classifier's labels."""
 
 from typing import Annotated, Any
 
@@ -22,14 +22,14 @@ from http_gateway.routing import Route
 
 
 class Parameters(msgspec.Struct):
-    """What Hugging Face's InferenceClient sends along; with it, it reads the answer as that of a batch."""
+    """Sent by Hugging Face's InferenceClient, which then expects the answer in the shape of a batch."""
 
-    top_k: Annotated[int, msgspec.Meta(ge=1)] | None = None  # absent: all labels
-    function_to_apply: Activation | None = None  # absent: what fits the model
+    top_k: Annotated[int, msgspec.Meta(ge=1)] | None = None  # all labels when absent
+    function_to_apply: Activation | None = None  # the model's own when absent
 
 
 class PredictBody(TEIBody, kw_only=True):
-    """`inputs` is one text; or a flat list of one text or of two that are a pair; or a list of such lists."""
+    """`inputs` is a text; a flat list of one text or of a pair of texts; or a list of such lists."""
 
     inputs: Text | Annotated[list[Text | Annotated[list[Text], OneOrTwo]], Some]
     raw_scores: bool | None = None

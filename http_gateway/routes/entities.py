@@ -1,4 +1,4 @@
-"""POST /predict_tokens: named entities, or a label for every token, as BEI has it."""
+"""POST /predict_tokens of BEI: named entities, or a label for every token."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal

@@ -12,7 +12,7 @@ from heddle.v1 import model_pb2
 class Kind:
     tei_name: str  # in /info
     path: str  # of the route that POST / and /invocations stand for
-    default_path: str  # of the route that Baseten's /predict stands for; /invocations looks at what was sent
+    default_path: str  # of the route that Baseten's /predict stands for; /invocations decides by the body
 
 
 KINDS: Mapping[int, Kind] = {

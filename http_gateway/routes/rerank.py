@@ -1,5 +1,7 @@
-"""Documents by their relevance to a query: POST /rerank as TEI and BEI have it, /v1/rerank and /v2/rerank as Cohere and
-Jina do, which /rerank answers too where it is sent `documents`: https://docs.cohere.com/reference/rerank and https://api.jina.ai/redoc
+"""Reranking: POST /rerank of TEI and BEI, /v1/rerank and /v2/rerank of Cohere and Jina.
+
+/rerank answers in the shape of /v1/rerank if the body has `documents` in place of `texts`.
+https://docs.cohere.com/reference/rerank and https://api.jina.ai/redoc
 """
 
 from collections.abc import Callable
@@ -26,7 +28,7 @@ from http_gateway.routing import Route
 
 
 class RerankBody(RankFields, kw_only=True):
-    """`texts` are TEI's and answered as TEI answers them; `documents` are everybody else's."""
+    """With `texts` the answer has TEI's shape, with `documents` that of /v1/rerank."""
 
     texts: Annotated[list[str], Some] | None = None
     documents: Documents | None = None
@@ -66,7 +68,7 @@ class CohereRerankAnswer(msgspec.Struct, omit_defaults=True):
     usage: RerankUsage
     meta: dict[str, Any]
     results: list[Result] | None = None
-    data: list[Result] | None = None  # instead of `results`, where Voyage's `top_k` or `truncation` is sent
+    data: list[Result] | None = None  # instead of `results`, if the body has Voyage's `top_k` or `truncation`
 
 
 TEXTS = ["Deep learning is a branch of machine learning.", "A cow eats grass."]
@@ -100,7 +102,7 @@ class Rerank(ModelRoutes):
         ]
 
     async def rerank(self, body: RerankBody, request: Request) -> Answer:
-        """Texts by their relevance to a query, the best first; documents in the shape of /v1/rerank."""
+        """Texts by their relevance to a query, the best first. `documents` are answered as at /v1/rerank."""
         if (body.texts is None) == (body.documents is None):
             raise HeddleError(ErrorKind.INVALID_INPUT, "texts or documents is required, and not both", field="texts")
         if body.documents is not None:
@@ -118,11 +120,11 @@ class Rerank(ModelRoutes):
         return Answer(LongList(order, rank), cost_headers(request, answer.usage, answer.timings))
 
     async def rerank_v1(self, body: CohereRerankBody, request: Request) -> Answer:
-        """Documents by their relevance to a query, the best first, as Cohere's v1 and Jina's clients ask for them."""
+        """Documents by their relevance to a query, the best first, for Cohere's v1 and Jina's clients."""
         return await self._rank_documents(body, body.documents, request, "1")
 
     async def rerank_v2(self, body: CohereRerankBody, request: Request) -> Answer:
-        """Documents by their relevance to a query, the best first, as Cohere's v2 clients ask for them."""
+        """Documents by their relevance to a query, the best first, for Cohere's v2 clients."""
         return await self._rank_documents(body, body.documents, request, "2")
 
     async def _rank_documents(
@@ -158,7 +160,7 @@ class Rerank(ModelRoutes):
         field: str,
         place_of: Callable[[int], str] | None = None,
     ) -> inference_pb2.RerankResponse:
-        """`field` is what the caller calls the texts, `place_of` says where one of them is if not at its index."""
+        """`field` is the caller's name for the texts. `place_of` maps an index to the caller's name for that text."""
         call = inference_pb2.RerankRequest(
             query=body.query,
             documents=texts,

@@ -82,7 +82,7 @@ async def test_rank_fields_say_what_is_ranked_and_in_which_order(reranker: httpx
     ("documents", "more", "words"),
     [
         (["a", {"title": "b"}], {}, "documents[1].text is required"),
-        ([{"text": 5}], {}, "documents[0].text must be a text"),
+        ([{"text": 5}], {}, "documents[0].text must be a string"),
         ([{"text": "a"}], {"rank_fields": ["title", "body"]}, "documents[0] has none of the rank_fields: title, body"),
         ([{"text": "a", "id": 10**30}], {"return_documents": True}, "documents[0] cannot be returned"),
         (["a"], {"texts": ["a"]}, "texts or documents is required, and not both"),

@@ -81,10 +81,10 @@ async def test_costs_are_those_of_all_pairs(reranker: httpx.AsyncClient) -> None
 
 async def test_refusals_have_openais_shape_and_name_the_text(reranker: httpx.AsyncClient) -> None:
     cases: list[tuple[dict[str, Any], int, str, str]] = [
-        ({"text_1": "a"}, 400, "text_1", "one of these pairs of fields is required"),
-        ({}, 400, "text_1", "one of these pairs of fields is required"),
-        ({"text_1": "a", "data_2": "b"}, 400, "data_2", "one of these pairs of fields is required"),
-        ({"text_1": "a", "text_2": "b", "queries": "c"}, 400, "queries", "one of these pairs of fields is required"),
+        ({"text_1": "a"}, 400, "text_1", "send exactly one of these pairs of fields"),
+        ({}, 400, "text_1", "send exactly one of these pairs of fields"),
+        ({"text_1": "a", "data_2": "b"}, 400, "data_2", "send exactly one of these pairs of fields"),
+        ({"text_1": "a", "text_2": "b", "queries": "c"}, 400, "queries", "send exactly one of these pairs of fields"),
         ({"text_1": ["a", "b"], "text_2": ["c"]}, 400, "text_1", "text_1 has 2 texts and text_2 has 1"),
         ({"text_1": ["a", "b"], "text_2": ["c"] * 3}, 400, "text_1", "text_1 has 2 texts and text_2 has 3"),
         ({"text_1": "a", "text_2": []}, 400, "text_2", "text_2 is empty"),

@@ -80,7 +80,7 @@ async def test_input_type_chooses_the_prompt_as_v2_embed_does(tmp_path: Path) ->
             assert await rows_of(http, input="a", input_type=input_type) == await rows_of(http, input=text), input_type
         assert await rows_of(http, input="a", prompt_name="query") == await rows_of(http, input="query: a")
         for wrong, words in (
-            ({"input_type": "querry"}, "there is no 'querry'"),
+            ({"input_type": "querry"}, "not 'querry'"),
             ({"input_type": "query", "prompt_name": "passage"}, "contradict"),
             ({"prompt_name": "nope"}, "no prompt named 'nope'"),
         ):
