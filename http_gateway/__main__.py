@@ -1,4 +1,4 @@
-"""Starts a gateway: settings, clients of the tokenizer pods, app, HTTP server. `http-gateway --help` tells all."""
+"""Starts a gateway: settings, clients of the tokenizer pods, app, HTTP server. `http-gateway --help` lists settings."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ def main() -> NoReturn:
 
 
 async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) -> None:
-    """Until `stop` is set, or the process gets a signal if none is given."""
+    """Runs until `stop` is set, or until a signal if no event is given."""
     stop = stop or stop_on_signal()
     models = ServedModels(settings.targets_by_model, strict_names=settings.strict_model_names)
     table = routes(models, settings)

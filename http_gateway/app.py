@@ -1,4 +1,4 @@
-"""One request from its head to its answer: route, key, admission, body, handler, and errors in the route's shape.
+"""Answers a request: route, key, admission, body, handler, and errors in the shape of the route's family.
 
 `http_gateway.server` calls `App.answer` for each request; the handlers are in http_gateway.routes.
 """
@@ -83,13 +83,13 @@ class App:
         return {**STATUS_OF_KIND, ErrorKind.TOO_LARGE: self._over_limit_status or family.over_limit_status}
 
     async def _permitted(self, route: Route, request: Request, permit: Permit) -> Response:
-        """The response has the permit."""
+        """The response takes over the permit and releases it once it has been sent."""
         try:
             if request.method == "POST":
                 request.body = await self._read(request, permit.hold_body)
             response = await self._handled(route, request, permit.hold_answer)
             permit.end_answer()
-            permit.hold_answer(bytes_of(response.body))  # no more than is left of it
+            permit.hold_answer(bytes_of(response.body))  # what is still in memory
         except BaseException:
             permit.release()
             raise

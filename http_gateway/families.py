@@ -1,6 +1,6 @@
-"""The shapes in which a failure is told: one per family of clients. Each route names its own.
+"""The bodies of errors: one shape per family of clients. Each route names its family.
 
-The structs are what is written, and what /openapi.json describes.
+/openapi.json describes the same structs.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import msgspec
 
 from http_gateway.errors import Failure
 
-# What text-embeddings-inference calls the ways to fail; others keep their own name.
+# TEI's names of errors, by ours. Others keep their own name.
 TEI_TYPES = {
     "invalid_input": "Validation",
     "too_large": "Validation",
@@ -33,7 +33,7 @@ class OpenAIErrorDetail(msgspec.Struct):
 
 
 class OpenAIError(msgspec.Struct):
-    """What OpenAI's clients read, and beside it the flat fields that Baseten's and TEI's read."""
+    """OpenAI's clients read `error`; Baseten's and TEI's read the flat fields."""
 
     error: OpenAIErrorDetail
     message: str

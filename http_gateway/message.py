@@ -10,13 +10,13 @@ from typing import Any, Protocol
 from heddle.client import CallOptions
 from heddle.rpc.telemetry import REQUEST_ID_CHARACTERS_MAX
 
-# Told of each piece of a body as it arrives, or of an answer as it is made, in bytes; raises HeddleError to refuse the
-# rest.
+# Called with the bytes of each piece of a body as it arrives, or of an answer as it is rendered. Raises HeddleError to
+# refuse the rest.
 Hold = Callable[[int], None]
 
 
 def uncounted(size: int) -> None:
-    """The Hold of what nobody counts."""
+    """A Hold without a limit."""
 
 
 # The first of these that a request has is its id. Retries and hedges of Baseten's client carry the same id.
@@ -76,7 +76,7 @@ class Request:
         return f"peer:{self.peer}/{self.id}" if self.peer else self.id
 
 
-# Of an answer: long ones are in parts, so that they need not be copied while others wait.
+# The body of an answer. Long ones are in parts, so that no other request waits while they are copied.
 ResponseBody = bytes | list[bytes]
 
 

@@ -1,4 +1,4 @@
-"""The table of routes: which handler answers a method and path, and in which shape its errors are told."""
+"""The table of routes: the handler of a method and path, and the shape of its errors."""
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -15,7 +15,7 @@ Handler = Callable[[Request], Awaitable[Answer | Response]]
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What the handler takes and gives, as types that msgspec makes JSON schemas of."""
+    """The types of the body and the answer, from which msgspec makes JSON schemas."""
 
     summary: str
     body: Any  # None = no body; a tuple of types = any of them; see `listed_in`
@@ -23,7 +23,7 @@ class Description:
     example: Any = None  # of the body
     headers: Mapping[str, str] = field(default_factory=dict)  # of the answer: their names, and what they say
     content_type: str = "application/json"  # which stands for MessagePack too
-    listed_in: str = ""  # the field of the body whose list has such bodies; the body itself where it is empty
+    listed_in: str = ""  # the field of the request that holds a list of such bodies; "" if the request is the body
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Route:
     path: str  # may contain one {name}: what stands there, slashes included, is the request's parameter
     handler: Handler
     family: Family = OPENAI
-    is_open: bool = False  # answered without a key and beyond every limit, as probes must be
+    is_open: bool = False  # answered without a key and without limits, as probes must be
     described: Description | None = None  # in /openapi.json
 
 

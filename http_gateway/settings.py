@@ -15,14 +15,14 @@ SCHEMES = ("unix:", "dns:")
 
 @dataclass(frozen=True)
 class GatewaySettings:
-    """HTTP in, gRPC out: answers the APIs of OpenAI, BEI, TEI, Cohere and Jina through tokenizer pods (heddle.v1)."""
+    """HTTP in, gRPC out: serves the APIs of OpenAI, BEI, TEI, Cohere, Jina, vLLM and others from tokenizer pods."""
 
-    # Address to listen on; 0.0.0.0 lets other machines in.
+    # Address to listen on; 0.0.0.0 accepts connections from other machines.
     host: str = "127.0.0.1"
     # Port to listen on; 0 takes a free one.
     port: int = 8080
-    # Tokenizer pods: host:port or unix:/path, or dns:///name:port for every address behind a name. With name=target
-    # requests that name that model go there; repeat a name for several pods of one model.
+    # Tokenizer pods: host:port or unix:/path, or dns:///name:port for every address behind a name. name=target sends
+    # requests for that model there; repeat a name for several pods of one model.
     tokenizers: tuple[str, ...] = ("127.0.0.1:50051",)
 
     # Access
@@ -63,8 +63,8 @@ class GatewaySettings:
 
     # Seconds that a request may take, from its first byte to its answer.
     timeout_s: float = 60.0
-    # Seconds for which the reader of an answer may take nothing of it; then its connection is closed. What fits into
-    # the kernel's buffers, a few megabytes, counts as taken, so that the default asks for about 75 kB per second.
+    # Seconds after which a caller that reads nothing of its answer is disconnected. The kernel's buffers, a few
+    # megabytes, count as read, so the default requires about 75 kB per second.
     stall_s_max: float = 20.0
     # Bytes of one request's body; the default has room for 2048 inputs of 4 KiB.
     request_bytes_max: int = 8 << 20

@@ -1,6 +1,6 @@
-"""POST / and /invocations: what the model is for, whatever that is; and /vertex, the same for a list of requests.
+"""POST / and /invocations: the route for the model's task. POST /vertex: the same for a list of requests.
 
-For SageMaker, Vertex AI, Hugging Face's endpoints and the clients made for them, which know one address and no routes.
+For SageMaker, Vertex AI, Hugging Face's endpoints and their clients, which know one address and no routes.
 """
 
 import asyncio
@@ -78,7 +78,7 @@ class ByKind(ModelRoutes):
         ]
 
     async def answer(self, request: Request) -> Answer:
-        """What the model is for: embed, embed_all, embed_sparse, rerank, predict, predict_tokens; or similarity."""
+        """The model's task: embed, embed_all, embed_sparse, rerank, predict, predict_tokens; or similarity."""
         task = await self._task_of(request.body, request)
         return await task(request)
 
@@ -120,7 +120,7 @@ def path_for(head: AnyBody, model: model_pb2.Model) -> str:
 
 @contextmanager
 def naming(index: int) -> Iterator[None]:
-    """The errors of one instance, which say which one it is."""
+    """Adds the index of the instance to its errors."""
     try:
         yield
     except HeddleError as error:
@@ -129,7 +129,7 @@ def naming(index: int) -> Iterator[None]:
 
 
 def default_path(models: ServedModels) -> str:
-    """Of Baseten's routes, the one that the first model is for; the commonest until one of its pods has been met."""
+    """The route for the first model's task; /v1/embeddings until one of its pods has said what the model is."""
     model = models.first.client.model
     kind = KINDS.get(model.kind) if model else None
     return kind.default_path if kind else EMBEDDINGS_PATH

@@ -1,11 +1,11 @@
-"""What a request cost, as headers of its answer: those of TEI, and one that says whether anything was cut off."""
+"""Headers that say what a request cost: TEI's, and x-truncated-inputs."""
 
 import time
 
 from heddle.v1 import item_pb2
 from http_gateway.message import Request
 
-# Names, and what they say.
+# Names and descriptions.
 COST_HEADERS = {
     "x-compute-type": "Device of the computation: gpu+optimized, which is TEI's name for a GPU, or cpu",
     "x-compute-time": "The same as x-total-time, under TEI's other name",

@@ -106,8 +106,8 @@ def add_inputs(
     *,
     is_list: bool = True,
 ) -> None:
-    """As messages, in the request that `to` is of. Raises INVALID_INPUT for what is neither a text nor a list of token
-    ids. `is_list` is what `listed` says."""
+    """Appends the inputs to `to`, a field of a request. Raises INVALID_INPUT for a single token id. `is_list` is the
+    second result of `listed`."""
     for index, item in enumerate(inputs):
         if isinstance(item, str):
             to.add(text=item)

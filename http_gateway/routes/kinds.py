@@ -1,5 +1,4 @@
-"""What a model is for, in the words of each API: one line for each kind of model. Used by /info and by the routes that
-answer whatever the model is for."""
+"""Each kind of model: TEI's name for it, and its routes. /info and the routes that follow the model's task use it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

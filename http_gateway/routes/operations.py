@@ -43,11 +43,11 @@ class Operations:
         ]
 
     async def live(self, _: Request) -> Answer:
-        """Whether the process lives."""
+        """Whether the process is alive."""
         return Answer({"status": "alive"})
 
     async def ready(self, _: Request) -> Answer:
-        """Whether requests would be answered just now."""
+        """Whether requests can be answered now."""
         self._models.check_ready()
         return Answer({"status": "ready"})
 

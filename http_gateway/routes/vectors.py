@@ -1,4 +1,4 @@
-"""Vectors as TEI gives them: POST /embed (one per text), /embed_all (one per token), /embed_sparse, and /similarity.
+"""TEI's routes for vectors: POST /embed (one per text), /embed_all (one per token), /embed_sparse, and /similarity.
 
 Shapes: https://huggingface.github.io/text-embeddings-inference
 """

@@ -39,7 +39,7 @@ class CallOptions(NamedTuple):
     traceparent: str = ""  # W3C trace context
 
     def write(self, context: item_pb2.ItemContext) -> item_pb2.ItemContext:
-        """Into what may be in the middle of an item, where it need not be copied to."""
+        """Writes the options into the context of an item, without building a message to copy."""
         context.priority = self.priority
         context.flow = self.flow
         context.request_id = self.request_id

@@ -58,8 +58,8 @@ class ServerStream(Http2Stream):
         return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
     def leave(self) -> None:
-        """Lets the client close, once it has read all: a socket that is closed with something unread in it takes back
-        what has not arrived."""
+        """Lets the client close the connection after it has read everything. Closing a socket with unread data in it
+        resets the connection, and the client loses what has not arrived."""
         if self._transport.is_closing():
             return
         try:
