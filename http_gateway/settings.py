@@ -27,8 +27,8 @@ class GatewaySettings:
 
     # Access
 
-    # Keys that callers may use, as Bearer or Api-Key. Without keys, everybody may call. Set them by variable rather than
-    # by flag: other users of the machine can see flags.
+    # Keys that callers may use, as Bearer or Api-Key. Without keys, everybody may call. Set them by variable, not by
+    # flag: other users of the machine can see flags.
     api_keys: tuple[str, ...] = ()
     # File of further keys, one per line: a name, the key or sha256:HASH (its SHA-256 in hexadecimal digits), and
     # optionally the best priority that the key may ask for. Everything after # is a comment.
