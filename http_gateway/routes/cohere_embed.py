@@ -1,4 +1,4 @@
-"""POST /v1/embed and /v2/embed, as Cohere defines them: https://docs.cohere.com/reference/embed"""
+"""POST /v1/embed and /v2/embed of Cohere: https://docs.cohere.com/reference/embed"""
 
 from typing import Annotated, Any, Literal
 
@@ -21,7 +21,7 @@ from http_gateway.routes.prompts import prompt_of_type
 from http_gateway.routes.schemas import Some, Text
 from http_gateway.routes.vector_format import QUANTIZED, base64_of
 from http_gateway.routing import Route
-from http_gateway.supported import agreed, only
+from http_gateway.supported import merge_aliases, only
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 
@@ -32,13 +32,13 @@ class TextContent(msgspec.Struct):
 
 
 class Input(msgspec.Struct):
-    """Texts of one input are joined by line ends; images are not taken."""
+    """The texts of one input are joined by newlines. Images are not supported."""
 
     content: list[TextContent]
 
 
 class CohereEmbedFields(TruncationFields, kw_only=True):
-    """Of both versions; `priority` changes no answer. Truncation is as the server is set up when absent: END, unless an
+    """The fields of both versions. `priority` is ignored. `truncate` defaults to the server's setting: END, unless an
     operator changed it."""
 
     model: str | None = None
@@ -48,7 +48,7 @@ class CohereEmbedFields(TruncationFields, kw_only=True):
 
 class CohereEmbedV1Body(CohereEmbedFields, kw_only=True):
     texts: Annotated[list[Text], Some]
-    embedding_types: list[EmbeddingType] | None = None  # one list of floats for each text when absent
+    embedding_types: list[EmbeddingType] | None = None  # when absent, `embeddings` is a list of float vectors
 
 
 class CohereEmbedBody(CohereEmbedFields, kw_only=True):
@@ -61,14 +61,14 @@ class CohereEmbedBody(CohereEmbedFields, kw_only=True):
 
 class CohereEmbedAnswer(msgspec.Struct):
     id: str
-    embeddings: dict[EmbeddingType, list[list[float] | str]]  # texts are base64
+    embeddings: dict[EmbeddingType, list[list[float] | str]]  # strings are base64
     texts: list[str]
     meta: dict[str, Any]
     response_type: Literal["embeddings_by_type"]
 
 
 class CohereEmbedV1Answer(msgspec.Struct):
-    """By type where `embedding_types` are asked for; Cohere's clients tell the two by `response_type`."""
+    """`embeddings` is by type if the request has `embedding_types`. Cohere's clients look at `response_type`."""
 
     id: str
     embeddings: list[list[float]] | dict[EmbeddingType, list[list[float] | str]]
@@ -101,7 +101,7 @@ class CohereEmbed(ModelRoutes):
         ]
 
     async def embed_v1(self, body: CohereEmbedV1Body, request: Request) -> Answer:
-        """Embeddings of texts, as version 1 of Cohere's API has them."""
+        """Embeddings of texts, for clients of version 1 of Cohere's API."""
         answer = await self._vectors(body, body.texts, "texts", inference_pb2.EmbedRequest(), request)
         table = tensors.from_proto(answer.embeddings)
         if body.embedding_types:
@@ -115,7 +115,7 @@ class CohereEmbed(ModelRoutes):
         texts, field = texts_of(body)
         call = inference_pb2.EmbedRequest(dimensions=body.output_dimension or 0)
         call.input_tokens_max = (
-            agreed({"max_tokens": body.max_tokens, "truncate_prompt_tokens": body.input_tokens_max or None}) or 0
+            merge_aliases({"max_tokens": body.max_tokens, "truncate_prompt_tokens": body.input_tokens_max or None}) or 0
         )
         answer = await self._vectors(body, texts, field, call, request)
         value = by_type(body.embedding_types or ["float"], tensors.from_proto(answer.embeddings))
@@ -124,7 +124,7 @@ class CohereEmbed(ModelRoutes):
     async def _vectors(
         self, body: CohereEmbedFields, texts: list[str], field: str, call: inference_pb2.EmbedRequest, request: Request
     ) -> inference_pb2.EmbedResponse:
-        """`call` has what only one version knows; `field` is where the texts came in."""
+        """`call` has the options of only one version set; `field` is the request's field that holds the texts."""
         check_count(len(texts), self.inputs_max, field, "texts")
         client = self.models.find(body.model).client
         for text in texts:
@@ -149,7 +149,7 @@ def by_type(types: list[EmbeddingType], table: tensors.Floats) -> dict[str, Any]
 
 
 def texts_of(body: CohereEmbedBody) -> tuple[list[str], str]:
-    """The texts, and the field that they came in. Raises INVALID_INPUT for none, and for two kinds of them."""
+    """The texts, and the name of their field. Raises INVALID_INPUT unless exactly one of the fields is set."""
     if (body.texts is None) == (body.inputs is None):
         raise HeddleError(ErrorKind.INVALID_INPUT, "texts or inputs is required, and not both", field="texts")
     if body.texts is not None:

@@ -1,5 +1,7 @@
-"""Documents by their relevance to a query: POST /rerank as TEI and BEI have it, /v1/rerank and /v2/rerank as Cohere and
-Jina do, which /rerank answers too where it is sent `documents`: https://docs.cohere.com/reference/rerank and https://api.jina.ai/redoc
+"""Reranking: POST /rerank of TEI and BEI, /v1/rerank and /v2/rerank of Cohere and Jina.
+
+/rerank answers in the shape of /v1/rerank if the body has `documents` in place of `texts`.
+https://docs.cohere.com/reference/rerank and https://api.jina.ai/redoc
 """
 
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cohere_meta import meta
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
-from http_gateway.routes.documents import Document, Documents, RankFields, returned, texts_of
+from http_gateway.routes.documents import Document, Documents, RankFields, as_object, texts_of
 from http_gateway.routes.inputs import check_count
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.ranking import ranking_of
@@ -26,7 +28,7 @@ from http_gateway.routing import Route
 
 
 class RerankBody(RankFields, kw_only=True):
-    """`texts` are TEI's and answered as TEI answers them; `documents` are everybody else's."""
+    """With `texts` the answer has TEI's shape, with `documents` that of /v1/rerank."""
 
     texts: Annotated[list[str], Some] | None = None
     documents: Documents | None = None
@@ -66,7 +68,7 @@ class CohereRerankAnswer(msgspec.Struct, omit_defaults=True):
     usage: RerankUsage
     meta: dict[str, Any]
     results: list[Result] | None = None
-    data: list[Result] | None = None  # instead of `results`, where Voyage's `top_k` or `truncation` is sent
+    data: list[Result] | None = None  # instead of `results`, if the body has Voyage's `top_k` or `truncation`
 
 
 TEXTS = ["Deep learning is a branch of machine learning.", "A cow eats grass."]
@@ -100,14 +102,14 @@ class Rerank(ModelRoutes):
         ]
 
     async def rerank(self, body: RerankBody, request: Request) -> Answer:
-        """Texts by their relevance to a query, the best first; documents in the shape of /v1/rerank."""
+        """Texts by their relevance to a query, the best first. `documents` are answered as at /v1/rerank."""
         if (body.texts is None) == (body.documents is None):
             raise HeddleError(ErrorKind.INVALID_INPUT, "texts or documents is required, and not both", field="texts")
         if body.documents is not None:
             return await self._rank_documents(body, body.documents, request, "1")
         texts = body.texts or []
         check_count(len(texts), self.inputs_max, "texts")
-        answer = await self.reranked(body, texts, request, field="texts")
+        answer = await self.call_rerank(body, texts, request, field="texts")
         scores = np.frombuffer(answer.scores, "<f4")
 
         def rank(index: int) -> dict[str, Any]:
@@ -118,11 +120,11 @@ class Rerank(ModelRoutes):
         return Answer(LongList(order, rank), cost_headers(request, answer.usage, answer.timings))
 
     async def rerank_v1(self, body: CohereRerankBody, request: Request) -> Answer:
-        """Documents by their relevance to a query, the best first, as Cohere's v1 and Jina's clients ask for them."""
+        """Documents by their relevance to a query, the best first, for Cohere's v1 and Jina's clients."""
         return await self._rank_documents(body, body.documents, request, "1")
 
     async def rerank_v2(self, body: CohereRerankBody, request: Request) -> Answer:
-        """Documents by their relevance to a query, the best first, as Cohere's v2 clients ask for them."""
+        """Documents by their relevance to a query, the best first, for Cohere's v2 clients."""
         return await self._rank_documents(body, body.documents, request, "2")
 
     async def _rank_documents(
@@ -130,18 +132,18 @@ class Rerank(ModelRoutes):
     ) -> Answer:
         check_count(len(documents), self.inputs_max, "documents", "documents")
         texts = texts_of(documents, body.rank_fields, are_returned=bool(body.return_documents))
-        answer = await self.reranked(body, texts, request, field="documents")
+        answer = await self.call_rerank(body, texts, request, field="documents")
         scores = np.frombuffer(answer.scores, "<f4")
 
         def result(index: int) -> dict[str, Any]:
             bare = {"index": index, "relevance_score": scores[index]}
-            return {**bare, "document": returned(documents[index])} if body.return_documents else bare
+            return {**bare, "document": as_object(documents[index])} if body.return_documents else bare
 
         tokens = answer.usage.tokens
         value = {
             "id": request.id,
             "model": self.models.find(body.model).name,
-            "data" if body.is_voyages else "results": LongList(
+            "data" if body.is_from_voyage else "results": LongList(
                 ranking_of(answer.ranking, scores)[: body.results_max], result
             ),
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
@@ -149,7 +151,7 @@ class Rerank(ModelRoutes):
         }
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
-    async def reranked(
+    async def call_rerank(
         self,
         body: RankFields,
         texts: list[str],
@@ -158,7 +160,7 @@ class Rerank(ModelRoutes):
         field: str,
         place_of: Callable[[int], str] | None = None,
     ) -> inference_pb2.RerankResponse:
-        """`field` is what the caller calls the texts, `place_of` says where one of them is if not at its index."""
+        """`field` is the caller's name for the texts. `place_of` maps an index to the caller's name for that text."""
         call = inference_pb2.RerankRequest(
             query=body.query,
             documents=texts,

@@ -1,4 +1,4 @@
-"""Compressed bodies: each coding gives the bytes that went in, within the limit, whatever is sent."""
+"""Compressed bodies inflate to the original bytes, up to the limit, and broken ones are refused."""
 
 import asyncio
 import gzip
@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from http_gateway.errors import Failure
-from http_gateway.inflation import inflated
+from http_gateway.inflation import inflate
 from tests.cluster import gateway
 
 PATH = "/v1/embeddings"
@@ -56,7 +56,7 @@ async def test_an_unknown_coding_is_415_with_those_that_are_known(http: httpx.As
     assert coding in refused.json()["detail"]
 
 
-async def test_no_coding_is_one(http: httpx.AsyncClient) -> None:
+async def test_identity_is_no_coding(http: httpx.AsyncClient) -> None:
     for name in ("Identity", "IDENTITY", ""):
         assert (await http.post("/embed", json={"inputs": "a"}, headers={"content-encoding": name})).status_code == 200
 
@@ -91,11 +91,11 @@ async def test_the_limit_of_a_body_holds_after_inflation(
 
 
 @pytest.mark.parametrize(("coding", "compress"), COMPRESSED)
-async def test_a_bomb_is_given_up_at_the_limit(coding: str, compress: Callable[[bytes], bytes]) -> None:
+async def test_inflating_a_bomb_stops_at_the_limit(coding: str, compress: Callable[[bytes], bytes]) -> None:
     bomb = compress(b" " * (64 << 20))
     tracemalloc.start()
     with pytest.raises(Failure) as refused:
-        await inflated(bomb, coding, bytes_max=1 << 20)
+        await inflate(bomb, coding, bytes_max=1 << 20)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert refused.value.status == 413
@@ -108,11 +108,11 @@ async def test_a_frame_that_wants_a_huge_window_is_refused() -> None:
     compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     body = compressor.compress(b"x" * 100) + compressor.flush()
     with pytest.raises(Failure) as refused:
-        await inflated(body, "zstd", bytes_max=1 << 20)
+        await inflate(body, "zstd", bytes_max=1 << 20)
     assert refused.value.status == 400
 
 
-async def test_others_get_their_turns_while_a_body_is_inflated() -> None:
+async def test_the_event_loop_runs_while_a_body_is_inflated() -> None:
     turns = 0
 
     async def count() -> None:
@@ -123,7 +123,7 @@ async def test_others_get_their_turns_while_a_body_is_inflated() -> None:
 
     counting = asyncio.create_task(count())
     body = gzip.compress(b"".join(number.to_bytes(4, "big") for number in range(1_000_000)))
-    assert len(await inflated(body, "gzip", bytes_max=1 << 30)) == 4_000_000
+    assert len(await inflate(body, "gzip", bytes_max=1 << 30)) == 4_000_000
     counting.cancel()
     assert turns > 10
 

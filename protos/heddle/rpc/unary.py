@@ -18,7 +18,7 @@ TRACEPARENT_KEY = "traceparent"
 
 
 def context_of(call: grpc.aio.ServicerContext[Any, Any]) -> item_pb2.ItemContext:
-    """What the caller's metadata and address say of its item. Raises INVALID_INPUT for a priority that is no number."""
+    """The ItemContext from the call's metadata and peer. Raises INVALID_INPUT for a priority that is not a number."""
     metadata = {key: value for key, value in call.invocation_metadata() or () if isinstance(value, str)}
     priority = metadata.get(PRIORITY_KEY, "0")
     if not (priority.isascii() and priority.isdigit() and int(priority) < 2**32):

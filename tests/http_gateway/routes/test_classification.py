@@ -61,7 +61,7 @@ async def test_hugging_faces_client_gets_a_list_of_the_labels_that_it_asks_for(c
 
 
 @pytest.mark.parametrize("activation", ["none", "sigmoid", "softmax"])
-async def test_a_pipelines_function_makes_the_scores(classifier: httpx.AsyncClient, activation: str) -> None:
+async def test_function_to_apply_selects_the_activation(classifier: httpx.AsyncClient, activation: str) -> None:
     (raw,) = await answer_to(classifier, "/predict", inputs=[["hello"]], raw_scores=True)
     wish = {"parameters": {"function_to_apply": activation}}
     (found,) = await answer_to(classifier, "/predict", inputs=[["hello"]], **wish)

@@ -101,7 +101,7 @@ async def test_the_input_type_chooses_the_prompt_that_the_model_has_for_it(tmp_p
         refused = await http.post(PATH, json={"texts": ["a"], "input_type": "querry"})
         assert refused.status_code == 400
         possible = "search_query, search_document, classification, clustering, image, query, document, passage"
-        assert refused.json()["message"] == f"input_type: there is no 'querry', it is one of {possible}"
+        assert refused.json()["message"] == f"input_type must be one of {possible}, not 'querry'"
 
 
 async def test_truncate_says_which_end_is_lost(http: httpx.AsyncClient) -> None:

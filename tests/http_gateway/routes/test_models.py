@@ -1,4 +1,4 @@
-"""GET /models as Infinity has it, and the version; /v1/models stays OpenAI's (tests/http_gateway/test_app.py)."""
+"""GET /models of Infinity, and the version. /v1/models of OpenAI is tested in tests/http_gateway/test_app.py."""
 
 from collections.abc import Callable
 from importlib.metadata import version
@@ -33,7 +33,7 @@ async def test_capabilities_are_those_of_the_kind(
         assert (await http.get("/models")).json()["data"][0]["capabilities"] == capabilities
 
 
-async def test_the_version_is_told_to_everybody(tokenizer: str) -> None:
+async def test_the_version_needs_no_key(tokenizer: str) -> None:
     async with gateway(tokenizer, api_keys=("secret",)) as url, httpx.AsyncClient(base_url=url) as http:
         for path in ("/version", "/api/version"):
             assert (await http.get(path)).json() == {"version": version("heddle")}
