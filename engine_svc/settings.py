@@ -28,8 +28,9 @@ class EngineSettings:
     # How tokens become one vector: auto is what the checkpoint says; splade makes a sparse one of a masked language
     # model. Tokenizer and engine must be set alike.
     pooling: PoolingSetting = "auto"
-    # Tokens whose logits are the score of a reranker that is a language model: ids, or spellings as in its vocabulary,
-    # such as yes,no; auto takes those that its files or its name say. Tokenizer and engine must be set alike.
+    # Tokens whose logits make the score of a reranker that is a causal language model, such as yes,no: ids, or
+    # spellings from its vocabulary. auto takes them from the checkpoint's files, or knows them by the model's name.
+    # Tokenizer and engine must be set alike.
     score_tokens: str = AUTO
     # Adapter to compute with, of those that the checkpoint carries (retrieval.query and others of jina-embeddings-v3);
     # none when empty.

@@ -100,7 +100,7 @@ def test_the_log_names_them_in_one_line(tmp_path: Path, caplog: pytest.LogCaptur
     with caplog.at_level(logging.WARNING):
         check_loadable(EngineSettings(), Checkpoint.read(tmp_path))
     (line,) = (record.getMessage() for record in caplog.records)
-    assert "BertModel has no place for foo.0, foo.1, foo.10" in line
+    assert "BertModel does not use the tensors foo.0, foo.1, foo.10" in line
     assert "and 12 more" in line
 
 

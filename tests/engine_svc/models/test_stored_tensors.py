@@ -109,7 +109,7 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path, *, is_zip: bool) -> None:
     witness = tmp_path / "witness"
     content = {"plain": torch.ones(2), "evil": Evil(witness)}
     torch.save(content, tmp_path / PICKLED, _use_new_zipfile_serialization=is_zip)
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin needs the code \S*mkdir to be read") as caught:
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin needs code to be read \(\S*mkdir\)") as caught:
         weights_of(tmp_path)
     assert not witness.exists()
     assert "\n" not in str(caught.value)
@@ -137,7 +137,7 @@ def test_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [[torch.ones(2)], {"epoch": 3, "state_dict": {}}, torch.ones(2)])
 def test_file_without_tensors_by_name_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / PICKLED)
-    with pytest.raises(CheckpointError, match="does not hold tensors by name"):
+    with pytest.raises(CheckpointError, match="does not hold a dictionary of tensors"):
         weights_of(tmp_path)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch, Sequence, by_sequence
+from engine_svc.batch import Output, PackedBatch, Sequence, split_by_sequence
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.transformer import Transformer
@@ -60,7 +60,7 @@ def ids_of(sequence: Sequence) -> list[int]:
 
 
 def run(backend: TorchBackend, batch: list[Sequence]) -> list[dict[Output, Array]]:
-    arrays = by_sequence(backend.run(PackedBatch.of(batch)), batch)
+    arrays = split_by_sequence(backend.run(PackedBatch.of(batch)), batch)
     return [dict(zip(sequence.outputs, own, strict=True)) for sequence, own in zip(batch, arrays, strict=True)]
 
 
