@@ -76,7 +76,7 @@ class Flows:
     def take_turn(self, flow: Flow) -> Ticket:
         """Removes the first ticket of the flow and moves the flow to the end of its class."""
         ticket = flow.first
-        self._classes[flow.priority].to_end(flow.name)
+        self._classes[flow.priority].move_to_end(flow.name)
         self.remove(ticket)
         return ticket
 
@@ -87,7 +87,7 @@ class Flows:
     def put_back(self, flow: Flow) -> None:
         """Puts the flow in front of all others of its class."""
         self._attach(flow)
-        self._classes[flow.priority].to_front(flow.name)
+        self._classes[flow.priority].move_to_front(flow.name)
 
     def _flow_of(self, ticket: Ticket) -> Flow | None:
         flows = self._classes.get(ticket.priority)

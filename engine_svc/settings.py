@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from heddle.language_models import AUTO, parsed_score_tokens
+from heddle.language_models import AUTO, parse_score_tokens
 from heddle.model_source import PACKAGED_NAME
 from heddle.rpc.settings import at_least
 from heddle.rpc.telemetry import LogFormat, LogLevel
@@ -76,7 +76,7 @@ class EngineSettings:
     simulated_per_token_ns: int = 1_000
 
     def __post_init__(self) -> None:
-        parsed_score_tokens(self.score_tokens)
+        parse_score_tokens(self.score_tokens)
         at_least(0, threads=self.threads, passes=self.passes, batch_tokens_max=self.batch_tokens_max)
         at_least(0, drain_s_max=self.drain_s_max)
         at_least(1, batch_items_max=self.batch_items_max, queue_items_max=self.queue_items_max)

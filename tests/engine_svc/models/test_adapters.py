@@ -1,5 +1,5 @@
-"""Adapters of a checkpoint: which can be asked for, and what is said of others. What the pod's own computes is in the
-parity cases, what those of single sequences compute is in test_low_rank."""
+"""Which adapters of a checkpoint can be set, and the errors for others. The parity cases test the outputs of the pod's
+own adapter, test_low_rank those of sequences with different adapters."""
 
 import subprocess
 import sys

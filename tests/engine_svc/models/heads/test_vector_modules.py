@@ -34,7 +34,7 @@ TOKENS = "token_embeddings"
 
 
 def write_modules(folder: Path, modules: Sequence[nn.Module]) -> SentenceTransformer:
-    """Modules behind the transformer, with random weights."""
+    """Writes a model with these modules after the transformer, with random weights."""
     write_bert(folder / "bert")
     write_tokenizer(folder / "bert")
     model = SentenceTransformer(modules=[Transformer(str(folder / "bert")), *modules], device="cpu")
@@ -99,7 +99,7 @@ def test_modules_run_in_the_order_of_sentence_transformers(tmp_path: Path, order
     assert_served_as(tmp_path, model, normalizes=normalizes)
 
 
-@pytest.mark.filterwarnings("ignore:Implicit dimension")  # of Softmax, which sentence-transformers leaves to torch
+@pytest.mark.filterwarnings("ignore:Implicit dimension")  # sentence-transformers makes Softmax without a dim
 def test_activations_are_those_of_torch(tmp_path: Path) -> None:
     dense = Dense(32, 20)
     write_modules(tmp_path, [POOLED, dense])
@@ -131,7 +131,7 @@ def test_token_vectors_are_those_that_are_pooled(tmp_path: Path) -> None:
 
 
 def test_pickled_weights_of_a_module_are_read(tmp_path: Path) -> None:
-    """As sentence-transformers wrote them for years."""
+    """Older versions of sentence-transformers wrote such files."""
     model = written(tmp_path, [Dense(32, 20), LayerNorm(20)])
     for path in (*tmp_path.glob("*_Dense/*.safetensors"), *tmp_path.glob("*_LayerNorm/*.safetensors")):
         torch.save(load_file(path), path.parent / "pytorch_model.bin")
