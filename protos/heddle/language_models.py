@@ -118,7 +118,7 @@ def parse_score_tokens(setting: str) -> list[int | str]:
     if len(tokens) != len(matches) or len(tokens) > 2:
         raise ValueError(
             f"score_tokens must be auto, or one or two tokens separated by a comma, not {setting!r}: write ids, "
-            f'spellings, or, for spellings that are numbers, quotes, such as yes,no or 9693,2152 or "1","0"'
+            f'spellings, or spellings in quotes if they are numbers, such as yes,no or 9693,2152 or "1","0"'
         )
     return tokens
 
