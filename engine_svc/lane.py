@@ -20,13 +20,13 @@ from concurrent.futures import Future
 from typing import Any
 
 from engine_svc.backends.backend import Backend
-from engine_svc.batch import Array, PackedBatch, Sequence, by_sequence
+from engine_svc.batch import Array, PackedBatch, Sequence, split_by_sequence
 from engine_svc.scheduler import Batch, Scheduler, SchedulerLimits
 from engine_svc.ticket import Outcome, Ticket
 from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
 
-Result = list[Array] | HeddleError  # of a sequence: an array for each of its outputs
+Result = list[Array] | HeddleError  # for a sequence: one array per output
 # Of the scheduler: blocks until there is a batch, None at its end.
 Take = Callable[[], Batch | None]
 
@@ -199,7 +199,7 @@ def compute(backend: Backend, sequences: Sequences[Sequence], cores: int) -> lis
     if not sequences:
         return []
     try:
-        return [checked(arrays) for arrays in by_sequence(run(backend, sequences, cores), sequences)]
+        return [checked(arrays) for arrays in split_by_sequence(run(backend, sequences, cores), sequences)]
     except Exception as exception:  # noqa: BLE001 - logged once it fails alone
         if len(sequences) == 1:
             return [HeddleError.from_exception(exception)]

@@ -126,7 +126,7 @@ def recognised(checkpoint: Checkpoint) -> RerankPrompt | None:
     model_type = str(checkpoint.config.get("model_type"))
     if model_type not in DECODERS:
         return None
-    # A language model that says which logits are its score needs no name.
+    # A checkpoint with a logit score is a reranker, whatever its name.
     names = f"{names_of(checkpoint.config, checkpoint.name, checkpoint.folder)} {checkpoint.folder}"
     known = KNOWN_RERANKERS.get(model_type) if checkpoint.logit_score else known_reranker(checkpoint.config, names)
     if known is None:

@@ -69,7 +69,7 @@ class Tokenizer:
         self.vocabulary_size = vocabulary_size
         self.prompts = dict(prompts or {})
         self.default_prompt_name = default_prompt_name
-        self.truncation_side = truncation_side  # where neither request nor settings say
+        self.truncation_side = truncation_side  # used if neither request nor settings say
         self._include_prompt = include_prompt
         self._gives_type_ids = gives_type_ids
         self._exceeds_vocabulary = tokenizer.get_vocab_size() > vocabulary_size
@@ -79,7 +79,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, end_token: EndToken = "auto") -> "Tokenizer":
-        """Raises CheckpointError where the files of the tokenizer are missing, broken or not usable."""
+        """Raises CheckpointError if files of the tokenizer are missing, broken or not supported."""
         loaded = load_fast_tokenizer(checkpoint, end_token)
         try:
             return cls(
@@ -98,7 +98,7 @@ class Tokenizer:
             raise CheckpointError(f"the tokenizer of {checkpoint.folder} cannot be used: {error}") from error
 
     def options(self, truncation: Truncation = Truncation.RIGHT, prompt_name: str = "") -> Options:
-        """What a request asks for; "" is the model's default prompt. A name that it lacks is INVALID_INPUT."""
+        """`prompt_name` "" is the model's default prompt. Raises INVALID_INPUT for a prompt that the model lacks."""
         key = (truncation, prompt_name)  # whose hash costs more than all else here
         options = self._options.get(key)
         if options is None:
@@ -160,7 +160,7 @@ class Tokenizer:
         return self._tokenizer.decode(self._checked(token_ids).tolist(), skip_special_tokens=not keep_special_tokens)
 
     def _encode_windows(self, texts: Mapping[int, tuple[Text, Options]], attempt: int) -> dict[int, Result]:
-        """Results of the texts of which this attempt's window shows enough."""
+        """Results of the texts for which this attempt's window is large enough."""
         views = [View.of(text, options, self._window_chars(options, attempt)) for text, options in texts.values()]
         results: dict[int, Result] = {}
         for index, view, encoding in zip(texts, views, self._encode_views(views), strict=True):
@@ -171,12 +171,12 @@ class Tokenizer:
         return results
 
     def _window_chars(self, options: Options, attempt: int) -> int:
-        """A caller who is refused is told the length, unless it is far beyond the limit."""
+        """Larger for texts that may be refused, so that the error can state how long they are."""
         is_refused = options.truncation is Truncation.REFUSE
         return window_chars(options.limit(self.sequence_tokens_max), max(attempt, 1) if is_refused else attempt)
 
     def _encode_views(self, views: list[View]) -> Sequence[tokenizers.Encoding | HeddleError]:
-        """The fast call has the same ids, and no offsets."""
+        """Uses the library's faster call, which has no offsets, unless they are needed. The ids are the same."""
         with_layout = any(view.options.with_layout for view in views)
         encode_batch = self._tokenizer.encode_batch if with_layout else self._tokenizer.encode_batch_fast
         return encode_each([view.text for view in views], encode_batch)

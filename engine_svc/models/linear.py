@@ -144,7 +144,7 @@ class PrepackedLinear:
 
 @dataclass(frozen=True, slots=True)
 class AdaptedLinear:
-    """What adapters change is added before the activation."""
+    """A linear with adapters, whose changes are added before the activation."""
 
     plain: PlainLinear | PrepackedLinear
     changes: Changes

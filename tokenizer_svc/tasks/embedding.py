@@ -1,4 +1,4 @@
-"""The task of `Embed`: texts to one vector each, or to the other kinds of vectors that the model makes of them."""
+"""The task of `Embed`: makes one vector of each text, or the other kinds of vectors that the model has."""
 
 from collections.abc import Sequence
 

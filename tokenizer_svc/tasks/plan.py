@@ -48,13 +48,13 @@ class Plan(NamedTuple):
     expected_bytes: Callable[[TokenSequence], int] = nothing
     read_bytes: Callable[[Any], int] = nothing
     field_of: FieldOf = INPUTS
-    # Of the first input, where that is prepared in another way than the others: a query beside documents.
+    # Options of the first input, if they differ from those of the others: a query beside documents.
     first_options: Options | None = None
     skip_normalization: bool = False
     dimensions: int = 0
     data_type: tensor_pb2.DataType = tensor_pb2.DATA_TYPE_FLOAT32
-    more_outputs: Sequence[engine_pb2.Output] = ()  # of the same forward pass
-    task: str = ""  # whose adapter computes the sequences
+    more_outputs: Sequence[engine_pb2.Output] = ()  # computed in the same forward pass
+    task: str = ""  # selects the adapter of the sequences
 
     def submission(self, sequence: TokenSequence, context: item_pb2.ItemContext) -> engine_pb2.Submission:
         submission = engine_pb2.Submission()

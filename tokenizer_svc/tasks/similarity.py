@@ -37,6 +37,6 @@ def assembled(outcomes: Sequence[engine_pb2.Outcome]) -> inference_pb2.Inference
 
 
 def cosines_of(outcomes: Sequence[engine_pb2.Outcome]) -> Floats:
-    """Between the first vector and each of the others."""
+    """Cosines between the first vector and each of the others."""
     vectors = np.stack([tensors.from_proto(outcome.tensor) for outcome in outcomes])
     return cosines(vectors[0], vectors[1:])

@@ -25,9 +25,9 @@ class RerankServicer(tei_pb2_grpc.RerankServicer):
     async def RerankStream(
         self, request_iterator: AsyncIterator[tei_pb2.RerankStreamRequest], context: Context
     ) -> tei_pb2.RerankResponse:
-        """One answer to the whole stream. Texts are scored as they come."""
+        """Answers the whole stream at once. Texts are scored as they arrive."""
         started = time.perf_counter_ns()
-        requests = FirstDecides(request_iterator)
+        requests = StreamRequests(request_iterator)
         async with self._calls.in_order(logit_of_one, requests.texts(), context) as responses:
             response = together([response async for response in responses], raw_scores=requests.raw_scores)
         response.metadata.total_time_ns = time.perf_counter_ns() - started
@@ -35,8 +35,8 @@ class RerankServicer(tei_pb2_grpc.RerankServicer):
         return response
 
 
-class FirstDecides:
-    """The requests of a stream, of which the first says for all whether scores are raw and texts are returned."""
+class StreamRequests:
+    """The requests of a stream. The first one sets `raw_scores` and `return_text` for all."""
 
     def __init__(self, requests: AsyncIterator[tei_pb2.RerankStreamRequest]) -> None:
         self._requests = requests
@@ -56,12 +56,12 @@ class FirstDecides:
 async def rerank(call: Call, request: tei_pb2.RerankRequest) -> tei_pb2.RerankResponse:
     response = await logits_of(call, request)
     return tei_pb2.RerankResponse(
-        ranks=ranked(response.ranks, raw_scores=request.raw_scores), metadata=response.metadata
+        ranks=sort_ranks(response.ranks, raw_scores=request.raw_scores), metadata=response.metadata
     )
 
 
 async def logits_of(call: Call, request: tei_pb2.RerankRequest) -> tei_pb2.RerankResponse:
-    """Texts in the order of the request, with their logits as scores."""
+    """The ranks in the order of the request's texts, with logits as scores."""
     wanted = inference_pb2.RerankRequest(
         query=request.query,
         documents=request.texts,
@@ -89,8 +89,8 @@ async def logit_of_one(call: Call, request: tei_pb2.RerankStreamRequest) -> tei_
     return await logits_of(call, wanted)
 
 
-def ranked(by_logit: Sequence[tei_pb2.Rank], *, raw_scores: bool) -> list[tei_pb2.Rank]:
-    """Best first, with scores in the place of logits unless those are wanted."""
+def sort_ranks(by_logit: Sequence[tei_pb2.Rank], *, raw_scores: bool) -> list[tei_pb2.Rank]:
+    """Sorts the ranks by their logits, best first, and replaces logits by scores unless raw scores are wanted."""
     logits = np.array([rank.score for rank in by_logit], np.float32)
     scores = logits if raw_scores else sigmoid(logits)
     for rank, score in zip(by_logit, scores.tolist(), strict=True):
@@ -99,8 +99,8 @@ def ranked(by_logit: Sequence[tei_pb2.Rank], *, raw_scores: bool) -> list[tei_pb
 
 
 def together(responses: Sequence[tei_pb2.RerankResponse], *, raw_scores: bool) -> tei_pb2.RerankResponse:
-    """One response of those to single texts: characters and tokens are sums, times are means, but for the total, which
-    the caller knows. Raises EMPTY_INPUT for none."""
+    """Merges the responses to single texts: characters and tokens are sums, times are means. The caller sets the total
+    time. Raises EMPTY_INPUT if there are none."""
     if not responses:
         raise HeddleError(ErrorKind.EMPTY_INPUT, "the stream had no texts", field="text")
     ranks = [
@@ -116,4 +116,4 @@ def together(responses: Sequence[tei_pb2.RerankResponse], *, raw_scores: bool) -
         queue_time_ns=sum(one.queue_time_ns for one in measured) // count,
         inference_time_ns=sum(one.inference_time_ns for one in measured) // count,
     )
-    return tei_pb2.RerankResponse(ranks=ranked(ranks, raw_scores=raw_scores), metadata=metadata)
+    return tei_pb2.RerankResponse(ranks=sort_ranks(ranks, raw_scores=raw_scores), metadata=metadata)

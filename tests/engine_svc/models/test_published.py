@@ -1,5 +1,5 @@
-"""The checkpoints that the table of models names: each by its published configuration, tensor names and files, made
-small, against transformers and sentence-transformers (or the authors' code, where they have their own)."""
+"""The checkpoints in the table of models: small copies with the published configuration, tensor names and files,
+against transformers and sentence-transformers, or against the authors' own code."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from tests.engine_svc.models.cases import OUTPUTS, Array, one_by_one
 from tests.engine_svc.models.published_checkpoints import PUBLISHED, VOCABULARY, Published
 from tests.engine_svc.models.published_code import has_types
 
-# The longest reaches beyond every window and shares the buckets of far distances.
+# The longest exceeds every sliding window, and has distances that share a bucket.
 LENGTHS = (1, 2, 3, 17, 64, 150)
 
 
 @dataclass(frozen=True)
 class Small:
-    """A published checkpoint on disk, a batch for it, and what must come out."""
+    """A published checkpoint on disk, a batch for it, and the expected outputs."""
 
     published: Published
     checkpoint: Checkpoint
@@ -47,7 +47,7 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def random_batch(published: Published, checkpoint: Checkpoint) -> PackedBatch:
-    """Without the padding id, which has no position in some."""
+    """Ids without the padding id, which has no position in some models."""
     rng = np.random.default_rng(0)
     padding = checkpoint.config.get("pad_token_id")
     choices = np.array([token for token in range(VOCABULARY) if token != padding], np.uint32)
@@ -87,7 +87,7 @@ def test_outputs_equal_the_reference(small: Small) -> None:
 
 
 def test_vectors_equal_those_of_its_modules(small: Small) -> None:
-    """Pooling, Dense and Normalize as sentence-transformers loads them from the folder."""
+    """The reference is Pooling, Dense and Normalize, loaded from the folder by sentence-transformers."""
     if "modules.json" not in small.published.content["files"] or small.published.kind is not ModelKind.EMBEDDER:
         pytest.skip("has no modules that make vectors")
     vector_of = published_references.vector_of(small.checkpoint.folder)

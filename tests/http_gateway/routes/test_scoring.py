@@ -93,7 +93,12 @@ async def test_refusals_have_openais_shape_and_name_the_text(reranker: httpx.Asy
         ({"text_1": "", "text_2": ["a"]}, 400, "text_1", "text_1: the text is empty"),
         ({"text_1": "a", "text_2": ["b"] * 3000}, 400, "text_2", "text_2 holds 3000 texts"),
         ({"text_1": "a", "text_2": "b", "add_special_tokens": False}, 400, "add_special_tokens", "add_special_tokens"),
-        ({"text_1": "a", "text_2": "b", "instruction": "c"}, 400, "instruction", "the model's prompt has no place"),
+        (
+            {"text_1": "a", "text_2": "b", "instruction": "c"},
+            400,
+            "instruction",
+            "the model's prompt takes no instruction",
+        ),
         ({"text_1": {"content": []}, "text_2": "b"}, 400, "text_1", "text_1: "),
         (
             {"text_1": ["a", "b"], "text_2": ["c", "word " * 400], "truncate": False},

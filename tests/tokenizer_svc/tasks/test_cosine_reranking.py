@@ -1,4 +1,4 @@
-"""Rerank with an embedder, which only a setting allows: cosines, prompts, the order, and what is refused."""
+"""Reranking with an embedder, if the setting allows it: cosines, prompts, ranking, and refused fields."""
 
 import json
 from pathlib import Path
@@ -59,7 +59,7 @@ async def test_one_empty_document_has_a_score_too(serve: Serve) -> None:
     assert scores[1] == pytest.approx(alone[0], abs=1e-6)
 
 
-async def test_what_it_cannot_honour_is_refused_by_name(serve: Serve) -> None:
+async def test_fields_of_rerankers_are_refused_by_name(serve: Serve) -> None:
     client = await serve(write_embedder, rerank_by_cosine=True)
     cases = [
         (pb.RerankRequest(query=QUERY, documents=["a"], instruction="b"), "instruction", ErrorKind.INVALID_INPUT),
