@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.priorities import is_priority
 from http_gateway.message import Headers
 
 SCHEMES = ("bearer", "api-key")
-PRIORITY_MAX = 2**32 - 1
 
 # A key in the file that is stated by its hash: the output of `printf %s KEY | sha256sum`.
 HASHED = re.compile(r"sha256:([0-9a-fA-F]{64})")
@@ -89,10 +89,6 @@ def key_of(words: Sequence[str], place: str) -> ApiKey:
         raise ValueError(f"{place}: sha256: is followed by 64 hexadecimal digits")
     digest = bytes.fromhex(hashed[1]) if hashed else digest_of(key)
     return ApiKey(digest, name, int(priority[0]) if priority else None)
-
-
-def is_priority(text: str) -> bool:
-    return text.isascii() and text.isdigit() and int(text) <= PRIORITY_MAX
 
 
 def digest_of(key: str) -> bytes:

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from http_gateway.api_keys import ApiKey, is_priority
+from heddle.rpc.priorities import is_priority
+from http_gateway.api_keys import ApiKey
 from http_gateway.errors import Failure
 from http_gateway.message import Request
 
