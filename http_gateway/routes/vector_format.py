@@ -66,9 +66,13 @@ class FormattedBody(TEIBody, kw_only=True):
         is_base64 = "base64" in (self.encoding_format, self.embedding_type)
         if not (self.embedding_type or self.output_dtype or self.embed_dtype):
             return BASE64 if is_base64 else PLAIN
-        embedding_type = None if self.embedding_type == "base64" else self.embedding_type
-        name = agreed({"embedding_type": embedding_type, "output_dtype": self.output_dtype})
+        wishes: dict[str, Any] = {"embedding_type": self.embedding_type, "output_dtype": self.output_dtype}
+        if self.embedding_type == "base64":
+            agreed({"encoding_format": self.encoding_format, "embedding_type": self.embedding_type})
+            wishes["embedding_type"] = None
+        name = agreed(wishes)
         if name in QUANTIZED:
+            agreed({**wishes, "embed_dtype": self.embed_dtype})
             data_type, whole = QUANTIZED[name]
             return VectorFormat(data_type, is_base64, whole)
         return VectorFormat(FLOATS[self.embed_dtype or "float32"], True, None) if is_base64 else PLAIN

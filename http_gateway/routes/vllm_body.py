@@ -29,8 +29,11 @@ class VLLMBody(TEIBody, kw_only=True):
     @property
     def is_raw(self) -> bool:
         """Whether what the model computes is wanted without the last step: softmax, sigmoid or normalisation."""
-        wishes = {name: getattr(self, name) for name in ("use_activation", "activation", "softmax", "normalize")}
-        return agreed(wishes) is False
+        return agreed(self.activation_wishes()) is False
+
+    def activation_wishes(self) -> dict[str, bool | None]:
+        """What is said of that step, by field."""
+        return {name: getattr(self, name) for name in ("use_activation", "activation", "softmax", "normalize")}
 
 
 def answer_value(request: Request, model: str, data: Any, usage: item_pb2.Usage, kind: str = "list") -> dict[str, Any]:
