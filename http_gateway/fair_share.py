@@ -10,6 +10,7 @@ The user stands inside the key, not in its place: a caller must not get more tur
 the header x-heddle-flow says, or else OpenAI's field `user`; it may be a mail address, so only a hash of it goes on.
 """
 
+import functools
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class FairShare:
             entries = [entry for value in values_of(request, FORWARDED_HEADER) for entry in value.split(",")]
             if len(entries) >= self.proxies and (address := host_of(entries[-self.proxies])):
                 return address
-        return host_of(request.peer)
+        return host_of_peer(request.peer)
 
 
 def values_of(request: Request, name: str) -> Iterable[str]:
@@ -78,3 +79,7 @@ def host_of(entry: str) -> str:
         return str(ipaddress.ip_address(host))
     except ValueError:
         return ""
+
+
+# A connection has many requests.
+host_of_peer = functools.lru_cache(maxsize=4096)(host_of)
