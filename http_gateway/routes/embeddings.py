@@ -154,4 +154,6 @@ def without_objects(value: Inputs | TextObject | list[str | int | TokenIds | Tex
         return value
     if isinstance(value, TextObject):
         return value.text
+    if TextObject not in map(type, value):  # as nearly always
+        return value  # type: ignore[return-value]
     return [item.text if isinstance(item, TextObject) else item for item in value]
