@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.priorities import PRIORITY_MAX, is_priority
 from http_gateway.message import Headers
 
 SCHEMES = ("bearer", "api-key")
-PRIORITY_MAX = 2**32 - 1
 
 # A key that the file gives as its hash, which `printf %s KEY | sha256sum` prints.
 HASHED = re.compile(r"sha256:([0-9a-fA-F]{64})")
@@ -88,10 +88,6 @@ def parse_key(words: Sequence[str], place: str) -> ApiKey:
         raise ValueError(f"{place}: sha256: must be followed by 64 hexadecimal digits")
     digest = bytes.fromhex(hashed[1]) if hashed else digest_of(key)
     return ApiKey(digest, name, int(priority[0]) if priority else None)
-
-
-def is_priority(text: str) -> bool:
-    return text.isascii() and text.isdigit() and int(text) <= PRIORITY_MAX
 
 
 def digest_of(key: str) -> bytes:

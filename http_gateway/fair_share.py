@@ -11,12 +11,14 @@ the value of the header x-heddle-flow, or else OpenAI's field `user`. It may be 
 passed on.
 """
 
+import functools
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from http_gateway.api_keys import PRIORITY_MAX, ApiKey, is_priority
+from heddle.rpc.priorities import PRIORITY_MAX, is_priority
+from http_gateway.api_keys import ApiKey
 from http_gateway.errors import Failure
 from http_gateway.message import Request
 
@@ -61,7 +63,7 @@ class FairShare:
             entries = [entry for value in values_of(request, FORWARDED_HEADER) for entry in value.split(",")]
             if len(entries) >= self.proxies and (address := host_of(entries[-self.proxies])):
                 return address
-        return host_of(request.peer)
+        return host_of_peer(request.peer)
 
 
 def values_of(request: Request, name: str) -> Iterable[str]:
@@ -79,3 +81,7 @@ def host_of(entry: str) -> str:
         return str(ipaddress.ip_address(host))
     except ValueError:
         return ""
+
+
+# A connection has many requests.
+host_of_peer = functools.lru_cache(maxsize=4096)(host_of)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from heddle.rpc.priorities import PRIORITY_MAX
 from heddle.rpc.settings import at_least
 from heddle.rpc.target import check_targets
 from heddle.rpc.telemetry import LogFormat, LogLevel
@@ -98,6 +99,8 @@ class GatewaySettings:
         at_least(self.request_bytes_max, bodies_bytes_max=self.bodies_bytes_max)
         at_least(0, compressed_bytes_min=self.compressed_bytes_min)
         at_least(0, best_priority=self.best_priority, trusted_proxies=self.trusted_proxies)
+        if self.best_priority > PRIORITY_MAX:
+            raise ValueError(f"best_priority must be at most {PRIORITY_MAX}, not {self.best_priority}")
         if self.default_route and not self.default_route.startswith("/"):
             raise ValueError("default_route must be a path, such as /v1/embeddings")
         check_origins(self.cors_origins)

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -26,6 +26,7 @@ from http_gateway.routes.kinds import KINDS, kind_of
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routing import Description, Route
 from http_gateway.served_models import ServedModels
+from http_gateway.supported import only
 
 EMBEDDINGS_PATH = "/v1/embeddings"
 SIMILARITY_PATH = "/similarity"
@@ -42,6 +43,7 @@ class AnyBody(msgspec.Struct):
 
 class VertexBody(msgspec.Struct):
     instances: list[msgspec.Raw]
+    parameters: Annotated[dict[str, Any] | None, only({}, instead="send them with each instance")] = None
 
 
 class VertexAnswer(msgspec.Struct):

@@ -69,6 +69,11 @@ class Classification(ModelRoutes):
         inputs, is_batch = texts_or_pairs(body.inputs)
         check_count(len(inputs), self.inputs_max, "inputs")
         activation = body.parameters.function_to_apply if body.parameters else None
+        if body.raw_scores and activation not in (None, "none"):
+            message = (
+                f"raw_scores and parameters.function_to_apply {activation} contradict each other: send one of them"
+            )
+            raise HeddleError(ErrorKind.INVALID_INPUT, message, field="parameters")
         with InWordsOf({}, is_list=is_batch):
             answer = await self.call_predict(body, inputs, request, raw_scores=bool(body.raw_scores or activation))
         table = np.frombuffer(answer.scores, "<f4").reshape(len(inputs), -1)

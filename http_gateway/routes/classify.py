@@ -31,6 +31,10 @@ class ClassifyBody(VLLMBody, kw_only=True):
     input: Text | Annotated[list[Text], Some]
     raw_scores: bool | None = None  # if present, true or false, the answer has Infinity's shape
 
+    def activation_aliases(self) -> dict[str, bool | None]:
+        activation = None if self.raw_scores is None else not self.raw_scores
+        return {**super().activation_aliases(), "raw_scores": activation}
+
 
 class Classes(msgspec.Struct):
     """vLLM's shape. `probs` is in the order of the model's labels; `label` is the one with the highest of them."""
@@ -71,7 +75,7 @@ class Classify(Classification):
         check_count(len(texts), self.inputs_max, "input", "texts")
         inputs = [inference_pb2.TextOrPair(text=text) for text in texts]
         with InWordsOf({"inputs": "input"}, is_list=is_list):
-            answer = await self.call_predict(body, inputs, request, raw_scores=bool(body.raw_scores) or body.is_raw)
+            answer = await self.call_predict(body, inputs, request, raw_scores=body.is_raw)
         labels = list(answer.labels)
         table = np.frombuffer(answer.scores, "<f4").reshape(len(texts), -1)
         ranking = rankings_of(answer.ranking, table)

@@ -21,7 +21,7 @@ from http_gateway.routes.prompts import prompt_of_type
 from http_gateway.routes.schemas import Some, Text
 from http_gateway.routes.vector_format import QUANTIZED, base64_of
 from http_gateway.routing import Route
-from http_gateway.supported import merge_aliases, only
+from http_gateway.supported import only
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 
@@ -44,19 +44,24 @@ class CohereEmbedFields(TruncationFields, kw_only=True):
     model: str | None = None
     input_type: str | None = None
     images: Annotated[list[Any] | None, only([], instead="only texts are embedded")] = None
+    # Absent: in version 1 one list of floats for each text, in version 2 float.
+    embedding_types: list[EmbeddingType] | None = None
+    max_tokens: TokensMax | None = None
+    output_dimension: Dimensions | None = None
+
+    @property
+    def input_tokens_max(self) -> int:
+        wishes = {"max_tokens": self.max_tokens, "truncate_prompt_tokens": super().input_tokens_max or None}
+        return merge_aliases(wishes) or 0
 
 
 class CohereEmbedV1Body(CohereEmbedFields, kw_only=True):
     texts: Annotated[list[Text], Some]
-    embedding_types: list[EmbeddingType] | None = None  # when absent, `embeddings` is a list of float vectors
 
 
 class CohereEmbedBody(CohereEmbedFields, kw_only=True):
     texts: Annotated[list[Text], Some] | None = None
     inputs: Annotated[list[Input], Some] | None = None
-    embedding_types: list[EmbeddingType] | None = None  # float when absent
-    max_tokens: TokensMax | None = None
-    output_dimension: Dimensions | None = None
 
 
 class CohereEmbedAnswer(msgspec.Struct):
@@ -102,7 +107,7 @@ class CohereEmbed(ModelRoutes):
 
     async def embed_v1(self, body: CohereEmbedV1Body, request: Request) -> Answer:
         """Embeddings of texts, for clients of version 1 of Cohere's API."""
-        answer = await self._vectors(body, body.texts, "texts", inference_pb2.EmbedRequest(), request)
+        answer = await self._vectors(body, body.texts, "texts", request)
         table = tensors.from_proto(answer.embeddings)
         if body.embedding_types:
             value = by_type(body.embedding_types, table)
@@ -113,24 +118,24 @@ class CohereEmbed(ModelRoutes):
     async def embed(self, body: CohereEmbedBody, request: Request) -> Answer:
         """Embeddings of texts, in one or several data types."""
         texts, field = texts_of(body)
-        call = inference_pb2.EmbedRequest(dimensions=body.output_dimension or 0)
-        call.input_tokens_max = (
-            merge_aliases({"max_tokens": body.max_tokens, "truncate_prompt_tokens": body.input_tokens_max or None}) or 0
-        )
-        answer = await self._vectors(body, texts, field, call, request)
+        answer = await self._vectors(body, texts, field, request)
         value = by_type(body.embedding_types or ["float"], tensors.from_proto(answer.embeddings))
         return cohere_answer(value, texts, answer, "2", request)
 
     async def _vectors(
-        self, body: CohereEmbedFields, texts: list[str], field: str, call: inference_pb2.EmbedRequest, request: Request
+        self, body: CohereEmbedFields, texts: list[str], field: str, request: Request
     ) -> inference_pb2.EmbedResponse:
-        """`call` has the options of only one version set; `field` is the request's field that holds the texts."""
+        """`field` is the request's field that holds the texts."""
         check_count(len(texts), self.inputs_max, field, "texts")
         client = self.models.find(body.model).client
+        call = inference_pb2.EmbedRequest(
+            truncation=body.truncation,
+            truncation_side=body.truncation_side,
+            input_tokens_max=body.input_tokens_max,
+            dimensions=body.output_dimension or 0,
+        )
         for text in texts:
             call.inputs.add(text=text)
-        call.truncation, call.truncation_side = body.truncation, body.truncation_side
-        call.input_tokens_max = call.input_tokens_max or body.input_tokens_max
         if body.input_type:
             call.prompt_name = prompt_of_type(body.input_type, await client.get_model(request.options()))
         with InWordsOf({"inputs": field, "dimensions": "output_dimension"}):

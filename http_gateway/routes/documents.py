@@ -18,6 +18,11 @@ Document = str | dict[str, Any]
 Documents = Annotated[list[Document], Some]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
+# vLLM's callers of /score send these too.
+DocumentTokensMax = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]  # 0 and absent: as many as fit
+QueryTokensMax = Annotated[int | None, only(0, instead="cut the query yourself")]
+ChatTemplateFields = Annotated[dict[str, Any] | None, only({}, instead="the model's prompt is fixed")]
+
 
 class RelevantSpans(msgspec.Struct):
     """Relevant spans are not supported."""
@@ -39,20 +44,24 @@ class RankFields(TEIBody, kw_only=True):
     raw_scores: bool | None = None
     use_activation: bool | None = None  # vLLM's; false is the same as raw_scores
     instruction: str | None = None  # task description for models with an instruction in their prompt
-    max_tokens_per_doc: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] | None = None  # no limit when 0 or absent
-    max_tokens_per_query: Annotated[int | None, only(0, instead="cut the query yourself")] = None
+    max_tokens_per_doc: DocumentTokensMax | None = None
+    max_tokens_per_query: QueryTokensMax = None
     max_chunks_per_doc: Annotated[
         int | None, only(1, instead="a document is scored once, by its beginning; send long ones in parts")
     ] = None
     relevant_spans: RelevantSpans | None = None
     return_embeddings: Annotated[bool | None, only(False, instead="/v1/embeddings gives vectors")] = None
-    chat_template_kwargs: Annotated[dict[str, Any] | None, only({}, instead="the model's prompt is fixed")] = None
+    chat_template_kwargs: ChatTemplateFields = None
     mm_processor_kwargs: Annotated[dict[str, Any] | None, only({}, instead="only texts are ranked")] = None
 
     @property
     def is_from_voyage(self) -> bool:
         """Whether the body has a field that only Voyage's clients send; they read the results from `data`."""
         return self.top_k is not None or self.is_truncated is not None
+
+    @property
+    def returns_documents(self) -> bool:
+        return bool(self.return_documents)
 
     @property
     def results_max(self) -> int | None:

@@ -153,4 +153,6 @@ def unwrap_texts(value: Inputs | TextObject | list[str | int | TokenIds | TextOb
         return value
     if isinstance(value, TextObject):
         return value.text
+    if TextObject not in map(type, value):  # as nearly always
+        return value  # type: ignore[return-value]
     return [item.text if isinstance(item, TextObject) else item for item in value]

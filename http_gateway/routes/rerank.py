@@ -25,6 +25,7 @@ from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.ranking import ranking_of
 from http_gateway.routes.schemas import Some
 from http_gateway.routing import Route
+from http_gateway.supported import merge_aliases
 
 
 class RerankBody(RankFields, kw_only=True):
@@ -32,11 +33,15 @@ class RerankBody(RankFields, kw_only=True):
 
     texts: Annotated[list[str], Some] | None = None
     documents: Documents | None = None
-    return_text: bool | None = None
+    return_text: bool | None = None  # TEI's word for return_documents
 
     @property
     def inputs_count(self) -> int:
         return len(self.texts or self.documents or ())
+
+    @property
+    def returns_documents(self) -> bool:
+        return bool(merge_aliases({"return_text": self.return_text, "return_documents": self.return_documents}))
 
 
 class Rank(msgspec.Struct, omit_defaults=True):
@@ -109,12 +114,13 @@ class Rerank(ModelRoutes):
             return await self._rank_documents(body, body.documents, request, "1")
         texts = body.texts or []
         check_count(len(texts), self.inputs_max, "texts")
+        returns_texts = body.returns_documents
         answer = await self.call_rerank(body, texts, request, field="texts")
         scores = np.frombuffer(answer.scores, "<f4")
 
         def rank(index: int) -> dict[str, Any]:
             bare = {"index": index, "score": scores[index]}
-            return {**bare, "text": texts[index]} if body.return_text else bare
+            return {**bare, "text": texts[index]} if returns_texts else bare
 
         order = ranking_of(answer.ranking, scores)[: body.results_max]
         return Answer(LongList(order, rank), cost_headers(request, answer.usage, answer.timings))
@@ -131,13 +137,14 @@ class Rerank(ModelRoutes):
         self, body: RankFields, documents: list[Document], request: Request, version: str
     ) -> Answer:
         check_count(len(documents), self.inputs_max, "documents", "documents")
-        texts = texts_of(documents, body.rank_fields, are_returned=bool(body.return_documents))
+        are_returned = body.returns_documents
+        texts = texts_of(documents, body.rank_fields, are_returned=are_returned)
         answer = await self.call_rerank(body, texts, request, field="documents")
         scores = np.frombuffer(answer.scores, "<f4")
 
         def result(index: int) -> dict[str, Any]:
             bare = {"index": index, "relevance_score": scores[index]}
-            return {**bare, "document": as_object(documents[index])} if body.return_documents else bare
+            return {**bare, "document": as_object(documents[index])} if are_returned else bare
 
         tokens = answer.usage.tokens
         value = {

@@ -17,6 +17,7 @@ from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.at_once import gather_bounded
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
+from http_gateway.routes.documents import ChatTemplateFields, DocumentTokensMax, QueryTokensMax
 from http_gateway.routes.embeddings import Usage
 from http_gateway.routes.inputs import check_at_most, shared_fields
 from http_gateway.routes.rerank import Rerank, RerankBody
@@ -44,6 +45,9 @@ class ScoreBody(VLLMBody, kw_only=True):
     text_1: Queries | None = None
     text_2: Documents | None = None
     instruction: str | None = None  # task description for models with an instruction in their prompt
+    max_tokens_per_doc: DocumentTokensMax | None = None  # of the second side
+    max_tokens_per_query: QueryTokensMax = None
+    chat_template_kwargs: ChatTemplateFields = None
 
 
 class Score(msgspec.Struct):
@@ -85,7 +89,12 @@ class Scoring(Rerank):
         async def answer(query: str, indices: Sequence[int]) -> inference_pb2.RerankResponse:
             texts = [documents[index] for index in indices]
             rerank = RerankBody(
-                **shared_fields(body), query=query, texts=texts, raw_scores=body.is_raw, instruction=body.instruction
+                **shared_fields(body),
+                query=query,
+                texts=texts,
+                raw_scores=body.is_raw,
+                instruction=body.instruction,
+                max_tokens_per_doc=body.max_tokens_per_doc,
             )
             return await self.call_rerank(
                 rerank, texts, request, field=names[1], place_of=lambda index: f"{names[1]}[{indices[index]}]"

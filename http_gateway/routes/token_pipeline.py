@@ -20,6 +20,7 @@ from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import cost_headers
 from http_gateway.routes.entities import Aggregation, Entities, PredictTokensBody, placed
 from http_gateway.routes.inputs import check_count
+from http_gateway.supported import merge_aliases
 
 OUTSIDE = "O"  # the label of tokens outside of entities
 
@@ -55,7 +56,11 @@ class TokenPipeline(Entities):
             raise invalid("raw_scores", "entities have probabilities only; use /predict_tokens for logits")
         texts = [text for text, _ in placed(body.inputs)]
         check_count(len(texts), self.inputs_max, "inputs", "texts")
-        strategy = parameters.aggregation_strategy or body.aggregation_strategy or "simple"
+        wishes = {
+            "aggregation_strategy": body.aggregation_strategy,
+            "parameters.aggregation_strategy": parameters.aggregation_strategy,
+        }
+        strategy: Aggregation = merge_aliases(wishes) or "simple"
         ignored = frozenset([OUTSIDE] if parameters.ignore_labels is None else parameters.ignore_labels)
         if parameters.stride is not None:
             body.truncate = False

@@ -66,9 +66,13 @@ class FormattedBody(TEIBody, kw_only=True):
         is_base64 = "base64" in (self.encoding_format, self.embedding_type)
         if not (self.embedding_type or self.output_dtype or self.embed_dtype):
             return BASE64 if is_base64 else PLAIN
-        embedding_type = None if self.embedding_type == "base64" else self.embedding_type
-        name = merge_aliases({"embedding_type": embedding_type, "output_dtype": self.output_dtype})
+        aliases: dict[str, Any] = {"embedding_type": self.embedding_type, "output_dtype": self.output_dtype}
+        if self.embedding_type == "base64":
+            merge_aliases({"encoding_format": self.encoding_format, "embedding_type": self.embedding_type})
+            aliases["embedding_type"] = None
+        name = merge_aliases(aliases)
         if name in QUANTIZED:
+            merge_aliases({**aliases, "embed_dtype": self.embed_dtype})
             data_type, integers = QUANTIZED[name]
             return VectorFormat(data_type, is_base64, integers)
         return VectorFormat(FLOATS[self.embed_dtype or "float32"], True, None) if is_base64 else PLAIN

@@ -30,8 +30,11 @@ class VLLMBody(TEIBody, kw_only=True):
     @property
     def is_raw(self) -> bool:
         """Whether the request asks for results without the final softmax, sigmoid or normalisation."""
-        aliases = {name: getattr(self, name) for name in ("use_activation", "activation", "softmax", "normalize")}
-        return merge_aliases(aliases) is False
+        return merge_aliases(self.activation_aliases()) is False
+
+    def activation_aliases(self) -> dict[str, bool | None]:
+        """What the fields for that final step say, by name."""
+        return {name: getattr(self, name) for name in ("use_activation", "activation", "softmax", "normalize")}
 
 
 def answer_value(request: Request, model: str, data: Any, usage: item_pb2.Usage, kind: str = "list") -> dict[str, Any]:

@@ -132,7 +132,7 @@ def test_more_urgent_than_the_key_allows_is_403_by_name(key: ApiKey | None, aske
     assert (refused.value.status, refused.value.param) == (403, "x-heddle-priority")
 
 
-@pytest.mark.parametrize("asked", ["high", "-1", "1.5", "4294967296", ""])
+@pytest.mark.parametrize("asked", ["high", "-1", "1.5", "4294967296", "", "1" * 5000])
 def test_a_priority_that_is_not_a_number_is_refused(asked: str) -> None:
     with pytest.raises(HeddleError, match="whole number"):
         assigned_request(("x-heddle-priority", asked))
@@ -173,6 +173,7 @@ async def test_the_gateway_enforces_keys_and_priorities_of_a_file(
         ("sk-alone\n", "line 1 "),
         ("ok sk-1\nname sk-2 high\n", "line 2 .* priority"),
         ("name sk-2 -1\n", "line 1 .* priority"),
+        (f"name sk-2 {'1' * 5000}\n", "line 1 .* priority"),
         ("name sha256:abc\n", "line 1 .* 64 hexadecimal"),
         ("a b c d\n", "line 1 "),
         ("# nobody\n", "no key"),

@@ -6,6 +6,7 @@ import json
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ import zstandard
 
 from http_gateway.errors import Failure
 from http_gateway.inflation import inflate
-from tests.cluster import gateway
+from tests.cluster import engine_pod, gateway, tokenizer_pod
 
 PATH = "/v1/embeddings"
 
@@ -100,6 +101,18 @@ async def test_inflating_a_bomb_stops_at_the_limit(coding: str, compress: Callab
     tracemalloc.stop()
     assert refused.value.status == 413
     assert most < 16 << 20
+
+
+async def test_a_body_counts_with_the_bytes_that_it_has_once_inflated(tmp_path: Path) -> None:
+    body = gzip.compress(json.dumps({"inputs": "a" * 40_000}).encode())
+    async with (
+        engine_pod(tmp_path, simulated_fixed_us=500_000) as engine,
+        tokenizer_pod(tmp_path, engine) as tokenizer,
+        gateway(tokenizer, request_bytes_max=50_000, bodies_bytes_max=50_000) as url,
+        httpx.AsyncClient(base_url=url, headers={"content-encoding": "gzip"}) as http,
+    ):
+        answers = await asyncio.gather(*(http.post("/embed", content=body) for _ in range(2)))
+    assert sorted(answer.status_code for answer in answers) == [200, 429]
 
 
 async def test_a_frame_that_wants_a_huge_window_is_refused() -> None:

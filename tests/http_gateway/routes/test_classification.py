@@ -72,6 +72,15 @@ async def test_function_to_apply_selects_the_activation(classifier: httpx.AsyncC
     assert np.allclose([item["score"] for item in found], expected, atol=1e-6)
 
 
+async def test_raw_scores_and_a_function_that_makes_others_contradict_each_other(classifier: httpx.AsyncClient) -> None:
+    body = {"inputs": "a", "raw_scores": True}
+    status, _, message = await refusal_of(classifier, "/predict", **body, parameters={"function_to_apply": "softmax"})
+    assert status == 400
+    assert message.startswith("raw_scores and parameters.function_to_apply")
+    raw = await answer_to(classifier, "/predict", **body, parameters={"function_to_apply": "none"})
+    assert raw == [await answer_to(classifier, "/predict", **body)]
+
+
 async def test_refusals_name_the_input(classifier: httpx.AsyncClient) -> None:
     cases: list[tuple[Any, tuple[int, str], str]] = [
         ([], (400, "Empty"), ""),

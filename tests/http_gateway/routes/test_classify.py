@@ -59,6 +59,8 @@ async def test_refusals_have_openais_shape_and_name_the_text(classifier: httpx.A
         ({"input": [1, 2]}, 400, "input["),
         ({"messages": []}, 400, "input is required"),
         ({"input": "a", "add_special_tokens": False}, 400, "add_special_tokens must be true"),
+        ({"input": "a", "use_activation": True, "raw_scores": True}, 400, "use_activation and raw_scores contradict"),
+        ({"input": "a", "softmax": False, "raw_scores": False}, 400, "softmax and raw_scores contradict"),
         ({"input": "word " * 400, "truncate": False}, 400, "the input has"),
     ]
     for body, status, beginning in cases:

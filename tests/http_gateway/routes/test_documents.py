@@ -74,6 +74,19 @@ async def test_objects_are_returned_unchanged_and_strings_as_text_objects(
     assert all(set(result) == {"index", "relevance_score"} for result in bare["results"])
 
 
+async def test_both_words_for_returning_documents_are_taken_for_texts_and_documents(
+    reranker: httpx.AsyncClient,
+) -> None:
+    for more in ({"return_text": True}, {"return_documents": True}, {"return_text": True, "return_documents": True}):
+        ranks = await answer_to(reranker, "/rerank", query=QUERY, texts=["a", "b"], **more)
+        assert {rank["text"] for rank in ranks} == {"a", "b"}
+        answer = await answer_to(reranker, "/rerank", query=QUERY, documents=["a", "b"], **more)
+        assert {result["document"]["text"] for result in answer["results"]} == {"a", "b"}
+    both = {"return_text": True, "return_documents": False}
+    status, _, message = await refusal_of(reranker, "/rerank", query=QUERY, texts=["a"], **both)
+    assert (status, message) == (400, "return_text and return_documents contradict each other: send one of them")
+
+
 async def test_rank_fields_are_joined_in_their_order(reranker: httpx.AsyncClient) -> None:
     documents = [{"title": "one", "text": "two", "page": 3}, {"text": "two"}, "plain"]
     found = await scores_of(reranker, documents=documents, rank_fields=["page", "text", "title"])

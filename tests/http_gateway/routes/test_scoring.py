@@ -72,6 +72,14 @@ async def test_without_activation_scores_are_logits(reranker: httpx.AsyncClient,
     assert plain == pytest.approx((1 / (1 + np.exp(-np.array(logits)))).tolist(), rel=1e-5)
 
 
+async def test_the_second_side_is_cut_to_as_many_tokens_as_asked_for(reranker: httpx.AsyncClient) -> None:
+    sides = {"text_1": ["a", "b"], "text_2": ["one two three", "one"]}
+    response = await reranker.post("/score", json={**sides, "max_tokens_per_doc": 2})
+    assert response.headers["x-truncated-inputs"] == "1"
+    expected = await answer_to(reranker, "/score", text_1=["a", "b"], text_2=["one two", "one"])
+    assert scores_of(response.json()) == scores_of(expected)
+
+
 async def test_costs_are_those_of_all_pairs(reranker: httpx.AsyncClient) -> None:
     costs = await costs_of(reranker, "/score", text_1=["a", "b"], text_2=["word " * 400, "c"])
     assert costs["x-truncated-inputs"] == 1
@@ -98,6 +106,12 @@ async def test_refusals_have_openais_shape_and_name_the_text(reranker: httpx.Asy
             400,
             "instruction",
             "the model's prompt takes no instruction",
+        ),
+        (
+            {"text_1": "a", "text_2": "b", "max_tokens_per_query": 5},
+            400,
+            "max_tokens_per_query",
+            "max_tokens_per_query",
         ),
         ({"text_1": {"content": []}, "text_2": "b"}, 400, "text_1", "text_1: "),
         (

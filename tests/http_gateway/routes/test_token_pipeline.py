@@ -41,7 +41,9 @@ async def test_vertex_answers_each_instance_as_the_root_does(tagger: httpx.Async
         {"inputs": TEXT, "parameters": {"aggregation_strategy": "max", "ignore_labels": []}},
     ]
     expected = [await answer_to(tagger, "/", **body) for body in bodies]
-    assert await answer_to(tagger, "/vertex", instances=bodies) == {"predictions": expected}
+    assert await answer_to(tagger, "/vertex", instances=bodies, parameters={}) == {"predictions": expected}
+    shared = {"instances": bodies, "parameters": {"aggregation_strategy": "none"}}
+    assert (await refusal_of(tagger, "/vertex", **shared))[2].startswith("parameters must be {}, or absent")
 
 
 async def test_lists_of_lists_keep_the_shape_of_predict_tokens(tagger: httpx.AsyncClient) -> None:
@@ -69,6 +71,11 @@ async def test_unsupported_fields_are_refused_by_name(tagger: httpx.AsyncClient)
         ({"inputs": [[TEXT]], "parameters": {"stride": 2}}, (400, "Validation"), "parameters: "),
         ({"inputs": TEXT, "parameters": {"stride": -1}}, (400, "Validation"), "parameters.stride: "),
         ({"inputs": TEXT, "parameters": {"aggregation_strategy": "best"}}, (400, "Validation"), "parameters.aggr"),
+        (
+            {"inputs": TEXT, "aggregation_strategy": "max", "parameters": {"aggregation_strategy": "first"}},
+            (400, "Validation"),
+            "aggregation_strategy and parameters.aggregation_strategy contradict",
+        ),
         ({"inputs": ["a", ""]}, (400, "Empty"), "inputs[1]: "),
         ({"inputs": []}, (400, "Empty"), "inputs is empty"),
     ]

@@ -107,6 +107,8 @@ async def test_input_type_chooses_the_prompt_as_v2_embed_does(tmp_path: Path) ->
         {"embedding_type": "sparse"},
         {"output_dtype": "int4"},
         {"embedding_type": "int8", "output_dtype": "uint8"},
+        {"encoding_format": "float", "embedding_type": "base64"},
+        {"encoding_format": "base64", "output_dtype": "int8", "embed_dtype": "float16"},
         {"dimensions": 8, "output_dimension": 9},
         {"normalize": True, "use_activation": False},
     ],
