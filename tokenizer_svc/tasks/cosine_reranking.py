@@ -1,7 +1,7 @@
 """The task of `Rerank` for an embedder, where the settings allow it: the cosine between query and document.
 
 `tokenizer_svc.tasks.table` calls it. The model's own prompts for queries and documents are put before them, as
-sentence-transformers' encode_query and encode_document do.
+sentence-transformers' encode_query and encode_document do, and its adapters for both compute them.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,8 @@ def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
 
 
 def options_for(prompts: Sequence[str], request: inference_pb2.RerankRequest, terms: Terms) -> Options:
-    return terms.options(request, next((name for name in prompts if name in terms.tokenizer.prompts), ""))
+    name = next((name for name in prompts if name in terms.tokenizer.prompts), "")
+    return terms.options(request, name, task=name if name in terms.checkpoint.tasks else "")
 
 
 def without_text(options: Options, terms: Terms) -> Input:

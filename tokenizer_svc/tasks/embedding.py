@@ -26,7 +26,6 @@ def plan(request: inference_pb2.EmbedRequest, terms: Terms) -> Plan:
     return Plan(
         inputs=contents(request.inputs),
         options=terms.options(request, request.prompt_name, request.task),
-        task=request.task,
         output=engine_pb2.OUTPUT_VECTOR,
         assemble=assembled,
         expected_bytes=lambda sequence: row_bytes,

@@ -81,7 +81,6 @@ def plan(
     return Plan(
         inputs=contents(request.inputs),
         options=terms.options(request, request.prompt_name, request.task),
-        task=request.task,
         output=first,
         more_outputs=more,
         read=read,
