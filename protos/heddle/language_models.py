@@ -44,7 +44,7 @@ class KnownReranker:
 # By config.json's model_type.
 KNOWN_RERANKERS = {
     # The model card: softmax over the logits of both, which is the sigmoid of their difference.
-    "qwen3": KnownReranker("qwen3-reranker", re.compile(r"rerank", re.IGNORECASE), "yes,no"),
+    "qwen3": KnownReranker("qwen3-reranker", re.compile(r"qwen.?3.rerank", re.IGNORECASE), "yes,no"),
     # mxbai_rerank_v2.py of the package mxbai-rerank: the difference of both.
     "qwen2": KnownReranker("mxbai-rerank-v2", re.compile(r"mxbai.rerank", re.IGNORECASE), '"1","0"'),
     # The model card: the logit of the one token.
@@ -90,6 +90,7 @@ def scored(modules: SentenceModules, score: LogitScore) -> SentenceModules:
 
 def names_of(config: Mapping[str, Any], name: str, folder: Path) -> str:
     """What a checkpoint is called: by its operator, in its config, and as a folder or a repository of the hub."""
+    folder = folder.absolute()  # which has a name, unlike "."
     is_snapshot = folder.parent.name == "snapshots"
     return f"{name} {config.get('_name_or_path') or ''} {folder.parent.parent.name if is_snapshot else folder.name}"
 
@@ -97,6 +98,14 @@ def names_of(config: Mapping[str, Any], name: str, folder: Path) -> str:
 def known_reranker(config: Mapping[str, Any], names: str) -> KnownReranker | None:
     known = KNOWN_RERANKERS.get(str(config.get("model_type")))
     return known if known is not None and known.pattern.search(names) else None
+
+
+def is_scored_as(known: KnownReranker, score: LogitScore, folder: Path) -> bool:
+    """Whether a score is made of the same tokens. `folder` has the tokenizer's files."""
+    try:
+        return logit_score_of(known.score_tokens, folder) == score
+    except CheckpointError:  # it has no such tokens
+        return False
 
 
 def logit_score_of(score_tokens: str, folder: Path) -> LogitScore:
