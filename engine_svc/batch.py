@@ -90,4 +90,4 @@ class PackedBatch:
 def by_sequence(arrays: Iterable[Array], sequences: Iterable[Sequence]) -> Iterator[list[Array]]:
     """For each sequence those of its outputs, of arrays that stand one after the other."""
     rest = iter(arrays)
-    return (list(islice(rest, len(sequence.outputs))) for sequence in sequences)
+    return (list(islice(rest, 1 + len(sequence.more_outputs))) for sequence in sequences)

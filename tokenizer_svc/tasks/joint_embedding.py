@@ -28,7 +28,9 @@ KINDS_OF_FIELD = {"dimensions": {DENSE}, "skip_normalization": {DENSE, COLBERT},
 
 def kinds_of(request: inference_pb2.EmbedRequest, checkpoint: Checkpoint) -> list[model_pb2.EmbeddingKind]:
     """In the order of OUTPUTS, each once. Raises INVALID_INPUT for what the model or the contract does not have."""
-    wanted = {kind or DENSE for kind in request.embedding_kinds} or {DENSE}
+    if not request.embedding_kinds:
+        return [DENSE]
+    wanted = {kind or DENSE for kind in request.embedding_kinds}
     possible = set(OUTPUTS) if checkpoint.m3 is not None else {DENSE}
     for kind in sorted(wanted - possible):
         name = named(kind) if kind in OUTPUTS else f"kind {kind}"
