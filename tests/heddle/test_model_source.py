@@ -115,6 +115,13 @@ def test_pickled_weights_stay_where_there_are_safetensors(tmp_path: Path, monkey
     assert sorted(fetched) == sorted([*MODEL, "model.safetensors"])
 
 
+def test_other_safetensors_are_not_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {**MODEL, "adapter_model.safetensors": 1, "pytorch_model.bin": 1}
+    fetched = repository(files, tmp_path, monkeypatch)
+    locate("owner/name")
+    assert sorted(fetched) == sorted(files)
+
+
 def test_each_folder_of_weights_counts_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many models of sentence-transformers were converted: safetensors at the root alone."""
     write_old_modules(tmp_path / "model", ["Transformer", "Pooling", "Dense"])
