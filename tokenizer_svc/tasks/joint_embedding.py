@@ -1,7 +1,7 @@
 """The task of `Embed` where other vectors than the dense one are asked for: dense, sparse and ColBERT vectors of each
 text, all of one forward pass of the engine. `tokenizer_svc.tasks.embedding` plans the dense ones alone."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from heddle import tensors
 from heddle.checkpoint import Checkpoint
@@ -76,7 +76,7 @@ def plan(
 
     def assembled(_: object) -> inference_pb2.InferenceOutcome:
         if DENSE in outputs:
-            answer.embed.embeddings.CopyFrom(stacked(dense))
+            stack(dense, answer.embed.embeddings)
         return answer
 
     first, *more = outputs.values()
@@ -100,9 +100,8 @@ def results_of(outcome: engine_pb2.Outcome) -> Iterator[engine_pb2.Outcome | eng
     yield from outcome.more
 
 
-def stacked(rows: list[tensor_pb2.Tensor]) -> tensor_pb2.Tensor:
-    return tensor_pb2.Tensor(
-        data_type=rows[0].data_type,
-        shape=(len(rows), *rows[0].shape),
-        data=b"".join([row.data for row in rows]),
-    )
+def stack(rows: Sequence[tensor_pb2.Tensor], embeddings: tensor_pb2.Tensor) -> None:
+    """Rows in the order of the inputs. They are many: made in the answer, they need not be copied into it."""
+    embeddings.data_type = rows[0].data_type
+    embeddings.shape.extend((len(rows), *rows[0].shape))
+    embeddings.data = b"".join([row.data for row in rows])
