@@ -135,7 +135,7 @@ class Checkpoint:
             sequence_tokens_max=sequence_tokens_max,
             vocabulary_size=positive(config, "vocab_size", home),
             do_lower_case=modules.do_lower_case,
-            tokenizer_fingerprint=fingerprint_of(home, config, sequence_tokens_max, modules),
+            tokenizer_fingerprint=fingerprint_of(home, config, sequence_tokens_max, modules, len(labels)),
         )
 
 

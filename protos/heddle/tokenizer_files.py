@@ -39,11 +39,13 @@ def is_of_transformers_5(config: Mapping[str, Any], settings: Mapping[str, Any])
     return settings.get("tokenizer_class") == PLAIN_TOKENIZER or (major.isdecimal() and int(major) >= 5)
 
 
-def fingerprint_of(folder: Path, config: Mapping[str, Any], sequence_tokens_max: int, modules: SentenceModules) -> str:
+def fingerprint_of(
+    folder: Path, config: Mapping[str, Any], sequence_tokens_max: int, modules: SentenceModules, labels: int
+) -> str:
     """SHA-256, in hex, over the files that are there (name, size, bytes) and, as JSON with sorted keys, what else
     decides: of config.json the kind of tokenizer, and of sentence-transformers' files the longest sequence,
-    lower-casing, prompts, default prompt, prompt left out or not; and the tokens whose logits are a score, which the
-    settings of two services may state differently.
+    lower-casing, prompts, default prompt, prompt left out or not. And what two services may take from elsewhere: the
+    tokens whose logits are a score from their settings, the number of labels from weights that only one of them has.
     """
     digest = hashlib.sha256()
     for path in files_of(folder):
@@ -62,5 +64,7 @@ def fingerprint_of(folder: Path, config: Mapping[str, Any], sequence_tokens_max:
     }
     if modules.logit_score is not None:
         settings["logit_score"] = [modules.logit_score.true_id, modules.logit_score.false_id]
+    if labels:
+        settings["labels"] = labels
     digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()
