@@ -69,7 +69,8 @@ def test_a_language_model_that_is_scored_by_the_tokens_of_a_known_one_needs_no_n
     library = tokenizers.Tokenizer.from_file(str(path))
     library.add_tokens(["yes", "no"])
     library.save(str(path))
-    yes, no = (library.token_to_id(token) for token in ("yes", "no"))
+    vocabulary = library.get_vocab()
+    yes, no = vocabulary["yes"], vocabulary["no"]
     qwen3 = of_type(checkpoint, "qwen3", "zerank-2-reranker")
     assert known(replace(qwen3, logit_score=LogitScore(yes, no))) is PROMPTS["qwen3-reranker"]
     assert known(replace(qwen3, logit_score=LogitScore(yes, None))) is None
