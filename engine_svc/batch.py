@@ -90,4 +90,4 @@ class PackedBatch:
 def split_by_sequence(arrays: Iterable[Array], sequences: Iterable[Sequence]) -> Iterator[list[Array]]:
     """Splits the result of `Backend.run` into a list of arrays for each sequence, one array per output."""
     rest = iter(arrays)
-    return (list(islice(rest, len(sequence.outputs))) for sequence in sequences)
+    return (list(islice(rest, 1 + len(sequence.more_outputs))) for sequence in sequences)

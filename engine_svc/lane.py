@@ -211,16 +211,17 @@ def compute(backend: Backend, sequences: Sequences[Sequence], cores: int) -> lis
 
 def run(backend: Backend, sequences: Sequences[Sequence], cores: int = 0) -> Sequences[Array]:
     arrays = backend.run(PackedBatch.of(sequences), cores)
-    expected = sum(len(sequence.outputs) for sequence in sequences)
+    expected = len(sequences) + sum([len(sequence.more_outputs) for sequence in sequences])
     if len(arrays) != expected:
         raise RuntimeError(f"the backend returned {len(arrays)} arrays for {expected} outputs")
     return arrays
 
 
 def checked(arrays: list[Array]) -> Result:
-    if all(tensors.are_finite(array) for array in arrays):
-        return arrays
-    return HeddleError(ErrorKind.BAD_OUTPUT, "the model produced NaN or infinity for this input")
+    for array in arrays:
+        if not tensors.are_finite(array):
+            return HeddleError(ErrorKind.BAD_OUTPUT, "the model produced NaN or infinity for this input")
+    return arrays
 
 
 def warm_up(backend: Backend, batches: Iterable[Sequences[int]], cores: Iterable[int]) -> None:

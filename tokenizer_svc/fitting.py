@@ -14,11 +14,9 @@ from tokenizer_svc.truncation import Truncation, no_room, too_large
 from tokenizer_svc.view import View
 
 
-def fit_text(
-    sequence: TokenSequence, encoding: tokenizers.Encoding, view: View, template: Template, tokens_max: int
-) -> Result:
+def fit_text(sequence: TokenSequence, encoding: tokenizers.Encoding, view: View, template: Template) -> Result:
     """Fits the sequence of a text or a pair."""
-    options = view.options
+    options, tokens_max = view.options, view.tokens_max
     side = options.truncation
     is_long = view.is_cut or sequence.tokens > tokens_max
     document_tokens = count_document_tokens(encoding, view)
@@ -37,7 +35,7 @@ def fit_text(
         kept = template.kept_of_pair(encoding, tokens_max, side, options.document_tokens_max)
     else:
         kept = template.kept_of_single(sequence.tokens, tokens_max, side)
-    return sequence.keep(kept, remaining_prompt_tokens(sequence.tokens, view, template, tokens_max))
+    return sequence.keep(kept, remaining_prompt_tokens(sequence.tokens, view, template))
 
 
 def count_document_tokens(encoding: tokenizers.Encoding, view: View) -> int:
@@ -45,14 +43,14 @@ def count_document_tokens(encoding: tokenizers.Encoding, view: View) -> int:
     return encoding.sequence_ids.count(1) if view.is_pair and view.options.document_tokens_max else 0
 
 
-def remaining_prompt_tokens(tokens: int, view: View, template: Template, tokens_max: int) -> int:
+def remaining_prompt_tokens(tokens: int, view: View, template: Template) -> int:
     """Tokens of the prompt that are left after truncation, which from the left cuts the prompt first."""
     prompt_tokens = view.options.prompt_tokens
     if not prompt_tokens:
         return 0
     if view.options.truncation is not Truncation.LEFT:
-        return min(prompt_tokens, tokens_max - template.trail)
-    gone = prompt_tokens if view.is_cut else tokens - tokens_max
+        return min(prompt_tokens, view.tokens_max - template.trail)
+    gone = prompt_tokens if view.is_cut else tokens - view.tokens_max
     return max(template.lead, prompt_tokens - gone)
 
 

@@ -31,13 +31,15 @@ FieldOf = Callable[[int], str]  # the request field that holds the input of this
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the inputs of a request are tokenized; made by `Tokenizer.options` where there may be a prompt."""
+    """How an input is tokenized, and with which adapter it is computed; made by `Tokenizer.options` where there may be
+    a prompt."""
 
     truncation: Truncation = Truncation.RIGHT
     prompt: str = ""  # put before each text, and before the first of a pair
     prompt_tokens: int = 0  # special tokens before it included; 0 where pooling takes the prompt in
     with_layout: bool = False  # single texts get a `TextLayout`, which costs up to a third more time
     tokens_max: int = 0  # most tokens of a sequence, special tokens included; 0 = as many as the model takes
+    task: str = ""  # selects the adapter of the sequences; "" = the pod's own, if any
     document_tokens_max: int = 0  # most tokens of a document before it is joined with its query; 0 = as many as fit
 
     def limit(self, sequence_tokens_max: int) -> int:

@@ -5,7 +5,7 @@
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
 import tokenizers
@@ -161,19 +161,26 @@ class Tokenizer:
 
     def _encode_windows(self, texts: Mapping[int, tuple[Text, Options]], attempt: int) -> dict[int, Result]:
         """Results of the texts for which this attempt's window is large enough."""
-        views = [View.of(text, options, self._window_chars(options, attempt)) for text, options in texts.values()]
+        views = self._views(texts.values(), attempt)
         results: dict[int, Result] = {}
         for index, view, encoding in zip(texts, views, self._encode_views(views), strict=True):
             if isinstance(encoding, HeddleError):
                 results[index] = encoding
-            elif attempt + 1 == WINDOWS_MAX or view.suffices(encoding, view.options.limit(self.sequence_tokens_max)):
+            elif attempt + 1 == WINDOWS_MAX or view.suffices(encoding):
                 results[index] = self._of_encoding(encoding, view)
         return results
 
-    def _window_chars(self, options: Options, attempt: int) -> int:
-        """Larger for texts that may be refused, so that the error can state how long they are."""
-        is_refused = options.truncation is Truncation.REFUSE
-        return window_chars(options.limit(self.sequence_tokens_max), max(attempt, 1) if is_refused else attempt)
+    def _views(self, texts: Iterable[tuple[Text, Options]], attempt: int) -> list[View]:
+        """Windows are larger for texts that may be refused, so that the error can state how long they are."""
+        views: list[View] = []
+        seen: Options | None = None  # the texts of a request share their options
+        for text, options in texts:
+            if options is not seen:
+                seen, tokens_max = options, options.limit(self.sequence_tokens_max)
+                is_refused = options.truncation is Truncation.REFUSE
+                chars = window_chars(tokens_max, max(attempt, 1) if is_refused else attempt)
+            views.append(View.of(text, options, tokens_max, chars))
+        return views
 
     def _encode_views(self, views: list[View]) -> Sequence[tokenizers.Encoding | HeddleError]:
         """Uses the library's faster call, which has no offsets, unless they are needed. The ids are the same."""
@@ -209,7 +216,7 @@ class Tokenizer:
         sequence = TokenSequence(pack_ids(ids), pack_type_ids(encoding.type_ids) if has_type_ids else b"")
         if options.with_layout:
             sequence.layout = layout_of_text(encoding, view.skipped)
-        return fit_text(sequence, encoding, view, self._template, options.limit(self.sequence_tokens_max))
+        return fit_text(sequence, encoding, view, self._template)
 
     def _of_ids(self, token_ids: bytes, options: Options) -> Result:
         try:

@@ -29,13 +29,18 @@ Changes = Sequence[LowRank | None]
 
 NO_CHANGES: Changes = ()
 
-AdaptedRows = Sequence[tuple[int, Tensor]]  # the number of an adapter, and its rows as int32
 
-_adapted_rows: ContextVar[AdaptedRows] = ContextVar("adapted_rows", default=())
+@dataclass(frozen=True, slots=True)
+class AdaptedRows:
+    of_adapters: Sequence[tuple[int, Tensor]]  # adapter, and its rows int32
+    others: Tensor  # rows without an adapter, int32
+
+
+_adapted_rows: ContextVar[AdaptedRows | None] = ContextVar("adapted_rows", default=None)
 
 
 @contextmanager
-def use_adapters(rows: AdaptedRows) -> Iterator[None]:
+def use_adapters(rows: AdaptedRows | None) -> Iterator[None]:
     """Sets the adapters of all forward passes inside the `with` block, in this thread."""
     token = _adapted_rows.set(rows)
     try:
@@ -44,21 +49,23 @@ def use_adapters(rows: AdaptedRows) -> Iterator[None]:
         _adapted_rows.reset(token)
 
 
-def is_adapted() -> bool:
-    return bool(_adapted_rows.get())
+def adapted_rows() -> AdaptedRows | None:
+    """None in a pass without adapters."""
+    return _adapted_rows.get()
 
 
-def rows_by_adapter(batch: PackedBatch, tasks: Sequence[str], device: torch.device) -> AdaptedRows:
-    """The rows of the sequences that name one of `tasks`, by the adapter's number."""
-    if not any(sequence.task for sequence in batch.sequences):
-        return ()
+def rows_by_adapter(batch: PackedBatch, tasks: Sequence[str], device: torch.device) -> AdaptedRows | None:
+    """The rows of the sequences that name one of `tasks`, by the adapter's number; None if no sequence names one."""
+    if not tasks or not any(sequence.task for sequence in batch.sequences):
+        return None
     number = {"": -1} | {task: index for index, task in enumerate(tasks)}
     of_token = np.repeat([number[sequence.task] for sequence in batch.sequences], batch.lengths)
-    return [
-        (adapter, torch.from_numpy(np.flatnonzero(of_token == adapter).astype(np.int32)).to(device))
-        for adapter in np.unique(of_token).tolist()
-        if adapter >= 0
-    ]
+
+    def rows_of(adapter: int) -> Tensor:
+        return torch.from_numpy(np.flatnonzero(of_token == adapter).astype(np.int32)).to(device)
+
+    found = [adapter for adapter in np.unique(of_token).tolist() if adapter >= 0]
+    return AdaptedRows([(adapter, rows_of(adapter)) for adapter in found], others=rows_of(-1))
 
 
 def add_changes(outputs: Tensor, inputs: Tensor, changes: Changes) -> None:
@@ -76,8 +83,9 @@ def add_changes_of_table(outputs: Tensor, ids: Tensor, changes: Changes) -> None
 
 
 def changes_of_rows(changes: Changes) -> Iterator[tuple[LowRank, Tensor]]:
-    if changes:
-        for adapter, rows in _adapted_rows.get():
+    adapted = adapted_rows()
+    if changes and adapted is not None:
+        for adapter, rows in adapted.of_adapters:
             change = changes[adapter]
             if change is not None:
                 yield change, rows

@@ -21,7 +21,7 @@ from http_gateway.routes.prompts import prompt_of_type
 from http_gateway.routes.schemas import Some, Text
 from http_gateway.routes.vector_format import QUANTIZED, base64_of
 from http_gateway.routing import Route
-from http_gateway.supported import only
+from http_gateway.supported import merge_aliases, only
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from heddle.adapter_tasks import tasks_of, with_task_prompts
 from heddle.checkpoint_files import CheckpointError, field_of, read_json, read_json_if_there
 from heddle.labels import labels_of
 from heddle.language_models import AUTO, default_pooling, names_of, with_score
 from heddle.m3 import M3Heads
 from heddle.sentence_modules import LogitScore, Pooling, PoolingSetting, SentenceModules, Splade
-from heddle.tasks import tasks_of, with_task_prompts
 from heddle.tokenizer_files import fingerprint_of
 from heddle.vector_modules import Dense, VectorModule, width_after
 
@@ -135,7 +135,7 @@ class Checkpoint:
             sequence_tokens_max=sequence_tokens_max,
             vocabulary_size=positive(config, "vocab_size", home),
             do_lower_case=modules.do_lower_case,
-            tokenizer_fingerprint=fingerprint_of(home, config, sequence_tokens_max, modules),
+            tokenizer_fingerprint=fingerprint_of(home, config, sequence_tokens_max, modules, len(labels)),
         )
 
 

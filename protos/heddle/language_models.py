@@ -43,7 +43,7 @@ class KnownReranker:
 # By config.json's model_type.
 KNOWN_RERANKERS = {
     # Model card: the softmax over both logits, which is the sigmoid of their difference.
-    "qwen3": KnownReranker("qwen3-reranker", re.compile(r"rerank", re.IGNORECASE), "yes,no"),
+    "qwen3": KnownReranker("qwen3-reranker", re.compile(r"qwen.?3.rerank", re.IGNORECASE), "yes,no"),
     # mxbai_rerank_v2.py of the package mxbai-rerank: the difference of both logits.
     "qwen2": KnownReranker("mxbai-rerank-v2", re.compile(r"mxbai.rerank", re.IGNORECASE), '"1","0"'),
     # Model card: the logit of this token.
@@ -91,6 +91,7 @@ def replace_with_score(modules: SentenceModules, score: LogitScore) -> SentenceM
 
 def names_of(config: Mapping[str, Any], name: str, folder: Path) -> str:
     """All names of a checkpoint: the operator's, the config's, and that of its folder or its repository on the hub."""
+    folder = folder.absolute()  # which has a name, unlike "."
     is_snapshot = folder.parent.name == "snapshots"
     return f"{name} {config.get('_name_or_path') or ''} {folder.parent.parent.name if is_snapshot else folder.name}"
 
@@ -98,6 +99,14 @@ def names_of(config: Mapping[str, Any], name: str, folder: Path) -> str:
 def known_reranker(config: Mapping[str, Any], names: str) -> KnownReranker | None:
     known = KNOWN_RERANKERS.get(str(config.get("model_type")))
     return known if known is not None and known.pattern.search(names) else None
+
+
+def is_scored_as(known: KnownReranker, score: LogitScore, folder: Path) -> bool:
+    """Whether a score is made of the same tokens. `folder` has the tokenizer's files."""
+    try:
+        return logit_score_of(known.score_tokens, folder) == score
+    except CheckpointError:  # it has no such tokens
+        return False
 
 
 def logit_score_of(score_tokens: str, folder: Path) -> LogitScore:

@@ -7,6 +7,7 @@ from heddle.checkpoint_files import CheckpointError
 from heddle.labels import needs_weights_for_labels
 from heddle.m3 import COLBERT_FILE, SPARSE_FILE
 from heddle.module_listing import folders_with_weights
+from heddle.weight_files import has_weights
 
 PACKAGED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGED_NAMES = frozenset({PACKAGED_NAME, "all-MiniLM-L6-v2"})
@@ -97,5 +98,5 @@ def snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
 
 def pickled_patterns(folder: Path) -> list[str]:
     """Patterns of the pickled weights to fetch: those of the model, or of a module, that have no safetensors."""
-    places = [place for place in folders_with_weights(folder) if not any(place.glob(WEIGHTS_PATTERN))]
+    places = [place for place in folders_with_weights(folder) if not has_weights(place)]
     return [str(place.relative_to(folder) / PICKLED_PATTERN) for place in places]

@@ -39,11 +39,13 @@ def is_of_transformers_5(config: Mapping[str, Any], settings: Mapping[str, Any])
     return settings.get("tokenizer_class") == PLAIN_TOKENIZER or (major.isdecimal() and int(major) >= 5)
 
 
-def fingerprint_of(folder: Path, config: Mapping[str, Any], sequence_tokens_max: int, modules: SentenceModules) -> str:
+def fingerprint_of(
+    folder: Path, config: Mapping[str, Any], sequence_tokens_max: int, modules: SentenceModules, labels: int
+) -> str:
     """SHA-256, in hex, over the files that exist (name, size, bytes) and, as sorted JSON, what else decides ids:
     the kind of tokenizer (config.json); longest sequence, lower-casing, prompts, default prompt and whether pooling
-    includes the prompt (sentence-transformers' files). The score tokens are part of it, too, because the settings of
-    two services may differ.
+    includes the prompt (sentence-transformers' files). It also covers what two services may take from different
+    places: the score tokens, from their settings, and the number of labels, from weights that only one of them has.
     """
     digest = hashlib.sha256()
     for path in files_of(folder):
@@ -62,5 +64,7 @@ def fingerprint_of(folder: Path, config: Mapping[str, Any], sequence_tokens_max:
     }
     if modules.logit_score is not None:
         settings["logit_score"] = [modules.logit_score.true_id, modules.logit_score.false_id]
+    if labels:
+        settings["labels"] = labels
     digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()

@@ -36,6 +36,14 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
+def has_weights(folder: Path) -> bool:
+    """Files of other names, such as an adapter's, are not the model's."""
+    try:
+        return bool(weight_files(folder))
+    except CheckpointError:
+        return False
+
+
 def stated_file(folder: Path) -> str | None:
     """The file or index that config.json names. As in transformers, it must be safetensors. Raises CheckpointError."""
     path = folder / "config.json"

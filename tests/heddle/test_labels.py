@@ -82,3 +82,10 @@ def test_only_a_classifier_without_labels_in_its_config_needs_weights(
     folder: Path, changes: dict[str, object], *, expected: bool
 ) -> None:
     assert needs_weights_for_labels(with_config(folder, **changes)) is expected
+
+
+def test_pods_of_which_one_has_no_weights_to_count_labels_in_refuse_each_other(tmp_path: Path) -> None:
+    write_silent(tmp_path, 3)
+    whole = Checkpoint.read(tmp_path).tokenizer_fingerprint
+    (tmp_path / "model.safetensors").unlink()
+    assert Checkpoint.read(tmp_path).tokenizer_fingerprint != whole

@@ -51,6 +51,21 @@ def test_language_model_of_unknown_use_is_refused_with_the_settings(tmp_path: Pa
     assert Checkpoint.read(folder, "mine", "last_token").pooling == (Pooling.LAST_TOKEN,)
 
 
+@pytest.mark.parametrize("name", ["ContextualAI/ctxl-rerank-v2-instruct", "zeroentropy/zerank-2-reranker"])
+def test_rerankers_of_other_makers_are_not_scored_by_tokens_that_are_not_theirs(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CheckpointError, match="can be an embedder or a reranker"):
+        Checkpoint.read(write_language_model(tmp_path), name)
+
+
+def test_folder_that_is_not_named_by_its_path_still_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "Qwen3-Reranker-0.6B"
+    folder.mkdir()
+    monkeypatch.chdir(write_language_model(folder))
+    assert Checkpoint.read(Path(), ".").kind is ModelKind.RERANKER
+
+
 def test_parent_folder_is_not_a_name_of_the_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "rerankers" / "chat"
     folder.mkdir(parents=True)

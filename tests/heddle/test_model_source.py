@@ -115,6 +115,13 @@ def test_pickled_weights_are_not_fetched_beside_safetensors(tmp_path: Path, monk
     assert sorted(fetched) == sorted([*MODEL, "model.safetensors"])
 
 
+def test_other_safetensors_are_not_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {**MODEL, "adapter_model.safetensors": 1, "pytorch_model.bin": 1}
+    fetched = repository(files, tmp_path, monkeypatch)
+    locate("owner/name")
+    assert sorted(fetched) == sorted(files)
+
+
 def test_each_folder_with_weights_is_checked_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many models of sentence-transformers have safetensors at the root, but pickled weights of their modules."""
     write_old_modules(tmp_path / "model", ["Transformer", "Pooling", "Dense"])

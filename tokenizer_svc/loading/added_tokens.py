@@ -99,7 +99,11 @@ def further_special_tokens(folder: TokenizerFolder) -> list[Any]:
     extra = folder.settings.get("extra_special_tokens") or []
     if not isinstance(extra, dict | list):
         raise CheckpointError(f"{path}: extra_special_tokens {extra!r} is neither a list nor an object")
-    return [*tokens, *(extra.values() if isinstance(extra, dict) else extra)]
+    extras = list(extra.values()) if isinstance(extra, dict) else extra
+    if not folder.is_of_transformers_5:
+        return [*tokens, *extras]
+    # To version 5 a list is the newer name of additional_special_tokens, and tokens by name come first.
+    return extras if extra and isinstance(extra, list) else [*extras, *tokens]
 
 
 def added_token(token: Any, folder: TokenizerFolder, *, special: bool | None = None) -> AddedToken:

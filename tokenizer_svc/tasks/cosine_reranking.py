@@ -1,7 +1,7 @@
 """The task of `Rerank` for an embedder, if the settings allow it: scores are cosines between query and document.
 
-`tokenizer_svc.tasks.table` calls it. Queries and documents get the model's prompts for them, as with encode_query and
-encode_document of sentence-transformers.
+`tokenizer_svc.tasks.table` calls it. Queries and documents get the model's prompts and adapters for them, as with
+encode_query and encode_document of sentence-transformers.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,8 @@ def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
 
 
 def options_for(prompts: Sequence[str], request: inference_pb2.RerankRequest, terms: Terms) -> Options:
-    return terms.options(request, next((name for name in prompts if name in terms.tokenizer.prompts), ""))
+    name = next((name for name in prompts if name in terms.tokenizer.prompts), "")
+    return terms.options(request, name, task=name if name in terms.checkpoint.tasks else "")
 
 
 def empty_document(options: Options, terms: Terms) -> Input:

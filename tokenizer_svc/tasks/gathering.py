@@ -108,7 +108,7 @@ class Gathering:
     def _send(self, index: int, sequence: TokenSequence) -> None:
         self._tokens += sequence.tokens
         self._truncated_inputs += sequence.truncated
-        submission = self._plan.submission(sequence, self._context)
+        submission = self._plan.submission(index, sequence, self._context)
         reply = functools.partial(self._on_outcome, index, sequence)
         self._cancels.append(self._engines(submission, self._deadline, reply))
 

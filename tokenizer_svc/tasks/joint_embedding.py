@@ -2,7 +2,7 @@
 kinds of vectors of a text. Called by `tokenizer_svc.tasks.embedding`, which plans requests for dense vectors itself.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from heddle import tensors
 from heddle.checkpoint import Checkpoint
@@ -30,7 +30,9 @@ KINDS_OF_FIELD = {"dimensions": {DENSE}, "skip_normalization": {DENSE, COLBERT},
 def kinds_of(request: inference_pb2.EmbedRequest, checkpoint: Checkpoint) -> list[model_pb2.EmbeddingKind]:
     """The kinds that the request asks for, in the order of OUTPUTS. Raises INVALID_INPUT for a kind that the model does
     not make, and for fields that would have no effect."""
-    wanted = {kind or DENSE for kind in request.embedding_kinds} or {DENSE}
+    if not request.embedding_kinds:
+        return [DENSE]
+    wanted = {kind or DENSE for kind in request.embedding_kinds}
     possible = set(OUTPUTS) if checkpoint.m3 is not None else {DENSE}
     for kind in sorted(wanted - possible):
         name = name_of(kind) if kind in OUTPUTS else f"kind {kind}"
@@ -76,14 +78,13 @@ def plan(
 
     def assembled(_: object) -> inference_pb2.InferenceOutcome:
         if DENSE in outputs:
-            answer.embed.embeddings.CopyFrom(stack(dense))
+            stack(dense, answer.embed.embeddings)
         return answer
 
     first, *more = outputs.values()
     return Plan(
         inputs=contents(request.inputs),
         options=terms.options(request, request.prompt_name, request.task),
-        task=request.task,
         output=first,
         more_outputs=more,
         read=read,
@@ -101,9 +102,8 @@ def results_of(outcome: engine_pb2.Outcome) -> Iterator[engine_pb2.Outcome | eng
     yield from outcome.more
 
 
-def stack(rows: list[tensor_pb2.Tensor]) -> tensor_pb2.Tensor:
-    return tensor_pb2.Tensor(
-        data_type=rows[0].data_type,
-        shape=(len(rows), *rows[0].shape),
-        data=b"".join([row.data for row in rows]),
-    )
+def stack(rows: Sequence[tensor_pb2.Tensor], embeddings: tensor_pb2.Tensor) -> None:
+    """Fills `embeddings` with the rows, in the order of the inputs. Filled in place, they need no second copy."""
+    embeddings.data_type = rows[0].data_type
+    embeddings.shape.extend((len(rows), *rows[0].shape))
+    embeddings.data = b"".join([row.data for row in rows])

@@ -54,9 +54,12 @@ class Plan(NamedTuple):
     dimensions: int = 0
     data_type: tensor_pb2.DataType = tensor_pb2.DATA_TYPE_FLOAT32
     more_outputs: Sequence[engine_pb2.Output] = ()  # computed in the same forward pass
-    task: str = ""  # selects the adapter of the sequences
 
-    def submission(self, sequence: TokenSequence, context: item_pb2.ItemContext) -> engine_pb2.Submission:
+    def options_of(self, index: int) -> Options:
+        """Of the input of this index."""
+        return self.options if index or self.first_options is None else self.first_options
+
+    def submission(self, index: int, sequence: TokenSequence, context: item_pb2.ItemContext) -> engine_pb2.Submission:
         submission = engine_pb2.Submission()
         submission.context.CopyFrom(context)
         wanted = submission.sequence  # filled where it is, at half of what it costs to make it and give it away
@@ -64,7 +67,7 @@ class Plan(NamedTuple):
         wanted.type_ids = sequence.type_ids
         wanted.prompt_tokens = sequence.prompt_tokens
         wanted.output = self.output
-        wanted.task = self.task
+        wanted.task = self.options_of(index).task
         if self.more_outputs:
             wanted.more_outputs.extend(self.more_outputs)
         wanted.skip_normalization = self.skip_normalization

@@ -1,16 +1,18 @@
 """The task of `Rerank`: how well each document answers the query."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from heddle import tensors
+from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, inference_pb2
-from tokenizer_svc.scores import best_first, sigmoid
+from tokenizer_svc.scores import Floats, best_first, sigmoid
 from tokenizer_svc.sequence import Input, TokenSequence, numbered
 from tokenizer_svc.tasks.plan import Plan
+from tokenizer_svc.tasks.score_table import as_they_are
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import TOKENIZED_INPUTS, check_no_text, check_not_empty, to_tokenized
 
@@ -36,6 +38,11 @@ def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
         assemble=assembled,
         field_of=TOKENIZED_INPUTS if request.tokenized_inputs else DOCUMENTS,
     )
+
+
+def scoring_of(checkpoint: Checkpoint) -> Callable[[Floats], Floats]:
+    """From raw scores to scores. The cosines of an embedder that reranks are both."""
+    return sigmoid if checkpoint.kind is ModelKind.RERANKER else as_they_are
 
 
 def logit_of(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> float:

@@ -19,7 +19,6 @@ def plan(request: inference_pb2.SimilarityRequest, terms: Terms) -> Plan:
     return Plan(
         inputs=[request.source, *request.sentences],
         options=terms.options(request, request.prompt_name, request.task),
-        task=request.task,
         output=engine_pb2.OUTPUT_VECTOR,
         assemble=assembled,
         field_of=field_of,

@@ -47,7 +47,9 @@ class Terms:
         if not prompt_name and task in self.tokenizer.prompts:
             prompt_name = task
         options = self.tokenizer.options(self.truncation(request), prompt_name)
-        return replace(options, tokens_max=request.input_tokens_max) if request.input_tokens_max else options
+        if task or request.input_tokens_max:
+            return replace(options, task=task, tokens_max=request.input_tokens_max)
+        return options
 
     def truncation(self, request: Truncatable) -> Truncation:
         """Raises INVALID_INPUT for a number that the contract does not know."""

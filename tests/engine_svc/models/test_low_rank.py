@@ -80,6 +80,15 @@ def test_pass_after_one_with_adapters_has_none(folder: Path, references: Mapping
         np.testing.assert_array_equal(first, second)
 
 
+def test_sequence_without_adapter_is_the_same_beside_those_that_have_one(
+    folder: Path, references: Mapping[str, Reference]
+) -> None:
+    backend = TorchBackend(Checkpoint.read(folder), dtype="bfloat16", device="cpu")
+    plain, mixed = mixed_batch(("",)), mixed_batch()
+    for index, (first, second) in enumerate(zip(backend.run(plain), backend.run(mixed), strict=True)):
+        assert np.array_equal(first, second) is not bool(mixed.sequences[index].task)
+
+
 @pytest.mark.parametrize("own", ["", "separation"])
 def test_in_bfloat16_vectors_point_where_they_should(
     folder: Path, references: Mapping[str, Reference], own: str

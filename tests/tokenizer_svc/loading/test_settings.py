@@ -127,6 +127,15 @@ def test_list_of_extra_special_tokens_is_added_as_transformers_5_writes_it(tmp_p
     check_parity(tmp_path, differs=True)
 
 
+@pytest.mark.parametrize("extra", [["[E2]"], {"second_token": "[E2]"}], ids=["list", "by name"])
+def test_extra_special_tokens_beside_additional_ones_are_read_as_transformers_5_does(
+    tmp_path: Path, extra: list[str] | dict[str, str]
+) -> None:
+    tokens = {"additional_special_tokens": ["[E1]"], "extra_special_tokens": extra}
+    write_folder(tmp_path, bert(), {**BERT, **tokens}, {"transformers_version": "5.1.0"})
+    check_parity(tmp_path, differs=True)
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from heddle import tensors
 from heddle.client import InferenceClient
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2 as pb
@@ -48,6 +49,28 @@ async def test_scores_are_cosines_under_the_prompts_that_the_model_has(
         assert np.allclose(scores, expected, atol=1e-6)
         assert np.array_equal(np.frombuffer(answer.ranking, "<u4"), np.argsort(-scores, kind="stable"))
     assert answer.usage.tokens > len(SENTENCES)
+
+
+def write_embedder_with_tasks(folder: Path) -> Path:
+    """As jina-embeddings-v3 states them."""
+    write_embedder(folder)
+    path = folder / "config.json"
+    instructions = {"retrieval.query": "Ask: ", "retrieval.passage": "Say: "}
+    tasks = {"lora_adaptations": [*instructions, "separation"], "task_instructions": instructions}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **tasks}))
+    return folder
+
+
+async def test_adapters_for_queries_and_for_documents_compute_them(serve: Serve) -> None:
+    client = await serve(write_embedder_with_tasks, rerank_by_cosine=True)
+
+    async def embedded(texts: list[str], task: str) -> np.ndarray:
+        inputs = [pb.Input(text=text) for text in texts]
+        return tensors.from_proto((await client.embed(pb.EmbedRequest(inputs=inputs, task=task))).embeddings)
+
+    query, documents = await embedded([QUERY], "retrieval.query"), await embedded(SENTENCES, "retrieval.passage")
+    answer = await client.rerank(pb.RerankRequest(query=QUERY, documents=SENTENCES))
+    assert np.allclose(np.frombuffer(answer.scores, "<f4"), documents @ query[0], atol=1e-6)
 
 
 async def test_one_empty_document_has_a_score_too(serve: Serve) -> None:
