@@ -20,6 +20,7 @@ from http_gateway.message import Answer, Request
 from http_gateway.routes.cohere_meta import meta
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.documents import Document, Documents, RankFields, as_object, texts_of
+from http_gateway.routes.embeddings import Usage
 from http_gateway.routes.inputs import check_count
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.ranking import ranking_of
@@ -60,17 +61,12 @@ class Result(msgspec.Struct, omit_defaults=True):
     document: dict[str, Any] | None = None  # only with return_documents
 
 
-class RerankUsage(msgspec.Struct):
-    prompt_tokens: int
-    total_tokens: int
-
-
 class CohereRerankAnswer(msgspec.Struct, omit_defaults=True):
     """Cohere's clients read `id`, `results` and `meta`; Jina's and Infinity's `model`, `results` and `usage`."""
 
     id: str
     model: str
-    usage: RerankUsage
+    usage: Usage
     meta: dict[str, Any]
     results: list[Result] | None = None
     data: list[Result] | None = None  # instead of `results`, if the body has Voyage's `top_k` or `truncation`
