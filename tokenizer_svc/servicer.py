@@ -100,6 +100,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         model.inputs_max = self._terms.settings.request_inputs_max
         model.refuses_long_inputs = self._terms.refuses_long_inputs
         model.tokenization_workers = WORKERS
+        model.reranks_by_cosine = self._terms.reranks_by_cosine
         return inference_pb2.InferenceServiceGetModelResponse(model=model)
 
     def submit(

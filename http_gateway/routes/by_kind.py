@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from heddle.rpc.errors import HeddleError
+from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import model_pb2
 from http_gateway.endpoint import Task, summary_of
 from http_gateway.families import TEI
@@ -31,6 +31,16 @@ from http_gateway.supported import only
 EMBEDDINGS_PATH = "/v1/embeddings"
 SIMILARITY_PATH = "/similarity"
 PREDICT_PATH = "/predict"
+RERANK_PATH = "/rerank"
+
+ZERO_SHOT_REFUSED = (
+    "parameters.candidate_labels: zero-shot classification is not supported; send the text and each hypothesis as a "
+    "pair to a model for natural language inference"
+)
+
+
+class AnyParameters(msgspec.Struct):
+    candidate_labels: msgspec.Raw = msgspec.Raw(b"")
 
 
 class AnyBody(msgspec.Struct):
@@ -38,6 +48,7 @@ class AnyBody(msgspec.Struct):
 
     inputs: msgspec.Raw = msgspec.Raw(b"")
     query: msgspec.Raw = msgspec.Raw(b"")
+    parameters: AnyParameters | None = None
     model: str | None = None
 
 
@@ -107,12 +118,16 @@ class ByKind(ModelRoutes):
 
     async def _task_of(self, body: bytes, request: Request) -> Task[Any]:
         head = decoded(body, DECODER)
+        if head.parameters and bytes(head.parameters.candidate_labels):
+            raise HeddleError(ErrorKind.INVALID_INPUT, ZERO_SHOT_REFUSED, field="parameters")
         model = await self.models.find(head.model).client.get_model(request.options())
         return self.tasks[path_for(head, model)]
 
 
 def path_for(head: AnyBody, model: model_pb2.Model) -> str:
     """The path of the route that the body is for."""
+    if model.reranks_by_cosine and bytes(head.query):
+        return RERANK_PATH
     if model.kind == model_pb2.MODEL_KIND_EMBEDDER and bytes(head.inputs).startswith(b"{"):
         return SIMILARITY_PATH
     if model.kind == model_pb2.MODEL_KIND_RERANKER and bytes(head.inputs) and not bytes(head.query):

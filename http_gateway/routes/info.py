@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import model_pb2
 from http_gateway.endpoint import get
 from http_gateway.families import TEI
@@ -12,6 +13,7 @@ from http_gateway.message import Answer, Request
 from http_gateway.routes.kinds import kind_of
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routing import Route
+from http_gateway.served_models import ServedModel
 
 # Where it follows from what the model is for.
 POOLING_OF_KIND = {
@@ -55,7 +57,7 @@ class Info(ModelRoutes):
 
     async def info(self, request: Request) -> Answer:
         """What the model is, and the limits of requests."""
-        served = self.models.named(request.parameter) if request.parameter else self.models.find(None)
+        served = self._served(request.parameter)
         model = await served.client.get_model(request.options())
         return Answer(
             msgspec.to_builtins(
@@ -81,6 +83,14 @@ class Info(ModelRoutes):
                 )
             )
         )
+
+    def _served(self, name: str) -> ServedModel:
+        if name:
+            return self.models.named(name)
+        if len(names := self.models.names()) > 1:
+            message = f"several models are served: ask for one of {', '.join(f'/info/{each}' for each in names)}"
+            raise HeddleError(ErrorKind.INVALID_INPUT, message, field="model")
+        return self.models.find(None)
 
 
 def details(model: model_pb2.Model) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class Models:
             **self._description(served.name),
             "owned_by": "infinity",  # Infinity's client accepts no other value
             "backend": model.backend,
-            "capabilities": CAPABILITIES.get(model.kind, []),
+            "capabilities": [*CAPABILITIES.get(model.kind, []), *(["rerank"] if model.reranks_by_cosine else [])],
             "stats": {
                 "queue_fraction": waiting / self._requests_max,
                 "queue_absolute": waiting,

@@ -174,5 +174,6 @@ class Rerank(ModelRoutes):
             raw_scores=body.wants_raw_scores,
             instruction=body.instruction or "",
         )
-        with InWordsOf({"documents": field}, place_of=place_of):
+        names = {"documents": field, "document_tokens_max": "max_tokens_per_doc"}
+        with InWordsOf(names, place_of=place_of):
             return await self.models.find(body.model).client.rerank(call, request.options())

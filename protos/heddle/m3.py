@@ -7,7 +7,7 @@ token (ColBERT). `heddle.checkpoint` checks here whether a folder has the heads;
 from dataclasses import dataclass
 from pathlib import Path
 
-from heddle.checkpoint_files import read_json_if_there
+from heddle.checkpoint_files import CheckpointError, read_json_if_there
 from heddle.vocabulary import token_ids
 
 SPARSE_FILE = "sparse_linear.pt"
@@ -25,10 +25,13 @@ class M3Heads:
 
     @classmethod
     def read(cls, folder: Path) -> "M3Heads | None":
-        """Returns None unless the folder has the files of both heads. Raises CheckpointError."""
+        """Returns None if the folder has the files of neither head. Raises CheckpointError, also if one is missing."""
         sparse, colbert = folder / SPARSE_FILE, folder / COLBERT_FILE
-        if not (sparse.is_file() and colbert.is_file()):
+        if not (sparse.is_file() or colbert.is_file()):
             return None
+        for path in (sparse, colbert):
+            if not path.is_file():
+                raise CheckpointError(f"{path} is missing: the sparse and the ColBERT head of a model go together")
         spellings = {spelling_of(folder, name, default) for name, default in WITHOUT_WEIGHT.items()}
         return cls(sparse, colbert, frozenset(token_ids(folder, spellings).values()))
 

@@ -18,7 +18,7 @@ from heddle.model_source import PACKAGED_NAME, locate
 from heddle.readiness import grpc_ready, http_ready
 from heddle.rpc.lifecycle import stop_on_signal
 from heddle.rpc.listening import authority, usable_port
-from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError, at_least, load
+from heddle.rpc.settings import EXIT_MISCONFIGURED, KUBERNETES_LINK, ConfigurationError, at_least, load
 from heddle.rpc.telemetry import LogLevel
 from heddle.sentence_modules import PoolingSetting
 from heddle.socket_folder import socket_folder
@@ -32,6 +32,9 @@ VARIABLES_OF = {
     "tokenizer_svc": "HEDDLE_TOKENIZER_",
     "http_gateway": "HEDDLE_GATEWAY_",
 }
+
+SERVE_VARIABLES = "HEDDLE_SERVE_"
+PREFIXES = (SERVE_VARIABLES, *VARIABLES_OF.values(), "HEDDLE_PLAN_")
 
 # What is decided here for a service, whose own variable for it would have no effect.
 DECIDED_VARIABLES = frozenset(
@@ -107,7 +110,7 @@ class ServeSettings:
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Serves until a signal; returns the exit code."""
-    settings = load(ServeSettings, argv, environ, prog="heddle serve", env_prefix="HEDDLE_SERVE_")
+    settings = load(ServeSettings, argv, environ, prog="heddle serve", env_prefix=SERVE_VARIABLES)
     console = Console()
     try:
         check_variables(environ)
@@ -124,10 +127,16 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def check_variables(environ: Mapping[str, str]) -> None:
-    """Raises ConfigurationError for one that would be passed over in silence."""
+    """Raises ConfigurationError for a variable that would have no effect."""
     for name in sorted(DECIDED_VARIABLES):
         if environ.get(name):
             raise ConfigurationError(f"{name} has no effect on heddle serve, whose own flags say this")
+    for name, value in sorted(environ.items()):
+        is_ours = name.startswith("HEDDLE_") and not KUBERNETES_LINK.fullmatch(f"{name}={value}")
+        if is_ours and not name.startswith(PREFIXES):
+            raise ConfigurationError(
+                f"unknown environment variable {name}: it begins with none of {', '.join(PREFIXES)}"
+            )
 
 
 def checked(settings: ServeSettings) -> Checkpoint:

@@ -153,6 +153,12 @@ async def test_variable_that_would_have_no_effect_is_refused(folder: Path, name:
     assert (code, log) == (2, f"heddle: {name} has no effect on heddle serve, whose own flags say this\n")
 
 
+async def test_variable_of_no_service_is_refused(folder: Path) -> None:
+    code, _, log = await ended(await heddle(folder, "serve", HEDDLE_API_KEYS="secret"))
+    assert code == 2
+    assert log.startswith("heddle: unknown environment variable HEDDLE_API_KEYS: it begins with none of HEDDLE_SERVE_,")
+
+
 async def test_serve_leaves_no_sockets_behind(folder: Path) -> None:
     sockets = folder / "tmp"
     sockets.mkdir()

@@ -58,7 +58,7 @@ def check_texts_alone(request: inference_pb2.RerankRequest, terms: Terms) -> Non
         message = "the model is an embedder, which takes no instruction"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="instruction")
     if 0 < request.document_tokens_max < terms.tokenizer.sequence_tokens_max:
-        message = "the model is an embedder: limit query and documents with input_tokens_max"
+        message = "the model is an embedder: it has no limit for documents alone"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="document_tokens_max")
 
 

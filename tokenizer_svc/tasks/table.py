@@ -59,6 +59,8 @@ TASKS = {
     "decode": Task("decode", any_model, tokens_of_texts.decode),
 }
 
+RERANK_BY_COSINE_HINT = "; the tokenizer's setting rerank_by_cosine lets it rerank by cosine"
+
 
 def planned(name: str, request: Any, terms: Terms) -> Plan | Errand:
     """Raises HeddleError for what cannot be served, WRONG_TASK where another kind of model could."""
@@ -68,19 +70,20 @@ def planned(name: str, request: Any, terms: Terms) -> Plan | Errand:
     terms.check_model(request.model)
     if task.can(terms.checkpoint):
         return task.plan(request, terms)
-    if name == "rerank" and terms.checkpoint.kind is ModelKind.EMBEDDER and terms.settings.rerank_by_cosine:
+    if name == "rerank" and terms.reranks_by_cosine:
         return cosine_reranking.plan(request, terms)
-    raise wrong_task(task, terms.checkpoint)
+    hint = RERANK_BY_COSINE_HINT if name == "rerank" and terms.checkpoint.kind is ModelKind.EMBEDDER else ""
+    raise wrong_task(task, terms.checkpoint, hint)
 
 
-def wrong_task(wanted: Task, checkpoint: Checkpoint) -> HeddleError:
+def wrong_task(wanted: Task, checkpoint: Checkpoint, hint: str = "") -> HeddleError:
     kind = checkpoint.kind
     others = [task.does for task in TASKS.values() if task.can is not any_model and task.can(checkpoint)]
     article = "an" if kind is ModelKind.EMBEDDER else "a"
     message = (
         f"{checkpoint.name} is {article} {kind.replace('_', ' ')}: it cannot {wanted.does}, but it can {listed(others)}"
     )
-    return HeddleError(ErrorKind.WRONG_TASK, message)
+    return HeddleError(ErrorKind.WRONG_TASK, message + hint)
 
 
 def listed(things: list[str]) -> str:

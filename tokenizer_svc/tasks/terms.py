@@ -4,7 +4,7 @@ makes them once; each task uses them to plan requests, or to refuse them before 
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from heddle.checkpoint import Checkpoint
+from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2, tensor_pb2
 from tokenizer_svc.rerank_prompts import RerankPrompt
@@ -63,6 +63,10 @@ class Terms:
         if not side:
             return SIDES.get(self.settings.truncation_side, self.tokenizer.truncation_side)
         return Truncation.LEFT if side == inference_pb2.TRUNCATION_SIDE_LEFT else Truncation.RIGHT
+
+    @property
+    def reranks_by_cosine(self) -> bool:
+        return self.checkpoint.kind is ModelKind.EMBEDDER and self.settings.rerank_by_cosine
 
     @property
     def refuses_long_inputs(self) -> bool:

@@ -36,7 +36,7 @@ EMBEDDING_KIND_SPARSE: EmbeddingKind
 EMBEDDING_KIND_COLBERT: EmbeddingKind
 
 class Model(_message.Message):
-    __slots__ = ("name", "kind", "tokenizer_fingerprint", "vocabulary_size", "sequence_tokens_max", "dimension", "labels", "pooling", "data_type", "revision", "backend", "multi_label", "prompt_names", "batch_tokens_max", "inputs_max", "uses_type_ids", "matryoshka", "version", "refuses_long_inputs", "device", "tokenization_workers", "tasks", "embedding_kinds")
+    __slots__ = ("name", "kind", "tokenizer_fingerprint", "vocabulary_size", "sequence_tokens_max", "dimension", "labels", "pooling", "data_type", "revision", "backend", "multi_label", "prompt_names", "batch_tokens_max", "inputs_max", "uses_type_ids", "matryoshka", "version", "refuses_long_inputs", "tokenization_workers", "device", "tasks", "embedding_kinds", "reranks_by_cosine")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     TOKENIZER_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -56,10 +56,11 @@ class Model(_message.Message):
     MATRYOSHKA_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REFUSES_LONG_INPUTS_FIELD_NUMBER: _ClassVar[int]
-    DEVICE_FIELD_NUMBER: _ClassVar[int]
     TOKENIZATION_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_KINDS_FIELD_NUMBER: _ClassVar[int]
+    RERANKS_BY_COSINE_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: ModelKind
     tokenizer_fingerprint: str
@@ -79,8 +80,9 @@ class Model(_message.Message):
     matryoshka: bool
     version: str
     refuses_long_inputs: bool
-    device: str
     tokenization_workers: int
+    device: str
     tasks: _containers.RepeatedScalarFieldContainer[str]
     embedding_kinds: _containers.RepeatedScalarFieldContainer[EmbeddingKind]
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., tokenizer_fingerprint: _Optional[str] = ..., vocabulary_size: _Optional[int] = ..., sequence_tokens_max: _Optional[int] = ..., dimension: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., pooling: _Optional[str] = ..., data_type: _Optional[str] = ..., revision: _Optional[str] = ..., backend: _Optional[str] = ..., multi_label: bool = ..., prompt_names: _Optional[_Iterable[str]] = ..., batch_tokens_max: _Optional[int] = ..., inputs_max: _Optional[int] = ..., uses_type_ids: bool = ..., matryoshka: bool = ..., version: _Optional[str] = ..., refuses_long_inputs: bool = ..., device: _Optional[str] = ..., tokenization_workers: _Optional[int] = ..., tasks: _Optional[_Iterable[str]] = ..., embedding_kinds: _Optional[_Iterable[_Union[EmbeddingKind, str]]] = ...) -> None: ...
+    reranks_by_cosine: bool
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., tokenizer_fingerprint: _Optional[str] = ..., vocabulary_size: _Optional[int] = ..., sequence_tokens_max: _Optional[int] = ..., dimension: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., pooling: _Optional[str] = ..., data_type: _Optional[str] = ..., revision: _Optional[str] = ..., backend: _Optional[str] = ..., multi_label: bool = ..., prompt_names: _Optional[_Iterable[str]] = ..., batch_tokens_max: _Optional[int] = ..., inputs_max: _Optional[int] = ..., uses_type_ids: bool = ..., matryoshka: bool = ..., version: _Optional[str] = ..., refuses_long_inputs: bool = ..., tokenization_workers: _Optional[int] = ..., device: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., embedding_kinds: _Optional[_Iterable[_Union[EmbeddingKind, str]]] = ..., reranks_by_cosine: bool = ...) -> None: ...

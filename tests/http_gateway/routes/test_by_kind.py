@@ -20,7 +20,7 @@ from http_gateway.routes.at_once import INPUTS_AT_ONCE
 from http_gateway.routes.by_kind import ByKind, VertexBody
 from http_gateway.routes.vectors import EmbedAllBody
 from http_gateway.served_models import ServedModels
-from tests.cluster import gateway
+from tests.cluster import engine_pod, gateway, tokenizer_pod
 from tests.http_gateway.calls import answer_to, refusal_of
 from tests.http_gateway.turns import Turns
 from tests.kinds import (
@@ -40,6 +40,32 @@ async def test_an_embedder_embeds_and_compares(http: httpx.AsyncClient, path: st
     assert await answer_to(http, path, inputs=["a", "b"]) == await answer_to(http, "/embed", inputs=["a", "b"])
     inputs = {"source_sentence": "a", "sentences": ["a", "b"]}
     assert await answer_to(http, path, inputs=inputs) == await answer_to(http, "/similarity", inputs=inputs)
+
+
+async def test_zero_shot_classification_is_refused_by_name(http: httpx.AsyncClient) -> None:
+    body = {"inputs": "a", "parameters": {"candidate_labels": ["sports", "politics"]}}
+    assert (await refusal_of(http, "/", **body))[2].startswith("parameters.candidate_labels: zero-shot classification")
+    instances = {"instances": [{"inputs": "a"}, body]}
+    assert (await refusal_of(http, "/vertex", **instances))[2].startswith("instances[1]: parameters.candidate_labels")
+
+
+async def test_an_embedder_reranks_where_it_may(tmp_path: Path) -> None:
+    body = {"query": "a", "texts": ["b", "a"]}
+    async with (
+        engine_pod(tmp_path) as engine,
+        tokenizer_pod(tmp_path, engine, rerank_by_cosine=True) as tokenizer,
+        gateway(tokenizer) as url,
+        httpx.AsyncClient(base_url=url) as http,
+    ):
+        assert await answer_to(http, "/", **body) == await answer_to(http, "/rerank", **body)
+        assert await answer_to(http, "/", inputs="a") == await answer_to(http, "/embed", inputs="a")
+        (model,) = (await http.get("/models")).json()["data"]
+        assert model["capabilities"] == ["embed", "rerank"]
+        limited = {"query": "a", "documents": ["b"], "max_tokens_per_doc": 4}
+        assert (await refusal_of(http, "/rerank", **limited))[1:] == (
+            "Validation",
+            "max_tokens_per_doc: the model is an embedder: it has no limit for documents alone",
+        )
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,19 @@ async def test_an_embedder_names_its_pooling_and_limits(http: httpx.AsyncClient)
     assert (await http.get("/info/gpt-2")).status_code == 404
 
 
+async def test_info_of_several_models_names_the_path_of_each(tmp_path: Path) -> None:
+    async with (
+        engine_pod(tmp_path) as engine,
+        tokenizer_pod(tmp_path, engine) as tokenizer,
+        gateway(f"one={tokenizer}", f"two={tokenizer}") as url,
+        httpx.AsyncClient(base_url=url) as http,
+    ):
+        refusal = await http.get("/info")
+        assert refusal.status_code == 400
+        assert refusal.json()["error"] == "several models are served: ask for one of /info/one, /info/two"
+        assert (await http.get("/info/two")).json()["served_model_name"] == "two"
+
+
 @pytest.mark.parametrize(
     ("write", "kind", "labels"),
     [

@@ -15,7 +15,7 @@ from engine_svc.batch import Output, PackedBatch, Sequence, split_by_sequence
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.transformer import Transformer
-from heddle.checkpoint import Checkpoint, ModelKind
+from heddle.checkpoint import Checkpoint
 from heddle.checkpoint_files import CheckpointError
 from tests.engine_svc.models.cases import Array
 from tests.engine_svc.models.packed import ALL_LENGTHS
@@ -160,11 +160,11 @@ def test_malformed_file_is_refused_and_none_of_its_code_runs(
 
 
 @pytest.mark.parametrize("name", ["sparse_linear.pt", "colbert_linear.pt"])
-def test_folder_with_one_of_the_two_files_is_a_plain_embedder(tmp_path: Path, name: str) -> None:
+def test_folder_with_one_of_the_two_heads_is_refused(tmp_path: Path, name: str) -> None:
     write_m3(tmp_path)
     (tmp_path / name).unlink()
-    checkpoint = Checkpoint.read(tmp_path)
-    assert (checkpoint.kind, checkpoint.m3) == (ModelKind.EMBEDDER, None)
+    with pytest.raises(CheckpointError, match=f"{name} is missing"):
+        Checkpoint.read(tmp_path)
 
 
 def test_special_tokens_are_those_that_the_tokenizer_s_files_name(tmp_path: Path) -> None:
