@@ -1,15 +1,20 @@
 """A `tensorrt_llm` that can be imported, of one version and of the other, on a machine with a GPU that it likes."""
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from engine_svc.backends.tensorrt_llm import backend, fitness, versions
+from engine_svc.backends.tensorrt_llm.backend import TensorRTLLMBackend
 from engine_svc.backends.tensorrt_llm.versions import Way, way_of
+from heddle.checkpoint import Checkpoint
+from heddle.sentence_modules import PoolingSetting
 from tests.engine_svc.backends.tensorrt_llm import fake_llm, fake_models
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm, Recorded
 from tests.engine_svc.backends.tensorrt_llm.records import bound
@@ -17,6 +22,7 @@ from tests.engine_svc.backends.tensorrt_llm.records import bound
 VERSIONS = {Way.ENCODE: "1.4.0rc1", Way.GENERATE: "1.2.1"}
 
 Install = Callable[[str], type[Llm]]
+Open = Callable[..., TensorRTLLMBackend]
 
 
 @pytest.fixture
@@ -45,6 +51,19 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
 def llm(request: pytest.FixtureRequest, install: Install) -> type[Llm]:
     """Of each way."""
     return install(VERSIONS[request.param])
+
+
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    """Loads the checkpoint of a folder; what is loaded is closed when the test ends."""
+    with contextlib.ExitStack() as stack:
+
+        def backend_of(folder: Path, pooling: PoolingSetting = "auto", **settings: Any) -> TensorRTLLMBackend:
+            wishes = {"dtype": "auto", "batch_tokens_max": 1024, "batch_items_max": 64, **settings}
+            backend = TensorRTLLMBackend(Checkpoint.read(folder, pooling=pooling), **wishes)
+            return stack.enter_context(contextlib.closing(backend))
+
+        yield backend_of
 
 
 def modules(way: Way, llm: type[Llm]) -> dict[str, dict[str, Any]]:

@@ -1,9 +1,8 @@
 """The backend over a fake TensorRT-LLM, called in either way: the same answers as torch's for the same checkpoint, and
 one thread from the first call to the last."""
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,15 @@ import numpy as np
 import pytest
 from transformers import LlamaModel, Qwen2Model
 
-from engine_svc.backends.tensorrt_llm.backend import TensorRTLLMBackend
+from engine_svc.backends.tensorrt_llm.fitness import check_fitness
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output, PackedBatch
+from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.settings import ConfigurationError
 from heddle.sentence_modules import PoolingSetting
 from tests.checkpoints import POSITIONS
-from tests.engine_svc.backends.tensorrt_llm.conftest import VERSIONS, Install
+from tests.engine_svc.backends.tensorrt_llm.conftest import VERSIONS, Install, Open
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
 from tests.engine_svc.backends.tensorrt_llm.served import SERVED, written
 from tests.engine_svc.models.cases import OUTPUTS, Array, Case
@@ -29,22 +29,6 @@ from tests.engine_svc.models.packed import random_batch
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 
 SOME_LENGTHS = (5, 1, POSITIONS, 5, 17)
-
-
-Open = Callable[..., TensorRTLLMBackend]
-
-
-@pytest.fixture
-def opened() -> Iterator[Open]:
-    """Loads the checkpoint of a folder; what is loaded is closed when the test ends."""
-    with contextlib.ExitStack() as stack:
-
-        def backend_of(folder: Path, pooling: PoolingSetting = "auto", **settings: Any) -> TensorRTLLMBackend:
-            wishes = {"dtype": "auto", "batch_tokens_max": 1024, "batch_items_max": 64, **settings}
-            backend = TensorRTLLMBackend(Checkpoint.read(folder, pooling=pooling), **wishes)
-            return stack.enter_context(contextlib.closing(backend))
-
-        yield backend_of
 
 
 def assert_same(ours: Sequence[Array], theirs: Sequence[Array]) -> None:
@@ -60,6 +44,7 @@ def test_answers_are_those_of_torch(tmp_path: Path, opened: Open, install: Insta
     expected = TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu").run(batch)
     for version in VERSIONS.values():
         install(version)
+        check_fitness(EngineSettings(backend="tensorrt_llm"), Checkpoint.read(tmp_path))
         assert_same(opened(tmp_path).run(batch), expected)
 
 
