@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import NoReturn
@@ -23,6 +24,9 @@ from heddle.rpc.metrics import serve_metrics
 from heddle.rpc.settings import load
 from heddle.rpc.telemetry import start_logging
 from heddle.v1.engine_pb2_grpc import add_EngineServiceServicer_to_server
+
+# Seconds that a backend has for closing.
+CLOSE_S_MAX = 10.0
 
 
 def main() -> NoReturn:
@@ -66,6 +70,13 @@ def leave_if_broken(stopped: Future[None]) -> None:
         leave(1)
 
 
+async def until_closed(lane: Lane) -> None:
+    """Lets a backend give back its device before the process ends. A pass that still runs is not waited for."""
+    deadline = time.monotonic() + CLOSE_S_MAX
+    while lane.loaded.done() and not lane.stopped.done() and lane.running_since is None and time.monotonic() < deadline:
+        await asyncio.sleep(0.005)
+
+
 async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> None:
     """Until `stop` is set, or the process gets a signal if none is given."""
     checkpoint = Checkpoint.read(
@@ -100,6 +111,7 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
 
     async def close() -> None:
         scheduler.close()
+        await until_closed(lane)
 
     if settings.metrics_port is not None:
         serve_metrics(settings.metrics_port)
