@@ -80,11 +80,13 @@ class Llm:
     def encode(self, *args: Any, **kwargs: Any) -> Tensor:
         self._enter()
         passed = bound(self.way, "BaseLLM.encode", *args, **kwargs)
+        if passed["model_kwargs"]:
+            raise TypeError(f"inputs that our class does not take: {sorted(passed['model_kwargs'])}")
         if not self.encode_only:
             raise RuntimeError("encode() requires encode_only=True.")
         ids = [prompt["prompt_token_ids"] for prompt in passed["inputs"]]
         self._check_limits([len(one) for one in ids])
-        hidden = self._forward(ids, passed["model_kwargs"])
+        hidden = self._forward(ids)
         if self.arguments["cuda_graph_config"] is not None:
             hidden = hidden[: len(ids)]
         if passed["batch_indexed_model_output"] or not passed["return_raw_logits"]:
@@ -114,7 +116,7 @@ class Llm:
             raise RequestError(f"prompt length {len(ids)} and max_tokens exceed max_seq_len")
         return RequestOutput(self, ids, sampling)
 
-    def _forward(self, ids: list[list[int]], inputs: Mapping[str, Any]) -> Tensor:
+    def _forward(self, ids: list[list[int]]) -> Tensor:
         lengths = [len(one) for one in ids]
         positions = torch.cat([torch.arange(length, dtype=torch.int32) for length in lengths])
         answer: Tensor = self._model(
@@ -123,7 +125,6 @@ class Llm:
             position_ids=positions[None],
             seq_lens=lengths,
             return_context_logits=True,
-            **inputs,
         )
         return answer
 
@@ -154,7 +155,7 @@ class RequestOutput:
         self.finished = True
         if self._sampling.return_context_logits:
             # An item of the first dimension for each request.
-            [self.context_logits] = self._llm._forward([self._ids], {}).unbind()
+            [self.context_logits] = self._llm._forward([self._ids]).unbind()
         return self
 
     def abort(self) -> None:
