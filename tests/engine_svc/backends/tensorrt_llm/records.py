@@ -243,9 +243,9 @@ GENERATE: tuple[Record, ...] = (
     ),
     Members(ARGUMENTS, "KvCacheConfig", ("enable_block_reuse",), f"{REPOSITORY} tensorrt_llm/llmapi/llm_args.py, 1.2"),
     Text(
-        "tensorrt_llm/executor",
+        "tensorrt_llm/llmapi",
         "TLLM_WORKER_USE_SINGLE_PROCESS",
-        f"{REPOSITORY} tests/unittest, fixture enforce_single_worker, 1.2",
+        f"{REPOSITORY} tensorrt_llm/llmapi/utils.py, enable_worker_single_process_for_tp1",
     ),
     *decoder("modeling_qwen3", "Qwen3ForCausalLM", "Qwen3Model", "at 010bb95"),
 )

@@ -10,6 +10,7 @@ import pytest
 from transformers import MistralModel
 
 import engine_svc.__main__ as engine
+from engine_svc.backends.tensorrt_llm import versions
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import PackedBatch
 from engine_svc.batch import Sequence as TokenSequence
@@ -79,7 +80,8 @@ async def test_a_sequence_that_fails_alone_is_that_ones_error(stub: Any, llm: ty
     assert [outcome.WhichOneof("result") for outcome in await encoded(stub)] == ["tensor"] * len(IDS)
 
 
-async def test_a_pod_that_cannot_have_it_does_not_start(model: Path) -> None:
+async def test_a_pod_that_cannot_have_it_does_not_start(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "installed_version", lambda: None)
     settings = EngineSettings(backend="tensorrt_llm", model=str(model))
     with pytest.raises(ConfigurationError, match="backend tensorrt_llm: tensorrt-llm is not installed"):
         await engine.serve(settings)
