@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import BertModel, LlamaModel
 
 from engine_svc.backends.choice import chosen_backend
+from engine_svc.backends.loading import check_loadable
 from engine_svc.backends.tensorrt_llm import fitness, versions
+from engine_svc.backends.tensorrt_llm.backend import load_head_of
 from engine_svc.backends.tensorrt_llm.fitness import check_fitness
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
@@ -125,6 +129,24 @@ def test_the_gpu_must_fit(
 def test_quantized_weights_of_another_kind_are_refused(llama: Path) -> None:
     change_config(llama, quantization_config={"quant_method": "gptq"})
     assert reason(llama).endswith("quantized weights without a hf_quant_config.json are not supported")
+
+
+@pytest.mark.usefixtures("newest")
+def test_quantized_weights_of_modelopt_are_loadable(llama: Path) -> None:
+    """Before the pod opens a port, that is: FP8 is not to be read by our own models."""
+    path = llama / "model.safetensors"
+    weights = {
+        name: tensor.to(torch.float8_e4m3fn) if name.endswith("_proj.weight") else tensor
+        for name, tensor in load_file(path).items()
+    }
+    scales = {f"{name}_scale": torch.ones(1) for name in weights if name.endswith("_proj.weight")}
+    save_file(weights | scales, path)
+    write_json(llama / "hf_quant_config.json", {"quantization": {"quant_algo": "FP8"}})
+    change_config(llama, quantization_config={"quant_method": "modelopt"})
+    checkpoint = Checkpoint.read(llama)
+    assert chosen_backend(AUTO, checkpoint) == "tensorrt_llm"
+    check_loadable(EXPLICIT, checkpoint)
+    assert load_head_of(checkpoint, torch.device("cpu"), torch.bfloat16).outputs
 
 
 def test_one_line_says_what_auto_has_chosen_and_why(
