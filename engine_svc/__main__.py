@@ -3,10 +3,12 @@
 import asyncio
 import os
 import sys
+import time
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import NoReturn
 
+from engine_svc.backends.choice import chosen_backend
 from engine_svc.backends.loading import check_loadable, load_backend
 from engine_svc.description import described
 from engine_svc.device import CPU_PASSES, batch_tokens_default, has_nvidia_gpu
@@ -23,17 +25,24 @@ from heddle.rpc.settings import load
 from heddle.rpc.telemetry import start_logging
 from heddle.v1.engine_pb2_grpc import add_EngineServiceServicer_to_server
 
+# Seconds that a backend has for closing.
+CLOSE_S_MAX = 10.0
+
 
 def main() -> NoReturn:
     # Read when oneDNN compiles its first primitive. It keeps 1,024 otherwise; each shape and number of cores has one.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
+    # Read when TensorRT-LLM is imported. It reports its use to NVIDIA otherwise.
+    os.environ["TRTLLM_NO_USAGE_STATS"] = "1"
+    # It would load the model in another process otherwise, which knows nothing of the class that is registered here.
+    os.environ["TLLM_WORKER_USE_SINGLE_PROCESS"] = "1"
     settings = load(EngineSettings, sys.argv[1:], os.environ, prog="engine-svc", env_prefix="HEDDLE_ENGINE_")
     start_logging("engine_svc", log_format=settings.log_format, log_level=settings.log_level)
     run(lambda: serve(settings))
 
 
 def computes_on_cpu(settings: EngineSettings) -> bool:
-    return settings.backend != "simulated" and not has_nvidia_gpu()
+    return settings.backend == "torch" and not has_nvidia_gpu()
 
 
 def concurrency(settings: EngineSettings) -> tuple[int, int]:
@@ -61,6 +70,13 @@ def leave_if_broken(stopped: Future[None]) -> None:
         leave(1)
 
 
+async def until_closed(lane: Lane) -> None:
+    """Lets a backend give back its device before the process ends. A pass that still runs is not waited for."""
+    deadline = time.monotonic() + CLOSE_S_MAX
+    while lane.loaded.done() and not lane.stopped.done() and lane.running_since is None and time.monotonic() < deadline:
+        await asyncio.sleep(0.005)
+
+
 async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> None:
     """Until `stop` is set, or the process gets a signal if none is given."""
     checkpoint = Checkpoint.read(
@@ -69,8 +85,10 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
         pooling=settings.pooling,
         score_tokens=settings.score_tokens,
     )
+    settings = replace(settings, backend=chosen_backend(settings, checkpoint))
     check_loadable(settings, checkpoint)
     limits = limits_of(settings)
+    settings = replace(settings, batch_tokens_max=limits.batch_tokens_max)
     passes, cores = concurrency(settings)
     scheduler = Scheduler(limits, passes=passes, cores=cores)
     lane = Lane(
@@ -93,6 +111,7 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
 
     async def close() -> None:
         scheduler.close()
+        await until_closed(lane)
 
     if settings.metrics_port is not None:
         serve_metrics(settings.metrics_port)

@@ -237,7 +237,8 @@ def warm_up_batches(limits: SchedulerLimits, sequence_tokens_max: int) -> list[l
     totals = [16**exponent for exponent in range(8) if 16**exponent < limits.batch_tokens_max]
     longest = [split(total, sequence_tokens_max) for total in (*totals, limits.batch_tokens_max)]
     shortest = max(1, min(limits.batch_tokens_max // limits.batch_items_max, sequence_tokens_max))
-    return [lengths[: limits.batch_items_max] for lengths in (*longest, [shortest] * limits.batch_items_max)]
+    most = min(limits.batch_items_max, max(1, limits.batch_tokens_max // shortest))
+    return [lengths[: limits.batch_items_max] for lengths in (*longest, [shortest] * most)]
 
 
 def split(total: int, part_max: int) -> list[int]:

@@ -35,8 +35,9 @@ class EngineSettings:
     # Adapter to compute with, of those that the checkpoint carries (retrieval.query and others of jina-embeddings-v3);
     # none when empty.
     adapter: str = ""
-    # What computes: torch (CPU or CUDA), or simulated, which answers made-up vectors after a modelled time.
-    backend: Literal["torch", "simulated"] = "torch"
+    # What computes: torch (CPU or CUDA), tensorrt_llm, auto, which is tensorrt_llm where it is installed and serves the
+    # model on this GPU and torch otherwise, or simulated, which answers made-up vectors after a modelled time.
+    backend: Literal["auto", "torch", "tensorrt_llm", "simulated"] = "torch"
     # Number format of the computation; auto takes bfloat16 where the device is fast at it, else float32, which a CPU
     # also takes for scores and sparse vectors.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -32,6 +32,12 @@ def check_loadable(settings: EngineSettings, checkpoint: Checkpoint) -> None:
         return
     import torch
 
+    if settings.backend == "tensorrt_llm":
+        from engine_svc.backends.tensorrt_llm.backend import load_head_of
+
+        load_head_of(checkpoint, torch.device("meta"), torch.float32)
+        return
+
     from engine_svc.models.model import Model
 
     model = Model.load(checkpoint, dtype=torch.float32, device=torch.device("meta"), adapter=settings.adapter)
@@ -42,7 +48,7 @@ def check_loadable(settings: EngineSettings, checkpoint: Checkpoint) -> None:
 
 
 def load_backend(settings: EngineSettings, checkpoint: Checkpoint) -> Backend:
-    """Raises CheckpointError for a checkpoint that the backend cannot run."""
+    """Of settings whose backend is chosen. Raises CheckpointError for a checkpoint that the backend cannot run."""
     if settings.backend == "simulated":
         return SimulatedBackend(
             outputs=frozenset(SIMULATED_OUTPUTS[checkpoint.kind] + (M3_OUTPUTS if checkpoint.m3 else ())),
@@ -50,6 +56,15 @@ def load_backend(settings: EngineSettings, checkpoint: Checkpoint) -> Backend:
             sparse_dimension=checkpoint.vocabulary_size,
             fixed_us=settings.simulated_fixed_us,
             per_token_ns=settings.simulated_per_token_ns,
+        )
+    if settings.backend == "tensorrt_llm":
+        from engine_svc.backends.tensorrt_llm.backend import TensorRTLLMBackend
+
+        return TensorRTLLMBackend(
+            checkpoint,
+            dtype=settings.dtype,
+            batch_tokens_max=settings.batch_tokens_max,
+            batch_items_max=settings.batch_items_max,
         )
     from engine_svc.backends.torch_backend import TorchBackend
 

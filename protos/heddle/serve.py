@@ -83,8 +83,9 @@ class ServeSettings:
     # Number format of the computation; auto takes bfloat16 where the machine is fast at it, else float32, which a CPU
     # also takes for scores and sparse vectors.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    # What computes: torch, or simulated, which answers made-up vectors after a modelled time.
-    engine: Literal["torch", "simulated"] = "torch"
+    # What computes: torch, tensorrt_llm, auto, which is tensorrt_llm where it is installed and serves the model on this
+    # GPU and torch otherwise, or simulated, which answers made-up vectors after a modelled time.
+    engine: Literal["auto", "torch", "tensorrt_llm", "simulated"] = "torch"
     # Engine processes; they share the CPU cores.
     engines: int = 1
 

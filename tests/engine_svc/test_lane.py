@@ -199,6 +199,11 @@ def test_warm_up_goes_from_one_token_to_the_whole_budget() -> None:
     assert all(sum(lengths) <= 2048 and max(lengths) <= 256 for lengths in batches)
 
 
+def test_warm_up_has_no_batch_that_the_scheduler_would_not_form() -> None:
+    limits = SchedulerLimits(batch_tokens_max=512, batch_items_max=1024, queue_tokens_max=1, queue_items_max=1)
+    assert max(sum(lengths) for lengths in warm_up_batches(limits, sequence_tokens_max=256)) == 512
+
+
 def test_split_leaves_nothing_over() -> None:
     assert split(10, 4) == [4, 4, 2]
     assert split(8, 4) == [4, 4]

@@ -1,5 +1,7 @@
 """How many passes run at once, and on how many cores, by the settings of an engine pod; and when it ends."""
 
+import os
+import sys
 from concurrent.futures import Future
 
 import pytest
@@ -24,6 +26,7 @@ def cores(monkeypatch: pytest.MonkeyPatch) -> None:
         (EngineSettings(threads=1), (1, 1)),
         (EngineSettings(passes=3), (3, 16)),
         (EngineSettings(threads=2, passes=4), (2, 2)),
+        (EngineSettings(backend="tensorrt_llm"), (1, 16)),
         (EngineSettings(backend="simulated"), (1, 16)),
         (EngineSettings(backend="simulated", threads=1, passes=2), (2, 2)),
     ],
@@ -49,3 +52,13 @@ def test_a_pod_whose_lane_has_died_does_not_live_on(monkeypatch: pytest.MonkeyPa
         else:
             stopped.set_exception(outcome)
     assert left == [1]
+
+
+def test_tensorrt_llm_reports_nothing_and_stays_in_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment: dict[str, str] = {}
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(sys, "argv", ["engine-svc", "--model", "some"])
+    monkeypatch.setattr(main, "start_logging", lambda *_, **__: None)
+    monkeypatch.setattr(main, "run", lambda _: None)
+    main.main()
+    assert environment["TRTLLM_NO_USAGE_STATS"] == environment["TLLM_WORKER_USE_SINGLE_PROCESS"] == "1"

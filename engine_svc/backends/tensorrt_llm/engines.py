@@ -1,0 +1,100 @@
+"""TensorRT-LLM's LLM as something that gives the hidden states of a packed batch, a class for each way of calling it.
+
+Called by the backend, in the thread that made it.
+"""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from engine_svc.backends.tensorrt_llm.versions import Way
+from engine_svc.batch import PackedBatch
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    batch_tokens_max: int
+    batch_items_max: int
+    sequence_tokens_max: int
+
+
+class Engine(Protocol):
+    def hidden_states(self, batch: PackedBatch) -> Tensor:
+        """[tokens, hidden], in the order of the batch, where it was computed or on the host."""
+        ...
+
+    def shutdown(self) -> None: ...
+
+
+def start_engine(way: Way, folder: Path, limits: EngineLimits) -> Engine:
+    """Loads the model in the folder, whose class is registered. Takes minutes for a large one."""
+    return EncodeEngine(folder, limits) if way is Way.ENCODE else GenerateEngine(folder, limits)
+
+
+class EncodeEngine:
+    def __init__(self, folder: Path, limits: EngineLimits) -> None:
+        from tensorrt_llm import LLM
+
+        self._llm: Any = LLM(**arguments_of(folder, limits, limits.sequence_tokens_max), encode_only=True)
+
+    def hidden_states(self, batch: PackedBatch) -> Tensor:
+        hidden: Tensor = self._llm.encode(
+            prompts_of(batch), batch_indexed_model_output=False, copy_logits_to_host=False, return_raw_logits=True
+        )
+        return hidden
+
+    def shutdown(self) -> None:
+        self._llm.shutdown()
+
+
+class GenerateEngine:
+    """Asks for the "logits" of all tokens, which a model that does not generate may fill with anything."""
+
+    def __init__(self, folder: Path, limits: EngineLimits) -> None:
+        from tensorrt_llm import LLM, SamplingParams
+        from tensorrt_llm.llmapi import KvCacheConfig
+
+        # It wants room for a token that it could generate.
+        arguments = arguments_of(folder, limits, limits.sequence_tokens_max + 1)
+        cache = KvCacheConfig(enable_block_reuse=False)
+        self._llm: Any = LLM(**arguments, disable_overlap_scheduler=True, kv_cache_config=cache)
+        # Without a tokenizer it has to be told of ids that end and fill a text; none is generated.
+        self._sampling = SamplingParams(max_tokens=1, end_id=0, pad_id=0, return_context_logits=True)
+
+    def hidden_states(self, batch: PackedBatch) -> Tensor:
+        requests: list[Any] = []  # those that were accepted, should a later one be refused
+        try:
+            for prompt in prompts_of(batch):
+                requests.append(self._llm.generate_async(prompt, sampling_params=self._sampling))  # noqa: PERF401
+            return torch.cat([request.result().context_logits for request in requests])
+        except BaseException:
+            for request in requests:
+                if not request.finished:
+                    request.abort()
+            raise
+
+    def shutdown(self) -> None:
+        self._llm.shutdown()
+
+
+def arguments_of(folder: Path, limits: EngineLimits, sequence_tokens_max: int) -> dict[str, Any]:
+    return {
+        "model": str(folder),
+        "skip_tokenizer_init": True,
+        "attn_backend": "TRTLLM",
+        "max_batch_size": limits.batch_items_max,
+        # A sequence alone may have more than a batch.
+        "max_num_tokens": max(limits.batch_tokens_max, sequence_tokens_max),
+        "max_seq_len": sequence_tokens_max,
+        # A graph's output is cut to a row for each sequence, and ours has one for each token.
+        "cuda_graph_config": None,
+    }
+
+
+def prompts_of(batch: PackedBatch) -> list[dict[str, list[int]]]:
+    ids, bounds = batch.token_ids.tolist(), batch.cu_seqlens.tolist()
+    return [{"prompt_token_ids": ids[start:stop]} for start, stop in itertools.pairwise(bounds)]

@@ -1,0 +1,93 @@
+"""Whether TensorRT-LLM can serve a checkpoint on this machine: what it computes exactly as engine_svc.models does, and
+nothing else. `--backend auto` takes torch for the rest, `--backend tensorrt_llm` refuses it. Called before the pod
+opens a port; TensorRT-LLM is not imported.
+"""
+
+import torch
+
+from engine_svc.backends.tensorrt_llm.quantization import Capability, quantization_of
+from engine_svc.backends.tensorrt_llm.versions import installed_way
+from engine_svc.models.architectures.decoder import FAMILIES
+from engine_svc.models.architectures.decoder_attention import reach_of
+from engine_svc.models.model_config import ModelConfig
+from engine_svc.models.rope_scaling import rope_parameters
+from engine_svc.settings import EngineSettings
+from heddle.checkpoint import Checkpoint
+from heddle.rpc.settings import ConfigurationError
+
+# Its fused attention needs Ampere.
+CAPABILITY_MIN = (8, 0)
+
+# The model_type that each is for TensorRT-LLM.
+MODEL_TYPES = {"llama": "llama", "llama_bidirec": "llama", "mistral": "mistral", "qwen2": "qwen2", "qwen3": "qwen3"}
+
+# Forms of rotary scaling that it computes as transformers does, beside none.
+ROPE_TYPES = {"llama": ("default", "llama3")}
+
+
+def check_fitness(settings: EngineSettings, checkpoint: Checkpoint) -> None:
+    """Raises ConfigurationError, in one line, for the first thing that does not fit."""
+    installed_way()
+    check_settings(settings, checkpoint)
+    check_architecture(checkpoint)
+    check_gpu(checkpoint)
+
+
+def check_settings(settings: EngineSettings, checkpoint: Checkpoint) -> None:
+    if settings.passes > 1:
+        raise ConfigurationError(f"it runs one pass at a time, not {settings.passes}")
+    if settings.dtype == "float32":
+        raise ConfigurationError("it computes in bfloat16 or float16, not in float32")
+    if settings.adapter or checkpoint.tasks:
+        raise ConfigurationError("adapters are not supported")
+
+
+def check_architecture(checkpoint: Checkpoint) -> None:
+    config = ModelConfig.of(checkpoint)
+    model_type = config.get("model_type")
+    if model_type not in MODEL_TYPES:
+        served = ", ".join(MODEL_TYPES)
+        raise ConfigurationError(f"a {model_type} is not supported (supported: {served})")
+    if config.get("hidden_act", "silu") not in ("silu", "swish"):
+        config.refuse(f"hidden_act {config.get('hidden_act')} is not supported")
+    if MODEL_TYPES[model_type] != "llama":
+        for name in ("attention_bias", "mlp_bias"):
+            config.require(name, False)
+    check_rope(config, MODEL_TYPES[model_type])
+    check_windows(config, checkpoint.sequence_tokens_max)
+
+
+def check_rope(config: ModelConfig, model_type: str) -> None:
+    parameters = rope_parameters(config)
+    kind = parameters.get("rope_type") or parameters.get("type") or "default"
+    if kind not in ROPE_TYPES.get(model_type, ("default",)):
+        config.refuse(f"rotary scaling {kind} is not supported")
+    if parameters["partial_rotary_factor"] not in (None, 1.0):
+        config.refuse("a partial_rotary_factor is not supported")
+
+
+def check_windows(config: ModelConfig, sequence_tokens_max: int) -> None:
+    """A window that no sequence reaches beyond hides nothing."""
+    for layer_type in set(FAMILIES[config.get("model_type")].layer_types(config)):
+        behind, _ = reach_of(config, layer_type)
+        if behind is not None and behind < sequence_tokens_max - 1:
+            config.refuse(f"layers that see {behind + 1} of {sequence_tokens_max} tokens are not supported")
+
+
+def check_gpu(checkpoint: Checkpoint) -> None:
+    capability = gpu_capability()
+    if capability is None:
+        raise ConfigurationError("there is no NVIDIA GPU")
+    quantization = quantization_of(checkpoint)
+    needed = CAPABILITY_MIN if quantization is None else quantization.capability
+    if capability < needed:
+        what = "it" if quantization is None else f"{quantization.algorithm} in it"
+        raise ConfigurationError(f"{what} needs compute capability {dotted(needed)}, the GPU has {dotted(capability)}")
+
+
+def gpu_capability() -> Capability | None:
+    return torch.cuda.get_device_capability() if torch.cuda.is_available() else None
+
+
+def dotted(capability: Capability) -> str:
+    return ".".join(map(str, capability))

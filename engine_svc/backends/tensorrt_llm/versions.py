@@ -1,0 +1,63 @@
+"""Which versions of TensorRT-LLM are supported, and how each of them is called. The version is read from the metadata
+of the package: importing it needs a GPU's driver, and takes long.
+"""
+
+import enum
+import importlib.metadata
+import math
+import re
+
+from heddle.rpc.settings import ConfigurationError
+
+PACKAGE = "tensorrt_llm"
+SUPPORTED = "1.2, and 1.3.0rc22 to 1.4"
+
+Version = tuple[int, int, int, float]  # the last is the number of a release candidate, infinity for a release
+
+FORM = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.?rc(\d+))?")
+
+
+class Way(enum.Enum):
+    """The interface that hidden states are asked for by."""
+
+    GENERATE = "generate_async"  # an executor of its own behind a queue
+    ENCODE = "encode"  # one forward pass in the calling thread
+
+
+# From the first version, before the second.
+WAYS: tuple[tuple[Version, Version, Way], ...] = (
+    ((1, 2, 0, math.inf), (1, 3, 0, 0), Way.GENERATE),
+    ((1, 3, 0, 22), (1, 5, 0, 0), Way.ENCODE),
+)
+
+
+def installed_version() -> str | None:
+    try:
+        return importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def installed_way() -> Way:
+    """Raises ConfigurationError where it is not installed, or not in a version that is supported."""
+    version = installed_version()
+    if version is None:
+        raise ConfigurationError(f"tensorrt-llm is not installed (supported: {SUPPORTED})")
+    return way_of(version)
+
+
+def way_of(version: str) -> Way:
+    """Raises ConfigurationError for a version that is not supported."""
+    parsed = parsed_version(version)
+    for first, end, way in WAYS:
+        if parsed is not None and first <= parsed < end:
+            return way
+    raise ConfigurationError(f"tensorrt-llm {version} is not supported (supported: {SUPPORTED})")
+
+
+def parsed_version(version: str) -> Version | None:
+    match = FORM.match(version)
+    if match is None:
+        return None
+    major, minor, patch, candidate = match.groups()
+    return int(major), int(minor), int(patch or 0), math.inf if candidate is None else int(candidate)

@@ -1,0 +1,98 @@
+"""A `tensorrt_llm` that can be imported, of one version and of the other, on a machine with a GPU that it likes."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from engine_svc.backends.tensorrt_llm import backend, fitness, versions
+from engine_svc.backends.tensorrt_llm.backend import TensorRTLLMBackend
+from engine_svc.backends.tensorrt_llm.versions import Way, way_of
+from heddle.checkpoint import Checkpoint
+from heddle.sentence_modules import PoolingSetting
+from tests.engine_svc.backends.tensorrt_llm import fake_llm, fake_models
+from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm, Recorded
+from tests.engine_svc.backends.tensorrt_llm.records import bound
+
+VERSIONS = {Way.ENCODE: "1.4.0rc1", Way.GENERATE: "1.2.1"}
+
+Install = Callable[[str], type[Llm]]
+Open = Callable[..., TensorRTLLMBackend]
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Installs a version; returns its LLM, which lists in `made` what the backend constructs."""
+
+    def installed(version: str) -> type[Llm]:
+        for module in (versions, backend):
+            monkeypatch.setattr(module, "installed_version", lambda: version)
+        monkeypatch.setattr(fitness, "gpu_capability", lambda: (9, 0))
+        monkeypatch.setattr(fake_llm, "MODEL_CLASS_MAPPING", {})
+        way = way_of(version)
+        llm = type("LLM", (Llm,), {"way": way, "made": []})
+        for name, content in modules(way, llm).items():
+            module = ModuleType(name)
+            module.__spec__ = ModuleSpec(name, None, is_package=True)
+            module.__path__ = []
+            vars(module).update(content)
+            monkeypatch.setitem(sys.modules, name, module)
+        return llm
+
+    return installed
+
+
+@pytest.fixture(params=list(Way), ids=lambda way: VERSIONS[way])
+def llm(request: pytest.FixtureRequest, install: Install) -> type[Llm]:
+    """Of each way."""
+    return install(VERSIONS[request.param])
+
+
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    """Loads the checkpoint of a folder; what is loaded is closed when the test ends."""
+    with contextlib.ExitStack() as stack:
+
+        def backend_of(folder: Path, pooling: PoolingSetting = "auto", **settings: Any) -> TensorRTLLMBackend:
+            wishes = {"dtype": "auto", "batch_tokens_max": 1024, "batch_items_max": 64, **settings}
+            backend = TensorRTLLMBackend(Checkpoint.read(folder, pooling=pooling), **wishes)
+            return stack.enter_context(contextlib.closing(backend))
+
+        yield backend_of
+
+
+def modules(way: Way, llm: type[Llm]) -> dict[str, dict[str, Any]]:
+    def register_auto_model(*args: Any) -> Callable[[Any], Any]:
+        name = bound(way, "register_auto_model", *args)["name"]
+
+        def register(model_class: Any) -> Any:
+            fake_llm.MODEL_CLASS_MAPPING[name] = model_class
+            return model_class
+
+        return register
+
+    qwen3 = {"Qwen3ForCausalLM": fake_models.Qwen3ForCausalLM}
+    if way is Way.ENCODE:
+        qwen3["Qwen3ForTextEmbedding"] = fake_models.Qwen3ForTextEmbedding
+    masks = "_torch.attention.backends" if way is Way.ENCODE else "_torch.attention_backend"
+    models = "_torch.models"
+    content: dict[str, dict[str, Any]] = {
+        "llmapi": {"KvCacheConfig": lambda **fields: Recorded(way, "KvCacheConfig", fields)},
+        "_torch": {},
+        models: {},
+        f"{models}.modeling_utils": {"register_auto_model": register_auto_model},
+        f"{models}.modeling_llama": {"LlamaForCausalLM": fake_models.LlamaForCausalLM},
+        f"{models}.modeling_mistral": {"MistralForCausalLM": fake_models.MistralForCausalLM},
+        f"{models}.modeling_qwen": {"Qwen2ForCausalLM": fake_models.Qwen2ForCausalLM},
+        f"{models}.modeling_qwen3": qwen3,
+        **({"_torch.attention": {}} if way is Way.ENCODE else {}),
+        masks: {},
+        f"{masks}.interface": {"PredefinedAttentionMask": fake_models.PredefinedAttentionMask},
+    }
+    top = {"LLM": llm, "SamplingParams": lambda **fields: Recorded(way, "SamplingParams", fields)}
+    return {"tensorrt_llm": top, **{f"tensorrt_llm.{name}": inside for name, inside in content.items()}}

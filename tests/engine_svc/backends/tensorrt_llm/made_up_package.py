@@ -1,0 +1,34 @@
+"""A source tree of TensorRT-LLM that is as the records have it, written for the tests of `drift`."""
+
+from pathlib import Path
+
+from engine_svc.backends.tensorrt_llm.versions import way_of
+from tests.engine_svc.backends.tensorrt_llm.records import CONTRACT, Callee, Members, Text
+
+
+def write_package(folder: Path, version: str) -> Path:
+    """Each record in the last of its files: where it is found after a move, too."""
+    classes: dict[tuple[str, str], list[str]] = {}
+    lines: dict[str, list[str]] = {"tensorrt_llm/version.py": [f"__version__ = {version!r}"]}
+    for record in CONTRACT[way_of(version)]:
+        match record:
+            case Text(place, text):
+                lines.setdefault(place if place.endswith(".py") else f"{place}/inside.py", []).append(
+                    f"NAME = {text!r}"
+                )
+            case Members(files, name, members):
+                classes.setdefault((files[-1], name), []).extend(f"    {member}: int = 0" for member in members)
+            case Callee(files, name, parameters):
+                class_name, _, function = name.rpartition(".")
+                if class_name:
+                    method = f"    def {function}(self, {parameters}): ..."
+                    classes.setdefault((files[-1], class_name), []).append(method)
+                else:
+                    lines.setdefault(files[-1], []).append(f"def {function}({parameters}): ...")
+    for (file, name), body in classes.items():
+        lines.setdefault(file, []).extend([f"class {name}:", *body])
+    for file, content in lines.items():
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(content) + "\n")
+    return folder

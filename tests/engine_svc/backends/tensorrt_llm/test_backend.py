@@ -1,0 +1,167 @@
+"""The backend over a fake TensorRT-LLM, called in either way: the same answers as torch's for the same checkpoint, and
+one thread from the first call to the last."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import LlamaModel, Qwen2Model
+
+from engine_svc.backends.tensorrt_llm.fitness import check_fitness
+from engine_svc.backends.torch_backend import TorchBackend
+from engine_svc.batch import Output, PackedBatch
+from engine_svc.settings import EngineSettings
+from heddle.checkpoint import Checkpoint
+from heddle.rpc.settings import ConfigurationError
+from heddle.sentence_modules import PoolingSetting
+from tests.checkpoints import POSITIONS
+from tests.engine_svc.backends.tensorrt_llm.conftest import VERSIONS, Install, Open
+from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
+from tests.engine_svc.backends.tensorrt_llm.served import SERVED, written
+from tests.engine_svc.models.cases import OUTPUTS, Array, Case
+from tests.engine_svc.models.packed import random_batch
+
+# As TensorRT-LLM does it itself where a model answers for each token.
+pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+
+SOME_LENGTHS = (5, 1, POSITIONS, 5, 17)
+
+
+def assert_same(ours: Sequence[Array], theirs: Sequence[Array]) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.shape == other.shape
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", SERVED, ids=lambda case: case.id)
+def test_answers_are_those_of_torch(tmp_path: Path, opened: Open, install: Install, case: Case) -> None:
+    case.write(tmp_path)
+    batch = random_batch(SOME_LENGTHS, output=OUTPUTS[case.kind])
+    expected = TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu").run(batch)
+    for version in VERSIONS.values():
+        install(version)
+        check_fitness(EngineSettings(backend="tensorrt_llm"), Checkpoint.read(tmp_path))
+        assert_same(opened(tmp_path).run(batch), expected)
+
+
+@pytest.mark.usefixtures("llm")
+@pytest.mark.parametrize("pooling", ["mean", "cls", "weighted_mean"])
+def test_wishes_of_a_sequence_are_met_as_by_torch(tmp_path: Path, opened: Open, pooling: PoolingSetting) -> None:
+    written(tmp_path, LlamaModel)
+    batch = random_batch(SOME_LENGTHS)
+    wishes: list[dict[str, Any]] = [
+        {"skip_normalization": True},
+        {"dimensions": 8},
+        {"prompt_tokens": 9},
+        {"output": Output.TOKEN_VECTORS},
+        {"dimensions": 4, "skip_normalization": True},
+    ]
+    asked = PackedBatch.of([replace(one, **wish) for one, wish in zip(batch.sequences, wishes, strict=True)])
+    theirs = TorchBackend(Checkpoint.read(tmp_path, pooling=pooling), dtype="float32", device="cpu")
+    assert_same(opened(tmp_path, pooling).run(asked), theirs.run(asked))
+
+
+@pytest.mark.usefixtures("llm")
+def test_a_sequence_has_alone_what_it_has_in_a_batch(tmp_path: Path, opened: Open) -> None:
+    written(tmp_path, Qwen2Model)
+    backend = opened(tmp_path)
+    batch = random_batch(SOME_LENGTHS)
+    alone = [backend.run(PackedBatch.of([one]))[0] for one in batch.sequences]
+    assert_same(backend.run(batch), alone)
+
+
+def test_limits_are_passed_on_and_hold(tmp_path: Path, opened: Open, llm: type[Llm]) -> None:
+    written(tmp_path, LlamaModel)
+    backend = opened(tmp_path, batch_tokens_max=100, batch_items_max=3)
+    [made] = llm.made
+    assert made.arguments["max_batch_size"] == 3
+    assert made.arguments["max_num_tokens"] == 100
+    assert made.arguments["max_seq_len"] >= POSITIONS
+    assert len(backend.run(random_batch([30, 30, 30]))) == 3
+    if made.encode_only:
+        with pytest.raises(ValueError, match="max_batch_size"):
+            backend.run(random_batch([1, 1, 1, 1]))
+        with pytest.raises(ValueError, match="max_num_tokens"):
+            backend.run(random_batch([50, 51]))
+
+
+def test_the_longest_sequence_has_room_in_a_smaller_batch(tmp_path: Path, opened: Open, llm: type[Llm]) -> None:
+    written(tmp_path, LlamaModel)
+    backend = opened(tmp_path, batch_tokens_max=8)
+    assert len(backend.run(random_batch([POSITIONS]))) == 1
+    assert llm.made[0].calls == 1
+
+
+@pytest.mark.usefixtures("llm")
+def test_another_thread_is_refused(tmp_path: Path, opened: Open) -> None:
+    written(tmp_path, LlamaModel)
+    backend = opened(tmp_path)
+    refused: list[str] = []
+
+    def use() -> None:
+        for call in (lambda: backend.run(random_batch([3])), backend.close):
+            try:
+                call()
+            except RuntimeError as error:
+                refused.append(str(error))
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert len(refused) == 2
+    backend.close()
+
+
+def test_closing_shuts_down_once_and_leaves_no_files(tmp_path: Path, opened: Open, llm: type[Llm]) -> None:
+    written(tmp_path, LlamaModel)
+    backend = opened(tmp_path)
+    [made] = llm.made
+    folder = Path(made.arguments["model"])
+    assert folder.is_dir()
+    backend.close()
+    backend.close()
+    assert made.shutdowns == 1
+    assert not folder.exists()
+    with pytest.raises(RuntimeError, match="shut down"):
+        backend.run(random_batch([3]))
+
+
+def test_a_failed_batch_leaves_the_backend_usable(tmp_path: Path, opened: Open, llm: type[Llm]) -> None:
+    written(tmp_path, LlamaModel)
+    backend = opened(tmp_path)
+    [made] = llm.made
+    made.fails_next = MemoryError("CUDA out of memory")
+    with pytest.raises(MemoryError):
+        backend.run(random_batch([3, 4]))
+    assert len(backend.run(random_batch([3, 4]))) == 2
+
+
+def test_requests_before_the_one_that_fails_are_aborted(tmp_path: Path, opened: Open, install: Install) -> None:
+    llm = install("1.2.1")
+    written(tmp_path, LlamaModel)
+    backend = opened(tmp_path, batch_tokens_max=8)
+    with pytest.raises(RuntimeError, match="max_num_tokens"):
+        backend.run(random_batch([3, 4, 2 * POSITIONS]))
+    assert llm.made[0].aborted == 2
+
+
+def test_fewer_rows_than_tokens_are_no_answer(
+    tmp_path: Path, opened: Open, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with the graphs of the real one, whose output is cut to a row for each sequence."""
+    llm = install("1.4.0rc1")
+    written(tmp_path, LlamaModel)
+    backend = opened(tmp_path)
+    monkeypatch.setitem(llm.made[0].arguments, "cuda_graph_config", object())
+    with pytest.raises(RuntimeError, match="2 hidden states for 7 tokens"):
+        backend.run(random_batch([3, 4]))
+
+
+@pytest.mark.parametrize("version", ["1.1.0", "1.3.0rc5", "1.5.0", "2.0"])
+def test_an_unsupported_version_is_refused_in_a_line(version: str, install: Install) -> None:
+    with pytest.raises(ConfigurationError, match=r"^tensorrt-llm \S+ is not supported \(supported: 1\.2, and 1\.3"):
+        install(version)

@@ -1,0 +1,171 @@
+"""What TensorRT-LLM is left out of, each with its reason in one line, and what `auto` takes then."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertModel, LlamaModel
+
+from engine_svc.backends.choice import chosen_backend
+from engine_svc.backends.loading import check_loadable
+from engine_svc.backends.tensorrt_llm import fitness, versions
+from engine_svc.backends.tensorrt_llm.backend import load_head_of
+from engine_svc.backends.tensorrt_llm.fitness import check_fitness
+from engine_svc.settings import EngineSettings
+from heddle.checkpoint import Checkpoint
+from heddle.rpc.settings import ConfigurationError
+from tests.checkpoints import write_bert, write_json
+from tests.engine_svc.backends.tensorrt_llm.conftest import Install
+from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
+from tests.engine_svc.backends.tensorrt_llm.served import UNSERVED, written
+from tests.engine_svc.models.cases import Case
+from tests.engine_svc.models.hub_layout import change_config
+
+AUTO, EXPLICIT = EngineSettings(backend="auto"), EngineSettings(backend="tensorrt_llm")
+
+
+@pytest.fixture
+def newest(install: Install) -> type[Llm]:
+    return install("1.4.0rc1")
+
+
+@pytest.fixture
+def llama(tmp_path: Path) -> Path:
+    return written(tmp_path, LlamaModel)
+
+
+def reason(folder: Path, settings: EngineSettings = EXPLICIT) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        check_fitness(settings, Checkpoint.read(folder))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.usefixtures("newest")
+@pytest.mark.parametrize("case", UNSERVED, ids=lambda case: case.id)
+def test_other_decoders_are_left_to_torch(tmp_path: Path, case: Case) -> None:
+    case.write(tmp_path)
+    assert "supported" in reason(tmp_path)
+    assert chosen_backend(AUTO, Checkpoint.read(tmp_path)) == "torch"
+
+
+@pytest.mark.usefixtures("newest")
+def test_encoders_are_left_to_torch(tmp_path: Path) -> None:
+    write_bert(tmp_path, BertModel)
+    assert reason(tmp_path) == "a bert is not supported (supported: llama, llama_bidirec, mistral, qwen2, qwen3)"
+
+
+@pytest.mark.usefixtures("newest")
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"passes": 2}, "one pass at a time, not 2"),
+        ({"dtype": "float32"}, "bfloat16 or float16, not in float32"),
+        ({"adapter": "retrieval.query"}, "adapters are not supported"),
+    ],
+)
+def test_a_setting_that_it_cannot_honour_is_refused(llama: Path, settings: dict[str, Any], words: str) -> None:
+    assert words in reason(llama, EngineSettings(backend="tensorrt_llm", **settings))
+    assert chosen_backend(EngineSettings(backend="auto", **settings), Checkpoint.read(llama)) == "torch"
+
+
+@pytest.mark.usefixtures("newest")
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_act gelu is not supported"),
+        ({"model_type": "mistral", "sliding_window": None, "attention_bias": True}, "attention_bias True"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rotary scaling dynamic"),
+        ({"rope_parameters": None, "partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+    ],
+)
+def test_a_config_that_it_would_read_otherwise_is_refused(llama: Path, config: dict[str, Any], words: str) -> None:
+    change_config(llama, **config)
+    assert words in reason(llama)
+
+
+@pytest.mark.usefixtures("newest")
+def test_a_window_that_no_sequence_leaves_is_none(tmp_path: Path) -> None:
+    change_config(written(tmp_path, LlamaModel), model_type="mistral", sliding_window=64)
+    check_fitness(EXPLICIT, Checkpoint.read(tmp_path))
+
+
+@pytest.mark.usefixtures("newest")
+@pytest.mark.parametrize(
+    ("algorithm", "capability", "words"),
+    [
+        (None, (8, 0), None),
+        (None, (7, 5), "it needs compute capability 8.0, the GPU has 7.5"),
+        (None, None, "no NVIDIA GPU"),
+        ("FP8", (8, 9), None),
+        ("FP8", (8, 6), "FP8 in it needs compute capability 8.9, the GPU has 8.6"),
+        ("NVFP4", (10, 0), None),
+        ("nvfp4", (9, 0), "NVFP4 in it needs compute capability 10.0, the GPU has 9.0"),
+        ("FP8_PB_WO", (8, 9), "FP8_PB_WO in it needs compute capability 9.0"),
+        ("W4A16_AWQ", (9, 0), "quant_algo W4A16_AWQ is not supported (supported: FP8, FP8_PB_WO"),
+    ],
+)
+def test_the_gpu_must_fit(
+    llama: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    algorithm: str | None,
+    capability: tuple[int, int] | None,
+    words: str | None,
+) -> None:
+    if algorithm is not None:
+        write_json(llama / "hf_quant_config.json", {"quantization": {"quant_algo": algorithm}})
+    monkeypatch.setattr(fitness, "gpu_capability", lambda: capability)
+    if words is None:
+        check_fitness(EXPLICIT, Checkpoint.read(llama))
+    else:
+        assert words in reason(llama)
+
+
+@pytest.mark.usefixtures("newest")
+def test_quantized_weights_of_another_kind_are_refused(llama: Path) -> None:
+    change_config(llama, quantization_config={"quant_method": "gptq"})
+    assert reason(llama).endswith("quantized weights without a hf_quant_config.json are not supported")
+
+
+@pytest.mark.usefixtures("newest")
+def test_quantized_weights_of_modelopt_are_loadable(llama: Path) -> None:
+    """Before the pod opens a port, that is: FP8 is not to be read by our own models."""
+    path = llama / "model.safetensors"
+    weights = {
+        name: tensor.to(torch.float8_e4m3fn) if name.endswith("_proj.weight") else tensor
+        for name, tensor in load_file(path).items()
+    }
+    scales = {f"{name}_scale": torch.ones(1) for name in weights if name.endswith("_proj.weight")}
+    save_file(weights | scales, path)
+    write_json(llama / "hf_quant_config.json", {"quantization": {"quant_algo": "FP8"}})
+    change_config(llama, quantization_config={"quant_method": "modelopt"})
+    checkpoint = Checkpoint.read(llama)
+    assert chosen_backend(AUTO, checkpoint) == "tensorrt_llm"
+    check_loadable(EXPLICIT, checkpoint)
+    assert load_head_of(checkpoint, torch.device("cpu"), torch.bfloat16).outputs
+
+
+def test_one_line_says_what_auto_has_chosen_and_why(
+    llama: Path, install: Install, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "engine_svc.backends.choice")
+    monkeypatch.setattr(versions, "installed_version", lambda: None)
+    assert chosen_backend(AUTO, Checkpoint.read(llama)) == "torch"
+    install("1.4.0rc1")
+    assert chosen_backend(AUTO, Checkpoint.read(llama)) == "tensorrt_llm"
+    assert caplog.messages == [
+        "backend auto: torch, not tensorrt_llm: tensorrt-llm is not installed (supported: 1.2, and 1.3.0rc22 to 1.4)",
+        "backend auto: tensorrt_llm, which serves this checkpoint on this GPU",
+    ]
+
+
+def test_what_was_asked_for_is_not_replaced(llama: Path, newest: type[Llm], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen_backend(EngineSettings(backend="torch"), Checkpoint.read(llama)) == "torch"
+    monkeypatch.setattr(fitness, "gpu_capability", lambda: None)
+    with pytest.raises(ConfigurationError, match="backend tensorrt_llm: there is no NVIDIA GPU"):
+        chosen_backend(EXPLICIT, Checkpoint.read(llama))
+    assert not newest.made

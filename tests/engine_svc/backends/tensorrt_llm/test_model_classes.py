@@ -1,0 +1,89 @@
+"""The class that TensorRT-LLM builds: whom its tokens attend to is what the checkpoint says and no default, and weights
+are found by whichever names they have."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaModel, MistralModel, PreTrainedModel, Qwen2Model, Qwen3Model
+
+from engine_svc.backends.tensorrt_llm.engine_folder import ARCHITECTURE
+from engine_svc.backends.tensorrt_llm.model_classes import add_prefix
+from engine_svc.backends.torch_backend import TorchBackend
+from engine_svc.batch import Output, PackedBatch
+from engine_svc.batch import Sequence as TokenSequence
+from heddle.checkpoint import Checkpoint
+from tests.engine_svc.backends.tensorrt_llm import fake_llm
+from tests.engine_svc.backends.tensorrt_llm.conftest import Install, Open
+from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
+from tests.engine_svc.backends.tensorrt_llm.fake_models import (
+    LlamaForCausalLM,
+    PredefinedAttentionMask,
+    Qwen3ForTextEmbedding,
+)
+from tests.engine_svc.backends.tensorrt_llm.served import written
+from tests.engine_svc.models.hub_layout import change_config
+
+pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+
+FAMILIES = [LlamaModel, MistralModel, Qwen2Model, Qwen3Model]
+
+
+def token_vectors(backend: Any, *ids: int) -> Any:
+    sequence = TokenSequence(np.array(ids, "<u4").tobytes(), output=Output.TOKEN_VECTORS)
+    return backend.run(PackedBatch.of([sequence]))[0]
+
+
+@pytest.mark.usefixtures("llm")
+@pytest.mark.parametrize("model_class", FAMILIES)
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_tokens_attend_as_the_checkpoint_says(
+    tmp_path: Path, opened: Open, model_class: type[PreTrainedModel], *, is_causal: bool
+) -> None:
+    """Of the real classes those of Llama would all see the whole text here, the others none of what comes after."""
+    written(tmp_path, model_class)
+    change_config(tmp_path, is_causal=is_causal)
+    backend = opened(tmp_path)
+    first, other = token_vectors(backend, 5, 6, 7), token_vectors(backend, 5, 6, 8)
+    assert np.allclose(first[:2], other[:2], atol=1e-6) is is_causal
+    torch_backend = TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu")
+    np.testing.assert_allclose(first, token_vectors(torch_backend, 5, 6, 7), atol=1e-5)
+
+
+def test_the_trap_is_there_without_our_class(tmp_path: Path, llm: type[Llm], monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the test above can fail: the fake's Llama, by itself, is bidirectional as the real one is."""
+    written(tmp_path, LlamaModel)
+    change_config(tmp_path, architectures=[ARCHITECTURE], tie_word_embeddings=True)
+    passed: list[Any] = []
+
+    class Plain(LlamaForCausalLM):
+        def load_weights(self, weights: Any, weight_mapper: Any = None) -> None:
+            passed.extend(layer._passed for layer in self.model.layers)
+
+    monkeypatch.setitem(fake_llm.MODEL_CLASS_MAPPING, ARCHITECTURE, Plain)
+    llm(model=str(tmp_path))
+    assert passed == [{"attention_mask": PredefinedAttentionMask.FULL}] * 2
+
+
+def test_qwen3_is_the_embedder_of_the_tree_where_there_is_one(tmp_path: Path, opened: Open, install: Install) -> None:
+    written(tmp_path, Qwen3Model)
+    bases = []
+    for version in ("1.4.0rc1", "1.2.1"):
+        install(version)
+        opened(tmp_path)
+        bases.append(issubclass(fake_llm.MODEL_CLASS_MAPPING[ARCHITECTURE], Qwen3ForTextEmbedding))  # type: ignore[arg-type]
+    assert bases == [True, False]
+
+
+def test_names_of_a_bare_model_get_the_prefix() -> None:
+    weights = {"embed_tokens.weight": torch.ones(1), "layers.0.mlp.up_proj.weight": torch.zeros(1)}
+    add_prefix(weights)
+    assert weights == {"model.embed_tokens.weight": 1, "model.layers.0.mlp.up_proj.weight": 0}
+
+
+def test_names_with_the_prefix_stay(tmp_path: Path) -> None:
+    weights = {"model.norm.weight": torch.ones(1), "score.weight": torch.zeros(1)}
+    add_prefix(weights)
+    assert weights.keys() == {"model.norm.weight", "score.weight"}

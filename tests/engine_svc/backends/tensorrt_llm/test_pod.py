@@ -1,0 +1,87 @@
+"""An engine pod whose backend is TensorRT-LLM: requests over gRPC, through scheduler and lane to the fake and back."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from transformers import MistralModel
+
+import engine_svc.__main__ as engine
+from engine_svc.backends.tensorrt_llm import versions
+from engine_svc.backends.torch_backend import TorchBackend
+from engine_svc.batch import PackedBatch
+from engine_svc.batch import Sequence as TokenSequence
+from engine_svc.settings import EngineSettings
+from heddle import tensors
+from heddle.checkpoint import Checkpoint
+from heddle.readiness import grpc_ready
+from heddle.rpc.channels import open_channel
+from heddle.rpc.settings import ConfigurationError
+from heddle.v1 import engine_pb2 as pb
+from heddle.v1 import error_pb2
+from heddle.v1.engine_pb2_grpc import EngineServiceStub
+from tests.cluster import ENGINE, running
+from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
+from tests.engine_svc.backends.tensorrt_llm.served import written
+
+pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+
+IDS = [[5], [7, 8, 9], [*range(10, 50)], [7, 8, 9, 10], [3, 4]]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return written(tmp_path / "model", MistralModel)
+
+
+@pytest.fixture
+async def stub(tmp_path: Path, model: Path, llm: type[Llm]) -> AsyncIterator[Any]:
+    """Of a pod that chose its backend by itself."""
+    address = f"unix:{tmp_path}/engine"
+    settings = EngineSettings(
+        listen=(address,), model=str(model), backend="auto", batch_tokens_max=64, batch_items_max=4
+    )
+    is_ready = partial(grpc_ready, address, ENGINE)
+    async with running(lambda stop: engine.serve(settings, stop), is_ready), open_channel(address) as channel:
+        yield cast("Any", EngineServiceStub(channel))
+    assert [made.shutdowns for made in llm.made] == [1]
+
+
+async def encoded(stub: Any, **wishes: Any) -> Any:
+    sequences = [pb.Sequence(token_ids=np.array(ids, "<u4").tobytes(), **wishes) for ids in IDS]
+    return (await stub.Encode(pb.EncodeRequest(sequences=sequences))).outcomes
+
+
+async def test_vectors_are_those_of_torch(stub: Any, model: Path) -> None:
+    ours = np.stack([tensors.from_proto(outcome.tensor) for outcome in await encoded(stub, dimensions=16)])
+    batch = PackedBatch.of([TokenSequence(np.array(ids, "<u4").tobytes(), dimensions=16) for ids in IDS])
+    theirs = np.stack(TorchBackend(Checkpoint.read(model), dtype="float32", device="cpu").run(batch))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+async def test_the_pod_says_what_runs_its_model(stub: Any) -> None:
+    told = (await stub.GetModel(pb.EngineServiceGetModelRequest())).model
+    assert (told.backend, told.data_type, told.batch_tokens_max) == ("tensorrt_llm", "bfloat16", 64)
+
+
+async def test_a_batch_that_fails_is_run_again_in_halves(stub: Any, llm: type[Llm]) -> None:
+    llm.made[0].fails_next = RuntimeError("CUDA out of memory")
+    outcomes = await encoded(stub)
+    assert [outcome.WhichOneof("result") for outcome in outcomes] == ["tensor"] * len(IDS)
+
+
+async def test_a_sequence_that_fails_alone_is_that_ones_error(stub: Any, llm: type[Llm]) -> None:
+    llm.made[0].fails_next = RuntimeError("CUDA error")
+    outcomes = (await stub.Encode(pb.EncodeRequest(sequences=[pb.Sequence(token_ids=b"\5\0\0\0")]))).outcomes
+    assert [outcome.error.kind for outcome in outcomes] == [error_pb2.ERROR_KIND_INTERNAL]
+    assert [outcome.WhichOneof("result") for outcome in await encoded(stub)] == ["tensor"] * len(IDS)
+
+
+async def test_a_pod_that_cannot_have_it_does_not_start(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "installed_version", lambda: None)
+    settings = EngineSettings(backend="tensorrt_llm", model=str(model))
+    with pytest.raises(ConfigurationError, match="backend tensorrt_llm: tensorrt-llm is not installed"):
+        await engine.serve(settings)
