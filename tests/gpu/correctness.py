@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import PackedBatch
@@ -18,7 +17,7 @@ from tests.gpu import kernel_checks, offered
 from tests.gpu.comparing import Array, least_cosine, relative_error
 from tests.gpu.record import Row, table
 from tests.gpu.running import Task
-from tests.gpu.subjects import Subject, subjects
+from tests.gpu.subjects import CannotBeMadeError, Subject, stored
 
 ERROR_MAX = 1e-4  # relative, in float32; also of a sequence alone and in a batch
 COSINE_MIN = {"bfloat16": 0.998, "float16": 0.999}
@@ -30,7 +29,6 @@ DTYPES = ("float32", "bfloat16", "float16")
 ALONE = (0, 2, 4)  # indices of the sequences that are run alone
 # Kept for the checks behind the comparison with the CPU.
 SECONDS_KEPT = 10.0
-SUBJECTS_DRY = slice(0, 24, 4)  # of the first round, decoders among them
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,11 @@ class Model:
 
 
 def run(task: Task) -> None:
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     kernel_checks.run(task)
     torch.set_num_threads(1)  # the checkpoints are so small that more would wait for each other
     if not offered.has_fp8():
         task.record.add(check="fp8 against bfloat16", result=offered.NOT_BUILT)
-    for subject in subjects()[SUBJECTS_DRY if task.is_dry else slice(None)]:
+    for subject in subjects(task):
         if task.record.seconds_left < SECONDS_KEPT:
             task.record.note(f"stopped before {subject.name}: no time left")
             break
@@ -61,10 +58,22 @@ def run(task: Task) -> None:
     print(table([summary_of(name, rows) for name in sorted({row["architecture"] for row in rows})]), flush=True)
 
 
+def subjects(task: Task) -> Sequence[Subject]:
+    if task.settings.checkpoints is not None:
+        return stored(task.settings.checkpoints)
+    from tests.gpu.made_subjects import made
+
+    found, missing = made(is_dry=task.is_dry)
+    for reason in missing:
+        task.record.note(f"missing: {reason}; checkpoints can be made elsewhere: --prepare, --checkpoints")
+    return found
+
+
 def compare(task: Task, subject: Subject) -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
-            checkpoint, batch = subject.write(Path(folder))
+            batch = subject.write(Path(folder))
+            checkpoint = subject.read(Path(folder))
             expected = TorchBackend(checkpoint, dtype="float32", device="cpu", adapter=subject.adapter).run(batch)
             model = Model(subject, checkpoint, batch, expected)
             values: Row = {"architecture": subject.architecture, "name": subject.name}
@@ -72,6 +81,9 @@ def compare(task: Task, subject: Subject) -> None:
                 values |= compared(task, model, dtype)
             if offered.has_fp8():
                 values |= compared_fp8(task, model)
+    except CannotBeMadeError as reason:
+        task.record.note(f"missing: {reason}")
+        return
     except Exception as error:  # noqa: BLE001 - one that cannot be run is a finding, and the others follow
         task.record.add(shown=False, architecture=subject.architecture, name=subject.name, error=str(error))
         task.record.fail(f"{subject.name}: {type(error).__name__}: {error}")

@@ -32,11 +32,21 @@ context = multiprocessing.get_context("fork")
 
 
 @dataclass(frozen=True)
+class Settings:
+    is_dry: bool = False  # on the CPU, with tiny shapes
+    checkpoints: Path | None = None  # that were stored for the step `correctness`
+
+
+@dataclass(frozen=True)
 class Task:
     """What a step is given."""
 
     record: Record
-    is_dry: bool  # on the CPU, with tiny shapes
+    settings: Settings
+
+    @property
+    def is_dry(self) -> bool:
+        return self.settings.is_dry
 
     @property
     def device(self) -> str:
@@ -71,7 +81,7 @@ def request_stop(number: int, frame: FrameType | None) -> None:
     stopping.set()
 
 
-def run_all(steps: Sequence[Step], folder: Path, budget_s: float, *, is_dry: bool) -> list[Outcome]:
+def run_all(steps: Sequence[Step], folder: Path, budget_s: float, settings: Settings) -> list[Outcome]:
     """Returns what became of each step."""
     end = time.monotonic() + budget_s
     outcomes: list[Outcome] = []
@@ -83,7 +93,7 @@ def run_all(steps: Sequence[Step], folder: Path, budget_s: float, *, is_dry: boo
             outcomes.append(Outcome(step.name, closed(folder, step.name, Status.NOT_RUN, reason), 0.0))
             continue
         print(f"\n{step.name}: {step.about} (up to {min(step.seconds, left):.0f} s)", flush=True)
-        outcome = run_one(step, folder, min(step.seconds, left), is_dry=is_dry)
+        outcome = run_one(step, folder, min(step.seconds, left), settings)
         outcomes.append(outcome)
         print(f"  {outcome.status} after {outcome.seconds:.1f} s", flush=True)
         if step.is_vital and outcome.is_bad:
@@ -91,9 +101,9 @@ def run_all(steps: Sequence[Step], folder: Path, budget_s: float, *, is_dry: boo
     return outcomes
 
 
-def run_one(step: Step, folder: Path, limit: float, *, is_dry: bool) -> Outcome:
+def run_one(step: Step, folder: Path, limit: float, settings: Settings) -> Outcome:
     started = time.monotonic()
-    process = context.Process(target=run_in_child, args=(step, folder, limit, is_dry))
+    process = context.Process(target=run_in_child, args=(step, folder, limit, settings))
     process.start()
     while process.is_alive() and not stopping.is_set() and time.monotonic() < started + limit + GRACE_S:
         process.join(POLL_S)
@@ -112,11 +122,11 @@ def run_one(step: Step, folder: Path, limit: float, *, is_dry: bool) -> Outcome:
     return Outcome(step.name, status, seconds)
 
 
-def run_in_child(step: Step, folder: Path, limit: float, is_dry: bool) -> None:
+def run_in_child(step: Step, folder: Path, limit: float, settings: Settings) -> None:
     os.setsid()  # so that it can be ended with all that it starts
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-    if is_dry:
+    if settings.is_dry:
         torch.set_num_threads(1)  # tiny shapes gain nothing from more, which wait for each other on a busy machine
     # At the limit the stack is printed, so that it can be seen what took so long; then the default action ends it.
     faulthandler.register(signal.SIGALRM, chain=True)
@@ -124,7 +134,7 @@ def run_in_child(step: Step, folder: Path, limit: float, is_dry: bool) -> None:
     record = Record(folder, step.name, time.monotonic() + limit)
     record.write()
     try:
-        step.run(Task(record, is_dry))
+        step.run(Task(record, settings))
     except SkippedError as reason:
         record.note(f"skipped: {reason}")
         record.write(Status.SKIPPED)

@@ -1,19 +1,11 @@
 """The steps of `tests.gpu`, the most valuable first, each with its share of the time."""
 
-from tests.gpu import ceilings, hot_spots, machine, peers, serving, throughput
-from tests.gpu.running import Step, Task
-
-
-def run_correctness(task: Task) -> None:
-    # transformers and all parity cases take seconds to import, which the other steps need not wait for.
-    from tests.gpu import correctness
-
-    correctness.run(task)
-
+from tests.gpu import ceilings, correctness, hot_spots, machine, peers, serving, throughput
+from tests.gpu.running import Step
 
 STEPS = (
     Step("machine", 20, "the card and its software", machine.run, is_vital=True),
-    Step("correctness", 90, "every architecture against float32 on the CPU", run_correctness),
+    Step("correctness", 90, "every architecture against float32 on the CPU", correctness.run),
     Step("ceilings", 40, "how fast the card copies and multiplies", ceilings.run),
     Step("throughput", 85, "the engine with random weights", throughput.run),
     Step("peers", 60, "beside transformers, in turns", peers.run),

@@ -60,6 +60,19 @@ def test_the_steps_of_the_engine_need_torch_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_checkpoints_that_were_stored_are_compared_without_transformers(tmp_path: Path) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    made = dry_run(tmp_path, "--prepare", str(checkpoints))
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert (checkpoints / "000" / "about.json").exists()
+    only = ("--only", "correctness", "--checkpoints", str(checkpoints))
+    done = dry_run(tmp_path, *only, without=ALL_BUT_TORCH)
+    assert done.returncode == 0, done.stdout + done.stderr
+    compared = [row["name"] for row in written(tmp_path, "correctness")["rows"] if "architecture" in row]
+    assert len(compared) == len(list(checkpoints.iterdir()))
+
+
+@pytest.mark.slow
 def test_the_server_answers_over_http(tmp_path: Path) -> None:
     done = dry_run(tmp_path, "--only", "http")
     assert done.returncode == 0, done.stdout + done.stderr

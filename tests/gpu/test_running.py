@@ -13,7 +13,9 @@ import pytest
 
 from tests.gpu import running
 from tests.gpu.record import SkippedError, Status
-from tests.gpu.running import Step, Task, request_stop, run_all, run_one
+from tests.gpu.running import Settings, Step, Task, request_stop, run_all, run_one
+
+DRY = Settings(is_dry=True)
 
 # Of Python 3.12 and later, about forking while there are threads; the steps of these tests use no locks of others.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -64,50 +66,50 @@ def written(folder: Path, name: str = "step") -> dict[str, Any]:
 
 
 def test_a_step_that_is_done_is_ok(tmp_path: Path) -> None:
-    assert run_one(step_of(work), tmp_path, 30, is_dry=True).status is Status.OK
+    assert run_one(step_of(work), tmp_path, 30, DRY).status is Status.OK
     assert written(tmp_path)["rows"] == [{"figure": 1.5}]
 
 
 def test_an_error_is_told_with_what_was_found_before_it(tmp_path: Path) -> None:
-    assert run_one(step_of(raise_error), tmp_path, 30, is_dry=True).status is Status.FAILED
+    assert run_one(step_of(raise_error), tmp_path, 30, DRY).status is Status.FAILED
     assert written(tmp_path)["failures"] == ["ValueError: no such shape"]
     assert written(tmp_path)["rows"] == [{"figure": 1.5}]
 
 
 def test_a_failed_check_fails_the_step_and_does_not_end_it(tmp_path: Path) -> None:
-    assert run_one(step_of(find_fault), tmp_path, 30, is_dry=True).status is Status.FAILED
+    assert run_one(step_of(find_fault), tmp_path, 30, DRY).status is Status.FAILED
     assert written(tmp_path)["rows"] == [{"figure": 2.5}]
 
 
 def test_a_step_without_what_it_needs_is_skipped(tmp_path: Path) -> None:
-    outcome = run_one(step_of(skip), tmp_path, 30, is_dry=True)
+    outcome = run_one(step_of(skip), tmp_path, 30, DRY)
     assert outcome.status is Status.SKIPPED
     assert not outcome.is_bad
     assert written(tmp_path)["notes"] == ["skipped: package x is not there"]
 
 
 def test_a_process_that_dies_is_told(tmp_path: Path) -> None:
-    assert run_one(step_of(die), tmp_path, 30, is_dry=True).status is Status.CRASHED
+    assert run_one(step_of(die), tmp_path, 30, DRY).status is Status.CRASHED
     assert written(tmp_path)["failures"] == ["its process ended with exit code 3"]
     assert written(tmp_path)["rows"] == [{"figure": 1.5}]
 
 
 def test_a_step_is_cut_off_at_its_limit_and_keeps_what_it_found(tmp_path: Path) -> None:
     start = time.monotonic()
-    assert run_one(step_of(hang), tmp_path, 0.5, is_dry=True).status is Status.CUT_OFF
+    assert run_one(step_of(hang), tmp_path, 0.5, DRY).status is Status.CUT_OFF
     assert time.monotonic() - start < 20
     assert written(tmp_path)["rows"] == [{"figure": 1.5}]
 
 
 def test_the_other_steps_run_when_one_fails(tmp_path: Path) -> None:
     steps = [step_of(die, name="first"), step_of(raise_error, name="second"), step_of(work, name="third")]
-    outcomes = run_all(steps, tmp_path, 300, is_dry=True)
+    outcomes = run_all(steps, tmp_path, 300, DRY)
     assert [outcome.status for outcome in outcomes] == [Status.CRASHED, Status.FAILED, Status.OK]
 
 
 def test_nothing_runs_after_a_vital_step_that_failed(tmp_path: Path) -> None:
     steps = [step_of(raise_error, name="first", is_vital=True), step_of(work, name="second")]
-    assert [outcome.status for outcome in run_all(steps, tmp_path, 300, is_dry=True)] == [
+    assert [outcome.status for outcome in run_all(steps, tmp_path, 300, DRY)] == [
         Status.FAILED,
         Status.NOT_RUN,
     ]
@@ -115,7 +117,7 @@ def test_nothing_runs_after_a_vital_step_that_failed(tmp_path: Path) -> None:
 
 
 def test_steps_for_which_no_time_is_left_are_not_run(tmp_path: Path) -> None:
-    [outcome] = run_all([step_of(work)], tmp_path, 1, is_dry=True)
+    [outcome] = run_all([step_of(work)], tmp_path, 1, DRY)
     assert outcome.status is Status.NOT_RUN
     assert outcome.is_bad
 
@@ -124,7 +126,7 @@ def test_a_signal_cuts_off_the_step_that_runs_and_those_after_it(tmp_path: Path)
     timer = threading.Timer(0.5, lambda: request_stop(signal.SIGTERM, None))
     timer.start()
     steps = [step_of(hang, name="first"), step_of(work, name="second")]
-    outcomes = run_all(steps, tmp_path, 300, is_dry=True)
+    outcomes = run_all(steps, tmp_path, 300, DRY)
     timer.join()
     assert [outcome.status for outcome in outcomes] == [Status.CUT_OFF, Status.NOT_RUN]
     assert written(tmp_path, "first")["rows"] == [{"figure": 1.5}]
