@@ -25,6 +25,8 @@ SECONDS, SECONDS_DRY = 0.3, 0.01
 TURNS_BYTES, TURNS_BYTES_DRY = 512 << 20, 1 << 16
 TURNS_MAX = 64
 
+ERROR_CHARACTERS = 160
+
 FLOAT8 = torch.float8_e4m3fn
 FLOAT8_MAX = 448.0
 
@@ -32,16 +34,17 @@ Form = Callable[[Tensor, Tensor], Callable[[], object]]  # of inputs and a weigh
 
 
 def run(task: Task) -> None:
-    measure_copy(task)
+    task.attempt("copy", partial(measure_copy, task))
     for shape in shapes(is_dry=task.is_dry):
-        measure_products(task, shape, shape.dtype, getattr(torch, shape.dtype), plain)
-        measure_short(task, shape)
+        dtype = getattr(torch, shape.dtype)
+        task.attempt(shape.name, partial(measure_products, task, shape, shape.dtype, dtype, plain))
+        task.attempt(shape.name, partial(measure_short, task, shape))
     for shape in shapes(is_dry=task.is_dry)[:2]:
         for name, form in FORMS_OF_FLOAT8.items():
             try:
                 measure_products(task, shape, name, torch.bfloat16, form)
-            except (RuntimeError, NotImplementedError, AttributeError, TypeError, ValueError) as error:
-                task.record.note(f"{shape.name} {name}: not on this device: {str(error).splitlines()[0]}")
+            except (RuntimeError, AttributeError, TypeError, ValueError) as error:
+                task.record.note(f"{shape.name} {name}: not on this device: {str(error)[:ERROR_CHARACTERS]}")
 
 
 def measure_copy(task: Task) -> None:

@@ -18,6 +18,7 @@ from tests.gpu.comparing import Array, least_cosine, relative_error
 from tests.gpu.record import Row, table
 from tests.gpu.running import Task
 from tests.gpu.subjects import CannotBeMadeError, Subject, stored
+from tests.gpu.waits import noted_waits
 
 ERROR_MAX = 1e-4  # relative, in float32; also of a sequence alone and in a batch
 COSINE_MIN = {"bfloat16": 0.998, "float16": 0.999}
@@ -39,6 +40,7 @@ class Model:
     checkpoint: Checkpoint
     batch: PackedBatch
     expected: Sequence[Array]
+    waits: set[str]  # of its passes
 
     def backend(self, device: str, dtype: str, **settings: Any) -> TorchBackend:
         return TorchBackend(self.checkpoint, dtype=dtype, device=device, adapter=self.subject.adapter, **settings)
@@ -49,11 +51,13 @@ def run(task: Task) -> None:
     torch.set_num_threads(1)  # the checkpoints are so small that more would wait for each other
     if not offered.has_fp8():
         task.record.add(check="fp8 against bfloat16", result=offered.NOT_BUILT)
+    waits: set[str] = set()
     for subject in subjects(task):
         if task.record.seconds_left < SECONDS_KEPT:
             task.record.note(f"stopped before {subject.name}: no time left")
             break
-        compare(task, subject)
+        compare(task, subject, waits)
+    task.record.add(check="where a pass waits for the device", places=sorted(waits))
     rows = [row for row in task.record.rows if "architecture" in row]
     print(table([summary_of(name, rows) for name in sorted({row["architecture"] for row in rows})]), flush=True)
 
@@ -69,13 +73,13 @@ def subjects(task: Task) -> Sequence[Subject]:
     return found
 
 
-def compare(task: Task, subject: Subject) -> None:
+def compare(task: Task, subject: Subject, waits: set[str]) -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             batch = subject.write(Path(folder))
             checkpoint = subject.read(Path(folder))
             expected = TorchBackend(checkpoint, dtype="float32", device="cpu", adapter=subject.adapter).run(batch)
-            model = Model(subject, checkpoint, batch, expected)
+            model = Model(subject, checkpoint, batch, expected, waits)
             values: Row = {"architecture": subject.architecture, "name": subject.name}
             for dtype in DTYPES:
                 values |= compared(task, model, dtype)
@@ -97,6 +101,8 @@ def compared(task: Task, model: Model, dtype: str) -> Row:
     chosen = [model.batch.sequences[index] for index in ALONE]
     alone = [array for sequence in chosen for array in backend.run(PackedBatch.of([sequence]))]
     in_batch = [together[index] for index in ALONE]
+    with noted_waits(model.waits, task.device):
+        backend.run(model.batch)
     error, cosine = relative_error(together, model.expected), least_cosine(together, model.expected)
     error_alone, cosine_alone = relative_error(alone, in_batch), least_cosine(alone, in_batch)
     name = model.subject.name

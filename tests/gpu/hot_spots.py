@@ -2,6 +2,7 @@
 the two largest models, at the lengths that fill a batch."""
 
 import gc
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -24,7 +25,7 @@ def run(task: Task) -> None:
         if task.record.seconds_left < SECONDS_KEPT:
             task.record.note(f"stopped before {shape.name}: no time left")
             return
-        measure(task, shape)
+        task.attempt(shape.name, partial(measure, task, shape))
 
 
 def measure(task: Task, shape: ModelShape) -> None:

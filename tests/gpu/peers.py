@@ -75,28 +75,30 @@ def real_buffers(model: Any) -> dict[str, torch.Tensor]:
 
 def run(task: Task) -> None:
     for shape in shapes(is_dry=task.is_dry):
-        ours, theirs = drawn_backend(shape, task.device), Transformers(shape, task.device)
-        for workload in workloads(is_dry=task.is_dry):
-            if task.record.seconds_left < SECONDS_KEPT:
-                task.record.note(f"stopped before {shape.name} with {workload}: no time left")
-                return
-            batches = workload.batches(shape)
-            medians = in_turns(task, [partial(run_nth, one.run, batches) for one in (ours, theirs)])
-            own, other = (sum(workload.lengths()) / seconds for seconds in medians)
-            task.record.add(
-                model=shape.name,
-                format=shape.dtype,
-                tokens=workload.tokens,
-                sequences=workload.sequences,
-                heddle_tokens_s=own,
-                transformers_tokens_s=other,
-                ratio=own / other,
-            )
-        ours.close()
-        del ours, theirs
+        task.attempt(shape.name, partial(measure, task, shape))
         gc.collect()
         if task.device == "cuda":
             torch.cuda.empty_cache()
+
+
+def measure(task: Task, shape: ModelShape) -> None:
+    ours, theirs = drawn_backend(shape, task.device), Transformers(shape, task.device)
+    for workload in workloads(is_dry=task.is_dry):
+        if task.record.seconds_left < SECONDS_KEPT:
+            task.record.note(f"stopped before {shape.name} with {workload}: no time left")
+            return
+        batches = workload.batches(shape)
+        medians = in_turns(task, [partial(run_nth, one.run, batches) for one in (ours, theirs)])
+        own, other = (sum(workload.lengths()) / seconds for seconds in medians)
+        task.record.add(
+            model=shape.name,
+            format=shape.dtype,
+            tokens=workload.tokens,
+            sequences=workload.sequences,
+            heddle_tokens_s=own,
+            transformers_tokens_s=other,
+            ratio=own / other,
+        )
 
 
 def run_nth(compute: Callable[[PackedBatch], object], batches: Sequence[PackedBatch], index: int) -> None:

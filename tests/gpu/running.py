@@ -4,6 +4,7 @@ as they are. A step ends at its own limit or at the end of the whole budget, whi
 Processes are forked after torch has been imported and before anything has touched CUDA, so each starts in no time.
 """
 
+import ctypes
 import faulthandler
 import json
 import multiprocessing
@@ -28,6 +29,8 @@ SECONDS_MIN = 3.0
 GRACE_S = 3.0
 POLL_S = 0.2
 
+PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
 context = multiprocessing.get_context("fork")
 
 
@@ -51,6 +54,15 @@ class Task:
     @property
     def device(self) -> str:
         return "cpu" if self.is_dry else "cuda"
+
+    def attempt(self, name: str, work: Callable[[], None]) -> None:
+        """A part of the step whose error leaves the others as they are, such as a model that the memory is too small
+        for."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - whatever it raises is what was found
+            self.record.fail(f"{name}: {type(error).__name__}: {error}")
+            self.record.note(traceback.format_exc())
 
 
 @dataclass(frozen=True)
@@ -124,6 +136,8 @@ def run_one(step: Step, folder: Path, limit: float, settings: Settings) -> Outco
 
 def run_in_child(step: Step, folder: Path, limit: float, settings: Settings) -> None:
     os.setsid()  # so that it can be ended with all that it starts
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # nor does it go on when the run itself is killed
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     if settings.is_dry:

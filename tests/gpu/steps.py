@@ -4,7 +4,7 @@ from tests.gpu import ceilings, correctness, hot_spots, machine, peers, serving,
 from tests.gpu.running import Step
 
 STEPS = (
-    Step("machine", 20, "the card and its software", machine.run, is_vital=True),
+    Step("machine", 30, "the card and its software", machine.run, is_vital=True),
     Step("correctness", 90, "every architecture against float32 on the CPU", correctness.run),
     Step("ceilings", 40, "how fast the card copies and multiplies", ceilings.run),
     Step("throughput", 85, "the engine with random weights", throughput.run),

@@ -1,6 +1,7 @@
 """What the figures of a run mean: how work is counted, how outputs are compared, and when an aim is met."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from tests.gpu.aims import AIMS, rows_of_aims
 from tests.gpu.comparing import least_cosine, relative_error
 from tests.gpu.shapes import SHAPES
+from tests.gpu.waits import place_of
 
 
 def test_work_of_the_largest_model_is_that_of_its_parameters() -> None:
@@ -51,3 +53,9 @@ def test_aims_are_met_by_the_best_batch_or_not_measured(tmp_path: Path) -> None:
     verdicts = [row["verdict"] for row in rows_of_aims(tmp_path)]
     assert len(verdicts) == len(AIMS)
     assert verdicts == ["met", "", "", "", "met", "missed", ""]
+
+
+def test_a_wait_is_told_by_the_line_of_the_engine() -> None:
+    found = warnings.WarningMessage("", UserWarning, "/somewhere/engine_svc/models/experts.py", 27)
+    assert place_of(found) == "engine_svc/models/experts.py:27"
+    assert place_of(warnings.WarningMessage("", UserWarning, "/other/file.py", 3)) == "file.py:3"

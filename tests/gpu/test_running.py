@@ -88,6 +88,16 @@ def test_a_step_without_what_it_needs_is_skipped(tmp_path: Path) -> None:
     assert written(tmp_path)["notes"] == ["skipped: package x is not there"]
 
 
+def test_a_part_that_fails_leaves_the_others(tmp_path: Path) -> None:
+    def work_in_parts(task: Task) -> None:
+        task.attempt("first", lambda: raise_error(task))
+        task.attempt("second", lambda: work(task))
+
+    assert run_one(step_of(work_in_parts), tmp_path, 30, DRY).status is Status.FAILED
+    assert written(tmp_path)["failures"] == ["first: ValueError: no such shape"]
+    assert written(tmp_path)["rows"] == [{"figure": 1.5}, {"figure": 1.5}]
+
+
 def test_a_process_that_dies_is_told(tmp_path: Path) -> None:
     assert run_one(step_of(die), tmp_path, 30, DRY).status is Status.CRASHED
     assert written(tmp_path)["failures"] == ["its process ended with exit code 3"]

@@ -4,6 +4,7 @@ real sizes. Beside each figure: the share of what the card's matrix products alo
 import gc
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -30,11 +31,11 @@ FP8 = "fp8"
 
 def run(task: Task) -> None:
     for shape in shapes(is_dry=task.is_dry):
-        measure_model(task, shape, shape.dtype)
+        task.attempt(shape.name, partial(measure_model, task, shape, shape.dtype))
         if shape.is_decoder and not offered.has_fp8():
             task.record.add(model=shape.name, format=FP8, result=offered.NOT_BUILT)
         elif shape.is_decoder:
-            measure_model(task, shape, FP8)
+            task.attempt(f"{shape.name} {FP8}", partial(measure_model, task, shape, FP8))
 
 
 def measure_model(task: Task, shape: ModelShape, format_: str) -> None:
