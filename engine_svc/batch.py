@@ -35,10 +35,10 @@ class Sequence:
     type_ids: bytes = b""  # uint8 [tokens]; empty = all zero
     prompt_tokens: int = 0  # so many leading tokens are left out of pooling
     output: Output = Output.VECTOR
-    more_outputs: tuple[Output, ...] = ()  # of the same forward pass
+    more_outputs: tuple[Output, ...] = ()  # computed in the same forward pass
     skip_normalization: bool = False
     dimensions: int = 0  # 0 = all
-    task: str = ""  # whose adapter the transformer runs with; "" = the pod's own, if any
+    task: str = ""  # selects the adapter; "" = the adapter of the pod's settings, if any
 
     @property
     def tokens(self) -> int:
@@ -87,7 +87,7 @@ class PackedBatch:
         return int(self.lengths.max())
 
 
-def by_sequence(arrays: Iterable[Array], sequences: Iterable[Sequence]) -> Iterator[list[Array]]:
-    """For each sequence those of its outputs, of arrays that stand one after the other."""
+def split_by_sequence(arrays: Iterable[Array], sequences: Iterable[Sequence]) -> Iterator[list[Array]]:
+    """Splits the result of `Backend.run` into a list of arrays for each sequence, one array per output."""
     rest = iter(arrays)
-    return (list(islice(rest, len(sequence.outputs))) for sequence in sequences)
+    return (list(islice(rest, 1 + len(sequence.more_outputs))) for sequence in sequences)

@@ -14,7 +14,8 @@ from heddle.turns import Turns
 
 @dataclass(slots=True, eq=False)
 class Flow:
-    """Waiting tickets of one name, first in first out. Ordered dict: a cancelled one leaves from the middle."""
+    """The waiting tickets of one flow, first in first out. An ordered dict, because a cancelled ticket leaves from the
+    middle."""
 
     name: str
     priority: int
@@ -43,11 +44,11 @@ class Flows:
 
     @property
     def front(self) -> Flow:
-        """Whose turn it is."""
+        """The flow whose turn it is."""
         return self._classes[self._priorities[0]].front
 
     def of_first_class(self) -> Iterator[Flow]:
-        """In the order of their turns."""
+        """The flows of the first class, in the order of their turns."""
         return iter(self._classes[self._priorities[0]])
 
     def is_bulk(self, flow: Flow) -> bool:
@@ -73,9 +74,9 @@ class Flows:
         return True
 
     def take_turn(self, flow: Flow) -> Ticket:
-        """Its first ticket leaves, and the flow goes to the end."""
+        """Removes the first ticket of the flow and moves the flow to the end of its class."""
         ticket = flow.first
-        self._classes[flow.priority].to_end(flow.name)
+        self._classes[flow.priority].move_to_end(flow.name)
         self.remove(ticket)
         return ticket
 
@@ -84,9 +85,9 @@ class Flows:
         self._detach(flow)
 
     def put_back(self, flow: Flow) -> None:
-        """In front of all of its class."""
+        """Puts the flow in front of all others of its class."""
         self._attach(flow)
-        self._classes[flow.priority].to_front(flow.name)
+        self._classes[flow.priority].move_to_front(flow.name)
 
     def _flow_of(self, ticket: Ticket) -> Flow | None:
         flows = self._classes.get(ticket.priority)

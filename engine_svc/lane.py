@@ -20,13 +20,13 @@ from concurrent.futures import Future
 from typing import Any
 
 from engine_svc.backends.backend import Backend
-from engine_svc.batch import Array, PackedBatch, Sequence, by_sequence
+from engine_svc.batch import Array, PackedBatch, Sequence, split_by_sequence
 from engine_svc.scheduler import Batch, Scheduler, SchedulerLimits
 from engine_svc.ticket import Outcome, Ticket
 from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
 
-Result = list[Array] | HeddleError  # of a sequence: an array for each of its outputs
+Result = list[Array] | HeddleError  # for a sequence: one array per output
 # Of the scheduler: blocks until there is a batch, None at its end.
 Take = Callable[[], Batch | None]
 
@@ -199,7 +199,7 @@ def compute(backend: Backend, sequences: Sequences[Sequence], cores: int) -> lis
     if not sequences:
         return []
     try:
-        return [checked(arrays) for arrays in by_sequence(run(backend, sequences, cores), sequences)]
+        return [checked(arrays) for arrays in split_by_sequence(run(backend, sequences, cores), sequences)]
     except Exception as exception:  # noqa: BLE001 - logged once it fails alone
         if len(sequences) == 1:
             return [HeddleError.from_exception(exception)]
@@ -211,16 +211,17 @@ def compute(backend: Backend, sequences: Sequences[Sequence], cores: int) -> lis
 
 def run(backend: Backend, sequences: Sequences[Sequence], cores: int = 0) -> Sequences[Array]:
     arrays = backend.run(PackedBatch.of(sequences), cores)
-    expected = sum(len(sequence.outputs) for sequence in sequences)
+    expected = len(sequences) + sum([len(sequence.more_outputs) for sequence in sequences])
     if len(arrays) != expected:
         raise RuntimeError(f"the backend returned {len(arrays)} arrays for {expected} outputs")
     return arrays
 
 
 def checked(arrays: list[Array]) -> Result:
-    if all(tensors.are_finite(array) for array in arrays):
-        return arrays
-    return HeddleError(ErrorKind.BAD_OUTPUT, "the model produced NaN or infinity for this input")
+    for array in arrays:
+        if not tensors.are_finite(array):
+            return HeddleError(ErrorKind.BAD_OUTPUT, "the model produced NaN or infinity for this input")
+    return arrays
 
 
 def warm_up(backend: Backend, batches: Iterable[Sequences[int]], cores: Iterable[int]) -> None:

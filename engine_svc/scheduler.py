@@ -4,11 +4,12 @@ A batch is formed at the moment a pass can begin, never before and never after a
 
 * Classes are served by priority, strictly: while smaller numbers fill every batch, larger ones wait.
 * Within a class flows take turns, one sequence a turn, each flow in its own order. New flows join at the end. Flows
-  whose names begin alike, `caller/one` and `caller/two`, are a group: it has one turn among others, and its members
-  take turns inside it. So a caller has its share of the engine, however many requests it sends at once.
+  whose names have the same prefix, such as `caller/one` and `caller/two`, form a group. A group takes turns with other
+  flows as if it were one flow, and its members take turns inside it. So a caller gets one share of the engine, however
+  many requests it sends at once.
 * A sequence that does not fit in what is left of the budget keeps its flow's place, and other flows fill the rest.
   The flow in front is in every batch but an express one, so one with n flows before it in the first class is in one of
-  the next n + 1. In a group it may take n times as many as its group has members.
+  the next n + 1. Inside a group of m flows, it may take m times as many.
 * Expired tickets leave without costing a turn. Equal sequences met while forming a batch are computed once.
 * The passes that can begin at once share what waits, and the cores that are free, as far as each has enough to do: a
   pass on one core waits for no other core, and while one's answers are on their way, the others compute. What is less

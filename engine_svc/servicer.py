@@ -46,7 +46,7 @@ DATA_TYPES_OF = {
     Output.TOKEN_LOGITS: FLOATS,
     Output.COLBERT_VECTORS: DATA_TYPES,
 }
-# The outputs that take a field.
+# The outputs for which a field has a meaning.
 OUTPUTS_OF_FIELD = {
     "dimensions": (Output.VECTOR,),
     "skip_normalization": (Output.VECTOR, Output.COLBERT_VECTORS),
@@ -201,7 +201,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
             return ()
         outputs = tuple(self._output(number) for number in wanted)
         if len({first, *outputs}) <= len(outputs):
-            raise invalid("a sequence can have an output once", "more_outputs")
+            raise invalid("more_outputs names an output twice, or names `output` again", "more_outputs")
         return outputs
 
     def _output(self, wanted: int) -> Output:
@@ -219,21 +219,21 @@ def largest_id(packed: bytes) -> int:
 
 
 def check_wishes(message: engine_pb2.Sequence, outputs: tuple[Output, ...]) -> None:
-    """Raises INVALID_INPUT for what would be ignored, or mean nothing: a caller should not believe that it was done."""
+    """Raises INVALID_INPUT for fields that would be ignored, so that no caller believes that they had an effect."""
     for field, takers in OUTPUTS_OF_FIELD.items():
         if getattr(message, field) and not any(output in takers for output in outputs):
-            raise invalid(f"{field} means nothing for the output {named(outputs)}", field)
+            raise invalid(f"{field} has no effect on the output {named(outputs)}", field)
     data_type = message.data_type
     if any(data_type in DATA_TYPES_OF[output] for output in outputs):
         return
     if data_type not in DATA_TYPES:
         raise invalid(f"there is no data type {data_type}", "data_type")
     name = tensor_pb2.DataType.Name(data_type).removeprefix("DATA_TYPE_").lower()
-    raise invalid(f"the output {named(outputs)} has no data type {name}", "data_type")
+    raise invalid(f"the output {named(outputs)} cannot have the data type {name}", "data_type")
 
 
 def named(outputs: tuple[Output, ...]) -> str:
-    """As in a sentence: token vectors, logits…"""
+    """Names for an error message, such as `token vectors and logits`."""
     return " and ".join(output.name.lower().replace("_", " ") for output in outputs)
 
 
@@ -271,7 +271,7 @@ def fill(
 
 
 def entries_of(sparse: Array) -> Sequences[npt.NDArray[Any]]:
-    """Indices and values, of either form that a backend may return."""
+    """Indices and values of a sparse vector, in either of the two forms that `Backend.run` may return."""
     if sparse.ndim == 2:
         return sparse[0], sparse[1]
     (indices,) = sparse.nonzero()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from heddle.language_models import AUTO, parsed_score_tokens
+from heddle.language_models import AUTO, parse_score_tokens
 from heddle.model_source import PACKAGED_NAME
 from heddle.rpc.settings import at_least
 from heddle.rpc.telemetry import LogFormat, LogLevel
@@ -28,8 +28,9 @@ class EngineSettings:
     # How tokens become one vector: auto is what the checkpoint says; splade makes a sparse one of a masked language
     # model. Tokenizer and engine must be set alike.
     pooling: PoolingSetting = "auto"
-    # Tokens whose logits are the score of a reranker that is a language model: ids, or spellings as in its vocabulary,
-    # such as yes,no; auto takes those that its files or its name say. Tokenizer and engine must be set alike.
+    # Tokens whose logits make the score of a reranker that is a causal language model, such as yes,no: ids, or
+    # spellings from its vocabulary. auto takes them from the checkpoint's files, or knows them by the model's name.
+    # Tokenizer and engine must be set alike.
     score_tokens: str = AUTO
     # Adapter to compute with, of those that the checkpoint carries (retrieval.query and others of jina-embeddings-v3);
     # none when empty.
@@ -75,7 +76,7 @@ class EngineSettings:
     simulated_per_token_ns: int = 1_000
 
     def __post_init__(self) -> None:
-        parsed_score_tokens(self.score_tokens)
+        parse_score_tokens(self.score_tokens)
         at_least(0, threads=self.threads, passes=self.passes, batch_tokens_max=self.batch_tokens_max)
         at_least(0, drain_s_max=self.drain_s_max)
         at_least(1, batch_items_max=self.batch_items_max, queue_items_max=self.queue_items_max)

@@ -12,12 +12,12 @@ from engine_svc.batch import Array, Sequence
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a ticket: its arrays, of the shapes that Backend.run states, or why there are none."""
+    """The result of a ticket: its arrays, in the shapes that Backend.run states, or the error."""
 
-    result: Array | Exception  # of the sequence's `output`
+    result: Array | Exception  # for the sequence's `output`
     queue_s: float
     compute_s: float  # of the batch that the sequence was part of; 0 if it never ran
-    more: Sequences[Array] = ()  # of its `more_outputs`
+    more: Sequences[Array] = ()  # for its `more_outputs`
 
 
 @dataclass(slots=True, eq=False)

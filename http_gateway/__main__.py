@@ -1,4 +1,4 @@
-"""Starts a gateway: settings, clients of the tokenizer pods, app, HTTP server. `http-gateway --help` tells all."""
+"""Starts a gateway: settings, clients of the tokenizer pods, app, HTTP server. `http-gateway --help` lists settings."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from heddle.rpc.lifecycle import interrupt_nobody, run, settle_memory, stop_on_s
 from heddle.rpc.settings import ConfigurationError, load, suggestion
 from heddle.rpc.telemetry import start_logging
 from http_gateway.admission import Admission
-from http_gateway.api_keys import ApiKeys, keys_of
+from http_gateway.api_keys import ApiKeys, load_keys
 from http_gateway.app import App
 from http_gateway.cors import Cors
 from http_gateway.fair_share import FairShare
@@ -30,14 +30,14 @@ def main() -> NoReturn:
 
 
 async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) -> None:
-    """Until `stop` is set, or the process gets a signal if none is given."""
+    """Runs until `stop` is set, or until a signal if no event is given."""
     stop = stop or stop_on_signal()
     models = ServedModels(settings.targets_by_model, strict_names=settings.strict_model_names)
     table = routes(models, settings)
     check_default_route(settings.default_route, table)
     app = App(
         Router(table, lambda: settings.default_route or default_path(models)),
-        api_keys(settings),
+        load_api_keys(settings),
         Admission(
             requests_max=settings.requests_max,
             bodies_bytes_max=settings.bodies_bytes_max,
@@ -65,16 +65,16 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
         await models.close()
 
 
-def api_keys(settings: GatewaySettings) -> ApiKeys:
-    """Raises ConfigurationError for a file that cannot be read or makes no sense."""
+def load_api_keys(settings: GatewaySettings) -> ApiKeys:
+    """Raises ConfigurationError for a file that cannot be read or has a wrong line."""
     try:
-        return ApiKeys(keys_of(settings.api_keys, settings.api_keys_file))
+        return ApiKeys(load_keys(settings.api_keys, settings.api_keys_file))
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
 
 
 def check_default_route(path: str, table: Sequence[Route]) -> None:
-    """Raises ConfigurationError for one that is set and could never be answered."""
+    """Raises ConfigurationError for a path that no POST route has."""
     known = [route.path for route in table if route.method == "POST"]
     if path and path not in known:
         message = f"default_route: there is no POST {path} here{suggestion(path, known)}; one of {', '.join(known)}"

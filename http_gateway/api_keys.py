@@ -1,7 +1,7 @@
-"""Who may call: the key in the Authorization header, as OpenAI's clients (Bearer) and Baseten's (Api-Key) send it, or
-in the api-key header, as Azure's do.
+"""Checks the API key of a request. OpenAI's clients send it as `Authorization: Bearer KEY`, Baseten's as
+`Authorization: Api-Key KEY`, Azure's in the api-key header.
 
-Only hashes of the keys are kept. `http_gateway.__main__` reads the keys, the app checks each request.
+`http_gateway.__main__` loads the keys, the app checks each request. Only hashes of the keys are kept.
 """
 
 import hashlib
@@ -11,47 +11,46 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.priorities import PRIORITY_MAX, is_priority
 from http_gateway.message import Headers
 
 SCHEMES = ("bearer", "api-key")
-PRIORITY_MAX = 2**32 - 1
 
-# A key in the file that is stated by its hash: the output of `printf %s KEY | sha256sum`.
+# A key that the file gives as its hash, which `printf %s KEY | sha256sum` prints.
 HASHED = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     digest: bytes  # SHA-256 of the key
-    name: str = ""  # for people
-    best_priority: int | None = None  # the smallest that its requests may ask for; None: what the gateway allows all
+    name: str = ""  # for the log
+    best_priority: int | None = None  # smallest priority its requests may have; None: the gateway's best_priority
 
     @property
     def flow(self) -> str:
-        """Tells keys apart at the engines, also for several gateways, and shows nothing of the key."""
+        """The key's name in a flow: the same at every gateway, and it does not reveal the key."""
         return self.digest.hex()[:16]
 
 
 class ApiKeys:
     def __init__(self, keys: Iterable[ApiKey]) -> None:
-        """Without keys everybody may call. Raises ValueError for one that is there twice."""
+        """Without keys everybody may call. Raises ValueError for a duplicate key."""
         self._keys: dict[bytes, ApiKey] = {}
         for key in keys:
             if key.digest in self._keys:
-                raise ValueError(f"the key {key.name or '(of api_keys)'} is there twice")
+                raise ValueError(f"api_keys_file: {key.name!r} has a key that is listed twice: remove one of the two")
             self._keys[key.digest] = key
 
     def find(self, headers: Headers) -> ApiKey | None:
         """The key of a request; None where none is needed. Raises UNAUTHENTICATED.
 
-        The look-up takes longer or shorter by what the hash begins with. That tells nothing of a key: nobody can choose
-        keys by the beginning of their hash."""
+        The time of the look-up depends on the hash alone, so it reveals nothing about the keys."""
         if not self._keys:
             return None
-        stated = headers.get("authorization")
-        if not stated and (own := headers.get("api-key")):
-            stated = f"Api-Key {own}"
-        scheme, _, key = (stated or "").partition(" ")
+        credentials = headers.get("authorization")
+        if not credentials and (azure_key := headers.get("api-key")):
+            credentials = f"Api-Key {azure_key}"
+        scheme, _, key = (credentials or "").partition(" ")
         if not key:
             raise unauthenticated("a key is required: Authorization: Bearer KEY")
         found = self._keys.get(digest_of(key.strip())) if scheme.lower() in SCHEMES else None
@@ -60,8 +59,8 @@ class ApiKeys:
         return found
 
 
-def keys_of(stated: Sequence[str], file: Path | None) -> list[ApiKey]:
-    """The keys that the settings state, and those of the file. Raises ValueError, which shows no key."""
+def load_keys(stated: Sequence[str], file: Path | None) -> list[ApiKey]:
+    """The keys of the settings and those of the file. Raises ValueError, whose message contains no key."""
     keys = [ApiKey(digest_of(key)) for key in dict.fromkeys(stated)]
     if file is None:
         return keys
@@ -71,28 +70,24 @@ def keys_of(stated: Sequence[str], file: Path | None) -> list[ApiKey]:
         raise ValueError(f"api_keys_file: cannot read {file}: {error}") from None
     for number, line in enumerate(lines, 1):
         if words := line.partition("#")[0].split():
-            keys.append(key_of(words, f"api_keys_file: line {number} of {file}"))
+            keys.append(parse_key(words, f"api_keys_file: line {number} of {file}"))
     if not keys:
-        raise ValueError(f"api_keys_file: there is no key in {file}, so that nobody could call")
+        raise ValueError(f"api_keys_file: there is no key in {file}, so nobody could call: add one, or unset it")
     return keys
 
 
-def key_of(words: Sequence[str], place: str) -> ApiKey:
-    """Of one line: a name, the key or its hash, and the best priority that it may ask for, which can be left out."""
+def parse_key(words: Sequence[str], place: str) -> ApiKey:
+    """`words` are those of one line: a name, the key or its hash, and optionally the key's best priority."""
     if len(words) not in (2, 3):
-        raise ValueError(f"{place} is not: name, key or sha256:HASH, and maybe a priority")
+        raise ValueError(f"{place} must have a name, a key or sha256:HASH, and optionally a priority")
     name, key, *priority = words
     if priority and not is_priority(priority[0]):
-        raise ValueError(f"{place}: the priority must be a whole number from 0 on")
+        raise ValueError(f"{place}: the priority must be a whole number from 0 to {PRIORITY_MAX}")
     hashed = HASHED.fullmatch(key)
     if key.startswith("sha256:") and not hashed:
-        raise ValueError(f"{place}: sha256: is followed by 64 hexadecimal digits")
+        raise ValueError(f"{place}: sha256: must be followed by 64 hexadecimal digits")
     digest = bytes.fromhex(hashed[1]) if hashed else digest_of(key)
     return ApiKey(digest, name, int(priority[0]) if priority else None)
-
-
-def is_priority(text: str) -> bool:
-    return text.isascii() and text.isdigit() and int(text) <= PRIORITY_MAX
 
 
 def digest_of(key: str) -> bytes:

@@ -1,4 +1,4 @@
-"""One request from its head to its answer: route, key, admission, body, handler, and errors in the route's shape.
+"""Answers a request: route, key, admission, body, handler, and errors in the shape of the route's family.
 
 `http_gateway.server` calls `App.answer` for each request; the handlers are in http_gateway.routes.
 """
@@ -17,7 +17,7 @@ from http_gateway.api_keys import ApiKeys
 from http_gateway.errors import STATUS_OF_KIND, Failure
 from http_gateway.fair_share import FairShare
 from http_gateway.families import Family
-from http_gateway.inflation import coding_of, inflated
+from http_gateway.inflation import coding_of, inflate
 from http_gateway.message import Hold, Request, Response, bytes_of, uncounted
 from http_gateway.rendering import rendered
 from http_gateway.routing import Route, Router
@@ -68,7 +68,7 @@ class App:
             if route.is_open:
                 response = await self._handled(route, request)
             else:
-                self._share.place(request, self._keys.find(request.headers))
+                self._share.assign(request, self._keys.find(request.headers))
                 response = await self._permitted(route, request, Permit(self._admission))
             status = response.status
             return response
@@ -83,13 +83,13 @@ class App:
         return {**STATUS_OF_KIND, ErrorKind.TOO_LARGE: self._over_limit_status or family.over_limit_status}
 
     async def _permitted(self, route: Route, request: Request, permit: Permit) -> Response:
-        """The response has the permit."""
+        """The response takes over the permit and releases it once it has been sent."""
         try:
             if request.method == "POST":
                 request.body = await self._read(request, permit.hold_body)
             response = await self._handled(route, request, permit.hold_answer)
             permit.end_answer()
-            permit.hold_answer(bytes_of(response.body))  # no more than is left of it
+            permit.hold_answer(bytes_of(response.body))  # what is still in memory
         except BaseException:
             permit.release()
             raise
@@ -103,7 +103,7 @@ class App:
         body = await request.read(hold)
         if coding:
             sent_bytes = len(body)
-            body = await inflated(body, coding, self._body_bytes_max)
+            body = await inflate(body, coding, self._body_bytes_max)
             hold(len(body) - sent_bytes)
         return body
 

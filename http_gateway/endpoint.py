@@ -22,7 +22,7 @@ Handle = Callable[[Body, Request], Awaitable[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Task(Generic[Body]):
-    """What a route does with a body, as it was sent or once it has been read."""
+    """The decoder and the handler of a route. Callers may decode a body first and handle it later."""
 
     decoder: msgspec.json.Decoder[Body]
     handle: Handle[Body]

@@ -1,6 +1,6 @@
-"""The shapes in which a failure is told: one per family of clients. Each route names its own.
+"""The bodies of errors: one shape per family of clients. Each route names its family.
 
-The structs are what is written, and what /openapi.json describes.
+/openapi.json describes the same structs.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import msgspec
 
 from http_gateway.errors import Failure
 
-# What text-embeddings-inference calls the ways to fail; others keep their own name.
+# TEI's names of errors, by ours. Others keep their own name.
 TEI_TYPES = {
     "invalid_input": "Validation",
     "too_large": "Validation",
@@ -33,13 +33,13 @@ class OpenAIErrorDetail(msgspec.Struct):
 
 
 class OpenAIError(msgspec.Struct):
-    """What OpenAI's clients read, and beside it the flat fields that Baseten's and TEI's read."""
+    """OpenAI's clients read `error`; Baseten's and TEI's read the flat fields."""
 
     error: OpenAIErrorDetail
     message: str
     code: int
     type: str
-    detail: str  # the message again, where Jina's and Voyage's clients look for it
+    detail: str  # the message again: Jina's and Voyage's clients read this field
 
 
 class TEIError(msgspec.Struct):
@@ -53,22 +53,22 @@ class OllamaError(msgspec.Struct):
 
 class CohereError(msgspec.Struct):
     message: str
-    detail: str  # the message again, where Jina's clients look for it
+    detail: str  # the message again: Jina's clients read this field
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     name: str
     error: type[msgspec.Struct]
-    told: Callable[[Failure], msgspec.Struct]
-    over_limit_status: int  # that its clients expect for input over a limit, unless the gateway is set to another
+    to_error: Callable[[Failure], msgspec.Struct]
+    over_limit_status: int  # for input over a limit; GatewaySettings.over_limit_status replaces it
 
     def body(self, failure: Failure) -> bytes:
-        """Always JSON, whatever the caller accepts: what is read when something is wrong should need no tool."""
-        return msgspec.json.encode(self.told(failure))
+        """Always JSON, whatever the caller accepts: people read errors without a decoder."""
+        return msgspec.json.encode(self.to_error(failure))
 
 
-def told_to_openai(failure: Failure) -> OpenAIError:
+def openai_error(failure: Failure) -> OpenAIError:
     """https://platform.openai.com/docs/guides/error-codes"""
     kind = OPENAI_TYPES.get(failure.status, "server_error" if failure.status >= 500 else "invalid_request_error")
     return OpenAIError(
@@ -80,15 +80,15 @@ def told_to_openai(failure: Failure) -> OpenAIError:
     )
 
 
-def told_to_tei(failure: Failure) -> TEIError:
+def tei_error(failure: Failure) -> TEIError:
     return TEIError(failure.message, tei_type(failure))
 
 
-def told_to_cohere(failure: Failure) -> CohereError:
+def cohere_error(failure: Failure) -> CohereError:
     return CohereError(failure.message, failure.message)
 
 
-def told_to_ollama(failure: Failure) -> OllamaError:
+def ollama_error(failure: Failure) -> OllamaError:
     return OllamaError(failure.message)
 
 
@@ -96,7 +96,7 @@ def tei_type(failure: Failure) -> str:
     return TEI_TYPES.get(failure.code) or failure.code.title().replace("_", "")
 
 
-OPENAI = Family("OpenAI", OpenAIError, told_to_openai, 400)
-TEI = Family("TEI and BEI", TEIError, told_to_tei, 413)
-COHERE = Family("Cohere and Jina", CohereError, told_to_cohere, 400)
-OLLAMA = Family("Ollama", OllamaError, told_to_ollama, 400)
+OPENAI = Family("OpenAI", OpenAIError, openai_error, 400)
+TEI = Family("TEI and BEI", TEIError, tei_error, 413)
+COHERE = Family("Cohere and Jina", CohereError, cohere_error, 400)
+OLLAMA = Family("Ollama", OllamaError, ollama_error, 400)

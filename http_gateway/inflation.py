@@ -1,6 +1,6 @@
-"""Compressed bodies of requests: Content-Encoding gzip, deflate and zstd. Called by the app once a body has been read.
+"""Decompresses request bodies: Content-Encoding gzip, deflate and zstd. The app calls it once it has read a body.
 
-A body of a few kilobytes can become gigabytes, so it is inflated piece by piece and given up at the limit.
+A few kilobytes can inflate to gigabytes, so a body is inflated in pieces, and inflation stops at the limit.
 """
 
 import asyncio
@@ -16,20 +16,20 @@ from http_gateway.errors import Failure
 from http_gateway.message import Headers
 
 PIECE_BYTES = 65_536
-# Longer ones are inflated beside the event loop. As many can become megabytes, which takes a few milliseconds.
+# Larger bodies are inflated in a thread. This many bytes can inflate to megabytes, which takes a few milliseconds.
 INLINE_BYTES_MAX = 2048
-# A zstd frame may ask for as much memory to be inflated in; encoders ask for 8 MiB at most unless told otherwise.
+# Largest window, and so memory, that a zstd frame may ask for. Encoders use 8 MiB at most by default.
 WINDOW_BYTES_MAX = 8 << 20
 
-WRONG = (zlib.error, gzip.BadGzipFile, EOFError, zstandard.ZstdError)
+DECODING_ERRORS = (zlib.error, gzip.BadGzipFile, EOFError, zstandard.ZstdError)
 
 
 class Reader(Protocol):
     def read(self, size: int, /) -> bytes: ...  # b"" at the end
 
 
-class Deflated:
-    """RFC 9110 means the format of zlib; some clients send what zlib calls raw."""
+class DeflateReader:
+    """RFC 9110 defines `deflate` as the zlib format; some clients send raw deflate."""
 
     def __init__(self, body: bytes) -> None:
         has_head = len(body) > 1 and body[0] & 0x0F == zlib.DEFLATED and (body[0] << 8 | body[1]) % 31 == 0
@@ -42,50 +42,51 @@ class Deflated:
         piece = self._inflate.decompress(self._left, size)
         self._left = self._inflate.unconsumed_tail
         if not piece and not self._inflate.eof:
-            raise EOFError("it ends too early")
+            raise EOFError("the data ends too early")
         return piece
 
 
-def gunzipped(body: bytes) -> Reader:
+def gzip_reader(body: bytes) -> Reader:
     return gzip.GzipFile(fileobj=io.BytesIO(body))
 
 
-def unzstd(body: bytes) -> Reader:
+def zstd_reader(body: bytes) -> Reader:
     reader = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX)
     return reader.stream_reader(body, read_across_frames=True)
 
 
 READERS: dict[str, Callable[[bytes], Reader]] = {
-    "gzip": gunzipped,
-    "x-gzip": gunzipped,
-    "deflate": Deflated,
-    "zstd": unzstd,
+    "gzip": gzip_reader,
+    "x-gzip": gzip_reader,
+    "deflate": DeflateReader,
+    "zstd": zstd_reader,
 }
 
 
 def coding_of(headers: Headers) -> str:
-    """Of the body; "" where it is as it is. Raises a 415 for one that is not known, and for several."""
+    """The coding of the body; "" if it is not compressed. Raises a 415 for an unknown coding or several codings."""
     coding = (headers.get("content-encoding") or "").strip().lower()
     if coding in ("", "identity"):
         return ""
     if coding in READERS:
         return coding
     known = "gzip, deflate, zstd"
-    message = f"content-encoding {coding!r} is not taken: send {known}, or the JSON as it is"
+    message = f"content-encoding {coding!r} is not supported: use {known} or none"
     raise Failure(415, "unsupported_encoding", message, headers=[("accept-encoding", known)])
 
 
-async def inflated(body: bytes, coding: str, bytes_max: int) -> bytes:
-    """Raises a 400 for what is not of this coding, and a 413 for what becomes more than `bytes_max`."""
+async def inflate(body: bytes, coding: str, bytes_max: int) -> bytes:
+    """Raises a 400 for a body that is not of this coding, and a 413 for one that inflates to more than `bytes_max`."""
     if not body:
-        return body  # which is refused as such
+        return body  # the JSON decoder refuses it
     try:
         reader = READERS[coding](body)
         if len(body) <= INLINE_BYTES_MAX:
             return read_all(reader, bytes_max)
         return await asyncio.to_thread(read_all, reader, bytes_max)
-    except WRONG as error:
-        raise Failure(400, "invalid_input", f"the body is not {coding} as its content-encoding says: {error}") from None
+    except DECODING_ERRORS as error:
+        message = f"the body is not {coding}, which its content-encoding states: {error}"
+        raise Failure(400, "invalid_input", message) from None
 
 
 def read_all(reader: Reader, bytes_max: int) -> bytes:
@@ -93,6 +94,6 @@ def read_all(reader: Reader, bytes_max: int) -> bytes:
     while piece := reader.read(PIECE_BYTES):
         inflated += piece
         if len(inflated) > bytes_max:
-            message = f"the body has more than {bytes_max} bytes once inflated, which is the limit"
+            message = f"the decompressed body has more than {bytes_max} bytes, which is the limit"
             raise Failure(413, "too_large", message)
     return bytes(inflated)

@@ -23,7 +23,7 @@ MISSING = re.compile(r"Object missing required field `(?P<name>\w+)`")
 
 def decoded(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """Raises INVALID_INPUT."""
-    body = body.removeprefix(codecs.BOM_UTF8)  # which .NET and PowerShell put before what they write
+    body = body.removeprefix(codecs.BOM_UTF8)  # .NET and PowerShell write one
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:

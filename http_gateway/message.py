@@ -10,19 +10,19 @@ from typing import Any, Protocol
 from heddle.client import CallOptions
 from heddle.rpc.telemetry import REQUEST_ID_CHARACTERS_MAX
 
-# Told of each piece of a body as it arrives, or of an answer as it is made, in bytes; raises HeddleError to refuse the
-# rest.
+# Called with the bytes of each piece of a body as it arrives, or of an answer as it is rendered. Raises HeddleError to
+# refuse the rest.
 Hold = Callable[[int], None]
 
 
 def uncounted(size: int) -> None:
-    """The Hold of what nobody counts."""
+    """A Hold without a limit."""
 
 
-# The first that a request has is its id. Retries and hedges of Baseten's client carry the same one.
+# The first of these that a request has is its id. Retries and hedges of Baseten's client carry the same id.
 REQUEST_ID_HEADERS = ("x-request-id", "x-baseten-customer-request-id")
 
-# Headers of an answer that carry the id.
+# Headers of an answer that carry the request's id.
 REQUEST_ID_ANSWERS = ("x-request-id", "x-baseten-request-id")
 
 
@@ -42,11 +42,11 @@ class Request:
     deadline: float  # time.monotonic() seconds
     read: Callable[[Hold], Awaitable[bytes]]  # the whole body; called once at most
     body: bytes = b""  # once it has been read
-    parameter: str = ""  # what the route's path leaves open
+    parameter: str = ""  # the part of the path that stands for {name} in the route
     peer: str = ""  # address of the caller
-    caller: str = ""  # whose key it is, as a part of the flow; "" without keys
-    key_name: str = ""  # of that key, for the log
-    user: str = ""  # of the caller, as the caller names it
+    caller: str = ""  # the API key's part of the flow; "" without keys
+    key_name: str = ""  # name of the API key, for the log
+    user: str = ""  # the caller's name for its user
     priority: int = 0  # smaller is served first
     id: str = field(init=False)  # the caller's, or a new one
     arrived: float = field(init=False)  # time.monotonic() seconds
@@ -56,7 +56,7 @@ class Request:
         self.arrived = time.monotonic()
 
     def options(self) -> CallOptions:
-        """For the calls that are made on the request's behalf: however many, they share its deadline and its turns."""
+        """Options for all calls to tokenizer pods on behalf of the request, which share its deadline and its flow."""
         return CallOptions(
             timeout_s=max(0.0, self.deadline - time.monotonic()),
             priority=self.priority,
@@ -67,8 +67,8 @@ class Request:
 
     @property
     def flow(self) -> str:
-        """A path: see http_gateway.fair_share."""
-        user = hashed(self.user) if self.user else ""
+        """See http_gateway.fair_share."""
+        user = user_hash(self.user) if self.user else ""
         if self.caller:
             return f"{self.caller}/{user}/{self.id}"
         if user:
@@ -76,7 +76,7 @@ class Request:
         return f"peer:{self.peer}/{self.id}" if self.peer else self.id
 
 
-# Of an answer: long ones are in parts, so that they need not be copied while others wait.
+# The body of an answer. Long ones are in parts, so that no other request waits while they are copied.
 ResponseBody = bytes | list[bytes]
 
 
@@ -116,10 +116,10 @@ def given_id(headers: Headers) -> str | None:
 
 
 def new_id() -> str:
-    """Tells requests apart; it is no secret, which would take a call to the kernel."""
+    """Unique, but not secret: randomness from the kernel would cost a system call."""
     return f"{random.getrandbits(64):016x}"
 
 
-def hashed(user: str) -> str:
-    """Tells users apart, and is no longer than that takes."""
+def user_hash(user: str) -> str:
+    """64 bits of SHA-256: enough to distinguish users."""
     return hashlib.sha256(user.encode(errors="surrogatepass")).hexdigest()[:16]

@@ -17,16 +17,16 @@ DESCRIPTION = (
     "Embedding, reranking, classification and entity models. Answers are JSON, or MessagePack where Accept names it."
 )
 
-# Every way in which a described route can refuse.
+# Every status with which a described route can refuse a request.
 REFUSALS = {
-    400: "The request is wrong, or its input over a limit",
+    400: "The request is invalid, or its input is over a limit",
     401: "The key is missing or wrong",
-    403: "The key does not allow it",
+    403: "The key does not allow this priority",
     404: "There is no such model",
-    413: "Over a limit, which the message names",
-    415: "The body is compressed in a way that is not known here",
-    422: "Over a limit, where the gateway is set to say it so",
-    424: "The model is for something else, or could not compute this input",
+    413: "The request is over a limit, which the message names",
+    415: "The content-encoding of the body is not supported",
+    422: "The request is over a limit, if over_limit_status is 422",
+    424: "The model has another task, or could not compute this input",
     429: "Overloaded: try again later",
     503: "No pod can be reached just now",
     504: "The deadline passed",
@@ -127,7 +127,7 @@ def success(described: Description, schema_of: Mapping[str, Any]) -> dict[str, A
     return {"description": "Done", "content": content, "headers": {**headers, "x-request-id": REQUEST_ID}}
 
 
-# Of the headers that are no numbers.
+# Types of the headers that are not integers.
 TYPES = {"x-compute-type": "string"}
 
 

@@ -1,4 +1,4 @@
-"""The table of routes: which handler answers a method and path, and in which shape its errors are told."""
+"""The table of routes: the handler of a method and path, and the shape of its errors."""
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -15,7 +15,7 @@ Handler = Callable[[Request], Awaitable[Answer | Response]]
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What the handler takes and gives, as types that msgspec makes JSON schemas of."""
+    """The types of the body and the answer, from which msgspec makes JSON schemas."""
 
     summary: str
     body: Any  # None = no body; a tuple of types = any of them; see `listed_in`
@@ -23,39 +23,39 @@ class Description:
     example: Any = None  # of the body
     headers: Mapping[str, str] = field(default_factory=dict)  # of the answer: their names, and what they say
     content_type: str = "application/json"  # which stands for MessagePack too
-    listed_in: str = ""  # the field of the body whose list has such bodies; the body itself where it is empty
+    listed_in: str = ""  # the field of the request that holds a list of such bodies; "" if the request is the body
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     method: str
-    path: str  # may hold one {name}: what stands there, slashes included, becomes the request's parameter
+    path: str  # may contain one {name}: what stands there, slashes included, is the request's parameter
     handler: Handler
     family: Family = OPENAI
-    is_open: bool = False  # answered without a key and beyond every limit, as probes must be
+    is_open: bool = False  # answered without a key and without limits, as probes must be
     described: Description | None = None  # in /openapi.json
 
 
 class Router:
-    """Exact paths first, then the longest that leaves a part open. Further slashes at the beginning and slashes at the
-    end make no difference. HEAD is answered like GET, by a server that leaves the body out."""
+    """Finds exact paths first, then paths with a {name}, longest beginning first. Extra slashes at either end of a path
+    are ignored. HEAD finds the route of GET; the server leaves the body out."""
 
     def __init__(self, routes: Iterable[Route], default_path: Callable[[], str]) -> None:
-        """`default_path` is asked where a request names no route, only that it wants a prediction."""
+        """`default_path` is called for paths such as Baseten's /predict, which name no route."""
         self._default_path = default_path
         by_path: dict[str, dict[str, Route]] = defaultdict(dict)
         for route in routes:
             by_path[route.path][route.method] = route
         self._exact = {path: methods for path, methods in by_path.items() if "{" not in path}
-        self._open = [(*around_name(path), methods) for path, methods in by_path.items() if "{" in path]
+        self._open = [(*split_around_name(path), methods) for path, methods in by_path.items() if "{" in path]
         self._open.sort(key=lambda item: -len(item[0]))
 
     def find(self, request: Request) -> Route:
-        """Always a route: what there is not has one that says so."""
+        """Always returns a route. An unknown path gets one that answers 404."""
         path = request.path
         methods = self._exact.get(path)
         if not methods:
-            path = slashes_joined(self._meant(slashes_joined(path)))
+            path = join_slashes(self._meant(join_slashes(path)))
             methods = self._exact.get(path) or self._open_ended(request, path)
         if not methods:
             return Route(request.method, "unmatched", not_found, is_open=True)
@@ -73,14 +73,14 @@ class Router:
         return None
 
 
-def around_name(path: str) -> tuple[str, str]:
-    """What stands before {name} in a path, and behind it."""
+def split_around_name(path: str) -> tuple[str, str]:
+    """The parts of a path before and after its {name}."""
     beginning, _, rest = path.partition("{")
     return beginning, rest.partition("}")[2]
 
 
-def slashes_joined(path: str) -> str:
-    """At both ends: a base URL with a slash at its end, and a path with one at its beginning, make two."""
+def join_slashes(path: str) -> str:
+    """One slash at the beginning, none at the end. A base URL with a trailing slash yields paths with two."""
     return f"/{path.strip('/')}"
 
 

@@ -54,7 +54,7 @@ class ServedModels:
             raise unavailable(f"no pod can be reached for {', '.join(missing)}")
 
     def known(self) -> list[ServedModel]:
-        """The models whose name is known by now."""
+        """The models whose name is known by now: a tokenizer pod has said it."""
         return [model for model in self._models if model.name]
 
     def names(self) -> list[str]:

@@ -137,7 +137,7 @@ def headers_of(request: Request, response: Response) -> list[tuple[str, str]]:
     return [
         ("content-type", response.content_type),
         ("server", "heddle"),
-        *((name, request.id) for name in REQUEST_ID_ANSWERS),
+        *[(name, request.id) for name in REQUEST_ID_ANSWERS],
         *response.headers,
     ]
 

@@ -1,9 +1,10 @@
-"""What can be set of a gateway: flag, else HEDDLE_GATEWAY_* variable, else the default here."""
+"""Settings of a gateway. A flag comes first, then a HEDDLE_GATEWAY_* variable, then the default here."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from heddle.rpc.priorities import PRIORITY_MAX
 from heddle.rpc.settings import at_least
 from heddle.rpc.target import check_targets
 from heddle.rpc.telemetry import LogFormat, LogLevel
@@ -15,56 +16,56 @@ SCHEMES = ("unix:", "dns:")
 
 @dataclass(frozen=True)
 class GatewaySettings:
-    """HTTP in, gRPC out: answers the APIs of OpenAI, BEI, TEI, Cohere and Jina through tokenizer pods (heddle.v1)."""
+    """HTTP in, gRPC out: serves the APIs of OpenAI, BEI, TEI, Cohere, Jina, vLLM and others from tokenizer pods."""
 
-    # Address to listen on; 0.0.0.0 lets other machines in.
+    # Address to listen on; 0.0.0.0 accepts connections from other machines.
     host: str = "127.0.0.1"
     # Port to listen on; 0 takes a free one.
     port: int = 8080
-    # Tokenizer pods: host:port or unix:/path, or dns:///name:port for every address behind a name. With name=target
-    # requests that name that model go there; repeat a name for several pods of one model.
+    # Tokenizer pods: host:port or unix:/path, or dns:///name:port for every address behind a name. name=target sends
+    # requests for that model there; repeat a name for several pods of one model.
     tokenizers: tuple[str, ...] = ("127.0.0.1:50051",)
 
     # Access
 
-    # Keys that callers may use, as Bearer or Api-Key; none lets everybody in. Better set by variable than by flag.
+    # Keys that callers may use, as Bearer or Api-Key. Without keys, everybody may call. Set them by variable, not by
+    # flag: other users of the machine can see flags.
     api_keys: tuple[str, ...] = ()
-    # File with further keys, one a line: a name, the key or sha256: and its SHA-256 in hexadecimal digits, and the best
-    # priority that the key may ask for, which can be left out. What follows # is a comment.
+    # File of further keys, one per line: a name, the key or sha256:HASH (its SHA-256 in hexadecimal digits), and
+    # optionally the best priority that the key may ask for. Everything after # is a comment.
     api_keys_file: Path | None = None
-    # Best priority of requests whose key states none of its own, and the one that they have unless the header
-    # x-heddle-priority states another. 0 is the highest; larger numbers are served later.
+    # Best priority of requests whose key has none of its own. It is also their priority unless the header
+    # x-heddle-priority asks for another. 0 is the best; larger numbers are served later.
     best_priority: int = 0
-    # Proxies in front of the gateway that add the address of their caller to x-forwarded-for. Without keys and users,
-    # callers share the engines by address; with 0 it is that of the connection.
+    # Number of proxies in front of the gateway that add their caller's address to x-forwarded-for. Callers without key
+    # and user share the engines by that address; with 0, by the address of the connection.
     trusted_proxies: int = 0
-    # Whether token ids are taken as input. They are meaningless unless made by the served model's own tokenizer.
+    # Accept token ids as input. They are meaningless unless the served model's own tokenizer made them.
     trust_token_ids: bool = False
-    # Whether a request must name the served model as it is called; otherwise, where one is served, any name will do.
+    # Require requests to name the served model exactly. Otherwise a gateway of one model accepts any name.
     strict_model_names: bool = False
 
-    # Origins whose pages may call from a browser, such as https://app.example.com, or * for all; none lets no page in.
+    # Origins whose pages may call from a browser, such as https://app.example.com, or * for all. Empty allows none.
     cors_origins: tuple[str, ...] = ()
 
     # Routes
 
-    # Path that requests to Baseten's /environments/.../predict go to. When empty, the one for what the model is for:
-    # /v1/embeddings, /embed_all, /embed_sparse, /predict or /predict_tokens; of a reranker /rerank for a body with a
-    # query, otherwise /predict. It is one for all requests: where several models are served, the one for the first of
-    # them, whichever model a request names.
+    # Path of the route that answers Baseten's /environments/.../predict. When empty, the model's task decides:
+    # /v1/embeddings, /embed_all, /embed_sparse, /predict or /predict_tokens; for a reranker, /rerank if the body has a
+    # query, else /predict. With several models, the first one's task decides for all requests.
     default_route: str = ""
-    # Status of input that is over a limit. None: what the clients of each API expect, which is 400 on OpenAI's and
-    # Cohere's routes and 413 on TEI's and BEI's. TEI has 422 since 1.9. A body of too many bytes is always 413.
+    # HTTP status for input over a limit. None: 400 on OpenAI's and Cohere's routes and 413 on TEI's and BEI's, as their
+    # clients expect (TEI itself answers 422 since 1.9). A body of too many bytes is always 413.
     over_limit_status: Literal["400", "413", "422"] | None = None
-    # Bytes from which on answers are compressed, for callers that accept zstd or gzip.
+    # Smallest answer in bytes that is compressed, for callers that accept zstd or gzip.
     compressed_bytes_min: int = 16384
 
     # Limits
 
     # Seconds that a request may take, from its first byte to its answer.
     timeout_s: float = 60.0
-    # Seconds for which the reader of an answer may take nothing of it; then its connection is closed. What fits into
-    # the kernel's buffers, a few megabytes, counts as taken, so that the default asks for about 75 kB per second.
+    # Seconds after which a caller that reads nothing of its answer is disconnected. The kernel's buffers, a few
+    # megabytes, count as read, so the default requires about 75 kB per second.
     stall_s_max: float = 20.0
     # Bytes of one request's body; the default has room for 2048 inputs of 4 KiB.
     request_bytes_max: int = 8 << 20
@@ -98,6 +99,8 @@ class GatewaySettings:
         at_least(self.request_bytes_max, bodies_bytes_max=self.bodies_bytes_max)
         at_least(0, compressed_bytes_min=self.compressed_bytes_min)
         at_least(0, best_priority=self.best_priority, trusted_proxies=self.trusted_proxies)
+        if self.best_priority > PRIORITY_MAX:
+            raise ValueError(f"best_priority must be at most {PRIORITY_MAX}, not {self.best_priority}")
         if self.default_route and not self.default_route.startswith("/"):
             raise ValueError("default_route must be a path, such as /v1/embeddings")
         check_origins(self.cors_origins)

@@ -1,10 +1,10 @@
-"""Fields of other servers' requests that are honoured in part: some of their values change nothing here, and any other
-is refused by name. A field that would change the answer is never dropped in silence.
+"""Request fields of other servers that are supported in part: values that change nothing here are accepted, all others
+are refused by name. No field that would change the answer is ignored.
 
     late_chunking: Annotated[bool | None, only(False, instead="send each chunk as an input of its own")] = None
 
-http_gateway.endpoint checks every body that it has decoded. A field whose values are texts needs none of this: a
-Literal refuses all others too, and names those that it takes.
+http_gateway.endpoint checks every body after decoding it. String fields use a Literal instead, whose error lists the
+accepted values.
 """
 
 import functools
@@ -19,7 +19,7 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 
 
 def only(*values: Any, instead: str) -> Any:
-    """For `Annotated`: beside null, the field has no other values than these. `instead` says what to do."""
+    """For `Annotated`: the field accepts null and these values. `instead` tells callers of others what to do."""
     return msgspec.Meta(extra_json_schema={"enum": [*values, None]}, extra={"only": values, "instead": instead})
 
 
@@ -43,7 +43,6 @@ def check_supported(body: Any) -> None:
 
 @functools.cache
 def partly_supported(kind: type) -> tuple[PartlySupported, ...]:
-    """Of the type of a body."""
     described = inspect.type_info(kind)
     found = []
     for field in described.fields if isinstance(described, inspect.StructType) else ():
@@ -53,11 +52,11 @@ def partly_supported(kind: type) -> tuple[PartlySupported, ...]:
     return tuple(found)
 
 
-def agreed(wishes: Mapping[str, Any]) -> Any:
-    """What fields that mean the same say, by name; None where none is sent. Raises INVALID_INPUT where they differ."""
-    said = {*wishes.values()} - {None}
-    if len(said) > 1:
-        *others, last = (name for name, value in wishes.items() if value is not None)
+def merge_aliases(fields: Mapping[str, Any]) -> Any:
+    """The value of fields that mean the same, by name; None if none is set. Raises INVALID_INPUT if they differ."""
+    values = {*fields.values()} - {None}
+    if len(values) > 1:
+        *others, last = (name for name, value in fields.items() if value is not None)
         message = f"{', '.join(others)} and {last} contradict each other: send one of them"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field=last)
-    return said.pop() if said else None
+    return values.pop() if values else None

@@ -60,7 +60,7 @@ def dump_json(value: Any) -> bytes:
 
 
 def is_writable(value: Any) -> bool:
-    """Whether both formats can say what a caller sent: JSON may have larger numbers, and deeper nesting, than they."""
+    """Whether the value can be written in both formats. A caller's JSON may have larger numbers or deeper nesting."""
     try:
         orjson.dumps(value)
     except TypeError:

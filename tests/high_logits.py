@@ -12,7 +12,7 @@ from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import Output, PackedBatch
 from heddle.model_source import PACKAGED_NAME, locate
 
-# By the word that a text has. In this order they are neither ascending nor descending.
+# Logits by the word of a text. Their order is neither ascending nor descending.
 LOGIT_OF = {"wool": 23.1, "silk": 20.0, "linen": 28.0, "cotton": 22.7, "leather": 20.6, "lace": 24.9}
 WORDS = list(LOGIT_OF)
 BEST_FIRST = [2, 5, 0, 3, 4, 1]
@@ -20,7 +20,7 @@ BEST_FIRST = [2, 5, 0, 3, 4, 1]
 
 @dataclass(frozen=True)
 class HighLogits(SimulatedBackend):
-    """One logit, that of the word which the text has; with more labels those of the first words."""
+    """The logit of the text's word; with more labels, the logits of the first words."""
 
     outputs: frozenset[Output] = frozenset({Output.LOGITS})
     dimension: int = 1

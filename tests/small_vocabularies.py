@@ -1,5 +1,5 @@
-"""Folders of tokenizers without a tokenizer.json, as they were published before there was one: small, and the same in
-every run. For the tests of what is built from them."""
+"""Small tokenizer folders without tokenizer.json, as older checkpoints have them. They are the same in every run. Used
+by the tests that build tokenizers from vocabulary files."""
 
 import io
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from tests.texts import SENTENCES
 
 UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6  # types of pieces
 
-# What the first ids of each model are; classes have names of their own for some of them.
+# The first pieces of each model. Tokenizer classes have other names for some of them.
 FIRST_PIECES: Mapping[str, list[tuple[str, int]]] = {
     "AlbertTokenizer": [
         ("<pad>", CONTROL),
@@ -75,7 +75,7 @@ BYTE_PAIRS = ("GemmaTokenizer", "LlamaTokenizer")
 
 
 def write_vocabulary(folder: Path, class_name: str, settings: Mapping[str, Any] | None = None, **config: Any) -> Path:
-    """Vocabulary files, config.json and, if settings are given, tokenizer_config.json."""
+    """Writes vocabulary files, config.json and, if settings are given, tokenizer_config.json."""
     folder.mkdir(parents=True, exist_ok=True)
     if class_name in FIRST_PIECES:
         (folder / SENTENCE_PIECE_NAMES[class_name]).write_bytes(sentence_piece_model(class_name))
@@ -111,7 +111,7 @@ def write_byte_pairs(folder: Path, class_name: str) -> None:
 
 @cache
 def character_map() -> bytes:
-    """NFKC, compiled as SentencePiece does it."""
+    """The rules of NFKC, compiled as SentencePiece does."""
     trained = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["a b c d e f"]),
@@ -145,7 +145,7 @@ def sentence_piece_model(class_name: str) -> bytes:
 
 
 def pieces() -> list[str]:
-    """Whole words, beginnings of words, and characters, the common ones first."""
+    """Whole words, beginnings of words, and characters; the most common first."""
     words = sorted(
         {f"▁{word}" for sentence in SENTENCES for word in sentence.split()}, key=lambda word: (len(word), word)
     )

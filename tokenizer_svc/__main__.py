@@ -41,7 +41,7 @@ async def serve(settings: TokenizerSettings, stop: asyncio.Event | None = None) 
     engines = Engines(settings.engines, checkpoint.tokenizer_fingerprint, on_change=server.report_ready)
     servicer = InferenceServicer(checkpoint, tokenizer, encoder, engines, settings)
     server.add("heddle.v1.InferenceService", add_InferenceServiceServicer_to_server, servicer)
-    tei = add_services(server, servicer, tokenizer, encoder, settings)
+    tei = add_services(server, servicer, tokenizer, encoder, checkpoint=checkpoint, settings=settings)
 
     async def warm_up() -> None:
         await engines.start()

@@ -1,4 +1,4 @@
-"""Every text that waits is tokenized in one call, off the event loop; callers and their requests take turns.
+"""Tokenizes all waiting texts in one call, off the event loop. Callers, and the requests of a caller, take turns.
 
 The edge submits a `Job` per request. Whenever the worker is free it takes what is waiting, a turn from each job, up to
 a budget, encodes that slice in one call, and hands each job its results at once: the engine starts on the first texts
@@ -43,13 +43,13 @@ class BatchTokenizer(Protocol):
 class Job:
     """The inputs of one request. `on_encoded(start, results)` is called on the loop, in order, until all are done."""
 
-    name: str  # in the order of turns
+    name: str  # its key in the order of turns
     inputs: Sequence[Input]
     options: Options
     on_encoded: OnEncoded
     field_of: FieldOf
     sizes: list[int]
-    first_options: Options | None = None  # of the first input, where it has others
+    first_options: Options | None = None  # for the first input, if its options differ
     cursor: int = 0  # inputs before it have been taken
     cancelled: bool = False
 
@@ -58,7 +58,7 @@ class Job:
         return self.cursor == len(self.inputs)
 
     def work(self, start: int, end: int) -> list[tuple[Input, Options]]:
-        """These inputs with their options."""
+        """The inputs from `start` to `end`, each with its options."""
         work = [(content, self.options) for content in self.inputs[start:end]]
         if start == 0 and self.first_options is not None:
             work[0] = self.inputs[0], self.first_options
@@ -118,7 +118,7 @@ class Encoder:
         self._slice_bytes_max = slice_bytes_max
         self._inline_bytes_max = inline_bytes_max
         self._waiting_bytes_max = waiting_bytes_max
-        self._jobs: Turns[Job] = Turns()  # that have something left to be taken
+        self._jobs: Turns[Job] = Turns()  # with inputs that are not taken yet
         self._numbers = itertools.count()
         self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="tokenizer")
         self._worker: asyncio.Task[None] | None = None
@@ -136,8 +136,8 @@ class Encoder:
         first_options: Options | None = None,
         flow: str = "",
     ) -> Job:
-        """Queues a request's inputs; flows take turns, as at the engines. OVERLOADED at once when too much waits,
-        UNAVAILABLE after `close`.
+        """Queues the inputs of a request. Flows take turns, as at the engines. Raises OVERLOADED at once if too much is
+        waiting, UNAVAILABLE after `close`.
 
         `on_encoded(start, results)` gets the results of inputs `start` onwards, an error in the place of each input
         that has one; the error's `field` is that input's, such as `inputs[3]`.
@@ -238,7 +238,7 @@ class Encoder:
                 break
             starts.setdefault(job, job.cursor)
             size += job.advance(min(TURN_BYTES, room))
-            self._jobs.to_end(job.name)
+            self._jobs.move_to_end(job.name)
             if job.is_taken:
                 self._jobs.remove(job.name)
         self.waiting_bytes -= size

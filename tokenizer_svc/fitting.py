@@ -1,7 +1,7 @@
-"""Sequences within the tokens that they may have: those that are longer are cut, or refused.
+"""Cuts or refuses sequences that are longer than their limit.
 
-`tokenizer_svc.tokenization` calls it for whatever it has encoded. `tokens_max` is the limit of the request or of the
-model, whichever is less, special tokens included.
+`tokenizer_svc.tokenization` calls it for everything that it has encoded. `tokens_max` is the smaller of the limits of
+the request and of the model, special tokens included.
 """
 
 import tokenizers
@@ -14,14 +14,12 @@ from tokenizer_svc.truncation import Truncation, no_room, too_large
 from tokenizer_svc.view import View
 
 
-def fit_text(
-    sequence: TokenSequence, encoding: tokenizers.Encoding, view: View, template: Template, tokens_max: int
-) -> Result:
-    """Of a text or a pair."""
-    options = view.options
+def fit_text(sequence: TokenSequence, encoding: tokenizers.Encoding, view: View, template: Template) -> Result:
+    """Fits the sequence of a text or a pair."""
+    options, tokens_max = view.options, view.tokens_max
     side = options.truncation
     is_long = view.is_cut or sequence.tokens > tokens_max
-    document_tokens = second_tokens(encoding, view)
+    document_tokens = count_document_tokens(encoding, view)
     is_document_long = document_tokens > options.document_tokens_max > 0
     if not is_long and not is_document_long:
         sequence.prompt_tokens = min(options.prompt_tokens, sequence.tokens)
@@ -37,27 +35,27 @@ def fit_text(
         kept = template.kept_of_pair(encoding, tokens_max, side, options.document_tokens_max)
     else:
         kept = template.kept_of_single(sequence.tokens, tokens_max, side)
-    return sequence.keep(kept, prompt_left(sequence.tokens, view, template, tokens_max))
+    return sequence.keep(kept, remaining_prompt_tokens(sequence.tokens, view, template))
 
 
-def second_tokens(encoding: tokenizers.Encoding, view: View) -> int:
-    """Of the second text of a pair, where it has a limit of its own; otherwise they need not be counted."""
+def count_document_tokens(encoding: tokenizers.Encoding, view: View) -> int:
+    """Tokens of the second text of a pair, or 0 if it has no limit of its own."""
     return encoding.sequence_ids.count(1) if view.is_pair and view.options.document_tokens_max else 0
 
 
-def prompt_left(tokens: int, view: View, template: Template, tokens_max: int) -> int:
-    """Tokens of the prompt that remain: truncation from the left takes the prompt first."""
+def remaining_prompt_tokens(tokens: int, view: View, template: Template) -> int:
+    """Tokens of the prompt that are left after truncation, which from the left cuts the prompt first."""
     prompt_tokens = view.options.prompt_tokens
     if not prompt_tokens:
         return 0
     if view.options.truncation is not Truncation.LEFT:
-        return min(prompt_tokens, tokens_max - template.trail)
-    gone = prompt_tokens if view.is_cut else tokens - tokens_max
+        return min(prompt_tokens, view.tokens_max - template.trail)
+    gone = prompt_tokens if view.is_cut else tokens - view.tokens_max
     return max(template.lead, prompt_tokens - gone)
 
 
 def fit_ids(token_ids: bytes, options: Options, template: Template, tokens_max: int) -> Result:
-    """Of token ids, which are within the vocabulary."""
+    """Fits token ids, which must be within the vocabulary."""
     tokens = len(token_ids) // 4
     if tokens == 0:
         return HeddleError(ErrorKind.EMPTY_INPUT, "there are no token ids")
@@ -71,7 +69,7 @@ def fit_ids(token_ids: bytes, options: Options, template: Template, tokens_max: 
 
 
 def fit_framed(tokens: FramedTokens, limits: Limits, template: Template) -> Result:
-    """Of query and document inside a prompt, which gets the special tokens of a single text around it."""
+    """Fits a prompt with query and document, and adds the special tokens of a single text around it."""
     ids = tokens.ids
     is_long = tokens.is_cut or len(ids) > limits.room
     document_tokens = tokens.roles.count(Role.DOCUMENT)

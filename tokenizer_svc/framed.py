@@ -20,11 +20,11 @@ Encoded = tokenizers.Encoding | HeddleError
 
 
 class Limits(NamedTuple):
-    """What may be kept of one prompt, and which side of what is too long is cut."""
+    """How long a prompt and its document may be, and on which side they are cut."""
 
     side: Truncation
-    room: int  # tokens of the whole prompt, without the tokenizer's special tokens
-    document_max: int  # tokens of the document; 0 = as many as there is room for
+    room: int  # most tokens of the whole prompt, without the tokenizer's special tokens
+    document_max: int  # most tokens of the document; 0 = as many as fit
 
 
 class Role(enum.Enum):
@@ -60,12 +60,12 @@ class FramedTokens:
     """Ids of the whole prompt, without the tokenizer's special tokens, and the part that each token is of."""
 
     ids: list[int]
-    roles: list[Role]  # [] of a prompt that is short enough, and has no limit for its document
+    roles: list[Role]  # [] if the prompt is short enough and its document has no limit
     is_cut: bool  # something of a text was not even looked at
 
     def kept(self, limits: Limits) -> list[int]:
-        """The ids that remain, where they are too many: as many as there is room for, or the whole frame where that
-        alone has more."""
+        """The ids that remain after truncation. They are more than `limits.room` only if the text around query and
+        document alone is longer."""
         own = {role: [index for index, of in enumerate(self.roles) if of is role] for role in GIVES_WAY}
         counts = {role: len(indices) for role, indices in own.items()}
         counts[Role.DOCUMENT] = min(counts[Role.DOCUMENT], limits.document_max or counts[Role.DOCUMENT])
@@ -83,7 +83,8 @@ class FramedTokens:
 def framed_tokens(
     work: Mapping[int, tuple[Framed, Limits]], encode_each: Callable[[list[str]], Sequence[Encoded]]
 ) -> dict[int, FramedTokens | HeddleError]:
-    """By the keys of `work`. `encode_each` adds no special tokens, and sees a text that many prompts share once."""
+    """Tokens of each prompt, by the keys of `work`. `encode_each` must add no special tokens; it gets a text that many
+    prompts share only once."""
     results: dict[int, FramedTokens | HeddleError] = {}
     for attempt in range(WINDOWS_MAX):
         views = {

@@ -1,4 +1,4 @@
-"""Where the tokens of a sequence lie in its text. `tokenizer_svc.tokenization` asks, for requests that label tokens."""
+"""Finds the place of each token in its text. `tokenizer_svc.tokenization` calls it for requests that label tokens."""
 
 import tokenizers
 
@@ -6,7 +6,7 @@ from tokenizer_svc.sequence import TextLayout
 
 
 def layout_of_text(encoding: tokenizers.Encoding, skipped: int) -> TextLayout:
-    """`skipped` characters before what was encoded were cut off."""
+    """`skipped` is the number of characters that were cut off before the encoded text."""
     specials = encoding.special_tokens_mask
     offsets = [
         (0, 0) if special else (start + skipped, end + skipped)
@@ -16,7 +16,7 @@ def layout_of_text(encoding: tokenizers.Encoding, skipped: int) -> TextLayout:
 
 
 def layout_without_text(token_ids: bytes, tokenizer: tokenizers.Tokenizer) -> TextLayout:
-    """All tokens are like special ones: they lie nowhere, and the vocabulary spells them."""
+    """Treats all tokens like special ones: they have no place in a text, and are spelled as in the vocabulary."""
     ids = memoryview(token_ids).cast("I")
     spellings = [tokenizer.id_to_token(token_id) or "" for token_id in ids]
     return TextLayout([(0, 0)] * len(ids), [1] * len(ids), spellings)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint_files import CheckpointError
-from heddle.language_models import AUTO, KNOWN_RERANKERS, known_reranker, names_of
+from heddle.language_models import AUTO, KNOWN_RERANKERS, KnownReranker, is_scored_as, known_reranker, names_of
 from heddle.rpc.errors import HeddleError
 from tokenizer_svc.framed import Framed, Piece, Role
 from tokenizer_svc.sequence import Options
@@ -123,12 +123,10 @@ def stated(setting: str) -> RerankPrompt | None:
 
 def recognised(checkpoint: Checkpoint) -> RerankPrompt | None:
     """The prompt that the checkpoint's model was trained with, as far as its configuration tells."""
-    model_type = str(checkpoint.config.get("model_type"))
-    if model_type not in DECODERS:
+    if checkpoint.config.get("model_type") not in DECODERS:
         return None
-    # A language model that says which logits are its score needs no name.
     names = f"{names_of(checkpoint.config, checkpoint.name, checkpoint.folder)} {checkpoint.folder}"
-    known = KNOWN_RERANKERS.get(model_type) if checkpoint.logit_score else known_reranker(checkpoint.config, names)
+    known = known_reranker(checkpoint.config, names) or known_by_score(checkpoint)
     if known is None:
         log.warning(
             "%s is a reranker made of a decoder, whose prompt is not known: query and document are put end to end; "
@@ -138,6 +136,12 @@ def recognised(checkpoint: Checkpoint) -> RerankPrompt | None:
         return None
     log.info("%s reranks with the prompt %s", checkpoint.name, known.name)
     return PROMPTS[known.name]
+
+
+def known_by_score(checkpoint: Checkpoint) -> KnownReranker | None:
+    """A language model that is scored by the tokens of a known reranker of its type needs no name."""
+    known, score = KNOWN_RERANKERS.get(str(checkpoint.config.get("model_type"))), checkpoint.logit_score
+    return known if known and score and is_scored_as(known, score, checkpoint.folder) else None
 
 
 def check_room(prompt: RerankPrompt, tokenizer: Tokenizer) -> None:

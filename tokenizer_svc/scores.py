@@ -1,4 +1,4 @@
-"""From what a model computes to the scores that people read, and to their order. Pure; the tasks call it."""
+"""Turns logits and vectors into scores and rankings. Pure functions; the tasks call them."""
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,8 @@ def softmax(logits: Floats) -> Floats:
 
 
 def best_first(logits: Floats) -> Ranking:
-    """Indices along the last axis by descending logit; equal ones in the order of the input. Taken of logits and not of
-    scores, because many logits round to the same score (a sigmoid is 1.0 in float32 from about 17 on)."""
+    """Indices along the last axis, by descending logit; equal logits keep their order. It takes logits instead of
+    scores, because many logits round to the same score: the sigmoid is 1.0 in float32 from about 17 on."""
     ranking: Ranking = np.argsort(-logits, axis=-1, kind="stable").astype("<u4")
     return ranking
 

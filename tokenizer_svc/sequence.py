@@ -15,13 +15,13 @@ from tokenizer_svc.truncation import Span, Truncation
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """A sequence that the caller has made, prompts and all; it is never cut."""
+    """A whole sequence that the caller has tokenized, prompt and special tokens included. It is never cut."""
 
     token_ids: bytes  # uint32
     type_ids: bytes = b""  # uint8
 
 
-# A text, a pair, token ids (uint32) that are taken as they are or cut, a pair inside a prompt, or a whole sequence.
+# A text, a pair of texts, token ids (uint32) that may be cut, a pair inside a prompt, or a tokenized sequence.
 Input = str | tuple[str, str] | bytes | Framed | Tokenized
 
 T = TypeVar("T")
@@ -31,21 +31,23 @@ FieldOf = Callable[[int], str]  # the request field that holds the input of this
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the inputs of a request are tokenized; made by `Tokenizer.options` where there may be a prompt."""
+    """How an input is tokenized, and with which adapter it is computed; made by `Tokenizer.options` where there may be
+    a prompt."""
 
     truncation: Truncation = Truncation.RIGHT
     prompt: str = ""  # put before each text, and before the first of a pair
     prompt_tokens: int = 0  # special tokens before it included; 0 where pooling takes the prompt in
     with_layout: bool = False  # single texts get a `TextLayout`, which costs up to a third more time
-    tokens_max: int = 0  # of a sequence, special tokens included; 0 = as many as the model takes
-    document_tokens_max: int = 0  # of the document that is joined with a query, before it is; 0 = as many as fit
+    tokens_max: int = 0  # most tokens of a sequence, special tokens included; 0 = as many as the model takes
+    task: str = ""  # selects the adapter of the sequences; "" = the pod's own, if any
+    document_tokens_max: int = 0  # most tokens of a document before it is joined with its query; 0 = as many as fit
 
     def limit(self, sequence_tokens_max: int) -> int:
-        """Tokens that a sequence may have, of a model that takes so many."""
+        """The most tokens that a sequence may have. `sequence_tokens_max` is the model's limit."""
         return min(self.tokens_max or sequence_tokens_max, sequence_tokens_max)
 
     def limits(self, sequence_tokens_max: int, specials: int) -> Limits:
-        """Of a prompt that gets so many special tokens around it."""
+        """The limits of a prompt that gets `specials` special tokens around it."""
         return Limits(self.truncation, self.limit(sequence_tokens_max) - specials, self.document_tokens_max)
 
 
@@ -102,7 +104,7 @@ def kept(column: list[T], spans: list[Span]) -> list[T]:
 
 
 def characters_of(content: Input) -> int:
-    """Code points of its texts, prompts aside; a token id counts as one. So TEI counts too."""
+    """Code points of the input's texts without prompts; a token id counts as one. TEI counts the same way."""
     if isinstance(content, str):
         return len(content)
     if isinstance(content, tuple):
@@ -115,7 +117,7 @@ def characters_of(content: Input) -> int:
 
 
 def numbered(field: str) -> FieldOf:
-    """Of inputs that are the elements of one field: inputs[0], inputs[1]…"""
+    """Names the elements of a field: inputs[0], inputs[1]…"""
     return lambda index: f"{field}[{index}]"
 
 

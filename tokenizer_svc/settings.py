@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from heddle.language_models import AUTO, parsed_score_tokens
+from heddle.language_models import AUTO, parse_score_tokens
 from heddle.model_source import PACKAGED_NAME
 from heddle.rpc.channels import MESSAGE_BYTES_MAX
 from heddle.rpc.settings import at_least
@@ -37,26 +37,27 @@ class TokenizerSettings:
     # How tokens become one vector: auto is what the checkpoint says; splade makes a sparse one of a masked language
     # model. Tokenizer and engine must be set alike.
     pooling: PoolingSetting = "auto"
-    # Tokens whose logits are the score of a reranker that is a language model: ids, or spellings as in its vocabulary,
-    # such as yes,no; auto takes those that its files or its name say. Tokenizer and engine must be set alike.
+    # Tokens whose logits make the score of a reranker that is a causal language model, such as yes,no: ids, or
+    # spellings from its vocabulary. auto takes them from the checkpoint's files, or knows them by the model's name.
+    # Tokenizer and engine must be set alike.
     score_tokens: str = AUTO
     # Prompt of a reranker: auto takes the one that is known for the model, if any; none joins query and document as
     # the tokenizer joins a pair; otherwise qwen3-reranker, mxbai-rerank-v2, bge-reranker-gemma, or a text that holds
     # {query} and {document}, and {instruction} where requests may bring one.
     rerank_template: str = AUTO
-    # Whether an embedder reranks documents too, by their cosine with the query. It puts its prompts named query, and
-    # document or passage, before them.
+    # Whether an embedder also reranks: the score of a document is its cosine with the query. Both get the model's
+    # prompt for queries or documents (such as the prompts named query, and document or passage), if it has one.
     rerank_by_cosine: bool = False
-    # Whether every text ends with the tokenizer's end token: auto is what the checkpoint says (add_eos_token of
-    # tokenizer_config.json), append ends each with it, file keeps to the special tokens of tokenizer.json.
+    # Whether every text ends with the tokenizer's end token. auto follows the checkpoint (add_eos_token of
+    # tokenizer_config.json), append always adds it, file uses the special tokens of tokenizer.json alone.
     end_token: EndToken = "auto"
 
     # Limits
 
     # Whether a text that is too long is cut, where the request does not say; otherwise it is refused.
     truncate: bool = True
-    # Which side of it is cut off, where the request does not say: its end is on the right; auto is what the checkpoint
-    # says (truncation_side of tokenizer_config.json), else the right.
+    # Which side of a text that is too long is cut off, if the request does not say: right cuts its end. auto follows
+    # the checkpoint (truncation_side of tokenizer_config.json), which cuts the right side by default.
     truncation_side: Literal["auto", "right", "left"] = "auto"
     # Inputs of one request.
     request_inputs_max: int = 2048
@@ -82,7 +83,7 @@ class TokenizerSettings:
     log_level: LogLevel = "info"
 
     def __post_init__(self) -> None:
-        parsed_score_tokens(self.score_tokens)
+        parse_score_tokens(self.score_tokens)
         check_targets(*self.engines)
         if not self.engines:
             raise ValueError("engines must name at least one engine pod")

@@ -1,8 +1,8 @@
 """From the logits of tokens to labelled tokens, or to entities, as transformers.pipeline("ner") makes them.
 
 Pure; `tokenizer_svc.tasks.token_prediction` calls it. Labels and scores of entities are those of the pipeline, to the
-last bit; their text is a slice of the input, and their word, where it is asked for, is the pipeline's, which is put
-together from the vocabulary.
+last bit. Their text is a slice of the input; their word, if it is asked for, is the pipeline's, which joins spellings
+of the vocabulary.
 """
 
 import enum
@@ -37,7 +37,7 @@ class Span:
     start: int  # code points of the input
     end: int
     scores: dict[str, float]  # by label
-    word: str = ""  # as the pipeline spells it, where that is asked for
+    word: str = ""  # the pipeline's spelling, if it is asked for
     special: bool = False  # a token that the tokenizer added
 
 
@@ -65,7 +65,7 @@ def labelled_tokens(
     tokens: Tokens, logits: Floats, labels: Sequence[str], *, raw_scores: bool, subwords: Subwords | None = None
 ) -> list[Span]:
     """Every token of the sequence, special ones included: the best label and its probability, or, with `raw_scores`,
-    all labels and their logits. `logits` are [T, labels]. `subwords` spell the words, which are empty without."""
+    all labels and their logits. `logits` are [T, labels]. Without `subwords`, words are empty."""
     if raw_scores:
         by_label = [dict(zip(labels, row, strict=True)) for row in logits.tolist()]
     else:
@@ -90,8 +90,8 @@ def entities(
     with_words: bool = False,
     with_outside: bool = False,
 ) -> list[Span]:
-    """Of any aggregation but NONE, in the order of the text. `logits` are [T, labels]. `with_outside` keeps the spans
-    of the label O."""
+    """The entities of any aggregation but NONE, in the order of the text. `logits` are [T, labels]. `with_outside` also
+    returns spans with the label O."""
     scores = softmax(logits)
     if aggregation is Aggregation.SIMPLE:
         words = [[index] for index, special in enumerate(tokens.layout.specials) if not special]
@@ -106,17 +106,17 @@ def entities(
         )
     ]
     found = [group for group in groups(pieces) if with_outside or name_of(group) != OUTSIDE]
-    joined = [subwords.joined([piece.word for piece in group]) if with_words else "" for group in found]
+    joined = [subwords.join([piece.word for piece in group]) if with_words else "" for group in found]
     return [merged(tokens.text, group, word) for group, word in zip(found, joined, strict=True)]
 
 
 def words_of(tokens: Tokens, words: Sequence[Sequence[int]], aggregation: Aggregation, subwords: Subwords) -> list[str]:
-    """The pipeline's spelling of each. Only SIMPLE leaves them as the vocabulary has them until they are merged."""
+    """The pipeline's spelling of each word. SIMPLE keeps the vocabulary's spelling until tokens are merged."""
     spelled = [
         [subwords.spelling(tokens.ids[index], tokens.text[slice(*tokens.layout.offsets[index])]) for index in word]
         for word in words
     ]
-    return [word[0] if aggregation is Aggregation.SIMPLE else subwords.joined(word) for word in spelled]
+    return [word[0] if aggregation is Aggregation.SIMPLE else subwords.join(word) for word in spelled]
 
 
 def best_labels(scores: Floats, labels: Sequence[str]) -> Iterator[tuple[str, np.float32]]:

@@ -1,4 +1,4 @@
-"""Which tokens go on with the word of the token before them, and how words are spelled. `tokenizer_svc.spans` asks.
+"""Decides which tokens continue the word of the token before them, and spells words. Called by `tokenizer_svc.spans`.
 
 The rules are those of `gather_pre_entities` in transformers.pipelines.token_classification, its guesses included: what
 people compare with is the pipeline.
@@ -17,7 +17,7 @@ from tokenizer_svc.sequence import TextLayout
 class Subwords:
     has_prefix: bool  # the vocabulary marks what goes on with a word, as WordPiece does with ##
     unknown_id: int | None  # id of the token for what is not in the vocabulary
-    library: tokenizers.Tokenizer | None = None  # needed to spell words, not to find them
+    library: tokenizers.Tokenizer | None = None  # only needed to spell words
 
     @classmethod
     def of(cls, tokenizer: tokenizers.Tokenizer, unknown_token: str) -> "Subwords":
@@ -52,13 +52,13 @@ class Subwords:
         return words
 
     def spelling(self, token_id: int, written: str) -> str:
-        """The token as the vocabulary has it; what is not in the vocabulary as it is written in the text."""
+        """The vocabulary's spelling of the token; `written`, its text in the input, for an unknown token."""
         if token_id == self.unknown_id or self.library is None:
             return written
         return self.library.id_to_token(token_id) or written
 
-    def joined(self, spellings: list[str]) -> str:
-        """As the tokenizer's decoder puts tokens together."""
+    def join(self, spellings: list[str]) -> str:
+        """Joins tokens as the tokenizer's decoder does."""
         decoder = self.library.decoder if self.library else None
         return " ".join(spellings) if decoder is None else str(decoder.decode(spellings))
 

@@ -46,7 +46,7 @@ class Template:
     def kept_of_pair(
         self, encoding: tokenizers.Encoding, tokens_max: int, side: Truncation, second_max: int
     ) -> list[Span]:
-        """`second_max` is the second text's own limit; 0 = none."""
+        """`second_max` is the limit of the second text alone; 0 = none."""
         sequence_ids = encoding.sequence_ids
         room = tokens_max - sum(self.pair_specials)
         first, second = sequence_ids.count(0), sequence_ids.count(1)

@@ -5,7 +5,7 @@
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
 import tokenizers
@@ -69,7 +69,7 @@ class Tokenizer:
         self.vocabulary_size = vocabulary_size
         self.prompts = dict(prompts or {})
         self.default_prompt_name = default_prompt_name
-        self.truncation_side = truncation_side  # where neither request nor settings say
+        self.truncation_side = truncation_side  # used if neither request nor settings say
         self._include_prompt = include_prompt
         self._gives_type_ids = gives_type_ids
         self._exceeds_vocabulary = tokenizer.get_vocab_size() > vocabulary_size
@@ -79,7 +79,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, end_token: EndToken = "auto") -> "Tokenizer":
-        """Raises CheckpointError where the files of the tokenizer are missing, broken or not usable."""
+        """Raises CheckpointError if files of the tokenizer are missing, broken or not supported."""
         loaded = load_fast_tokenizer(checkpoint, end_token)
         try:
             return cls(
@@ -98,7 +98,7 @@ class Tokenizer:
             raise CheckpointError(f"the tokenizer of {checkpoint.folder} cannot be used: {error}") from error
 
     def options(self, truncation: Truncation = Truncation.RIGHT, prompt_name: str = "") -> Options:
-        """What a request asks for; "" is the model's default prompt. A name that it lacks is INVALID_INPUT."""
+        """`prompt_name` "" is the model's default prompt. Raises INVALID_INPUT for a prompt that the model lacks."""
         key = (truncation, prompt_name)  # whose hash costs more than all else here
         options = self._options.get(key)
         if options is None:
@@ -160,23 +160,30 @@ class Tokenizer:
         return self._tokenizer.decode(self._checked(token_ids).tolist(), skip_special_tokens=not keep_special_tokens)
 
     def _encode_windows(self, texts: Mapping[int, tuple[Text, Options]], attempt: int) -> dict[int, Result]:
-        """Results of the texts of which this attempt's window shows enough."""
-        views = [View.of(text, options, self._window_chars(options, attempt)) for text, options in texts.values()]
+        """Results of the texts for which this attempt's window is large enough."""
+        views = self._views(texts.values(), attempt)
         results: dict[int, Result] = {}
         for index, view, encoding in zip(texts, views, self._encode_views(views), strict=True):
             if isinstance(encoding, HeddleError):
                 results[index] = encoding
-            elif attempt + 1 == WINDOWS_MAX or view.suffices(encoding, view.options.limit(self.sequence_tokens_max)):
+            elif attempt + 1 == WINDOWS_MAX or view.suffices(encoding):
                 results[index] = self._of_encoding(encoding, view)
         return results
 
-    def _window_chars(self, options: Options, attempt: int) -> int:
-        """A caller who is refused is told the length, unless it is far beyond the limit."""
-        is_refused = options.truncation is Truncation.REFUSE
-        return window_chars(options.limit(self.sequence_tokens_max), max(attempt, 1) if is_refused else attempt)
+    def _views(self, texts: Iterable[tuple[Text, Options]], attempt: int) -> list[View]:
+        """Windows are larger for texts that may be refused, so that the error can state how long they are."""
+        views: list[View] = []
+        seen: Options | None = None  # the texts of a request share their options
+        for text, options in texts:
+            if options is not seen:
+                seen, tokens_max = options, options.limit(self.sequence_tokens_max)
+                is_refused = options.truncation is Truncation.REFUSE
+                chars = window_chars(tokens_max, max(attempt, 1) if is_refused else attempt)
+            views.append(View.of(text, options, tokens_max, chars))
+        return views
 
     def _encode_views(self, views: list[View]) -> Sequence[tokenizers.Encoding | HeddleError]:
-        """The fast call has the same ids, and no offsets."""
+        """Uses the library's faster call, which has no offsets, unless they are needed. The ids are the same."""
         with_layout = any(view.options.with_layout for view in views)
         encode_batch = self._tokenizer.encode_batch if with_layout else self._tokenizer.encode_batch_fast
         return encode_each([view.text for view in views], encode_batch)
@@ -209,7 +216,7 @@ class Tokenizer:
         sequence = TokenSequence(pack_ids(ids), pack_type_ids(encoding.type_ids) if has_type_ids else b"")
         if options.with_layout:
             sequence.layout = layout_of_text(encoding, view.skipped)
-        return fit_text(sequence, encoding, view, self._template, options.limit(self.sequence_tokens_max))
+        return fit_text(sequence, encoding, view, self._template)
 
     def _of_ids(self, token_ids: bytes, options: Options) -> Result:
         try:

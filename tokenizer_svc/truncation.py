@@ -42,8 +42,8 @@ def kept_of_single(tokens: int, room: int, lead: int, trail: int, side: Truncati
 def kept_of_pair(
     first: int, second: int, room: int, specials: tuple[int, int, int], side: Truncation, *, second_max: int = 0
 ) -> list[Span]:
-    """As `kept_of_single` for `[lead] first [middle] second [trail]`; `room` is what both texts may keep together, and
-    `second_max` what the second may keep before that; 0 = all of it."""
+    """Like `kept_of_single` for `[lead] first [middle] second [trail]`. `room` is the limit of both texts together. The
+    second text is cut to `second_max` tokens first; 0 = not cut."""
     lead, middle, trail = specials
     first_kept, second_kept = longest_first(first, min(second, second_max or second), room)
     first_start, first_stop = _side(first, first_kept, side)
@@ -96,7 +96,7 @@ def window(text: str, chars: int, side: Truncation) -> str:
 
 
 def too_large(tokens: int, tokens_max: int, *, is_cut: bool, thing: str = "input") -> HeddleError:
-    """Of an input that must not be truncated; `is_cut`: it has more tokens than were looked at."""
+    """The error for an input that must not be truncated. `is_cut`: it has more tokens than were counted."""
     if tokens <= tokens_max:
         length = "far more characters than can be looked at"
     else:
@@ -105,7 +105,7 @@ def too_large(tokens: int, tokens_max: int, *, is_cut: bool, thing: str = "input
 
 
 def no_room(tokens_max: int, specials: int) -> HeddleError:
-    """Of a limit that a request sets too low."""
+    """The error for a limit that a request sets too low."""
     message = f"a limit of {tokens_max} tokens leaves no room for text: the model adds {specials} special tokens"
     return HeddleError(ErrorKind.INVALID_INPUT, message)
 

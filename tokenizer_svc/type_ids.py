@@ -9,7 +9,7 @@ TYPE_IDS = "token_type_ids"
 
 
 def gives_type_ids(folder: Path) -> bool:
-    """As transformers reads tokenizer_config.json. Version 5 gives none by default to its plain tokenizer."""
+    """Reads tokenizer_config.json as transformers does. Version 5 gives its plain tokenizer no type ids by default."""
     settings = read_json_if_there(folder / "tokenizer_config.json")
     names = settings.get("model_input_names")
     if isinstance(names, list):

@@ -17,34 +17,35 @@ Text = str | tuple[str, str]
 class View:
     text: Text  # the prompt included
     options: Options
+    tokens_max: int  # that are kept, special tokens included
     cuts: tuple[bool, ...]  # whether something was left out, per text; empty if nothing was
     is_pair: bool
     skipped: int = 0  # characters of a single text that lie before what is shown of it
 
     @classmethod
-    def of(cls, text: Text, options: Options, chars: int) -> "View":
+    def of(cls, text: Text, options: Options, tokens_max: int, chars: int) -> "View":
         if isinstance(text, str):
             whole = options.prompt + text
             if len(whole) <= chars:
-                return cls(whole, options, (), False)
+                return cls(whole, options, tokens_max, (), False)
             shown = window(whole, chars, options.truncation)
             out = len(whole) - len(shown)
             skipped = out if options.truncation is Truncation.LEFT else 0
-            return cls(shown, options, (True,) if out else (), False, skipped)
+            return cls(shown, options, tokens_max, (True,) if out else (), False, skipped)
         first, second = options.prompt + text[0], text[1]
         pair = window(first, chars, options.truncation), window(second, chars, options.truncation)
         cuts = len(pair[0]) < len(first), len(pair[1]) < len(second)
-        return cls(pair, options, cuts if any(cuts) else (), True)
+        return cls(pair, options, tokens_max, cuts if any(cuts) else (), True)
 
     @property
     def is_cut(self) -> bool:
         return bool(self.cuts)
 
-    def suffices(self, encoding: tokenizers.Encoding, tokens_max: int) -> bool:
+    def suffices(self, encoding: tokenizers.Encoding) -> bool:
         """Whether what was left out cannot change the tokens that are kept."""
         if not self.cuts:
             return True
-        needed = tokens_max + MARGIN_TOKENS
+        needed = self.tokens_max + MARGIN_TOKENS
         if not self.is_pair:
             return len(encoding) >= needed
         sequence_ids = encoding.sequence_ids

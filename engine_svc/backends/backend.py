@@ -23,11 +23,11 @@ class Backend(Protocol):
         ...
 
     def run(self, batch: PackedBatch, cores: int = 0) -> Sequences[npt.NDArray[np.float32]]:
-        """One forward pass: for each sequence, one after the other, an array for each of its outputs, of the shape that
-        heddle.v1.Output states, cut and normalised as the sequence asks. A sparse vector is [vocabulary], or its
-        entries [2, entries]: indices, ascending, and values. An item's NaN or Inf is returned as it is: the lane turns
-        it into that item's error. `cores` of the CPU are this pass's, 0 all that the backend was loaded with; what
-        computes elsewhere needs none."""
+        """Runs one forward pass. Returns one array for each output of each sequence, in the order of the sequences and
+        of their outputs. Shapes are those of heddle.v1.Output; vectors are cut and normalised as the sequence asks. A
+        sparse vector is either [vocabulary] or [2, entries]: ascending indices, then values. NaN and Inf are returned
+        as they are: the lane turns them into an error of that item. The pass may use `cores` cores of the CPU, or, with
+        0, all that the backend was loaded with; a GPU ignores it."""
         ...
 
     def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""From settings to a loaded backend, in the lane's thread. Imports a model library only when it is the one."""
+"""Loads the backend that the settings name, in the lane's thread. Imports a model library only if it is needed."""
 
 import logging
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from heddle.checkpoint import Checkpoint, ModelKind
 
 log = logging.getLogger(__name__)
 
-# Names in the log line; a checkpoint with a foreign head may have hundreds.
+# Tensor names in the log line. A checkpoint with the head of another task may have hundreds of unused tensors.
 UNUSED_NAMED_MAX = 8
 
 SIMULATED_OUTPUTS: Mapping[ModelKind, tuple[Output, ...]] = {
@@ -26,8 +26,8 @@ M3_OUTPUTS = (Output.SPARSE_VECTOR, Output.COLBERT_VECTORS)
 
 
 def check_loadable(settings: EngineSettings, checkpoint: Checkpoint) -> None:
-    """Raises CheckpointError as `load_backend` would, without reading the weights: before the pod opens a port, and in
-    a fraction of the time. Logs which tensors have no place in the model, as transformers does."""
+    """Raises CheckpointError as `load_backend` would, but reads no weights, so that it can run before the pod opens a
+    port. Logs the tensors that the model does not use, as transformers does."""
     if settings.backend == "simulated":
         return
     import torch
@@ -38,7 +38,7 @@ def check_loadable(settings: EngineSettings, checkpoint: Checkpoint) -> None:
     if model.unused:
         more = f" and {len(model.unused) - UNUSED_NAMED_MAX} more" if len(model.unused) > UNUSED_NAMED_MAX else ""
         names = ", ".join(model.unused[:UNUSED_NAMED_MAX])
-        log.warning("%s: %s has no place for %s%s: not loaded", checkpoint.folder, checkpoint.architecture, names, more)
+        log.warning("%s: %s does not use the tensors %s%s", checkpoint.folder, checkpoint.architecture, names, more)
 
 
 def load_backend(settings: EngineSettings, checkpoint: Checkpoint) -> Backend:

@@ -21,7 +21,7 @@ class SimulatedBackend:
 
     outputs: frozenset[Output] = frozenset({Output.VECTOR, Output.TOKEN_VECTORS})
     dimension: int = 384  # of a vector; for logits the number of labels
-    sparse_dimension: int = 0  # of a sparse vector, 0 = as of another
+    sparse_dimension: int = 0  # of a sparse vector; 0 = `dimension`
     fixed_us: int = 2_000
     per_token_ns: int = 1_000
     data_type: str = "float32"

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from engine_svc.backends.host_memory import keep_freed_memory, return_freed_memory
-from engine_svc.batch import Output, PackedBatch, by_sequence
+from engine_svc.batch import Output, PackedBatch, split_by_sequence
 from engine_svc.models.heads.head import Array
-from engine_svc.models.low_rank import adapted, rows_by_adapter
+from engine_svc.models.low_rank import rows_by_adapter, use_adapters
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from heddle.checkpoint import Checkpoint, ModelKind
@@ -46,7 +46,7 @@ class TorchBackend:
         self._model = Model.load(checkpoint, dtype=self._dtype, device=self._device, adapter=adapter)
         if self._device.type == "cpu":
             keep_freed_memory()
-        # Tokens of equal prefixes differ where their adapters do.
+        # Sequences with different adapters have different hidden states for the same prefix.
         self._merges_prefixes = merges_prefixes and self._model.transformer.is_causal and not self._model.tasks
 
     @property
@@ -64,7 +64,9 @@ class TorchBackend:
         order = np.argsort(batch.lengths, kind="stable")
         by_length = PackedBatch.of([batch.sequences[index] for index in order])
         arrays: list[list[Array]] = [[]] * len(order)
-        for index, own in zip(order, by_sequence(self._run_by_length(by_length), by_length.sequences), strict=True):
+        for index, own in zip(
+            order, split_by_sequence(self._run_by_length(by_length), by_length.sequences), strict=True
+        ):
             arrays[index] = own
         return list(chain.from_iterable(arrays))
 
@@ -77,7 +79,7 @@ class TorchBackend:
     def _run_by_length(self, batch: PackedBatch) -> Sequences[Array]:
         transformer, head = self._model.transformer, self._model.head
         tokens = PackedTokens.of(batch, device=self._device, dtype=self._dtype, merges_prefixes=self._merges_prefixes)
-        with adapted(rows_by_adapter(batch, self._model.tasks, self._device)):
+        with use_adapters(rows_by_adapter(batch, self._model.tasks, self._device)):
             hidden = transformer(tokens)
         return head(tokens.of_tokens(hidden), tokens.layout.cu_seqlens, batch)
 

@@ -1,7 +1,9 @@
-"""Adapters that a checkpoint carries beside its weights: low-rank changes of them (LoRA, arXiv 2106.09685), one set for
-each task, as Jina v3 has them. The pod's own is added to the weights while they are read, block by block, so that it
-costs nothing afterwards and little memory before; without one the weights are those that all tasks share. All are kept
-for sequences that name their task (`engine_svc.models.low_rank`).
+"""The LoRA adapters (arXiv 2106.09685) of a checkpoint: low-rank changes of its weights, one set per task, as Jina v3
+has them.
+
+The adapter that the pod's settings name is added to the weights block by block while they are read, so that it costs no
+time in a forward pass and little memory. Without one, the weights are those that all tasks share. Models whose
+sequences may name a task also keep all adapters in memory (`engine_svc.models.low_rank`).
 
 `engine_svc.models.model` reads the weights of such a checkpoint through this.
 """
@@ -29,9 +31,9 @@ class Adapters:
     @classmethod
     def of(cls, config: ModelConfig) -> "Adapters | None":
         """None where the checkpoint has none. Raises CheckpointError for a name that is not among its own."""
-        names = config.get("lora_adaptations") or []  # of names, as Checkpoint.read has made sure
+        names = config.get("lora_adaptations") or []  # Checkpoint.read has checked that it is a list of names
         if config.adapter and config.adapter not in names:
-            own = f"are {', '.join(names)}" if names else "are none"
+            own = f"are: {', '.join(names)}" if names else "are none"
             config.refuse(f"there is no adapter {config.adapter} (there {own})")
         if not names:
             return None
@@ -53,12 +55,12 @@ class AdaptedWeights(Weights):
         prefix: str = "",
         keeps_all: bool = False,
     ) -> None:
-        """`keeps_all` is for models whose sequences may name any of the adapters."""
+        """`keeps_all`: sequences may name any of the adapters, so all of them stay in memory."""
         super().__init__(folder, dtype=dtype, device=device, prefix=prefix)
         self._adapters = adapters
         self._keeps_all = keeps_all
         if (keeps_all or adapters.chosen is not None) and not any(".lora_A" in name for name in self._tensors):
-            raise CheckpointError(f"{folder} has no adapters in its weights")
+            raise CheckpointError(f"{folder}: config.json lists LoRA adapters, but the weight files have none")
 
     def has(self, name: str) -> bool:
         return super().has(name) or super().has(original_of(name))
@@ -78,14 +80,14 @@ class AdaptedWeights(Weights):
                 yield rows, torch.addmm(weight, first[rows], second, alpha=self._adapters.scale)
 
     def _factors(self, name: str, shape: Sequence[int]) -> tuple[Tensor, Tensor] | None:
-        """Of the chosen task, in the order of their product."""
+        """The factors of the pod's own adapter, in the order in which they are multiplied; None without one."""
         chosen = [] if self._adapters.chosen is None else [self._adapters.chosen]
         first, second = self._factors_of(name, shape, chosen)
         return (first[0], second[0]) if chosen else None
 
     def _factors_of(self, name: str, shape: Sequence[int], chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """[chosen, rows, rank] and [chosen, rank, columns]; tables have theirs the other way around in the file. Those
-        of other tasks are not read."""
+        """[chosen, rows, rank] and [chosen, rank, columns] of the tasks with the numbers `chosen`; the factors of other
+        tasks are not read. In the file, embedding tables have the two factors in the opposite order."""
         rows, columns = shape
         tasks, rank = len(self._adapters.names), self._adapters.rank
         order = "AB" if "embeddings." in name else "BA"
@@ -96,7 +98,7 @@ class AdaptedWeights(Weights):
         return first, second
 
     def changes_of(self, parts: Sequence[tuple[str, int]], inputs: int) -> Changes:
-        """The pod's own adapter is in the weights, so that any other one takes it out again."""
+        """The weights include the pod's own adapter, so the change of any other adapter subtracts it."""
         shapes = {f"{name}.weight": [size, inputs] for name, size in parts}
         if not self._keeps_all or not any(super(AdaptedWeights, self).has(original_of(name)) for name in shapes):
             return ()

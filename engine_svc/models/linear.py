@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine_svc.models.low_rank import Changes, add_changes, is_adapted
+from engine_svc.models.low_rank import Changes, adapted_rows, add_changes
 from engine_svc.models.weights import Weights
 
 onednn = torch.ops.mkldnn
@@ -120,6 +120,11 @@ class PlainLinear:
     bias: Tensor | None
     activation: Activation
 
+    @property
+    def is_fused(self) -> bool:
+        """Whether the activation works on what the product has not rounded yet."""
+        return False
+
     def __call__(self, inputs: Tensor) -> Tensor:
         return activated(functional.linear(inputs, self.weight, self.bias), self.activation)
 
@@ -136,6 +141,10 @@ class PrepackedLinear:
     def of(cls, weight: Tensor, bias: Tensor | None, activation: Activation) -> "PrepackedLinear":
         return cls(onednn._reorder_linear_weight(weight.contiguous()), bias, activation)
 
+    @property
+    def is_fused(self) -> bool:
+        return self.activation in FUSED and self.activation is not Activation.NONE
+
     def __call__(self, inputs: Tensor) -> Tensor:
         attribute, algorithm = FUSED.get(self.activation, FUSED[Activation.NONE])
         outputs: Tensor = onednn._linear_pointwise(inputs, self.packed_weight, self.bias, attribute, [], algorithm)
@@ -144,17 +153,22 @@ class PrepackedLinear:
 
 @dataclass(frozen=True, slots=True)
 class AdaptedLinear:
-    """What adapters change is added before the activation."""
+    """A linear with adapters, whose changes are added before the activation."""
 
     plain: PlainLinear | PrepackedLinear
     changes: Changes
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        if not is_adapted():
+        adapted = adapted_rows()
+        if adapted is None:
             return self.plain(inputs)
         outputs = replace(self.plain, activation=Activation.NONE)(inputs)
         add_changes(outputs, inputs, self.changes)
-        return activated(outputs, self.plain.activation)
+        outputs = activated(outputs, self.plain.activation)
+        if self.plain.is_fused and len(adapted.others):
+            # Rounded once less: their sequences should not tell whom they share the batch with.
+            outputs.index_copy_(0, adapted.others.long(), self.plain(inputs).index_select(0, adapted.others))
+        return outputs
 
 
 def activated(values: Tensor, activation: Activation) -> Tensor:

@@ -1,8 +1,8 @@
-"""Low-rank changes (LoRA, arXiv 2106.09685) of linears and tables, for some rows of a pass: each sequence of a batch
-may have an adapter of its own, or none.
+"""Applies LoRA adapters (arXiv 2106.09685) to linears and embedding tables, row by row: each sequence of a batch may
+have its own adapter, or none.
 
-A linear sees rows and nothing else of a batch, so which rows have which adapter is kept beside the pass, for the thread
-that runs it. `TorchBackend` states it, `engine_svc.models.linear` and `Embeddings` add the changes.
+A linear sees only the rows of a batch, not its sequences. So a context variable holds which rows have which adapter:
+`TorchBackend` sets it for a forward pass, `engine_svc.models.linear` and `Embeddings` add the changes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,23 +20,28 @@ from engine_svc.batch import PackedBatch
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    first: Tensor  # [outputs, rank], of a table [entries, rank]; the adapter's scale is in it
-    second: Tensor  # [rank, inputs], of a table [rank, width]
+    first: Tensor  # [outputs, rank], for a table [entries, rank]; includes the adapter's scale
+    second: Tensor  # [rank, inputs], for a table [rank, width]
 
 
-# By adapter; None for the one that is in the weights already, () for what no adapter changes.
+# One per adapter: None for the adapter that the weights include already. () for a linear without adapters.
 Changes = Sequence[LowRank | None]
 
 NO_CHANGES: Changes = ()
 
-AdaptedRows = Sequence[tuple[int, Tensor]]  # adapter, and its rows int32
 
-_adapted_rows: ContextVar[AdaptedRows] = ContextVar("adapted_rows", default=())
+@dataclass(frozen=True, slots=True)
+class AdaptedRows:
+    of_adapters: Sequence[tuple[int, Tensor]]  # adapter, and its rows int32
+    others: Tensor  # rows without an adapter, int32
+
+
+_adapted_rows: ContextVar[AdaptedRows | None] = ContextVar("adapted_rows", default=None)
 
 
 @contextmanager
-def adapted(rows: AdaptedRows) -> Iterator[None]:
-    """The passes of this thread, while it lasts."""
+def use_adapters(rows: AdaptedRows | None) -> Iterator[None]:
+    """Sets the adapters of all forward passes inside the `with` block, in this thread."""
     token = _adapted_rows.set(rows)
     try:
         yield
@@ -44,40 +49,43 @@ def adapted(rows: AdaptedRows) -> Iterator[None]:
         _adapted_rows.reset(token)
 
 
-def is_adapted() -> bool:
-    return bool(_adapted_rows.get())
+def adapted_rows() -> AdaptedRows | None:
+    """None in a pass without adapters."""
+    return _adapted_rows.get()
 
 
-def rows_by_adapter(batch: PackedBatch, tasks: Sequence[str], device: torch.device) -> AdaptedRows:
-    """Of the sequences that name one of `tasks`."""
-    if not any(sequence.task for sequence in batch.sequences):
-        return ()
+def rows_by_adapter(batch: PackedBatch, tasks: Sequence[str], device: torch.device) -> AdaptedRows | None:
+    """The rows of the sequences that name one of `tasks`, by the adapter's number; None if no sequence names one."""
+    if not tasks or not any(sequence.task for sequence in batch.sequences):
+        return None
     number = {"": -1} | {task: index for index, task in enumerate(tasks)}
     of_token = np.repeat([number[sequence.task] for sequence in batch.sequences], batch.lengths)
-    return [
-        (adapter, torch.from_numpy(np.flatnonzero(of_token == adapter).astype(np.int32)).to(device))
-        for adapter in np.unique(of_token).tolist()
-        if adapter >= 0
-    ]
+
+    def rows_of(adapter: int) -> Tensor:
+        return torch.from_numpy(np.flatnonzero(of_token == adapter).astype(np.int32)).to(device)
+
+    found = [adapter for adapter in np.unique(of_token).tolist() if adapter >= 0]
+    return AdaptedRows([(adapter, rows_of(adapter)) for adapter in found], others=rows_of(-1))
 
 
 def add_changes(outputs: Tensor, inputs: Tensor, changes: Changes) -> None:
-    """To what a linear made of `inputs`, in place."""
+    """Adds the adapters' changes, in place, to the outputs of a linear for these `inputs`."""
     for change, rows in changes_of_rows(changes):
         low = functional.linear(inputs.index_select(0, rows), change.second)
         outputs.index_add_(0, rows, functional.linear(low, change.first))
 
 
 def add_changes_of_table(outputs: Tensor, ids: Tensor, changes: Changes) -> None:
-    """To the entries of these ids, in place. A table of one entry has it for all ids."""
+    """Adds the adapters' changes, in place, to the embeddings of these ids. A table with one row has it for all ids."""
     for change, rows in changes_of_rows(changes):
         own = ids.index_select(0, rows).clamp(max=len(change.first) - 1)
         outputs.index_add_(0, rows, functional.embedding(own, change.first) @ change.second)
 
 
 def changes_of_rows(changes: Changes) -> Iterator[tuple[LowRank, Tensor]]:
-    if changes:
-        for adapter, rows in _adapted_rows.get():
+    adapted = adapted_rows()
+    if changes and adapted is not None:
+        for adapter, rows in adapted.of_adapters:
             change = changes[adapter]
             if change is not None:
                 yield change, rows

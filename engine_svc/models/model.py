@@ -21,8 +21,8 @@ from heddle.checkpoint import Checkpoint, ModelKind
 class Model:
     transformer: Transformer
     head: Head
-    tasks: Sequence[str]  # that have an adapter which a sequence may name
-    unused: Sequence[str]  # names of tensors that have no place in it
+    tasks: Sequence[str]  # a sequence may name one, to run with its adapter
+    unused: Sequence[str]  # names of the checkpoint's tensors that the model does not use
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device, adapter: str = "") -> "Model":

@@ -1,9 +1,9 @@
-"""The tensors of a checkpoint's weight files, safetensors or pickled: where each lies, and how a few of its rows are
-read. `Weights` takes them from here.
+"""The tensors in a checkpoint's weight files, safetensors or pickled, and how to read a few of their rows at a time.
+Called by `engine_svc.models.weights`.
 
-Nothing is kept in memory. Pages of a mapped file that were read stay in the process for as long as the mapping does, so
-safetensors are mapped anew for each read. A pickled file takes long to open: it stays mapped and gives its pages back.
-Pickled files are opened with `weights_only`: none of their code ever runs.
+No tensor stays in memory. Pages of a mapped file count towards the process until the file is unmapped, so a safetensors
+file is mapped anew for each read. A pickled file takes long to open, so it stays mapped and its pages are released
+after each read. Pickled files are opened with `weights_only`, so that none of their code runs.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ from torch import Tensor
 from heddle.checkpoint_files import CheckpointError
 from heddle.weight_files import weight_files
 
-# In the file; a row is never divided. Opening the file once more takes a fraction of the time that copying these does.
+# Bytes of the file per read, rounded to whole rows. Opening the file again takes a fraction of the time to copy these.
 BLOCK_BYTES = 8 << 20
 
 # Bytes of a number, by the names that safetensors has for the types.
@@ -32,12 +32,12 @@ NAME_OF_TYPE = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16"
 MADV_DONTNEED = 4  # <sys/mman.h>
 
 ZIP_START = b"PK\x03\x04"
-# How torch names what a pickle asks for beyond tensors.
+# torch's error message names the code that a pickle asks for like this.
 CODE = re.compile(r"GLOBAL (\S+)")
 
 
 def keep_pages(block: Tensor) -> None:
-    """There are none, or they go with the block."""
+    """Does nothing: for tensors that are not mapped, or whose pages are released with the block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,11 @@ class StoredTensor:
     name: str
     shape: Sequence[int]
     data_type: str
-    read: Callable[[slice], Tensor]  # some rows; whoever keeps the result keeps the file mapped
-    forget: Callable[[Tensor], None] = keep_pages  # to be called with what was read, once it has been copied
+    read: Callable[[slice], Tensor]  # reads some rows; the file stays mapped as long as the result is kept
+    forget: Callable[[Tensor], None] = keep_pages  # call it with the rows that were read, once they are copied
 
     def check(self, shape: Sequence[int]) -> None:
-        """Raises CheckpointError if it is of another shape, or not of floating-point numbers."""
+        """Raises CheckpointError if the tensor has another shape, or does not hold floating-point numbers."""
         if list(self.shape) != list(shape):
             raise CheckpointError(
                 f"{self.path}: tensor {self.name} has shape {list(self.shape)}, expected {list(shape)}"
@@ -61,14 +61,14 @@ class StoredTensor:
             )
 
     def blocks(self) -> Iterator[slice]:
-        """Of rows; together they are the tensor."""
+        """Slices of rows that together cover the tensor."""
         rows, row_bytes = self.shape[0], math.prod(self.shape[1:]) * FLOAT_TYPES[self.data_type]
         step = max(1, BLOCK_BYTES // max(1, row_bytes))
         return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """By name. Raises CheckpointError for files that are missing, broken, or that need code to be read."""
+    """The tensors by name. Raises CheckpointError for files that are missing, broken, or need code to be read."""
     tensors: dict[str, StoredTensor] = {}
     for path in weight_files(folder):
         tensors |= safe_tensors(path) if path.suffix == ".safetensors" else pickled_tensors(path)
@@ -99,15 +99,15 @@ def safe_tensors(path: Path) -> dict[str, StoredTensor]:
 
 
 def pickled_tensors(path: Path) -> dict[str, StoredTensor]:
-    """Of torch.save. Its format before torch 1.6 cannot be mapped: such a file is in memory as a whole."""
+    """Reads a file of torch.save. The format before torch 1.6 cannot be mapped: such a file is loaded as a whole."""
     with path.open("rb") as file:
         is_mapped = file.read(len(ZIP_START)) == ZIP_START
     try:
         content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=is_mapped)
-    except Exception as error:  # a broken file has many errors, which have no common base
+    except Exception as error:  # the errors of broken files have no common base
         raise CheckpointError(f"{path} {reason_of(error)}") from error
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise CheckpointError(f"{path} does not hold tensors by name")
+        raise CheckpointError(f"{path} does not hold a dictionary of tensors; save the model as safetensors")
     forget = give_back_pages if is_mapped else keep_pages
     return {
         name: StoredTensor(path, name, list(tensor.shape), name_of(tensor.dtype), tensor.__getitem__, forget)
@@ -122,12 +122,12 @@ def name_of(data_type: torch.dtype) -> str:
 def reason_of(error: Exception) -> str:
     code = CODE.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
     if code:
-        return f"needs the code {code[1]} to be read, which is never run; save the model as safetensors"
+        return f"needs code to be read ({code[1]}), and code of checkpoints is not run; save the model as safetensors"
     return "cannot be read: " + (" ".join(str(error).split()) or type(error).__name__)
 
 
 def give_back_pages(block: Tensor) -> None:
-    """Of a mapped file. Should anyone still read them, the system reads them from the file once more."""
+    """Releases the pages of a mapped file. They are read from the file again if somebody still uses them."""
     madvise = getattr(ctypes.CDLL(None), "madvise", None)
     if madvise is None:
         return

@@ -1,8 +1,7 @@
 """Reads the weights of a checkpoint, a block of rows at a time, in the data type and on the device of the model.
 
-So the peak is the model and one block, not the model twice; nor the table of a large vocabulary, which may be most of a
-model, in the file's type beside its own copy. Called by what builds a model: the architectures, and the parts that know
-how to load themselves.
+So the peak of memory is the model and one block, not the model twice. It matters for the embedding table of a large
+vocabulary, too, which may be most of a model. Called by the code that builds a model: architectures, heads, layers.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,7 +37,8 @@ class Weights:
         return any(candidate in self._tensors for candidate in self._candidates(name))
 
     def first_of(self, *names: str) -> str:
-        """The first that is there, for a tensor that was stored once for several places; else the first."""
+        """The first of `names` that the files have, for tied tensors, of which a file may store only one. The first of
+        `names` if they have none."""
         return next((name for name in names if self.has(name)), names[0])
 
     def take(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
@@ -59,13 +59,13 @@ class Weights:
         return taken
 
     def changes_of(self, parts: Sequence[tuple[str, int]], inputs: int) -> Changes:
-        """What adapters change of the linears, or the tables, of these names and numbers of outputs, which run as one;
-        () without any. Raises CheckpointError."""
+        """The adapters' changes of a linear, or table, that is made of these `parts`: names and numbers of outputs. ()
+        without adapters. Raises CheckpointError."""
         return ()
 
     def _blocks(self, name: str, shape: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
-        """All rows of the tensor, in the type of the file; none on the device "meta". A block lies in the mapped file,
-        and is to be copied before the next one is asked for."""
+        """All rows of the tensor, in the type of the file; none on the device "meta". A block lies in the mapped file:
+        copy it before you ask for the next one."""
         stored = self._stored(name, shape)
         if self.device.type != "meta":
             for rows in stored.blocks():
@@ -74,17 +74,17 @@ class Weights:
                 stored.forget(block)
 
     def _stored(self, name: str, shape: Sequence[int]) -> StoredTensor:
-        """Where the tensor lies, which counts as taken from now on."""
+        """Finds the tensor, and counts it as used."""
         stored = next((candidate for candidate in self._candidates(name) if candidate in self._tensors), None)
         if stored is None:
-            raise CheckpointError(f"{self.folder} has no tensor {name} in its weights")
+            raise CheckpointError(f"{self.folder} has no tensor {name} in its weight files")
         self._unused.discard(stored)
         self._tensors[stored].check(shape)
         return self._tensors[stored]
 
     def unused(self, expected: Sequence[str]) -> list[str]:
-        """Names of the tensors that nothing has taken, but for those whose absence from the model is `expected`: these
-        are beginnings of names, with the prefix and without."""
+        """Names of the tensors that the model has not taken, without those that are `expected` to be unused. `expected`
+        are beginnings of names, which are compared with the prefix and without."""
         beginnings = (*expected, *(self._prefix + name for name in expected))
         return sorted(name for name in self._unused if not name.startswith(beginnings))
 

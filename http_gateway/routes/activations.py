@@ -1,4 +1,5 @@
-"""How logits become scores where a caller of /predict says so: `function_to_apply` of Hugging Face's pipelines."""
+"""Turns logits into scores with the activation that a caller asks for: `function_to_apply` of Hugging Face's pipelines
+at /predict, and vLLM's `use_activation` for tokens at /pooling."""
 
 from typing import Literal
 
@@ -9,11 +10,11 @@ from heddle.tensors import Floats
 Activation = Literal["none", "sigmoid", "softmax"]
 
 
-def activated(logits: Floats, activation: Activation) -> Floats:
-    """Of logits [inputs, labels]."""
+def activate(logits: Floats, activation: Activation) -> Floats:
+    """`logits` is [inputs, labels]."""
     scores: Floats
     if activation == "sigmoid":
-        # Of whichever sign, no power is taken that could overflow.
+        # Only exponents up to 0, so that nothing overflows.
         small = np.exp(-np.abs(logits))
         scores = np.where(logits >= 0, 1, small) / (1 + small)
     elif activation == "softmax":

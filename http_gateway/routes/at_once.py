@@ -1,17 +1,17 @@
-"""Several calls for one request, with a bound on the inputs that are under way at a time. /vertex and /score use it."""
+"""Runs several calls for one request and bounds how many inputs are in flight. /vertex and /score use it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-# Of one request: as many as fill batches, not as many as there may be.
+# Inputs of one request in flight: enough to fill batches, but not all that a request may have.
 INPUTS_AT_ONCE = 512
 
 T = TypeVar("T")
 
 
 class Room:
-    """For so many inputs at a time. One part that has more goes alone."""
+    """Admits `inputs_max` inputs at a time. A call with more inputs runs alone."""
 
     def __init__(self, inputs_max: int) -> None:
         self._inputs_max = inputs_max
@@ -29,8 +29,9 @@ class Room:
         self._something_left.set()
 
 
-async def results_of(calls: Sequence[tuple[int, Callable[[], Awaitable[T]]]]) -> list[T]:
-    """In the order of the calls, each of which comes with its count of inputs. The first failure cancels the others."""
+async def gather_bounded(calls: Sequence[tuple[int, Callable[[], Awaitable[T]]]]) -> list[T]:
+    """The results, in the order of `calls`, which are pairs of a count of inputs and a call. The first failure cancels
+    the other calls."""
     room = Room(INPUTS_AT_ONCE)
 
     async def result(inputs: int, call: Callable[[], Awaitable[T]]) -> T:

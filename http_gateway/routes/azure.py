@@ -1,4 +1,4 @@
-"""POST /openai/deployments/{model}/embeddings, as Azure OpenAI has it: /v1/embeddings with the model in the path.
+"""POST /openai/deployments/{model}/embeddings of Azure OpenAI: /v1/embeddings with the model in the path.
 
 https://learn.microsoft.com/azure/ai-services/openai/reference#embeddings
 """
@@ -19,6 +19,6 @@ class Azure:
         return [post(path, EmbeddingsBody, self.embed, answer=EmbeddingsAnswer, example=EXAMPLE, headers=COST_HEADERS)]
 
     async def embed(self, body: EmbeddingsBody, request: Request) -> Answer:
-        """Embeddings by the deployment that the path names, as Azure's clients ask for them."""
-        body.model = request.parameter  # what the body says beside it, Azure does not look at
+        """Embeddings by the deployment that the path names, for Azure's clients."""
+        body.model = request.parameter  # Azure ignores the body's `model` too
         return await self._embeddings.embed(body, request)

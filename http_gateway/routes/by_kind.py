@@ -1,6 +1,6 @@
-"""POST / and /invocations: what the model is for, whatever that is; and /vertex, the same for a list of requests.
+"""POST / and /invocations: the route for the model's task. POST /vertex: the same for a list of requests.
 
-For SageMaker, Vertex AI, Hugging Face's endpoints and the clients made for them, which know one address and no routes.
+For SageMaker, Vertex AI, Hugging Face's endpoints and their clients, which know one address and no routes.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -19,13 +19,14 @@ from http_gateway.families import TEI
 from http_gateway.json_body import decoded
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.routes.at_once import results_of
+from http_gateway.routes.at_once import gather_bounded
 from http_gateway.routes.cost import COST_HEADERS
 from http_gateway.routes.inputs import check_at_most
 from http_gateway.routes.kinds import KINDS, kind_of
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routing import Description, Route
 from http_gateway.served_models import ServedModels
+from http_gateway.supported import only
 
 EMBEDDINGS_PATH = "/v1/embeddings"
 SIMILARITY_PATH = "/similarity"
@@ -33,7 +34,7 @@ PREDICT_PATH = "/predict"
 
 
 class AnyBody(msgspec.Struct):
-    """What tells the tasks apart; the rest of the body is the task's."""
+    """The fields that decide which task a body is for. The task decodes the rest."""
 
     inputs: msgspec.Raw = msgspec.Raw(b"")
     query: msgspec.Raw = msgspec.Raw(b"")
@@ -42,6 +43,7 @@ class AnyBody(msgspec.Struct):
 
 class VertexBody(msgspec.Struct):
     instances: list[msgspec.Raw]
+    parameters: Annotated[dict[str, Any] | None, only({}, instead="send them with each instance")] = None
 
 
 class VertexAnswer(msgspec.Struct):
@@ -78,7 +80,7 @@ class ByKind(ModelRoutes):
         ]
 
     async def answer(self, request: Request) -> Answer:
-        """What the model is for: embed, embed_all, embed_sparse, rerank, predict, predict_tokens; or similarity."""
+        """The model's task: embed, embed_all, embed_sparse, rerank, predict, predict_tokens; or similarity."""
         task = await self._task_of(request.body, request)
         return await task(request)
 
@@ -93,10 +95,10 @@ class ByKind(ModelRoutes):
                 return (await instance.task.handle(instance.content, request)).value
 
         calls = [(instance.inputs_count, functools.partial(answered, instance)) for instance in instances]
-        return Answer({"predictions": LongList(await results_of(calls))})
+        return Answer({"predictions": LongList(await gather_bounded(calls))})
 
     async def _read(self, index: int, instance: msgspec.Raw, request: Request) -> Instance:
-        """In turns with other requests: there may be many."""
+        """Yields to other requests first: there may be many instances."""
         await asyncio.sleep(0)
         with naming(index):
             task = await self._task_of(bytes(instance), request)
@@ -110,17 +112,17 @@ class ByKind(ModelRoutes):
 
 
 def path_for(head: AnyBody, model: model_pb2.Model) -> str:
-    """Of the route that such a body is meant for."""
+    """The path of the route that the body is for."""
     if model.kind == model_pb2.MODEL_KIND_EMBEDDER and bytes(head.inputs).startswith(b"{"):
         return SIMILARITY_PATH
     if model.kind == model_pb2.MODEL_KIND_RERANKER and bytes(head.inputs) and not bytes(head.query):
-        return PREDICT_PATH  # pairs that are joined already
+        return PREDICT_PATH  # `inputs` holds pairs of query and document
     return kind_of(model).path
 
 
 @contextmanager
 def naming(index: int) -> Iterator[None]:
-    """The errors of one instance, which say which one it is."""
+    """Adds the index of the instance to its errors."""
     try:
         yield
     except HeddleError as error:
@@ -129,7 +131,7 @@ def naming(index: int) -> Iterator[None]:
 
 
 def default_path(models: ServedModels) -> str:
-    """Of Baseten's routes, the one that the first model is for; the commonest until one of its pods has been met."""
+    """The route for the first model's task; /v1/embeddings until one of its pods has said what the model is."""
     model = models.first.client.model
     kind = KINDS.get(model.kind) if model else None
     return kind.default_path if kind else EMBEDDINGS_PATH

@@ -1,4 +1,4 @@
-"""POST /predict: texts, or pairs of texts, by the labels of a sequence classifier, as TEI and BEI have it."""
+"""POST /predict of TEI and BEI: scores texts, or pairs of texts, with a sequence classifier's labels."""
 
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from http_gateway.errors import InWordsOf
 from http_gateway.families import TEI
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.routes.activations import Activation, activated
+from http_gateway.routes.activations import Activation, activate
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.inputs import TEIBody, check_count
 from http_gateway.routes.model_routes import ModelRoutes
@@ -22,14 +22,14 @@ from http_gateway.routing import Route
 
 
 class Parameters(msgspec.Struct):
-    """What Hugging Face's InferenceClient sends along; with it, it reads the answer as that of a batch."""
+    """Sent by Hugging Face's InferenceClient, which then expects the answer in the shape of a batch."""
 
-    top_k: Annotated[int, msgspec.Meta(ge=1)] | None = None  # absent: all labels
-    function_to_apply: Activation | None = None  # absent: what fits the model
+    top_k: Annotated[int, msgspec.Meta(ge=1)] | None = None  # all labels when absent
+    function_to_apply: Activation | None = None  # the model's own when absent
 
 
 class PredictBody(TEIBody, kw_only=True):
-    """`inputs` is one text; or a flat list of one text or of two that are a pair; or a list of such lists."""
+    """`inputs` is a text; a flat list of one text or of a pair of texts; or a list of such lists."""
 
     inputs: Text | Annotated[list[Text | Annotated[list[Text], OneOrTwo]], Some]
     raw_scores: bool | None = None
@@ -69,11 +69,16 @@ class Classification(ModelRoutes):
         inputs, is_batch = texts_or_pairs(body.inputs)
         check_count(len(inputs), self.inputs_max, "inputs")
         activation = body.parameters.function_to_apply if body.parameters else None
+        if body.raw_scores and activation not in (None, "none"):
+            message = (
+                f"raw_scores and parameters.function_to_apply {activation} contradict each other: send one of them"
+            )
+            raise HeddleError(ErrorKind.INVALID_INPUT, message, field="parameters")
         with InWordsOf({}, is_list=is_batch):
-            answer = await self.predicted(body, inputs, request, raw_scores=bool(body.raw_scores or activation))
+            answer = await self.call_predict(body, inputs, request, raw_scores=bool(body.raw_scores or activation))
         table = np.frombuffer(answer.scores, "<f4").reshape(len(inputs), -1)
         if activation:
-            table = activated(table, activation)
+            table = activate(table, activation)
         top_k = body.parameters.top_k if body.parameters else None
         labels = list(answer.labels)
         ranking = rankings_of(answer.ranking, table)
@@ -86,7 +91,7 @@ class Classification(ModelRoutes):
         value = rows if is_batch or body.parameters else predictions(0)
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
-    async def predicted(
+    async def call_predict(
         self, body: TEIBody, inputs: list[inference_pb2.TextOrPair], request: Request, *, raw_scores: bool
     ) -> inference_pb2.PredictResponse:
         call = inference_pb2.PredictRequest(

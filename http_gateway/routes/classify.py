@@ -1,8 +1,8 @@
-"""POST /classify: texts by the labels of a sequence classifier, as vLLM and Infinity have it.
+"""POST /classify of vLLM and Infinity: scores texts with a sequence classifier's labels.
 
-Both take {model, input} and answer `data`, in which vLLM has an object for each text and Infinity a list of labels. A
-body with `raw_scores`, which is Infinity's word and which Infinity's client always sends, is answered in Infinity's
-shape; any other in vLLM's.
+Both take {model, input} and answer `data`, which holds an object for each text at vLLM and a list of labels for each
+text at Infinity. A body with `raw_scores` gets Infinity's shape, because only Infinity has that field and its client
+always sends it. Any other body gets vLLM's.
 https://docs.vllm.ai/en/latest/models/pooling_models/classify/ and https://michaelfeil.eu/infinity/latest/swagger_ui/
 """
 
@@ -29,11 +29,15 @@ from http_gateway.routing import Route
 
 class ClassifyBody(VLLMBody, kw_only=True):
     input: Text | Annotated[list[Text], Some]
-    raw_scores: bool | None = None  # true or false: the answer has Infinity's shape
+    raw_scores: bool | None = None  # if present, true or false, the answer has Infinity's shape
+
+    def activation_aliases(self) -> dict[str, bool | None]:
+        activation = None if self.raw_scores is None else not self.raw_scores
+        return {**super().activation_aliases(), "raw_scores": activation}
 
 
 class Classes(msgspec.Struct):
-    """vLLM's. `label` is that of the highest of `probs`, which are in the order of the model's labels."""
+    """vLLM's shape. `probs` is in the order of the model's labels; `label` is the one with the highest of them."""
 
     index: int
     label: str
@@ -65,13 +69,13 @@ class Classify(Classification):
         ]
 
     async def classify(self, body: ClassifyBody, request: Request) -> Answer:
-        """The labels of each text with their scores, as vLLM's and Infinity's clients ask for them."""
+        """The labels of each text with their scores, for vLLM's and Infinity's clients."""
         is_list = not isinstance(body.input, str)
         texts = [body.input] if isinstance(body.input, str) else body.input
         check_count(len(texts), self.inputs_max, "input", "texts")
         inputs = [inference_pb2.TextOrPair(text=text) for text in texts]
         with InWordsOf({"inputs": "input"}, is_list=is_list):
-            answer = await self.predicted(body, inputs, request, raw_scores=bool(body.raw_scores) or body.is_raw)
+            answer = await self.call_predict(body, inputs, request, raw_scores=body.is_raw)
         labels = list(answer.labels)
         table = np.frombuffer(answer.scores, "<f4").reshape(len(texts), -1)
         ranking = rankings_of(answer.ranking, table)

@@ -1,4 +1,4 @@
-"""POST /v1/embed and /v2/embed, as Cohere defines them: https://docs.cohere.com/reference/embed"""
+"""POST /v1/embed and /v2/embed of Cohere: https://docs.cohere.com/reference/embed"""
 
 from typing import Annotated, Any, Literal
 
@@ -21,7 +21,7 @@ from http_gateway.routes.prompts import prompt_of_type
 from http_gateway.routes.schemas import Some, Text
 from http_gateway.routes.vector_format import QUANTIZED, base64_of
 from http_gateway.routing import Route
-from http_gateway.supported import agreed, only
+from http_gateway.supported import merge_aliases, only
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 
@@ -32,43 +32,48 @@ class TextContent(msgspec.Struct):
 
 
 class Input(msgspec.Struct):
-    """Texts of one input are joined by line ends; images are not taken."""
+    """The texts of one input are joined by newlines. Images are not supported."""
 
     content: list[TextContent]
 
 
 class CohereEmbedFields(TruncationFields, kw_only=True):
-    """Of both versions; `priority` changes no answer. Truncation is as the server is set up when absent: END, unless an
+    """The fields of both versions. `priority` is ignored. `truncate` defaults to the server's setting: END, unless an
     operator changed it."""
 
     model: str | None = None
     input_type: str | None = None
     images: Annotated[list[Any] | None, only([], instead="only texts are embedded")] = None
+    # Absent: in version 1 one list of floats for each text, in version 2 float.
+    embedding_types: list[EmbeddingType] | None = None
+    max_tokens: TokensMax | None = None
+    output_dimension: Dimensions | None = None
+
+    @property
+    def input_tokens_max(self) -> int:
+        wishes = {"max_tokens": self.max_tokens, "truncate_prompt_tokens": super().input_tokens_max or None}
+        return merge_aliases(wishes) or 0
 
 
 class CohereEmbedV1Body(CohereEmbedFields, kw_only=True):
     texts: Annotated[list[Text], Some]
-    embedding_types: list[EmbeddingType] | None = None  # one list of floats for each text when absent
 
 
 class CohereEmbedBody(CohereEmbedFields, kw_only=True):
     texts: Annotated[list[Text], Some] | None = None
     inputs: Annotated[list[Input], Some] | None = None
-    embedding_types: list[EmbeddingType] | None = None  # float when absent
-    max_tokens: TokensMax | None = None
-    output_dimension: Dimensions | None = None
 
 
 class CohereEmbedAnswer(msgspec.Struct):
     id: str
-    embeddings: dict[EmbeddingType, list[list[float] | str]]  # texts are base64
+    embeddings: dict[EmbeddingType, list[list[float] | str]]  # strings are base64
     texts: list[str]
     meta: dict[str, Any]
     response_type: Literal["embeddings_by_type"]
 
 
 class CohereEmbedV1Answer(msgspec.Struct):
-    """By type where `embedding_types` are asked for; Cohere's clients tell the two by `response_type`."""
+    """`embeddings` is by type if the request has `embedding_types`. Cohere's clients look at `response_type`."""
 
     id: str
     embeddings: list[list[float]] | dict[EmbeddingType, list[list[float] | str]]
@@ -101,8 +106,8 @@ class CohereEmbed(ModelRoutes):
         ]
 
     async def embed_v1(self, body: CohereEmbedV1Body, request: Request) -> Answer:
-        """Embeddings of texts, as version 1 of Cohere's API has them."""
-        answer = await self._vectors(body, body.texts, "texts", inference_pb2.EmbedRequest(), request)
+        """Embeddings of texts, for clients of version 1 of Cohere's API."""
+        answer = await self._vectors(body, body.texts, "texts", request)
         table = tensors.from_proto(answer.embeddings)
         if body.embedding_types:
             value = by_type(body.embedding_types, table)
@@ -113,24 +118,24 @@ class CohereEmbed(ModelRoutes):
     async def embed(self, body: CohereEmbedBody, request: Request) -> Answer:
         """Embeddings of texts, in one or several data types."""
         texts, field = texts_of(body)
-        call = inference_pb2.EmbedRequest(dimensions=body.output_dimension or 0)
-        call.input_tokens_max = (
-            agreed({"max_tokens": body.max_tokens, "truncate_prompt_tokens": body.input_tokens_max or None}) or 0
-        )
-        answer = await self._vectors(body, texts, field, call, request)
+        answer = await self._vectors(body, texts, field, request)
         value = by_type(body.embedding_types or ["float"], tensors.from_proto(answer.embeddings))
         return cohere_answer(value, texts, answer, "2", request)
 
     async def _vectors(
-        self, body: CohereEmbedFields, texts: list[str], field: str, call: inference_pb2.EmbedRequest, request: Request
+        self, body: CohereEmbedFields, texts: list[str], field: str, request: Request
     ) -> inference_pb2.EmbedResponse:
-        """`call` has what only one version knows; `field` is where the texts came in."""
+        """`field` is the request's field that holds the texts."""
         check_count(len(texts), self.inputs_max, field, "texts")
         client = self.models.find(body.model).client
+        call = inference_pb2.EmbedRequest(
+            truncation=body.truncation,
+            truncation_side=body.truncation_side,
+            input_tokens_max=body.input_tokens_max,
+            dimensions=body.output_dimension or 0,
+        )
         for text in texts:
             call.inputs.add(text=text)
-        call.truncation, call.truncation_side = body.truncation, body.truncation_side
-        call.input_tokens_max = call.input_tokens_max or body.input_tokens_max
         if body.input_type:
             call.prompt_name = prompt_of_type(body.input_type, await client.get_model(request.options()))
         with InWordsOf({"inputs": field, "dimensions": "output_dimension"}):
@@ -149,7 +154,7 @@ def by_type(types: list[EmbeddingType], table: tensors.Floats) -> dict[str, Any]
 
 
 def texts_of(body: CohereEmbedBody) -> tuple[list[str], str]:
-    """The texts, and the field that they came in. Raises INVALID_INPUT for none, and for two kinds of them."""
+    """The texts, and the name of their field. Raises INVALID_INPUT unless exactly one of the fields is set."""
     if (body.texts is None) == (body.inputs is None):
         raise HeddleError(ErrorKind.INVALID_INPUT, "texts or inputs is required, and not both", field="texts")
     if body.texts is not None:

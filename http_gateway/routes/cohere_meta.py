@@ -6,7 +6,7 @@ from heddle.v1 import item_pb2
 
 
 def meta(version: str, usage: item_pb2.Usage | None = None, billed: dict[str, int] | None = None) -> dict[str, Any]:
-    """`version` is that of the API. Tokens are billed, unless something else is; without `usage` nothing is."""
+    """`version` is the API's. `billed` replaces the tokens as billed units. Without `usage` there are no units."""
     about: dict[str, Any] = {"api_version": {"version": version}}
     if usage is None:
         return about

@@ -1,4 +1,4 @@
-"""POST /v1/tokenize, /v1/detokenize and /v1/check-api-key, as Cohere defines them: https://docs.cohere.com/reference"""
+"""POST /v1/tokenize, /v1/detokenize and /v1/check-api-key of Cohere: https://docs.cohere.com/reference"""
 
 from typing import Any
 
@@ -79,5 +79,5 @@ class CohereTools(ModelRoutes):
         return Answer({"text": answer.texts[0], "meta": meta("1")})
 
     async def check_api_key(self, _: Request) -> Answer:
-        """Whether the key is valid: with any other the answer is 401, as on every route."""
+        """Answers that the key is valid; an invalid key gets a 401, as on every route."""
         return Answer({"valid": True})

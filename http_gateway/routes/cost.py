@@ -1,15 +1,15 @@
-"""What a request cost, as headers of its answer: those of TEI, and one that says whether anything was cut off."""
+"""Headers that say what a request cost: TEI's, and x-truncated-inputs."""
 
 import time
 
 from heddle.v1 import item_pb2
 from http_gateway.message import Request
 
-# Names, and what they say.
+# Names and descriptions.
 COST_HEADERS = {
-    "x-compute-type": "What computed it: gpu+optimized, as TEI has it, or cpu",
-    "x-compute-time": "The same as x-total-time, for clients that look there",
-    "x-compute-characters": "Code points of the texts, and token ids; of a query, once for each text it is compared to",
+    "x-compute-type": "Device of the computation: gpu+optimized, which is TEI's name for a GPU, or cpu",
+    "x-compute-time": "The same as x-total-time, under TEI's other name",
+    "x-compute-characters": "Code points of texts plus token ids; a query counts once for each text it is scored with",
     "x-compute-tokens": "Tokens that were computed",
     "x-truncated-inputs": "Inputs that were cut off because they were too long",
     "x-total-time": "Milliseconds from the head of the request to its answer",
@@ -20,7 +20,7 @@ COST_HEADERS = {
 
 
 def cost_headers(request: Request, usage: item_pb2.Usage, timings: item_pb2.Timings) -> tuple[tuple[str, str], ...]:
-    """Times are whole milliseconds, as TEI's are: in the queue and in the model those of the slowest input."""
+    """Times are whole milliseconds, as at TEI. Queue and inference times are those of the slowest input."""
     total = str(round(1000 * (time.monotonic() - request.arrived)))
     values = (
         "gpu+optimized" if usage.device == "cuda" else "cpu",

@@ -1,4 +1,4 @@
-"""POST /v1/embeddings and /embeddings, as OpenAI defines them: https://platform.openai.com/docs/api-reference/embeddings"""
+"""POST /v1/embeddings and /embeddings of OpenAI: https://platform.openai.com/docs/api-reference/embeddings"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from http_gateway.routes.prompts import prompt_of_type
 from http_gateway.routes.schemas import Some, Text, TokenId
 from http_gateway.routes.vector_format import FormattedBody
 from http_gateway.routing import Route
-from http_gateway.supported import agreed, only
+from http_gateway.supported import merge_aliases, only
 
 TOKEN_IDS_REFUSED = (
     "input holds token ids, and those of another model's tokenizer would give meaningless vectors: send text "
@@ -28,26 +28,25 @@ TOKEN_IDS_REFUSED = (
 
 
 class TextObject(msgspec.Struct, forbid_unknown_fields=True):
-    """As Jina's callers may send texts. Beside them they may send images, which are refused by that name."""
+    """Jina's form of a text. Jina's images are refused as an unknown field."""
 
     text: Text
 
 
 class EmbeddingsBody(FormattedBody, kw_only=True):
-    """OpenAI's, and what vLLM, Infinity, Jina, Voyage and NIM have beside it where it changes the answer. Other unknown
-    fields are ignored."""
+    """OpenAI's fields, and those of vLLM, Infinity, Jina, Voyage and NIM that change the answer. Other fields are
+    ignored."""
 
     input: Text | TextObject | Annotated[list[Text | TokenId | TokenIds | TextObject], Some]
-    user: str | None = None  # users take turns at the engines
-    task: str | None = None  # Jina's, of models with an adapter for each
+    user: str | None = None  # fair-share key; see http_gateway.fair_share
+    task: str | None = None  # Jina's, for models with an adapter per task
     dimensions: Dimensions | None = None
-    output_dimension: Dimensions | None = None  # Voyage's
-    # True when absent; Jina's and vLLM's words for it stand below.
-    normalize: bool | None = None
-    normalized: bool | None = None
-    use_activation: bool | None = None
-    prompt_name: str | None = None  # as TEI has it
-    input_type: str | None = None  # as Cohere, Voyage and NIM have it
+    output_dimension: Dimensions | None = None  # Voyage's name for dimensions
+    normalize: bool | None = None  # true when absent
+    normalized: bool | None = None  # Jina's name for normalize
+    use_activation: bool | None = None  # vLLM's name for normalize
+    prompt_name: str | None = None  # TEI's
+    input_type: str | None = None  # Cohere's, Voyage's and NIM's
     modality: Literal["text"] | None = None
     padding: Literal["do_not_pad"] | None = None
     add_special_tokens: Annotated[bool | None, only(True, instead="send token ids to choose them yourself")] = None
@@ -60,13 +59,13 @@ class EmbeddingsBody(FormattedBody, kw_only=True):
 
     @property
     def skip_normalization(self) -> bool:
-        wishes = {"normalize": self.normalize, "normalized": self.normalized, "use_activation": self.use_activation}
-        return agreed(wishes) is False
+        aliases = {"normalize": self.normalize, "normalized": self.normalized, "use_activation": self.use_activation}
+        return merge_aliases(aliases) is False
 
 
 class Embedding(msgspec.Struct):
     object: Literal["embedding"]
-    embedding: list[float] | str  # base64 of float32, little-endian, unless another type is asked for
+    embedding: list[float] | str  # a string is base64 of little-endian float32, or of the type that was requested
     index: int
 
 
@@ -99,8 +98,8 @@ class Embeddings(ModelRoutes):
         ]
 
     async def embed(self, body: EmbeddingsBody, request: Request) -> Answer:
-        """Embeddings, as OpenAI's clients ask for them."""
-        answer = await self.embedded(body, request)
+        """Embeddings, for OpenAI's clients."""
+        answer = await self.call_embed(body, request)
         vectors, usage = answer.embeddings, answer.usage
         row = body.format.rows(vectors)
 
@@ -116,14 +115,14 @@ class Embeddings(ModelRoutes):
         }
         return Answer(value, cost_headers(request, usage, answer.timings))
 
-    async def embedded(self, body: EmbeddingsBody, request: Request) -> inference_pb2.EmbedResponse:
+    async def call_embed(self, body: EmbeddingsBody, request: Request) -> inference_pb2.EmbedResponse:
         model = self.models.find(body.model)
-        inputs, is_list = listed(without_objects(body.input))
+        inputs, is_list = listed(unwrap_texts(body.input))
         item = self._item(inputs, body, is_list=is_list)
         if body.input_type:
-            described = await model.client.get_model(request.options())
-            item.embed.prompt_name = agreed(
-                {"prompt_name": body.prompt_name, "input_type": prompt_of_type(body.input_type, described)}
+            properties = await model.client.get_model(request.options())
+            item.embed.prompt_name = merge_aliases(
+                {"prompt_name": body.prompt_name, "input_type": prompt_of_type(body.input_type, properties)}
             )
         with IN_WORDS_OF_LIST if is_list else IN_WORDS_OF_ONE:
             return (await model.client.infer(item, request.options())).embed
@@ -131,7 +130,7 @@ class Embeddings(ModelRoutes):
     def _item(
         self, inputs: Sequence[str | int | TokenIds], body: EmbeddingsBody, *, is_list: bool
     ) -> inference_pb2.InferenceItem:
-        """Made in its place: a request that is made by itself would be copied into it."""
+        """Fills the request inside the item: protobuf would copy a request that is built on its own."""
         check_count(len(inputs), self.inputs_max, "input", "texts")
         item = inference_pb2.InferenceItem()
         call = item.embed
@@ -143,15 +142,17 @@ class Embeddings(ModelRoutes):
         call.input_tokens_max = body.input_tokens_max
         call.prompt_name = body.prompt_name or ""
         call.skip_normalization = body.skip_normalization
-        call.dimensions = agreed({"dimensions": body.dimensions, "output_dimension": body.output_dimension}) or 0
+        call.dimensions = merge_aliases({"dimensions": body.dimensions, "output_dimension": body.output_dimension}) or 0
         call.data_type = body.format.data_type
         call.task = body.task or ""
         return item
 
 
-def without_objects(value: Inputs | TextObject | list[str | int | TokenIds | TextObject]) -> Inputs:
+def unwrap_texts(value: Inputs | TextObject | list[str | int | TokenIds | TextObject]) -> Inputs:
     if isinstance(value, str):
         return value
     if isinstance(value, TextObject):
         return value.text
+    if TextObject not in map(type, value):  # as nearly always
+        return value  # type: ignore[return-value]
     return [item.text if isinstance(item, TextObject) else item for item in value]

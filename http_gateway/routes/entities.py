@@ -1,4 +1,4 @@
-"""POST /predict_tokens: named entities, or a label for every token, as BEI has it."""
+"""POST /predict_tokens of BEI: named entities, or a label for every token."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -65,11 +65,11 @@ class Entities(ModelRoutes):
         check_count(len(texts), self.inputs_max, "inputs", "texts")
         aggregation = body.aggregation_strategy or "none"
         with InWordsOf({}, place_of=lambda index: placed(body.inputs)[index][1]):
-            answer = await self.labelled(body, texts, request, aggregation, raw_scores=bool(body.raw_scores))
+            answer = await self.call_predict_tokens(body, texts, request, aggregation, raw_scores=bool(body.raw_scores))
         rows = LongList(answer.results, entities_of)
         return Answer(rows, cost_headers(request, answer.usage, answer.timings))
 
-    async def labelled(
+    async def call_predict_tokens(
         self,
         body: TEIBody,
         texts: Sequence[str],

@@ -1,4 +1,4 @@
-"""The forms in which callers send texts, token ids and truncation, and what they are in the contract's messages."""
+"""Converts texts, token ids and truncation from the forms that callers send to the contract's messages."""
 
 import struct
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
-from http_gateway.routes.schemas import Some, Text, TokenId, told
-from http_gateway.supported import agreed
+from http_gateway.routes.schemas import Some, Text, TokenId, json_schema
+from http_gateway.supported import merge_aliases
 
 TokenIds = Annotated[list[TokenId], Some]
 # One text; or a list of texts and of lists of ids; or one list of ids.
 Inputs = Text | Annotated[list[Text | TokenId | TokenIds], Some]
 
 Direction = Literal["Right", "right", "Left", "left"]
-# Cohere's and NIM's word for both: NONE refuses, START and END say which side is lost.
+# Cohere's and NIM's values of `truncate`: NONE refuses long inputs, START and END name the side that is cut.
 Truncate = Literal["NONE", "START", "END", "None", "Start", "End", "none", "start", "end"]
 
 SIDES = {
@@ -32,65 +32,66 @@ TokensMax = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
 
 
 class TruncationFields(msgspec.Struct, kw_only=True):
-    """How callers say what becomes of a text that is too long. Null is the same as absent."""
+    """What to do with texts that are too long. Null is the same as absent."""
 
     truncate: bool | Truncate | None = None
     truncation_direction: Direction | None = None
-    # Voyage's word for `truncate`, and vLLM's for `truncation_direction`.
-    is_truncated: bool | None = msgspec.field(default=None, name="truncation")
+    is_truncated: bool | None = msgspec.field(default=None, name="truncation")  # Voyage's name for truncate
+    # vLLM's name for truncation_direction.
     side: Direction | None = msgspec.field(default=None, name="truncation_side")
-    # vLLM's: keep so many tokens; -1 = as many as the model takes.
-    truncate_prompt_tokens: Annotated[int, msgspec.Meta(ge=-1, le=2**32 - 1), told(**{"not": {"const": 0}})] | None = (
-        None
-    )
+    # vLLM's: number of tokens to keep; -1 = the model's limit.
+    truncate_prompt_tokens: (
+        Annotated[int, msgspec.Meta(ge=-1, le=2**32 - 1), json_schema(**{"not": {"const": 0}})] | None
+    ) = None
 
     @property
     def truncation(self) -> inference_pb2.Truncation:
-        """Whether; without a word as the server is set up. Who says how much is to be kept has said that it is cut."""
+        """UNSPECIFIED leaves it to the server's setting. A request with truncate_prompt_tokens allows truncation unless
+        it says otherwise."""
         if self.truncate is None and self.is_truncated is None:
             is_limited = self.truncate_prompt_tokens is not None
             return inference_pb2.TRUNCATION_ALLOW if is_limited else inference_pb2.TRUNCATION_UNSPECIFIED
         truncate = self.truncate.upper() != "NONE" if isinstance(self.truncate, str) else self.truncate
-        wish = agreed({"truncate": truncate, "truncation": self.is_truncated})
-        return inference_pb2.TRUNCATION_ALLOW if wish else inference_pb2.TRUNCATION_REFUSE
+        is_allowed = merge_aliases({"truncate": truncate, "truncation": self.is_truncated})
+        return inference_pb2.TRUNCATION_ALLOW if is_allowed else inference_pb2.TRUNCATION_REFUSE
 
     @property
     def truncation_side(self) -> inference_pb2.TruncationSide:
-        """Where; without a word as the server is set up."""
+        """UNSPECIFIED leaves it to the server's setting."""
         truncate = self.truncate if isinstance(self.truncate, str) else ""
         if not (truncate or self.truncation_direction or self.side):
             return inference_pb2.TRUNCATION_SIDE_UNSPECIFIED
-        wishes = {
+        aliases = {
             "truncate": SIDES.get(truncate.upper()),
             "truncation_direction": SIDES.get((self.truncation_direction or "").upper()),
             "truncation_side": SIDES.get((self.side or "").upper()),
         }
-        side: inference_pb2.TruncationSide | None = agreed(wishes)
+        side: inference_pb2.TruncationSide | None = merge_aliases(aliases)
         return side or inference_pb2.TRUNCATION_SIDE_UNSPECIFIED
 
     @property
     def input_tokens_max(self) -> int:
-        """To how many tokens, special ones included; 0 = as many as the model takes."""
+        """Limit of tokens, special tokens included; 0 = the model's limit."""
         if self.truncate_prompt_tokens == 0:
-            message = "truncate_prompt_tokens must be at least 1, or -1 for as many tokens as the model takes"
+            message = "truncate_prompt_tokens must be at least 1, or -1 for the model's limit"
             raise HeddleError(ErrorKind.INVALID_INPUT, message, field="truncate_prompt_tokens")
         return max(self.truncate_prompt_tokens or 0, 0)
 
 
 class TEIBody(TruncationFields, kw_only=True):
-    """What every body of TEI's routes may have. Unknown fields are ignored."""
+    """The fields of all TEI routes. Unknown fields are ignored."""
 
     model: str | None = None
 
 
 def shared_fields(body: TEIBody) -> dict[str, Any]:
-    """What a body has in common with every other, to make one of another route of it."""
+    """The fields that all bodies have, as arguments for building the body of another route."""
     return {name: getattr(body, name) for name in TEIBody.__struct_fields__}
 
 
 def listed(value: Inputs) -> tuple[Sequence[str | int | TokenIds], bool]:
-    """Inputs, one by one, and whether it was the caller who listed them: a string is one, and so is a flat list of ids,
-    and of those the caller knows no index."""
+    """The inputs as a list, and whether the caller sent a list. A string and a flat list of ids are one input each,
+    which errors name without an index."""
     if isinstance(value, str):
         return [value], False
     if value and isinstance(value[0], int) and all(isinstance(item, int) for item in value):
@@ -105,8 +106,8 @@ def add_inputs(
     *,
     is_list: bool = True,
 ) -> None:
-    """As messages, in the request that `to` is of. Raises INVALID_INPUT for what is neither a text nor a list of token
-    ids. `is_list` is what `listed` says."""
+    """Appends the inputs to `to`, a field of a request. Raises INVALID_INPUT for a single token id. `is_list` is the
+    second result of `listed`."""
     for index, item in enumerate(inputs):
         if isinstance(item, str):
             to.add(text=item)

@@ -1,5 +1,8 @@
-"""What POST /embed answers of a model with several kinds of vectors (bge-m3) that are asked for together, in the words
-of FlagEmbedding: return_dense, return_sparse, return_colbert_vecs, and dense_vecs, lexical_weights, colbert_vecs."""
+"""Several kinds of vectors in one answer of POST /embed, for models that have them (bge-m3).
+
+The names are FlagEmbedding's: return_dense, return_sparse and return_colbert_vecs in the request, dense_vecs,
+lexical_weights and colbert_vecs in the answer.
+"""
 
 from typing import Any
 
@@ -16,7 +19,8 @@ NAMES_OF_FIELDS = {"embedding_kinds": "return_sparse and return_colbert_vecs", "
 
 
 def embedding_kinds(*, dense: bool | None, sparse: bool | None, colbert: bool | None) -> list[model_pb2.EmbeddingKind]:
-    """[] for dense vectors alone, which are wanted unless `dense` is false. Raises INVALID_INPUT for no kind at all."""
+    """The requested kinds; [] if only dense vectors are requested. Dense vectors are the default. Raises INVALID_INPUT
+    if no kind is left."""
     wanted = {
         model_pb2.EMBEDDING_KIND_DENSE: dense is not False,
         model_pb2.EMBEDDING_KIND_SPARSE: sparse,
@@ -24,21 +28,21 @@ def embedding_kinds(*, dense: bool | None, sparse: bool | None, colbert: bool | 
     }
     kinds = [kind for kind, is_wanted in wanted.items() if is_wanted]
     if not kinds:
-        message = "return_dense is false, and neither return_sparse nor return_colbert_vecs is true"
+        message = "return_dense is false, so return_sparse or return_colbert_vecs must be true"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="return_dense")
     return [] if kinds == [model_pb2.EMBEDDING_KIND_DENSE] else kinds
 
 
 class JointAnswer(msgspec.Struct):
-    """What was asked for, each by input."""
+    """The requested kinds, each a list with one entry per input."""
 
     dense_vecs: list[list[float]] | msgspec.UnsetType = msgspec.UNSET
-    lexical_weights: list[dict[str, float]] | msgspec.UnsetType = msgspec.UNSET  # by token id
+    lexical_weights: list[dict[str, float]] | msgspec.UnsetType = msgspec.UNSET  # keys are token ids
     colbert_vecs: list[list[list[float]]] | msgspec.UnsetType = msgspec.UNSET
 
 
 def joint_value(answer: inference_pb2.EmbedResponse) -> dict[str, Any]:
-    """A `JointAnswer` to be written."""
+    """A `JointAnswer` for the writer."""
     value: dict[str, Any] = {}
     if answer.HasField("embeddings"):
         value["dense_vecs"] = LongList(tensors.from_proto(answer.embeddings))

@@ -1,5 +1,4 @@
-"""What a model is for, in the words of each API: one line for each kind of model. Used by /info and by the routes that
-answer whatever the model is for."""
+"""Each kind of model: TEI's name for it, and its routes. /info and the routes that follow the model's task use it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from heddle.v1 import model_pb2
 class Kind:
     tei_name: str  # in /info
     path: str  # of the route that POST / and /invocations stand for
-    default_path: str  # of the route that Baseten's /predict stands for; /invocations looks at what was sent
+    default_path: str  # of the route that Baseten's /predict stands for; /invocations decides by the body
 
 
 KINDS: Mapping[int, Kind] = {

@@ -1,6 +1,6 @@
-"""GET /v1/models and /v1/models/{id}, as OpenAI defines them: https://platform.openai.com/docs/api-reference/models
+"""GET /v1/models and /v1/models/{id} of OpenAI: https://platform.openai.com/docs/api-reference/models
 
-GET /models has Infinity's shape, which is OpenAI's and more: https://michaelfeil.eu/infinity/latest/swagger_ui/
+GET /models has Infinity's shape, which extends OpenAI's: https://michaelfeil.eu/infinity/latest/swagger_ui/
 """
 
 from typing import Any, Literal
@@ -29,7 +29,7 @@ class ModelsAnswer(msgspec.Struct):
 class InfinityModel(ModelAnswer):
     backend: str
     capabilities: list[str]
-    stats: dict[str, float]  # of this gateway: its calls that have no answer yet, and their share of its limit
+    stats: dict[str, float]  # this gateway's unanswered calls, and their share of its requests_max
 
 
 class InfinityModels(msgspec.Struct):
@@ -37,7 +37,7 @@ class InfinityModels(msgspec.Struct):
     data: list[InfinityModel]
 
 
-# In Infinity's words.
+# Infinity's names for them.
 CAPABILITIES = {
     model_pb2.MODEL_KIND_EMBEDDER: ["embed"],
     model_pb2.MODEL_KIND_RERANKER: ["rerank", "classify"],
@@ -47,7 +47,7 @@ CAPABILITIES = {
 
 class Models:
     def __init__(self, models: ServedModels, requests_max: int) -> None:
-        """`requests_max` is the gateway's limit."""
+        """`requests_max` is the gateway's limit of concurrent requests."""
         self._models = models
         self._requests_max = requests_max
 
@@ -67,7 +67,7 @@ class Models:
         return Answer(self._description(self._models.named(request.parameter).name))
 
     async def of_infinity(self, _: Request) -> Answer:
-        """The models that are served, and how busy they are, as Infinity's clients ask for them."""
+        """The models that are served, and how busy they are, for Infinity's clients."""
         data = [self._infinity_description(served) for served in self._models.known()]
         return Answer({"object": "list", "data": data})
 
@@ -76,7 +76,7 @@ class Models:
         waiting = served.client.unanswered
         return {
             **self._description(served.name),
-            "owned_by": "infinity",  # which its own client insists on
+            "owned_by": "infinity",  # Infinity's client accepts no other value
             "backend": model.backend,
             "capabilities": CAPABILITIES.get(model.kind, []),
             "stats": {

@@ -1,4 +1,4 @@
-"""What Ollama's clients ask of an embedder: POST /api/embed, POST /api/embeddings (its older form) and GET /api/tags.
+"""Ollama's routes for embeddings: POST /api/embed, POST /api/embeddings (the older form) and GET /api/tags.
 
 https://docs.ollama.com/api
 """
@@ -25,9 +25,9 @@ from http_gateway.routing import Route
 
 
 class ModelOptions(msgspec.Struct):
-    """The one that changes an embedding; those of text generation are ignored."""
+    """num_ctx is the only option that changes an embedding. Options of text generation are ignored."""
 
-    num_ctx: TokensMax | None = None  # texts are cut to so many tokens; as many as the model takes when absent
+    num_ctx: TokensMax | None = None  # limit of tokens per text; the model's limit when absent
 
 
 class OllamaBody(msgspec.Struct, kw_only=True):
@@ -105,9 +105,9 @@ class Ollama(ModelRoutes):
         ]
 
     async def embed(self, body: OllamaEmbedBody, request: Request) -> Answer:
-        """Embeddings, as Ollama's clients ask for them."""
+        """Embeddings, for Ollama's clients."""
         texts: Any = body.input
-        answer = await self.embeddings.embedded(
+        answer = await self.embeddings.call_embed(
             EmbeddingsBody(
                 input=texts,
                 model=body.model,
@@ -124,26 +124,26 @@ class Ollama(ModelRoutes):
             "load_duration": 0,
             "prompt_eval_count": answer.usage.tokens,
         }
-        return answered(value, answer, request)
+        return with_cost(value, answer, request)
 
     async def embed_prompt(self, body: OllamaPromptBody, request: Request) -> Answer:
-        """One embedding that is not normalised, as Ollama's older clients ask for it."""
+        """One embedding without normalisation, for Ollama's older clients."""
         wanted = EmbeddingsBody(
             input=body.prompt, model=body.model, truncate_prompt_tokens=body.tokens_max, normalize=False
         )
         with PROMPT_OF_INPUT:
-            answer = await self.embeddings.embedded(wanted, request)
-        return answered({"embedding": tensors.from_proto(answer.embeddings)[0]}, answer, request)
+            answer = await self.embeddings.call_embed(wanted, request)
+        return with_cost({"embedding": tensors.from_proto(answer.embeddings)[0]}, answer, request)
 
     async def tags(self, _: Request) -> Answer:
-        """The models that are served, as Ollama lists them."""
+        """The models that are served, in Ollama's shape."""
         since = datetime.fromtimestamp(self.models.created, UTC).isoformat()
-        return Answer({"models": [described(name, since) for name in self.models.names()]})
+        return Answer({"models": [tag_entry(name, since) for name in self.models.names()]})
 
 
-def answered(value: dict[str, Any], answer: inference_pb2.EmbedResponse, request: Request) -> Answer:
+def with_cost(value: dict[str, Any], answer: inference_pb2.EmbedResponse, request: Request) -> Answer:
     return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
 
-def described(name: str, since: str) -> dict[str, Any]:
+def tag_entry(name: str, since: str) -> dict[str, Any]:
     return {"name": name, "model": name, "modified_at": since, "size": 0, "digest": "", "details": {}}

@@ -1,5 +1,5 @@
-"""What operators and their probes ask: GET /live (does the process live), /health, /ping, / and /ready (would it answer
-just now), and /metrics."""
+"""Routes for operators and probes: GET /live (is the process alive), /health, /ping, / and /ready (can it answer
+requests now), /version, and /metrics."""
 
 from importlib.metadata import version
 from typing import Literal
@@ -13,9 +13,9 @@ from http_gateway.message import Answer, Request, Response
 from http_gateway.routing import Description, Route
 from http_gateway.served_models import ServedModels
 
-# As TEI has it; Baseten probes /health, SageMaker /ping.
+# TEI has them all but /ready. Baseten probes /health, SageMaker /ping.
 READY_PATHS = ("/health", "/ping", "/", "/ready")
-# As vLLM has it, and Ollama.
+# vLLM's and Ollama's.
 VERSION_PATHS = ("/version", "/api/version")
 
 
@@ -43,11 +43,11 @@ class Operations:
         ]
 
     async def live(self, _: Request) -> Answer:
-        """Whether the process lives."""
+        """Whether the process is alive."""
         return Answer({"status": "alive"})
 
     async def ready(self, _: Request) -> Answer:
-        """Whether requests would be answered just now."""
+        """Whether requests can be answered now."""
         self._models.check_ready()
         return Answer({"status": "ready"})
 

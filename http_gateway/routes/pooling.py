@@ -1,4 +1,4 @@
-"""POST /pooling: vectors or scores, of texts or of their tokens, as vLLM has it.
+"""POST /pooling of vLLM: vectors or scores, for texts or for their tokens.
 
 https://docs.vllm.ai/en/latest/models/pooling_models/
 """
@@ -18,7 +18,7 @@ from http_gateway.endpoint import post
 from http_gateway.errors import InWordsOf
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.routes.activations import activated
+from http_gateway.routes.activations import activate
 from http_gateway.routes.classification import Classification
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
 from http_gateway.routes.embeddings import Embeddings, EmbeddingsBody, Usage
@@ -31,7 +31,7 @@ from http_gateway.routing import Route
 
 PoolingTask = Literal["embed", "classify", "token_embed", "token_classify"]
 
-# What a request without a task wants.
+# The task of a request that names none.
 TASK_OF_KIND: dict[int, PoolingTask] = {
     model_pb2.MODEL_KIND_MULTI_VECTOR_EMBEDDER: "token_embed",
     model_pb2.MODEL_KIND_RERANKER: "classify",
@@ -42,17 +42,17 @@ TASK_OF_KIND: dict[int, PoolingTask] = {
 
 class PoolingBody(VLLMBody, kw_only=True):
     input: Inputs
-    task: PoolingTask | None = None  # what the model is for when absent
+    task: PoolingTask | None = None  # the model's own task when absent
     encoding_format: Literal["float", "base64"] | None = None
-    embed_dtype: Literal["float32"] | None = None  # of base64
-    endianness: Literal["native", "little"] | None = None  # of base64
-    dimensions: Dimensions | None = None  # of the task embed
+    embed_dtype: Literal["float32"] | None = None  # for base64
+    endianness: Literal["native", "little"] | None = None  # for base64
+    dimensions: Dimensions | None = None  # for the task embed
 
 
 class Pooled(msgspec.Struct):
     index: int
     object: Literal["pooling"]
-    data: list[float] | list[list[float]] | str  # a text is base64 of float32, row by row
+    data: list[float] | list[list[float]] | str  # a string is base64 of float32, row by row
 
 
 class PoolingAnswer(msgspec.Struct):
@@ -69,7 +69,7 @@ EXAMPLE = {"input": ["What is deep learning?"], "task": "embed"}
 
 class Outcome(NamedTuple):
     inputs: int
-    array: Callable[[int], Floats]  # of an input: [dimension], or [tokens, dimension]
+    array: Callable[[int], Floats]  # from an input's index to its [dimension] or [tokens, dimension]
     usage: item_pb2.Usage
     timings: item_pb2.Timings
 
@@ -84,11 +84,11 @@ class Pooling(ModelRoutes):
         return [post("/pooling", PoolingBody, self.pool, answer=PoolingAnswer, example=EXAMPLE, headers=COST_HEADERS)]
 
     async def pool(self, body: PoolingBody, request: Request) -> Answer:
-        """An array for each input: what the model computes of it, or of each of its tokens."""
+        """An array for each input: its vector or scores, or those of each of its tokens."""
         served = self.models.find(body.model)
         task = body.task or TASK_OF_KIND.get((await served.client.get_model(request.options())).kind, "embed")
         if body.dimensions and task != "embed":
-            message = f"dimensions: only the task embed takes it, not {task}"
+            message = f"dimensions is for the task embed only, and the task is {task}: leave it out"
             raise HeddleError(ErrorKind.INVALID_INPUT, message, field="dimensions")
         inputs, is_list = listed(body.input)
         check_count(len(inputs), self.inputs_max, "input", "texts")
@@ -114,16 +114,16 @@ class Pooling(ModelRoutes):
         wanted = EmbeddingsBody(
             **shared_fields(body), input=texts, dimensions=body.dimensions, use_activation=not body.is_raw
         )
-        answer = await self.embeddings.embedded(wanted, request)
+        answer = await self.embeddings.call_embed(wanted, request)
         return Outcome(len(inputs), tensors.from_proto(answer.embeddings).__getitem__, answer.usage, answer.timings)
 
     async def _embed_tokens(
         self, body: PoolingBody, inputs: Sequence[str | int | TokenIds], request: Request
     ) -> Outcome:
-        """Vectors of length 1, unless they are wanted raw."""
+        """Normalised vectors, unless the request asks for raw ones."""
         served = self.models.find(body.model)
         if body.is_raw and (await served.client.get_model(request.options())).kind != model_pb2.MODEL_KIND_EMBEDDER:
-            message = "use_activation: the model gives its tokens vectors of length 1 and no others"
+            message = "use_activation must be true or absent: the model normalises its token vectors"
             raise HeddleError(ErrorKind.INVALID_INPUT, message, field="use_activation")
         call = inference_pb2.EmbedTokensRequest(
             truncation=body.truncation,
@@ -135,28 +135,28 @@ class Pooling(ModelRoutes):
 
         def array(index: int) -> Floats:
             table = tensors.from_proto(answer.embeddings[index])
-            return table if body.is_raw else of_length_one(table)
+            return table if body.is_raw else normalized(table)
 
         return Outcome(len(inputs), array, answer.usage, answer.timings)
 
     async def _classify(self, body: PoolingBody, inputs: Sequence[str | int | TokenIds], request: Request) -> Outcome:
         texts = [inference_pb2.TextOrPair(text=text) for text in texts_of(inputs)]
-        answer = await self.classification.predicted(body, texts, request, raw_scores=body.is_raw)
+        answer = await self.classification.call_predict(body, texts, request, raw_scores=body.is_raw)
         table = np.frombuffer(answer.scores, "<f4").reshape(len(inputs), -1)
         return Outcome(len(inputs), table.__getitem__, answer.usage, answer.timings)
 
     async def _classify_tokens(
         self, body: PoolingBody, inputs: Sequence[str | int | TokenIds], request: Request
     ) -> Outcome:
-        """All tokens, special ones included, with all labels in the order of the model's."""
-        answer = await self.entities.labelled(body, texts_of(inputs), request, "none", raw_scores=True)
+        """[tokens, labels] for each input, special tokens included, in the order of the model's labels."""
+        answer = await self.entities.call_predict_tokens(body, texts_of(inputs), request, "none", raw_scores=True)
         model = await self.models.find(body.model).client.get_model(request.options())
         labels = list(model.labels)
 
         def array(index: int) -> Floats:
             tokens = answer.results[index].entities
             logits = np.array([[token.scores[label] for label in labels] for token in tokens], np.float32)
-            return logits if body.is_raw else activated(logits, "softmax")
+            return logits if body.is_raw else activate(logits, "softmax")
 
         return Outcome(len(inputs), array, answer.usage, answer.timings)
 
@@ -165,11 +165,11 @@ def texts_of(inputs: Sequence[str | int | TokenIds]) -> list[str]:
     """Raises INVALID_INPUT for token ids."""
     texts = [item for item in inputs if isinstance(item, str)]
     if len(texts) < len(inputs):
-        raise HeddleError(ErrorKind.INVALID_INPUT, "input: this task takes texts, not token ids", field="input")
+        raise HeddleError(ErrorKind.INVALID_INPUT, "input holds token ids: this task takes texts only", field="input")
     return texts
 
 
-def of_length_one(table: Floats) -> Floats:
+def normalized(table: Floats) -> Floats:
     lengths = np.linalg.norm(table, axis=-1, keepdims=True)
     rows: Floats = table / np.maximum(lengths, 1e-12)
     return rows

@@ -1,4 +1,4 @@
-"""The order in which scores are answered over HTTP. Used by the routes that score documents and labels."""
+"""The order of scores in an answer. Used by the routes that score documents and labels."""
 
 from collections.abc import Callable
 
@@ -7,14 +7,14 @@ import numpy.typing as npt
 
 
 def ranking_of(ranking: bytes, scores: npt.NDArray[np.float32]) -> list[int]:
-    """Indices of the scores, best first: the ranking that a tokenizer pod made of the logits, which tells apart what
-    rounds to one score. A pod of an earlier version sends none; then equal scores stay in the order of the input."""
+    """Indices of the scores, best first. `ranking` is the tokenizer pod's, by logit, which also orders what rounds to
+    the same score. A pod of an earlier version sends none; then equal scores keep the order of the input."""
     indices = np.frombuffer(ranking, "<u4") if ranking else np.argsort(-scores, kind="stable")
     order: list[int] = indices.tolist()
     return order
 
 
 def rankings_of(ranking: bytes, table: npt.NDArray[np.float32]) -> Callable[[int], list[int]]:
-    """As `ranking_of`, of a row of the table [inputs, labels]."""
+    """`ranking_of` for a row of the table [inputs, labels]."""
     row_bytes = 4 * table.shape[1]
     return lambda row: ranking_of(ranking[row * row_bytes : (row + 1) * row_bytes], table[row])

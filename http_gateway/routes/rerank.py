@@ -1,5 +1,7 @@
-"""Documents by their relevance to a query: POST /rerank as TEI and BEI have it, /v1/rerank and /v2/rerank as Cohere and
-Jina do, which /rerank answers too where it is sent `documents`: https://docs.cohere.com/reference/rerank and https://api.jina.ai/redoc
+"""Reranking: POST /rerank of TEI and BEI, /v1/rerank and /v2/rerank of Cohere and Jina.
+
+/rerank answers in the shape of /v1/rerank if the body has `documents` in place of `texts`.
+https://docs.cohere.com/reference/rerank and https://api.jina.ai/redoc
 """
 
 from collections.abc import Callable
@@ -17,24 +19,30 @@ from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
 from http_gateway.routes.cohere_meta import meta
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
-from http_gateway.routes.documents import Document, Documents, RankFields, returned, texts_of
+from http_gateway.routes.documents import Document, Documents, RankFields, as_object, texts_of
+from http_gateway.routes.embeddings import Usage
 from http_gateway.routes.inputs import check_count
 from http_gateway.routes.model_routes import ModelRoutes
 from http_gateway.routes.ranking import ranking_of
 from http_gateway.routes.schemas import Some
 from http_gateway.routing import Route
+from http_gateway.supported import merge_aliases
 
 
 class RerankBody(RankFields, kw_only=True):
-    """`texts` are TEI's and answered as TEI answers them; `documents` are everybody else's."""
+    """With `texts` the answer has TEI's shape, with `documents` that of /v1/rerank."""
 
     texts: Annotated[list[str], Some] | None = None
     documents: Documents | None = None
-    return_text: bool | None = None
+    return_text: bool | None = None  # TEI's word for return_documents
 
     @property
     def inputs_count(self) -> int:
         return len(self.texts or self.documents or ())
+
+    @property
+    def returns_documents(self) -> bool:
+        return bool(merge_aliases({"return_text": self.return_text, "return_documents": self.return_documents}))
 
 
 class Rank(msgspec.Struct, omit_defaults=True):
@@ -53,20 +61,15 @@ class Result(msgspec.Struct, omit_defaults=True):
     document: dict[str, Any] | None = None  # only with return_documents
 
 
-class RerankUsage(msgspec.Struct):
-    prompt_tokens: int
-    total_tokens: int
-
-
 class CohereRerankAnswer(msgspec.Struct, omit_defaults=True):
     """Cohere's clients read `id`, `results` and `meta`; Jina's and Infinity's `model`, `results` and `usage`."""
 
     id: str
     model: str
-    usage: RerankUsage
+    usage: Usage
     meta: dict[str, Any]
     results: list[Result] | None = None
-    data: list[Result] | None = None  # instead of `results`, where Voyage's `top_k` or `truncation` is sent
+    data: list[Result] | None = None  # instead of `results`, if the body has Voyage's `top_k` or `truncation`
 
 
 TEXTS = ["Deep learning is a branch of machine learning.", "A cow eats grass."]
@@ -100,48 +103,50 @@ class Rerank(ModelRoutes):
         ]
 
     async def rerank(self, body: RerankBody, request: Request) -> Answer:
-        """Texts by their relevance to a query, the best first; documents in the shape of /v1/rerank."""
+        """Texts by their relevance to a query, the best first. `documents` are answered as at /v1/rerank."""
         if (body.texts is None) == (body.documents is None):
             raise HeddleError(ErrorKind.INVALID_INPUT, "texts or documents is required, and not both", field="texts")
         if body.documents is not None:
             return await self._rank_documents(body, body.documents, request, "1")
         texts = body.texts or []
         check_count(len(texts), self.inputs_max, "texts")
-        answer = await self.reranked(body, texts, request, field="texts")
+        returns_texts = body.returns_documents
+        answer = await self.call_rerank(body, texts, request, field="texts")
         scores = np.frombuffer(answer.scores, "<f4")
 
         def rank(index: int) -> dict[str, Any]:
             bare = {"index": index, "score": scores[index]}
-            return {**bare, "text": texts[index]} if body.return_text else bare
+            return {**bare, "text": texts[index]} if returns_texts else bare
 
         order = ranking_of(answer.ranking, scores)[: body.results_max]
         return Answer(LongList(order, rank), cost_headers(request, answer.usage, answer.timings))
 
     async def rerank_v1(self, body: CohereRerankBody, request: Request) -> Answer:
-        """Documents by their relevance to a query, the best first, as Cohere's v1 and Jina's clients ask for them."""
+        """Documents by their relevance to a query, the best first, for Cohere's v1 and Jina's clients."""
         return await self._rank_documents(body, body.documents, request, "1")
 
     async def rerank_v2(self, body: CohereRerankBody, request: Request) -> Answer:
-        """Documents by their relevance to a query, the best first, as Cohere's v2 clients ask for them."""
+        """Documents by their relevance to a query, the best first, for Cohere's v2 clients."""
         return await self._rank_documents(body, body.documents, request, "2")
 
     async def _rank_documents(
         self, body: RankFields, documents: list[Document], request: Request, version: str
     ) -> Answer:
         check_count(len(documents), self.inputs_max, "documents", "documents")
-        texts = texts_of(documents, body.rank_fields, are_returned=bool(body.return_documents))
-        answer = await self.reranked(body, texts, request, field="documents")
+        are_returned = body.returns_documents
+        texts = texts_of(documents, body.rank_fields, are_returned=are_returned)
+        answer = await self.call_rerank(body, texts, request, field="documents")
         scores = np.frombuffer(answer.scores, "<f4")
 
         def result(index: int) -> dict[str, Any]:
             bare = {"index": index, "relevance_score": scores[index]}
-            return {**bare, "document": returned(documents[index])} if body.return_documents else bare
+            return {**bare, "document": as_object(documents[index])} if are_returned else bare
 
         tokens = answer.usage.tokens
         value = {
             "id": request.id,
             "model": self.models.find(body.model).name,
-            "data" if body.is_voyages else "results": LongList(
+            "data" if body.is_from_voyage else "results": LongList(
                 ranking_of(answer.ranking, scores)[: body.results_max], result
             ),
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
@@ -149,7 +154,7 @@ class Rerank(ModelRoutes):
         }
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
 
-    async def reranked(
+    async def call_rerank(
         self,
         body: RankFields,
         texts: list[str],
@@ -158,7 +163,7 @@ class Rerank(ModelRoutes):
         field: str,
         place_of: Callable[[int], str] | None = None,
     ) -> inference_pb2.RerankResponse:
-        """`field` is what the caller calls the texts, `place_of` says where one of them is if not at its index."""
+        """`field` is the caller's name for the texts. `place_of` maps an index to the caller's name for that text."""
         call = inference_pb2.RerankRequest(
             query=body.query,
             documents=texts,

@@ -1,8 +1,7 @@
-"""What /openapi.json says of texts, ids and lists beyond their types, for the structs in this folder.
+"""Constraints on texts, ids and lists that /openapi.json shows for the structs in this folder.
 
-It is only told here. What is refused, and in which words, is decided where the inputs are looked at, by the routes and
-by the tokenizer pods: an empty list is a failure of another kind than a wrong type, and the limit of inputs is a
-setting.
+They are documentation only. The routes and the tokenizer pods check inputs and word the errors: an empty list is
+another kind of failure than a wrong type, and the limit of inputs is a setting.
 """
 
 from typing import Annotated, Any
@@ -10,13 +9,13 @@ from typing import Annotated, Any
 import msgspec
 
 
-def told(**schema: Any) -> Any:
+def json_schema(**schema: Any) -> Any:
     return msgspec.Meta(extra_json_schema=schema)
 
 
-Text = Annotated[str, told(minLength=1)]
-TokenId = Annotated[int, told(minimum=0, maximum=2**32 - 1)]
+Text = Annotated[str, json_schema(minLength=1)]
+TokenId = Annotated[int, json_schema(minimum=0, maximum=2**32 - 1)]
 
-# Of a list.
-Some = told(minItems=1)
-OneOrTwo = told(minItems=1, maxItems=2)
+# Constraints of lists.
+Some = json_schema(minItems=1)
+OneOrTwo = json_schema(minItems=1, maxItems=2)

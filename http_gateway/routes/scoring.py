@@ -1,4 +1,4 @@
-"""POST /score and /v1/score: how well texts belong together, pair by pair, as vLLM has it.
+"""POST /score and /v1/score of vLLM: a score for each pair of texts.
 
 https://docs.vllm.ai/en/latest/models/pooling_models/scoring/
 """
@@ -15,8 +15,9 @@ from heddle.v1 import inference_pb2, item_pb2
 from http_gateway.endpoint import post
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, Request
-from http_gateway.routes.at_once import results_of
+from http_gateway.routes.at_once import gather_bounded
 from http_gateway.routes.cost import COST_HEADERS, cost_headers
+from http_gateway.routes.documents import ChatTemplateFields, DocumentTokensMax, QueryTokensMax
 from http_gateway.routes.embeddings import Usage
 from http_gateway.routes.inputs import check_at_most, shared_fields
 from http_gateway.routes.rerank import Rerank, RerankBody
@@ -27,13 +28,14 @@ from http_gateway.routing import Route
 Queries = Text | Annotated[list[Text], Some]
 Documents = str | Annotated[list[str], Some]
 
-# What callers name the two sides.
+# The names that callers have for the two sides.
 SIDES = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2"))
 
 
 class ScoreBody(VLLMBody, kw_only=True):
-    """One pair of fields: queries and documents (or items), data_1 and data_2, or text_1 and text_2. One text is
-    compared with each on the other side; lists of the same length are compared in pairs."""
+    """Takes one pair of fields: queries and documents (or items), data_1 and data_2, or text_1 and text_2. A single
+    text on the first side is compared with each text on the second. Two lists of the same length are compared pair by
+    pair."""
 
     queries: Queries | None = None
     documents: Documents | None = None
@@ -42,7 +44,10 @@ class ScoreBody(VLLMBody, kw_only=True):
     data_2: Documents | None = None
     text_1: Queries | None = None
     text_2: Documents | None = None
-    instruction: str | None = None  # what the query is after, for models that are told in their prompt
+    instruction: str | None = None  # task description for models with an instruction in their prompt
+    max_tokens_per_doc: DocumentTokensMax | None = None  # of the second side
+    max_tokens_per_query: QueryTokensMax = None
+    chat_template_kwargs: ChatTemplateFields = None
 
 
 class Score(msgspec.Struct):
@@ -84,14 +89,19 @@ class Scoring(Rerank):
         async def answer(query: str, indices: Sequence[int]) -> inference_pb2.RerankResponse:
             texts = [documents[index] for index in indices]
             rerank = RerankBody(
-                **shared_fields(body), query=query, texts=texts, raw_scores=body.is_raw, instruction=body.instruction
+                **shared_fields(body),
+                query=query,
+                texts=texts,
+                raw_scores=body.is_raw,
+                instruction=body.instruction,
+                max_tokens_per_doc=body.max_tokens_per_doc,
             )
-            return await self.reranked(
+            return await self.call_rerank(
                 rerank, texts, request, field=names[1], place_of=lambda index: f"{names[1]}[{indices[index]}]"
             )
 
         calls = [(len(indices), functools.partial(answer, query, indices)) for query, indices in indices_of.items()]
-        answers = await results_of(calls)
+        answers = await gather_bounded(calls)
         scores = np.empty(len(documents), np.float32)
         for indices, found in zip(indices_of.values(), answers, strict=True):
             scores[indices] = np.frombuffer(found.scores, "<f4")
@@ -106,18 +116,19 @@ class Scoring(Rerank):
 
 def sides_of(body: ScoreBody) -> tuple[tuple[str, str], list[str], list[str]]:
     """The names of the two sides, and their texts. Raises INVALID_INPUT and EMPTY_INPUT."""
-    stated = [name for name in dict.fromkeys(sum(SIDES, ())) if getattr(body, name) is not None]
-    names = next((pair for pair in SIDES if set(pair) == set(stated)), None)
+    present = [name for name in dict.fromkeys(sum(SIDES, ())) if getattr(body, name) is not None]
+    names = next((pair for pair in SIDES if set(pair) == set(present)), None)
     if names is None:
         pairs = ", ".join(f"{first} and {second}" for first, second in SIDES)
-        message = f"one of these pairs of fields is required, and nothing of another: {pairs}"
-        raise HeddleError(ErrorKind.INVALID_INPUT, message, field=stated[0] if stated else "text_1")
+        message = f"send exactly one of these pairs of fields: {pairs}"
+        raise HeddleError(ErrorKind.INVALID_INPUT, message, field=present[0] if present else "text_1")
     queries, documents = (listed(getattr(body, name)) for name in names)
     for name, texts in zip(names, (queries, documents), strict=True):
         if not texts:
             raise HeddleError(ErrorKind.EMPTY_INPUT, f"{name} is empty: a request needs at least one", field=name)
     if len(queries) not in (1, len(documents)):
-        message = f"{names[0]} has {len(queries)} texts and {names[1]} has {len(documents)}: it takes one, or as many"
+        counts = f"{names[0]} has {len(queries)} texts and {names[1]} has {len(documents)}"
+        message = f"{counts}: send one text in {names[0]}, or as many as in {names[1]}"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field=names[0])
     if "" in queries:
         place = names[0] if isinstance(getattr(body, names[0]), str) else f"{names[0]}[{queries.index('')}]"
@@ -139,7 +150,7 @@ def usage_of(answers: Sequence[inference_pb2.RerankResponse]) -> item_pb2.Usage:
 
 
 def timings_of(answers: Sequence[inference_pb2.RerankResponse]) -> item_pb2.Timings:
-    """Those of the slowest part."""
+    """The timings of the slowest call, stage by stage."""
     timings = [answer.timings for answer in answers]
     return item_pb2.Timings(
         tokenize_us=max(each.tokenize_us for each in timings),

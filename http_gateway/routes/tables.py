@@ -1,4 +1,4 @@
-"""Tables of vectors, one for each token of a text, as answers hold them."""
+"""Tables of token vectors in answers. The routes of /embed and /embed_all use them."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from http_gateway.long_list import LongList
 
 
 class Rows:
-    """Of a tensor, one for each token. Its bytes, which may be many, are copied once the rows are asked for."""
+    """The rows of a tensor, one per token. Its bytes are copied only when the rows are iterated: there may be many."""
 
     def __init__(self, tensor: tensor_pb2.Tensor) -> None:
         self._tensor = tensor

@@ -1,7 +1,7 @@
-"""Token classification as Hugging Face's endpoints answer it, with the shape of transformers.pipeline("ner").
+"""Token classification in the shape of Hugging Face's endpoints, which is that of transformers.pipeline("ner").
 
-`http_gateway.routes.table` gives it to POST /, /invocations and /vertex, where the model is a token classifier: Hugging
-Face's InferenceClient posts there. /predict_tokens keeps BEI's shape.
+`http_gateway.routes.table` uses it for POST /, /invocations and /vertex if the model is a token classifier, because
+Hugging Face's InferenceClient posts there. /predict_tokens keeps BEI's shape.
 """
 
 from collections.abc import Iterator
@@ -20,22 +20,23 @@ from http_gateway.message import Answer, Request
 from http_gateway.routes.cost import cost_headers
 from http_gateway.routes.entities import Aggregation, Entities, PredictTokensBody, placed
 from http_gateway.routes.inputs import check_count
+from http_gateway.supported import merge_aliases
 
-OUTSIDE = "O"  # the label of what is no entity
+OUTSIDE = "O"  # the label of tokens outside of entities
 
 
 class PipelineParameters(msgspec.Struct):
-    """Those of huggingface_hub's InferenceClient.token_classification."""
+    """The parameters of huggingface_hub's InferenceClient.token_classification."""
 
     aggregation_strategy: Aggregation | None = None  # simple when absent, as on Hugging Face's endpoints
-    ignore_labels: list[str] | None = None  # O when absent
-    # Tokens that the windows of a long text share. Texts are not split into windows: one that fits is answered, a
-    # longer one is refused.
+    ignore_labels: list[str] | None = None  # ["O"] when absent
+    # Overlap of the windows of a long text, in tokens. Windows are not supported: with `stride`, a text that is too
+    # long is refused.
     stride: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class TokenPipelineBody(PredictTokensBody, kw_only=True):
-    """A text or a flat list of texts is answered in the pipeline's shape; lists of lists are answered in BEI's."""
+    """A text or a flat list of texts gets the pipeline's shape, lists of lists get BEI's."""
 
     parameters: PipelineParameters | None = None
 
@@ -49,24 +50,28 @@ class TokenPipeline(Entities):
         parameters = body.parameters or PipelineParameters()
         if not isinstance(body.inputs, str) and any(isinstance(item, list) for item in body.inputs):
             if parameters != PipelineParameters():
-                raise refused("parameters", "they go with a text or a flat list of texts, not with lists of lists")
+                raise invalid("parameters", "not supported for lists of lists; send a text or a flat list of texts")
             return await self.predict_tokens(body, request)
         if body.raw_scores:
-            raise refused("raw_scores", "entities have probabilities; /predict_tokens answers logits")
+            raise invalid("raw_scores", "entities have probabilities only; use /predict_tokens for logits")
         texts = [text for text, _ in placed(body.inputs)]
         check_count(len(texts), self.inputs_max, "inputs", "texts")
-        strategy = parameters.aggregation_strategy or body.aggregation_strategy or "simple"
+        wishes = {
+            "aggregation_strategy": body.aggregation_strategy,
+            "parameters.aggregation_strategy": parameters.aggregation_strategy,
+        }
+        strategy: Aggregation = merge_aliases(wishes) or "simple"
         ignored = frozenset([OUTSIDE] if parameters.ignore_labels is None else parameters.ignore_labels)
         if parameters.stride is not None:
             body.truncate = False
         with InWordsOf({}, is_list=not isinstance(body.inputs, str)), refusing_windows(parameters.stride):
-            answer = await self.labelled(
+            answer = await self.call_predict_tokens(
                 body, texts, request, strategy, with_words=True, with_outside=OUTSIDE not in ignored
             )
-        made = tokens_of if strategy == "none" else groups_of
+        to_rows = tokens_of if strategy == "none" else groups_of
 
         def entities(result: inference_pb2.Entities) -> LongList:
-            return LongList([row for row in made(result) if label_of(row) not in ignored])
+            return LongList([row for row in to_rows(result) if label_of(row) not in ignored])
 
         value = entities(answer.results[0]) if isinstance(body.inputs, str) else LongList(answer.results, entities)
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
@@ -74,21 +79,21 @@ class TokenPipeline(Entities):
 
 @contextmanager
 def refusing_windows(stride: int | None) -> Iterator[None]:
-    """What becomes of a text that is too long where the caller wants it to be split."""
+    """Turns the error for a text that is too long into one that names `stride`, if the caller sent it."""
     try:
         yield
     except HeddleError as error:
         if stride is not None and error.kind is ErrorKind.TOO_LARGE:
-            raise refused("parameters.stride", f"long texts are not split into windows: {error.message}") from None
+            raise invalid("parameters.stride", f"long texts are not split into windows: {error.message}") from None
         raise
 
 
-def refused(place: str, why: str) -> HeddleError:
+def invalid(place: str, why: str) -> HeddleError:
     return HeddleError(ErrorKind.INVALID_INPUT, f"{place}: {why}", field=place.partition(".")[0])
 
 
 def tokens_of(result: inference_pb2.Entities) -> Iterator[dict[str, Any]]:
-    """Each token but the special ones, with its place among all of them."""
+    """A row for each token that is not special. `index` counts special tokens too, as in the pipeline."""
     for index, token in enumerate(result.entities):
         if not token.special:
             label, score = best_of(token)
@@ -102,7 +107,7 @@ def groups_of(result: inference_pb2.Entities) -> Iterator[dict[str, Any]]:
 
 
 def best_of(entity: inference_pb2.Entity) -> tuple[str, np.float32]:
-    """The only label that it has without raw scores."""
+    """Without raw scores, an entity has exactly one label."""
     ((label, score),) = entity.scores.items()
     return label, np.float32(score)
 

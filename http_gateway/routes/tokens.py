@@ -1,4 +1,4 @@
-"""POST /tokenize and /decode: texts to tokens and back, as TEI has it. Needs no engine."""
+"""POST /tokenize and /decode of TEI: texts to tokens and back. Needs no engine."""
 
 from typing import Annotated, Any
 

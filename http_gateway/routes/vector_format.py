@@ -1,5 +1,5 @@
-"""In which data type and encoding a caller of /v1/embeddings wants the vectors, in the words of OpenAI, Jina, Voyage
-and vLLM; and what one vector is in it.
+"""The data type and encoding of vectors that a caller of /v1/embeddings asks for, by the fields of OpenAI, Jina, Voyage
+and vLLM.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,9 @@ import numpy as np
 from heddle import tensors
 from heddle.v1 import tensor_pb2
 from http_gateway.routes.inputs import TEIBody
-from http_gateway.supported import agreed
+from http_gateway.supported import merge_aliases
 
-# The data type of the contract, and how its bytes are read.
+# By name: the data type of the contract, and the NumPy type of its bytes.
 QUANTIZED: dict[str, tuple[tensor_pb2.DataType, np.dtype[Any]]] = {
     "int8": (tensor_pb2.DATA_TYPE_INT8, np.dtype(np.int8)),
     "uint8": (tensor_pb2.DATA_TYPE_UINT8, np.dtype(np.uint8)),
@@ -31,17 +31,17 @@ FLOATS = {
 class VectorFormat(NamedTuple):
     data_type: tensor_pb2.DataType
     is_base64: bool
-    whole: np.dtype[Any] | None  # of the numbers, where they are no floats
+    integers: np.dtype[Any] | None  # None for floats
 
     def rows(self, table: tensor_pb2.Tensor) -> Callable[[int], Any]:
-        """What the vector of an index is, of a table that has the data type."""
-        if not self.is_base64 and self.whole is None:
+        """A function from the index of a vector to its value in the answer. `table` has this data type."""
+        if not self.is_base64 and self.integers is None:
             return tensors.from_proto(table).__getitem__
         data, row_bytes = memoryview(table.data), len(table.data) // table.shape[0]
 
         def row(index: int) -> Any:
             part = data[index * row_bytes : (index + 1) * row_bytes]
-            return base64_of(part) if self.is_base64 else np.frombuffer(part, self.whole)
+            return base64_of(part) if self.is_base64 else np.frombuffer(part, self.integers)
 
         return row
 
@@ -56,7 +56,7 @@ class FormattedBody(TEIBody, kw_only=True):
     encoding_format: Literal["float", "base64"] | None = None
     embedding_type: Literal["float", "base64", "int8", "uint8", "binary", "ubinary"] | None = None  # Jina's and NIM's
     output_dtype: Literal["float", "int8", "uint8", "binary", "ubinary"] | None = None  # Voyage's
-    # vLLM's, which concern base64 alone.
+    # vLLM's, for base64 only.
     embed_dtype: Literal["float32", "float16", "bfloat16"] | None = None
     endianness: Literal["native", "little"] | None = None
 
@@ -66,15 +66,19 @@ class FormattedBody(TEIBody, kw_only=True):
         is_base64 = "base64" in (self.encoding_format, self.embedding_type)
         if not (self.embedding_type or self.output_dtype or self.embed_dtype):
             return BASE64 if is_base64 else PLAIN
-        embedding_type = None if self.embedding_type == "base64" else self.embedding_type
-        name = agreed({"embedding_type": embedding_type, "output_dtype": self.output_dtype})
+        aliases: dict[str, Any] = {"embedding_type": self.embedding_type, "output_dtype": self.output_dtype}
+        if self.embedding_type == "base64":
+            merge_aliases({"encoding_format": self.encoding_format, "embedding_type": self.embedding_type})
+            aliases["embedding_type"] = None
+        name = merge_aliases(aliases)
         if name in QUANTIZED:
-            data_type, whole = QUANTIZED[name]
-            return VectorFormat(data_type, is_base64, whole)
+            merge_aliases({**aliases, "embed_dtype": self.embed_dtype})
+            data_type, integers = QUANTIZED[name]
+            return VectorFormat(data_type, is_base64, integers)
         return VectorFormat(FLOATS[self.embed_dtype or "float32"], True, None) if is_base64 else PLAIN
 
 
 def base64_of(row: memoryview) -> str:
-    """Of its bytes. In two thirds of the time that Python's own module takes."""
+    """base64 of the row's bytes. msgspec takes two thirds of the time of Python's base64 module."""
     encoded: str = msgspec.to_builtins(row)
     return encoded

@@ -1,4 +1,4 @@
-"""Vectors as TEI gives them: POST /embed (one per text), /embed_all (one per token), /embed_sparse, and /similarity.
+"""TEI's routes for vectors: POST /embed (one per text), /embed_all (one per token), /embed_sparse, and /similarity.
 
 Shapes: https://huggingface.github.io/text-embeddings-inference
 """
@@ -31,7 +31,7 @@ NAMES_OF_SIMILARITY = {"source": "inputs.source_sentence", "sentences": "inputs.
 class EmbedAllBody(TEIBody, kw_only=True):
     inputs: Inputs
     prompt_name: str | None = None
-    task: str | None = None  # of jina-embeddings-v3 and its kin
+    task: str | None = None  # for models with an adapter per task, such as jina-embeddings-v3
 
     @property
     def inputs_count(self) -> int:
@@ -42,7 +42,7 @@ class EmbedBody(EmbedAllBody, kw_only=True):
     normalize: bool | None = None  # true when absent
     dimensions: Dimensions | None = None
     encoding_format: Literal["float"] | None = None
-    # FlagEmbedding's, for models that make these: with one of the last two the answer is a `JointAnswer`.
+    # FlagEmbedding's, for models with several kinds of vectors. With any but dense, the answer is a `JointAnswer`.
     return_dense: bool | None = None  # true when absent
     return_sparse: bool | None = None
     return_colbert_vecs: bool | None = None
@@ -113,7 +113,7 @@ class Vectors(ModelRoutes):
         ]
 
     async def embed(self, body: EmbedBody, request: Request) -> Answer:
-        """One vector for each input; return_sparse and return_colbert_vecs ask for further kinds, in an object."""
+        """One vector for each input. With return_sparse or return_colbert_vecs, an object with each kind of vector."""
         item = inference_pb2.InferenceItem()
         is_list = self._write(body, item.embed)
         item.embed.skip_normalization = body.normalize is False
@@ -168,7 +168,7 @@ class Vectors(ModelRoutes):
         return Answer(scores, cost_headers(request, answer.usage, answer.timings))
 
     def _write(self, body: EmbedAllBody, call: Any) -> bool:
-        """What the requests of all three have, into the place where one of them is. Returns what `listed` says."""
+        """Sets the fields that all three requests have. Returns whether the caller sent a list of inputs."""
         inputs, is_list = listed(body.inputs)
         check_count(len(inputs), self.inputs_max, "inputs")
         add_inputs(call.inputs, inputs, "inputs", is_list=is_list)

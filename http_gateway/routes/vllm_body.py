@@ -1,4 +1,4 @@
-"""What the routes that vLLM's callers look for have in common: /score, /classify and /pooling.
+"""Request fields and answer that vLLM's routes /score, /classify and /pooling have in common.
 
 https://docs.vllm.ai/en/latest/models/pooling_models/
 """
@@ -9,17 +9,18 @@ from typing import Annotated, Any, Literal
 from heddle.v1 import item_pb2
 from http_gateway.message import Request
 from http_gateway.routes.inputs import TEIBody
-from http_gateway.supported import agreed, only
+from http_gateway.supported import merge_aliases, only
 
 
 class VLLMBody(TEIBody, kw_only=True):
-    """vLLM's fields that change the answer; other unknown ones are ignored."""
+    """vLLM's fields that change the answer. Other fields are ignored."""
 
-    user: str | None = None  # users take turns at the engines
+    user: str | None = None  # fair-share key; see http_gateway.fair_share
     use_activation: bool | None = None  # true when absent
-    activation: bool | None = None  # what use_activation was called before
-    softmax: bool | None = None  # … and before that, where texts are classified
-    normalize: bool | None = None  # … and where they are embedded
+    # Names that use_activation had in earlier versions of vLLM; the last two for classification and for embedding.
+    activation: bool | None = None
+    softmax: bool | None = None
+    normalize: bool | None = None
     padding: Literal["do_not_pad"] | None = None
     add_special_tokens: Annotated[
         bool | None, only(True, instead="texts get the special tokens that the model was trained with")
@@ -28,9 +29,12 @@ class VLLMBody(TEIBody, kw_only=True):
 
     @property
     def is_raw(self) -> bool:
-        """Whether what the model computes is wanted without the last step: softmax, sigmoid or normalisation."""
-        wishes = {name: getattr(self, name) for name in ("use_activation", "activation", "softmax", "normalize")}
-        return agreed(wishes) is False
+        """Whether the request asks for results without the final softmax, sigmoid or normalisation."""
+        return merge_aliases(self.activation_aliases()) is False
+
+    def activation_aliases(self) -> dict[str, bool | None]:
+        """What the fields for that final step say, by name."""
+        return {name: getattr(self, name) for name in ("use_activation", "activation", "softmax", "normalize")}
 
 
 def answer_value(request: Request, model: str, data: Any, usage: item_pb2.Usage, kind: str = "list") -> dict[str, Any]:

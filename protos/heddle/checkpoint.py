@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from heddle.adapter_tasks import tasks_of, with_task_prompts
 from heddle.checkpoint_files import CheckpointError, field_of, read_json, read_json_if_there
 from heddle.labels import labels_of
 from heddle.language_models import AUTO, default_pooling, names_of, with_score
 from heddle.m3 import M3Heads
 from heddle.sentence_modules import LogitScore, Pooling, PoolingSetting, SentenceModules, Splade
-from heddle.tasks import tasks_of, with_task_prompts
 from heddle.tokenizer_files import fingerprint_of
-from heddle.vector_modules import Dense, VectorModule, width_behind
+from heddle.vector_modules import Dense, VectorModule, width_after
 
 # Embedding rows up to and including the padding id are never positions in these, as fairseq had it.
 POSITIONS_AFTER_PADDING = frozenset(
@@ -71,22 +71,22 @@ class Checkpoint:
     multi_label: bool  # labels are independent of each other: sigmoid, not softmax
     pooling: tuple[Pooling, ...]  # several are concatenated; () for what does not pool
     include_prompt: bool  # False: pooling leaves the prompt's tokens out
-    token_modules: tuple[VectorModule, ...]  # each token's vector goes through these, before pooling if there is any
-    vector_modules: tuple[VectorModule, ...]  # pooled vectors go through these
-    splade: Splade | None  # of a sparse embedder, None for all others
-    logit_score: LogitScore | None  # of a reranker that is a language model, None for all others
-    m3: M3Heads | None  # of an embedder that makes sparse and ColBERT vectors too, None for all others
+    token_modules: tuple[VectorModule, ...]  # applied to each token's vector, before pooling if there is any
+    vector_modules: tuple[VectorModule, ...]  # applied to the pooled vectors
+    splade: Splade | None  # for sparse embedders only
+    logit_score: LogitScore | None  # for rerankers that are language models only
+    m3: M3Heads | None  # for embedders that make sparse and ColBERT vectors, too
     normalizes: bool  # a Normalize module follows the pooling
-    dimension: int  # of a vector; 0 for what answers none
-    token_dimension: int  # of the vectors of tokens; 0 for what answers none
+    dimension: int  # of a vector; 0 if the model makes none
+    token_dimension: int  # of a token's vector; 0 if the model makes none
     matryoshka: bool  # trained so that a vector's first components are a vector too
-    tasks: tuple[str, ...]  # that a request may name, each with an adapter of its own
+    tasks: tuple[str, ...]  # names that a request may set as its task; each has an adapter
     prompts: Mapping[str, str]  # text put before the input, by name
     default_prompt_name: str  # "" = none
     sequence_tokens_max: int  # special tokens included
     vocabulary_size: int  # token ids are smaller
     do_lower_case: bool  # texts are lower-cased before the tokenizer sees them
-    tokenizer_fingerprint: str  # see `heddle.tokenizer_files`
+    tokenizer_fingerprint: str  # see `heddle.tokenizer_files.fingerprint_of`
 
     @classmethod
     def read(
@@ -107,7 +107,7 @@ class Checkpoint:
         labels = labels_of(config, home)[: 1 if modules.logit_score else None] if kind in CLASSIFIERS else ()
         token_modules = token_modules_of(kind, modules, config, home)
         vector_modules = modules.vector_modules if kind is ModelKind.EMBEDDER else ()
-        token_width = width_behind(token_modules, hidden_size_of(config, home)) if kind in EMBEDDERS else 0
+        token_width = width_after(token_modules, hidden_size_of(config, home)) if kind in EMBEDDERS else 0
         sequence_tokens_max = sequence_tokens_max_of(home, config, modules)
         return cls(
             name=name or folder.name,
@@ -135,7 +135,7 @@ class Checkpoint:
             sequence_tokens_max=sequence_tokens_max,
             vocabulary_size=positive(config, "vocab_size", home),
             do_lower_case=modules.do_lower_case,
-            tokenizer_fingerprint=fingerprint_of(home, config, sequence_tokens_max, modules),
+            tokenizer_fingerprint=fingerprint_of(home, config, sequence_tokens_max, modules, len(labels)),
         )
 
 
@@ -186,11 +186,11 @@ def token_modules_of(
 def dimension_of(
     kind: ModelKind, modules: SentenceModules, token_width: int, config: Mapping[str, Any], folder: Path
 ) -> int:
-    """`token_width` is 0 for what answers no vectors of tokens."""
+    """`token_width` is the width of the tokens' vectors, 0 if the model makes none."""
     if kind is ModelKind.SPARSE_EMBEDDER:
         return positive(config, "vocab_size", folder)
     pooled = token_width * max(len(modules.pooling), 1)
-    dimension = width_behind(modules.vector_modules, pooled) if kind is ModelKind.EMBEDDER else pooled
+    dimension = width_after(modules.vector_modules, pooled) if kind is ModelKind.EMBEDDER else pooled
     return min(dimension, modules.truncate_dim or dimension)
 
 
@@ -232,7 +232,7 @@ def first_position_of(config: Mapping[str, Any]) -> int:
     """The row that a sequence's first token has in the table of positions."""
     if config.get("model_type") not in POSITIONS_AFTER_PADDING:
         return 0
-    padding = None if config.get("model_type") == "mpnet" else config.get("pad_token_id")  # MPNet's code has a 1
+    padding = None if config.get("model_type") == "mpnet" else config.get("pad_token_id")  # MPNet's code always takes 1
     return (PADDING_OF_FAIRSEQ if padding is None else int(padding)) + 1
 
 

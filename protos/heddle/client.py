@@ -34,12 +34,12 @@ CALL_S_MAX = 60.0
 class CallOptions(NamedTuple):
     timeout_s: float | None = CALL_S_MAX  # None: as long as it takes
     priority: int = 0  # smaller is served first
-    flow: str = ""  # whose turn the call takes at the engine; "" = this machine's (see ItemContext.flow)
+    flow: str = ""  # fair-share key; "" = the address of this machine (see ItemContext.flow)
     request_id: str = ""  # appears in the logs of every hop
     traceparent: str = ""  # W3C trace context
 
     def write(self, context: item_pb2.ItemContext) -> item_pb2.ItemContext:
-        """Into what may be in the middle of an item, where it need not be copied to."""
+        """Writes the options into the context of an item, without building a message to copy."""
         context.priority = self.priority
         context.flow = self.flow
         context.request_id = self.request_id
@@ -152,7 +152,7 @@ class Client(InferenceClient):
 
     @property
     def unanswered(self) -> int:
-        """Calls that have no answer yet."""
+        """Number of calls that have no answer yet."""
         return self._pool.unanswered
 
     async def start(self) -> None:

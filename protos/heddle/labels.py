@@ -1,5 +1,6 @@
-"""The labels of a classifier, and how many there are where config.json does not say. `heddle.checkpoint` asks for them:
-a head with one label is a reranker's.
+"""The labels of a classifier. Where config.json does not list them, the weights say how many there are.
+
+Called by `heddle.checkpoint`, which takes a classifier with one label for a reranker, and by `heddle.model_source`.
 """
 
 from collections.abc import Mapping
@@ -9,17 +10,17 @@ from typing import Any
 from heddle.checkpoint_files import CheckpointError, field_of, read_json_if_there
 from heddle.weight_files import shapes_in, weight_files
 
-# What transformers takes a head to have that nothing is said of.
+# What transformers assumes where config.json does not say.
 LABELS_DEFAULT = 2
 
 HEADS_WITH_LABELS = ("ForSequenceClassification", "ForTokenClassification")
 
-# What the architectures call the last linear of a classifier.
+# Names of the last linear of a classifier, by architecture.
 LAST_LINEARS = ("classifier.weight", "classifier.out_proj.weight", "score.weight")
 
 
 def labels_of(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
-    """By index."""
+    """The names of the labels, in the order of their indices. Raises CheckpointError."""
     path = folder / "config.json"
     by_index = field_of(config, "id2label", dict, path)
     if by_index:
@@ -32,20 +33,19 @@ def labels_of(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
 
 
 def rows_of_head(folder: Path) -> int | None:
-    """None where the weights leave it open: there are none, they are pickled, or two linears could be the head's last.
-
-    transformers would take two labels, and refuse weights of another number."""
+    """The number of labels in the weights, for a config.json that does not state it: transformers would assume two, and
+    refuse other weights. None if the weights are missing or pickled, or have more than one possible last linear."""
     try:
         paths = [path for path in weight_files(folder) if path.suffix == ".safetensors"]
         shapes = {name: shape for path in paths for name, shape in shapes_in(path).items()}
-    except CheckpointError:  # whoever needs the weights will say what is wrong with them
+    except CheckpointError:  # reported when the weights are loaded
         return None
     rows = [shapes[name][0] for name in LAST_LINEARS if len(shapes.get(name, ())) == 2]
     return rows[0] if len(rows) == 1 else None
 
 
-def are_in_weights(folder: Path) -> bool:
-    """Whether a folder that may lack its weights is a classifier's whose number of labels only they tell."""
+def needs_weights_for_labels(folder: Path) -> bool:
+    """Whether the folder is that of a classifier whose config.json does not say how many labels there are."""
     config = read_json_if_there(folder / "config.json")
     if config.get("id2label") or config.get("num_labels"):
         return False

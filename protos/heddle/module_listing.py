@@ -14,11 +14,11 @@ from heddle.checkpoint_files import CheckpointError, parse_json, read_json_if_th
 TRANSFORMERS = ("Transformer", "MLMTransformer")
 # What follows the transformer without company.
 ALONE = ("SpladePooling", "LogitScore")
-# What vectors go through, of tokens in front of Pooling or pooled behind it, in any order.
-OF_VECTORS = ("Dense", "LayerNorm", "Normalize")
+# Modules that transform vectors, in any order: of tokens before Pooling, of texts after it.
+VECTOR_KINDS = ("Dense", "LayerNorm", "Normalize")
 # Dropout does nothing after training; the mask says which vectors scoring counts, and all are answered.
 WITHOUT_EFFECT = ("Dropout", "MultiVectorMask")
-KNOWN = frozenset({*TRANSFORMERS, "Pooling", *ALONE, *OF_VECTORS, *WITHOUT_EFFECT})
+KNOWN = frozenset({*TRANSFORMERS, "Pooling", *ALONE, *VECTOR_KINDS, *WITHOUT_EFFECT})
 WITH_WEIGHTS = (*TRANSFORMERS, "Dense", "LayerNorm")
 PACKAGES = ("sentence_transformers.", "pylate.")
 # The code that comes with jina-embeddings-v3.
@@ -77,7 +77,7 @@ def as_of_tokens(module: Module) -> Module:
 
 
 def folders_with_weights(folder: Path) -> list[Path]:
-    """That of the transformer, which is the checkpoint's without modules.json, and those of Dense and LayerNorm."""
+    """The folders of the transformer, Dense and LayerNorm; without modules.json the checkpoint's folder alone."""
     listing = folder / "modules.json"
     if not listing.is_file():
         return [folder]
@@ -86,10 +86,11 @@ def folders_with_weights(folder: Path) -> list[Path]:
 
 
 def check_order(modules: Sequence[Module], listing: Path) -> None:
-    """A transformer, what its tokens go through, Pooling, what pooled vectors go through; or what stands alone."""
+    """Raises CheckpointError unless the order is: a transformer, modules of tokens, Pooling, modules of pooled vectors;
+    or a transformer and one of ALONE."""
     active = [module for module in modules if module.kind not in WITHOUT_EFFECT]
     kinds = [module.kind for module in active]
-    for kind in sorted(set(kinds) - set(OF_VECTORS)):
+    for kind in sorted(set(kinds) - set(VECTOR_KINDS)):
         if kinds.count(kind) > 1:
             raise CheckpointError(f"{listing} has more than one module of type {kind}")
     if not kinds or kinds[0] not in TRANSFORMERS:
@@ -101,14 +102,14 @@ def check_order(modules: Sequence[Module], listing: Path) -> None:
         check_sides(
             active[: kinds.index("Pooling")], TOKENS, f"{listing} has a module of pooled vectors before Pooling"
         )
-        check_sides(active[kinds.index("Pooling") :], SENTENCE, f"{listing} has a module of tokens behind Pooling")
+        check_sides(active[kinds.index("Pooling") :], SENTENCE, f"{listing} has a module of tokens after Pooling")
     elif any(module.kind in ("Dense", "LayerNorm") and module.subject == SENTENCE for module in modules):
         raise CheckpointError(f"{listing} has a module of pooled vectors, but no Pooling")
 
 
 def check_sides(modules: Sequence[Module], subject: str, complaint: str) -> None:
     for module in modules:
-        if module.kind in OF_VECTORS and module.subject != subject:
+        if module.kind in VECTOR_KINDS and module.subject != subject:
             raise CheckpointError(f"{complaint} ({module.kind}), which is not supported")
 
 

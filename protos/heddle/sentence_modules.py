@@ -28,7 +28,7 @@ TRANSFORMER_SETTINGS_FILES = (
     "sentence_xlnet_config.json",
 )
 
-# Prompts that every model of sentence-transformers has, without text unless it says otherwise.
+# sentence-transformers gives every model these prompts; they are empty unless the checkpoint states a text.
 PLACEHOLDERS = ("query", "document")
 
 TRANSFORMER_TASKS = frozenset({"feature-extraction", "sequence-classification", "fill-mask", "text-generation"})
@@ -95,9 +95,10 @@ class SentenceModules:
     transformer_path: str = ""  # folder of config.json, inside the checkpoint's
     pooling: tuple[Pooling, ...] = ()  # () = no Pooling module
     include_prompt: bool = True
-    token_modules: tuple[VectorModule, ...] | None = None  # of each token's vector; not None without pooling: ColBERT
-    vector_modules: tuple[VectorModule, ...] = ()  # of pooled vectors, but for a Normalize at the end
-    normalizes: bool = False  # in the end
+    # Applied to each token's vector. Not None in a model without pooling: a multi-vector model such as ColBERT.
+    token_modules: tuple[VectorModule, ...] | None = None
+    vector_modules: tuple[VectorModule, ...] = ()  # applied to pooled vectors; without a Normalize at the end
+    normalizes: bool = False  # the last module is Normalize
     splade: Splade | None = None  # None = no SpladePooling module
     logit_score: LogitScore | None = None  # None = no LogitScore module
     sequence_tokens_max: int | None = None
@@ -142,7 +143,7 @@ class SentenceModules:
 
     @property
     def says_use(self) -> bool:
-        """Whether some module says what is made of the transformer's hidden states."""
+        """Whether a module says what the transformer's hidden states are used for."""
         return bool(self.pooling) or any(
             module is not None for module in (self.token_modules, self.splade, self.logit_score)
         )

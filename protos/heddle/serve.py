@@ -13,7 +13,7 @@ from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.commands import LIBRARY_OF_EXTRA, missing
 from heddle.console import Console
 from heddle.cores import usable_cores
-from heddle.language_models import AUTO, parsed_score_tokens
+from heddle.language_models import AUTO, parse_score_tokens
 from heddle.model_source import PACKAGED_NAME, locate
 from heddle.readiness import grpc_ready, http_ready
 from heddle.rpc.lifecycle import stop_on_signal
@@ -69,13 +69,13 @@ class ServeSettings:
 
     # Hub name of the model, or folder of a checkpoint.
     model: str = PACKAGED_NAME
-    # Branch, tag or commit of a hub model; main when empty. All services load the commit that it is at the start.
+    # Branch, tag or commit of a hub model; main when empty. It is resolved once, so that all services load one commit.
     revision: str = ""
     # How tokens become one vector: auto is what the checkpoint says; splade makes a sparse one of a masked language
     # model.
     pooling: PoolingSetting = "auto"
-    # Tokens whose logits are the score of a reranker that is a language model: ids, or spellings as in its vocabulary,
-    # such as yes,no; auto takes those that its files or its name say.
+    # Tokens whose logits make the score of a reranker that is a causal language model, such as yes,no: ids, or
+    # spellings from its vocabulary. auto takes them from the checkpoint's files, or knows them by the model's name.
     score_tokens: str = AUTO
     # Number format of the computation; auto takes bfloat16 where the machine is fast at it, else float32, which a CPU
     # also takes for scores and sparse vectors.
@@ -100,7 +100,7 @@ class ServeSettings:
     log_level: LogLevel = "warning"
 
     def __post_init__(self) -> None:
-        parsed_score_tokens(self.score_tokens)
+        parse_score_tokens(self.score_tokens)
         at_least(1, engines=self.engines)
         at_least(0, http_port=self.http_port, grpc_port=self.grpc_port)
 
@@ -131,7 +131,8 @@ def check_variables(environ: Mapping[str, str]) -> None:
 
 
 def checked(settings: ServeSettings) -> Checkpoint:
-    """Tells once, and before anything is started, what every service would tell. Fetches the model if need be."""
+    """Reads the checkpoint before any service starts, so that an error is reported once and not by every service.
+    Fetches the model if need be."""
     if absent := missing(LIBRARY_OF_EXTRA):
         raise ConfigurationError(f"not installed: the {' and '.join(absent)} service; pip install 'heddle[local]'")
     return Checkpoint.read(
@@ -227,7 +228,7 @@ class Machine:
 
     @property
     def model_flags(self) -> tuple[str, ...]:
-        """What tokenizer and engine must be told alike."""
+        """Flags that must be the same for tokenizer and engine."""
         pooling = () if self.settings.pooling == "auto" else ("--pooling", self.settings.pooling)
         score_tokens = () if self.settings.score_tokens == AUTO else ("--score-tokens", self.settings.score_tokens)
         revision = ("--revision", self.revision) if self.revision else ()

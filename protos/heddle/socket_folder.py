@@ -1,7 +1,7 @@
-"""The folder of the sockets between the services of one machine. Used by heddle.serve.
+"""The folder for the sockets between the services of one machine. Used by heddle.serve.
 
-A process that is killed outright cannot remove its folder; the next `heddle serve` does. Each folder has a file that
-its owner keeps locked for as long as it lives: a lock that can be had is that of a dead owner.
+A process that is killed cannot remove its folder, so the next `heddle serve` does. Each folder has a lock file, which
+its owner keeps locked as long as it runs: if the lock is free, the owner is gone.
 """
 
 import contextlib
@@ -17,17 +17,17 @@ from heddle.rpc.settings import ConfigurationError
 
 PREFIX = "heddle-"
 LOCK = "heddle-serve.lock"
-# An address of a unix socket has 104 bytes on macOS and 108 on Linux, a final zero included.
+# The address of a unix socket has at most 104 bytes on macOS and 108 on Linux, with the final zero.
 ADDRESS_BYTES_MAX = 103
 LONGEST_NAME = f"{PREFIX}12345678/engine-1000"
 
 
 class SocketFolder:
-    """Made with its lock held, which the end of the process gives up whatever ends it."""
+    """Creates the folder and locks it. The system releases the lock when the process ends, however it ends."""
 
     def __init__(self, parent: Path) -> None:
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        # Another process that starts meanwhile sees no lock before it is held.
+        # The file gets its name once it is locked, so that no other process finds an unlocked one.
         unlocked = self.path / "unlocked"
         self._lock = os.open(unlocked, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -39,13 +39,15 @@ class SocketFolder:
 
 @contextlib.contextmanager
 def socket_folder(environ: Mapping[str, str]) -> Iterator[SocketFolder]:
-    """A new one, in XDG_RUNTIME_DIR where that is a folder of this user's, else among the temporary files. Removes
-    those that dead processes left in either. Raises ConfigurationError where none can be made."""
+    """Makes a new folder: in XDG_RUNTIME_DIR if it belongs to this user, else among the temporary files. Also removes
+    folders that dead processes left in either place. Raises ConfigurationError if no folder can be made."""
     parents = possible_parents(environ)
     for parent in parents:
         remove_abandoned(parent)
     if not parents:
-        raise ConfigurationError("no folder for sockets: neither XDG_RUNTIME_DIR, TMPDIR nor /tmp can be written to")
+        raise ConfigurationError(
+            "no folder for sockets: set XDG_RUNTIME_DIR or TMPDIR to a writable folder with a short path"
+        )
     folder = SocketFolder(parents[0])
     try:
         yield folder
@@ -62,7 +64,7 @@ def possible_parents(environ: Mapping[str, str]) -> list[Path]:
 
 
 def is_usable(parent: Path) -> bool:
-    """Some systems have temporary folders whose names leave no room for that of a socket."""
+    """Whether sockets can be made there: the folder is writable, and its path short enough for a socket's address."""
     return len(os.fsencode(parent / LONGEST_NAME)) <= ADDRESS_BYTES_MAX and os.access(parent, os.W_OK | os.X_OK)
 
 
@@ -74,7 +76,7 @@ def remove_abandoned(parent: Path) -> None:
 
 
 def remove_unless_locked(folder: Path) -> None:
-    """Raises OSError where the folder has no lock, or one that a process holds."""
+    """Raises OSError if the folder has no lock file, or a process holds the lock."""
     lock = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,7 +86,7 @@ def remove_unless_locked(folder: Path) -> None:
 
 
 def is_own_folder(path: Path) -> bool:
-    """Of this user, and no link to one."""
+    """Whether it is a folder of this user, and not a link to one."""
     try:
         found = path.lstat()
     except OSError:

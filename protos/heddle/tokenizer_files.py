@@ -1,6 +1,6 @@
-"""The files of a checkpoint that decide which ids a text becomes, and the fingerprint of what they say.
+"""The files of a checkpoint that decide which ids a text becomes, and their fingerprint.
 
-`heddle.checkpoint` takes the fingerprint, so that tokenizer and engine pods can tell whether they have the same
+`heddle.checkpoint` takes the fingerprint, so that tokenizer and engine pods can check that they have the same
 tokenizer; `tokenizer_svc.loading` reads the files.
 """
 
@@ -15,35 +15,37 @@ from heddle.sentence_modules import SentenceModules
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
-# What the tokenizer is built from where there is no tokenizer.json.
+# The tokenizer is built from these if there is no tokenizer.json.
 WORD_PIECE_FILE = "vocab.txt"
 BYTE_LEVEL_FILES = ("vocab.json", "merges.txt")
-# By the names that transformers gives them, the usual one first.
+# The names that transformers gives them, the usual one first.
 SENTENCE_PIECE_FILES = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model")
 VOCABULARY_FILES = (WORD_PIECE_FILE, *BYTE_LEVEL_FILES, *SENTENCE_PIECE_FILES)
 
-# What transformers 5 calls a tokenizer that is nothing but its tokenizer.json.
+# Class name, in transformers 5, of a tokenizer that consists of its tokenizer.json alone.
 PLAIN_TOKENIZER = "TokenizersBackend"
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Those that are there, in a fixed order."""
+    """The files that exist and decide ids, in a fixed order."""
     names = TOKENIZER_FILES if (folder / TOKENIZER_FILE).is_file() else (*TOKENIZER_FILES, *VOCABULARY_FILES)
     return [folder / name for name in names if (folder / name).is_file()]
 
 
 def is_of_transformers_5(config: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    """Whether config.json and tokenizer_config.json were written by transformers 5 or later; 4 wrote all that do not
-    say. The two versions differ in what of the settings they apply."""
+    """Whether transformers 5 or later wrote config.json and tokenizer_config.json; files that do not say it count as
+    version 4's. The versions differ in the settings that they apply."""
     major = str(config.get("transformers_version") or "").partition(".")[0]
     return settings.get("tokenizer_class") == PLAIN_TOKENIZER or (major.isdecimal() and int(major) >= 5)
 
 
-def fingerprint_of(folder: Path, config: Mapping[str, Any], sequence_tokens_max: int, modules: SentenceModules) -> str:
-    """SHA-256, in hex, over the files that are there (name, size, bytes) and, as JSON with sorted keys, what else
-    decides: of config.json the kind of tokenizer, and of sentence-transformers' files the longest sequence,
-    lower-casing, prompts, default prompt, prompt left out or not; and the tokens whose logits are a score, which the
-    settings of two services may state differently.
+def fingerprint_of(
+    folder: Path, config: Mapping[str, Any], sequence_tokens_max: int, modules: SentenceModules, labels: int
+) -> str:
+    """SHA-256, in hex, over the files that exist (name, size, bytes) and, as sorted JSON, what else decides ids:
+    the kind of tokenizer (config.json); longest sequence, lower-casing, prompts, default prompt and whether pooling
+    includes the prompt (sentence-transformers' files). It also covers what two services may take from different
+    places: the score tokens, from their settings, and the number of labels, from weights that only one of them has.
     """
     digest = hashlib.sha256()
     for path in files_of(folder):
@@ -62,5 +64,7 @@ def fingerprint_of(folder: Path, config: Mapping[str, Any], sequence_tokens_max:
     }
     if modules.logit_score is not None:
         settings["logit_score"] = [modules.logit_score.true_id, modules.logit_score.false_id]
+    if labels:
+        settings["labels"] = labels
     digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()

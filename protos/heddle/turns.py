@@ -1,7 +1,9 @@
-"""Who is next: an order of names in which those that begin alike share one turn. Engines and tokenizer pods keep one.
+"""Round robin over named values, in which names with the same prefix share one turn. Used by the schedulers of engines
+and tokenizer pods.
 
-A name is a path, such as `caller/request`. Groups of names with the same beginning take turns as one, and within a
-group its members do, so that a caller has one share however many requests it sends at once. See ItemContext.flow.
+A name is a path, such as `caller/request`. Names with the same prefix form a group. A group takes turns with its
+neighbours as if it were one name, and its members take turns inside it. So a caller gets one share, however many
+requests it sends at once. See ItemContext.flow.
 """
 
 from collections import OrderedDict, deque
@@ -9,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-# Of a longer path, what follows the last of them is one name.
+# Levels of groups. In a longer path, the rest is taken as one name.
 DEPTH_MAX = 4
 
 T = TypeVar("T")
@@ -23,14 +25,14 @@ class Leaf(Generic[T]):
 
 @dataclass(slots=True, eq=False)
 class Group(Generic[T]):
-    """In the order of their turns. Only that of all is ever empty."""
+    """Members in the order of their turns. Only the root is ever empty."""
 
-    name: str  # with the slash at its end; "" of all
+    name: str  # with a slash at the end; "" is the root
     parent: "Group[T] | None" = None
     members: "OrderedDict[str, Leaf[T] | Group[T]]" = field(default_factory=OrderedDict)
 
     def in_turns(self) -> Iterator[T]:
-        """In the order in which each has its first turn. Looks at no more of them than it is asked for."""
+        """The values in the order of their first turns. Lazy: the cost is that of the values that are taken."""
         later: deque[Iterator[T]] = deque()
         for member in self.members.values():
             if isinstance(member, Leaf):
@@ -48,7 +50,7 @@ class Group(Generic[T]):
 
 
 class Turns(Generic[T]):
-    """Whatever waits, each method takes the same time. Not thread-safe."""
+    """The time of each method does not depend on how many values there are. Not thread-safe."""
 
     def __init__(self) -> None:
         self._leaves: dict[str, Leaf[T]] = {}
@@ -58,12 +60,12 @@ class Turns(Generic[T]):
         return len(self._leaves)
 
     def __iter__(self) -> Iterator[T]:
-        """In the order in which each has its first turn."""
+        """The values in the order of their first turns."""
         return self._all.in_turns()
 
     @property
     def front(self) -> T:
-        """Whose turn it is."""
+        """The value whose turn it is."""
         member: Leaf[T] | Group[T] = self._all
         while isinstance(member, Group):
             member = next(iter(member.members.values()))
@@ -74,13 +76,13 @@ class Turns(Generic[T]):
         return leaf.value if leaf else None
 
     def add(self, name: str, value: T) -> None:
-        """At the end. The name is new."""
+        """Adds the value at the end. The name must be new."""
         group = self._group_of(name)
         leaf = Leaf(value, group)
         self._leaves[name] = group.members[name] = leaf
 
     def remove(self, name: str) -> None:
-        """And the groups that this leaves empty. No effect if it is not there."""
+        """Removes the value, and groups that become empty. Does nothing if the name is not there."""
         leaf = self._leaves.pop(name, None)
         group = leaf.group if leaf else None
         while group is not None:
@@ -89,11 +91,11 @@ class Turns(Generic[T]):
                 return
             name, group = group.name, group.parent
 
-    def to_end(self, name: str) -> None:
-        """Of its group, and so each group that it is in: it has had its turn."""
+    def move_to_end(self, name: str) -> None:
+        """Moves the name to the end of its group, and the group to the end of its own: it has had its turn."""
         self._move(name, last=True)
 
-    def to_front(self, name: str) -> None:
+    def move_to_front(self, name: str) -> None:
         self._move(name, last=False)
 
     def _move(self, name: str, *, last: bool) -> None:
@@ -103,7 +105,7 @@ class Turns(Generic[T]):
             name, group = group.name, group.parent
 
     def _group_of(self, name: str) -> Group[T]:
-        """Made where there is none."""
+        """Finds the group of a name, or makes it."""
         group, end = self._all, 0
         for part in name.split("/", DEPTH_MAX - 1)[:-1]:
             end += len(part) + 1

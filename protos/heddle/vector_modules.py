@@ -1,5 +1,6 @@
-"""The modules of sentence-transformers that vectors go through one after the other, of tokens or pooled: Dense,
-LayerNorm and Normalize. `heddle.sentence_modules` reads them; the engine's heads run them.
+"""The modules of sentence-transformers that transform vectors, before or after pooling: Dense, LayerNorm and Normalize.
+
+Called by `heddle.sentence_modules`. The engine's heads run the modules.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -7,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heddle.checkpoint_files import CheckpointError, field_of
-from heddle.module_listing import OF_VECTORS, TOKENS, Module
+from heddle.module_listing import TOKENS, VECTOR_KINDS, Module
 
-# Classes of torch.nn that need no arguments, have no weights, and treat each number for itself ...
+# Classes of torch.nn without arguments and weights that are applied to each number ...
 ELEMENTWISE = frozenset(
     {
         *("CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity", "LeakyReLU"),
@@ -17,7 +18,7 @@ ELEMENTWISE = frozenset(
         *("Tanh", "Tanhshrink"),
     }
 )
-# ... or each vector. Of tokens these would mix the texts of a batch, in sentence-transformers.
+# ... or to each vector. Not for tokens: sentence-transformers would mix the texts of a batch there.
 ROWWISE = frozenset({"LogSoftmax", "Softmax", "Softmin"})
 
 
@@ -30,7 +31,7 @@ class Dense:
     outputs: int
     has_bias: bool = True
     activation: str = "Tanh"  # class of torch.nn
-    has_residual: bool = False  # adds what it was given, through `residual.weight` where the widths differ
+    has_residual: bool = False  # adds its input, projected by `residual.weight` if the widths differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +42,28 @@ class LayerNorm:
 
 @dataclass(frozen=True, slots=True)
 class Normalize:
-    """To length 1."""
+    """Scales vectors to length 1."""
 
 
 VectorModule = Dense | LayerNorm | Normalize
 
 
 def vector_modules_of(modules: Sequence[Module], subject: str) -> tuple[VectorModule, ...]:
-    """Those of one subject, in their order. Raises CheckpointError."""
-    return tuple(READERS[module.kind](module) for module in modules if is_of_vectors(module, subject))
+    """The modules that transform `subject`: vectors of tokens, or of sentences. Raises CheckpointError."""
+    return tuple(READERS[module.kind](module) for module in modules if transforms_vectors(module, subject))
 
 
-def is_of_vectors(module: Module, subject: str) -> bool:
-    return module.kind in OF_VECTORS and module.subject == subject
+def transforms_vectors(module: Module, subject: str) -> bool:
+    return module.kind in VECTOR_KINDS and module.subject == subject
 
 
 def without_last_normalize(modules: tuple[VectorModule, ...]) -> tuple[VectorModule, ...]:
-    """Whether vectors are normalised in the end is for the request to say."""
+    """Drops Normalize modules at the end: the request decides whether its vectors are normalised."""
     return without_last_normalize(modules[:-1]) if modules and isinstance(modules[-1], Normalize) else modules
 
 
-def width_behind(modules: Sequence[VectorModule], width: int) -> int:
-    """`width` is that of the vectors that the first module is given."""
+def width_after(modules: Sequence[VectorModule], width: int) -> int:
+    """The width of the vectors that the modules make of vectors of `width`."""
     return next((module.outputs for module in reversed(modules) if isinstance(module, Dense)), width)
 
 

@@ -1,6 +1,6 @@
-"""The ids of tokens by their spelling, read off the JSON files of a checkpoint without a tokenizer library.
+"""Looks up the ids of tokens in the JSON files of a checkpoint, without a tokenizer library: engines have none.
 
-`heddle.language_models` and `heddle.checkpoint` ask here, in the engine too, which has no tokenizer.
+Called by `heddle.language_models` and `heddle.m3`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from heddle.checkpoint_files import CheckpointError, read_json, read_json_if_the
 
 
 def token_ids(folder: Path, spellings: Iterable[str]) -> dict[str, int]:
-    """Raises CheckpointError for a token that the vocabulary does not have, spelled exactly so."""
+    """Ids by spelling. Raises CheckpointError if the vocabulary has no token with exactly this spelling."""
     known = vocabulary_of(folder)
     ids = {spelling: known.get(spelling) for spelling in spellings}
     for spelling, token_id in ids.items():
@@ -21,7 +21,7 @@ def token_ids(folder: Path, spellings: Iterable[str]) -> dict[str, int]:
 
 
 def vocabulary_of(folder: Path) -> Mapping[str, int]:
-    """Of tokenizer.json, or of what older checkpoints have instead. Raises CheckpointError where there is neither."""
+    """Reads tokenizer.json, or vocab.json in older checkpoints. Raises CheckpointError if there is neither."""
     path = folder / "tokenizer.json"
     if path.is_file():
         content = read_json(path)
@@ -33,11 +33,11 @@ def vocabulary_of(folder: Path) -> Mapping[str, int]:
             **read_json(folder / "vocab.json"),
             **added_tokens_of({"id": int(index), **token} for index, token in added.items()),
         }
-    raise CheckpointError(f"{folder} has neither a tokenizer.json nor a vocab.json to look tokens up in")
+    raise CheckpointError(f"{folder} has neither a tokenizer.json nor a vocab.json to look up tokens in")
 
 
 def pieces_of(model: Mapping[str, Any]) -> Mapping[str, int]:
-    """A unigram model lists its pieces with their scores, all others have a table of ids."""
+    """Unigram models list their pieces with scores; all other models have a table of ids."""
     vocabulary = model.get("vocab") or {}
     if isinstance(vocabulary, dict):
         return vocabulary

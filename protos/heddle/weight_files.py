@@ -1,6 +1,6 @@
-"""Which files hold the weights of a folder, in the order in which transformers and sentence-transformers look for them.
+"""Finds the weight files of a folder, in the order in which transformers and sentence-transformers look for them.
 
-The engine reads the weights from these. `heddle.labels` reads the shape of a classifier's head, without torch.
+Called by the engine, which reads the weights, and by `heddle.labels`, which reads shapes without torch.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 from heddle.checkpoint_files import CheckpointError, field_of, read_json, read_json_if_there
 
-# The first that is there counts: an index beside a single file is a leftover of an older save.
+# The first that exists is used: an index beside a single file is a leftover of an older save.
 FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -20,12 +20,12 @@ FILES = (
 
 STATED_ENDINGS = (".safetensors", ".safetensors.index.json")
 
-# The format's own limit.
+# The limit of the safetensors format.
 HEADER_BYTES_MAX = 100_000_000
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """One file, or all shards. Raises CheckpointError where there is none, or a shard is missing."""
+    """One file, or all shards. Raises CheckpointError if there is none, or a shard is missing."""
     stated = stated_file(folder)
     for name in FILES if stated is None else (stated,):
         path = folder / name
@@ -36,8 +36,16 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
+def has_weights(folder: Path) -> bool:
+    """Files of other names, such as an adapter's, are not the model's."""
+    try:
+        return bool(weight_files(folder))
+    except CheckpointError:
+        return False
+
+
 def stated_file(folder: Path) -> str | None:
-    """config.json may name the file, or its index; transformers takes safetensors alone then."""
+    """The file or index that config.json names. As in transformers, it must be safetensors. Raises CheckpointError."""
     path = folder / "config.json"
     name = field_of(read_json_if_there(path), "transformers_weights", str, path)
     if name is not None and (Path(name).name != name or not name.endswith(STATED_ENDINGS)):
@@ -56,7 +64,7 @@ def shards_of(index: Path) -> list[Path]:
 
 
 def shapes_in(path: Path) -> dict[str, Sequence[int]]:
-    """Of the tensors of a safetensors file, by name."""
+    """The shapes of the tensors in a safetensors file, by name. Raises CheckpointError."""
     try:
         header = read_header(path)
         return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}

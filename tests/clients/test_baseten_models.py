@@ -1,5 +1,5 @@
-"""Baseten's performance client at the base that Baseten documents, with real models on the torch engine: its answers
-are those of sentence-transformers and transformers on the same weights."""
+"""Baseten's performance client, at the base URL that Baseten documents, with real models on the torch engine. Answers
+equal those of sentence-transformers and transformers on the same weights."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 BASE = "/environments/production/sync"
 TEXTS = varied_texts(150, seed=6)
-# Of probabilities, which steep heads make of rounding errors in float32.
+# For probabilities: steep heads amplify rounding errors of float32.
 TOLERANCE = 1e-4
 
 

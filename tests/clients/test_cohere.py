@@ -27,8 +27,8 @@ def client_of_v1(served: Served) -> Iterator[cohere.Client]:
         yield cohere.Client(api_key="any", base_url=served.url, httpx_client=http)
 
 
-def test_version_1_embeds_in_batches_of_its_own(simulated: Served) -> None:
-    texts = [f"text {number}" for number in range(200)]  # the library sends 96 at a time, and joins the answers
+def test_version_1_embeds_in_batches(simulated: Served) -> None:
+    texts = [f"text {number}" for number in range(200)]  # the library sends 96 at a time and joins the answers
     with client_of_v1(simulated) as client:
         response = client.embed(texts=texts, model="m", input_type="search_document", truncate="END")
     assert response.response_type == "embeddings_floats"
@@ -41,7 +41,7 @@ def test_version_1_embeds_in_batches_of_its_own(simulated: Served) -> None:
     assert response.meta.billed_units.input_tokens == int(answer.headers["x-compute-tokens"])
 
 
-def test_version_1_embeds_in_the_types_that_are_asked_for(simulated: Served) -> None:
+def test_version_1_embeds_in_the_requested_types(simulated: Served) -> None:
     with client_of_v1(simulated) as client:
         response = client.embed(
             texts=["hello"], model="m", input_type="search_query", embedding_types=["float", "ubinary"], batching=False
@@ -67,7 +67,7 @@ def test_version_1_reranks_objects_and_returns_them(reranker: Served) -> None:
     assert found == [documents[rank["index"]] for rank in ranks]
 
 
-def test_documents_are_cut_where_the_caller_says_so(reranker: Served) -> None:
+def test_documents_are_cut_to_max_tokens_per_doc(reranker: Served) -> None:
     with client_of(reranker) as client:
         cut = client.rerank(model="m", query="which?", documents=["one two three"], max_tokens_per_doc=2)
         short = client.rerank(model="m", query="which?", documents=["one two"])
@@ -77,7 +77,7 @@ def test_documents_are_cut_where_the_caller_says_so(reranker: Served) -> None:
     assert cut.meta.tokens == short.meta.tokens
 
 
-def test_texts_become_tokens_and_tokens_texts(simulated: Served) -> None:
+def test_detokenize_inverts_tokenize(simulated: Served) -> None:
     with client_of_v1(simulated) as client:
         tokens = client.tokenize(text="hello embeddings", model="m", offline=False)
         assert tokens.token_strings == ["hello", "em", "bed", "ding", "s"]
@@ -88,7 +88,7 @@ def test_the_key_is_checked(simulated: Served) -> None:
     from cohere.base_client import BaseCohere
 
     with client_of_v1(simulated) as client:
-        assert BaseCohere.check_api_key(client).valid  # which the library hides behind a warning of its own
+        assert BaseCohere.check_api_key(client).valid  # cohere.Client replaces this method with a warning
 
 
 def test_embed_gives_every_type_that_is_asked_for(simulated: Served) -> None:

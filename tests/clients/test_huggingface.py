@@ -22,7 +22,7 @@ SENTENCES = ner_sentences(40)
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def ner(ner_folder: Path) -> AsyncIterator[Served]:
-    """Real weights, in float32: scores are compared."""
+    """Real weights in float32, because the tests compare scores."""
     async with served("--model", str(ner_folder), "--dtype", "float32") as running:
         yield running
 
@@ -55,7 +55,7 @@ def test_text_classification_gives_every_label(classifier: Served) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["none", "simple", "first", "average", "max"])
-def test_token_classification_is_that_of_the_pipeline(ner: Served, ner_folder: Path, strategy: Any) -> None:
+def test_token_classification_equals_the_pipelines(ner: Served, ner_folder: Path, strategy: Any) -> None:
     client = InferenceClient(model=ner.url)
     expected: Any = ner_pipeline(ner_folder, strategy)(SENTENCES)
     compared = 0
@@ -70,7 +70,7 @@ def test_token_classification_is_that_of_the_pipeline(ner: Served, ner_folder: P
     assert compared > len(SENTENCES)
 
 
-def test_token_classification_by_default_names_whole_entities(ner: Served, ner_folder: Path) -> None:
+def test_token_classification_aggregates_by_default(ner: Served, ner_folder: Path) -> None:
     client = InferenceClient(model=ner.url)
     text = "Apple is looking at buying U.K. startup for $1 billion"
     assert client.token_classification(text) == client.token_classification(text, aggregation_strategy="simple")

@@ -36,7 +36,7 @@ def test_models_are_listed(client: ollama.Client) -> None:
     assert [model.model for model in client.list().models] == [PACKAGED_NAME]
 
 
-def test_refusals_are_read(client: ollama.Client) -> None:
+def test_errors_have_status_and_message(client: ollama.Client) -> None:
     with pytest.raises(ollama.ResponseError, match="the text is empty") as empty:
         client.embed(model="all-minilm", input=["a", ""])
     assert empty.value.status_code == 400

@@ -46,7 +46,7 @@ def test_azures_client_gets_the_same_vectors(client: openai.OpenAI, simulated: S
     assert empty.value.param == "input"
 
 
-async def test_azures_client_sends_its_key_where_it_is_looked_for() -> None:
+async def test_azures_client_authenticates_with_its_own_header() -> None:
     async with served("--engine", "simulated", HEDDLE_GATEWAY_API_KEYS="secret") as running:
         for key, fits in (("secret", True), ("wrong", False)):
             async with openai.AsyncAzureOpenAI(

@@ -1,4 +1,4 @@
-"""Callers take turns at the engine, however many requests each of them sends, and so do the requests of one caller."""
+"""Callers take turns at the engine, however many requests each of them sends, and the requests of a caller do, too."""
 
 from engine_svc.scheduler import SchedulerLimits
 from tests.engine_svc.test_scheduler import with_bulk
@@ -46,7 +46,7 @@ def test_a_sequence_that_does_not_fit_keeps_its_place_in_its_group_and_before_ot
     assert computed(passed(scheduler))[0] is long
 
 
-def test_a_long_sequence_is_not_passed_over_again_and_again_for_short_ones_of_its_own_group() -> None:
+def test_a_long_sequence_is_passed_over_only_once_for_short_ones_of_its_group() -> None:
     long = ticket(90, "c/long")
     scheduler = scheduler_of(ticket(20, "f/0"), long)
     for number in range(1, 4):
@@ -56,7 +56,7 @@ def test_a_long_sequence_is_not_passed_over_again_and_again_for_short_ones_of_it
     assert number == 2
 
 
-def test_what_leaves_takes_its_empty_groups_along() -> None:
+def test_empty_groups_are_removed() -> None:
     tickets = [ticket(flow=f"{number % 7}/{number % 3}/{number}") for number in range(200)]
     scheduler = scheduler_of(*tickets, limits=SchedulerLimits(100, 8, 10**6, 10**5))
     assert all(scheduler.cancel(each) for each in tickets[::2])
@@ -64,7 +64,7 @@ def test_what_leaves_takes_its_empty_groups_along() -> None:
     assert not scheduler._flows._classes
 
 
-def test_an_express_takes_of_each_caller_in_turn() -> None:
+def test_an_express_batch_takes_from_each_caller_in_turn() -> None:
     many = [ticket(20, f"many/{number}") for number in range(20)]
     few = [ticket(20, "few/1"), ticket(20, "few/2")]
     express = with_bulk(*many, *few).take_express(0)

@@ -15,7 +15,7 @@ FLOWS = ["a", "b", "c", "d/1", "d/2", "d/3", "e/", "e/f/1", "e/f/2", "e/g/1", "d
 
 
 def turns_until(flow: str, flows: Iterable[str]) -> int:
-    """Of its class, until the last of these flows has had one, if each group has as many as there are in it."""
+    """The most turns until `flow` has had one: the product of the numbers of members of the groups on its path."""
     path, turns = flow.split("/"), 1
     for depth in range(len(path)):
         paths = [other.split("/") for other in flows]
@@ -135,8 +135,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert not any(self.fits(batch, tickets[0]) for tickets in self.flows_of(priority))
 
     def check_turns(self, first_class: int) -> None:
-        """The first ticket of a flow of the first class is in one of the next n batches: n is the number of
-        flows, or where they are in groups, the product of the numbers of members."""
+        """The first ticket of a flow in the first class is in one of the next n batches: n is the number of flows or,
+        for flows in groups, the product of the numbers of members."""
         for waiting, turns in self.turns_left.items():
             if waiting.priority == first_class and waiting not in self.gone:
                 assert turns > 1
@@ -144,7 +144,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def count_turns(self) -> None:
-        """Latecomers join behind all others, but may come before what is not the first in its group."""
+        """New flows join at the end, but may come before members of a group that are not first in it."""
         for (priority, flow), tickets in self.waiting.items():
             if "/" in flow or tickets[0] not in self.turns_left:
                 self.turns_left[tickets[0]] = turns_until(flow, self.names_of(priority))

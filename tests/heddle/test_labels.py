@@ -1,4 +1,4 @@
-"""How many labels a classifier has whose config.json does not say: as many as its last linear has rows."""
+"""The labels of a classifier whose config.json does not list them: as many as its last linear has rows."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from transformers import BertForSequenceClassification, BertForTokenClassificati
 
 from engine_svc.backends.torch_backend import TorchBackend
 from heddle.checkpoint import Checkpoint, ModelKind
-from heddle.labels import are_in_weights
+from heddle.labels import needs_weights_for_labels
 from tests.checkpoints import write_bert, write_json
 from tests.engine_svc.models.hub_layout import change_config
 from tests.heddle.bert_folder import with_config
@@ -18,7 +18,7 @@ SEQUENCES = ["BertForSequenceClassification"]
 
 
 def write_silent(folder: Path, labels: int, model_class: type[PreTrainedModel] = BertForSequenceClassification) -> None:
-    """A classifier whose config says nothing of its labels."""
+    """A classifier whose config does not state its labels."""
     write_bert(folder, model_class, num_labels=labels)
     change_config(folder, without=("id2label", "label2id", "num_labels"))
 
@@ -26,7 +26,7 @@ def write_silent(folder: Path, labels: int, model_class: type[PreTrainedModel] =
 @pytest.mark.parametrize(
     ("labels", "kind"), [(1, ModelKind.RERANKER), (2, ModelKind.CLASSIFIER), (5, ModelKind.CLASSIFIER)]
 )
-def test_rows_of_the_head_are_the_labels_and_tell_the_kind(tmp_path: Path, labels: int, kind: ModelKind) -> None:
+def test_rows_of_the_head_count_labels_and_decide_the_kind(tmp_path: Path, labels: int, kind: ModelKind) -> None:
     write_silent(tmp_path, labels)
     checkpoint = Checkpoint.read(tmp_path)
     assert (checkpoint.kind, checkpoint.labels) == (kind, tuple(f"LABEL_{index}" for index in range(labels)))
@@ -48,13 +48,13 @@ def test_head_is_found_in_shards_under_every_name(tmp_path: Path, name: str) -> 
     assert len(Checkpoint.read(tmp_path).labels) == 3
 
 
-def test_what_the_config_states_counts(tmp_path: Path) -> None:
+def test_labels_of_the_config_take_precedence(tmp_path: Path) -> None:
     write_silent(tmp_path, 5)
     change_config(tmp_path, num_labels=3)
     assert len(Checkpoint.read(tmp_path).labels) == 3
 
 
-def test_two_labels_as_transformers_has_it_where_the_weights_leave_it_open(tmp_path: Path) -> None:
+def test_two_labels_are_assumed_if_the_weights_do_not_tell(tmp_path: Path) -> None:
     write_silent(tmp_path, 5)
     path = tmp_path / "model.safetensors"
     save_file({**load_file(path), "score.weight": torch.ones(7, 32)}, path)
@@ -78,7 +78,14 @@ def test_two_labels_as_transformers_has_it_where_the_weights_leave_it_open(tmp_p
         ({"architectures": ["BertModel"]}, False),
     ],
 )
-def test_only_a_classifier_that_says_nothing_needs_its_weights_for_its_labels(
+def test_only_a_classifier_without_labels_in_its_config_needs_weights(
     folder: Path, changes: dict[str, object], *, expected: bool
 ) -> None:
-    assert are_in_weights(with_config(folder, **changes)) is expected
+    assert needs_weights_for_labels(with_config(folder, **changes)) is expected
+
+
+def test_pods_of_which_one_has_no_weights_to_count_labels_in_refuse_each_other(tmp_path: Path) -> None:
+    write_silent(tmp_path, 3)
+    whole = Checkpoint.read(tmp_path).tokenizer_fingerprint
+    (tmp_path / "model.safetensors").unlink()
+    assert Checkpoint.read(tmp_path).tokenizer_fingerprint != whole

@@ -1,4 +1,4 @@
-"""What a bare causal language model is served as: what its name says, what an operator says, or nothing."""
+"""How a bare causal language model is served: as its name says, as the operator says, or not at all."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint_files import CheckpointError
-from heddle.language_models import parsed_score_tokens
+from heddle.language_models import parse_score_tokens
 from heddle.sentence_modules import LogitScore, Pooling
 from heddle.serve import Machine, ServeSettings
 from tests.checkpoints import write_json, write_old_modules
@@ -44,17 +44,32 @@ def test_known_rerankers_are_recognised_by_each_of_their_names(
     assert (len(checkpoint.labels), checkpoint.pooling, checkpoint.dimension) == (1, (), 0)
 
 
-def test_language_model_that_says_nothing_of_its_use_is_refused_and_told_the_settings(tmp_path: Path) -> None:
+def test_language_model_of_unknown_use_is_refused_with_the_settings(tmp_path: Path) -> None:
     folder = write_language_model(tmp_path)
     with pytest.raises(CheckpointError, match=r"a Qwen3ForCausalLM without modules.json .*--pooling .*--score-tokens"):
         Checkpoint.read(folder, "mine")
     assert Checkpoint.read(folder, "mine", "last_token").pooling == (Pooling.LAST_TOKEN,)
 
 
-def test_folder_that_a_reranker_lies_in_is_not_its_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["ContextualAI/ctxl-rerank-v2-instruct", "zeroentropy/zerank-2-reranker"])
+def test_rerankers_of_other_makers_are_not_scored_by_tokens_that_are_not_theirs(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CheckpointError, match="can be an embedder or a reranker"):
+        Checkpoint.read(write_language_model(tmp_path), name)
+
+
+def test_folder_that_is_not_named_by_its_path_still_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "Qwen3-Reranker-0.6B"
+    folder.mkdir()
+    monkeypatch.chdir(write_language_model(folder))
+    assert Checkpoint.read(Path(), ".").kind is ModelKind.RERANKER
+
+
+def test_parent_folder_is_not_a_name_of_the_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "rerankers" / "chat"
     folder.mkdir(parents=True)
-    with pytest.raises(CheckpointError, match="says neither"):
+    with pytest.raises(CheckpointError, match="can be an embedder or a reranker"):
         Checkpoint.read(write_language_model(folder), "chat")
 
 
@@ -74,7 +89,7 @@ def test_operator_sets_the_tokens_of_a_language_model(tmp_path: Path, tokens: st
     assert (checkpoint.kind, checkpoint.logit_score) == (ModelKind.RERANKER, score)
 
 
-def test_operator_s_tokens_go_before_the_checkpoint_s_own_and_its_pooling(tmp_path: Path) -> None:
+def test_tokens_of_the_operator_override_the_checkpoint(tmp_path: Path) -> None:
     folder = write_language_model(tmp_path)
     write_old_modules(folder, ["Transformer", "LogitScore"])
     write_json(folder / "1_LogitScore" / "config.json", {"true_token_id": 1, "false_token_id": 2})
@@ -85,25 +100,25 @@ def test_operator_s_tokens_go_before_the_checkpoint_s_own_and_its_pooling(tmp_pa
     assert Checkpoint.read(folder, score_tokens="yes,no").kind is ModelKind.RERANKER
 
 
-def test_operator_s_pooling_goes_before_the_name_of_a_reranker(tmp_path: Path) -> None:
+def test_pooling_of_the_operator_overrides_the_name_of_a_reranker(tmp_path: Path) -> None:
     checkpoint = Checkpoint.read(write_language_model(tmp_path), "Qwen3-Reranker", "last_token")
     assert (checkpoint.kind, checkpoint.logit_score) == (ModelKind.EMBEDDER, None)
 
 
 def test_settings_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     folder = write_language_model(tmp_path)
-    with pytest.raises(CheckpointError, match="only one of them can be set"):
+    with pytest.raises(CheckpointError, match="set only one of them"):
         Checkpoint.read(folder, "mine", "mean", "yes,no")
     with pytest.raises(CheckpointError, match="has no token 'oui'"):
         Checkpoint.read(folder, "mine", score_tokens="oui,non")
-    with pytest.raises(CheckpointError, match="holds a BertModel, no causal language model"):
+    with pytest.raises(CheckpointError, match="holds a BertModel, which is not a causal language model"):
         Checkpoint.read(with_config(folder), "mine", score_tokens="yes,no")
 
 
 @pytest.mark.parametrize("setting", ["", ",", "yes,no,maybe", "yes no", '"', "yes,"])
 def test_setting_that_is_not_one_or_two_tokens_is_refused(setting: str) -> None:
     with pytest.raises(ValueError, match="score_tokens must be auto, or one or two tokens"):
-        parsed_score_tokens(setting)
+        parse_score_tokens(setting)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +133,7 @@ def test_language_model_that_says_it_embeds_is_an_embedder(tmp_path: Path, confi
     assert Checkpoint.read(write_language_model(tmp_path, **config), "mine").kind is ModelKind.EMBEDDER
 
 
-def test_pods_that_score_by_other_tokens_refuse_each_other(tmp_path: Path) -> None:
+def test_score_tokens_change_the_fingerprint(tmp_path: Path) -> None:
     folder = write_language_model(tmp_path)
     prints = {
         Checkpoint.read(folder, "mine", score_tokens=tokens).tokenizer_fingerprint for tokens in ("yes,no", "no,yes")
@@ -126,7 +141,7 @@ def test_pods_that_score_by_other_tokens_refuse_each_other(tmp_path: Path) -> No
     assert len(prints) == 2
 
 
-def test_older_vocabularies_have_their_tokens_too(tmp_path: Path) -> None:
+def test_tokens_are_found_in_older_vocabulary_files(tmp_path: Path) -> None:
     folder = write_language_model(tmp_path)
     (folder / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"neither a tokenizer\.json nor a vocab\.json"):
@@ -136,7 +151,7 @@ def test_older_vocabularies_have_their_tokens_too(tmp_path: Path) -> None:
     assert Checkpoint.read(folder, "mine", score_tokens="yes,no").logit_score == LogitScore(21, 22)
 
 
-def test_serve_tells_tokenizer_and_engine_the_same_tokens() -> None:
+def test_serve_gives_tokenizer_and_engine_the_same_tokens() -> None:
     settings = ServeSettings(score_tokens="yes,no")
     machine = Machine(settings, ModelKind.RERANKER, "/tmp/somewhere", revision="", http_port=1, grpc_port=2, environ={})
     for service in (machine.tokenizer(), machine.engine(0)):

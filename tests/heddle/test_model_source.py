@@ -24,7 +24,7 @@ def test_missing_folder_is_not_looked_up_on_the_hub(model: str, monkeypatch: pyt
         locate(model)
 
 
-def test_what_a_tokenizer_fetches_holds_what_tells_it_the_kinds_of_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokenizer_fetches_the_files_that_show_the_kinds_of_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[str] = []
 
     def snapshot_download(name: str, **wishes: Any) -> str:
@@ -82,7 +82,7 @@ def test_hub_cache_goes_before_the_packaged_model(tmp_path: Path, monkeypatch: p
 
 
 def repository(files: dict[str, object], folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A hub with these files, of which a download copies those that it asks for; the list is what has been fetched."""
+    """A hub with these files. A download copies the files that match its patterns; the list has what was fetched."""
     fetched: list[str] = []
 
     def snapshot_download(name: str, *, allow_patterns: list[str], ignore_patterns: list[str], **_: object) -> str:
@@ -109,14 +109,21 @@ def test_pickled_weights_are_fetched_where_there_are_no_others(tmp_path: Path, m
     assert sorted(fetched) == sorted([*MODEL, *shards])
 
 
-def test_pickled_weights_stay_where_there_are_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickled_weights_are_not_fetched_beside_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched = repository({**MODEL, "model.safetensors": 1, "pytorch_model.bin": 1}, tmp_path, monkeypatch)
     locate("owner/name")
     assert sorted(fetched) == sorted([*MODEL, "model.safetensors"])
 
 
-def test_each_folder_of_weights_counts_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many models of sentence-transformers were converted: safetensors at the root alone."""
+def test_other_safetensors_are_not_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {**MODEL, "adapter_model.safetensors": 1, "pytorch_model.bin": 1}
+    fetched = repository(files, tmp_path, monkeypatch)
+    locate("owner/name")
+    assert sorted(fetched) == sorted(files)
+
+
+def test_each_folder_with_weights_is_checked_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many models of sentence-transformers have safetensors at the root, but pickled weights of their modules."""
     write_old_modules(tmp_path / "model", ["Transformer", "Pooling", "Dense"])
     listing = json.loads((tmp_path / "model" / "modules.json").read_text())
     weights = {"model.safetensors": 1, "pytorch_model.bin": 1, "2_Dense/pytorch_model.bin": 1}

@@ -60,7 +60,7 @@ def test_what_is_not_supported_is_refused(
 
 
 def test_a_default_prompt_that_every_model_has_may_be_without_text(tmp_path: Path) -> None:
-    """As sentence-transformers takes it: query and document are there, whatever a checkpoint has."""
+    """sentence-transformers gives every model the prompts query and document."""
     write_json(tmp_path / "config_sentence_transformers.json", {"default_prompt_name": "query", "prompts": {"a": "b"}})
     assert SentenceModules.read(tmp_path).default_prompt_name == ""
     write_json(tmp_path / "config_sentence_transformers.json", {"default_prompt_name": "other"})

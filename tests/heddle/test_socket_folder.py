@@ -1,4 +1,4 @@
-"""Whose folders of sockets are removed, and where they are made. Owners are real processes."""
+"""Where folders for sockets are made, and which ones are removed. Owners are real processes."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ time.sleep(600)
 
 @pytest.fixture
 def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A short path, as pytest's own are not."""
+    """A short path; those of pytest are too long for sockets."""
     with tempfile.TemporaryDirectory(prefix="sockets-") as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)
         yield Path(folder)
@@ -41,7 +41,7 @@ def owner(parent: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
         process.kill()
 
 
-def test_the_folder_of_a_process_that_was_killed_goes_and_that_of_a_live_one_stays(
+def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_live_one_stays(
     owner: tuple[subprocess.Popen[str], Path],
 ) -> None:
     process, folder = owner
@@ -104,7 +104,7 @@ def test_the_runtime_folder_of_the_user_is_preferred_where_it_is_theirs_and_shor
                 assert len(os.fsencode(folder.path / "engine-1000")) <= ADDRESS_BYTES_MAX
 
 
-def test_what_an_earlier_setting_left_among_the_temporary_files_goes_too(parent: Path) -> None:
+def test_abandoned_folders_among_the_temporary_files_are_removed_too(parent: Path) -> None:
     abandoned = parent / f"{PREFIX}0"
     abandoned.mkdir()
     (abandoned / LOCK).touch()
@@ -114,15 +114,15 @@ def test_what_an_earlier_setting_left_among_the_temporary_files_goes_too(parent:
         assert not abandoned.exists()
 
 
-def test_without_any_folder_to_write_to_the_operator_is_told(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_writable_folder_the_error_names_the_variables(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert possible_parents({}) == []
     with pytest.raises(ConfigurationError, match="XDG_RUNTIME_DIR"), socket_folder({}):
         pass
 
 
-def test_a_start_beside_another_never_removes_its_folder(parent: Path) -> None:
-    """Between the making of a folder and its lock others may look."""
+def test_a_start_never_removes_the_folder_of_another(parent: Path) -> None:
+    """Another process may look at a folder before its lock is held."""
 
     def start(number: int) -> None:
         for _ in range(20):

@@ -1,4 +1,4 @@
-"""The fingerprint of a tokenizer: the same wherever ids are the same, another where they may differ."""
+"""The fingerprint of a tokenizer changes with everything that may change ids, and with nothing else."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +29,7 @@ def added_tokens(folder: Path) -> None:
     ],
     ids=["added tokens", "version", "class"],
 )
-def test_fingerprint_changes_with_what_else_decides_the_ids(folder: Path, change: Callable[[Path], Any]) -> None:
+def test_fingerprint_changes_with_other_settings_that_decide_ids(folder: Path, change: Callable[[Path], Any]) -> None:
     before = fingerprint(folder)
     change(folder)
     assert fingerprint(folder) != before
@@ -42,8 +42,8 @@ def test_fingerprint_is_the_same_for_versions_that_read_alike(folder: Path) -> N
 
 
 @pytest.mark.parametrize("name", VOCABULARY_FILES)
-def test_vocabulary_counts_where_the_tokenizer_is_built_from_it(folder: Path, name: str) -> None:
-    """Beside a tokenizer.json it is not read, and one pod may have it where another has not."""
+def test_vocabulary_is_part_of_the_fingerprint_without_tokenizer_json(folder: Path, name: str) -> None:
+    """Beside a tokenizer.json it is not read, so only one of two pods may have it."""
     alone = fingerprint(folder)
     (folder / name).write_bytes(b"one")
     assert fingerprint(folder) == alone

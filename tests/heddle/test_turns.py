@@ -1,4 +1,4 @@
-"""Names take turns, those that begin alike as one, and nothing is left of what has gone."""
+"""Names take turns, names with the same prefix share one, and empty groups are removed."""
 
 import itertools
 
@@ -16,7 +16,7 @@ def order(turns: Turns[str], count: int) -> list[str]:
     taken = []
     for _ in range(count):
         taken.append(turns.front)
-        turns.to_end(turns.front)
+        turns.move_to_end(turns.front)
     return taken
 
 
@@ -33,18 +33,18 @@ def test_the_order_of_first_turns_is_that_in_which_they_come() -> None:
     assert list(dict.fromkeys(order(turns_of(*names), 40))) == listed
 
 
-def test_looking_at_the_first_ones_does_not_look_at_all() -> None:
+def test_the_first_values_of_many_are_in_order() -> None:
     turns = turns_of(*(f"{number % 100}/{number}" for number in range(1000)))
     assert list(itertools.islice(turns, 3)) == ["0/0", "1/1", "2/2"]
 
 
-def test_the_front_is_taken_as_a_place_before_all_groups() -> None:
+def test_moving_to_the_front_also_moves_the_group() -> None:
     turns = turns_of("a/1", "a/2", "b/1", "b/2")
-    turns.to_front("b/2")
+    turns.move_to_front("b/2")
     assert order(turns, 4) == ["b/2", "a/1", "b/1", "a/2"]
 
 
-def test_a_name_can_be_one_and_the_beginning_of_others() -> None:
+def test_a_name_can_also_be_the_prefix_of_others() -> None:
     names = ["a", "a/", "a/b", "a//", "a/b/", "/", ""]
     turns = turns_of(*names)
     assert sorted(turns) == sorted(names)
@@ -57,7 +57,7 @@ def test_a_name_can_be_one_and_the_beginning_of_others() -> None:
     assert not turns._all.members
 
 
-def test_paths_are_as_deep_as_they_may_be_and_no_deeper() -> None:
+def test_paths_are_split_down_to_the_depth_limit() -> None:
     turns = turns_of(*("/".join("x" * 1000) + str(number) for number in range(3)))
     member, depth = next(iter(turns._all.members.values())), 1
     while isinstance(member, Group):

@@ -1,4 +1,4 @@
-"""Which weights a folder is served with, where it has several: those that transformers takes."""
+"""The weight files that are read if a folder has several: those that transformers takes."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ WORDS = "embeddings.word_embeddings.weight"
 
 
 def write_stale_index(folder: Path) -> None:
-    """Of shards that hold other weights."""
+    """Writes an index, and shards with other weights."""
     zeros = {name: torch.zeros_like(tensor) for name, tensor in write_bert(folder).state_dict().items()}
     save_file(zeros, folder / "model-00001-of-00001.safetensors")
     write_json(

@@ -1,4 +1,4 @@
-"""Pages of allowed origins, and of no others, can call from a browser, and read whatever is answered."""
+"""Pages of allowed origins, and no others, can call from a browser and read every answer."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def exposed(response: httpx.Response) -> set[str]:
     return {name.strip() for name in response.headers["access-control-expose-headers"].split(",")}
 
 
-async def test_a_preflight_needs_no_key_and_allows_whatever_a_client_sends(tokenizer: str) -> None:
+async def test_a_preflight_needs_no_key_and_allows_any_header(tokenizer: str) -> None:
     wanted = "authorization,content-type,x-stainless-lang,x-anything-else"
     async with (
         gateway(tokenizer, api_keys=("secret",), cors_origins=("http://localhost:3000", PAGE)) as url,
@@ -57,7 +57,7 @@ async def test_every_answer_can_be_read_by_the_page(tokenizer: str) -> None:
         assert long.headers["access-control-allow-origin"] == PAGE
 
 
-async def test_pages_of_other_origins_are_told_nothing(tokenizer: str) -> None:
+async def test_other_origins_get_no_cors_headers(tokenizer: str) -> None:
     async with gateway(tokenizer, cors_origins=(PAGE,)) as url, httpx.AsyncClient(base_url=url) as http:
         for origin in (
             "https://evil.example.com",
@@ -74,7 +74,7 @@ async def test_pages_of_other_origins_are_told_nothing(tokenizer: str) -> None:
         assert (await http.post(PATH, json={"input": "a"})).status_code == 200
 
 
-async def test_a_star_lets_all_pages_in(tokenizer: str) -> None:
+async def test_a_star_allows_all_origins(tokenizer: str) -> None:
     async with gateway(tokenizer, cors_origins=("*",)) as url, httpx.AsyncClient(base_url=url) as http:
         for response in (
             await http.options(PATH, headers={**ASKED, "origin": "https://any.example"}),
@@ -84,7 +84,7 @@ async def test_a_star_lets_all_pages_in(tokenizer: str) -> None:
             assert response.headers["access-control-allow-origin"] == "*"
 
 
-async def test_without_the_setting_nothing_is_said_of_origins(http: httpx.AsyncClient) -> None:
+async def test_cors_is_off_by_default(http: httpx.AsyncClient) -> None:
     preflight = await http.options(PATH, headers=ASKED)
     answer = await http.post(PATH, json={"input": "a"}, headers={"origin": PAGE})
     assert preflight.status_code == 405
@@ -98,7 +98,7 @@ async def test_without_the_setting_nothing_is_said_of_origins(http: httpx.AsyncC
         *("https://App.example.com", "https://app.example.com:443", "http://localhost:80", "null", "https://", "**"),
     ],
 )
-def test_what_no_browser_sends_as_origin_is_refused_at_the_start(origin: str) -> None:
+def test_invalid_origins_are_refused_at_the_start(origin: str) -> None:
     with pytest.raises(ValueError, match=r"cors_origins: .* https://app\.example\.com .* or \*$"):
         GatewaySettings(cors_origins=(PAGE, origin))
 
@@ -106,5 +106,5 @@ def test_what_no_browser_sends_as_origin_is_refused_at_the_start(origin: str) ->
 @pytest.mark.parametrize(
     "origin", [PAGE, "http://localhost:3000", "http://[::1]:8080", "chrome-extension://abcdefgh", "http://127.0.0.1"]
 )
-def test_origins_as_browsers_send_them_are_taken(origin: str) -> None:
+def test_valid_origins_are_accepted(origin: str) -> None:
     assert GatewaySettings(cors_origins=(origin,)).cors_origins == (origin,)

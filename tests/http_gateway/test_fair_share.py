@@ -1,4 +1,4 @@
-"""Whose turn a request takes, and how urgent it may be: by key, user and address."""
+"""The flow and the priority of a request, by key, user and address."""
 
 import hashlib
 import logging
@@ -12,7 +12,7 @@ from msgspec.json import Decoder
 
 import http_gateway.__main__ as gateway_main
 from heddle.rpc.errors import HeddleError
-from http_gateway.api_keys import ApiKey, ApiKeys, digest_of, keys_of
+from http_gateway.api_keys import ApiKey, ApiKeys, digest_of, load_keys
 from http_gateway.endpoint import Task
 from http_gateway.errors import Failure
 from http_gateway.fair_share import FairShare, host_of
@@ -31,36 +31,39 @@ def request_of(headers: dict[str, str] | list[tuple[str, str]], peer: str = "192
     return Request("POST", "/embed", Headers(headers), 0, nothing, peer=peer)
 
 
-def placed(
+def assigned_request(
     *headers: tuple[str, str], key: ApiKey | None = None, peer: str = "192.0.2.1:5000", share: FairShare | None = None
 ) -> Request:
     request = request_of([("x-request-id", "id"), *headers], peer)
-    (share or FairShare(best_priority=0, proxies=0)).place(request, key)
+    (share or FairShare(best_priority=0, proxies=0)).assign(request, key)
     return request
 
 
-def test_requests_of_one_key_share_a_flow_and_the_key_cannot_be_read_off_it() -> None:
-    first, second = placed(key=KEY), placed(key=KEY, peer="192.0.2.99:1")
-    other = placed(key=ApiKey(digest_of("another")))
+def test_requests_of_one_key_share_a_flow_that_hides_the_key() -> None:
+    first, second = assigned_request(key=KEY), assigned_request(key=KEY, peer="192.0.2.99:1")
+    other = assigned_request(key=ApiKey(digest_of("another")))
     assert first.flow == second.flow == f"key:{hashlib.sha256(b'secret').hexdigest()[:16]}//id"
     assert first.flow.split("/")[0] != other.flow.split("/")[0]
     assert "secret" not in first.flow
 
 
-def test_users_take_turns_inside_their_key_and_get_no_more_than_it() -> None:
-    users = [placed(("x-heddle-flow", user), key=KEY).flow.split("/") for user in ("ann@example.com", "bob/../x", "")]
+def test_users_take_turns_inside_their_key() -> None:
+    users = [
+        assigned_request(("x-heddle-flow", user), key=KEY).flow.split("/")
+        for user in ("ann@example.com", "bob/../x", "")
+    ]
     assert len({key for key, _, _ in users}) == 1
     assert len({user for _, user, _ in users}) == 3
     assert not any("ann" in user for _, user, _ in users)
 
 
-def test_without_keys_the_user_counts_and_without_a_user_the_address() -> None:
-    ann = placed(("x-heddle-flow", "ann")).flow
-    assert ann == placed(("x-heddle-flow", "ann"), peer="192.0.2.2:1").flow
+def test_without_keys_the_flow_is_the_user_or_else_the_address() -> None:
+    ann = assigned_request(("x-heddle-flow", "ann")).flow
+    assert ann == assigned_request(("x-heddle-flow", "ann"), peer="192.0.2.2:1").flow
     assert ann.startswith("user:")
-    assert placed().flow == placed(peer="192.0.2.1:999").flow == "peer:192.0.2.1/id"
-    assert placed(peer="[2001:db8::1]:5000").flow == "peer:2001:db8::1/id"
-    assert placed(peer="unix:").flow == "id"
+    assert assigned_request().flow == assigned_request(peer="192.0.2.1:999").flow == "peer:192.0.2.1/id"
+    assert assigned_request(peer="[2001:db8::1]:5000").flow == "peer:2001:db8::1/id"
+    assert assigned_request(peer="unix:").flow == "id"
 
 
 async def test_openais_field_names_the_user_unless_the_header_does() -> None:
@@ -74,11 +77,11 @@ async def test_openais_field_names_the_user_unless_the_header_does() -> None:
         ((("x-heddle-flow", "ann"),), b'{"input": "a", "user": "bob"}'),
         ((), b'{"input": "a", "user": null}'),
     ):
-        request = placed(*headers)
+        request = assigned_request(*headers)
         request.body = body
         flows.append((await task(request)).value)
-    assert flows[0] == flows[1] == placed(("x-heddle-flow", "ann")).flow
-    assert flows[2] == placed().flow
+    assert flows[0] == flows[1] == assigned_request(("x-heddle-flow", "ann")).flow
+    assert flows[2] == assigned_request().flow
 
 
 @pytest.mark.parametrize(
@@ -97,10 +100,10 @@ async def test_openais_field_names_the_user_unless_the_header_does() -> None:
 )
 def test_the_address_is_what_the_outermost_trusted_proxy_saw(proxies: int, forwarded: list[str], address: str) -> None:
     headers = [("x-forwarded-for", value) for value in forwarded]
-    assert placed(*headers, share=FairShare(best_priority=0, proxies=proxies)).flow == f"peer:{address}/id"
+    assert assigned_request(*headers, share=FairShare(best_priority=0, proxies=proxies)).flow == f"peer:{address}/id"
 
 
-def test_hosts_are_addresses_and_nothing_else() -> None:
+def test_host_of_accepts_only_ip_addresses() -> None:
     assert [host_of(entry) for entry in ("1.2.3.4", "1.2.3.4:5", "::1", "[::1]:5", "x", "", "1.2.3.4/8")] == [
         *("1.2.3.4", "1.2.3.4", "::1", "::1", "", "", "")
     ]
@@ -114,28 +117,28 @@ def test_hosts_are_addresses_and_nothing_else() -> None:
         *((ApiKey(b"", "urgent", 0), None, 0), (ApiKey(b"", "urgent", 0), "0", 0), (ApiKey(b"", "plain"), None, 1)),
     ],
 )
-def test_a_request_has_the_priority_that_it_asks_for_within_what_its_key_allows(
+def test_the_header_sets_the_priority_within_what_the_key_allows(
     key: ApiKey | None, asked: str | None, priority: int
 ) -> None:
     headers = [("x-heddle-priority", asked)] if asked else []
-    request = placed(*headers, key=key, share=FairShare(best_priority=1, proxies=0))
+    request = assigned_request(*headers, key=key, share=FairShare(best_priority=1, proxies=0))
     assert request.options().priority == priority
 
 
 @pytest.mark.parametrize(("key", "asked"), [(KEY, "2"), (KEY, "0"), (None, "0"), (ApiKey(b"", "plain"), "0")])
 def test_more_urgent_than_the_key_allows_is_403_by_name(key: ApiKey | None, asked: str) -> None:
     with pytest.raises(Failure, match="x-heddle-priority") as refused:
-        placed(("x-heddle-priority", asked), key=key, share=FairShare(best_priority=1, proxies=0))
+        assigned_request(("x-heddle-priority", asked), key=key, share=FairShare(best_priority=1, proxies=0))
     assert (refused.value.status, refused.value.param) == (403, "x-heddle-priority")
 
 
-@pytest.mark.parametrize("asked", ["high", "-1", "1.5", "4294967296", ""])
-def test_a_priority_that_is_no_number_is_refused(asked: str) -> None:
+@pytest.mark.parametrize("asked", ["high", "-1", "1.5", "4294967296", "", "1" * 5000])
+def test_a_priority_that_is_not_a_number_is_refused(asked: str) -> None:
     with pytest.raises(HeddleError, match="whole number"):
-        placed(("x-heddle-priority", asked))
+        assigned_request(("x-heddle-priority", asked))
 
 
-async def test_priorities_and_keys_of_a_file_hold_at_the_gateway(
+async def test_the_gateway_enforces_keys_and_priorities_of_a_file(
     tokenizer: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "http_gateway.app")
@@ -170,40 +173,39 @@ async def test_priorities_and_keys_of_a_file_hold_at_the_gateway(
         ("sk-alone\n", "line 1 "),
         ("ok sk-1\nname sk-2 high\n", "line 2 .* priority"),
         ("name sk-2 -1\n", "line 1 .* priority"),
+        (f"name sk-2 {'1' * 5000}\n", "line 1 .* priority"),
         ("name sha256:abc\n", "line 1 .* 64 hexadecimal"),
         ("a b c d\n", "line 1 "),
         ("# nobody\n", "no key"),
     ],
 )
-def test_a_file_of_keys_that_makes_no_sense_stops_the_start_and_shows_no_key(
-    tmp_path: Path, text: str, words: str
-) -> None:
+def test_a_wrong_file_of_keys_stops_the_start_and_reveals_no_key(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "keys"
     file.write_text(text)
     with pytest.raises(ValueError, match=f"^api_keys_file: .*{words}") as refused:
-        keys_of((), file)
+        load_keys((), file)
     assert "sk-" not in str(refused.value)
     with pytest.raises(ValueError, match="cannot read"):
-        keys_of((), tmp_path / "missing")
+        load_keys((), tmp_path / "missing")
 
 
-def test_a_key_that_is_there_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="again is there twice"):
+def test_a_duplicate_key_is_refused() -> None:
+    with pytest.raises(ValueError, match="'again' has a key that is listed twice"):
         ApiKeys([ApiKey(digest_of("x"), "first"), ApiKey(digest_of("x"), "again")])
 
 
 def test_keys_are_kept_as_hashes_only() -> None:
-    keys = ApiKeys(keys_of(("secret",), None))
+    keys = ApiKeys(load_keys(("secret",), None))
     assert "secret" not in repr(vars(keys))
 
 
 async def test_a_header_that_a_proxy_adds_below_the_callers_own_is_seen(tokenizer: str) -> None:
-    """Granian's headers, not httpx's: a caller could otherwise choose its address."""
+    """Uses Granian's headers, not httpx's. If the last value were not seen, a caller could choose its address."""
     seen: list[str] = []
 
     class Spy(FairShare):
-        def place(self, request: Request, key: ApiKey | None) -> None:
-            super().place(request, key)
+        def assign(self, request: Request, key: ApiKey | None) -> None:
+            super().assign(request, key)
             seen.append(request.peer)
 
     with patch.object(gateway_main, "FairShare", Spy):

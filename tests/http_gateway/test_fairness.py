@@ -1,4 +1,4 @@
-"""A caller with 256 requests in flight against one with a single query, by the order in which the engine computes."""
+"""The single query of one caller is in the engine's next batch while another caller has 256 requests in flight."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ QUERY = "a query that is longer than any other text here"
 
 
 class GatedBackend:
-    """Simulated; once it is closed, a batch waits until it is opened. Remembers the tokens of each sequence it ran."""
+    """A simulated backend whose batches wait while the gate is closed. Records the token count of each sequence."""
 
     def __init__(self) -> None:
         self._simulated = SimulatedBackend(fixed_us=0, per_token_ns=0)

@@ -1,4 +1,4 @@
-"""Compressed bodies: each coding gives the bytes that went in, within the limit, whatever is sent."""
+"""Compressed bodies inflate to the original bytes, up to the limit, and broken ones are refused."""
 
 import asyncio
 import gzip
@@ -6,14 +6,15 @@ import json
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 import zstandard
 
 from http_gateway.errors import Failure
-from http_gateway.inflation import inflated
-from tests.cluster import gateway
+from http_gateway.inflation import inflate
+from tests.cluster import engine_pod, gateway, tokenizer_pod
 
 PATH = "/v1/embeddings"
 
@@ -56,7 +57,7 @@ async def test_an_unknown_coding_is_415_with_those_that_are_known(http: httpx.As
     assert coding in refused.json()["detail"]
 
 
-async def test_no_coding_is_one(http: httpx.AsyncClient) -> None:
+async def test_identity_is_no_coding(http: httpx.AsyncClient) -> None:
     for name in ("Identity", "IDENTITY", ""):
         assert (await http.post("/embed", json={"inputs": "a"}, headers={"content-encoding": name})).status_code == 200
 
@@ -91,15 +92,27 @@ async def test_the_limit_of_a_body_holds_after_inflation(
 
 
 @pytest.mark.parametrize(("coding", "compress"), COMPRESSED)
-async def test_a_bomb_is_given_up_at_the_limit(coding: str, compress: Callable[[bytes], bytes]) -> None:
+async def test_inflating_a_bomb_stops_at_the_limit(coding: str, compress: Callable[[bytes], bytes]) -> None:
     bomb = compress(b" " * (64 << 20))
     tracemalloc.start()
     with pytest.raises(Failure) as refused:
-        await inflated(bomb, coding, bytes_max=1 << 20)
+        await inflate(bomb, coding, bytes_max=1 << 20)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert refused.value.status == 413
     assert most < 16 << 20
+
+
+async def test_a_body_counts_with_the_bytes_that_it_has_once_inflated(tmp_path: Path) -> None:
+    body = gzip.compress(json.dumps({"inputs": "a" * 40_000}).encode())
+    async with (
+        engine_pod(tmp_path, simulated_fixed_us=500_000) as engine,
+        tokenizer_pod(tmp_path, engine) as tokenizer,
+        gateway(tokenizer, request_bytes_max=50_000, bodies_bytes_max=50_000) as url,
+        httpx.AsyncClient(base_url=url, headers={"content-encoding": "gzip"}) as http,
+    ):
+        answers = await asyncio.gather(*(http.post("/embed", content=body) for _ in range(2)))
+    assert sorted(answer.status_code for answer in answers) == [200, 429]
 
 
 async def test_a_frame_that_wants_a_huge_window_is_refused() -> None:
@@ -108,11 +121,11 @@ async def test_a_frame_that_wants_a_huge_window_is_refused() -> None:
     compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     body = compressor.compress(b"x" * 100) + compressor.flush()
     with pytest.raises(Failure) as refused:
-        await inflated(body, "zstd", bytes_max=1 << 20)
+        await inflate(body, "zstd", bytes_max=1 << 20)
     assert refused.value.status == 400
 
 
-async def test_others_get_their_turns_while_a_body_is_inflated() -> None:
+async def test_the_event_loop_runs_while_a_body_is_inflated() -> None:
     turns = 0
 
     async def count() -> None:
@@ -123,7 +136,7 @@ async def test_others_get_their_turns_while_a_body_is_inflated() -> None:
 
     counting = asyncio.create_task(count())
     body = gzip.compress(b"".join(number.to_bytes(4, "big") for number in range(1_000_000)))
-    assert len(await inflated(body, "gzip", bytes_max=1 << 30)) == 4_000_000
+    assert len(await inflate(body, "gzip", bytes_max=1 << 30)) == 4_000_000
     counting.cancel()
     assert turns > 10
 

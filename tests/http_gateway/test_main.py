@@ -19,14 +19,15 @@ def test_a_default_route_that_does_not_exist_ends_the_process_in_one_line(route:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--cors-origins", "https://app.example.com/"), "'https://app.example.com/' is no origin as browsers send it"),
+        (
+            ("--cors-origins", "https://app.example.com/"),
+            "'https://app.example.com/' is not an origin as browsers send it",
+        ),
         (("--api-keys-file", "/nowhere/keys"), "api_keys_file: cannot read /nowhere/keys"),
         (("--best-priority", "-1"), "best_priority must be at least 0"),
     ],
 )
-def test_settings_of_the_edge_that_make_no_sense_end_the_process_in_one_line(
-    flags: tuple[str, str], words: str
-) -> None:
+def test_wrong_settings_end_the_process_in_one_line(flags: tuple[str, str], words: str) -> None:
     command = [sys.executable, "-m", "http_gateway", "--port", "0", *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     (line,) = (done.stdout + done.stderr).splitlines()

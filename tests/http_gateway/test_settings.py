@@ -26,6 +26,8 @@ def test_targets_with_names_are_grouped_by_model() -> None:
         {"timeout_s": 0.0},
         {"stall_s_max": 0.0},
         {"answers_bytes_max": 0},
+        {"best_priority": -1},
+        {"best_priority": 2**32},
     ],
 )
 def test_what_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""Fields that are honoured in part: what changes nothing is taken, anything else is refused with what to do instead."""
+"""Fields that are supported in part: values that change nothing are accepted, others are refused with a remedy."""
 
 from typing import Annotated, Any
 
@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from http_gateway.supported import agreed, check_supported, only
+from http_gateway.supported import check_supported, merge_aliases, only
 
 
 class Body(msgspec.Struct):
@@ -19,7 +19,7 @@ class Body(msgspec.Struct):
 @pytest.mark.parametrize(
     "body", [{}, {"late": None}, {"late": False, "max_chunks": 1, "images": []}, {"max_chunks": 0}]
 )
-def test_values_that_change_nothing_are_taken(body: dict[str, Any]) -> None:
+def test_values_that_change_nothing_are_accepted(body: dict[str, Any]) -> None:
     check_supported(msgspec.convert(body, Body))
 
 
@@ -31,7 +31,7 @@ def test_values_that_change_nothing_are_taken(body: dict[str, Any]) -> None:
         ({"images": ["data:"]}, "images", "images must be [], or absent: send texts"),
     ],
 )
-def test_others_are_refused_by_the_name_that_the_caller_knows(body: dict[str, Any], field: str, message: str) -> None:
+def test_other_values_are_refused_by_their_json_name(body: dict[str, Any], field: str, message: str) -> None:
     with pytest.raises(HeddleError) as refused:
         check_supported(msgspec.convert(body, Body))
     error = refused.value
@@ -44,13 +44,13 @@ def test_the_schema_says_the_same() -> None:
     assert "enum" not in properties["text"]
 
 
-def test_what_is_no_struct_has_no_such_fields() -> None:
+def test_bodies_that_are_not_structs_pass() -> None:
     check_supported(["anything"])
 
 
-def test_fields_that_mean_the_same_agree_or_are_refused() -> None:
-    assert agreed({"a": None, "b": 3, "c": 3}) == 3
-    assert agreed({"a": None, "b": False}) is False
-    assert agreed({"a": None}) is None
+def test_aliases_merge_or_are_refused_if_they_differ() -> None:
+    assert merge_aliases({"a": None, "b": 3, "c": 3}) == 3
+    assert merge_aliases({"a": None, "b": False}) is False
+    assert merge_aliases({"a": None}) is None
     with pytest.raises(HeddleError, match="a and c contradict each other"):
-        agreed({"a": 1, "b": None, "c": 2})
+        merge_aliases({"a": 1, "b": None, "c": 2})

@@ -43,7 +43,7 @@ BREAKAGES: list[tuple[Callable[[Path], object], str]] = [
     (shutil.rmtree, "there is no model folder"),
     (lambda folder: (folder / "config.json").write_text("{"), "is not valid JSON"),
     (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer.json cannot be used"),
-    (leave_no_tokenizer, "has no tokenizer.json, and nothing to build a BertTokenizer from"),
+    (leave_no_tokenizer, "has no tokenizer.json, and no files to build a BertTokenizer from"),
     (truncate_weights, "model.safetensors"),
     (leave_only_a_pickle, "pytorch_model.bin"),
     (change_config(model_type="mamba"), "config.json: model type mamba is not supported"),

@@ -1,4 +1,4 @@
-"""An embedder that may rerank, over HTTP, against sentence-transformers with the same weights and prompts."""
+"""Reranking with an embedder, over HTTP, against sentence-transformers with the same weights and prompts."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""e5-mistral and its kin, small and with random weights: a vector is that of the end token that the settings state."""
+"""Small models like e5-mistral with random weights: the end token that the settings state is pooled."""
 
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def write_e5_mistral(folder: Path) -> MistralModel:
     return model
 
 
-async def test_vector_is_that_of_the_end_token(tmp_path: Path) -> None:
+async def test_the_end_token_is_pooled(tmp_path: Path) -> None:
     reference = write_e5_mistral(tmp_path / "model")
     model = str(tmp_path / "model")
     backend = TorchBackend(Checkpoint.read(tmp_path / "model"), dtype="float32")

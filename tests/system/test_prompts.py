@@ -1,4 +1,4 @@
-"""Prompts of a checkpoint that pooling leaves out, all the way through the service, against sentence-transformers."""
+"""Prompts that pooling leaves out, from the request to the vector, against sentence-transformers."""
 
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,5 @@
-"""`heddle serve --revision` serves that revision of a hub model, and checks no other one. The hub's cache stands in for
-the hub."""
+"""`heddle serve --revision` serves this revision of a hub model, and reads no other. The hub's cache stands in for the
+hub."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ MAIN, TAGGED = "a" * 40, "b" * 40
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """At `main` there is a checkpoint without a config, at `v2` a classifier."""
+    """A cache with a checkpoint without a config at `main`, and a classifier at `v2`."""
     repository = tmp_path / "hub" / f"models--{NAME.replace('/', '--')}"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text(MAIN)
@@ -50,10 +50,10 @@ async def test_all_services_load_the_revision_that_is_named(cache: Path, revisio
     [
         (("--model", NAME), f"snapshots/{MAIN}"),
         (("--model", NAME, "--revision", "v3"), NAME),
-        (("--model", "FOLDER", "--revision", "v2"), "is a folder, which has no revision v2"),
+        (("--model", "FOLDER", "--revision", "v2"), "is a folder and has no revision v2"),
     ],
 )
-async def test_a_revision_that_cannot_be_served_is_told(cache: Path, flags: tuple[str, ...], words: str) -> None:
+async def test_a_revision_that_cannot_be_served_is_reported(cache: Path, flags: tuple[str, ...], words: str) -> None:
     folder = cache / "folder"
     shutil.copytree(locate("sentence-transformers/all-MiniLM-L6-v2", with_weights=False), folder)
     process = await asyncio.create_subprocess_exec(

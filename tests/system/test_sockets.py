@@ -1,4 +1,4 @@
-"""However `heddle serve` is ended, the sockets between its services do not stay behind."""
+"""`heddle serve` leaves no sockets behind, however it ends."""
 
 import asyncio
 import os
@@ -20,14 +20,14 @@ FLAGS = ("--http-port", "0", "--grpc-port", "0", "--engine", "simulated")
 
 @pytest.fixture
 def runtime() -> Iterator[Path]:
-    """Has a short path, as those of sockets must be short."""
+    """A folder with a short path, because the paths of sockets must be short."""
     with tempfile.TemporaryDirectory(prefix="run-") as folder:
         yield Path(folder)
 
 
 @asynccontextmanager
 async def started(runtime: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Leads a process group of its own; ready on entry."""
+    """A server in a process group of its own, ready on entry."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "heddle", "serve", *FLAGS),
         stdout=asyncio.subprocess.PIPE,
@@ -72,7 +72,7 @@ async def test_a_second_signal_leaves_nothing(runtime: Path) -> None:
     assert not folders(runtime)
 
 
-async def test_what_a_killed_one_left_goes_at_the_next_start_and_a_running_one_keeps_its_own(runtime: Path) -> None:
+async def test_the_next_start_removes_the_sockets_of_a_killed_one_only(runtime: Path) -> None:
     async with started(runtime) as killed:
         killed.kill()
         await code_of(killed)

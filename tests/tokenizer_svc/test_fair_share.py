@@ -1,4 +1,4 @@
-"""Callers of a tokenizer pod share it and its engines by what they say, else by address, over every way to call it."""
+"""Callers share a tokenizer pod and its engines by the flow that they name, else by address, in every kind of call."""
 
 import asyncio
 import socket
@@ -20,7 +20,7 @@ REQUEST = pb.EmbedRequest(inputs=[pb.Input(text="one"), pb.Input(text="two")])
 
 
 class Flows(list[str]):
-    """Of the sequences that came to the engine since they were last looked at."""
+    """The flows of the sequences that reached the engine since the last call of `seen`."""
 
     def seen(self) -> list[str]:
         seen = self[:]
@@ -54,7 +54,7 @@ def one_caller(address: str) -> str:
 
 
 @pytest.mark.parametrize("kind", [Client, UnaryClient])
-async def test_requests_without_a_flow_are_their_peers_and_told_apart(
+async def test_requests_without_a_flow_are_grouped_by_peer_and_told_apart(
     address: str, flows: Flows, kind: type[Client] | type[UnaryClient]
 ) -> None:
     async with kind(address) as client:
@@ -97,7 +97,7 @@ async def test_a_stream_of_teis_is_one_request_of_its_caller(address: str, flows
 
 
 class Recorder:
-    """Knows what it was asked to tokenize, and tokenizes nothing."""
+    """Records the texts that it gets, and tokenizes nothing."""
 
     def __init__(self) -> None:
         self.texts: list[Input] = []

@@ -1,4 +1,4 @@
-"""The limits that a request sets: what is kept equals what transformers keeps with the same `max_length`."""
+"""The limits that a request sets: the tokens that are kept are those of transformers with the same `max_length`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -51,7 +51,9 @@ def test_a_text_keeps_as_many_tokens_as_the_request_allows(
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(kind=kinds, first=texts, second=texts, side=SIDES, tokens_max=st.integers(6, TOKENS_MAX))
-def test_a_pair_too(kind: str, first: str, second: str, side: Truncation, tokens_max: int) -> None:
+def test_a_pair_keeps_as_many_tokens_as_the_request_allows(
+    kind: str, first: str, second: str, side: Truncation, tokens_max: int
+) -> None:
     expected = kept_by_transformers(kind, [first, second], side, tokens_max, "longest_first")
     assert encode(parity_of(kind).ours, (first, second), Options(side, tokens_max=tokens_max)) == expected
 
@@ -71,7 +73,7 @@ def test_a_document_is_cut_before_it_is_joined_with_the_query(
 
 @pytest.mark.parametrize("side", [Truncation.RIGHT, Truncation.LEFT])
 @pytest.mark.parametrize("kind", BUILDERS)
-def test_of_a_long_document_the_same_is_kept(kind: str, side: Truncation) -> None:
+def test_a_long_document_keeps_the_same_tokens(kind: str, side: Truncation) -> None:
     text = long_text(3)
     ours, library = parity_of(kind).ours, parity_of(kind).library
     ids = library.encode("a", text)
@@ -84,7 +86,7 @@ def test_of_a_long_document_the_same_is_kept(kind: str, side: Truncation) -> Non
     assert result.tokens == len(library.encode("a", "")) + 4
 
 
-def test_the_first_text_is_no_document() -> None:
+def test_the_document_limit_does_not_apply_to_the_first_text() -> None:
     ours = parity_of("word_piece").ours
     pair = ("a a a a", "a")
     assert encode(ours, pair, Options(document_tokens_max=1)) == encode(ours, pair, Options())
@@ -112,7 +114,7 @@ def test_the_document_of_a_prompt_is_cut_and_nothing_else_is(side: Truncation) -
     assert short == TokenSequence(pack_ids(expected), truncated=True)
 
 
-def test_token_ids_keep_as_many() -> None:
+def test_token_ids_keep_as_many_as_the_request_allows() -> None:
     ours = parity_of("word_piece").ours
     result = encode(ours, pack_ids([2, 10, 11, 12, 13, 3]), Options(tokens_max=4))
     assert result == TokenSequence(pack_ids([2, 10, 11, 3]), truncated=True)
@@ -130,7 +132,7 @@ def test_token_ids_keep_as_many() -> None:
         (pack_ids([2, 9, 9, 3]), Options(Truncation.REFUSE, tokens_max=3), "the input has 4 tokens, the limit is 3"),
     ],
 )
-def test_where_nothing_may_be_cut_the_limit_is_told(content: Input, options: Options, message: str) -> None:
+def test_a_refusal_states_the_limit(content: Input, options: Options, message: str) -> None:
     result = encode(parity_of("word_piece").ours, content, options)
     assert isinstance(result, HeddleError)
     assert result.kind is ErrorKind.TOO_LARGE
@@ -138,7 +140,7 @@ def test_where_nothing_may_be_cut_the_limit_is_told(content: Input, options: Opt
 
 
 @pytest.mark.parametrize(("content", "specials"), [("a b", 2), (("a", "b"), 3), (pack_ids([2, 9, 3]), 2)])
-def test_a_limit_that_leaves_no_room_for_text_is_the_callers_mistake(content: Input, specials: int) -> None:
+def test_a_limit_that_leaves_no_room_for_text_is_invalid_input(content: Input, specials: int) -> None:
     result = encode(parity_of("word_piece").ours, content, Options(tokens_max=specials))
     assert isinstance(result, HeddleError)
     assert result.kind is ErrorKind.INVALID_INPUT

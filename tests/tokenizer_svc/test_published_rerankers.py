@@ -1,4 +1,4 @@
-"""Rerankers that are published as bare language models, from HTTP to the logits, against the code of their cards."""
+"""Rerankers that are published as bare language models, over HTTP, against the code of their model cards."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -85,7 +85,7 @@ def gemma_scores(model: PreTrainedModel, tokenizer: Any) -> list[float]:
 
 
 def tokenizer_of(words: Sequence[str], *, begins: bool) -> Tokenizer:
-    """Byte-level, with these words whole. Gemma's puts a token before each text, Qwen's puts none."""
+    """A byte-level tokenizer with these words as tokens. Gemma's adds a token before each text, Qwen's does not."""
     tokenizer = byte_level()
     tokenizer.add_special_tokens([AddedToken("<|im_start|>", special=True), AddedToken("<|im_end|>", special=True)])
     tokenizer.add_tokens([AddedToken(word, normalized=False) for word in words])

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tokenizers
 
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint_files import CheckpointError
@@ -48,7 +49,13 @@ def test_the_prompt_of_a_decoder_is_known_from_its_checkpoint(
 
 @pytest.mark.parametrize(
     ("model_type", "name"),
-    [("qwen3", "Skywork/Skywork-Reward-V2-Qwen3-0.6B"), ("qwen3", "mine"), ("qwen2", "mine"), ("llama", "mine")],
+    [
+        ("qwen3", "Skywork/Skywork-Reward-V2-Qwen3-0.6B"),
+        ("qwen3", "baseten-admin/zerank-2-reranker-seq"),
+        ("qwen3", "mine"),
+        ("qwen2", "mine"),
+        ("llama", "mine"),
+    ],
 )
 def test_a_decoder_that_is_not_known_gets_none_and_its_operator_a_warning(
     checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture, model_type: str, name: str
@@ -57,9 +64,17 @@ def test_a_decoder_that_is_not_known_gets_none_and_its_operator_a_warning(
     assert "whose prompt is not known" in caplog.text
 
 
-def test_a_language_model_that_says_which_logits_are_its_score_needs_no_name(checkpoint: Checkpoint) -> None:
-    qwen3 = replace(of_type(checkpoint, "qwen3", "mine"), logit_score=LogitScore(1, 2))
-    assert known(qwen3) is PROMPTS["qwen3-reranker"]
+def test_a_language_model_that_is_scored_by_the_tokens_of_a_known_one_needs_no_name(checkpoint: Checkpoint) -> None:
+    path = checkpoint.folder / "tokenizer.json"
+    library = tokenizers.Tokenizer.from_file(str(path))
+    library.add_tokens(["yes", "no"])
+    library.save(str(path))
+    vocabulary = library.get_vocab()
+    yes, no = vocabulary["yes"], vocabulary["no"]
+    qwen3 = of_type(checkpoint, "qwen3", "zerank-2-reranker")
+    assert known(replace(qwen3, logit_score=LogitScore(yes, no))) is PROMPTS["qwen3-reranker"]
+    assert known(replace(qwen3, logit_score=LogitScore(yes, None))) is None
+    assert known(replace(qwen3, logit_score=LogitScore(no, yes))) is None
 
 
 def test_a_cross_encoder_has_no_prompt(checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""How many characters an input has, as it is counted for its caller."""
+"""The characters that are counted for an input."""
 
 import pytest
 

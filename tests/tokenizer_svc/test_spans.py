@@ -70,7 +70,7 @@ def tokens_of(text: str, sequence: TokenSequence) -> Tokens:
 def found_by_pipeline(
     pipeline: Any, text: str, strategy: Aggregation, sequence: TokenSequence, logits: Floats
 ) -> list[tuple[str, float, int, int, str]]:
-    """What has the label O included."""
+    """Includes spans with the label O."""
     (inputs,) = pipeline.preprocess(text, is_split_into_words=False)
     ids = inputs["input_ids"][0].tolist()
     assert pack_ids(ids) == sequence.token_ids

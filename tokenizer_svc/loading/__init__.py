@@ -1,1 +1,1 @@
-"""From a checkpoint folder to the fast tokenizer that transformers' AutoTokenizer makes of it, without transformers."""
+"""Loads the fast tokenizer that transformers' AutoTokenizer makes of a checkpoint folder, without transformers."""

@@ -1,8 +1,8 @@
-"""The tokens that a checkpoint's settings add to its vocabulary, or keep whole, beside those of tokenizer.json.
+"""Adds the tokens that tokenizer_config.json and its companions state to those of tokenizer.json.
 
-Called by `tokenizer_svc.loading.fast_tokenizer`. As in transformers 4: a token that is listed or written as an object
-has the flags that stand there, one that is merely named keeps those of tokenizer.json, and the ids that are stated are
-not looked at: new tokens follow the vocabulary in their order.
+Called by `tokenizer_svc.loading.fast_tokenizer`. The rules are those of transformers 4. A token that is listed, or
+written as an object, has the flags that are stated there; a token that is only named keeps the flags of tokenizer.json.
+Stated ids are ignored: new tokens follow the vocabulary, in the order of their ids.
 """
 
 import logging
@@ -21,33 +21,33 @@ FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def add_stated_tokens(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolder, vocabulary_size: int) -> None:
-    """Leaves out a new token for which the model has no embedding, and says so in the log: its id could not be served.
-    Raises CheckpointError for a token that is none."""
+    """Leaves out, with a warning, new tokens for which the model has no embedding. Raises CheckpointError for a token
+    that is malformed."""
     present = {token.content: repr(token) for token in tokenizer.get_added_tokens_decoder().values()}
     room = vocabulary_size - tokenizer.get_vocab_size()
-    # Added in one call: each makes the library prepare its search for all added tokens anew.
+    # All are added in one call, because each call makes the library rebuild its search for added tokens.
     tokens: list[AddedToken] = []
     new: set[str] = set()
-    homeless: list[str] = []
+    without_embedding: list[str] = []
     for token in stated_tokens(folder, frozenset(present)):
         if present.get(token.content) == repr(token):
             continue
         if token.content not in new and tokenizer.token_to_id(token.content) is None:
             if len(new) >= room:
-                homeless.append(token.content)
+                without_embedding.append(token.content)
                 continue
             new.add(token.content)
         tokens.append(token)
     tokenizer.add_tokens(tokens)
-    if homeless:
-        names = ", ".join(homeless[:5]) + (", ..." if len(homeless) > 5 else "")
+    if without_embedding:
+        names = ", ".join(without_embedding[:5]) + (", ..." if len(without_embedding) > 5 else "")
         log.warning(
             "%s: the model has no embeddings for the added tokens %s; they are read as text", folder.path, names
         )
 
 
 def stated_tokens(folder: TokenizerFolder, present: frozenset[str]) -> Iterator[AddedToken]:
-    """In the order of their ids; `present` are those that tokenizer.json adds."""
+    """The tokens of the settings, in the order of their ids. `present` are those that tokenizer.json adds."""
     specials = {content_of(token) for token in (*folder.special_tokens.values(), *further_special_tokens(folder))}
     listed = {token.content: token for token in listed_tokens(folder)}
     for token in listed.values():
@@ -67,14 +67,15 @@ def stated_tokens(folder: TokenizerFolder, present: frozenset[str]) -> Iterator[
 
 
 def takes_space_before(mask: str, folder: TokenizerFolder, described: Container[str]) -> bool:
-    """Whether it is for the class of the tokenizer to say so of the mask token: no file describes it."""
+    """Whether the mask token includes the space before it: the tokenizer class says so, unless a file describes the
+    token."""
     is_stated = "mask_token" in folder.settings or "mask_token" in folder.special_tokens_map
     by_class = folder.tokenizer_class.mask_takes_space and not folder.is_of_transformers_5
     return by_class and not (is_stated and mask in described)
 
 
 def listed_tokens(folder: TokenizerFolder) -> Iterator[AddedToken]:
-    """By their ids: those of added_tokens_decoder or, before transformers 4.34, of added_tokens.json."""
+    """The tokens of added_tokens_decoder or, before transformers 4.34, of added_tokens.json, sorted by id."""
     path = folder.path / SETTINGS
     decoder: dict[str, Any] | None = field_of(folder.settings, "added_tokens_decoder", dict, path)
     if decoder is not None:
@@ -88,7 +89,8 @@ def listed_tokens(folder: TokenizerFolder) -> Iterator[AddedToken]:
 
 
 def further_special_tokens(folder: TokenizerFolder) -> list[Any]:
-    """Those without a name of their own: lists of tokens and, of extra_special_tokens, also an object by name."""
+    """Special tokens that are not one of NAMES: additional_special_tokens, and extra_special_tokens, which may be an
+    object."""
     path = folder.path / SETTINGS
     stated = field_of(folder.settings, "additional_special_tokens", list, path)
     mapped = folder.special_tokens_map.get("additional_special_tokens")
@@ -97,15 +99,19 @@ def further_special_tokens(folder: TokenizerFolder) -> list[Any]:
     extra = folder.settings.get("extra_special_tokens") or []
     if not isinstance(extra, dict | list):
         raise CheckpointError(f"{path}: extra_special_tokens {extra!r} is neither a list nor an object")
-    return [*tokens, *(extra.values() if isinstance(extra, dict) else extra)]
+    extras = list(extra.values()) if isinstance(extra, dict) else extra
+    if not folder.is_of_transformers_5:
+        return [*tokens, *extras]
+    # To version 5 a list is the newer name of additional_special_tokens, and tokens by name come first.
+    return extras if extra and isinstance(extra, list) else [*extras, *tokens]
 
 
 def added_token(token: Any, folder: TokenizerFolder, *, special: bool | None = None) -> AddedToken:
-    """Of a text or an object, as transformers writes it."""
+    """Reads a token that transformers wrote as a string or an object. Raises CheckpointError."""
     if isinstance(token, str):
         return AddedToken(token, special=True)
     if not isinstance(token, dict) or not isinstance(token.get("content"), str):
-        raise CheckpointError(f"{folder.path / SETTINGS} has the added token {token!r}, which is not one")
+        raise CheckpointError(f"{folder.path / SETTINGS} has the added token {token!r}, which has no content")
     flags: dict[str, bool] = {name: token[name] for name in FLAGS if isinstance(token.get(name), bool)}
     return AddedToken(token["content"], **{**flags, **({} if special is None else {"special": special})})
 

@@ -1,6 +1,6 @@
-"""The tokenizer classes of transformers: which files each is built from, and the special tokens that it has by default.
+"""The tokenizer classes of transformers: the files that each is built from, and its default special tokens.
 
-`tokenizer_svc.loading.folder` finds the class of a checkpoint here.
+`tokenizer_svc.loading.folder` looks up the class of a checkpoint here.
 """
 
 from collections.abc import Mapping
@@ -16,31 +16,33 @@ NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 
 @dataclass(frozen=True, slots=True)
 class TokenizerClass:
-    build: Build | None = None  # None: tokenizer.json is all that it can be read from
+    build: Build | None = None  # None: it can only be read from tokenizer.json
     specials: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    additional: tuple[str, ...] = ()  # further special tokens, where the settings name none
-    mask_takes_space: bool = False  # the mask token takes the space before it in
+    additional: tuple[str, ...] = ()  # further special tokens, if the settings name none
+    mask_takes_space: bool = False  # the mask token includes the space before it
     has_bert_settings: bool = False  # do_lower_case, strip_accents and tokenize_chinese_chars decide the normalizer
     has_prefix_setting: bool = False  # add_prefix_space decides the pre-tokenizer
     frames_by_settings: bool = False  # add_bos_token and add_eos_token decide the special tokens around a text
 
 
-def named(*tokens: str) -> Mapping[str, str]:
-    """In the order of NAMES; "" for none."""
+def special_tokens(*tokens: str) -> Mapping[str, str]:
+    """Special tokens by name, given in the order of NAMES; "" for none."""
     return MappingProxyType({name: token for name, token in zip(NAMES, tokens, strict=True) if token})
 
 
 PLAIN = TokenizerClass()
 
-BERT = TokenizerClass("wordpiece", named("", "", "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"), has_bert_settings=True)
+BERT = TokenizerClass(
+    "wordpiece", special_tokens("", "", "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"), has_bert_settings=True
+)
 MPNET = TokenizerClass(
     "wordpiece",
-    named("<s>", "</s>", "[UNK]", "</s>", "<pad>", "<s>", "<mask>"),
+    special_tokens("<s>", "</s>", "[UNK]", "</s>", "<pad>", "<s>", "<mask>"),
     mask_takes_space=True,
     has_bert_settings=True,
 )
 
-FAIRSEQ = named("<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>")
+FAIRSEQ = special_tokens("<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>")
 ROBERTA = TokenizerClass("byte_level", FAIRSEQ, mask_takes_space=True, has_prefix_setting=True)
 XLM_ROBERTA = TokenizerClass("sentencepiece", FAIRSEQ, mask_takes_space=True)
 CAMEMBERT = TokenizerClass(
@@ -49,20 +51,24 @@ CAMEMBERT = TokenizerClass(
 
 ALBERT = TokenizerClass(
     "sentencepiece",
-    named("[CLS]", "[SEP]", "<unk>", "[SEP]", "<pad>", "[CLS]", "[MASK]"),
+    special_tokens("[CLS]", "[SEP]", "<unk>", "[SEP]", "<pad>", "[CLS]", "[MASK]"),
     mask_takes_space=True,
 )
-DEBERTA_V2 = TokenizerClass("sentencepiece", named("[CLS]", "[SEP]", "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"))
-T5 = TokenizerClass("sentencepiece", named("", "</s>", "<unk>", "", "<pad>", "", ""))
+DEBERTA_V2 = TokenizerClass(
+    "sentencepiece", special_tokens("[CLS]", "[SEP]", "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")
+)
+T5 = TokenizerClass("sentencepiece", special_tokens("", "</s>", "<unk>", "", "<pad>", "", ""))
 
-LLAMA = TokenizerClass("sentencepiece", named("<s>", "</s>", "<unk>", "", "", "", ""), frames_by_settings=True)
-GEMMA = TokenizerClass("sentencepiece", named("<bos>", "<eos>", "<unk>", "", "<pad>", "", ""), frames_by_settings=True)
+LLAMA = TokenizerClass("sentencepiece", special_tokens("<s>", "</s>", "<unk>", "", "", "", ""), frames_by_settings=True)
+GEMMA = TokenizerClass(
+    "sentencepiece", special_tokens("<bos>", "<eos>", "<unk>", "", "<pad>", "", ""), frames_by_settings=True
+)
 
 END_OF_TEXT = "<|endoftext|>"
 GPT2 = TokenizerClass(
-    "byte_level", named(END_OF_TEXT, END_OF_TEXT, END_OF_TEXT, "", "", "", ""), has_prefix_setting=True
+    "byte_level", special_tokens(END_OF_TEXT, END_OF_TEXT, END_OF_TEXT, "", "", "", ""), has_prefix_setting=True
 )
-QWEN2 = TokenizerClass("byte_level", named("", END_OF_TEXT, END_OF_TEXT, "", END_OF_TEXT, "", ""))
+QWEN2 = TokenizerClass("byte_level", special_tokens("", END_OF_TEXT, END_OF_TEXT, "", END_OF_TEXT, "", ""))
 
 CLASSES: Mapping[str, TokenizerClass] = {
     "AlbertTokenizer": ALBERT,
@@ -82,7 +88,7 @@ CLASSES: Mapping[str, TokenizerClass] = {
     "XLMRobertaTokenizer": XLM_ROBERTA,
 }
 
-# Of the models that are served here, where no file names a class.
+# By config.json's model_type, for checkpoints in which no file names a class.
 CLASS_OF_MODEL_TYPE: Mapping[str, str] = {
     "albert": "AlbertTokenizer",
     "bert": "BertTokenizer",

@@ -1,7 +1,7 @@
-"""The fast tokenizer of a checkpoint: read from tokenizer.json or built without, then set as the settings say.
+"""Loads the fast tokenizer of a checkpoint: reads tokenizer.json, or builds one, and applies the other settings.
 
-`Tokenizer.load` calls it. The ids are those of transformers' AutoTokenizer, in the version that the checkpoint was made
-with where versions 4 and 5 differ. No code of a checkpoint is executed.
+`Tokenizer.load` calls it. The ids are those of transformers' AutoTokenizer. Where versions 4 and 5 differ, the version
+that wrote the checkpoint decides. No code of a checkpoint is run.
 """
 
 from dataclasses import dataclass
@@ -25,11 +25,12 @@ SIDES = {"right": Truncation.RIGHT, "left": Truncation.LEFT}
 @dataclass(frozen=True, slots=True)
 class FastTokenizer:
     library: tokenizers.Tokenizer
-    truncation_side: Truncation  # of inputs that are too long, where nobody says otherwise
+    truncation_side: Truncation  # the default for inputs that are too long
 
 
 def load_fast_tokenizer(checkpoint: Checkpoint, end_token: EndToken = "auto") -> FastTokenizer:
-    """Raises CheckpointError for files that are missing, broken or of a class that is not known."""
+    """Raises CheckpointError for files that are missing or broken, and for an unknown tokenizer class without
+    tokenizer.json."""
     folder = TokenizerFolder.read(checkpoint.folder, checkpoint.config)
     path = folder.path / TOKENIZER_FILE
     tokenizer = read_tokenizer(path) if path.is_file() else build_tokenizer(folder)
@@ -37,7 +38,7 @@ def load_fast_tokenizer(checkpoint: Checkpoint, end_token: EndToken = "auto") ->
         apply_bert_settings(tokenizer, folder)
         apply_prefix_setting(tokenizer, folder)
         add_stated_tokens(tokenizer, folder, checkpoint.vocabulary_size)
-        # Special tokens that stand in a text are then read as text.
+        # With True, special tokens inside a text are read as plain text.
         tokenizer.encode_special_tokens = folder.flag("split_special_tokens", default=False)
         frame(tokenizer, folder, checkpoint, end_token)
     except CheckpointError:
@@ -55,7 +56,7 @@ def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
 
 
 def truncation_side_of(folder: TokenizerFolder, tokenizer: tokenizers.Tokenizer) -> Truncation:
-    """What tokenizer_config.json says, else the truncation that tokenizer.json was saved with."""
+    """The side of tokenizer_config.json, else that of the truncation which tokenizer.json was saved with."""
     stated = folder.settings.get("truncation_side")
     if stated is None:
         stated = (tokenizer.truncation or {}).get("direction", "right")

@@ -1,6 +1,6 @@
-"""What the files of a checkpoint folder say about its tokenizer: the class, its settings, the version of transformers.
+"""The settings of a checkpoint's tokenizer: its class, special tokens, flags, and the version of transformers.
 
-Read once by `tokenizer_svc.loading.fast_tokenizer`; the other files here ask it.
+Read once by `tokenizer_svc.loading.fast_tokenizer`, and used by all files of this package.
 """
 
 import logging
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 SETTINGS = "tokenizer_config.json"
 
-# AutoTokenizer of transformers 5 takes the tokenizer.json of these as it is, whatever class is stated.
+# For these model types, AutoTokenizer of transformers 5 ignores the stated class and uses tokenizer.json as it is.
 PLAIN_IN_TRANSFORMERS_5 = frozenset({"modernbert", "modernbert-decoder"})
 
 
@@ -34,7 +34,7 @@ class TokenizerFolder:
 
     @cached_property
     def class_name(self) -> str:
-        """Without Fast at its end; "" where neither a file nor the type of the model tells."""
+        """The name without "Fast" at its end; "" if neither a file nor the type of the model tells it."""
         stated = field_of(self.settings, "tokenizer_class", str, self.path / SETTINGS) or field_of(
             self.config, "tokenizer_class", str, self.path / "config.json"
         )
@@ -51,7 +51,7 @@ class TokenizerFolder:
         return is_of_transformers_5(self.config, self.settings)
 
     def log_version(self, effect: str) -> None:
-        """Where the other major version of transformers would give other ids."""
+        """Logs a setting for which the other major version of transformers would give other ids."""
         version = 5 if self.is_of_transformers_5 else 4
         log.info("%s: %s, as in transformers %d, which wrote the checkpoint", self.path, effect, version)
 
@@ -63,8 +63,8 @@ class TokenizerFolder:
 
     @cached_property
     def special_tokens(self) -> Mapping[str, Any]:
-        """By name, such as `cls_token`, as written: text, object or null. special_tokens_map.json goes first, and
-        counts only where the settings do not list the added tokens, as in transformers."""
+        """Special tokens by name, such as `cls_token`, as they are written: a string, an object or null. As in
+        transformers, special_tokens_map.json takes precedence, but is ignored if the settings list added tokens."""
         stated: dict[str, Any] = {**self.tokenizer_class.specials, **self.settings, **self.special_tokens_map}
         return {name: stated[name] for name in NAMES if name in stated}
 
@@ -75,10 +75,10 @@ class TokenizerFolder:
         return read_json_if_there(self.path / "special_tokens_map.json")
 
     def special_token(self, name: str) -> str:
-        """What the token is in text; "" where there is none."""
+        """The spelling of the token; "" if there is none."""
         return content_of(self.special_tokens.get(name))
 
 
 def content_of(token: Any) -> str:
-    """Of a token that is written as text or as an object."""
+    """The spelling of a token that is written as a string or as an object."""
     return str((token.get("content") if isinstance(token, dict) else token) or "")

@@ -1,18 +1,18 @@
-"""The tokens that begin and end every text, where a checkpoint's settings or code say other than its tokenizer.json.
+"""Sets the tokens around every text, if a checkpoint's settings or code differ from its tokenizer.json.
 
-Called by `tokenizer_svc.loading.fast_tokenizer`. Code that comes with a checkpoint is never executed: what it is known
-to do is done here.
+Called by `tokenizer_svc.loading.fast_tokenizer`. Code that comes with a checkpoint is never run: this file does what
+the code is known to do.
 
 | tokenizer_config.json, config.json | tokens around a text |
 |---|---|
-| a class of Llama's or Gemma's, of transformers 4 | as `add_bos_token` (true by default) and `add_eos_token` say |
-| `add_eos_token` true, and the last token is pooled | those of tokenizer.json, and the end token |
-| `add_eos_token` true, and a tokenizer class in code of its own | the same |
+| the class of Llama or Gemma, of transformers 4 | as `add_bos_token` (true by default) and `add_eos_token` say |
+| `add_eos_token` true, and last-token pooling | those of tokenizer.json, and the end token |
+| `add_eos_token` true, and a tokenizer class in the checkpoint's code | the same |
 | Alibaba's modeling_qwen.Qwen2Model (GTE-Qwen2) | the same |
-| all others, among them all else of transformers 5 | those of tokenizer.json |
+| all others, including the rest of transformers 5 | those of tokenizer.json |
 
-The second line holds for both versions of transformers, though 5 ignores `add_eos_token` beside a tokenizer.json: a
-model that was trained to sum up a text in its end token (e5-mistral, SFR, Linq) is of no use without it.
+The second line holds for both versions of transformers, though version 5 ignores `add_eos_token` if there is a
+tokenizer.json: e5-mistral, SFR and Linq were trained to sum up a text in its end token and fail without it.
 """
 
 import json
@@ -31,19 +31,19 @@ from tokenizer_svc.loading.folder import TokenizerFolder
 
 log = logging.getLogger(__name__)
 
-# As the library writes its post-processors.
+# The JSON of post-processors, as the tokenizers library writes it.
 TEMPLATE = "TemplateProcessing"
 FIRST: dict[str, Any] = {"Sequence": {"id": "A", "type_id": 0}}
 SECOND: dict[str, Any] = {"Sequence": {"id": "B", "type_id": 1}}
 
-# What a pod can be set to: see TokenizerSettings.end_token.
+# See TokenizerSettings.end_token.
 EndToken = Literal["auto", "append", "file"]
 
 
 def frame(
     tokenizer: tokenizers.Tokenizer, folder: TokenizerFolder, checkpoint: Checkpoint, end_token: EndToken
 ) -> None:
-    """Raises CheckpointError for an end token that the vocabulary lacks."""
+    """Raises CheckpointError if the vocabulary has no end token, or it cannot be added."""
     if end_token == "file":
         return
     if folder.tokenizer_class.frames_by_settings and not folder.is_of_transformers_5:
@@ -62,14 +62,14 @@ def ends_texts(folder: TokenizerFolder, checkpoint: Checkpoint) -> bool:
 
 
 def frame_by_settings(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolder) -> None:
-    """As transformers 4 does, which ignores what tokenizer.json puts around a text."""
-    # A null is not the default, which is true, but false.
+    """Does what transformers 4 does, which ignores the special tokens that tokenizer.json puts around a text."""
+    # add_bos_token is true if it is missing, but false if it is null.
     begins = folder.flag("add_bos_token", default="add_bos_token" not in folder.settings)
     lead = [folder.special_token("bos_token")] if begins else []
     trail = [folder.special_token("eos_token")] if folder.flag("add_eos_token", default=False) else []
     ids = {token: tokenizer.token_to_id(token) for token in (*lead, *trail)}
     if None in ids.values():
-        return  # transformers 4 refuses a token that there is not; tokenizer.json may know better
+        return  # transformers 4 would fail; keep to tokenizer.json instead
     before = tokenizer.encode("a").ids
     tokenizer.post_processor = TemplateProcessing(
         single=[*lead, "$A", *trail],
@@ -84,21 +84,21 @@ def append_end_token(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolder) -
     end = folder.special_token("eos_token") or END_OF_TEXT
     token_id = tokenizer.token_to_id(end)
     if token_id is None:
-        raise CheckpointError(f"{folder.path}: the vocabulary has no token {end!r}, which is to end each text")
+        raise CheckpointError(f"{folder.path}: the vocabulary has no token {end!r} to end texts; set end_token to file")
     if tokenizer.encode("a").ids[-1:] == [token_id]:
         return
     processor = tokenizer.post_processor
     steps = [] if processor is None else steps_of(json.loads(processor.__getstate__()))
     others = {step["type"] for step in steps} - {"ByteLevel", TEMPLATE}
     if others:
-        raise CheckpointError(f"{folder.path}: no end token can be put behind what a {others.pop()} does")
+        raise CheckpointError(f"{folder.path}: no end token can follow a {others.pop()}; set end_token to file")
     if not any(step["type"] == TEMPLATE for step in steps):
         steps.append({"type": TEMPLATE, "single": [FIRST], "pair": [FIRST, SECOND], "special_tokens": {}})
     changed = [with_end_token(step, end, token_id) if step["type"] == TEMPLATE else step for step in steps]
     processor = Sequence([])
     processor.__setstate__(json.dumps({"type": "Sequence", "processors": changed}).encode())
     tokenizer.post_processor = processor
-    log.info("%s: each text ends with %s, as add_eos_token says and its tokenizer.json does not", folder.path, end)
+    log.info("%s: each text ends with %s, which tokenizer.json alone would not add", folder.path, end)
 
 
 def steps_of(processor: dict[str, Any]) -> list[dict[str, Any]]:
@@ -108,7 +108,7 @@ def steps_of(processor: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def with_end_token(template: dict[str, Any], end: str, token_id: int) -> dict[str, Any]:
-    """After the first text of a pair, and after all else."""
+    """Adds the end token after the first text of a pair, and at the end of each sequence."""
 
     def end_like(piece: dict[str, Any]) -> dict[str, Any]:
         [content] = piece.values()

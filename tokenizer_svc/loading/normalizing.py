@@ -1,7 +1,7 @@
-"""Settings of tokenizer_config.json that stand before what tokenizer.json says of letters and spaces.
+"""Applies the settings of tokenizer_config.json for letters and spaces, which override tokenizer.json.
 
-Called by `tokenizer_svc.loading.fast_tokenizer`. transformers reads them in the constructors of its classes; they
-differ from tokenizer.json where somebody edited one of the two files.
+Called by `tokenizer_svc.loading.fast_tokenizer`. transformers reads them in the constructors of its classes. They
+differ from tokenizer.json if somebody edited one of the two files.
 """
 
 import json
@@ -16,8 +16,8 @@ from tokenizer_svc.loading.folder import TokenizerFolder
 
 
 def apply_bert_settings(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolder) -> None:
-    """Case, accents and Chinese characters. transformers 4 changes a normalizer of BERT's kind and leaves others alone,
-    transformers 5 puts one in place of whatever tokenizer.json has."""
+    """Applies the settings for case, accents and Chinese characters. transformers 4 changes a BertNormalizer and leaves
+    other normalizers alone; transformers 5 replaces any normalizer of tokenizer.json with a BertNormalizer."""
     if not folder.tokenizer_class.has_bert_settings:
         return
     is_of_bert = isinstance(tokenizer.normalizer, BertNormalizer)
@@ -29,7 +29,7 @@ def apply_bert_settings(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolder
     elif isinstance(tokenizer.normalizer, BertNormalizer):
         before, after = tokenizer.normalizer, bert_normalizer(folder)
         after.clean_text = before.clean_text
-        if folder.tokenizer_class is MPNET:  # where version 4 overlooks tokenize_chinese_chars
+        if folder.tokenizer_class is MPNET:  # version 4 ignores tokenize_chinese_chars here
             after.handle_chinese_chars = before.handle_chinese_chars
         tokenizer.normalizer = after
 
@@ -44,8 +44,8 @@ def bert_normalizer(folder: TokenizerFolder) -> BertNormalizer:
 
 
 def apply_prefix_setting(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolder) -> None:
-    """Whether a text is read as if a space stood before it. Classes of byte-level BPE go by the setting, other classes
-    only where it is stated, and in transformers 4."""
+    """Applies add_prefix_space: whether a text is read as if a space came before it. Byte-level BPE classes always use
+    the setting; for other classes, only transformers 4 does, and only if it is stated."""
     pre_tokenizer = tokenizer.pre_tokenizer
     if not isinstance(pre_tokenizer, ByteLevel):
         return
@@ -61,7 +61,7 @@ def apply_prefix_setting(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolde
     tokenizer.pre_tokenizer = pre_tokenizer
     processor = tokenizer.post_processor
     if isinstance(processor, RobertaProcessing):
-        # Decides where the first token starts in the text.
+        # add_prefix_space here decides where the first token starts in the text.
         state = json.loads(processor.__getstate__())
         tokenizer.post_processor = RobertaProcessing(
             tuple(state["sep"]), tuple(state["cls"]), state["trim_offsets"], adds_prefix

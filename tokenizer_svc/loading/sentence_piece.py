@@ -1,7 +1,7 @@
-"""Builds a fast tokenizer from a SentencePiece model, as transformers 4 converts it for each of its classes.
+"""Builds a fast tokenizer from a SentencePiece model, as transformers 4 does for each of its classes.
 
-Called by `tokenizer_svc.loading.vocabulary`. The `sentencepiece` package reads the file; it is imported for such
-folders only.
+Called by `tokenizer_svc.loading.vocabulary`. The `sentencepiece` package reads the file, and is imported only for
+checkpoints that need it.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ SPACE = "▁"
 UNIGRAM, BPE = 1, 2  # ModelProto's model_type
 CONTROL, USER_DEFINED = 3, 4  # and the type of a piece
 
-SENTINELS_OF_T5 = 100  # <extra_id_0> and so on, with which T5 marks gaps
+SENTINELS_OF_T5 = 100  # <extra_id_0> and so on, which mark masked spans
 
-# Written as text in the models of Gemma, for what are special tokens to it.
+# Special tokens of Gemma, which its SentencePiece models store as plain pieces.
 TURNS_OF_GEMMA = frozenset({"<start_of_turn>", "<end_of_turn>"})
 
 
@@ -34,13 +34,13 @@ class Piece(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SentencePiece:
-    """What is used of a ModelProto."""
+    """The fields of a ModelProto that are used here."""
 
     pieces: list[Piece]
     model_type: int
     unknown_id: int
     unknown_piece: str
-    character_map: bytes  # normalization, compiled; empty for none
+    character_map: bytes  # compiled normalization rules; empty for none
 
     @classmethod
     def read(cls, path: Path) -> "SentencePiece":
@@ -86,7 +86,7 @@ def sentence_piece_tokenizer(folder: TokenizerFolder, path: Path) -> tokenizers.
     if pre_tokenizer is not None:
         tokenizer.pre_tokenizer = pre_tokenizer
     tokenizer.decoder = decoder_of(folder)
-    if of not in (GEMMA, LLAMA):  # whose frame follows from the settings
+    if of not in (GEMMA, LLAMA):  # `tokenizer_svc.loading.framing` sets theirs
         tokenizer.post_processor = post_processor_of(of, tokenizer)
     return tokenizer
 
@@ -102,11 +102,11 @@ def model_of(trained: SentencePiece, folder: TokenizerFolder, path: Path) -> mod
         ids = {piece: index for index, (piece, _) in enumerate(vocabulary)}
         merges = merges_of(ids, dict(vocabulary))
         return models.BPE(ids, merges, unk_token=trained.unknown_piece, fuse_unk=True, byte_fallback=has_bytes)
-    raise CheckpointError(f"{path} is a SentencePiece model of another type than unigram and BPE")
+    raise CheckpointError(f"{path} is neither a unigram nor a BPE model of SentencePiece")
 
 
 def vocabulary_of(trained: SentencePiece, folder: TokenizerFolder) -> list[tuple[str, float]]:
-    """Pieces with their scores, by id; some classes have ids of their own for the first ones."""
+    """Pieces with their scores, in the order of their ids. Some classes give the first ids to other pieces."""
     of = folder.tokenizer_class
     scored = [(piece.piece, piece.score) for piece in trained.pieces]
     if of is XLM_ROBERTA:
@@ -126,12 +126,12 @@ def vocabulary_of(trained: SentencePiece, folder: TokenizerFolder) -> list[tuple
 
 
 def ends_number(piece: str) -> bool:
-    """A comma after a digit is a token of its own in ALBERT, however common the number."""
+    """Whether a piece ends with a digit and a comma. ALBERT always splits off that comma."""
     return len(piece) > 1 and piece[-1] == "," and piece[-2].isdigit()
 
 
 def with_tabulator(vocabulary: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Gemma's models have a tabulator as a byte only."""
+    """Makes the byte piece of the tab character a plain piece, as transformers does for Gemma."""
     if any(piece == "\t" for piece, _ in vocabulary):
         return vocabulary
     return [("\t", 0.0) if piece == "<0x09>" else (piece, score) for piece, score in vocabulary]
@@ -149,8 +149,8 @@ def unknown_id_of(trained: SentencePiece, of: TokenizerClass) -> int:
 
 
 def merges_of(ids: dict[str, int], scores: dict[str, float]) -> list[tuple[str, str]]:
-    """SentencePiece keeps the score of each merged piece, not what it was merged of: all that it can have been, best
-    score first."""
+    """The merges of BPE, best score first. SentencePiece stores the score of a piece, but not the two pieces that it
+    was merged from, so all possible pairs are listed."""
     merges: list[tuple[float, str, str]] = []
     for piece, score in scores.items():
         cuts = [(piece[:index], piece[index:]) for index in range(1, len(piece))]
@@ -189,7 +189,7 @@ def legacy_normalizer(folder: TokenizerFolder) -> normalizers.Normalizer:
 
 
 def prepend_scheme_of(folder: TokenizerFolder) -> str:
-    """Which pieces of a text get a space before them: all, the first, or none."""
+    """Which parts of a text get a space before them: always (each), first (the first) or never (none)."""
     if not folder.flag("add_prefix_space", default=True):
         return "never"
     has_legacy_setting = folder.tokenizer_class in (LLAMA, T5)
@@ -220,7 +220,7 @@ def decoder_of(folder: TokenizerFolder) -> decoders.Decoder:
 
 
 def post_processor_of(of: TokenizerClass, tokenizer: tokenizers.Tokenizer) -> processors.PostProcessor:
-    """Of the names that transformers 4 has in its code, whatever the settings call the tokens."""
+    """Uses the names in the code of transformers 4, even if the settings give the special tokens other names."""
     tokens: tuple[str, ...]
     if of in (ALBERT, DEBERTA_V2):
         tokens, single = ("[CLS]", "[SEP]"), "[CLS] $A [SEP]"

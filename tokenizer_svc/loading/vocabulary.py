@@ -1,7 +1,7 @@
 """Builds a fast tokenizer from the vocabulary files of a folder without tokenizer.json, as transformers 4 does.
 
-Called by `tokenizer_svc.loading.fast_tokenizer`. transformers 5 always writes a tokenizer.json, so that folders without
-one are of version 4 or older.
+Called by `tokenizer_svc.loading.fast_tokenizer`. transformers 5 always writes a tokenizer.json, so folders without one
+come from version 4 or older.
 """
 
 from pathlib import Path
@@ -22,13 +22,13 @@ WORDS_OF_QWEN2 = (
 
 
 def build_tokenizer(folder: TokenizerFolder) -> tokenizers.Tokenizer:
-    """Raises CheckpointError where the class is not one of `tokenizer_svc.loading.classes`, or its files are missing or
+    """Raises CheckpointError if the class is not one of `tokenizer_svc.loading.classes`, or its files are missing or
     broken."""
     build = folder.tokenizer_class.build
     if build is None or not any((folder.path / name).is_file() for name in VOCABULARY_FILES):
         raise CheckpointError(
-            f"{folder.path} has no tokenizer.json, and nothing to build a {folder.class_name or 'tokenizer'} from "
-            "(transformers' save_pretrained writes one)"
+            f"{folder.path} has no tokenizer.json, and no files to build a {folder.class_name or 'tokenizer'} from; "
+            "save the tokenizer with save_pretrained of transformers, which writes a tokenizer.json"
         )
     try:
         if build == "wordpiece":
@@ -39,7 +39,7 @@ def build_tokenizer(folder: TokenizerFolder) -> tokenizers.Tokenizer:
     except CheckpointError:
         raise
     except Exception as error:  # the library raises Exception itself
-        raise CheckpointError(f"{folder.path}: no {folder.class_name} can be built: {error}") from error
+        raise CheckpointError(f"{folder.path}: cannot build a {folder.class_name}: {error}") from error
 
 
 def first_of(folder: Path, names: tuple[str, ...]) -> Path:
@@ -50,7 +50,7 @@ def first_of(folder: Path, names: tuple[str, ...]) -> Path:
 
 
 def word_piece_tokenizer(folder: TokenizerFolder) -> tokenizers.Tokenizer:
-    # A line may hold characters at which str.splitlines would break it.
+    # Not str.splitlines, which also splits at other characters than line feeds.
     lines = read_text(first_of(folder.path, (WORD_PIECE_FILE,))).split("\n")
     ids = {token: index for index, token in enumerate(lines[:-1] if lines[-1] == "" else lines)}
     tokenizer = tokenizers.Tokenizer(models.WordPiece(ids, unk_token=folder.special_token("unk_token")))

@@ -1,7 +1,7 @@
-"""The task of `Rerank` for an embedder, where the settings allow it: the cosine between query and document.
+"""The task of `Rerank` for an embedder, if the settings allow it: scores are cosines between query and document.
 
-`tokenizer_svc.tasks.table` calls it. The model's own prompts for queries and documents are put before them, as
-sentence-transformers' encode_query and encode_document do.
+`tokenizer_svc.tasks.table` calls it. Queries and documents get the model's prompts and adapters for them, as with
+encode_query and encode_document of sentence-transformers.
 """
 
 from collections.abc import Sequence
@@ -15,49 +15,50 @@ from tokenizer_svc.tasks.similarity import cosines_of
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import check_not_empty
 
-# The first that the model has; its default prompt where it has none of them.
+# The first prompt that the model has is used, or its default prompt if it has none of them.
 QUERY_PROMPTS = ("query", "search_query", "retrieval.query", "s2p_query")
 DOCUMENT_PROMPTS = ("document", "passage", "corpus", "search_document", "retrieval.passage")
 
 
 def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
-    """The query is the first input, the documents are the others. A cosine is the score with `raw_scores` and without:
-    it goes through no sigmoid."""
+    """The query is the first input, the documents are the others. The score is the cosine, whether `raw_scores` is set
+    or not: no sigmoid is applied."""
     check_texts_alone(request, terms)
     terms.check_count(len(request.documents), "documents")
     check_not_empty(request.query, "query")
     options = options_for(DOCUMENT_PROMPTS, request, terms)
     return Plan(
-        inputs=[request.query, *(document or without_text(options, terms) for document in request.documents)],
+        inputs=[request.query, *(document or empty_document(options, terms) for document in request.documents)],
         options=options,
         first_options=options_for(QUERY_PROMPTS, request, terms),
         output=engine_pb2.OUTPUT_VECTOR,
         assemble=assembled,
         field_of=field_of,
-        skip_normalization=True,  # a vector without a direction stays what it is
+        skip_normalization=True,  # keeps a zero vector zero
     )
 
 
 def options_for(prompts: Sequence[str], request: inference_pb2.RerankRequest, terms: Terms) -> Options:
-    return terms.options(request, next((name for name in prompts if name in terms.tokenizer.prompts), ""))
+    name = next((name for name in prompts if name in terms.tokenizer.prompts), "")
+    return terms.options(request, name, task=name if name in terms.checkpoint.tasks else "")
 
 
-def without_text(options: Options, terms: Terms) -> Input:
-    """An empty document: the prompt and the special tokens. One among a hundred search results should not cost the
-    others their scores."""
+def empty_document(options: Options, terms: Terms) -> Input:
+    """The sequence of an empty document: prompt and special tokens. One empty document among a hundred search results
+    must not fail the request."""
     return pack_ids([token.id for token in terms.tokenizer.tokenize("", prompt=options.prompt)])
 
 
 def check_texts_alone(request: inference_pb2.RerankRequest, terms: Terms) -> None:
-    """Raises INVALID_INPUT for what is only for rerankers, if it would change the scores."""
+    """Raises INVALID_INPUT for fields that only rerankers can honour, if they would change the scores."""
     if request.tokenized_inputs:
-        message = "the model embeds query and document: it takes them as texts, not as tokens of both together"
+        message = "the model is an embedder: send query and documents as texts, not as tokenized pairs"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="tokenized_inputs")
     if request.instruction:
-        message = "the model embeds query and document: it has no place for an instruction"
+        message = "the model is an embedder, which takes no instruction"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="instruction")
     if 0 < request.document_tokens_max < terms.tokenizer.sequence_tokens_max:
-        message = "the model embeds query and document: there is no limit for documents alone"
+        message = "the model is an embedder: limit query and documents with input_tokens_max"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="document_tokens_max")
 
 

@@ -1,4 +1,4 @@
-"""The task of `Embed`: texts to one vector each, or to the other kinds of vectors that the model makes of them."""
+"""The task of `Embed`: makes one vector of each text, or the other kinds of vectors that the model has."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,6 @@ def plan(request: inference_pb2.EmbedRequest, terms: Terms) -> Plan:
     return Plan(
         inputs=contents(request.inputs),
         options=terms.options(request, request.prompt_name, request.task),
-        task=request.task,
         output=engine_pb2.OUTPUT_VECTOR,
         assemble=assembled,
         expected_bytes=lambda sequence: row_bytes,
@@ -37,11 +36,6 @@ def plan(request: inference_pb2.EmbedRequest, terms: Terms) -> Plan:
 
 
 def assembled(outcomes: Sequence[engine_pb2.Outcome]) -> inference_pb2.InferenceOutcome:
-    """Rows in the order of the inputs. They are many: made in the answer, they need not be copied into it."""
-    rows = [outcome.tensor for outcome in outcomes]
     answer = inference_pb2.InferenceOutcome()
-    embeddings = answer.embed.embeddings
-    embeddings.data_type = rows[0].data_type
-    embeddings.shape.extend((len(rows), *rows[0].shape))
-    embeddings.data = b"".join([row.data for row in rows])
+    joint_embedding.stack([outcome.tensor for outcome in outcomes], answer.embed.embeddings)
     return answer

@@ -40,7 +40,7 @@ class Gathering:
         device: str,
         on_end: Callable[["Gathering"], None],
     ) -> None:
-        """The context of `item` names a flow. `device` is the engines'. `on_end` is told once, whatever the end is."""
+        """The context of `item` names a flow. `device` is the engines'. `on_end` is called once, however it ends."""
         self._plan = plan
         self._context = item.context
         self._deadline = deadline
@@ -108,7 +108,7 @@ class Gathering:
     def _send(self, index: int, sequence: TokenSequence) -> None:
         self._tokens += sequence.tokens
         self._truncated_inputs += sequence.truncated
-        submission = self._plan.submission(sequence, self._context)
+        submission = self._plan.submission(index, sequence, self._context)
         reply = functools.partial(self._on_outcome, index, sequence)
         self._cancels.append(self._engines(submission, self._deadline, reply))
 
@@ -157,7 +157,7 @@ class Gathering:
 
 
 def checked(outcome: engine_pb2.Outcome | HeddleError) -> engine_pb2.Outcome | HeddleError:
-    """BAD_OUTPUT instead of what JSON has no word for: whatever an engine sends, nobody is answered `null`."""
+    """Replaces an outcome with NaN or infinity by BAD_OUTPUT: JSON has neither, and `null` is no answer."""
     if isinstance(outcome, HeddleError) or (is_finite(outcome) and all(map(is_finite, outcome.more))):
         return outcome
     return HeddleError(ErrorKind.BAD_OUTPUT, "the engine sent NaN or infinity for this input")

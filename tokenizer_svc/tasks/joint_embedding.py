@@ -1,7 +1,8 @@
-"""The task of `Embed` where other vectors than the dense one are asked for: dense, sparse and ColBERT vectors of each
-text, all of one forward pass of the engine. `tokenizer_svc.tasks.embedding` plans the dense ones alone."""
+"""The task of `Embed` for requests that ask for sparse or ColBERT vectors. One forward pass of the engine makes all
+kinds of vectors of a text. Called by `tokenizer_svc.tasks.embedding`, which plans requests for dense vectors itself.
+"""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from heddle import tensors
 from heddle.checkpoint import Checkpoint
@@ -22,26 +23,29 @@ OUTPUTS = {
     COLBERT: engine_pb2.OUTPUT_COLBERT_VECTORS,
 }
 
-# What means something for one of these kinds only.
+# The kinds on which a field has an effect.
 KINDS_OF_FIELD = {"dimensions": {DENSE}, "skip_normalization": {DENSE, COLBERT}, "data_type": {DENSE, COLBERT}}
 
 
 def kinds_of(request: inference_pb2.EmbedRequest, checkpoint: Checkpoint) -> list[model_pb2.EmbeddingKind]:
-    """In the order of OUTPUTS, each once. Raises INVALID_INPUT for what the model or the contract does not have."""
-    wanted = {kind or DENSE for kind in request.embedding_kinds} or {DENSE}
+    """The kinds that the request asks for, in the order of OUTPUTS. Raises INVALID_INPUT for a kind that the model does
+    not make, and for fields that would have no effect."""
+    if not request.embedding_kinds:
+        return [DENSE]
+    wanted = {kind or DENSE for kind in request.embedding_kinds}
     possible = set(OUTPUTS) if checkpoint.m3 is not None else {DENSE}
     for kind in sorted(wanted - possible):
-        name = named(kind) if kind in OUTPUTS else f"kind {kind}"
-        message = f"{checkpoint.name} makes no {name} embeddings, only {', '.join(map(named, sorted(possible)))}"
+        name = name_of(kind) if kind in OUTPUTS else f"kind {kind}"
+        message = f"{checkpoint.name} makes no {name} embeddings, only {', '.join(map(name_of, sorted(possible)))}"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="embedding_kinds")
     for field, takers in KINDS_OF_FIELD.items():
         if getattr(request, field) and not wanted & takers:
-            message = f"{field} means nothing for {' and '.join(map(named, sorted(wanted)))} embeddings"
+            message = f"{field} has no effect on {' and '.join(map(name_of, sorted(wanted)))} embeddings"
             raise HeddleError(ErrorKind.INVALID_INPUT, message, field=field)
     return [kind for kind in OUTPUTS if kind in wanted]
 
 
-def named(kind: model_pb2.EmbeddingKind) -> str:
+def name_of(kind: model_pb2.EmbeddingKind) -> str:
     return model_pb2.EmbeddingKind.Name(kind).removeprefix("EMBEDDING_KIND_").lower()
 
 
@@ -62,7 +66,7 @@ def plan(
     token_bytes = tensors.bytes_of_row(token_dimension, data_type) if COLBERT in outputs else 0
 
     def read(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> int:
-        """Bytes that only show now."""
+        """Stores the vectors. Returns the bytes of the sparse one, whose size was not known before."""
         for kind, result in zip(outputs, results_of(outcome), strict=True):
             if kind == DENSE:
                 dense[index] = result.tensor
@@ -74,14 +78,13 @@ def plan(
 
     def assembled(_: object) -> inference_pb2.InferenceOutcome:
         if DENSE in outputs:
-            answer.embed.embeddings.CopyFrom(stacked(dense))
+            stack(dense, answer.embed.embeddings)
         return answer
 
     first, *more = outputs.values()
     return Plan(
         inputs=contents(request.inputs),
         options=terms.options(request, request.prompt_name, request.task),
-        task=request.task,
         output=first,
         more_outputs=more,
         read=read,
@@ -99,9 +102,8 @@ def results_of(outcome: engine_pb2.Outcome) -> Iterator[engine_pb2.Outcome | eng
     yield from outcome.more
 
 
-def stacked(rows: list[tensor_pb2.Tensor]) -> tensor_pb2.Tensor:
-    return tensor_pb2.Tensor(
-        data_type=rows[0].data_type,
-        shape=(len(rows), *rows[0].shape),
-        data=b"".join([row.data for row in rows]),
-    )
+def stack(rows: Sequence[tensor_pb2.Tensor], embeddings: tensor_pb2.Tensor) -> None:
+    """Fills `embeddings` with the rows, in the order of the inputs. Filled in place, they need no second copy."""
+    embeddings.data_type = rows[0].data_type
+    embeddings.shape.extend((len(rows), *rows[0].shape))
+    embeddings.data = b"".join([row.data for row in rows])

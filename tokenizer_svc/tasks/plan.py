@@ -48,15 +48,18 @@ class Plan(NamedTuple):
     expected_bytes: Callable[[TokenSequence], int] = nothing
     read_bytes: Callable[[Any], int] = nothing
     field_of: FieldOf = INPUTS
-    # Of the first input, where that is prepared in another way than the others: a query beside documents.
+    # Options of the first input, if they differ from those of the others: a query beside documents.
     first_options: Options | None = None
     skip_normalization: bool = False
     dimensions: int = 0
     data_type: tensor_pb2.DataType = tensor_pb2.DATA_TYPE_FLOAT32
-    more_outputs: Sequence[engine_pb2.Output] = ()  # of the same forward pass
-    task: str = ""  # whose adapter computes the sequences
+    more_outputs: Sequence[engine_pb2.Output] = ()  # computed in the same forward pass
 
-    def submission(self, sequence: TokenSequence, context: item_pb2.ItemContext) -> engine_pb2.Submission:
+    def options_of(self, index: int) -> Options:
+        """Of the input of this index."""
+        return self.options if index or self.first_options is None else self.first_options
+
+    def submission(self, index: int, sequence: TokenSequence, context: item_pb2.ItemContext) -> engine_pb2.Submission:
         submission = engine_pb2.Submission()
         submission.context.CopyFrom(context)
         wanted = submission.sequence  # filled where it is, at half of what it costs to make it and give it away
@@ -64,7 +67,7 @@ class Plan(NamedTuple):
         wanted.type_ids = sequence.type_ids
         wanted.prompt_tokens = sequence.prompt_tokens
         wanted.output = self.output
-        wanted.task = self.task
+        wanted.task = self.options_of(index).task
         if self.more_outputs:
             wanted.more_outputs.extend(self.more_outputs)
         wanted.skip_normalization = self.skip_normalization

@@ -9,7 +9,7 @@ from tokenizer_svc.sequence import INPUTS, Input
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.score_table import ScoreTable, as_they_are
 from tokenizer_svc.tasks.terms import Terms
-from tokenizer_svc.tasks.texts import check_no_text, tokenized
+from tokenizer_svc.tasks.texts import check_no_text, to_tokenized
 
 
 def plan(request: inference_pb2.PredictRequest, terms: Terms) -> Plan:
@@ -20,7 +20,7 @@ def plan(request: inference_pb2.PredictRequest, terms: Terms) -> Plan:
     table = ScoreTable(len(request.inputs), len(labels), score)
 
     def assembled(_: object) -> inference_pb2.InferenceOutcome:
-        """Scores are many: set in the answer, they need not be copied into it."""
+        """Sets the scores in the answer itself, because they are many and would be copied otherwise."""
         answer = inference_pb2.InferenceOutcome()
         answer.predict.scores, answer.predict.ranking = table.to_bytes()
         answer.predict.labels.extend(labels)
@@ -37,10 +37,10 @@ def plan(request: inference_pb2.PredictRequest, terms: Terms) -> Plan:
 
 
 def content(item: inference_pb2.TextOrPair, field: str) -> Input:
-    """Raises INVALID_INPUT for texts beside token ids."""
+    """Raises INVALID_INPUT if an input has both texts and token ids."""
     if item.HasField("tokenized"):
         check_no_text(item.text, item.pair, field=field)
-        return tokenized(item.tokenized)
+        return to_tokenized(item.tokenized)
     return (item.text, item.pair) if item.HasField("pair") else item.text
 
 

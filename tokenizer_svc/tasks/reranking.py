@@ -1,25 +1,27 @@
 """The task of `Rerank`: how well each document answers the query."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from heddle import tensors
+from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, inference_pb2
-from tokenizer_svc.scores import best_first, sigmoid
+from tokenizer_svc.scores import Floats, best_first, sigmoid
 from tokenizer_svc.sequence import Input, TokenSequence, numbered
 from tokenizer_svc.tasks.plan import Plan
+from tokenizer_svc.tasks.score_table import as_they_are
 from tokenizer_svc.tasks.terms import Terms
-from tokenizer_svc.tasks.texts import TOKENIZED_INPUTS, check_no_text, check_not_empty, tokenized
+from tokenizer_svc.tasks.texts import TOKENIZED_INPUTS, check_no_text, check_not_empty, to_tokenized
 
 DOCUMENTS = numbered("documents")
 
 
 def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
-    """A document may be empty: the model has a score for it, as in sentence-transformers, and one such document among
-    a hundred search results should not cost the others theirs."""
+    """A document may be empty: the model scores it, as in sentence-transformers, and one empty document among a hundred
+    search results must not fail the request."""
     inputs = tokenized_inputs_of(request, terms) if request.tokenized_inputs else inputs_of(request, terms)
 
     def assembled(by_document: Sequence[float]) -> inference_pb2.InferenceOutcome:
@@ -38,29 +40,34 @@ def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
     )
 
 
+def scoring_of(checkpoint: Checkpoint) -> Callable[[Floats], Floats]:
+    """From raw scores to scores. The cosines of an embedder that reranks are both."""
+    return sigmoid if checkpoint.kind is ModelKind.RERANKER else as_they_are
+
+
 def logit_of(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> float:
     return tensors.from_proto(outcome.tensor).item()
 
 
 def tokenized_inputs_of(request: inference_pb2.RerankRequest, terms: Terms) -> list[Input]:
-    """Raises HeddleError for too many, for texts beside them, and for a limit of documents, which nothing tells apart
-    from the query."""
+    """Raises HeddleError for too many, for texts beside them, and for document_tokens_max, because nothing says where
+    the document starts in a tokenized input."""
     terms.check_count(len(request.tokenized_inputs), "tokenized_inputs")
     if request.document_tokens_max:
-        message = "the documents of tokenized inputs cannot be cut"
+        message = "documents in tokenized_inputs cannot be cut: leave document_tokens_max unset"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="document_tokens_max")
     check_no_text(request.query, request.documents, request.instruction, field="tokenized_inputs")
-    return [tokenized(item) for item in request.tokenized_inputs]
+    return [to_tokenized(item) for item in request.tokenized_inputs]
 
 
 def inputs_of(request: inference_pb2.RerankRequest, terms: Terms) -> list[Input]:
-    """One for each document. Raises HeddleError for too few or too many, and for an instruction that nothing would be
-    done with."""
+    """One input per document. Raises HeddleError for too few or too many documents, and for an instruction that the
+    model's prompt does not take."""
     terms.check_count(len(request.documents), "documents")
     check_not_empty(request.query, "query")
     prompt = terms.rerank_prompt
     if request.instruction and (prompt is None or not prompt.takes_instruction):
-        message = "the model's prompt has no place for an instruction"
+        message = "the model's prompt takes no instruction"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="instruction")
     if prompt is None:
         return [(request.query, document) for document in request.documents]

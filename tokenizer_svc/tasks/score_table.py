@@ -1,4 +1,4 @@
-"""The scores of many inputs, made of their logits a few at a time. The task of `Predict` fills one."""
+"""Turns the logits of many inputs into scores and rankings, a few at a time. The task of `Predict` fills one."""
 
 from collections.abc import Callable
 
@@ -9,13 +9,13 @@ from heddle.v1 import engine_pb2
 from tokenizer_svc.scores import Floats, Ranking, best_first
 from tokenizer_svc.sequence import TokenSequence
 
-# What others have to wait for: about a millisecond, most of it to rank. A call costs 50 us besides, so that it pays
-# to take several.
+# Logits per call, which blocks the event loop for about a millisecond, most of it to rank. A call costs 50 us more, so
+# several inputs are scored at once.
 NUMBERS_AT_ONCE = 8_192
 
 
 class ScoreTable:
-    """Scores and rankings [inputs, labels]. Rows of logits come in any order."""
+    """Scores and rankings, [inputs, labels] each. Rows of logits may come in any order."""
 
     def __init__(self, inputs: int, labels: int, score: Callable[[Floats], Floats]) -> None:
         """`score` makes scores of logits [some inputs, labels]."""
@@ -32,7 +32,7 @@ class ScoreTable:
             self._settle()
 
     def to_bytes(self) -> tuple[bytes, bytes]:
-        """Scores, and for each row the indices of its labels, best first; once all rows have been read."""
+        """Scores, and for each row the indices of its labels, best first. Call it once all rows have been read."""
         self._settle()
         return self._rows.astype("<f4", copy=False).tobytes(), self._rankings.tobytes()
 

@@ -19,7 +19,6 @@ def plan(request: inference_pb2.SimilarityRequest, terms: Terms) -> Plan:
     return Plan(
         inputs=[request.source, *request.sentences],
         options=terms.options(request, request.prompt_name, request.task),
-        task=request.task,
         output=engine_pb2.OUTPUT_VECTOR,
         assemble=assembled,
         field_of=field_of,
@@ -37,6 +36,6 @@ def assembled(outcomes: Sequence[engine_pb2.Outcome]) -> inference_pb2.Inference
 
 
 def cosines_of(outcomes: Sequence[engine_pb2.Outcome]) -> Floats:
-    """Between the first vector and each of the others."""
+    """Cosines between the first vector and each of the others."""
     vectors = np.stack([tensors.from_proto(outcome.tensor) for outcome in outcomes])
     return cosines(vectors[0], vectors[1:])

@@ -19,7 +19,6 @@ def plan(request: inference_pb2.EmbedSparseRequest, terms: Terms) -> Plan:
     return Plan(
         inputs=contents(request.inputs),
         options=terms.options(request, request.prompt_name, request.task),
-        task=request.task,
         output=engine_pb2.OUTPUT_SPARSE_VECTOR,
         read=read,
         assemble=lambda _: answer,

@@ -25,7 +25,7 @@ from tokenizer_svc.tasks.terms import Terms
 @dataclass(frozen=True, slots=True)
 class Task:
     does: str  # as in "the model cannot …"
-    can: Callable[[Checkpoint], bool]  # whether a model can
+    can: Callable[[Checkpoint], bool]  # whether a model can do it
     plan: Callable[[Any, Terms], Plan | Errand]  # of the request; raises HeddleError
 
 
@@ -33,7 +33,7 @@ def any_model(checkpoint: Checkpoint) -> bool:
     return True
 
 
-def model_of(*kinds: ModelKind) -> Callable[[Checkpoint], bool]:
+def is_one_of(*kinds: ModelKind) -> Callable[[Checkpoint], bool]:
     return lambda checkpoint: checkpoint.kind in kinds
 
 
@@ -41,11 +41,11 @@ def makes_sparse_vectors(checkpoint: Checkpoint) -> bool:
     return checkpoint.kind is ModelKind.SPARSE_EMBEDDER or checkpoint.m3 is not None
 
 
-EMBEDDER = model_of(ModelKind.EMBEDDER)
-TOKEN_EMBEDDER = model_of(ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER)
-RERANKER = model_of(ModelKind.RERANKER)
-CLASSIFIER = model_of(ModelKind.CLASSIFIER, ModelKind.RERANKER)
-TOKEN_CLASSIFIER = model_of(ModelKind.TOKEN_CLASSIFIER)
+EMBEDDER = is_one_of(ModelKind.EMBEDDER)
+TOKEN_EMBEDDER = is_one_of(ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER)
+RERANKER = is_one_of(ModelKind.RERANKER)
+CLASSIFIER = is_one_of(ModelKind.CLASSIFIER, ModelKind.RERANKER)
+TOKEN_CLASSIFIER = is_one_of(ModelKind.TOKEN_CLASSIFIER)
 
 TASKS = {
     "embed": Task("make dense vectors of texts", EMBEDDER, embedding.plan),

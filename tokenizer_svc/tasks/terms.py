@@ -1,5 +1,5 @@
-"""The terms on which this pod takes requests: the model they are for, its limits, and what holds where a request does
-not say. The edge makes them once, each task plans by them, and refuses by them what no engine should see."""
+"""What every request is planned with: the model, the limits of this pod, and the defaults of request fields. The edge
+makes them once; each task uses them to plan requests, or to refuse them before an engine sees them."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -38,8 +38,8 @@ class Terms:
     rerank_prompt: RerankPrompt | None  # None joins query and document as the tokenizer joins a pair
 
     def options(self, request: Truncatable, prompt_name: str = "", task: str = "") -> Options:
-        """A task has its prompt, where it has one, unless the request names another. Raises INVALID_INPUT for a prompt
-        or a task that the model does not have."""
+        """The prompt is the one that the request names, else that of its task, else the default. Raises INVALID_INPUT
+        for a prompt or a task that the model does not have."""
         tasks = self.checkpoint.tasks
         if task and task not in tasks:
             message = f"{self.checkpoint.name} has no task {task!r}; it has: {', '.join(tasks) or 'none'}"
@@ -47,7 +47,9 @@ class Terms:
         if not prompt_name and task in self.tokenizer.prompts:
             prompt_name = task
         options = self.tokenizer.options(self.truncation(request), prompt_name)
-        return replace(options, tokens_max=request.input_tokens_max) if request.input_tokens_max else options
+        if task or request.input_tokens_max:
+            return replace(options, task=task, tokens_max=request.input_tokens_max)
+        return options
 
     def truncation(self, request: Truncatable) -> Truncation:
         """Raises INVALID_INPUT for a number that the contract does not know."""

@@ -1,4 +1,4 @@
-"""The inputs of requests, as the encoder takes them. Tasks call it."""
+"""Converts the inputs of requests for the encoder, and checks them. Tasks call it."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,7 +14,7 @@ def contents(inputs: Iterable[inference_pb2.Input]) -> list[Input]:
     return [item.text or item.token_ids or "" for item in inputs]
 
 
-def tokenized(item: inference_pb2.TokenizedInput) -> Tokenized:
+def to_tokenized(item: inference_pb2.TokenizedInput) -> Tokenized:
     return Tokenized(item.token_ids, item.type_ids)
 
 
@@ -24,6 +24,6 @@ def check_not_empty(text: str, field: str) -> None:
 
 
 def check_no_text(*texts: str | Sequence[str], field: str) -> None:
-    """Raises INVALID_INPUT for a request, or an input, that has texts beside the token ids of `field`."""
+    """Raises INVALID_INPUT if a request, or an input, has texts in addition to the token ids of `field`."""
     if any(texts):
         raise HeddleError(ErrorKind.INVALID_INPUT, "texts and token ids cannot both be given", field=field)

@@ -21,7 +21,6 @@ def plan(request: inference_pb2.EmbedTokensRequest, terms: Terms) -> Plan:
     return Plan(
         inputs=contents(request.inputs),
         options=terms.options(request, request.prompt_name, request.task),
-        task=request.task,
         output=engine_pb2.OUTPUT_TOKEN_VECTORS,
         read=read,
         assemble=lambda _: answer,

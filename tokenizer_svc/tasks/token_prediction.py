@@ -9,13 +9,13 @@ from tokenizer_svc.sequence import INPUTS, Input, Options, TokenSequence
 from tokenizer_svc.spans import Aggregation, Tokens, entities, labelled_tokens
 from tokenizer_svc.tasks.plan import Plan, nothing, slots
 from tokenizer_svc.tasks.terms import Terms
-from tokenizer_svc.tasks.texts import TOKENIZED_INPUTS, check_no_text, tokenized
+from tokenizer_svc.tasks.texts import TOKENIZED_INPUTS, check_no_text, to_tokenized
 
 AGGREGATIONS = frozenset(inference_pb2.Aggregation.values())
 
 
 def plan(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Plan:
-    aggregation = checked_aggregation(request)
+    aggregation = read_aggregation(request)
     inputs = inputs_of(request, terms)
     labels = terms.checkpoint.labels
     answer = inference_pb2.InferenceOutcome()
@@ -69,27 +69,27 @@ def least_bytes(labels: Sequence[str]) -> int:
 
 
 def inputs_of(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Sequence[Input]:
-    """Raises HeddleError for too few or too many, and for texts beside token ids."""
+    """Raises HeddleError for too few or too many, and for texts in addition to token ids."""
     if not request.tokenized_inputs:
         terms.check_count(len(request.inputs))
         return request.inputs
     terms.check_count(len(request.tokenized_inputs), "tokenized_inputs")
     check_no_text(request.inputs, field="tokenized_inputs")
-    return [tokenized(item) for item in request.tokenized_inputs]
+    return [to_tokenized(item) for item in request.tokenized_inputs]
 
 
-def checked_aggregation(request: inference_pb2.PredictTokensRequest) -> Aggregation:
-    """Raises INVALID_INPUT for a number that the contract does not know, and for what no aggregation can honour: the
-    score of an entity is made of probabilities, and its text is a slice of the input."""
+def read_aggregation(request: inference_pb2.PredictTokensRequest) -> Aggregation:
+    """Raises INVALID_INPUT for a number that the contract does not know, and for raw_scores or token ids with entities:
+    the score of an entity is made of probabilities, and its text is a slice of the input."""
     wanted = request.aggregation
     if wanted not in AGGREGATIONS:
         raise HeddleError(ErrorKind.INVALID_INPUT, f"there is no aggregation {wanted}", field="aggregation")
     aggregation = Aggregation(wanted) if wanted else Aggregation.NONE
     if aggregation is not Aggregation.NONE:
         if request.raw_scores:
-            message = "entities have no logits: raw_scores goes with aggregation none only"
+            message = "entities have no logits: raw_scores needs aggregation none"
             raise HeddleError(ErrorKind.INVALID_INPUT, message, field="raw_scores")
         if request.tokenized_inputs:
-            message = "token ids have no text to find entities in: they go with aggregation none only"
+            message = "token ids have no text to find entities in: tokenized_inputs need aggregation none"
             raise HeddleError(ErrorKind.INVALID_INPUT, message, field="aggregation")
     return aggregation

@@ -1,4 +1,4 @@
-"""One RPC of a caller: what it said once holds for every item that comes of it. Made by `calls.py` for each RPC."""
+"""One RPC of a caller, and the context that all its items share. Made by `calls.py` for each RPC."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ class Call:
     """Its items share the RPC's deadline, and one flow, so that a long stream has one share of the engines."""
 
     def __init__(self, submit: InferenceSubmit, flow_names: FlowNames, context: Context) -> None:
-        """Raises INVALID_INPUT for metadata that makes no sense."""
+        """Raises INVALID_INPUT for malformed metadata."""
         self._submit = submit
         self._item_context = context_of(context)
         self._item_context.flow = flow_names.complete(self._item_context.flow)

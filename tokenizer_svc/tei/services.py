@@ -1,10 +1,12 @@
 """Puts the services of tei.v1 on the server of a tokenizer pod. Called by `tokenizer_svc.__main__`."""
 
+from heddle.checkpoint import Checkpoint
 from heddle.rpc.lifecycle import Server
 from heddle.tei.v1 import tei_pb2_grpc
 from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.servicer import InferenceServicer
 from tokenizer_svc.settings import TokenizerSettings
+from tokenizer_svc.tasks.reranking import scoring_of
 from tokenizer_svc.tei.calls import Calls
 from tokenizer_svc.tei.embed import EmbedServicer
 from tokenizer_svc.tei.info import InfoServicer
@@ -19,6 +21,8 @@ def add_services(
     inference: InferenceServicer,
     tokenizer: Tokenizer,
     encoder: Encoder,
+    *,
+    checkpoint: Checkpoint,
     settings: TokenizerSettings,
 ) -> Calls:
     """Returns what has to drain with the pod."""
@@ -28,6 +32,7 @@ def add_services(
     server.add("tei.v1.Info", tei_pb2_grpc.add_InfoServicer_to_server, info)
     server.add("tei.v1.Embed", tei_pb2_grpc.add_EmbedServicer_to_server, EmbedServicer(calls))
     server.add("tei.v1.Predict", tei_pb2_grpc.add_PredictServicer_to_server, PredictServicer(calls))
-    server.add("tei.v1.Rerank", tei_pb2_grpc.add_RerankServicer_to_server, RerankServicer(calls))
+    rerank = RerankServicer(calls, scoring_of(checkpoint))
+    server.add("tei.v1.Rerank", tei_pb2_grpc.add_RerankServicer_to_server, rerank)
     server.add("tei.v1.Tokenize", tei_pb2_grpc.add_TokenizeServicer_to_server, tokenize)
     return calls

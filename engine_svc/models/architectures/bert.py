@@ -28,7 +28,7 @@ PREFIX = "bert."  # of the encoder's weights in a model with a head
 UNUSED = ("pooler.", "cls.")  # where the model is used without them
 
 WORDS = "embeddings.word_embeddings.weight"
-# Where a masked language model, BERT or its kin, has the same once more, and may be stored alone.
+# Output embeddings of masked language models, tied to WORDS. A checkpoint may store only one of the two.
 TIED = (
     *("cls.predictions.decoder.weight", "lm_head.decoder.weight", "vocab_projector.weight"),
     *("predictions.decoder.weight", "generator_lm_head.weight"),

@@ -100,7 +100,7 @@ def load_embeddings(config: ModelConfig, weights: Weights, norm: str, positions:
         count = config.positive("type_vocab_size")
         type_changes = weights.changes_of([("embeddings.token_type_embeddings", count)], hidden)
         types = weights.take("embeddings.token_type_embeddings.weight", [count, hidden])
-    if types is not None and len(types) == 1:  # of every token, whatever the type that it comes with
+    if types is not None and len(types) == 1:  # every token has it, whatever its type id
         words += types
         types = None
     return Embeddings(

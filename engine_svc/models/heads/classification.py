@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.heads.head import Array
-from engine_svc.models.heads.vector_modules import Stage, through
+from engine_svc.models.heads.vector_modules import Stage, apply_stages
 from engine_svc.models.linear import Activation, load_linear
 from engine_svc.models.weights import Weights
 from engine_svc.pooling import pool
@@ -34,7 +34,7 @@ class SequenceClassificationHead:
     def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
         """float32 [labels] each."""
         no_prompts = torch.zeros_like(cu_seqlens[1:])
-        logits = through(self.stages, pool(hidden, cu_seqlens, no_prompts, [self.pooling]))
+        logits = apply_stages(self.stages, pool(hidden, cu_seqlens, no_prompts, [self.pooling]))
         return list(logits.cpu().numpy())
 
 
@@ -48,7 +48,7 @@ class TokenClassificationHead:
 
     def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
         """float32 [tokens, labels] each."""
-        host = through(self.stages, hidden.float()).cpu().numpy()
+        host = apply_stages(self.stages, hidden.float()).cpu().numpy()
         return [host[start:stop] for start, stop in itertools.pairwise(batch.cu_seqlens)]
 
 

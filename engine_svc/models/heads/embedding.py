@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engine_svc.batch import Output, PackedBatch, Sequence
 from engine_svc.models.heads.head import Array
-from engine_svc.models.heads.vector_modules import Stage, load_token_modules, load_vector_modules, through
+from engine_svc.models.heads.vector_modules import Stage, apply_stages, load_token_modules, load_vector_modules
 from engine_svc.models.weights import Weights
 from engine_svc.pooling import finish, pool
 from heddle.checkpoint import Checkpoint
@@ -23,8 +23,8 @@ class EmbeddingHead:
     outputs: ClassVar[frozenset[Output]] = frozenset({Output.VECTOR, Output.TOKEN_VECTORS})
 
     pooling: Sequences[Pooling]  # several are concatenated
-    token_modules: Sequences[Stage]  # of each token's vector, before pooling
-    vector_modules: Sequences[Stage]  # of pooled vectors
+    token_modules: Sequences[Stage]  # applied to each token's vector, before pooling
+    vector_modules: Sequences[Stage]  # applied to the pooled vectors
     dimension: int  # vectors are cut to it
 
     @classmethod
@@ -47,7 +47,7 @@ class EmbeddingHead:
             host = vectors.cpu().numpy()
             return [host[index, : sequence.dimensions or None] for index, sequence in enumerate(batch.sequences)]
         spans = itertools.pairwise(batch.cu_seqlens.tolist())
-        return on_host(
+        return copy_to_host(
             [
                 self.part(hidden[start:stop], vector, sequence, sequence.output)
                 for (start, stop), vector, sequence in zip(spans, vectors, batch.sequences, strict=True)
@@ -55,15 +55,15 @@ class EmbeddingHead:
         )
 
     def token_rows(self, hidden: Tensor) -> Tensor:
-        """What is pooled, and answered as token vectors: [tokens, token dimension]."""
-        return through(self.token_modules, hidden.float()) if self.token_modules else hidden
+        """The rows that are pooled and returned as token vectors: [tokens, token dimension]."""
+        return apply_stages(self.token_modules, hidden.float()) if self.token_modules else hidden
 
     def part(self, hidden: Tensor, vector: Tensor, sequence: Sequence, output: Output) -> Tensor:
-        """What a sequence gets for an output, of its own token rows and vector."""
+        """The array of one output of a sequence. `hidden` and `vector` are the sequence's own."""
         return hidden.float() if output is Output.TOKEN_VECTORS else vector[: sequence.dimensions or None]
 
     def vectors(self, hidden: Tensor, cu_seqlens: Tensor, sequences: Sequences[Sequence]) -> Tensor:
-        """Token rows, pooled, cut and normalised: float32 [B, dimension]; also of sequences with another output."""
+        """Pools, cuts and normalises token rows: float32 [B, dimension], also for sequences that ask for no vector."""
         wishes = torch.tensor(
             [
                 (sequence.prompt_tokens, sequence.dimensions or self.dimension, not sequence.skip_normalization)
@@ -73,12 +73,12 @@ class EmbeddingHead:
             device=hidden.device,
         )
         prompt_tokens, dimensions, is_normalized = wishes.unbind(1)
-        pooled = through(self.vector_modules, pool(hidden, cu_seqlens, prompt_tokens, self.pooling))
+        pooled = apply_stages(self.vector_modules, pool(hidden, cu_seqlens, prompt_tokens, self.pooling))
         return finish(pooled[:, : self.dimension], dimensions, is_normalized.bool())
 
 
-def on_host(parts: Sequences[Tensor]) -> list[Array]:
-    """In one copy."""
+def copy_to_host(parts: Sequences[Tensor]) -> list[Array]:
+    """Copies all tensors at once: one transfer from a GPU costs less than many."""
     host = torch.cat([part.flatten() for part in parts]).cpu().numpy()
     stops = np.cumsum([part.numel() for part in parts])[:-1]
     return [flat.reshape(part.shape) for flat, part in zip(np.split(host, stops), parts, strict=True)]

@@ -19,6 +19,6 @@ class Head(Protocol):
         ...
 
     def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> Sequences[Array]:
-        """As `Backend.run`. `hidden` [rows, hidden], of any float type, may have more rows than the batch has tokens;
-        `cu_seqlens` is the batch's, on its device."""
+        """Returns the arrays of `Backend.run`. `hidden` [rows, hidden], of any float type, may have more rows than the
+        batch has tokens; `cu_seqlens` is the batch's, on its device."""
         ...

@@ -1,7 +1,8 @@
-"""The head of bge-m3 (arXiv 2402.03216): dense, sparse and ColBERT vectors of the same hidden states.
+"""The head of bge-m3 (arXiv 2402.03216): dense, sparse and ColBERT vectors from the same hidden states.
 
-The formulas are those of FlagEmbedding's M3Embedder: a token's weight is relu(linear(hidden)), a word's the largest of
-its tokens', special tokens have none; ColBERT vectors are linear(hidden) of all tokens but the first, normalised.
+The formulas are those of FlagEmbedding's M3Embedder. Sparse: the weight of a token is relu(linear(hidden)); an id that
+occurs more than once gets its largest weight; special tokens get none. ColBERT: linear(hidden), normalised, for all
+tokens but the first.
 """
 
 from collections.abc import Sequence as Sequences
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine_svc.batch import Output, PackedBatch, Sequence
-from engine_svc.models.heads.embedding import EmbeddingHead, on_host
+from engine_svc.models.heads.embedding import EmbeddingHead, copy_to_host
 from engine_svc.models.heads.head import Array
 from engine_svc.models.heads.vector_modules import Stage
 from engine_svc.models.linear import linear
@@ -49,7 +50,6 @@ class M3Head:
         )
 
     def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
-        """For each sequence, one after the other, an array for each of its outputs."""
         wanted = {output for sequence in batch.sequences for output in sequence.outputs}
         rows = hidden[: batch.tokens]
         weights = torch.relu(self.sparse(rows.float())).squeeze(1) if Output.SPARSE_VECTOR in wanted else rows
@@ -72,7 +72,7 @@ class M3Head:
                 case _:
                     return self.embedding.part(token_rows[start:stop], vectors[index], sequence, output)
 
-        arrays = on_host([part(*pair) for pair in pairs])
+        arrays = copy_to_host([part(*pair) for pair in pairs])
         return [
             self._sparse_vector(batch.token_ids[starts[index] : starts[index + 1]], array)
             if output is Output.SPARSE_VECTOR
@@ -81,7 +81,7 @@ class M3Head:
         ]
 
     def _sparse_vector(self, token_ids: npt.NDArray[np.int32], weights: Array) -> Array:
-        """float32 [2, entries]: ids, ascending, and the largest weight of each. NaN stays for the lane to find."""
+        """float32 [2, entries]: ascending ids, and the largest weight of each. NaN stays, for the lane to find."""
         ids, places = np.unique(token_ids, return_inverse=True)
         largest = np.zeros(len(ids), np.float32)
         with np.errstate(invalid="ignore"):
@@ -91,11 +91,11 @@ class M3Head:
 
 
 def load_pickled_linear(path: Path, outputs: int, inputs: int, device: torch.device) -> Stage:
-    """In float32. Raises CheckpointError for a file that holds anything but the tensors of such a linear: no code that
-    it may bring is run."""
+    """Loads a linear in float32. Never runs code of the file: raises CheckpointError if it holds anything but tensors
+    of these shapes."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - a file of anything else can raise whatever it likes
+    except Exception as error:  # noqa: BLE001 - the errors of broken files have no common base
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{path} cannot be read: {reason}") from None
     weight, bias = tensor_of(state, "weight", [outputs, inputs], path), tensor_of(state, "bias", [outputs], path)

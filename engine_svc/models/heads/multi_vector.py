@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.heads.head import Array
-from engine_svc.models.heads.vector_modules import Stage, load_token_modules, through
+from engine_svc.models.heads.vector_modules import Stage, apply_stages, load_token_modules
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint
 
@@ -28,5 +28,7 @@ class MultiVectorHead:
 
     def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
         """float32 [tokens, dimension] each."""
-        host = functional.normalize(through(self.token_modules, hidden[: batch.tokens].float()), dim=1).cpu().numpy()
+        host = (
+            functional.normalize(apply_stages(self.token_modules, hidden[: batch.tokens].float()), dim=1).cpu().numpy()
+        )
         return [host[start:stop] for start, stop in itertools.pairwise(batch.cu_seqlens)]

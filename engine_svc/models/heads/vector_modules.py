@@ -1,6 +1,7 @@
-"""The modules of sentence-transformers that vectors go through, of tokens or pooled, one after the other.
+"""Loads and applies the modules of sentence-transformers that transform vectors: Dense, LayerNorm and Normalize, before
+or after pooling. Heads call it.
 
-They compute in float32, as pooling does. Their weights lie in folders of their own.
+The modules compute in float32, as pooling does. Each has its weights in a folder of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from heddle.vector_modules import ROWWISE, Dense, LayerNorm, Normalize, VectorMo
 
 Stage = Callable[[Tensor], Tensor]  # of float32 rows
 
-# torch.nn.LayerNorm's own, which the module does not change.
+# The default of torch.nn.LayerNorm, which sentence-transformers keeps.
 LAYER_NORM_EPSILON = 1e-5
 
 
@@ -30,7 +31,7 @@ def load_token_modules(checkpoint: Checkpoint, model: Weights) -> list[Stage]:
 
 
 def load_vector_modules(modules: Sequence[VectorModule], model: Weights, width: int) -> list[Stage]:
-    """`model` is that of the transformer; `width` that of the rows that the first module is given. Raises
+    """`model` has the weights of the transformer; `width` is that of the rows that the first module gets. Raises
     CheckpointError."""
     stages: list[Stage] = []
     for module in modules:
@@ -51,8 +52,7 @@ def load_vector_modules(modules: Sequence[VectorModule], model: Weights, width: 
 def check_width(folder: Path, setting: str, stated: int, width: int) -> None:
     if stated != width:
         raise CheckpointError(
-            f"{folder / 'config.json'}: {setting} {stated} is not the width {width} of the vectors that the module is "
-            f"given"
+            f"{folder / 'config.json'}: {setting} is {stated}, but the vectors that enter the module have width {width}"
         )
 
 
@@ -69,12 +69,12 @@ def load_dense(module: Dense, model: Weights) -> Stage:
 
 
 def activation_of(name: str) -> Stage:
-    """`name` is one of those that `heddle.vector_modules` lets pass."""
+    """`name` is one that `heddle.vector_modules` accepts."""
     activation: Stage = getattr(nn, name)(dim=-1) if name in ROWWISE else getattr(nn, name)()
     return activation
 
 
-def through(stages: Sequence[Stage], rows: Tensor) -> Tensor:
+def apply_stages(stages: Sequence[Stage], rows: Tensor) -> Tensor:
     for stage in stages:
         rows = stage(rows)
     return rows

@@ -1,22 +1,22 @@
-"""Whose turn a call takes where its caller does not say: that of its peer's address. See ItemContext.flow.
+"""The fair-share flow of calls that name none: the address of the peer. See ItemContext.flow.
 
-`unary` and `stream_server` name the flow of what comes in, `doorway` lets gRPC see the address of a caller that comes
-through a relay, and the servicers tell the requests of one caller apart.
+`unary` and `stream_server` set the flow of incoming items. `doorway` binds its relays to an address that carries the
+caller's, so that gRPC's handlers see it. The servicers append an id for each request of a caller.
 """
 
 import itertools
 import secrets
 import urllib.parse
 
-# Of the addresses in the abstract namespace (unix(7)) that relays connect from.
+# Prefix of the abstract unix addresses (see unix(7)) that relays connect from.
 RELAY = "heddle-relay"
 
 _numbers = itertools.count()
 
 
 def flow_of_peer(peer: str) -> str:
-    """`peer` is as gRPC has it: ipv4:1.2.3.4:5, ipv6:[::1]:5, unix:. "" where no address is known, as on a machine's
-    own sockets: every call is a caller of its own there."""
+    """`peer` is a gRPC peer: ipv4:1.2.3.4:5, ipv6:[::1]:5 or unix:. Returns "" for a unix socket, which has no address
+    to share by: each call then counts as its own caller."""
     kind, _, rest = urllib.parse.unquote(peer).partition(":")
     if kind in ("ipv4", "ipv6"):
         return f"peer:{rest.rpartition(':')[0].strip('[]')}"
@@ -25,18 +25,18 @@ def flow_of_peer(peer: str) -> str:
 
 
 def relay_address(host: str) -> str:
-    """Where a relay connects from, for `flow_of_peer` to find whom it relays."""
+    """A unix address for a relay to connect from; `flow_of_peer` reads the caller's host from it."""
     return f"\0{RELAY}/{host}/{next(_numbers)}-{secrets.token_hex(4)}"
 
 
 class FlowNames:
-    """Made by a servicer."""
+    """Each servicer has one."""
 
     def __init__(self) -> None:
-        self._id = secrets.token_hex(4)  # tells the pods of one engine apart
+        self._id = secrets.token_hex(4)  # distinguishes the tokenizer pods of one engine
 
     def complete(self, flow: str) -> str:
-        """A path that tells requests apart: one that has parts already is as its caller wants it."""
+        """The flow with an id for the request. A path that has a slash already is left as it is."""
         return (
             flow if "/" in flow else f"{flow}/{self._id}.{next(_numbers)}" if flow else f"{self._id}.{next(_numbers)}/"
         )

@@ -1,6 +1,6 @@
-"""grpc.health.v1 with all of its methods: the library's servicer, and `List`, which it leaves out.
+"""grpc.health.v1 with all of its methods: the library's servicer plus `List`, which the library does not implement.
 
-`heddle.rpc.lifecycle` puts it on each server.
+`heddle.rpc.lifecycle` adds it to each server.
 """
 
 from typing import Any

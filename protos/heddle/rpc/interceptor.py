@@ -115,7 +115,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         try:
             async with self.admitted(method, context):
                 yield
-        except asyncio.CancelledError:  # gRPC cancels the handler, and its context does not tell
+        except asyncio.CancelledError:  # gRPC cancels the handler, but its context has no status for that
             code = "cancelled"
             raise
         finally:

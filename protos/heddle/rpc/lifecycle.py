@@ -99,7 +99,7 @@ def settle_memory() -> None:
 
 
 def stop_on_signal(before_leaving: Callable[[], None] = lambda: None) -> asyncio.Event:
-    """An event that the first SIGTERM or SIGINT sets; the second one ends the process at once, after a last call."""
+    """An event that the first SIGTERM or SIGINT sets. The second one calls `before_leaving` and ends the process."""
     stop = asyncio.Event()
 
     def on_signal(number: signal.Signals) -> None:

@@ -67,7 +67,7 @@ class Pool(Generic[Item, Outcome]):
 
     @property
     def unanswered(self) -> int:
-        """Items that have no answer yet."""
+        """Number of items that have no answer yet."""
         return len(self._stranded) + sum(len(pod.unanswered) for pod in self._pods.values())
 
     async def start(self) -> None:

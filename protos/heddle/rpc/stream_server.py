@@ -108,7 +108,7 @@ class Session(Generic[Item, Outcome]):
     def __init__(self, server: StreamServer[Item, Outcome], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self._server = server
         self._context = context
-        self._flow = flow_of_peer(context.peer())  # of items that name none
+        self._flow = flow_of_peer(context.peer())  # for items that name none
         self.outgoing: Coalescer[bytes] = Coalescer(server.limits.outgoing)  # serialized outcomes
         self._cancels: dict[int, Cancel | None] = {}  # of the unanswered; None while it is being submitted
         self._writing = False
@@ -155,13 +155,12 @@ class Session(Generic[Item, Outcome]):
             self._accept(item)
 
     def _accept(self, item: Item) -> None:
-        """Raises INVALID_INPUT, which ends the stream, for an id that is in use: of two outcomes with one id the caller
-        could not tell which item each is of."""
+        """Raises INVALID_INPUT, which ends the stream, for an id that is in use: the caller could not tell two outcomes
+        with the same id apart."""
         item_id = item.id
         if item_id in self._cancels:
-            raise HeddleError(
-                ErrorKind.INVALID_INPUT, f"the id {item_id} of an item that is not answered yet came again"
-            )
+            message = f"id {item_id} is in use by an unanswered item: choose another id"
+            raise HeddleError(ErrorKind.INVALID_INPUT, message)
         self._cancels[item_id] = None
         item.context.flow = item.context.flow or self._flow
         request = item.context.request_id

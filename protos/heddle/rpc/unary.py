@@ -8,6 +8,7 @@ import grpc
 from heddle.rpc.deadlines import NEVER, deadline_after
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.flow_names import flow_of_peer
+from heddle.rpc.priorities import is_priority
 from heddle.rpc.stream import Item, Outcome, Submit
 from heddle.v1 import item_pb2
 
@@ -18,10 +19,10 @@ TRACEPARENT_KEY = "traceparent"
 
 
 def context_of(call: grpc.aio.ServicerContext[Any, Any]) -> item_pb2.ItemContext:
-    """What the caller's metadata and address say of its item. Raises INVALID_INPUT for a priority that is no number."""
+    """The ItemContext from the call's metadata and peer. Raises INVALID_INPUT for a priority that is not a number."""
     metadata = {key: value for key, value in call.invocation_metadata() or () if isinstance(value, str)}
     priority = metadata.get(PRIORITY_KEY, "0")
-    if not (priority.isascii() and priority.isdigit() and int(priority) < 2**32):
+    if not is_priority(priority):
         raise HeddleError(ErrorKind.INVALID_INPUT, f"{PRIORITY_KEY} must be a number from 0 on", field=PRIORITY_KEY)
     return item_pb2.ItemContext(
         priority=int(priority),

@@ -27,8 +27,8 @@ TASKS = {
     "entities": (ModelKind.TOKEN_CLASSIFIER,),
 }
 
-# In the order of the README. An architecture is called by the model_type of its config; `jina-bert` says that it is a
-# `bert` there, and `jina_embeddings_v3` with Jina's own code that it is an `xlm-roberta`.
+# In the order of the README, named by config.json's model_type. Two differ: jina-bert's config says `bert`, and that of
+# jina_embeddings_v3 with Jina's own code `xlm-roberta`.
 ARCHITECTURES = (
     *("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "electra", "albert", "deberta-v2"),
     *("modernbert", "jina-bert", "jina_embeddings_v3", "nomic_bert", "new", "gte"),
@@ -40,8 +40,8 @@ FOOTNOTES = (
     "many checkpoints of that sort, made small and with random weights, are compared with their "
     "reference implementation, and pooling says by which poolings each embedder's vectors are, too: all stands for "
     f"{', '.join(Pooling)}. An embedder pools as its checkpoint says, by one of them or several side by side, with or "
-    "without Dense modules behind it; ColBERT checkpoints answer a vector for each token. Each of these is compared "
-    "with sentence-transformers, whatever the architecture."
+    "without Dense, LayerNorm and Normalize modules behind it; ColBERT checkpoints answer a vector for each token. "
+    "Each of these is compared with sentence-transformers, whatever the architecture."
 )
 
 

@@ -1,4 +1,4 @@
-"""A batch of random tokens for a published checkpoint, with lengths that reach beyond its windows."""
+"""A batch of random tokens for a published checkpoint, with lengths that exceed its sliding window."""
 
 import numpy as np
 
@@ -9,12 +9,12 @@ from tests.engine_svc.models.cases import OUTPUTS
 from tests.engine_svc.models.published_checkpoints import VOCABULARY, Published
 from tests.engine_svc.models.published_code import has_types
 
-# The longest reaches beyond every window and shares the buckets of far distances.
+# The longest exceeds every sliding window, and has distances that share a bucket.
 LENGTHS = (1, 2, 3, 17, 64, 150)
 
 
 def random_batch(published: Published, checkpoint: Checkpoint) -> PackedBatch:
-    """Without the padding id, which has no position in some."""
+    """Ids without the padding id, which has no position in some models."""
     rng = np.random.default_rng(0)
     padding = checkpoint.config.get("pad_token_id")
     choices = np.array([token for token in range(VOCABULARY) if token != padding], np.uint32)

@@ -1,10 +1,9 @@
-"""Checkpoints as they are on the hub, made small: the JSON files of `published/`, one for each checkpoint.
+"""Small copies of checkpoints from the hub: one JSON file in `published/` for each.
 
-Each has the checkpoint's config.json and, where the checkpoint has them, the files of sentence-transformers. `source`
-says where a public copy of config.json is, or what it was put together from; the other files are as that copy has them
-or, where it has none, as the model card describes them. `small_files` reduces the sizes and nothing else, so that every
-other setting is the published one. `test_published.py` writes such a folder, with random weights under the published
-names, and compares.
+A file holds the checkpoint's config.json and, if there are any, the files of sentence-transformers. `source` names a
+public copy of config.json, or what it was put together from. The other files are those of the same copy or, if it has
+none, follow the model card. `small_files` reduces the sizes and keeps all other settings as published.
+`test_published.py` writes such a folder, with random weights under the published names, and compares outputs.
 """
 
 import json
@@ -25,12 +24,12 @@ HEAD_DIM = 8
 # More than ModernBERT's reach of 64 tokens to each side; shorter windows are made for the others.
 WINDOW_MAX = 48
 
-# Every third or sixth layer is another one in some; a few more layers than that show which.
+# In these, layers of different kinds alternate; so many layers include each kind.
 LAYERS = {"modernbert": 4, "gemma3_text": 7, "gemma2": 3, "albert": 3, "nomic_bert": 3}
-# Jina's slopes depend on the number of heads.
+# The slopes of ALiBi depend on the number of heads.
 HEADS_OF_ALIBI = 12
 
-# What configurations call the sizes.
+# Names of the sizes in config.json, by architecture.
 HIDDEN_NAMES = ("hidden_size", "dim", "n_embd", "pooler_hidden_size")
 LAYERS_NAMES = ("num_hidden_layers", "n_layers", "n_layer")
 HEADS_NAMES = ("num_attention_heads", "n_heads", "n_head")
@@ -51,17 +50,17 @@ class Published:
 
     @property
     def name(self) -> str:
-        """As on the hub: owner and repository."""
+        """Owner and repository on the hub."""
         return self.path.stem.replace("--", "/")
 
     @property
     def shown(self) -> str:
-        """What the table calls it."""
+        """Its name in the table of models."""
         return str(self.content.get("shown", self.path.stem.partition("--")[2]))
 
     @property
     def row(self) -> str:
-        """Of the table of models."""
+        """The architecture, which is a row of the table of models."""
         return str(self.content["row"])
 
     @property
@@ -70,7 +69,7 @@ class Published:
 
     @property
     def pooling(self) -> PoolingSetting:
-        """What an operator has to set."""
+        """The pooling that an operator has to set."""
         return self.content.get("pooling", "auto")  # type: ignore[no-any-return]
 
     @property
@@ -78,7 +77,7 @@ class Published:
         return str(self.content.get("adapter", ""))
 
     def small_files(self) -> dict[str, Any]:
-        """What to write into each JSON file of the folder."""
+        """The content of each JSON file of the folder, by name."""
         files = self.content["files"]
         config = files["config.json"]
         small = small_config(config)
@@ -97,7 +96,7 @@ class Published:
 
 
 def small_config(config: Mapping[str, Any]) -> Json:
-    """Smaller in hidden size, layers, heads, vocabulary and window; heads share keys and values as many as before."""
+    """Reduces hidden size, layers, heads, vocabulary and window. As many heads as before share keys and values."""
     heads = stated(config, HEADS_NAMES)
     key_heads = config.get("num_key_value_heads") or heads
     shared = heads // key_heads
@@ -115,7 +114,7 @@ def small_config(config: Mapping[str, Any]) -> Json:
     }
     if "num_key_value_heads" in config:
         small["num_key_value_heads"] = small_key_heads if shared > 1 else small_heads
-    if "head_dim" in config:  # as much wider than the hidden size as it was
+    if "head_dim" in config:  # keeps the ratio to the hidden size
         width = HEAD_DIM * config["head_dim"] * heads / stated(config, HIDDEN_NAMES)
         small["head_dim"] = 2 * round(width / 2)
     if config.get("embedding_size"):
@@ -128,7 +127,7 @@ def small_config(config: Mapping[str, Any]) -> Json:
 
 
 def tokens_within(settings: Mapping[str, Any]) -> Json:
-    """With other ids for tokens that the small vocabulary does not have."""
+    """Replaces token ids that are outside the small vocabulary."""
     return {
         name: VOCABULARY - 1 - value % 5
         if name.endswith("_token_id") and isinstance(value, int) and value >= VOCABULARY

@@ -1,7 +1,7 @@
-"""The references of checkpoints that bring code of their own, with the settings that were published.
+"""References for published checkpoints whose code is not part of transformers, with the published settings.
 
-`published_references` asks here first. Each function returns the tensors by the authors' names and what must come of
-them; the models are those of `cases_of/`, which say how they relate to the authors' code.
+`published_references` calls it first. Each function returns the tensors by the authors' names, and a reference for the
+outputs. The models are those of `cases_of/`, which explain how they relate to the authors' code.
 """
 
 import tempfile
@@ -32,7 +32,7 @@ from tests.engine_svc.models.cases_of import jina_bert, jina_roberta, nomic_bert
 from tests.engine_svc.models.published_checkpoints import HEADS_NAMES, HIDDEN_NAMES, Json, Published, stated
 
 DECODERS = ("llama", "mistral", "qwen", "gemma")
-# Of these a missing type_vocab_size means two.
+# Two token types if the config does not say.
 BERTS = ("bert", "albert", "electra")
 
 
@@ -43,13 +43,13 @@ class Computed:
 
 
 def reference_of(published: Published, config: Json) -> Computed | None:
-    """None where transformers has the class."""
+    """Returns None if transformers has the class."""
     compute = OF_MODEL_TYPE.get(code_of(config))
     return None if compute is None else compute(published, config)
 
 
 def code_of(config: Mapping[str, Any]) -> str:
-    """The model type, unless authors call their own by one that means another."""
+    """The model type, or a name for code whose authors use the model type of another architecture."""
     if config.get("position_embedding_type") == "alibi":
         return "jina-bert"
     if config["model_type"] == "xlm-roberta" and "auto_map" in config:
@@ -63,14 +63,14 @@ def has_types(config: Mapping[str, Any]) -> bool:
 
 
 def dtype_of(config: Mapping[str, Any]) -> torch.dtype:
-    """Of the stored weights."""
+    """The data type of the stored weights."""
     dtype: torch.dtype = getattr(torch, config.get("torch_dtype") or config.get("dtype") or "float32")
     return dtype
 
 
 @torch.no_grad()
 def loud(model: PreTrainedModel) -> PreTrainedModel:
-    """Embeddings as large as what a decoder's layers add to them; Gemma's scale makes them so by itself."""
+    """Scales a decoder's embeddings to the size of what its layers add to them. Gemma's code does it itself."""
     model_type = model.config.model_type
     if model_type.startswith(DECODERS) and not model_type.startswith("gemma"):
         embeddings: Any = model.get_input_embeddings()
@@ -80,7 +80,7 @@ def loud(model: PreTrainedModel) -> PreTrainedModel:
 
 @torch.no_grad()
 def stored(model: PreTrainedModel, config: Mapping[str, Any]) -> PreTrainedModel:
-    """With random weights that the published type can hold."""
+    """Draws random weights that the published data type can hold."""
     model = loud(randomized(model))
     for parameter in model.parameters():
         parameter.copy_(parameter.to(dtype_of(config)))
@@ -88,21 +88,21 @@ def stored(model: PreTrainedModel, config: Mapping[str, Any]) -> PreTrainedModel
 
 
 def names_after(write: Callable[[Path], Any]) -> Mapping[str, Tensor]:
-    """Of the file that `write` leaves in a folder."""
+    """The tensors that `write` saves in a folder."""
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder))
         return load_file(Path(folder) / "model.safetensors")
 
 
 def sizes_of(config: Mapping[str, Any], *names: str) -> Json:
-    """The settings of these names, and those that all of them have."""
+    """The settings with these names, and those that all models have."""
     usual = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     more = ("type_vocab_size", "layer_norm_eps", "pad_token_id", "max_position_embeddings", "hidden_act", "num_labels")
     return {name: config[name] for name in (*usual, *more, *names) if name in config}
 
 
 def of_gte(published: Published, config: Json) -> Computed:
-    """Alibaba's NewModel: its NTK scaling is a larger base, and all of it a little slower."""
+    """Alibaba's NewModel. Its NTK scaling is a larger base and a linear factor."""
     # Not every version of transformers that can write the others has it.
     from transformers import GteConfig, GteForSequenceClassification, GteModel
 
@@ -183,7 +183,7 @@ def of_nomic(published: Published, config: Json) -> Computed:
 
 
 def of_nemotron(published: Published, config: Json) -> Computed:
-    """NVIDIA's Llama sees to both sides; its reranker pools before it scores, and divides by a temperature."""
+    """NVIDIA's bidirectional Llama. Its reranker pools before it scores, and divides by a temperature."""
     own = ("model_type", "architectures", "auto_map", "pooling", "temperature", "torch_dtype")
     settings = LlamaConfig(**{name: value for name, value in config.items() if name not in own} | {"is_causal": False})
     settings._attn_implementation = "eager"

@@ -1,8 +1,7 @@
-"""Writes a published checkpoint with random weights, and says what its outputs must be.
+"""Writes a published checkpoint with random weights, and returns a reference for its outputs.
 
-Where transformers has the checkpoint's class, it reads the folder itself. Checkpoints that bring code of their own are
-computed by the references of `cases_of/`, which were compared with that code; they are called here with the published
-settings.
+If transformers has the checkpoint's class, it reads the folder itself. Otherwise the reference is that of `cases_of/`,
+which was compared with the authors' code, with the published settings.
 """
 
 import json
@@ -41,7 +40,7 @@ AUTO_CLASSES: Mapping[ModelKind, Any] = {
 
 
 def write(published: Published, folder: Path) -> Reference:
-    """The folder as on the hub, and the reference for it: token vectors of an embedder, else what its head answers."""
+    """Writes the folder as on the hub. Returns its reference: token vectors of an embedder, else the head's outputs."""
     files = published.small_files()
     for name, content in files.items():
         write_json(folder / name, content)
@@ -62,7 +61,7 @@ def write(published: Published, folder: Path) -> Reference:
 
 
 def native_model(folder: Path, config: Json) -> PreTrainedModel:
-    """With random weights that the published type can hold, so that nothing is lost by storing them."""
+    """A model with random weights that the published data type can hold, so that storing them loses nothing."""
     settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     model_class: type[PreTrainedModel] = getattr(transformers, config["architectures"][0])
     model = published_code.loud(randomized(model_class(settings)))
@@ -73,9 +72,11 @@ def native_model(folder: Path, config: Json) -> PreTrainedModel:
 
 
 def native_reference(published: Published, folder: Path, config: Json) -> Reference:
-    """transformers reads the very folder that the engine reads, and must find all that it needs there."""
+    """Loads the folder with transformers, and checks that no weight is missing."""
     settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    if "auto_map" in config and not is_causal(config):  # what the authors' code does without saying
+    if "auto_map" in config and not is_causal(
+        config
+    ):  # the authors' code is bidirectional, though the config does not say so
         settings.is_causal = False
     score = published.small_files().get("1_LogitScore/config.json")
     auto_class: Any = AUTO_CLASSES[published.kind] if score is None else transformers.AutoModelForCausalLM
@@ -113,7 +114,7 @@ def names_of_transformers(model: PreTrainedModel, folder: Path) -> Tensors:
 
 
 def write_weights(published: Published, folder: Path, tensors: Tensors) -> None:
-    """By the published names, in the published type and number of files."""
+    """Writes the tensors under the published names, in the published data type and number of files."""
     content = published.content
     config = content["files"]["config.json"]
     named: dict[str, Tensor] = {}
@@ -121,7 +122,7 @@ def write_weights(published: Published, folder: Path, tensors: Tensors) -> None:
         published_name = name
         for pattern, replacement in content.get("renamed", {}).items():
             published_name = re.sub(pattern, replacement, published_name)
-        if published_name:  # "" is left out
+        if published_name:  # "" leaves the tensor out
             named[published_name] = tensor.to(published_code.dtype_of(config)).contiguous()
     for name in content.get("buffers", []):
         named[name] = torch.arange(config["max_position_embeddings"])[None]
@@ -141,14 +142,14 @@ def write_weights(published: Published, folder: Path, tensors: Tensors) -> None:
 
 
 def check_names(published: Published, named: Tensors) -> None:
-    """Those that the file has on the hub, as far as `tensors` lists them; {} is the number of a layer."""
+    """Checks that all names which `tensors` lists from the hub are there; {} stands for the number of a layer."""
     listed = set(published.content["tensors"])
     present = {re.sub(r"(layers?|layer_groups)\.\d+\.", r"\1.{}.", name) for name in named}
     assert listed <= present, f"{published.name} would have {sorted(present)}"
 
 
 def write_dense(folder: Path, files: Mapping[str, Any]) -> None:
-    """What lies in the folder of each Dense module."""
+    """Writes the weights of each Dense module into its folder."""
     generator = torch.Generator().manual_seed(3)
     for name, settings in files.items():
         if "in_features" not in settings:
@@ -161,21 +162,21 @@ def write_dense(folder: Path, files: Mapping[str, Any]) -> None:
 
 
 def write_linears(published: Published, folder: Path, *, hidden: int) -> None:
-    """Those that bge-m3 has beside its weights, as torch stores them; by name, the number of rows, "hidden" as wide as
-    the model."""
+    """Writes the extra linears of bge-m3 with torch.save. `linears` has the number of rows by name; "hidden" is the
+    hidden size."""
     for name, rows in published.content.get("linears", {}).items():
         torch.save(torch.nn.Linear(hidden, hidden if rows == "hidden" else rows).state_dict(), folder / name)
 
 
 def write_tokenizer(folder: Path) -> None:
-    """A word for each id, special tokens first: nothing is tokenized here, but a folder without one is not whole."""
+    """Writes a tokenizer with a word for each id. The tests use ids, but a checkpoint needs a tokenizer to be read."""
     words = [*SPECIAL_TOKENS, *(f"w{index}" for index in range(len(SPECIAL_TOKENS), VOCABULARY))]
     vocabulary = {word: index for index, word in enumerate(words)}
     Tokenizer(WordLevel(vocabulary, unk_token="<unk>")).save(str(folder / "tokenizer.json"))
 
 
 def vector_of(folder: Path) -> Callable[[Tensor], Tensor]:
-    """What sentence-transformers' own modules make of the token vectors [tokens, hidden] of one text."""
+    """Runs sentence-transformers' own modules on the token vectors [tokens, hidden] of one text."""
     listing = json.loads((folder / "modules.json").read_text())
     classes: list[Any] = [import_from_string(entry["type"]) for entry in listing[1:]]
     modules = [known.load(str(folder / entry["path"])) for known, entry in zip(classes, listing[1:], strict=True)]

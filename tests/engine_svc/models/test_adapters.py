@@ -1,5 +1,5 @@
-"""Adapters of a checkpoint: which can be asked for, and what is said of others. What the pod's own computes is in the
-parity cases, what those of single sequences compute is in test_low_rank."""
+"""Which adapters of a checkpoint can be set, and the errors for others. The parity cases test the outputs of the pod's
+own adapter, test_low_rank those of sequences with different adapters."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def load(folder: Path, adapter: str) -> None:
 def test_unknown_adapter_is_answered_with_the_names_of_those_there_are(tmp_path: Path) -> None:
     jina_roberta.CASES[0].write(tmp_path)
     load(tmp_path, "separation")
-    with pytest.raises(CheckpointError, match=r"no adapter cats \(there are retrieval.query, .*, text-matching\)"):
+    with pytest.raises(CheckpointError, match=r"no adapter cats \(there are: retrieval.query, .*, text-matching\)"):
         load(tmp_path, "cats")
 
 
@@ -44,7 +44,7 @@ def test_adapters_that_are_not_a_list_of_names_are_refused(tmp_path: Path, names
 def test_checkpoint_that_promises_adapters_and_has_none_is_refused(tmp_path: Path) -> None:
     jina_roberta.CASES[3].write(tmp_path)
     jina_roberta.write_setting(tmp_path, lora_adaptations=jina_roberta.ADAPTERS)
-    with pytest.raises(CheckpointError, match="has no adapters in its weights"):
+    with pytest.raises(CheckpointError, match="lists LoRA adapters, but the weight files have none"):
         load(tmp_path, "separation")
 
 
@@ -74,5 +74,5 @@ def test_adapters_that_the_config_does_not_load_are_no_tasks(tmp_path: Path) -> 
 def test_checkpoint_that_promises_tasks_and_has_no_adapters_is_refused(tmp_path: Path) -> None:
     jina_roberta.CASES[3].write(tmp_path)
     jina_roberta.write_setting(tmp_path, lora_adaptations=jina_roberta.ADAPTERS, load_trained_adapters=True)
-    with pytest.raises(CheckpointError, match="has no adapters in its safetensors files"):
+    with pytest.raises(CheckpointError, match="lists LoRA adapters, but the weight files have none"):
         load(tmp_path, "")

@@ -1,4 +1,4 @@
-"""Sequences with adapters of their own in one batch: each has the vectors of a model that is wholly adapted so."""
+"""Sequences with different adapters in one batch: each has the vectors of a model with this adapter in its weights."""
 
 import dataclasses
 import itertools
@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def references(folder: Path) -> Mapping[str, Reference]:
-    """Of the same stored weights, with one adapter each."""
+    """By task: a model with the same stored weights and this adapter."""
     cases = {task: hub_case(JinaEmbeddingsV3Model, ModelKind.EMBEDDER, task, adapter=task) for task in TASKS}
     return {task: case.write(folder) for task, case in cases.items()}
 
@@ -47,7 +47,7 @@ def expected_of(references: Mapping[str, Reference], batch: PackedBatch, own: st
 
 
 @pytest.mark.parametrize("own", ["", "retrieval.query", "text-matching"])
-def test_each_sequence_has_its_adapter_and_one_without_the_pod_s_own(
+def test_each_sequence_has_its_adapter_or_that_of_the_pod(
     folder: Path, references: Mapping[str, Reference], own: str
 ) -> None:
     backend = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", adapter=own)
@@ -78,6 +78,15 @@ def test_pass_after_one_with_adapters_has_none(folder: Path, references: Mapping
     backend.run(mixed_batch())
     for first, second in zip(before, backend.run(plain), strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+def test_sequence_without_adapter_is_the_same_beside_those_that_have_one(
+    folder: Path, references: Mapping[str, Reference]
+) -> None:
+    backend = TorchBackend(Checkpoint.read(folder), dtype="bfloat16", device="cpu")
+    plain, mixed = mixed_batch(("",)), mixed_batch()
+    for index, (first, second) in enumerate(zip(backend.run(plain), backend.run(mixed), strict=True)):
+        assert np.array_equal(first, second) is not bool(mixed.sequences[index].task)
 
 
 @pytest.mark.parametrize("own", ["", "separation"])

@@ -1,4 +1,4 @@
-"""Tensors that a model has no place for, which are named once and left out, and those that it cannot do without."""
+"""Tensors that a model does not use, which are ignored and logged once, and tensors that it needs."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -64,7 +64,7 @@ def load_with(folder: Path, write: Write, add: Mapping[str, torch.Tensor]) -> Mo
         (write_bare_bert, "qa_outputs.bias"),
     ],
 )
-def test_tensor_that_has_no_place_is_left_out_and_named(tmp_path: Path, write: Write, name: str) -> None:
+def test_unused_tensor_is_ignored_and_listed(tmp_path: Path, write: Write, name: str) -> None:
     assert name in load_with(tmp_path, write, {name: torch.ones(2, 3)}).unused
 
 
@@ -77,12 +77,12 @@ def test_tensor_that_has_no_place_is_left_out_and_named(tmp_path: Path, write: W
         (write_bare_bert, "pooler.dense.bias"),
     ],
 )
-def test_tensor_that_an_embedder_is_expected_to_leave_out_is_not_named(tmp_path: Path, write: Write, name: str) -> None:
+def test_unused_tensor_of_a_head_is_not_listed_for_embedders(tmp_path: Path, write: Write, name: str) -> None:
     assert name not in load_with(tmp_path, write, {name: torch.ones(2, 3)}).unused
 
 
-def test_vectors_are_those_of_transformers_whatever_lies_beside_the_weights(tmp_path: Path) -> None:
-    """transformers passes over a tensor that it does not know, and over layers beyond those of the config."""
+def test_unused_tensors_do_not_change_the_vectors(tmp_path: Path) -> None:
+    """transformers also ignores unknown tensors, and layers beyond those of the config."""
     write_bert(tmp_path)
     rename_tensors(tmp_path, str, add={"foo.weight": torch.ones(2, 3)})
     change_config(tmp_path, num_hidden_layers=1)
@@ -94,17 +94,17 @@ def test_vectors_are_those_of_transformers_whatever_lies_beside_the_weights(tmp_
         torch.testing.assert_close(torch.from_numpy(ours), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_the_log_names_them_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unused_tensors_are_logged_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_bert(tmp_path)
     rename_tensors(tmp_path, str, add={f"foo.{index}": torch.ones(2) for index in range(20)})
     with caplog.at_level(logging.WARNING):
         check_loadable(EngineSettings(), Checkpoint.read(tmp_path))
     (line,) = (record.getMessage() for record in caplog.records)
-    assert "BertModel has no place for foo.0, foo.1, foo.10" in line
+    assert "BertModel does not use the tensors foo.0, foo.1, foo.10" in line
     assert "and 12 more" in line
 
 
-def test_tensor_that_is_needed_is_missed_whatever_else_is_there(tmp_path: Path) -> None:
+def test_missing_tensor_is_refused_whatever_else_is_there(tmp_path: Path) -> None:
     write_bert(tmp_path)
     rename_tensors(tmp_path, lambda name: name.replace("layer.1.output.dense", "foo"))
     with pytest.raises(CheckpointError, match=r"has no tensor encoder\.layer\.1\.output\.dense\.weight"):

@@ -1,4 +1,4 @@
-"""Positions of RoBERTa and its kin begin behind the padding id, and so many fewer tokens fit."""
+"""In RoBERTa and models like it, positions start after the padding id, so fewer tokens fit than there are positions."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from heddle.checkpoint import Checkpoint
 from tests.checkpoints import SMALL_BERT, VOCABULARY_SIZE
 from tests.engine_svc.models.cases import randomized, saved
 
-ROWS = 40  # of the table of positions
+ROWS = 40  # rows of the position table
 MODELS: list[tuple[type[PreTrainedModel], type[PretrainedConfig]]] = [
     (RobertaModel, RobertaConfig),
     (XLMRobertaModel, XLMRobertaConfig),
@@ -39,12 +39,12 @@ MODELS: list[tuple[type[PreTrainedModel], type[PretrainedConfig]]] = [
 def test_the_longest_text_that_fits_equals_transformers(
     tmp_path: Path, model_class: type[PreTrainedModel], config_class: type[PretrainedConfig], padding: int
 ) -> None:
-    """transformers counts positions by itself here, from ids none of which is the padding's."""
+    """transformers counts positions itself, because no id is the padding id."""
     config = config_class(**{**SMALL_BERT, "max_position_embeddings": ROWS, "pad_token_id": padding})
     saved(randomized(model_class(config)), tmp_path)
     model = AutoModel.from_pretrained(tmp_path)
     checkpoint = Checkpoint.read(tmp_path)
-    # MPNet's code says 1, whatever the config does.
+    # MPNet's code always takes padding id 1.
     assert checkpoint.sequence_tokens_max == ROWS - 1 - (1 if model_class is MPNetModel else padding)
     for length in (1, 7, checkpoint.sequence_tokens_max):
         ids = np.random.default_rng(length).integers(5, VOCABULARY_SIZE, length, dtype=np.uint32)

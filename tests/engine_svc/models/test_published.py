@@ -1,5 +1,5 @@
-"""The checkpoints that the table of models names: each by its published configuration, tensor names and files, made
-small, against transformers and sentence-transformers (or the authors' code, where they have their own)."""
+"""The checkpoints in the table of models: small copies with the published configuration, tensor names and files,
+against transformers and sentence-transformers, or against the authors' own code."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from tests.engine_svc.models.published_checkpoints import PUBLISHED, Published
 
 @dataclass(frozen=True)
 class Small:
-    """A published checkpoint on disk, a batch for it, and what must come out."""
+    """A published checkpoint on disk, a batch for it, and the expected outputs."""
 
     published: Published
     checkpoint: Checkpoint
@@ -66,7 +66,7 @@ def test_outputs_equal_the_reference(small: Small) -> None:
 
 
 def test_vectors_equal_those_of_its_modules(small: Small) -> None:
-    """Pooling, Dense and Normalize as sentence-transformers loads them from the folder."""
+    """The reference is Pooling, Dense and Normalize, loaded from the folder by sentence-transformers."""
     if "modules.json" not in small.published.content["files"] or small.published.kind is not ModelKind.EMBEDDER:
         pytest.skip("has no modules that make vectors")
     vector_of = published_references.vector_of(small.checkpoint.folder)

@@ -1,4 +1,4 @@
-"""Weights in pytorch_model.bin: read as torch reads them, without running what else a pickle may hold."""
+"""Weights in pytorch_model.bin: the tensors are those that torch reads, and no code of the pickle runs."""
 
 import os
 from collections.abc import Callable
@@ -22,7 +22,7 @@ OLD_NORMS = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerN
 
 
 def as_pickled(folder: Path, *, is_zip: bool = True) -> None:
-    """The weights of the folder, as the only ones that it has."""
+    """Replaces the weights of the folder by a pickled file."""
     from safetensors.torch import load_file
 
     path = folder / "model.safetensors"
@@ -44,7 +44,7 @@ def as_pickled_shards(folder: Path) -> None:
 
 
 def as_of_tensorflow(folder: Path) -> None:
-    """As the oldest checkpoints are: below the name of the model, norms as TensorFlow had them, with its first head."""
+    """Makes it like the oldest checkpoints: with the model's prefix, TensorFlow's names of norms, and a head."""
     as_pickled(folder)
     tensors = torch.load(folder / PICKLED, weights_only=True)
     names = {name: f"bert.{renamed(name, OLD_NORMS)}" for name in tensors}
@@ -109,12 +109,12 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path, *, is_zip: bool) -> None:
     witness = tmp_path / "witness"
     content = {"plain": torch.ones(2), "evil": Evil(witness)}
     torch.save(content, tmp_path / PICKLED, _use_new_zipfile_serialization=is_zip)
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin needs the code \S*mkdir to be read") as caught:
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin needs code to be read \(\S*mkdir\)") as caught:
         weights_of(tmp_path)
     assert not witness.exists()
     assert "\n" not in str(caught.value)
     torch.load(tmp_path / PICKLED, weights_only=False)
-    assert witness.exists()  # it would have
+    assert witness.exists()  # the code works if it is run
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"PK\x03\x04" + b"\0" * 100, b"something else", b"\x80\x02]."])
@@ -137,7 +137,7 @@ def test_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [[torch.ones(2)], {"epoch": 3, "state_dict": {}}, torch.ones(2)])
 def test_file_without_tensors_by_name_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / PICKLED)
-    with pytest.raises(CheckpointError, match="does not hold tensors by name"):
+    with pytest.raises(CheckpointError, match="does not hold a dictionary of tensors"):
         weights_of(tmp_path)
 
 

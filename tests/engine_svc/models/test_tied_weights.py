@@ -1,5 +1,5 @@
-"""Word embeddings that a file has under the name of the language model's head alone: safetensors stores a tensor that
-has two names once, and which name stays is chance."""
+"""Word embeddings that are stored under the name of the language model's head: safetensors stores tied tensors once,
+and either name may be the one that is kept."""
 
 from pathlib import Path
 

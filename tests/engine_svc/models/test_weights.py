@@ -1,4 +1,4 @@
-"""Reading weights: of old names, in every type, broken, and in little memory."""
+"""Reading weights: old names, all data types, broken files, and little memory."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Whose turn a call takes where nobody says: by address, also through a relay, and with its requests told apart."""
+"""Names of flows: callers that name none get their address, also through a relay, and each request has its own name."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_relays_never_connect_from_the_same_address() -> None:
     assert max(map(len, (relay_address("0000:" * 7 + "0000%interface"),))) < 108  # sockaddr_un
 
 
-def test_a_name_without_parts_gets_one_for_each_request_and_others_are_kept() -> None:
+def test_a_name_without_parts_gets_a_part_for_each_request_and_others_are_kept() -> None:
     names = FlowNames()
     for flow in ("caller", ""):
         first, second = names.complete(flow), names.complete(flow)

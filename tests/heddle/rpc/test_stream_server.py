@@ -170,7 +170,7 @@ async def test_an_id_that_is_in_use_ends_the_stream_and_never_gets_two_outcomes(
             async for frame in call:
                 outcomes.extend(frame.outcomes)
 
-        with pytest.raises(grpc.aio.AioRpcError, match="id 7 of an item that is not answered yet") as raised:
+        with pytest.raises(grpc.aio.AioRpcError, match="id 7 is in use by an unanswered item") as raised:
             await read_all()
         assert HeddleError.from_rpc_error(raised.value).kind is ErrorKind.INVALID_INPUT
         assert not outcomes

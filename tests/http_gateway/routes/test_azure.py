@@ -1,4 +1,4 @@
-"""Azure's path of the embeddings: the deployment that it names is the model."""
+"""Azure's path for embeddings: the deployment in the path is the model."""
 
 from urllib.parse import quote
 
@@ -22,7 +22,7 @@ async def test_the_answer_is_that_of_openais_route(http: httpx.AsyncClient) -> N
         assert await answer_to(http, path, **BODY, model="whatever") == expected
 
 
-async def test_deployments_are_told_apart_by_name(tokenizer: str) -> None:
+async def test_the_deployment_selects_the_model(tokenizer: str) -> None:
     async with gateway(f"a/one={tokenizer}", f"two={tokenizer}") as url, httpx.AsyncClient(base_url=url) as http:
         for name in ("a/one", "two"):
             answer = await answer_to(http, f"/openai/deployments/{name}/embeddings", **BODY, model="three")
@@ -31,7 +31,7 @@ async def test_deployments_are_told_apart_by_name(tokenizer: str) -> None:
         assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
 
 
-async def test_a_path_without_a_deployment_or_with_more_is_none(http: httpx.AsyncClient) -> None:
+async def test_other_paths_of_deployments_are_404_and_other_methods_405(http: httpx.AsyncClient) -> None:
     for path in ("/openai/deployments/embeddings", "/openai/deployments//embeddings", "/openai/deployments/a/chat"):
         assert (await http.post(path, json=BODY)).status_code == 404
     assert (await http.get("/openai/deployments/a/embeddings")).status_code == 405

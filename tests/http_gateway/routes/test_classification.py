@@ -61,7 +61,7 @@ async def test_hugging_faces_client_gets_a_list_of_the_labels_that_it_asks_for(c
 
 
 @pytest.mark.parametrize("activation", ["none", "sigmoid", "softmax"])
-async def test_a_pipelines_function_makes_the_scores(classifier: httpx.AsyncClient, activation: str) -> None:
+async def test_function_to_apply_selects_the_activation(classifier: httpx.AsyncClient, activation: str) -> None:
     (raw,) = await answer_to(classifier, "/predict", inputs=[["hello"]], raw_scores=True)
     wish = {"parameters": {"function_to_apply": activation}}
     (found,) = await answer_to(classifier, "/predict", inputs=[["hello"]], **wish)
@@ -70,6 +70,15 @@ async def test_a_pipelines_function_makes_the_scores(classifier: httpx.AsyncClie
     expected = {"none": logits, "sigmoid": powers / (1 + powers), "softmax": powers / powers.sum()}[activation]
     assert [item["label"] for item in found] == [item["label"] for item in raw]
     assert np.allclose([item["score"] for item in found], expected, atol=1e-6)
+
+
+async def test_raw_scores_and_a_function_that_makes_others_contradict_each_other(classifier: httpx.AsyncClient) -> None:
+    body = {"inputs": "a", "raw_scores": True}
+    status, _, message = await refusal_of(classifier, "/predict", **body, parameters={"function_to_apply": "softmax"})
+    assert status == 400
+    assert message.startswith("raw_scores and parameters.function_to_apply")
+    raw = await answer_to(classifier, "/predict", **body, parameters={"function_to_apply": "none"})
+    assert raw == [await answer_to(classifier, "/predict", **body)]
 
 
 async def test_refusals_name_the_input(classifier: httpx.AsyncClient) -> None:

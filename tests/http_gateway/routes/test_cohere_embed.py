@@ -44,6 +44,13 @@ async def test_version_1_gives_one_list_of_vectors_unless_types_are_asked_for(ht
     assert both["embeddings"]["float"] == answer["embeddings"]
 
 
+async def test_version_1_has_the_fields_of_version_2_too(http: httpx.AsyncClient) -> None:
+    wish = {"texts": ["one two three"], "max_tokens": 4, "output_dimension": 8}
+    expected = await answer_to(http, PATH, **wish)
+    assert (await answer_to(http, "/v1/embed", **wish))["embeddings"] == expected["embeddings"]["float"]
+    assert len(expected["embeddings"]["float"][0]) == 8
+
+
 async def test_version_1_takes_no_images(http: httpx.AsyncClient) -> None:
     refused = await http.post("/v1/embed", json={"texts": ["a"], "images": ["data:image/png;base64,AA"]})
     assert refused.status_code == 400
@@ -101,7 +108,7 @@ async def test_the_input_type_chooses_the_prompt_that_the_model_has_for_it(tmp_p
         refused = await http.post(PATH, json={"texts": ["a"], "input_type": "querry"})
         assert refused.status_code == 400
         possible = "search_query, search_document, classification, clustering, image, query, document, passage"
-        assert refused.json()["message"] == f"input_type: there is no 'querry', it is one of {possible}"
+        assert refused.json()["message"] == f"input_type must be one of {possible}, not 'querry'"
 
 
 async def test_truncate_says_which_end_is_lost(http: httpx.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""POST /v1/tokenize, /v1/detokenize and /v1/check-api-key, as Cohere has them."""
+"""POST /v1/tokenize, /v1/detokenize and /v1/check-api-key of Cohere."""
 
 import httpx
 import pytest
@@ -7,7 +7,7 @@ from tests.cluster import gateway
 from tests.http_gateway.calls import answer_to
 
 
-async def test_tokens_are_those_of_the_text_alone(http: httpx.AsyncClient) -> None:
+async def test_tokenize_returns_no_special_tokens(http: httpx.AsyncClient) -> None:
     answer = await answer_to(http, "/v1/tokenize", text="hello embeddings", model="m")
     ((*expected,),) = await answer_to(http, "/tokenize", inputs="hello embeddings", add_special_tokens=False)
     assert answer["tokens"] == [token["id"] for token in expected]
@@ -32,7 +32,7 @@ async def test_refusals_name_the_field(http: httpx.AsyncClient, path: str, body:
     assert response.json()["message"].startswith(words)
 
 
-async def test_a_key_is_valid_or_refused(tokenizer: str) -> None:
+async def test_check_api_key_answers_true_or_401(tokenizer: str) -> None:
     async with gateway(tokenizer, api_keys=("right",)) as url, httpx.AsyncClient(base_url=url) as http:
         response = await http.post("/v1/check-api-key", headers={"authorization": "Bearer right"})
         assert response.json() == {"valid": True}

@@ -1,4 +1,4 @@
-"""What a request cost, as TEI counts it: characters are code points, and a query counts for each text."""
+"""Cost headers, counted as TEI counts: characters are code points, and a query counts once per text."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -53,7 +53,7 @@ async def test_characters_of_pairs_are_those_of_both(classifier: httpx.AsyncClie
 
 
 @pytest.mark.parametrize(("device", "type_"), [("cuda", "gpu+optimized"), ("cpu", "cpu"), ("", "cpu")])
-def test_the_type_is_what_computed_it(device: str, type_: str) -> None:
+def test_compute_type_is_the_device(device: str, type_: str) -> None:
     async def nothing(_: Hold) -> bytes:
         return b""
 

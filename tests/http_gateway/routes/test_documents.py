@@ -1,4 +1,4 @@
-"""Documents at /rerank and wherever else a reranker is asked: strings or objects, cut, and returned as they came."""
+"""Documents of rerank requests, on every path that reaches a reranker: strings or objects, cut, returned unchanged."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -47,13 +47,13 @@ async def test_documents_get_the_shape_of_v1_rerank_and_texts_that_of_tei(
     assert {rank["text"] for rank in ranks} == {"first", "third"}
 
 
-async def test_a_list_of_instances_may_have_both(reranker: httpx.AsyncClient) -> None:
+async def test_vertex_instances_may_have_texts_or_documents(reranker: httpx.AsyncClient) -> None:
     instances = [{"query": QUERY, "documents": ["a"]}, {"query": QUERY, "texts": ["a"]}]
     first, second = (await answer_to(reranker, "/vertex", instances=instances))["predictions"]
     assert first["results"] == [{"index": 0, "relevance_score": second[0]["score"]}]
 
 
-async def test_pairs_that_are_joined_already_are_still_predicted(reranker: httpx.AsyncClient) -> None:
+async def test_inputs_of_pairs_go_to_predict(reranker: httpx.AsyncClient) -> None:
     expected = await answer_to(reranker, "/predict", inputs=[["a", "b"]])
     for path in ("/", "/production/predict"):
         assert await answer_to(reranker, path, inputs=[["a", "b"]]) == expected
@@ -64,7 +64,9 @@ async def test_the_default_route_takes_no_other_method(reranker: httpx.AsyncClie
 
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
-async def test_an_object_comes_back_as_it_came_and_a_string_inside_one(reranker: httpx.AsyncClient, path: str) -> None:
+async def test_objects_are_returned_unchanged_and_strings_as_text_objects(
+    reranker: httpx.AsyncClient, path: str
+) -> None:
     answer = await answer_to(reranker, path, query=QUERY, documents=DOCUMENTS, return_documents=True)
     found = {result["index"]: result["document"] for result in answer["results"]}
     assert found == {0: {"text": "first"}, 1: DOCUMENTS[1], 2: {"text": "third"}}
@@ -72,7 +74,20 @@ async def test_an_object_comes_back_as_it_came_and_a_string_inside_one(reranker:
     assert all(set(result) == {"index", "relevance_score"} for result in bare["results"])
 
 
-async def test_rank_fields_say_what_is_ranked_and_in_which_order(reranker: httpx.AsyncClient) -> None:
+async def test_both_words_for_returning_documents_are_taken_for_texts_and_documents(
+    reranker: httpx.AsyncClient,
+) -> None:
+    for more in ({"return_text": True}, {"return_documents": True}, {"return_text": True, "return_documents": True}):
+        ranks = await answer_to(reranker, "/rerank", query=QUERY, texts=["a", "b"], **more)
+        assert {rank["text"] for rank in ranks} == {"a", "b"}
+        answer = await answer_to(reranker, "/rerank", query=QUERY, documents=["a", "b"], **more)
+        assert {result["document"]["text"] for result in answer["results"]} == {"a", "b"}
+    both = {"return_text": True, "return_documents": False}
+    status, _, message = await refusal_of(reranker, "/rerank", query=QUERY, texts=["a"], **both)
+    assert (status, message) == (400, "return_text and return_documents contradict each other: send one of them")
+
+
+async def test_rank_fields_are_joined_in_their_order(reranker: httpx.AsyncClient) -> None:
     documents = [{"title": "one", "text": "two", "page": 3}, {"text": "two"}, "plain"]
     found = await scores_of(reranker, documents=documents, rank_fields=["page", "text", "title"])
     assert found == await scores_of(reranker, documents=["3\ntwo\none", "two", "plain"])
@@ -82,7 +97,7 @@ async def test_rank_fields_say_what_is_ranked_and_in_which_order(reranker: httpx
     ("documents", "more", "words"),
     [
         (["a", {"title": "b"}], {}, "documents[1].text is required"),
-        ([{"text": 5}], {}, "documents[0].text must be a text"),
+        ([{"text": 5}], {}, "documents[0].text must be a string"),
         ([{"text": "a"}], {"rank_fields": ["title", "body"]}, "documents[0] has none of the rank_fields: title, body"),
         ([{"text": "a", "id": 10**30}], {"return_documents": True}, "documents[0] cannot be returned"),
         (["a"], {"texts": ["a"]}, "texts or documents is required, and not both"),
@@ -90,7 +105,7 @@ async def test_rank_fields_say_what_is_ranked_and_in_which_order(reranker: httpx
         ([], {}, "documents is empty"),
     ],
 )
-async def test_what_is_wrong_with_a_document_is_said_of_it(
+async def test_errors_name_the_document(
     reranker: httpx.AsyncClient, documents: Any, more: dict[str, Any], words: str
 ) -> None:
     status, _, message = await refusal_of(reranker, "/rerank", query=QUERY, documents=documents, **more)
@@ -99,7 +114,7 @@ async def test_what_is_wrong_with_a_document_is_said_of_it(
 
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
-async def test_each_document_is_cut_to_as_many_tokens_as_asked_for(reranker: httpx.AsyncClient, path: str) -> None:
+async def test_each_document_is_cut_to_max_tokens_per_doc(reranker: httpx.AsyncClient, path: str) -> None:
     body = {"query": QUERY, "documents": ["one two three", "one"]}
     response = await reranker.post(path, json={**body, "max_tokens_per_doc": 2})
     assert response.headers["x-truncated-inputs"] == "1"
@@ -110,7 +125,7 @@ async def test_each_document_is_cut_to_as_many_tokens_as_asked_for(reranker: htt
         assert (await answer_to(reranker, path, **body, max_tokens_per_doc=enough))["results"] == whole["results"]
 
 
-async def test_a_server_that_refuses_long_inputs_cuts_documents_where_the_request_says_to(tmp_path: Path) -> None:
+async def test_max_tokens_per_doc_allows_truncation_on_a_server_that_refuses_it(tmp_path: Path) -> None:
     named: dict[str, Any] = {"model": str(write_reranker(tmp_path / "model")), "served_model_name": "served"}
     async with (
         engine_pod(tmp_path, **named) as engine,
@@ -126,7 +141,7 @@ async def test_a_server_that_refuses_long_inputs_cuts_documents_where_the_reques
 
 
 async def test_voyages_clients_get_data(reranker: httpx.AsyncClient) -> None:
-    """The body is what voyageai.Client.rerank sends, and `data` and `usage.total_tokens` are what it reads."""
+    """voyageai.Client.rerank sends this body and reads `data` and `usage.total_tokens`."""
     body = {"query": QUERY, "documents": ["a", "b", "c"], "model": "m", "top_k": 2, "truncation": True}
     expected = await answer_to(reranker, "/v1/rerank", query=QUERY, documents=["a", "b", "c"], top_n=2)
     answer = await answer_to(reranker, "/v1/rerank", **body)
@@ -146,7 +161,9 @@ async def test_voyages_clients_get_data(reranker: httpx.AsyncClient) -> None:
         {"model": "m", "top_n": 2},
     ],
 )
-async def test_clients_of_infinity_read_what_they_need(reranker: httpx.AsyncClient, body: dict[str, Any]) -> None:
+async def test_infinitys_clients_find_the_fields_that_they_read(
+    reranker: httpx.AsyncClient, body: dict[str, Any]
+) -> None:
     answer = await answer_to(reranker, "/rerank", query=QUERY, documents=["a", "b"], **body)
     assert {"model", "usage", "results"} <= set(answer)
     assert {"prompt_tokens", "total_tokens"} <= set(answer["usage"])

@@ -1,4 +1,4 @@
-"""Dense, sparse and ColBERT vectors of one text in one call, over HTTP and gRPC, as FlagEmbedding makes them."""
+"""Dense, sparse and ColBERT vectors in one call, over HTTP and gRPC, equal FlagEmbedding's."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -33,7 +33,7 @@ DENSE, SPARSE, COLBERT = (
 
 
 class Counting(TorchBackend):
-    """Remembers how many sequences it computed."""
+    """Counts the sequences that it computes."""
 
     computed = 0
 
@@ -43,7 +43,7 @@ class Counting(TorchBackend):
 
 
 class Served:
-    """A small bge-m3 over HTTP and gRPC, and what FlagEmbedding would make of TEXTS."""
+    """A small bge-m3 over HTTP and gRPC, and the vectors that FlagEmbedding computes for TEXTS."""
 
     def __init__(self, http: httpx.AsyncClient, address: str, backend: Counting, expected: list[Vectors]) -> None:
         self.http = http
@@ -75,7 +75,7 @@ def check_colbert(found: Any, expected: list[Vectors]) -> None:
         np.testing.assert_allclose(np.array(table), vectors.colbert, atol=1e-5)
 
 
-async def test_embed_answers_all_three_of_one_pass_in_flag_embedding_s_words(served: Served) -> None:
+async def test_embed_returns_all_three_kinds_from_one_pass_by_flagembeddings_names(served: Served) -> None:
     answer: Any = await answer_to(served.http, "/embed", inputs=TEXTS, return_sparse=True, return_colbert_vecs=True)
     assert list(answer) == ["dense_vecs", "lexical_weights", "colbert_vecs"]
     np.testing.assert_allclose(answer["dense_vecs"], [vectors.dense for vectors in served.expected], atol=1e-5)
@@ -93,11 +93,11 @@ async def test_embed_answers_all_three_of_one_pass_in_flag_embedding_s_words(ser
         ({"return_colbert_vecs": True, "return_dense": False, "normalize": False}, ["colbert_vecs"]),
     ],
 )
-async def test_answer_holds_what_was_asked_for(served: Served, fields: dict[str, Any], names: list[str]) -> None:
+async def test_answer_has_the_requested_kinds(served: Served, fields: dict[str, Any], names: list[str]) -> None:
     assert list(await answer_to(served.http, "/embed", inputs=TEXTS, **fields)) == names
 
 
-async def test_without_a_wish_the_answer_is_as_of_any_embedder(served: Served) -> None:
+async def test_dense_vectors_alone_are_a_plain_list(served: Served) -> None:
     for fields in ({}, {"return_dense": True, "return_sparse": False}):
         rows = await answer_to(served.http, "/embed", inputs=TEXTS, **fields)
         np.testing.assert_allclose(rows, [vectors.dense for vectors in served.expected], atol=1e-5)
@@ -117,7 +117,7 @@ async def test_long_answers_are_written_in_parts_and_in_message_pack(served: Ser
     check_colbert(answer["colbert_vecs"], served.expected * 16)
 
 
-async def test_grpc_answers_the_kinds_that_the_model_says(served: Served) -> None:
+async def test_grpc_returns_the_kinds_that_get_model_lists(served: Served) -> None:
     async with Client(served.address) as client:
         model = await client.get_model()
         assert list(model.embedding_kinds) == [DENSE, SPARSE, COLBERT]
@@ -150,19 +150,19 @@ async def test_grpc_answers_the_kinds_that_the_model_says(served: Served) -> Non
         ({"embedding_kinds": [SPARSE], "data_type": tensor_pb2.DATA_TYPE_FLOAT16}, "data_type"),
     ],
 )
-async def test_wishes_that_mean_nothing_are_refused_by_name(served: Served, fields: dict[str, Any], field: str) -> None:
+async def test_options_without_effect_are_refused_by_name(served: Served, fields: dict[str, Any], field: str) -> None:
     async with Client(served.address) as client:
         with pytest.raises(HeddleError) as caught:
             await client.embed(pb.EmbedRequest(inputs=[pb.Input(text="a")], **fields))
     assert (caught.value.kind, caught.value.field) == (ErrorKind.INVALID_INPUT, field)
 
 
-async def test_http_refuses_what_is_left_without_a_kind(served: Served) -> None:
+async def test_a_request_for_no_kind_is_400(served: Served) -> None:
     status, _, message = await refusal_of(served.http, "/embed", inputs="a", return_dense=False)
     assert (status, message[:21]) == (400, "return_dense is false")
 
 
-async def test_model_of_dense_vectors_alone_says_so(http: httpx.AsyncClient) -> None:
+async def test_a_dense_only_model_refuses_other_kinds(http: httpx.AsyncClient) -> None:
     for field in ("return_sparse", "return_colbert_vecs"):
         status, _, message = await refusal_of(http, "/embed", inputs="a", **{field: True})
         assert status == 400

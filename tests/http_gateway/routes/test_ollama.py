@@ -37,7 +37,7 @@ async def test_num_ctx_cuts_texts_and_other_options_are_ignored(http: httpx.Asyn
     assert (refused.status_code, list(refused.json())) == (400, ["error"])
 
 
-async def test_refusals_are_told_as_ollama_tells_them(http: httpx.AsyncClient) -> None:
+async def test_errors_have_ollamas_shape(http: httpx.AsyncClient) -> None:
     cases: list[tuple[str, dict[str, Any], str]] = [
         ("/api/embed", {"input": ["a", ""]}, "input[1]: the text is empty"),
         ("/api/embed", {"model": "a"}, "input is required"),

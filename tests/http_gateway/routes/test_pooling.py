@@ -1,4 +1,4 @@
-"""POST /pooling: every task of vLLM's, with the numbers of the routes that are for one task."""
+"""POST /pooling: each of vLLM's tasks returns the numbers of the route for that task."""
 
 import base64
 from pathlib import Path
@@ -109,7 +109,7 @@ async def test_refusals_name_the_parameter(http: httpx.AsyncClient) -> None:
         assert (response.status_code, response.json()["error"]["param"]) == (status, param), response.text
 
 
-async def test_token_ids_are_taken_where_they_are_trusted(tokenizer: str) -> None:
+async def test_token_ids_are_accepted_if_trusted(tokenizer: str) -> None:
     async with gateway(tokenizer, trust_token_ids=True) as url, httpx.AsyncClient(base_url=url) as http:
         ids = [token["id"] for token in (await answer_to(http, "/tokenize", inputs=TEXTS[0]))[0]]
         for task in ("embed", "token_embed"):

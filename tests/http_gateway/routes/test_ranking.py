@@ -1,4 +1,4 @@
-"""The order of scores that all round to 1.0 is that of their logits, on every route that sorts."""
+"""Scores that all round to 1.0 are sorted by their logits, on every route that sorts."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -48,7 +48,7 @@ async def test_labels_are_ranked_by_their_logits(tmp_path: Path) -> None:
         assert await answer_to(http, "/predict", inputs="a", parameters={"top_k": 2}) == [expected[:2]]
 
 
-async def test_callers_of_grpc_are_told_the_ranking(tmp_path: Path) -> None:
+async def test_grpc_returns_the_ranking(tmp_path: Path) -> None:
     named: dict[str, Any] = {"model": str(write_reranker(tmp_path / "model"))}
     async with (
         engine_pod(tmp_path, HighLogits(), **named) as engine,
@@ -61,5 +61,5 @@ async def test_callers_of_grpc_are_told_the_ranking(tmp_path: Path) -> None:
             assert np.frombuffer(answer.scores, "<f4").tolist() == pytest.approx(scores)
 
 
-def test_scores_of_a_pod_that_sends_no_ranking_are_sorted_and_equal_ones_keep_their_order() -> None:
+def test_without_a_ranking_scores_are_sorted_and_ties_keep_their_order() -> None:
     assert ranking_of(b"", np.array([0.5, 1.0, 0.5, 1.0], np.float32)) == [1, 3, 0, 2]

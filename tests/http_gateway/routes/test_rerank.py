@@ -116,6 +116,6 @@ async def test_a_long_document_is_refused_where_the_request_says_so(reranker: ht
     assert refused.json()["message"].startswith("documents[1]: ")
 
 
-async def test_a_nul_is_left_to_the_tokenizer_which_drops_it(reranker: httpx.AsyncClient) -> None:
+async def test_the_tokenizer_drops_nul_characters(reranker: httpx.AsyncClient) -> None:
     with_nul = await answer_to(reranker, "/rerank", query="a\0b", texts=["c\0", "\0"])
     assert with_nul == await answer_to(reranker, "/rerank", query="ab", texts=["c", ""])

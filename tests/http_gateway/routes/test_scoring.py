@@ -21,7 +21,7 @@ async def reranker(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
-async def reranked(http: httpx.AsyncClient, query: str, *documents: str, **more: Any) -> list[float]:
+async def rerank_scores(http: httpx.AsyncClient, query: str, *documents: str, **more: Any) -> list[float]:
     ranks = await answer_to(http, "/rerank", query=query, texts=documents, **more)
     return [rank["score"] for rank in sorted(ranks, key=lambda rank: int(rank["index"]))]
 
@@ -33,7 +33,7 @@ def scores_of(answer: dict[str, Any]) -> list[float]:
 
 @pytest.mark.parametrize("path", ["/score", "/v1/score"])
 async def test_one_text_is_compared_with_each_of_many(reranker: httpx.AsyncClient, path: str) -> None:
-    expected = await reranked(reranker, QUERIES[0], *DOCUMENTS)
+    expected = await rerank_scores(reranker, QUERIES[0], *DOCUMENTS)
     answer = await answer_to(reranker, path, text_1=QUERIES[0], text_2=DOCUMENTS)
     assert scores_of(answer) == expected
     assert (answer["object"], answer["model"]) == ("list", "served")
@@ -43,9 +43,9 @@ async def test_one_text_is_compared_with_each_of_many(reranker: httpx.AsyncClien
     assert scores_of(await answer_to(reranker, path, text_1=QUERIES[0], text_2=DOCUMENTS[0])) == expected[:1]
 
 
-async def test_lists_of_one_length_are_compared_in_pairs(reranker: httpx.AsyncClient) -> None:
+async def test_lists_of_the_same_length_are_compared_in_pairs(reranker: httpx.AsyncClient) -> None:
     expected = [
-        (await reranked(reranker, query, document))[0] for query, document in zip(QUERIES, DOCUMENTS, strict=True)
+        (await rerank_scores(reranker, query, document))[0] for query, document in zip(QUERIES, DOCUMENTS, strict=True)
     ]
     answer = await answer_to(reranker, "/score", text_1=QUERIES, text_2=DOCUMENTS)
     assert scores_of(answer) == expected
@@ -58,7 +58,7 @@ def pairs() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("names", [("queries", "documents"), ("queries", "items"), ("data_1", "data_2")])
-async def test_the_sides_have_other_names_too(reranker: httpx.AsyncClient, names: tuple[str, str]) -> None:
+async def test_the_sides_have_aliases(reranker: httpx.AsyncClient, names: tuple[str, str]) -> None:
     first, second = names
     expected = await answer_to(reranker, "/score", text_1=QUERIES, text_2=DOCUMENTS)
     assert scores_of(await answer_to(reranker, "/score", **{first: QUERIES, second: DOCUMENTS})) == scores_of(expected)
@@ -67,9 +67,17 @@ async def test_the_sides_have_other_names_too(reranker: httpx.AsyncClient, names
 @pytest.mark.parametrize("field", ["use_activation", "activation"])
 async def test_without_activation_scores_are_logits(reranker: httpx.AsyncClient, field: str) -> None:
     logits = scores_of(await answer_to(reranker, "/score", text_1="a", text_2=DOCUMENTS, **{field: False}))
-    assert logits == await reranked(reranker, "a", *DOCUMENTS, raw_scores=True)
+    assert logits == await rerank_scores(reranker, "a", *DOCUMENTS, raw_scores=True)
     plain = scores_of(await answer_to(reranker, "/score", text_1="a", text_2=DOCUMENTS, **{field: True}))
     assert plain == pytest.approx((1 / (1 + np.exp(-np.array(logits)))).tolist(), rel=1e-5)
+
+
+async def test_the_second_side_is_cut_to_as_many_tokens_as_asked_for(reranker: httpx.AsyncClient) -> None:
+    sides = {"text_1": ["a", "b"], "text_2": ["one two three", "one"]}
+    response = await reranker.post("/score", json={**sides, "max_tokens_per_doc": 2})
+    assert response.headers["x-truncated-inputs"] == "1"
+    expected = await answer_to(reranker, "/score", text_1=["a", "b"], text_2=["one two", "one"])
+    assert scores_of(response.json()) == scores_of(expected)
 
 
 async def test_costs_are_those_of_all_pairs(reranker: httpx.AsyncClient) -> None:
@@ -81,10 +89,10 @@ async def test_costs_are_those_of_all_pairs(reranker: httpx.AsyncClient) -> None
 
 async def test_refusals_have_openais_shape_and_name_the_text(reranker: httpx.AsyncClient) -> None:
     cases: list[tuple[dict[str, Any], int, str, str]] = [
-        ({"text_1": "a"}, 400, "text_1", "one of these pairs of fields is required"),
-        ({}, 400, "text_1", "one of these pairs of fields is required"),
-        ({"text_1": "a", "data_2": "b"}, 400, "data_2", "one of these pairs of fields is required"),
-        ({"text_1": "a", "text_2": "b", "queries": "c"}, 400, "queries", "one of these pairs of fields is required"),
+        ({"text_1": "a"}, 400, "text_1", "send exactly one of these pairs of fields"),
+        ({}, 400, "text_1", "send exactly one of these pairs of fields"),
+        ({"text_1": "a", "data_2": "b"}, 400, "data_2", "send exactly one of these pairs of fields"),
+        ({"text_1": "a", "text_2": "b", "queries": "c"}, 400, "queries", "send exactly one of these pairs of fields"),
         ({"text_1": ["a", "b"], "text_2": ["c"]}, 400, "text_1", "text_1 has 2 texts and text_2 has 1"),
         ({"text_1": ["a", "b"], "text_2": ["c"] * 3}, 400, "text_1", "text_1 has 2 texts and text_2 has 3"),
         ({"text_1": "a", "text_2": []}, 400, "text_2", "text_2 is empty"),
@@ -93,7 +101,18 @@ async def test_refusals_have_openais_shape_and_name_the_text(reranker: httpx.Asy
         ({"text_1": "", "text_2": ["a"]}, 400, "text_1", "text_1: the text is empty"),
         ({"text_1": "a", "text_2": ["b"] * 3000}, 400, "text_2", "text_2 holds 3000 texts"),
         ({"text_1": "a", "text_2": "b", "add_special_tokens": False}, 400, "add_special_tokens", "add_special_tokens"),
-        ({"text_1": "a", "text_2": "b", "instruction": "c"}, 400, "instruction", "the model's prompt has no place"),
+        (
+            {"text_1": "a", "text_2": "b", "instruction": "c"},
+            400,
+            "instruction",
+            "the model's prompt takes no instruction",
+        ),
+        (
+            {"text_1": "a", "text_2": "b", "max_tokens_per_query": 5},
+            400,
+            "max_tokens_per_query",
+            "max_tokens_per_query",
+        ),
         ({"text_1": {"content": []}, "text_2": "b"}, 400, "text_1", "text_1: "),
         (
             {"text_1": ["a", "b"], "text_2": ["c", "word " * 400], "truncate": False},

@@ -1,4 +1,4 @@
-"""A request's task, from HTTP and gRPC to the adapter and the prompt of jina-embeddings-v3."""
+"""`task` in a request selects the adapter and the prompt of jina-embeddings-v3, over HTTP and gRPC."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -39,7 +39,7 @@ class Served:
 
     @torch.inference_mode()
     def hidden(self, task: str, prompt: str) -> Array:
-        """Of [CLS], the prompt, the text and [SEP], by the model that is wholly adapted to the task."""
+        """Hidden states of [CLS], the prompt, the text and [SEP], from the reference with the task's adapter."""
         ids = [2, *(int(word[1:]) + FIRST_WORD for word in (prompt + TEXT).split()), 3]
         return self.references[task](torch.tensor([ids]), torch.zeros(1, len(ids))).numpy()
 
@@ -78,13 +78,13 @@ async def test_task_chooses_adapter_and_prompt_on_every_route_of_vectors(served:
     assert (first, second < 0.999) == (pytest.approx(1, abs=1e-5), True)
 
 
-async def test_prompt_of_the_request_goes_before_that_of_its_task(served: Served) -> None:
+async def test_prompt_name_overrides_the_prompt_of_the_task(served: Served) -> None:
     fields = {"inputs": TEXT, "task": "retrieval.query", "prompt_name": "mine"}
     expected = served.vector("retrieval.query", "w11 ")
     np.testing.assert_allclose(await answer_to(served.http, "/embed", **fields), [expected], atol=1e-5)
 
 
-async def test_grpc_takes_the_tasks_that_the_model_says(served: Served) -> None:
+async def test_grpc_accepts_the_tasks_that_get_model_lists(served: Served) -> None:
     async with Client(served.tokenizer) as client:
         assert list((await client.get_model()).tasks) == ADAPTERS
         inputs = [pb.Input(text=TEXT)]
@@ -103,7 +103,7 @@ async def test_grpc_takes_the_tasks_that_the_model_says(served: Served) -> None:
     ],
     ids=["embed", "embed_tokens", "similarity"],
 )
-async def test_unknown_task_is_answered_with_those_there_are(served: Served, call: Callable[[Client], Any]) -> None:
+async def test_an_unknown_task_is_refused_with_the_list_of_tasks(served: Served, call: Callable[[Client], Any]) -> None:
     async with Client(served.tokenizer) as client:
         with pytest.raises(
             HeddleError, match=r"served has no task 'cats'; it has: retrieval\.query, .*, text-"

@@ -50,7 +50,9 @@ async def test_permission_alone_does_not_overrule_the_servers_side(
     ("wish", "kept"),
     [("END", FIRST), ("end", FIRST), ("Start", LAST), ("start", LAST), (True, LAST)],
 )
-async def test_one_word_says_both_on_every_route(strict: httpx.AsyncClient, wish: str | bool, kept: str) -> None:
+async def test_truncate_sets_permission_and_side_on_every_route(
+    strict: httpx.AsyncClient, wish: str | bool, kept: str
+) -> None:
     expected = (await answer_to(strict, "/embed", inputs=[kept]))[0]
     assert await answer_to(strict, "/embed", inputs=[LONG], truncate=wish) == [expected]
     answer = await answer_to(strict, "/v1/embeddings", input=LONG, truncate=wish)
@@ -60,7 +62,7 @@ async def test_one_word_says_both_on_every_route(strict: httpx.AsyncClient, wish
 
 
 @pytest.mark.parametrize("wish", ["NONE", "none", False])
-async def test_none_refuses(http: httpx.AsyncClient, wish: str | bool) -> None:
+async def test_none_refuses_long_texts(http: httpx.AsyncClient, wish: str | bool) -> None:
     refusal = await refusal_of(http, "/embed", inputs=LONG, truncate=wish)
     assert refusal == (413, "Validation", "the input has 802 tokens, the limit is 256 tokens")
 
@@ -75,7 +77,7 @@ async def test_none_refuses(http: httpx.AsyncClient, wish: str | bool) -> None:
         {"truncate": True, "truncation": False},
     ],
 )
-async def test_wishes_that_contradict_each_other_are_refused(http: httpx.AsyncClient, wishes: dict[str, Any]) -> None:
+async def test_fields_that_contradict_each_other_are_refused(http: httpx.AsyncClient, wishes: dict[str, Any]) -> None:
     first, second = wishes
     refusal = await refusal_of(http, "/embed", inputs="a", **wishes)
     assert refusal[:2] == (400, "Validation")
@@ -83,7 +85,7 @@ async def test_wishes_that_contradict_each_other_are_refused(http: httpx.AsyncCl
     assert second in refusal[2]
 
 
-async def test_other_words_for_the_same_are_understood(strict: httpx.AsyncClient) -> None:
+async def test_aliases_are_accepted(strict: httpx.AsyncClient) -> None:
     cut = await answer_to(strict, "/embed", inputs=LONG, truncation=True, truncation_side="right")
     assert cut == await answer_to(strict, "/embed", inputs=FIRST)
 
@@ -97,14 +99,16 @@ async def test_other_words_for_the_same_are_understood(strict: httpx.AsyncClient
         ({"truncate_prompt_tokens": -1}, "a b c d"),
     ],
 )
-async def test_who_says_how_much_is_kept_has_it_cut(strict: httpx.AsyncClient, wish: dict[str, Any], kept: str) -> None:
+async def test_truncate_prompt_tokens_allows_truncation(
+    strict: httpx.AsyncClient, wish: dict[str, Any], kept: str
+) -> None:
     expected = await answer_to(strict, "/embed", inputs=[kept])
     response = await strict.post("/v1/embeddings", json={"input": "a b c d", **wish})
     assert response.json()["data"][0]["embedding"] == expected[0]
     assert response.headers["x-truncated-inputs"] == str(int(kept != "a b c d"))
 
 
-async def test_minus_one_stands_for_what_the_model_takes(strict: httpx.AsyncClient) -> None:
+async def test_minus_one_is_the_models_limit(strict: httpx.AsyncClient) -> None:
     cut = await answer_to(strict, "/embed", inputs=LONG, truncate_prompt_tokens=-1)
     assert cut == await answer_to(strict, "/embed", inputs=LAST)
 
@@ -118,7 +122,7 @@ async def test_minus_one_stands_for_what_the_model_takes(strict: httpx.AsyncClie
         ({"truncate_prompt_tokens": 4, "truncate": False}, (413, "the input has 6 tokens, the limit is 4 tokens")),
     ],
 )
-async def test_what_cannot_be_kept_is_refused(
+async def test_impossible_limits_are_refused(
     http: httpx.AsyncClient, wish: dict[str, Any], words: tuple[int, str]
 ) -> None:
     status, _, message = await refusal_of(http, "/embed", inputs="a b c d", **wish)

@@ -1,4 +1,4 @@
-"""What other servers' callers of /v1/embeddings ask for is given, or refused by the name of its field."""
+"""Fields that clients of other servers send to /v1/embeddings are honoured, or refused by name."""
 
 import base64
 import json
@@ -33,13 +33,13 @@ async def test_quantized_vectors_are_those_of_v2_embed(http: httpx.AsyncClient, 
     assert read == expected
 
 
-async def test_other_words_for_floats_and_base64(http: httpx.AsyncClient) -> None:
+async def test_aliases_for_floats_and_base64(http: httpx.AsyncClient) -> None:
     plain = await rows_of(http)
     assert await rows_of(http, embedding_type="float") == await rows_of(http, output_dtype="float") == plain
     assert await rows_of(http, embedding_type="base64") == await rows_of(http, encoding_format="base64")
 
 
-async def test_the_type_inside_base64(http: httpx.AsyncClient) -> None:
+async def test_embed_dtype_sets_the_type_inside_base64(http: httpx.AsyncClient) -> None:
     plain = np.array(await rows_of(http), np.float32)
     half = await rows_of(http, encoding_format="base64", embed_dtype="float16", endianness="little")
     assert [base64.b64decode(row) for row in half] == [row.astype("<f2").tobytes() for row in plain]
@@ -49,7 +49,7 @@ async def test_the_type_inside_base64(http: httpx.AsyncClient) -> None:
     assert await rows_of(http, encoding_format="base64", embed_dtype="float32") == await rows_of(
         http, encoding_format="base64"
     )
-    assert np.allclose(await rows_of(http, embed_dtype="float16"), plain)  # concerns base64 alone
+    assert np.allclose(await rows_of(http, embed_dtype="float16"), plain)  # for base64 only
 
 
 @pytest.mark.parametrize("field", ["normalize", "normalized", "use_activation"])
@@ -80,7 +80,7 @@ async def test_input_type_chooses_the_prompt_as_v2_embed_does(tmp_path: Path) ->
             assert await rows_of(http, input="a", input_type=input_type) == await rows_of(http, input=text), input_type
         assert await rows_of(http, input="a", prompt_name="query") == await rows_of(http, input="query: a")
         for wrong, words in (
-            ({"input_type": "querry"}, "there is no 'querry'"),
+            ({"input_type": "querry"}, "not 'querry'"),
             ({"input_type": "query", "prompt_name": "passage"}, "contradict"),
             ({"prompt_name": "nope"}, "no prompt named 'nope'"),
         ):
@@ -107,11 +107,13 @@ async def test_input_type_chooses_the_prompt_as_v2_embed_does(tmp_path: Path) ->
         {"embedding_type": "sparse"},
         {"output_dtype": "int4"},
         {"embedding_type": "int8", "output_dtype": "uint8"},
+        {"encoding_format": "float", "embedding_type": "base64"},
+        {"encoding_format": "base64", "output_dtype": "int8", "embed_dtype": "float16"},
         {"dimensions": 8, "output_dimension": 9},
         {"normalize": True, "use_activation": False},
     ],
 )
-async def test_what_cannot_be_done_is_refused_by_name(http: httpx.AsyncClient, field: dict[str, Any]) -> None:
+async def test_unsupported_values_are_refused_by_name(http: httpx.AsyncClient, field: dict[str, Any]) -> None:
     response = await http.post(PATH, json={"input": "a", **field})
     assert response.status_code == 400
     error = response.json()["error"]
@@ -119,7 +121,7 @@ async def test_what_cannot_be_done_is_refused_by_name(http: httpx.AsyncClient, f
     assert list(field)[-1] in error["message"]
 
 
-async def test_values_that_change_nothing_are_taken(http: httpx.AsyncClient) -> None:
+async def test_values_that_change_nothing_are_accepted(http: httpx.AsyncClient) -> None:
     harmless = {
         "add_special_tokens": True,
         "late_chunking": False,
@@ -150,8 +152,10 @@ async def test_values_that_change_nothing_are_taken(http: httpx.AsyncClient) -> 
         ("chat_template_kwargs", {"a": 1}, {}),
     ],
 )
-async def test_so_are_the_fields_of_rerankers(http: httpx.AsyncClient, field: str, refused: Any, taken: Any) -> None:
-    """An embedder will do: what is wrong with a body is said before what the model is for."""
+async def test_unsupported_values_of_rerank_fields_are_refused_by_name(
+    http: httpx.AsyncClient, field: str, refused: Any, taken: Any
+) -> None:
+    """An embedder suffices, because the body is checked before the model's task."""
     body = {"query": "a", "documents": ["b"]}
     for path, key in (("/v1/rerank", "message"), ("/v2/rerank", "message"), ("/rerank", "error")):
         response = await http.post(path, json={**body, field: refused})

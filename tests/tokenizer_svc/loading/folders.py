@@ -1,4 +1,4 @@
-"""Folders with a tokenizer.json and settings beside it, and the ids that ours and AutoTokenizer make of texts."""
+"""Folders with a tokenizer.json and other settings, and the ids of texts by our tokenizer and by AutoTokenizer."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ TEXTS = [
     "word " * 40,
 ]
 
-# As tokenizer_config.json lists tokens.
+# The form in which tokenizer_config.json lists tokens.
 PLAIN_TOKEN = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True}
 
 
@@ -60,7 +60,7 @@ def write_folder(
 
 
 def ids_of(folder: Path, texts: list[str]) -> list[list[int]]:
-    """Of what has no tokens, [] is expected of both."""
+    """Ids by our tokenizer; [] for a text without tokens."""
     tokenizer = Tokenizer.load(Checkpoint.read(folder))
     results = tokenizer.encode([(text, Options()) for text in texts])
     return [
@@ -70,6 +70,6 @@ def ids_of(folder: Path, texts: list[str]) -> list[list[int]]:
 
 
 def expected_ids(folder: Path, texts: list[str]) -> list[list[int]]:
-    """Of the installed transformers, which is version 5."""
+    """Ids by AutoTokenizer of the installed transformers, which is version 5."""
     reference = AutoTokenizer.from_pretrained(folder)
     return [reference(text, verbose=False)["input_ids"] for text in texts]

@@ -1,4 +1,4 @@
-"""The tokens that begin and end every text, where a checkpoint's settings or code differ from its tokenizer.json."""
+"""The tokens around every text, if a checkpoint's settings or code differ from its tokenizer.json."""
 
 import json
 import logging
@@ -30,14 +30,15 @@ BOS, EOS = 2, 1  # ids in `mistral`
 
 def library(*, has_end: bool = True) -> Library:
     tokenizer = byte_level()
-    tokenizer.post_processor = None  # as Qwen's has none
+    tokenizer.post_processor = None  # like Qwen's
     if has_end:
         tokenizer.add_special_tokens([AddedToken(END, special=True)])
     return tokenizer
 
 
 def mistral(*, ends: bool = False, pieces: bool = False) -> Library:
-    """As e5-mistral: <s> before each text. `pieces`: the template stands in a sequence, as Llama 3 has it."""
+    """A tokenizer like e5-mistral's, with <s> before each text. `pieces`: the template is part of a sequence of
+    post-processors, as in Llama 3."""
     written = small_tokenizer("sentence_piece_bpe").to_str()
     tokenizer = Library.from_str(written.replace('"<bos>"', '"<s>"').replace('"<eos>"', '"</s>"'))
     if ends:
@@ -101,7 +102,7 @@ def test_every_text_ends_as_the_code_would_end_it(
 def test_last_token_pooling_gets_the_end_token_that_the_settings_state(
     tmp_path: Path, version: str | None, class_name: str, pieces: bool
 ) -> None:
-    """Of e5-mistral and its kin, whatever version of transformers wrote the config: they were trained with it."""
+    """e5-mistral and models like it were trained with the end token, whichever version wrote the config."""
     settings = {**LLAMA_TOKENS, "tokenizer_class": class_name, "add_eos_token": True}
     config = {**MISTRAL, "transformers_version": version}
     checkpoint = checkpoint_of(tmp_path, mistral(pieces=pieces), settings=settings, config=config, pooling="last_token")
@@ -126,7 +127,7 @@ def test_end_token_of_last_token_pooling_is_that_of_transformers_4(tmp_path: Pat
 @pytest.mark.parametrize(
     ("add", "version", "ends", "expected"),
     [
-        # What AutoTokenizer of transformers 4.57.1 puts around a text: it goes by the settings alone, ...
+        # AutoTokenizer of transformers 4.57.1 puts these around a text: it uses the settings alone, ...
         ({}, "4.34.0", False, "<s> a"),
         ({}, "4.34.0", True, "<s> a"),
         ({"add_eos_token": True}, "4.34.0", False, "<s> a </s>"),
@@ -134,14 +135,14 @@ def test_end_token_of_last_token_pooling_is_that_of_transformers_4(tmp_path: Pat
         ({"add_bos_token": False}, "4.34.0", False, "a"),
         ({"add_bos_token": None}, "4.34.0", False, "a"),
         ({"add_bos_token": False, "add_eos_token": True}, "4.34.0", True, "a </s>"),
-        # ... and that of version 5 by tokenizer.json alone.
+        # ... and that of version 5 uses tokenizer.json alone.
         ({"add_eos_token": True}, "5.1.0", False, "<s> a"),
         ({"add_bos_token": False}, "5.1.0", True, "<s> a </s>"),
         ({}, "5.1.0", True, "<s> a </s>"),
     ],
 )
 @pytest.mark.parametrize("class_name", ["LlamaTokenizer", "GemmaTokenizerFast"])
-def test_texts_are_framed_as_the_version_does_that_made_the_checkpoint(
+def test_texts_are_framed_as_by_the_version_that_wrote_the_checkpoint(
     tmp_path: Path, *, class_name: str, add: dict[str, bool | None], version: str | None, ends: bool, expected: str
 ) -> None:
     settings = {**LLAMA_TOKENS, "tokenizer_class": class_name, **add}
@@ -191,8 +192,8 @@ def test_setting_overrides_the_checkpoint(
     ],
     ids=["neither code nor last-token pooling", "says no", "says nothing"],
 )
-def test_tokenizer_json_stands_where_nothing_asks_for_more(tmp_path: Path, settings: dict[str, Any]) -> None:
-    """As in both versions of transformers: add_eos_token means nothing to the class of Qwen."""
+def test_tokenizer_json_is_kept_if_nothing_asks_for_an_end_token(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """In both versions of transformers, add_eos_token has no effect on Qwen's class."""
     tokenizer = Tokenizer.load(checkpoint_of(tmp_path, library(), settings=settings))
     assert ids_of(tokenizer, "hello world") == library().encode("hello world").ids
 
@@ -215,7 +216,7 @@ def test_text_that_is_ended_already_is_not_ended_twice(tmp_path: Path) -> None:
 
 def test_end_that_the_vocabulary_lacks_is_named(tmp_path: Path) -> None:
     plain = library(has_end=False)
-    config = {**GTE_QWEN2, "vocab_size": plain.get_vocab_size()}  # no embedding is left for one
+    config = {**GTE_QWEN2, "vocab_size": plain.get_vocab_size()}  # no embedding is left for an added token
     checkpoint = checkpoint_of(tmp_path, plain, settings={}, config=config)
     with pytest.raises(CheckpointError, match=r"the vocabulary has no token '<\|endoftext\|>'"):
         Tokenizer.load(checkpoint)

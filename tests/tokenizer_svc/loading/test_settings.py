@@ -1,7 +1,7 @@
-"""Settings that stand beside tokenizer.json: ids are those of AutoTokenizer, on folders where the two files differ.
+"""Settings that differ from tokenizer.json: ids are those of AutoTokenizer.
 
-transformers 4.57.1 and 5.24 gave the same ids for each folder of the parity tests; where they differ, the literals are
-what 4.57.1 gave, which cannot be installed beside the version that the other tests need.
+transformers 4.57.1 and 5.24 gave the same ids for each folder of the parity tests. Where they differ, the literals are
+the ids of 4.57.1, which cannot be installed beside the version that the other tests need.
 """
 
 import logging
@@ -30,7 +30,7 @@ from tokenizer_svc.tokenization import Tokenizer
 BERT = {"tokenizer_class": "BertTokenizer"}
 NEW = bert().get_vocab_size()  # the id that the next token gets
 
-# Settings, what tokenizer.json has, whether the settings change anything.
+# Settings, the normalizer of tokenizer.json, and whether the settings change the ids.
 NORMALIZERS: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
     ({"do_lower_case": False}, {"lowercase": True}, True),
     ({"do_lower_case": True}, {"lowercase": False}, True),
@@ -56,7 +56,7 @@ TOKENS: list[dict[str, Any]] = [
             str(NEW): {"content": "[E1]", **PLAIN_TOKEN},
         }
     },
-    {"added_tokens_decoder": {str(NEW + 7): {"content": "[E1]", **PLAIN_TOKEN}}},  # the id is not looked at
+    {"added_tokens_decoder": {str(NEW + 7): {"content": "[E1]", **PLAIN_TOKEN}}},  # the id is ignored
     {"added_tokens_decoder": {str(NEW): {"content": "fox", **PLAIN_TOKEN, "single_word": True, "special": False}}},
     {"mask_token": "<m>"},
     {"mask_token": {"__type": "AddedToken", "content": "[E1]", **PLAIN_TOKEN, "lstrip": True}},
@@ -64,7 +64,7 @@ TOKENS: list[dict[str, Any]] = [
 
 
 def check_parity(folder: Path, *, differs: bool) -> None:
-    """`differs`: the settings change what tokenizer.json alone would give, so that ignoring them would show."""
+    """`differs`: whether the settings change the ids that tokenizer.json alone gives."""
     expected = expected_ids(folder, TEXTS)
     assert ids_of(folder, TEXTS) == expected
     alone = Library.from_file(str(folder / "tokenizer.json"))
@@ -127,6 +127,15 @@ def test_list_of_extra_special_tokens_is_added_as_transformers_5_writes_it(tmp_p
     check_parity(tmp_path, differs=True)
 
 
+@pytest.mark.parametrize("extra", [["[E2]"], {"second_token": "[E2]"}], ids=["list", "by name"])
+def test_extra_special_tokens_beside_additional_ones_are_read_as_transformers_5_does(
+    tmp_path: Path, extra: list[str] | dict[str, str]
+) -> None:
+    tokens = {"additional_special_tokens": ["[E1]"], "extra_special_tokens": extra}
+    write_folder(tmp_path, bert(), {**BERT, **tokens}, {"transformers_version": "5.1.0"})
+    check_parity(tmp_path, differs=True)
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [
@@ -169,14 +178,14 @@ def test_space_before_a_text_is_as_the_settings_say(
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=file)
     settings = {"tokenizer_class": class_name} if setting is None else {"add_prefix_space": setting}
     write_folder(tmp_path, library, {"tokenizer_class": class_name, **settings}, {"model_type": "roberta"})
-    texts = [text for text in TEXTS if "<mask>" not in text]  # before which transformers 5 keeps a space, unlike 4
+    texts = [text for text in TEXTS if "<mask>" not in text]  # unlike 4, transformers 5 keeps a space before it
     assert ids_of(tmp_path, texts) == expected_ids(tmp_path, texts)
 
 
-def test_token_without_an_embedding_is_read_as_text_and_said_so(
+def test_token_without_an_embedding_is_read_as_text_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its id could not be served: transformers' models fail with an index error."""
+    """The model could not embed its id: transformers' models fail with an index error."""
     settings = {**BERT, "additional_special_tokens": ["[E1]", "[E2]"]}
     write_folder(tmp_path, bert(), settings, {"vocab_size": NEW + 1})
     [first, second] = ids_of(tmp_path, ["[E1]", "[E2]"])
@@ -189,7 +198,7 @@ def test_token_without_an_embedding_is_read_as_text_and_said_so(
 
 @pytest.mark.parametrize(
     ("version", "stated", "is_applied"),
-    # transformers 4.57.1 applies what is stated for a class that knows nothing of it; 5 does not.
+    # transformers 4.57.1 applies the setting even to classes that do not define it; 5 does not.
     [("4.57.1", True, True), ("4.57.1", None, False), ("5.1.0", True, False)],
 )
 def test_space_before_a_text_is_as_the_version_has_it_for_other_classes(
@@ -208,7 +217,7 @@ def test_space_before_a_text_is_as_the_version_has_it_for_other_classes(
 
 @pytest.mark.parametrize(
     ("version", "lower_cases"),
-    # transformers 4.57.1 leaves a normalizer alone that is not BERT's own; 5 puts BERT's in its place.
+    # transformers 4.57.1 leaves a normalizer alone that is not a BertNormalizer; 5 replaces it with one.
     [("4.30.2", True), ("5.1.0", False)],
 )
 def test_other_normalizers_are_treated_as_by_the_version_of_the_checkpoint(
@@ -242,7 +251,7 @@ def test_mask_token_takes_the_space_before_it_in_as_transformers_4_has_it(tmp_pa
     [
         ({"do_lower_case": "no"}, "do_lower_case 'no' is not true or false"),
         ({"added_tokens_decoder": {"x": {"content": "[E1]"}}}, "has the id 'x', which is not a number"),
-        ({"added_tokens_decoder": {"7": {}}}, "has the added token {}, which is not one"),
+        ({"added_tokens_decoder": {"7": {}}}, "has the added token {}, which has no content"),
         ({"additional_special_tokens": "[E1]"}, "additional_special_tokens '\\[E1\\]' is not a list"),
         ({"extra_special_tokens": "[E1]"}, "extra_special_tokens '\\[E1\\]' is neither a list nor an object"),
         ({"truncation_side": "middle"}, "truncation_side 'middle' is neither right nor left"),

@@ -1,4 +1,4 @@
-"""What a checkpoint says about inputs that are too long: how long they may be, and which side of them is cut off."""
+"""A checkpoint's settings for inputs that are too long: the limit, and the side that is cut off."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ LONG = " ".join(f"w{index % 90}" for index in range(200))
 
 
 def write_embedder(folder: Path, settings: dict[str, Any]) -> None:
-    """A whole checkpoint, of which sentence-transformers says the same."""
+    """A whole checkpoint, so that sentence-transformers can load it for comparison."""
     write_tokenizer(folder)
     write_bert(folder, BertModel)
     write_json(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", **settings})
@@ -85,7 +85,7 @@ def test_side_is_the_one_of_the_settings_else_the_one_that_tokenizer_json_was_sa
         ({}, pb.TRUNCATION_SIDE_RIGHT, pb.TRUNCATION_SIDE_RIGHT),
     ],
 )
-async def test_request_goes_before_the_pod_and_the_pod_before_the_checkpoint(
+async def test_request_overrides_the_pod_and_the_pod_the_checkpoint(
     tmp_path: Path, pod: dict[str, Any], request_side: pb.TruncationSide, expected: pb.TruncationSide
 ) -> None:
     async def vector(side: pb.TruncationSide) -> bytes:

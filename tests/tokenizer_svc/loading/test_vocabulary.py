@@ -1,7 +1,7 @@
-"""Folders without a tokenizer.json: what is built from the files that there are gives the ids of AutoTokenizer.
+"""Folders without a tokenizer.json: tokenizers built from the other files give the ids of AutoTokenizer.
 
-Where the versions of transformers differ, the reference is 4, since 5 always writes a tokenizer.json: the literals are
-what AutoTokenizer of 4.57.1 made of these folders. It cannot be installed beside the 5 that the other tests need.
+Where the versions of transformers differ, the reference is 4, because 5 always writes a tokenizer.json. The literals
+are the ids of AutoTokenizer 4.57.1, which cannot be installed beside the version 5 that the other tests need.
 """
 # ruff: noqa: RUF001 - other alphabets are the point
 
@@ -24,7 +24,7 @@ from tests.tokenizer_svc.loading.folders import TEXTS, expected_ids, ids_of, wri
 from tokenizer_svc.loading.fast_tokenizer import load_fast_tokenizer
 from tokenizer_svc.tokenization import Tokenizer
 
-# For which both versions give the same ids on all texts; before <mask>, 5 keeps a space that 4 takes in.
+# Both versions give these the same ids on all texts. Before <mask>, 5 keeps a space that 4 drops.
 AGREEING: list[tuple[str, dict[str, Any] | None]] = [
     ("BertTokenizer", {}),
     ("BertTokenizer", None),
@@ -147,7 +147,7 @@ def test_tokens_are_those_of_transformers_4(
 @pytest.mark.parametrize("class_name", ["AlbertTokenizer", "DebertaV2Tokenizer"])
 def test_plain_sentences_have_the_ids_of_either_version(tmp_path: Path, class_name: str) -> None:
     write_vocabulary(tmp_path, class_name, {})
-    # A comma behind a number, and letters that NFKC changes, are where the two differ.
+    # The versions differ in commas after numbers, and in letters that NFKC changes.
     texts = [text for text in SENTENCES if "429," not in text and "ﬁ" not in text]
     assert ids_of(tmp_path, texts) == expected_ids(tmp_path, texts)
 
@@ -179,12 +179,15 @@ def test_folder_with_tokenizer_json_is_read_from_it_alone(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "vocab.txt").unlink(), "has no tokenizer.json, and nothing to build a BertTokenizer"),
-        (lambda folder: (folder / "vocab.txt").write_text("a\nb\n"), "no BertTokenizer can be built"),
+        (
+            lambda folder: (folder / "vocab.txt").unlink(),
+            "has no tokenizer.json, and no files to build a BertTokenizer",
+        ),
+        (lambda folder: (folder / "vocab.txt").write_text("a\nb\n"), "cannot build a BertTokenizer"),
         (lambda folder: (folder / "vocab.txt").write_bytes(b"\xff\xfe"), "vocab.txt cannot be read"),
         (
             lambda folder: write_json(folder / "tokenizer_config.json", {"tokenizer_class": "BertJapaneseTokenizer"}),
-            "has no tokenizer.json, and nothing to build a BertJapaneseTokenizer from",
+            "has no tokenizer.json, and no files to build a BertJapaneseTokenizer from",
         ),
         (
             lambda folder: write_json(folder / "tokenizer_config.json", {"tokenizer_class": "RobertaTokenizer"}),

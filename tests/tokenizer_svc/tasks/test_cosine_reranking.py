@@ -1,4 +1,4 @@
-"""Rerank with an embedder, which only a setting allows: cosines, prompts, the order, and what is refused."""
+"""Reranking with an embedder, if the setting allows it: cosines, prompts, ranking, and refused fields."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from heddle import tensors
 from heddle.client import InferenceClient
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2 as pb
@@ -50,6 +51,28 @@ async def test_scores_are_cosines_under_the_prompts_that_the_model_has(
     assert answer.usage.tokens > len(SENTENCES)
 
 
+def write_embedder_with_tasks(folder: Path) -> Path:
+    """As jina-embeddings-v3 states them."""
+    write_embedder(folder)
+    path = folder / "config.json"
+    instructions = {"retrieval.query": "Ask: ", "retrieval.passage": "Say: "}
+    tasks = {"lora_adaptations": [*instructions, "separation"], "task_instructions": instructions}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **tasks}))
+    return folder
+
+
+async def test_adapters_for_queries_and_for_documents_compute_them(serve: Serve) -> None:
+    client = await serve(write_embedder_with_tasks, rerank_by_cosine=True)
+
+    async def embedded(texts: list[str], task: str) -> np.ndarray:
+        inputs = [pb.Input(text=text) for text in texts]
+        return tensors.from_proto((await client.embed(pb.EmbedRequest(inputs=inputs, task=task))).embeddings)
+
+    query, documents = await embedded([QUERY], "retrieval.query"), await embedded(SENTENCES, "retrieval.passage")
+    answer = await client.rerank(pb.RerankRequest(query=QUERY, documents=SENTENCES))
+    assert np.allclose(np.frombuffer(answer.scores, "<f4"), documents @ query[0], atol=1e-6)
+
+
 async def test_one_empty_document_has_a_score_too(serve: Serve) -> None:
     client = await serve(write_embedder, rerank_by_cosine=True)
     answer = await client.rerank(pb.RerankRequest(query=QUERY, documents=["a", "", "b"]))
@@ -59,7 +82,7 @@ async def test_one_empty_document_has_a_score_too(serve: Serve) -> None:
     assert scores[1] == pytest.approx(alone[0], abs=1e-6)
 
 
-async def test_what_it_cannot_honour_is_refused_by_name(serve: Serve) -> None:
+async def test_fields_of_rerankers_are_refused_by_name(serve: Serve) -> None:
     client = await serve(write_embedder, rerank_by_cosine=True)
     cases = [
         (pb.RerankRequest(query=QUERY, documents=["a"], instruction="b"), "instruction", ErrorKind.INVALID_INPUT),

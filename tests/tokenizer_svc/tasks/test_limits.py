@@ -1,4 +1,4 @@
-"""Every request that runs the model cuts its inputs to as many tokens as it says, and counts those that it cut."""
+"""input_tokens_max cuts the inputs of every request that runs the model, and usage counts the cut inputs."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -72,7 +72,12 @@ BAD_REQUESTS = [
         "documents",
         "4 inputs, the limit is 3",
     ),
-    (pb.RerankRequest(query="a", documents=["a"], instruction="b"), ErrorKind.INVALID_INPUT, "instruction", "no place"),
+    (
+        pb.RerankRequest(query="a", documents=["a"], instruction="b"),
+        ErrorKind.INVALID_INPUT,
+        "instruction",
+        "no instruction",
+    ),
     (
         pb.RerankRequest(query="a", documents=["a", LONG], truncation=pb.TRUNCATION_REFUSE),
         *(ErrorKind.TOO_LARGE, "documents[1]", "the limit is 256"),

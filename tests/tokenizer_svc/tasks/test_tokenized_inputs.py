@@ -1,5 +1,5 @@
-"""Whole sequences of token ids to Rerank, Predict and PredictTokens: as their texts, where the caller tokenized them as
-the model does; never cut, and never beside texts."""
+"""Tokenized inputs of Rerank, Predict and PredictTokens give the results of their texts. They are never cut, and are
+refused beside texts."""
 
 from typing import Any
 

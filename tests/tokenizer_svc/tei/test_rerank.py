@@ -56,6 +56,18 @@ async def test_scores_that_round_to_one_are_ranked_by_their_logits(tmp_path: Pat
             assert [(rank.index, rank.score) for rank in response.ranks] == [(index, 1.0) for index in BEST_FIRST]
 
 
+async def test_cosines_of_an_embedder_are_its_scores(tmp_path: Path) -> None:
+    requests = [tei.RerankStreamRequest(query=QUERY, text=text) for text in TEXTS]
+    async with served(tmp_path, rerank_by_cosine=True) as embedder:
+        expected = sorted(await heddle_scores(embedder), reverse=True)
+        assert min(expected) < 0 < max(expected)
+        for response in (
+            await embedder.rerank.Rerank(tei.RerankRequest(query=QUERY, texts=TEXTS)),
+            await embedder.rerank.RerankStream(iter(requests)),
+        ):
+            assert [rank.score for rank in response.ranks] == pytest.approx(expected, abs=1e-6)
+
+
 async def test_a_stream_of_texts_has_the_one_answer_that_their_request_would_have(reranker: ServedModel) -> None:
     requests = [tei.RerankStreamRequest(query=QUERY, text=text, return_text=True) for text in TEXTS]
     call = reranker.rerank.RerankStream(iter(requests))

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import grpc
+import pytest
 from prometheus_client import REGISTRY
 
 from heddle.client import Client
@@ -98,6 +99,7 @@ async def test_a_draining_pod_answers_what_it_read_and_ends_the_stream(tmp_path:
     assert time.monotonic() - started < 5
 
 
-async def test_metadata_that_make_no_sense_are_an_invalid_argument(embedder: ServedModel) -> None:
-    call = embedder.embed.EmbedStream(metadata=(("heddle-priority", "urgent"),))
+@pytest.mark.parametrize("priority", ["urgent", "-1", "4294967296", "1" * 5000])
+async def test_metadata_that_make_no_sense_are_an_invalid_argument(embedder: ServedModel, priority: str) -> None:
+    call = embedder.embed.EmbedStream(metadata=(("heddle-priority", priority),))
     assert (await status_of(call.read()))[0] is grpc.StatusCode.INVALID_ARGUMENT

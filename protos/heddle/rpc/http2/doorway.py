@@ -153,8 +153,8 @@ class Doorway:
 
 
 def connected_to(address: str, source: str | None) -> socket.socket:
-    """From the address `source`. uvloop itself takes no abstract address, and neither loop waits well for a queue that
-    is full."""
+    """A socket connected to `address`, bound to `source` if given. uvloop's own connect takes no abstract address, and
+    neither event loop handles a full accept queue well."""
     path = address.removeprefix("unix:").replace("unix-abstract:", "\0", 1)
     connection = socket.socket(socket.AF_UNIX)
     connection.setblocking(False)

@@ -50,7 +50,7 @@ class ServerStream(Http2Stream):
 
     @property
     def peer(self) -> str:
-        """As gRPC writes it: ipv4:1.2.3.4:5, ipv6:[::1]:5 or unix:"""
+        """The address in gRPC's form: ipv4:1.2.3.4:5, ipv6:[::1]:5 or unix:"""
         address = self._transport.get_extra_info("peername")
         if not isinstance(address, tuple):
             return "unix:"
@@ -58,8 +58,8 @@ class ServerStream(Http2Stream):
         return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
     def leave(self) -> None:
-        """Lets the client close, once it has read all: a socket that is closed with something unread in it takes back
-        what has not arrived."""
+        """Lets the client close the connection after it has read everything. Closing a socket with unread data in it
+        resets the connection, and the client loses what has not arrived."""
         if self._transport.is_closing():
             return
         try:
@@ -169,8 +169,7 @@ class Context:
         raise grpc.aio.AbortError
 
     def peer(self) -> str:
-        """As gRPC writes it."""
         return self._stream.peer
 
     def time_remaining(self) -> None:
-        """A stream of ours lasts; its items have deadlines."""
+        """None: a stream has no deadline, its items have."""

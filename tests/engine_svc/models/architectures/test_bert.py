@@ -71,7 +71,7 @@ def test_config_that_does_not_fit_is_one_sentence(tmp_path: Path, changes: dict[
 
 
 @pytest.mark.parametrize("name", ["embeddings.position_ids", "bert.pooler.dense.weight", "cls.predictions.bias"])
-def test_tensor_that_makes_no_difference_is_not_mentioned(tmp_path: Path, name: str) -> None:
+def test_unused_tensor_without_effect_is_not_listed(tmp_path: Path, name: str) -> None:
     write_bert(tmp_path)
     change_weights(tmp_path, add={name: torch.ones(3)})
     assert not model_of(tmp_path).unused

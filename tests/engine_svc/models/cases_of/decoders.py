@@ -152,8 +152,8 @@ def logit_score(architecture: type[PreTrainedModel], true_id: int, false_id: int
 def published_reranker(
     architecture: type[PreTrainedModel], name: str, tokens: Mapping[str, int], **config: Any
 ) -> Case:
-    """The language model as its makers published it, without a module for its score. `tokens` are those of the score,
-    the one that means yes first."""
+    """A bare language model, as rerankers are published: without a module for the score. `tokens` are the score tokens,
+    first the one that means yes."""
 
     def write(folder: Path) -> Reference:
         model = saved(small(architecture, **config), folder)

@@ -105,7 +105,7 @@ class JinaBert:
         return hidden
 
     def logits(self, ids: Tensor, types: Tensor) -> Tensor:
-        """Of the class with a classifier."""
+        """The output of the class with a classifier."""
         return self.linear(self.linear(self(ids, types)[0], "pooler.dense").tanh(), "classifier")
 
     def layer(self, hidden: Tensor, layer: str) -> Tensor:

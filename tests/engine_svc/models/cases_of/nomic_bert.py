@@ -190,7 +190,7 @@ def write_mixture(folder: Path) -> Reference:
 
 
 def make_mixture(model: PreTrainedModel, *, experts: int, chosen: int) -> None:
-    """In place: every second layer becomes a mixture, the others plain, and all projections have biases."""
+    """Changes the config in place: every second layer is a mixture of experts, and all projections have biases."""
     hidden, intermediate = model.config.hidden_size, model.config.intermediate_size
     layers: Any = model.layers
     for index, layer in enumerate(layers):

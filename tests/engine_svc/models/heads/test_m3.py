@@ -1,4 +1,4 @@
-"""The heads of bge-m3: what FlagEmbedding makes of the same weights, in any mix of outputs, in one forward pass."""
+"""The heads of bge-m3 against FlagEmbedding's formulas: any mix of outputs, in one forward pass."""
 
 import pickle
 from dataclasses import replace
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch, Sequence, by_sequence
+from engine_svc.batch import Output, PackedBatch, Sequence, split_by_sequence
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.transformer import Transformer
@@ -23,7 +23,7 @@ from tests.small_models.m3 import SmallM3, token_weights, write_m3
 
 DENSE, SPARSE, COLBERT, HIDDEN = Output.VECTOR, Output.SPARSE_VECTOR, Output.COLBERT_VECTORS, Output.TOKEN_VECTORS
 ALL = (DENSE, SPARSE, COLBERT)
-# Several outputs in several orders, alone and together.
+# Each output alone, and several in different orders.
 MIXES = (ALL, (DENSE,), (COLBERT, SPARSE), (SPARSE,), (HIDDEN, DENSE), (COLBERT,))
 
 
@@ -43,7 +43,7 @@ def backend(folder: Path, small: SmallM3) -> TorchBackend:
 
 
 def sequences(vocabulary: int, mixes: tuple[tuple[Output, ...], ...] = (ALL,)) -> list[Sequence]:
-    """Of ids that occur several times, special ones among them."""
+    """Sequences with repeated ids and special tokens."""
     rng = np.random.default_rng(0)
     return [
         Sequence(
@@ -60,7 +60,7 @@ def ids_of(sequence: Sequence) -> list[int]:
 
 
 def run(backend: TorchBackend, batch: list[Sequence]) -> list[dict[Output, Array]]:
-    arrays = by_sequence(backend.run(PackedBatch.of(batch)), batch)
+    arrays = split_by_sequence(backend.run(PackedBatch.of(batch)), batch)
     return [dict(zip(sequence.outputs, own, strict=True)) for sequence, own in zip(batch, arrays, strict=True)]
 
 
@@ -87,9 +87,7 @@ def test_vectors_are_those_of_flag_embedding(backend: TorchBackend, small: Small
         check(small, sequence, found)
 
 
-def test_each_sequence_gets_what_it_asked_for_whoever_else_is_in_the_batch(
-    backend: TorchBackend, small: SmallM3
-) -> None:
+def test_outputs_of_a_sequence_do_not_depend_on_the_batch(backend: TorchBackend, small: SmallM3) -> None:
     batch = sequences(small.model.config.vocab_size, MIXES)
     for sequence, found in zip(batch, run(backend, batch), strict=True):
         assert tuple(found) == sequence.outputs
@@ -114,7 +112,7 @@ def test_one_forward_pass_makes_all_three(
     assert len(calls) == 1
 
 
-def test_wishes_for_the_dense_vector_are_heeded(backend: TorchBackend, small: SmallM3) -> None:
+def test_dimensions_and_skip_normalization_are_honoured(backend: TorchBackend, small: SmallM3) -> None:
     plain = sequences(small.model.config.vocab_size)[-2]
     wish = replace(plain, dimensions=8, skip_normalization=True)
     [whole], [cut] = run(backend, [plain]), run(backend, [wish])
@@ -124,7 +122,7 @@ def test_wishes_for_the_dense_vector_are_heeded(backend: TorchBackend, small: Sm
     np.testing.assert_allclose(direction, whole[COLBERT], atol=1e-5)
 
 
-def test_nan_is_not_passed_over(folder: Path, small: SmallM3, tmp_path: Path) -> None:
+def test_nan_stays_in_sparse_vectors(folder: Path, small: SmallM3, tmp_path: Path) -> None:
     write_m3(tmp_path)
     torch.save({"weight": torch.full((1, 32), torch.nan), "bias": torch.zeros(1)}, tmp_path / "sparse_linear.pt")
     backend = TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu")
@@ -147,7 +145,7 @@ class Evil:
         ([1, 2], "has no tensor weight"),
     ],
 )
-def test_file_of_anything_else_stops_the_start_and_runs_nothing(
+def test_malformed_file_is_refused_and_none_of_its_code_runs(
     tmp_path: Path, content: Any, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_m3(tmp_path)
@@ -162,7 +160,7 @@ def test_file_of_anything_else_stops_the_start_and_runs_nothing(
 
 
 @pytest.mark.parametrize("name", ["sparse_linear.pt", "colbert_linear.pt"])
-def test_folder_with_one_of_the_files_is_an_embedder_as_any_other(tmp_path: Path, name: str) -> None:
+def test_folder_with_one_of_the_two_files_is_a_plain_embedder(tmp_path: Path, name: str) -> None:
     write_m3(tmp_path)
     (tmp_path / name).unlink()
     checkpoint = Checkpoint.read(tmp_path)

@@ -92,5 +92,8 @@ def test_projection_that_does_not_fit_the_tokens_is_named(tmp_path: Path) -> Non
     write_old_modules(tmp_path, ["Transformer", "pylate.models.Dense.Dense"])
     write_json(tmp_path / "config_sentence_transformers.json", {"model_type": "ColBERT"})
     write_json(tmp_path / "1_Dense" / "config.json", {"in_features": 31, "out_features": DIMENSION})
-    with pytest.raises(CheckpointError, match=r"1_Dense/config\.json: in_features 31 is not the width 32"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"1_Dense/config\.json: in_features is 31, but the vectors that enter the module have width 32",
+    ):
         check_loadable(EngineSettings(), Checkpoint.read(tmp_path))

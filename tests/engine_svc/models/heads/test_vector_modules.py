@@ -19,7 +19,7 @@ from torch import nn
 from engine_svc.backends.loading import check_loadable
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.models.heads.vector_modules import load_vector_modules, through
+from engine_svc.models.heads.vector_modules import apply_stages, load_vector_modules
 from engine_svc.models.weights import Weights
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
@@ -34,7 +34,7 @@ TOKENS = "token_embeddings"
 
 
 def write_modules(folder: Path, modules: Sequence[nn.Module]) -> SentenceTransformer:
-    """Modules behind the transformer, with random weights."""
+    """Writes a model with these modules after the transformer, with random weights."""
     write_bert(folder / "bert")
     write_tokenizer(folder / "bert")
     model = SentenceTransformer(modules=[Transformer(str(folder / "bert")), *modules], device="cpu")
@@ -99,7 +99,7 @@ def test_modules_run_in_the_order_of_sentence_transformers(tmp_path: Path, order
     assert_served_as(tmp_path, model, normalizes=normalizes)
 
 
-@pytest.mark.filterwarnings("ignore:Implicit dimension")  # of Softmax, which sentence-transformers leaves to torch
+@pytest.mark.filterwarnings("ignore:Implicit dimension")  # sentence-transformers makes Softmax without a dim
 def test_activations_are_those_of_torch(tmp_path: Path) -> None:
     dense = Dense(32, 20)
     write_modules(tmp_path, [POOLED, dense])
@@ -111,7 +111,7 @@ def test_activations_are_those_of_torch(tmp_path: Path) -> None:
         write_json(place, {**settings, "activation_function": fullname(dense.activation_function)})
         checkpoint = Checkpoint.read(tmp_path)
         weights = Weights(checkpoint.folder, dtype=torch.float32, device=torch.device("cpu"))
-        ours = through(load_vector_modules(checkpoint.vector_modules, weights, 32), rows)
+        ours = apply_stages(load_vector_modules(checkpoint.vector_modules, weights, 32), rows)
         torch.testing.assert_close(ours, dense({"sentence_embedding": rows})["sentence_embedding"], msg=name)
 
 
@@ -131,7 +131,7 @@ def test_token_vectors_are_those_that_are_pooled(tmp_path: Path) -> None:
 
 
 def test_pickled_weights_of_a_module_are_read(tmp_path: Path) -> None:
-    """As sentence-transformers wrote them for years."""
+    """Older versions of sentence-transformers wrote such files."""
     model = written(tmp_path, [Dense(32, 20), LayerNorm(20)])
     for path in (*tmp_path.glob("*_Dense/*.safetensors"), *tmp_path.glob("*_LayerNorm/*.safetensors")):
         torch.save(load_file(path), path.parent / "pytorch_model.bin")
@@ -171,10 +171,26 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dense", "modes", "message"),
     [
-        ([Dense(64, 20)], ["mean"], r"2_Dense/config\.json: in_features 64 is not the width 32"),
-        ([Dense(32, 20)], ["mean", "cls"], r"2_Dense/config\.json: in_features 32 is not the width 64"),
-        ([Dense(32, 20), Dense(32, 20)], ["mean"], r"3_Dense/config\.json: in_features 32 is not the width 20"),
-        ([LayerNorm(20)], ["mean"], r"2_LayerNorm/config\.json: dimension 20 is not the width 32"),
+        (
+            [Dense(64, 20)],
+            ["mean"],
+            r"2_Dense/config\.json: in_features is 64, but the vectors that enter the module have width 32",
+        ),
+        (
+            [Dense(32, 20)],
+            ["mean", "cls"],
+            r"2_Dense/config\.json: in_features is 32, but the vectors that enter the module have width 64",
+        ),
+        (
+            [Dense(32, 20), Dense(32, 20)],
+            ["mean"],
+            r"3_Dense/config\.json: in_features is 32, but the vectors that enter the module have width 20",
+        ),
+        (
+            [LayerNorm(20)],
+            ["mean"],
+            r"2_LayerNorm/config\.json: dimension is 20, but the vectors that enter the module have width 32",
+        ),
     ],
 )
 def test_module_that_does_not_fit_what_it_is_given_is_named(
