@@ -7,10 +7,12 @@ or in any batch the results agree to the last bits of float32.
 """
 
 import importlib.util
+import inspect
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,11 +87,15 @@ def attend_by_flash(query: Tensor, key: Tensor, value: Tensor, layout: Layout, p
     """Queries that are fewer than keys are the last ones, as the kernel has it."""
     from torch.nn.attention.varlen import varlen_attn
 
+    # torch 2.11 lets heads share keys without being told; later ones refuse it unless they are.
+    grouped: dict[str, Any] = (
+        {"enable_gqa": query.shape[1] != key.shape[1]} if "enable_gqa" in flash_parameters() else {}
+    )
     result = varlen_attn(
         *(query, key, value, layout.cu_rows, layout.cu_seqlens, layout.length_max, layout.length_max),
         scale=pattern.scale,
         window_size=(-1 if pattern.behind is None else pattern.behind, -1 if pattern.ahead is None else pattern.ahead),
-        enable_gqa=query.shape[1] != key.shape[1],
+        **grouped,
     )
     assert isinstance(result, Tensor)  # a tuple only if more was asked for
     return result
@@ -136,6 +142,15 @@ def uses_flash(query: Tensor, pattern: AttentionPattern) -> bool:
 
 @cache
 def has_flash(device: torch.device) -> bool:
-    """PyTorch has the kernel's public name from 2.10 on."""
-    in_torch = importlib.util.find_spec("torch.nn.attention.varlen") is not None
-    return in_torch and torch.cuda.get_device_capability(device) >= (8, 0)
+    """The kernel has a public name from torch 2.10 on, and windows and a scale from 2.11 on."""
+    return "window_size" in flash_parameters() and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+@cache
+def flash_parameters() -> frozenset[str]:
+    """What the kernel of this version of torch can be told; none where there is no such kernel."""
+    if importlib.util.find_spec("torch.nn.attention.varlen") is None:
+        return frozenset()
+    from torch.nn.attention.varlen import varlen_attn
+
+    return frozenset(inspect.signature(varlen_attn).parameters)

@@ -14,9 +14,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
-    GteConfig,
-    GteForSequenceClassification,
-    GteModel,
     JinaEmbeddingsV3Config,
     JinaEmbeddingsV3ForSequenceClassification,
     JinaEmbeddingsV3Model,
@@ -31,7 +28,7 @@ from transformers import (
 from heddle.checkpoint import ModelKind
 from tests.engine_svc.models import cases
 from tests.engine_svc.models.cases import Reference, randomized, saved
-from tests.engine_svc.models.cases_of import gte, jina_bert, jina_roberta, nomic_bert
+from tests.engine_svc.models.cases_of import jina_bert, jina_roberta, nomic_bert
 from tests.engine_svc.models.published_checkpoints import HEADS_NAMES, HIDDEN_NAMES, Json, Published, stated
 
 DECODERS = ("llama", "mistral", "qwen", "gemma")
@@ -106,6 +103,11 @@ def sizes_of(config: Mapping[str, Any], *names: str) -> Json:
 
 def of_gte(published: Published, config: Json) -> Computed:
     """Alibaba's NewModel. Its NTK scaling is a larger base and a linear factor."""
+    # Not every version of transformers that can write the others has it.
+    from transformers import GteConfig, GteForSequenceClassification, GteModel
+
+    from tests.engine_svc.models.cases_of import gte
+
     head_dim = config["hidden_size"] // config["num_attention_heads"]
     factor = (config.get("rope_scaling") or {"factor": 1.0})["factor"]
     rope = {"rope_type": "linear", "rope_theta": config["rope_theta"] * factor, "factor": factor ** (2 / head_dim)}

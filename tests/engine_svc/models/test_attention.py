@@ -1,7 +1,7 @@
 """Packed attention against the formula, sequence by sequence."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engine_svc.models.attention import Layout, Run, attend, attend_by_runs
+from engine_svc.models.attention import (
+    Layout,
+    Run,
+    attend,
+    attend_by_flash,
+    attend_by_runs,
+    flash_parameters,
+    has_flash,
+)
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.dense_attention import SHORT_TOKENS
 from engine_svc.models.prefixes import Merging
@@ -109,6 +117,80 @@ def test_flash_attention_equals_the_runs(dtype: torch.dtype) -> None:
         flash = attend(query, key[:, :1], value[:, :1], layout, pattern)
         by_runs = attend_by_runs(query, key[:, :1], value[:, :1], layout, pattern)
         torch.testing.assert_close(flash, by_runs, atol=0.02, rtol=0.02)
+
+
+def kernel_of_torch_2_10(  # noqa: PLR0917 - torch's
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    is_causal: bool = False,
+    return_aux: object = None,
+) -> Tensor:
+    return query
+
+
+def kernel_of_torch_2_11(  # noqa: PLR0917 - torch's
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    return_aux: object = None,
+    scale: float | None = None,
+    window_size: tuple[int, int] = (-1, -1),
+) -> Tensor:
+    assert window_size == (-1, 0)
+    return query
+
+
+def kernel_of_torch_2_13(  # noqa: PLR0917 - torch's
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor | None,
+    max_q: int,
+    max_k: int,
+    *,
+    return_aux: object = None,
+    scale: float | None = None,
+    window_size: tuple[int, int] = (-1, -1),
+    enable_gqa: bool = False,
+    seqused_k: Tensor | None = None,
+) -> Tensor:
+    assert enable_gqa
+    return query
+
+
+@pytest.fixture
+def _unknown_kernel() -> Iterator[None]:
+    flash_parameters.cache_clear()
+    yield
+    flash_parameters.cache_clear()
+
+
+@pytest.mark.usefixtures("_unknown_kernel")
+@pytest.mark.parametrize("kernel", [kernel_of_torch_2_11, kernel_of_torch_2_13])
+def test_flash_attention_is_told_what_its_version_takes(
+    kernel: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    query, key, value = random_projections(9)
+    layout = layout_of([4, 5])
+    assert attend_by_flash(query, key[:, :1], value[:, :1], layout, AttentionPattern(ahead=0)) is query
+
+
+@pytest.mark.usefixtures("_unknown_kernel")
+def test_flash_attention_without_windows_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel_of_torch_2_10)
+    assert not has_flash.__wrapped__(torch.device("cuda"))
 
 
 @pytest.mark.parametrize("pattern", [AttentionPattern(ahead=0), AttentionPattern(ahead=0, behind=9, softcap=2.0)])

@@ -10,15 +10,11 @@ import torch
 
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.batch import Sequence as TokenSequence
 from heddle.checkpoint import Checkpoint, ModelKind
 from tests.engine_svc.models import published_references
-from tests.engine_svc.models.cases import OUTPUTS, Array, one_by_one
-from tests.engine_svc.models.published_checkpoints import PUBLISHED, VOCABULARY, Published
-from tests.engine_svc.models.published_code import has_types
-
-# The longest exceeds every sliding window, and has distances that share a bucket.
-LENGTHS = (1, 2, 3, 17, 64, 150)
+from tests.engine_svc.models.cases import Array, one_by_one
+from tests.engine_svc.models.published_batches import random_batch
+from tests.engine_svc.models.published_checkpoints import PUBLISHED, Published
 
 
 @dataclass(frozen=True)
@@ -44,23 +40,6 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     batch = random_batch(published, checkpoint)
     backend = TorchBackend(checkpoint, dtype="float32", device="cpu", adapter=published.adapter)
     return Small(published, checkpoint, batch, one_by_one(reference, batch), backend)
-
-
-def random_batch(published: Published, checkpoint: Checkpoint) -> PackedBatch:
-    """Ids without the padding id, which has no position in some models."""
-    rng = np.random.default_rng(0)
-    padding = checkpoint.config.get("pad_token_id")
-    choices = np.array([token for token in range(VOCABULARY) if token != padding], np.uint32)
-    with_types = has_types(checkpoint.config)
-    sequences = [
-        TokenSequence(
-            rng.choice(choices, length).tobytes(),
-            rng.integers(0, 2, length, dtype=np.uint8).tobytes() if with_types else b"",
-            output=OUTPUTS[published.kind],
-        )
-        for length in LENGTHS
-    ]
-    return PackedBatch.of(sequences)
 
 
 def test_folder_is_read_as_its_authors_describe_it(small: Small) -> None:

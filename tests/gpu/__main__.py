@@ -1,0 +1,98 @@
+"""Checks and measures the engine on a GPU in one run of under six minutes.
+
+    python -m tests.gpu --out results
+    python -m tests.gpu --dry-run          # every step on the CPU, with tiny shapes
+
+Where the GPU machine's transformers is older than the tests', make the small checkpoints elsewhere and take them along:
+
+    python -m tests.gpu --prepare checkpoints
+    python -m tests.gpu --checkpoints checkpoints --out results
+
+Each step prints what it finds and keeps it in DIR/<step>.json, which is whole at any time; DIR/summary.json says how
+every step ended and which aims were met. Needs torch, triton, transformers, sentence-transformers, grpcio, numpy and
+safetensors, and no network. The exit code is 1 if a step failed, crashed or was not run.
+"""
+
+import argparse
+import datetime as dt
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+# Before torch is imported: asking how many GPUs there are must not start CUDA in the process that forks the steps.
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+
+from tests.gpu.aims import rows_of_aims
+from tests.gpu.record import read_rows, table, write_whole
+from tests.gpu.running import Outcome, Settings, Step, request_stop, run_all
+from tests.gpu.steps import STEPS
+
+BUDGET_S = 340.0
+# Of an earlier run into the same folder, lest they be taken for this one's.
+STALE = ("summary", *(step.name for step in STEPS))
+
+
+def main() -> int:
+    options = parsed_options()
+    if options.list:
+        print(table([{"step": step.name, "seconds": step.seconds, "about": step.about} for step in STEPS]))
+        return 0
+    if options.prepare:
+        from tests.gpu.made_subjects import prepare
+
+        prepare(options.prepare, is_dry=options.dry_run)
+        return 0
+    folder: Path = options.out or Path(tempfile.gettempdir()) / "heddle-gpu"
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = [step for step in STEPS if not options.only or step.name in options.only]
+    forget(folder, steps, everything=not options.only)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, request_stop)
+    print(f"results in {folder}, up to {options.budget_s:.0f} s", flush=True)
+    outcomes = run_all(steps, folder, options.budget_s, Settings(options.dry_run, options.checkpoints))
+    return finish(folder, outcomes, is_dry=options.dry_run)
+
+
+def parsed_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [step.name for step in STEPS]
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results")
+    parser.add_argument("--only", action="append", choices=names, metavar="STEP", help="may be given several times")
+    parser.add_argument("--budget-s", type=float, default=BUDGET_S, metavar="S", help="of all steps together")
+    parser.add_argument("--dry-run", action="store_true", help="on the CPU, with tiny shapes")
+    parser.add_argument("--prepare", type=Path, metavar="DIR", help="store the checkpoints of `correctness` and end")
+    parser.add_argument("--checkpoints", type=Path, metavar="DIR", help="take those that --prepare has stored")
+    parser.add_argument("--list", action="store_true", help="print the steps and end")
+    return parser.parse_args()
+
+
+def forget(folder: Path, steps: Sequence[Step], *, everything: bool) -> None:
+    for name in STALE if everything else [step.name for step in steps]:
+        (folder / f"{name}.json").unlink(missing_ok=True)
+
+
+def finish(folder: Path, outcomes: Sequence[Outcome], *, is_dry: bool) -> int:
+    aims = [] if is_dry else rows_of_aims(folder)
+    ended = [{"step": one.name, "status": one.status, "seconds": round(one.seconds, 1)} for one in outcomes]
+    machine = [{}, *read_rows(folder, "machine")]
+    write_whole(
+        folder / "summary.json",
+        {
+            "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            "is_dry_run": is_dry,
+            "machine": {name: value for row in machine for name, value in row.items()},
+            "steps": ended,
+            "aims": aims,
+        },
+    )
+    print(f"\n{table(ended)}\n{table(aims)}", flush=True)
+    return int(any(outcome.is_bad for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

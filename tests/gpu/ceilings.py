@@ -1,0 +1,176 @@
+"""The card's ceilings: how fast it copies, and how fast it multiplies matrices of the models' shapes, in each number
+format. What the engine reaches is compared with these, and not with a data sheet."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tests.gpu.clock import device_seconds
+from tests.gpu.record import Row
+from tests.gpu.running import Task
+from tests.gpu.shapes import ModelShape, shapes
+
+COPY_BYTES = 4 << 30
+COPY_BYTES_DRY = 1 << 20
+
+ROWS = 32 * 500  # of the batches of 500 tokens
+ROWS_DRY = 32
+SHORT_ROWS = 5  # one sequence of 5 tokens: a linear takes as long as its weights take to be read
+
+SECONDS, SECONDS_DRY = 0.3, 0.01
+# Inputs and weights take turns until they are so many bytes, several times as many as any cache holds.
+TURNS_BYTES, TURNS_BYTES_DRY = 512 << 20, 1 << 16
+TURNS_MAX = 64
+
+ERROR_CHARACTERS = 160
+
+FLOAT8 = torch.float8_e4m3fn
+FLOAT8_MAX = 448.0
+
+Form = Callable[[Tensor, Tensor], Callable[[], object]]  # of inputs and a weight: their product, ready to be run
+
+
+def run(task: Task) -> None:
+    task.attempt("copy", partial(measure_copy, task))
+    for shape in shapes(is_dry=task.is_dry):
+        dtype = getattr(torch, shape.dtype)
+        task.attempt(shape.name, partial(measure_products, task, shape, shape.dtype, dtype, plain))
+        task.attempt(shape.name, partial(measure_short, task, shape))
+    for shape in shapes(is_dry=task.is_dry)[:2]:
+        for name, form in FORMS_OF_FLOAT8.items():
+            try:
+                measure_products(task, shape, name, torch.bfloat16, form)
+            except (RuntimeError, AttributeError, TypeError, ValueError) as error:
+                task.record.note(f"{shape.name} {name}: not on this device: {str(error)[:ERROR_CHARACTERS]}")
+
+
+def measure_copy(task: Task) -> None:
+    size = COPY_BYTES_DRY if task.is_dry else COPY_BYTES
+    source = torch.empty(size // 2, dtype=torch.bfloat16, device=task.device).normal_()
+    target = torch.empty_like(source)
+    seconds = device_seconds(partial(target.copy_, source), task.device, seconds_of(task))
+    task.record.add(what="copy", bytes_read_and_written=2 * size, gb_s=2 * size / seconds / 1e9)
+
+
+def measure_products(task: Task, shape: ModelShape, name: str, dtype: torch.dtype, form: Form) -> None:
+    """Of each linear of a layer, and of all four after each other."""
+    rows = ROWS_DRY if task.is_dry else ROWS
+    flops = seconds = 0.0
+    for linear, outputs, inputs in shape.linears:
+        own_flops = 2.0 * rows * outputs * inputs
+        own_seconds = seconds_of_product(task, (rows, outputs, inputs), dtype, form)
+        flops, seconds = flops + own_flops, seconds + own_seconds
+        task.record.add(
+            shown=False,
+            what="product",
+            model=shape.name,
+            format=name,
+            linear=linear,
+            rows=rows,
+            outputs=outputs,
+            inputs=inputs,
+            tflops=own_flops / own_seconds / 1e12,
+        )
+    task.record.add(what="layer", model=shape.name, format=name, rows=rows, tflops=flops / seconds / 1e12)
+
+
+def measure_short(task: Task, shape: ModelShape) -> None:
+    dtype = getattr(torch, shape.dtype)
+    seconds = sum(
+        seconds_of_product(task, (SHORT_ROWS, outputs, inputs), dtype, plain) for _, outputs, inputs in shape.linears
+    )
+    weights_bytes = shape.weights // shape.layers * dtype.itemsize
+    task.record.add(
+        what="short layer", model=shape.name, format=shape.dtype, rows=SHORT_ROWS, gb_s=weights_bytes / seconds / 1e9
+    )
+
+
+def seconds_of_product(task: Task, sizes: tuple[int, int, int], dtype: torch.dtype, form: Form) -> float:
+    """`sizes` are rows, outputs and inputs."""
+    rows, outputs, inputs = sizes
+    bytes_of_one = dtype.itemsize * inputs * (rows + outputs)
+    turns = max(1, (TURNS_BYTES_DRY if task.is_dry else TURNS_BYTES) // bytes_of_one)
+    products = [
+        form(
+            torch.randn(rows, inputs, device=task.device).to(dtype),
+            (torch.randn(outputs, inputs, device=task.device) * inputs**-0.5).to(dtype),
+        )
+        for _ in range(min(turns, TURNS_MAX))
+    ]
+
+    @torch.inference_mode()
+    def all_in_turn() -> None:
+        for product in products:
+            product()
+
+    return device_seconds(all_in_turn, task.device, seconds_of(task)) / len(products)
+
+
+def seconds_of(task: Task) -> float:
+    return SECONDS_DRY if task.is_dry else SECONDS
+
+
+def plain(values: Tensor, weight: Tensor) -> Callable[[], object]:
+    return partial(functional.linear, values, weight)
+
+
+def private_by_row(values: Tensor, weight: Tensor) -> Callable[[], object]:
+    """A scale for each row of the inputs and each output."""
+    (inputs, input_scales), (quantized, scales) = quantized_by_row(values), quantized_by_row(weight)
+    return partial(
+        torch._scaled_mm,
+        *(inputs, quantized.t(), input_scales, scales.t()),
+        out_dtype=torch.bfloat16,
+        use_fast_accum=True,
+    )
+
+
+def public_by_row(values: Tensor, weight: Tensor) -> Callable[[], object]:
+    (inputs, input_scales), (quantized, scales) = quantized_by_row(values), quantized_by_row(weight)
+    by_row = functional.ScalingType.RowWise
+    return partial(
+        functional.scaled_mm,
+        *(inputs, quantized.t(), input_scales, by_row, scales.t(), by_row),
+        output_dtype=torch.bfloat16,
+        use_fast_accum=True,
+    )
+
+
+def private_by_tensor(values: Tensor, weight: Tensor) -> Callable[[], object]:
+    one = torch.ones((), device=weight.device)
+    return partial(
+        torch._scaled_mm,
+        *(values.to(FLOAT8), weight.to(FLOAT8).t(), one, one),
+        out_dtype=torch.bfloat16,
+        use_fast_accum=True,
+    )
+
+
+def quantized_by_row(values: Tensor) -> tuple[Tensor, Tensor]:
+    """With the scales, float32 [rows, 1]."""
+    scales = values.float().abs().amax(1, keepdim=True) / FLOAT8_MAX
+    return (values / scales).to(FLOAT8), scales
+
+
+FORMS_OF_FLOAT8: dict[str, Form] = {
+    "fp8 by row, torch._scaled_mm": private_by_row,
+    "fp8 by row, functional.scaled_mm": public_by_row,
+    "fp8 by tensor, torch._scaled_mm": private_by_tensor,
+}
+
+
+def best_tflops(rows: Sequence[Row], model: str, format_: str) -> float | None:
+    """Of a layer's products in this format, or in the best of its forms; None where that was not measured."""
+    found = [
+        row["tflops"]
+        for row in rows
+        if row["what"] == "layer" and row["model"] == model and row["format"].startswith(format_)
+    ]
+    return max(found, default=None)
+
+
+def copy_gb_s(rows: Sequence[Row]) -> float | None:
+    return next((row["gb_s"] for row in rows if row["what"] == "copy"), None)

@@ -1,0 +1,83 @@
+"""How long something takes on a device. CUDA runs behind the host's back, so device time is measured by its own events
+and wall time only around work that ends in host memory."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+REPEATS_MIN = 5
+WARM_UPS = 3
+
+
+@dataclass(frozen=True)
+class Times:
+    seconds: list[float]
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.seconds))
+
+    def percentile_ms(self, percent: float) -> float:
+        return 1e3 * float(np.percentile(self.seconds, percent))
+
+
+def wall_times(
+    run: Callable[[int], object], seconds: float, repeats_min: int = REPEATS_MIN, warm_ups: int = WARM_UPS
+) -> Times:
+    """Of runs that end in host memory. Each is given its number, from 0 on."""
+    for index in range(warm_ups):
+        run(index)
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(taken) < repeats_min or time.perf_counter() < end:
+        start = time.perf_counter()
+        run(len(taken))
+        taken.append(time.perf_counter() - start)
+    return Times(taken)
+
+
+def device_seconds(run: Callable[[], object], device: str, seconds: float) -> float:
+    """The median. On CUDA as replays of a graph, where `run` can be captured, so that launches do not count."""
+    for _ in range(WARM_UPS):
+        run()
+    if device != "cuda":
+        return wall_times(lambda _: run(), seconds).median
+    replay = captured(run) or run
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(taken) < REPEATS_MIN or time.perf_counter() < end:
+        start, stop = new_event(), new_event()
+        start.record()
+        replay()
+        stop.record()
+        stop.synchronize()
+        taken.append(start.elapsed_time(stop) / 1e3)
+    return float(np.median(taken))
+
+
+def new_event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
+def captured(run: Callable[[], object]) -> Callable[[], object] | None:
+    graph = torch.cuda.CUDAGraph()
+    with contextlib.suppress(RuntimeError):
+        with torch.cuda.graph(graph):
+            run()
+        return graph.replay
+    torch.cuda.synchronize()
+    return None
+
+
+@contextlib.contextmanager
+def peak_memory(device: str) -> Iterator[Callable[[], float]]:
+    """What the block held at most, in GiB, to be asked for inside it; 0 on a CPU."""
+    if device != "cuda":
+        yield lambda: 0.0
+        return
+    torch.cuda.reset_peak_memory_stats()
+    yield lambda: torch.cuda.max_memory_allocated() / 2**30

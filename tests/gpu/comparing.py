@@ -1,0 +1,42 @@
+"""How far outputs are from those that they should be. Every number must be finite; a NaN is as far as can be."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def relative_error(ours: Sequence[Array], theirs: Sequence[Array]) -> float:
+    """|ours - theirs| / |theirs|, of all numbers together."""
+    if any(one.shape != other.shape for one, other in zip(ours, theirs, strict=True)):
+        return math.inf
+    own, other = flat(ours), flat(theirs)
+    error = float(np.linalg.norm(own - other) / np.linalg.norm(other))
+    return error if math.isfinite(error) else math.inf
+
+
+def least_cosine(ours: Sequence[Array], theirs: Sequence[Array]) -> float:
+    """Of rows, where they are vectors; logits of a sequence are too few to have a direction, so all have one."""
+    if any(one.shape != other.shape for one, other in zip(ours, theirs, strict=True)):
+        return -1.0
+    if all(array.ndim == 1 and array.size < 32 for array in theirs):
+        return cosine(flat(ours), flat(theirs))
+    pairs = zip(ours, theirs, strict=True)
+    return min(
+        cosine(row, other)
+        for one, two in pairs
+        for row, other in zip(np.atleast_2d(one), np.atleast_2d(two), strict=True)
+    )
+
+
+def cosine(one: Array, two: Array) -> float:
+    first, second = one.astype(np.float64), two.astype(np.float64)
+    value = float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
+    return value if math.isfinite(value) else -1.0
+
+
+def flat(arrays: Sequence[Array]) -> Array:
+    return np.concatenate([array.ravel() for array in arrays]).astype(np.float64)

@@ -1,0 +1,47 @@
+"""The first step: what the card and its software are. Without an NVIDIA GPU nothing else is run."""
+
+import importlib.metadata
+import platform
+
+import torch
+
+from tests.gpu.record import Row
+from tests.gpu.running import Task
+
+PACKAGES = ("torch", "triton", "transformers", "sentence-transformers", "grpcio", "numpy", "safetensors", "flash-attn")
+
+
+class NoGpuError(Exception):
+    def __init__(self) -> None:
+        super().__init__("torch finds no NVIDIA GPU; --dry-run runs every step on the CPU, with tiny shapes")
+
+
+def run(task: Task) -> None:
+    if not task.is_dry and not torch.cuda.is_available():
+        raise NoGpuError
+    described = card() if task.device == "cuda" else {}
+    task.record.add(device=device_name(task.device), **described)
+    task.record.add(python=platform.python_version(), cuda=str(torch.version.cuda))
+    versions: Row = {name: version_of(name) for name in PACKAGES}
+    task.record.add(**versions)
+
+
+def device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else "CPU (dry run)"
+
+
+def card() -> Row:
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "memory_gib": round(properties.total_memory / 2**30, 1),
+        "l2_mib": round(properties.L2_cache_size / 2**20, 1),
+    }
+
+
+def version_of(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"

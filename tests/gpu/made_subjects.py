@@ -1,0 +1,87 @@
+"""Every parity case and every published checkpoint, made small, as the tests of the models write them with
+transformers. A family of models that this version of transformers does not have is left out, and named."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import transformers
+
+from engine_svc.batch import PackedBatch
+from heddle.checkpoint import Checkpoint
+from tests.engine_svc.models import published_batches, published_references
+from tests.engine_svc.models.cases import OUTPUTS, Case
+from tests.engine_svc.models.packed import random_batch
+from tests.engine_svc.models.published_checkpoints import PUBLISHED, Published
+from tests.gpu.subjects import CannotBeMadeError, Subject, in_turns, store, stored
+
+FAMILIES = Path(__file__).parents[1] / "engine_svc" / "models" / "cases_of"
+
+# For the dry run: some of the first round, decoders among them.
+FEW = slice(0, 24, 4)
+
+
+def made(*, is_dry: bool) -> tuple[Sequence[Subject], Sequence[str]]:
+    """Also why families are missing."""
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    cases, missing = cases_of_all()
+    subjects = in_turns([*map(of_case, cases), *map(of_published, PUBLISHED)])
+    return subjects[FEW] if is_dry else subjects, missing
+
+
+def cases_of_all() -> tuple[list[Case], list[str]]:
+    cases: list[Case] = []
+    missing: list[str] = []
+    for path in sorted(FAMILIES.glob("*.py")):
+        if path.stem == "all":
+            continue
+        try:
+            family = importlib.import_module(f"tests.engine_svc.models.cases_of.{path.stem}")
+        except ImportError as error:
+            missing.append(f"{path.stem}: {reason_of(error)}")
+        else:
+            cases += getattr(family, "CASES", [])
+    return cases, missing
+
+
+def reason_of(error: ImportError) -> str:
+    return error.msg.partition(" (")[0]
+
+
+def of_case(case: Case) -> Subject:
+    def write(folder: Path) -> PackedBatch:
+        case.write(folder)
+        vocabulary = Checkpoint.read(folder).vocabulary_size
+        output = OUTPUTS[case.kind]
+        return random_batch(case.lengths, with_types=case.has_types, output=output, vocabulary_size=vocabulary)
+
+    return Subject(case.architecture, case.id, write, case.adapter)
+
+
+def of_published(published: Published) -> Subject:
+    def write(folder: Path) -> PackedBatch:
+        try:
+            published_references.write(published, folder)
+        except ImportError as error:
+            raise CannotBeMadeError(f"{published.name}: {reason_of(error)}") from None
+        checkpoint = Checkpoint.read(folder, published.name, published.pooling)
+        return published_batches.random_batch(published, checkpoint)
+
+    return Subject(published.row, published.name, write, published.adapter, published.pooling)
+
+
+def prepare(folder: Path, *, is_dry: bool) -> None:
+    """Stores all of them there."""
+    torch.set_num_threads(1)  # they are so small that more would wait for each other
+    subjects, reasons = made(is_dry=is_dry)
+    missing = list(reasons)
+    for index, subject in enumerate(subjects):
+        try:
+            store(subject, folder / f"{index:03}")
+        except CannotBeMadeError as error:
+            missing.append(str(error))
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    print(f"{len(stored(folder))} checkpoints in {folder}, {size / 2**20:.0f} MiB")
+    for reason in missing:
+        print(f"missing: {reason}")

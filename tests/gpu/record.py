@@ -1,0 +1,106 @@
+"""What one step found, printed line by line and kept in a JSON file that is complete after every line: a run that is
+cut off loses nothing of it. Each step of `tests.gpu` is given one."""
+
+import json
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+NUMBER_FORMAT = "{:,.4g}"
+
+
+class Status(StrEnum):
+    RUNNING = "running"
+    OK = "ok"
+    FAILED = "failed"  # a check failed, or the step raised
+    SKIPPED = "skipped"  # what it needs is not there
+    CUT_OFF = "cut off"  # by its limit, or by a signal
+    CRASHED = "crashed"  # its process ended without a word
+    NOT_RUN = "not run"  # no time was left
+
+
+class SkippedError(Exception):
+    """What the step needs is not there."""
+
+
+class Record:
+    def __init__(self, folder: Path, step: str, deadline: float = float("inf")) -> None:
+        """`deadline` is by time.monotonic()."""
+        self.path = folder / f"{step}.json"
+        self.folder = folder
+        self._step = step
+        self._deadline = deadline
+        self._started = time.monotonic()
+        self.rows: list[Row] = []
+        self.notes: list[str] = []
+        self.failures: list[str] = []
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    @property
+    def seconds_left(self) -> float:
+        return self._deadline - time.monotonic()
+
+    def add(self, *, shown: bool = True, **values: Any) -> None:
+        self.rows.append(values)
+        if shown:
+            print("  " + "  ".join(f"{name} {text_of(value)}" for name, value in values.items()), flush=True)
+        self.write()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        print(f"  {text}", flush=True)
+        self.write()
+
+    def fail(self, text: str) -> None:
+        """The step goes on, and counts as failed."""
+        self.failures.append(text)
+        print(f"  FAILED: {text}", flush=True)
+        self.write()
+
+    def write(self, status: Status = Status.RUNNING) -> None:
+        content = {
+            "step": self._step,
+            "status": status,
+            "seconds": round(self.seconds, 2),
+            "failures": self.failures,
+            "notes": self.notes,
+            "rows": self.rows,
+        }
+        write_whole(self.path, content)
+
+
+def text_of(value: Any) -> str:
+    return NUMBER_FORMAT.format(value) if isinstance(value, float) else str(value)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Columns are those of the first row."""
+    if not rows:
+        return ""
+    names = list(rows[0])
+    lines = [names, *([text_of(row.get(name, "")) for name in names] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(names))]
+    return "\n".join(
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def write_whole(path: Path, content: object) -> None:
+    """The file is never seen half written."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1))
+    partial.replace(path)
+
+
+def read_rows(folder: Path, step: str) -> list[Row]:
+    """Of a step that ran into the same folder; none if it did not."""
+    path = folder / f"{step}.json"
+    rows: list[Row] = json.loads(path.read_text())["rows"] if path.exists() else []
+    return rows

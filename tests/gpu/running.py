@@ -1,0 +1,183 @@
+"""Runs the steps of `tests.gpu` in order, each in a process of its own: a CUDA error or a hang in one leaves the others
+as they are. A step ends at its own limit or at the end of the whole budget, whichever comes first.
+
+Processes are forked after torch has been imported and before anything has touched CUDA, so each starts in no time.
+"""
+
+import ctypes
+import faulthandler
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from tests.gpu.record import Record, SkippedError, Status, write_whole
+
+# A step that has less time than this is not started.
+SECONDS_MIN = 3.0
+# What a step is given to end by itself once its time is over, before its process is killed.
+GRACE_S = 3.0
+POLL_S = 0.2
+
+PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+context = multiprocessing.get_context("fork")
+
+
+@dataclass(frozen=True)
+class Settings:
+    is_dry: bool = False  # on the CPU, with tiny shapes
+    checkpoints: Path | None = None  # that were stored for the step `correctness`
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a step is given."""
+
+    record: Record
+    settings: Settings
+
+    @property
+    def is_dry(self) -> bool:
+        return self.settings.is_dry
+
+    @property
+    def device(self) -> str:
+        return "cpu" if self.is_dry else "cuda"
+
+    def attempt(self, name: str, work: Callable[[], None]) -> None:
+        """A part of the step whose error leaves the others as they are, such as a model that the memory is too small
+        for."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - whatever it raises is what was found
+            self.record.fail(f"{name}: {type(error).__name__}: {error}")
+            self.record.note(traceback.format_exc())
+
+
+@dataclass(frozen=True)
+class Step:
+    name: str
+    seconds: float  # its own limit
+    about: str
+    run: Callable[[Task], None]
+    is_vital: bool = False  # nothing after it makes sense if it fails
+
+
+@dataclass(frozen=True)
+class Outcome:
+    name: str
+    status: Status
+    seconds: float
+
+    @property
+    def is_bad(self) -> bool:
+        return self.status not in (Status.OK, Status.SKIPPED)
+
+
+stopping = threading.Event()
+
+
+def request_stop(number: int, frame: FrameType | None) -> None:
+    """A handler of signals: the step that runs is cut off, those after it are not run."""
+    stopping.set()
+
+
+def run_all(steps: Sequence[Step], folder: Path, budget_s: float, settings: Settings) -> list[Outcome]:
+    """Returns what became of each step."""
+    end = time.monotonic() + budget_s
+    outcomes: list[Outcome] = []
+    failed_vital = ""
+    for step in steps:
+        left = end - time.monotonic() - GRACE_S
+        if failed_vital or stopping.is_set() or left < SECONDS_MIN:
+            reason = f"{failed_vital} failed" if failed_vital else "stopped" if stopping.is_set() else "no time left"
+            outcomes.append(Outcome(step.name, closed(folder, step.name, Status.NOT_RUN, reason), 0.0))
+            continue
+        print(f"\n{step.name}: {step.about} (up to {min(step.seconds, left):.0f} s)", flush=True)
+        outcome = run_one(step, folder, min(step.seconds, left), settings)
+        outcomes.append(outcome)
+        print(f"  {outcome.status} after {outcome.seconds:.1f} s", flush=True)
+        if step.is_vital and outcome.is_bad:
+            failed_vital = step.name
+    return outcomes
+
+
+def run_one(step: Step, folder: Path, limit: float, settings: Settings) -> Outcome:
+    started = time.monotonic()
+    process = context.Process(target=run_in_child, args=(step, folder, limit, settings))
+    process.start()
+    while process.is_alive() and not stopping.is_set() and time.monotonic() < started + limit + GRACE_S:
+        process.join(POLL_S)
+    is_late = process.is_alive() or process.exitcode == -signal.SIGALRM
+    process.kill()
+    end_group(process.pid)
+    process.join()
+    seconds = time.monotonic() - started
+    if is_late:
+        reason = "stopped by a signal" if stopping.is_set() else f"took longer than its {limit:.0f} s"
+        return Outcome(step.name, closed(folder, step.name, Status.CUT_OFF, reason), seconds)
+    status = status_in(folder, step.name)
+    if status is Status.RUNNING:
+        reason = f"its process ended with exit code {process.exitcode}"
+        status = closed(folder, step.name, Status.CRASHED, reason)
+    return Outcome(step.name, status, seconds)
+
+
+def run_in_child(step: Step, folder: Path, limit: float, settings: Settings) -> None:
+    os.setsid()  # so that it can be ended with all that it starts
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # nor does it go on when the run itself is killed
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    if settings.is_dry:
+        torch.set_num_threads(1)  # tiny shapes gain nothing from more, which wait for each other on a busy machine
+    # At the limit the stack is printed, so that it can be seen what took so long; then the default action ends it.
+    faulthandler.register(signal.SIGALRM, chain=True)
+    signal.setitimer(signal.ITIMER_REAL, limit)
+    record = Record(folder, step.name, time.monotonic() + limit)
+    record.write()
+    try:
+        step.run(Task(record, settings))
+    except SkippedError as reason:
+        record.note(f"skipped: {reason}")
+        record.write(Status.SKIPPED)
+        return
+    except Exception as error:  # noqa: BLE001 - whatever a step raises is what it found
+        record.fail(f"{type(error).__name__}: {error}")
+        record.note(traceback.format_exc())
+    record.write(Status.FAILED if record.failures else Status.OK)
+    sys.stdout.flush()
+
+
+def end_group(pid: int | None) -> None:
+    """The step and whatever it has started."""
+    if pid is not None:
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            return
+
+
+def status_in(folder: Path, step: str) -> Status:
+    path = folder / f"{step}.json"
+    return Status(json.loads(path.read_text())["status"]) if path.exists() else Status.RUNNING
+
+
+def closed(folder: Path, step: str, status: Status, reason: str) -> Status:
+    """What the step has written so far stays, with the reason why there is no more."""
+    path = folder / f"{step}.json"
+    content = json.loads(path.read_text()) if path.exists() else {"step": step, "failures": [], "notes": [], "rows": []}
+    write_whole(path, {**content, "status": status, "failures": [*content["failures"], reason]})
+    print(f"  {step} {status}: {reason}", flush=True)
+    return status

