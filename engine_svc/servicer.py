@@ -48,8 +48,8 @@ DATA_TYPES_OF = {
 }
 # The outputs for which a field has a meaning.
 OUTPUTS_OF_FIELD = {
-    "dimensions": (Output.VECTOR,),
-    "skip_normalization": (Output.VECTOR, Output.COLBERT_VECTORS),
+    "dimensions": frozenset({Output.VECTOR}),
+    "skip_normalization": frozenset({Output.VECTOR, Output.COLBERT_VECTORS}),
 }
 
 
@@ -105,13 +105,14 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         data_type = message.data_type or tensor_pb2.DATA_TYPE_FLOAT32
         try:
             sequence = self._sequence(message)
-            check_wishes(message, sequence.outputs)
+            outputs = sequence.outputs
+            check_wishes(message, outputs)
         except HeddleError as refusal:
             reply(refusal)
             return nothing_to_cancel
 
         def deliver(outcome: Outcome) -> None:
-            reply(to_proto(outcome, sequence.outputs, data_type, self._model.vocabulary_size))
+            reply(to_proto(outcome, outputs, data_type, self._model.vocabulary_size))
 
         flow = context.flow or self._flow_names.complete("")
         ticket = Ticket(sequence, flow, deliver, context.priority, None if deadline == NEVER else deadline)
@@ -190,15 +191,13 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
             type_ids=type_ids if model.uses_type_ids else b"",
             prompt_tokens=min(message.prompt_tokens, tokens),
             output=output,
-            more_outputs=self._more_outputs(message.more_outputs, output),
+            more_outputs=self._more_outputs(message.more_outputs, output) if message.more_outputs else (),
             skip_normalization=message.skip_normalization,
             dimensions=message.dimensions,
             task=message.task,
         )
 
     def _more_outputs(self, wanted: Sequences[int], first: Output) -> tuple[Output, ...]:
-        if not wanted:
-            return ()
         outputs = tuple(self._output(number) for number in wanted)
         if len({first, *outputs}) <= len(outputs):
             raise invalid("more_outputs names an output twice, or names `output` again", "more_outputs")
@@ -221,11 +220,12 @@ def largest_id(packed: bytes) -> int:
 def check_wishes(message: engine_pb2.Sequence, outputs: tuple[Output, ...]) -> None:
     """Raises INVALID_INPUT for fields that would be ignored, so that no caller believes that they had an effect."""
     for field, takers in OUTPUTS_OF_FIELD.items():
-        if getattr(message, field) and not any(output in takers for output in outputs):
+        if getattr(message, field) and takers.isdisjoint(outputs):
             raise invalid(f"{field} has no effect on the output {named(outputs)}", field)
     data_type = message.data_type
-    if any(data_type in DATA_TYPES_OF[output] for output in outputs):
-        return
+    for output in outputs:
+        if data_type in DATA_TYPES_OF[output]:
+            return
     if data_type not in DATA_TYPES:
         raise invalid(f"there is no data type {data_type}", "data_type")
     name = tensor_pb2.DataType.Name(data_type).removeprefix("DATA_TYPE_").lower()

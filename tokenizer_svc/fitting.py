@@ -18,15 +18,17 @@ def fit_text(sequence: TokenSequence, encoding: tokenizers.Encoding, view: View,
     """Fits the sequence of a text or a pair."""
     options, tokens_max = view.options, view.tokens_max
     side = options.truncation
-    is_long = view.is_cut or sequence.tokens > tokens_max
-    document_tokens = count_document_tokens(encoding, view)
+    tokens = sequence.tokens
+    is_long = view.is_cut or tokens > tokens_max
+    # Counted only for a pair whose document has a limit of its own.
+    document_tokens = encoding.sequence_ids.count(1) if options.document_tokens_max and view.is_pair else 0
     is_document_long = document_tokens > options.document_tokens_max > 0
     if not is_long and not is_document_long:
-        sequence.prompt_tokens = min(options.prompt_tokens, sequence.tokens)
+        sequence.prompt_tokens = min(options.prompt_tokens, tokens)
         return sequence
     if side is Truncation.REFUSE:
         if is_long:
-            return too_large(sequence.tokens, tokens_max, is_cut=view.is_cut)
+            return too_large(tokens, tokens_max, is_cut=view.is_cut)
         return too_large(document_tokens, options.document_tokens_max, is_cut=False, thing="document")
     specials = sum(template.pair_specials) if view.is_pair else template.lead + template.trail
     if tokens_max <= specials:
@@ -34,13 +36,8 @@ def fit_text(sequence: TokenSequence, encoding: tokenizers.Encoding, view: View,
     if view.is_pair:
         kept = template.kept_of_pair(encoding, tokens_max, side, options.document_tokens_max)
     else:
-        kept = template.kept_of_single(sequence.tokens, tokens_max, side)
-    return sequence.keep(kept, remaining_prompt_tokens(sequence.tokens, view, template))
-
-
-def count_document_tokens(encoding: tokenizers.Encoding, view: View) -> int:
-    """Tokens of the second text of a pair, or 0 if it has no limit of its own."""
-    return encoding.sequence_ids.count(1) if view.is_pair and view.options.document_tokens_max else 0
+        kept = template.kept_of_single(tokens, tokens_max, side)
+    return sequence.keep(kept, remaining_prompt_tokens(tokens, view, template))
 
 
 def remaining_prompt_tokens(tokens: int, view: View, template: Template) -> int:
