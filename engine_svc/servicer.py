@@ -249,8 +249,9 @@ def to_proto(
         return HeddleError.from_exception(result)
     message = engine_pb2.Outcome(queue_us=int(outcome.queue_s * 1e6), compute_us=int(outcome.compute_s * 1e6))
     fill(message, result, outputs[0], data_type, vocabulary_size)
-    for output, array in zip(outputs[1:], outcome.more, strict=True):
-        fill(message.more.add(), array, output, data_type, vocabulary_size)
+    if outcome.more:
+        for output, array in zip(outputs[1:], outcome.more, strict=True):
+            fill(message.more.add(), array, output, data_type, vocabulary_size)
     return message
 
 

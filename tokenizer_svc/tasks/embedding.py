@@ -18,10 +18,11 @@ def plan(request: inference_pb2.EmbedRequest, terms: Terms) -> Plan:
     if request.dimensions > dimension:
         message = f"{request.dimensions} dimensions are more than the {dimension} that the model's vectors have"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="dimensions")
-    kinds = joint_embedding.kinds_of(request, terms.checkpoint)
     data_type = data_type_of(request.data_type)
-    if kinds != [joint_embedding.DENSE]:
-        return joint_embedding.plan(request, terms, kinds, data_type)
+    if request.embedding_kinds:
+        kinds = joint_embedding.kinds_of(request, terms.checkpoint)
+        if kinds != [joint_embedding.DENSE]:
+            return joint_embedding.plan(request, terms, kinds, data_type)
     row_bytes = tensors.bytes_of_row(request.dimensions or dimension, data_type)
     return Plan(
         inputs=contents(request.inputs),

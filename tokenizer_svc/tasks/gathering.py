@@ -115,7 +115,7 @@ class Gathering:
     def _on_outcome(self, index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome | HeddleError) -> None:
         if self._done:
             return
-        outcome = checked(outcome)
+        outcome = checked(outcome, has_more=bool(self._plan.more_outputs))
         if isinstance(outcome, HeddleError):
             if outcome.kind in KINDS_OF_INPUT:
                 outcome.field = self._plan.field_of(index)
@@ -156,9 +156,12 @@ class Gathering:
         self._reply(answer)
 
 
-def checked(outcome: engine_pb2.Outcome | HeddleError) -> engine_pb2.Outcome | HeddleError:
-    """Replaces an outcome with NaN or infinity by BAD_OUTPUT: JSON has neither, and `null` is no answer."""
-    if isinstance(outcome, HeddleError) or (is_finite(outcome) and all(map(is_finite, outcome.more))):
+def checked(outcome: engine_pb2.Outcome | HeddleError, *, has_more: bool) -> engine_pb2.Outcome | HeddleError:
+    """Replaces an outcome with NaN or infinity by BAD_OUTPUT: JSON has neither, and `null` is no answer. `has_more` is
+    false for a request of one output, whose `more` need not be looked at."""
+    if isinstance(outcome, HeddleError):
+        return outcome
+    if is_finite(outcome) and (not has_more or all(map(is_finite, outcome.more))):
         return outcome
     return HeddleError(ErrorKind.BAD_OUTPUT, "the engine sent NaN or infinity for this input")
 

@@ -30,8 +30,6 @@ KINDS_OF_FIELD = {"dimensions": {DENSE}, "skip_normalization": {DENSE, COLBERT},
 def kinds_of(request: inference_pb2.EmbedRequest, checkpoint: Checkpoint) -> list[model_pb2.EmbeddingKind]:
     """The kinds that the request asks for, in the order of OUTPUTS. Raises INVALID_INPUT for a kind that the model does
     not make, and for fields that would have no effect."""
-    if not request.embedding_kinds:
-        return [DENSE]
     wanted = {kind or DENSE for kind in request.embedding_kinds}
     possible = set(OUTPUTS) if checkpoint.m3 is not None else {DENSE}
     for kind in sorted(wanted - possible):

@@ -37,6 +37,7 @@ class FlowNames:
 
     def complete(self, flow: str) -> str:
         """The flow with an id for the request. A path that has a slash already is left as it is."""
-        return (
-            flow if "/" in flow else f"{flow}/{self._id}.{next(_numbers)}" if flow else f"{self._id}.{next(_numbers)}/"
-        )
+        if "/" in flow:
+            return flow
+        request = f"{self._id}.{next(_numbers)}"
+        return f"{flow}/{request}" if flow else f"{request}/"

@@ -78,6 +78,6 @@ def test_each_of_several_outputs_is_looked_at(bad: str) -> None:
     outcome = engine_pb2.Outcome(tensor=tensors.to_proto(broken if bad == "first" else fine))
     outcome.more.add(tensor=tensors.to_proto(fine))
     outcome.more.add(sparse=tensor_pb2.SparseTensor(values=(broken if bad == "second" else fine).tobytes()))
-    failure = checked(outcome)
+    failure = checked(outcome, has_more=True)
     assert isinstance(failure, HeddleError)
     assert failure.kind is ErrorKind.BAD_OUTPUT
