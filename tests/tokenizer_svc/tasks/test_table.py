@@ -50,7 +50,8 @@ def test_every_request_of_the_contract_has_a_task_and_a_method() -> None:
             {"embed", "embed_tokens", "similarity"},
             (
                 "mine is an embedder: it cannot rerank documents, "
-                "but it can make dense vectors of texts, make vectors of tokens and compare texts"
+                "but it can make dense vectors of texts, make vectors of tokens and compare texts; "
+                "the tokenizer's setting rerank_by_cosine lets it rerank by cosine"
             ),
         ),
         (
