@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from tests.gpu.record import SkippedError
 from tests.gpu.running import Task
 
-# What to import, and what it is called where it is installed from.
+# Module to import, and the package that has it.
 NEEDED = {
     "granian": "granian",
     "msgspec": "msgspec",
