@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-# Before torch is imported: asking how many GPUs there are must not start CUDA in the process that forks the steps.
+# Set before torch is imported: counting GPUs must not initialise CUDA in the process that forks the steps.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 from tests.gpu.aims import rows_of_aims
@@ -31,7 +31,7 @@ from tests.gpu.running import Outcome, Settings, Step, request_stop, run_all
 from tests.gpu.steps import STEPS
 
 BUDGET_S = 340.0
-# Of an earlier run into the same folder, lest they be taken for this one's.
+# Files of an earlier run, which must not be mistaken for results of this one.
 STALE = ("summary", *(step.name for step in STEPS))
 
 

@@ -11,7 +11,7 @@ from engine_svc.device import GPU_BATCH_TOKENS
 from engine_svc.settings import EngineSettings
 from tests.gpu.shapes import ModelShape
 
-# Different ones take turns: no sequence is in a cache of any kind.
+# Distinct batches rotate, so that no cache can help.
 BATCHES = 4
 # Ids below are special in some vocabularies.
 FIRST_ID = 200

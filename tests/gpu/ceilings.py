@@ -18,10 +18,10 @@ COPY_BYTES_DRY = 1 << 20
 
 ROWS = 32 * 500  # of the batches of 500 tokens
 ROWS_DRY = 32
-SHORT_ROWS = 5  # one sequence of 5 tokens: a linear takes as long as its weights take to be read
+SHORT_ROWS = 5  # one sequence of 5 tokens: reading the weights takes all the time
 
 SECONDS, SECONDS_DRY = 0.3, 0.01
-# Inputs and weights take turns until they are so many bytes, several times as many as any cache holds.
+# Distinct inputs and weights rotate, as many as have this size together: several times the L2 cache.
 TURNS_BYTES, TURNS_BYTES_DRY = 512 << 20, 1 << 16
 TURNS_MAX = 64
 
@@ -30,7 +30,7 @@ ERROR_CHARACTERS = 160
 FLOAT8 = torch.float8_e4m3fn
 FLOAT8_MAX = 448.0
 
-Form = Callable[[Tensor, Tensor], Callable[[], object]]  # of inputs and a weight: their product, ready to be run
+Form = Callable[[Tensor, Tensor], Callable[[], object]]  # from inputs and a weight to a call that multiplies them
 
 
 def run(task: Task) -> None:
@@ -56,7 +56,7 @@ def measure_copy(task: Task) -> None:
 
 
 def measure_products(task: Task, shape: ModelShape, name: str, dtype: torch.dtype, form: Form) -> None:
-    """Of each linear of a layer, and of all four after each other."""
+    """Measures each linear of a layer, and adds a row for all four together."""
     rows = ROWS_DRY if task.is_dry else ROWS
     flops = seconds = 0.0
     for linear, outputs, inputs in shape.linears:
@@ -118,7 +118,7 @@ def plain(values: Tensor, weight: Tensor) -> Callable[[], object]:
 
 
 def private_by_row(values: Tensor, weight: Tensor) -> Callable[[], object]:
-    """A scale for each row of the inputs and each output."""
+    """One scale per row of the inputs (token) and per output channel."""
     (inputs, input_scales), (quantized, scales) = quantized_by_row(values), quantized_by_row(weight)
     return partial(
         torch._scaled_mm,
@@ -150,7 +150,7 @@ def private_by_tensor(values: Tensor, weight: Tensor) -> Callable[[], object]:
 
 
 def quantized_by_row(values: Tensor) -> tuple[Tensor, Tensor]:
-    """With the scales, float32 [rows, 1]."""
+    """The values in float8, and their scales float32 [rows, 1]."""
     scales = values.float().abs().amax(1, keepdim=True) / FLOAT8_MAX
     return (values / scales).to(FLOAT8), scales
 
@@ -163,7 +163,7 @@ FORMS_OF_FLOAT8: dict[str, Form] = {
 
 
 def best_tflops(rows: Sequence[Row], model: str, format_: str) -> float | None:
-    """Of a layer's products in this format, or in the best of its forms; None where that was not measured."""
+    """The rate of a layer's products in this format, the best form of it for fp8; None if it was not measured."""
     found = [
         row["tflops"]
         for row in rows

@@ -28,7 +28,7 @@ class Times:
 def wall_times(
     run: Callable[[int], object], seconds: float, repeats_min: int = REPEATS_MIN, warm_ups: int = WARM_UPS
 ) -> Times:
-    """Of runs that end in host memory. Each is given its number, from 0 on."""
+    """Wall time of each run. `run` must end with its result in host memory; it is given the number of the run."""
     for index in range(warm_ups):
         run(index)
     taken: list[float] = []
@@ -41,7 +41,7 @@ def wall_times(
 
 
 def device_seconds(run: Callable[[], object], device: str, seconds: float) -> float:
-    """The median. On CUDA as replays of a graph, where `run` can be captured, so that launches do not count."""
+    """Median time of `run`. On CUDA it is replayed as a graph where it can be captured, without launch overhead."""
     for _ in range(WARM_UPS):
         run()
     if device != "cuda":
@@ -75,7 +75,7 @@ def captured(run: Callable[[], object]) -> Callable[[], object] | None:
 
 @contextlib.contextmanager
 def peak_memory(device: str) -> Iterator[Callable[[], float]]:
-    """What the block held at most, in GiB, to be asked for inside it; 0 on a CPU."""
+    """Yields a function that returns the peak memory of the block so far in GiB; 0 on a CPU."""
     if device != "cuda":
         yield lambda: 0.0
         return

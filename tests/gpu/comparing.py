@@ -10,7 +10,7 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def relative_error(ours: Sequence[Array], theirs: Sequence[Array]) -> float:
-    """|ours - theirs| / |theirs|, of all numbers together."""
+    """|ours - theirs| / |theirs| over all arrays; infinite for a NaN or another shape."""
     if any(one.shape != other.shape for one, other in zip(ours, theirs, strict=True)):
         return math.inf
     own, other = flat(ours), flat(theirs)
@@ -19,7 +19,7 @@ def relative_error(ours: Sequence[Array], theirs: Sequence[Array]) -> float:
 
 
 def least_cosine(ours: Sequence[Array], theirs: Sequence[Array]) -> float:
-    """Of rows, where they are vectors; logits of a sequence are too few to have a direction, so all have one."""
+    """The smallest cosine of a row. Logits, which are few per sequence, are compared as one vector; -1 for a NaN."""
     if any(one.shape != other.shape for one, other in zip(ours, theirs, strict=True)):
         return -1.0
     if all(array.ndim == 1 and array.size < 32 for array in theirs):

@@ -20,27 +20,27 @@ from tests.gpu.running import Task
 from tests.gpu.subjects import CannotBeMadeError, Subject, stored
 from tests.gpu.waits import noted_waits
 
-ERROR_MAX = 1e-4  # relative, in float32; also of a sequence alone and in a batch
+ERROR_MAX = 1e-4  # relative, in float32; for both comparisons
 COSINE_MIN = {"bfloat16": 0.998, "float16": 0.999}
-# Of a sequence alone: products of another size sum in another order, and results are rounded to 8 or 11 bits.
+# Alone against in a batch: a GEMM of another size may sum in another order, and results are rounded to 16 bit.
 COSINE_ALONE_MIN = 0.9995
 COSINE_FP8_MIN = 0.99
 
 DTYPES = ("float32", "bfloat16", "float16")
 ALONE = (0, 2, 4)  # indices of the sequences that are run alone
-# Kept for the checks behind the comparison with the CPU.
+# The comparison stops this long before the limit, to print its table.
 SECONDS_KEPT = 10.0
 
 
 @dataclass(frozen=True)
 class Model:
-    """One checkpoint on disk, and what the CPU makes of its batch."""
+    """A checkpoint on disk, a batch for it, and the outputs in float32 on the CPU."""
 
     subject: Subject
     checkpoint: Checkpoint
     batch: PackedBatch
     expected: Sequence[Array]
-    waits: set[str]  # of its passes
+    waits: set[str]  # lines of code at which its passes wait for the device
 
     def backend(self, device: str, dtype: str, **settings: Any) -> TorchBackend:
         return TorchBackend(self.checkpoint, dtype=dtype, device=device, adapter=self.subject.adapter, **settings)
@@ -48,7 +48,7 @@ class Model:
 
 def run(task: Task) -> None:
     kernel_checks.run(task)
-    torch.set_num_threads(1)  # the checkpoints are so small that more would wait for each other
+    torch.set_num_threads(1)  # more threads make such small checkpoints slower
     if not offered.has_fp8():
         task.record.add(check="fp8 against bfloat16", result=offered.NOT_BUILT)
     waits: set[str] = set()
@@ -134,7 +134,7 @@ def compared_fp8(task: Task, model: Model) -> Row:
 
 
 def summary_of(architecture: str, rows: Sequence[Row]) -> Row:
-    """The worst of its checkpoints."""
+    """One line of the printed table: the worst figures of the checkpoints of an architecture."""
     own = [row for row in rows if row["architecture"] == architecture]
     whole = [row for row in own if "error" not in row]
     summary: Row = {"architecture": architecture, "checkpoints": len(own), "broken": len(own) - len(whole)}

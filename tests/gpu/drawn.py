@@ -17,8 +17,8 @@ from tests.gpu.shapes import ModelShape
 
 
 class DrawnWeights(Weights):
-    """Has every tensor that is asked for, in whatever shape. Scaled so that the numbers neither grow nor vanish on
-    their way through the layers."""
+    """Makes any tensor that is asked for, in the shape that is asked for. The scale keeps activations in range through
+    all layers."""
 
     def __init__(self, folder: Path, *, dtype: torch.dtype, device: torch.device, prefix: str = "") -> None:
         self.folder = folder

@@ -66,7 +66,7 @@ def activities(device: str) -> list[ProfilerActivity]:
 
 
 def kernels_of(profiler: Any, device: str) -> list[Row]:
-    """Of a pass: operations of the CPU in a dry run."""
+    """Time and calls per pass of each CUDA kernel; of each CPU operation in a dry run."""
     time_of = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
     return [
         {

@@ -16,7 +16,7 @@ from tests.gpu.running import Task
 
 ERROR_MAX = 1e-2  # relative, in 16 bit
 
-# Of queries, of keys and values, and their size: those of MiniLM, bge-large, Qwen3-Embedding-8B and Gemma.
+# Query heads, key heads and head_dim of MiniLM, bge-large, Qwen3-Embedding-8B and Gemma.
 HEADS = ((12, 12, 32), (16, 16, 64), (32, 8, 128), (8, 4, 256))
 LENGTHS = (1, 2, 5, 5, 17, 64, 64, 500, 1025)
 LENGTHS_DRY = (1, 2, 5, 5, 17)
@@ -71,7 +71,7 @@ def check(task: Task, name: str, ours: Tensor, theirs: Tensor) -> None:
 
 
 def plainly(query: Tensor, key: Tensor, value: Tensor, layout: Layout, pattern: AttentionPattern) -> Tensor:
-    """In float32, from the same rounded numbers."""
+    """The reference: float32 arithmetic on the same 16-bit inputs."""
     return attend_by_runs(query.float(), key.float(), value.float(), layout, pattern)
 
 
@@ -81,7 +81,7 @@ def layout_of(lengths: Sequence[int], device: torch.device) -> Layout:
 
 
 def merged(layout: Layout, lengths: Sequence[int]) -> Layout:
-    """With queries for the last half of each sequence alone."""
+    """The layout when only the last half of each sequence has queries, as with merged prefixes."""
     own = own_tokens(lengths)
     tokens = np.arange(sum(lengths))
     return layout.merged(Merging(tokens, tokens[: int(own.sum())], own))

@@ -18,12 +18,12 @@ from tests.gpu.subjects import CannotBeMadeError, Subject, in_turns, store, stor
 
 FAMILIES = Path(__file__).parents[1] / "engine_svc" / "models" / "cases_of"
 
-# For the dry run: some of the first round, decoders among them.
+# The dry run takes these: six architectures, encoders and decoders.
 FEW = slice(0, 24, 4)
 
 
 def made(*, is_dry: bool) -> tuple[Sequence[Subject], Sequence[str]]:
-    """Also why families are missing."""
+    """The subjects, and for each family that could not be imported one line that says why."""
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     cases, missing = cases_of_all()
     subjects = in_turns([*map(of_case, cases), *map(of_published, PUBLISHED)])
@@ -72,8 +72,8 @@ def of_published(published: Published) -> Subject:
 
 
 def prepare(folder: Path, *, is_dry: bool) -> None:
-    """Stores all of them there."""
-    torch.set_num_threads(1)  # they are so small that more would wait for each other
+    """Writes all checkpoints into the folder, for --checkpoints."""
+    torch.set_num_threads(1)  # more threads make such small checkpoints slower
     subjects, reasons = made(is_dry=is_dry)
     missing = list(reasons)
     for index, subject in enumerate(subjects):

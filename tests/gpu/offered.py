@@ -26,11 +26,11 @@ class Kernel(Protocol):
 
     @property
     def plain(self) -> Callable[..., Tensor]:
-        """The same in PyTorch's own operations."""
+        """The same computation with PyTorch's own operations."""
         ...
 
     def example(self, device: torch.device, dtype: torch.dtype) -> Sequence[Any]:
-        """Random arguments for either, of the sizes that models have; small ones on a CPU."""
+        """Random arguments for both, of realistic sizes; small ones on a CPU."""
         ...
 
 

@@ -55,7 +55,7 @@ POOLS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 @torch.no_grad()
 def drawn(model: Any, device: str) -> Any:
-    """With random weights made on the device, and the buffers that its configuration gives."""
+    """Moves the model from the device "meta" to this one, with random weights and correct buffers."""
     buffers = real_buffers(model)
     model = model.to_empty(device=device)
     for parameter in model.parameters():
@@ -66,7 +66,7 @@ def drawn(model: Any, device: str) -> Any:
 
 
 def real_buffers(model: Any) -> dict[str, torch.Tensor]:
-    """On the device "meta" they have no values: those of a model of one layer."""
+    """Buffers such as rotary frequencies have no values on the device "meta": takes them from a one-layer model."""
     config = type(model.config).from_dict({**model.config.to_dict(), "num_hidden_layers": 1, "layer_types": None})
     config = type(config).from_dict({**config.to_dict(), "vocab_size": 8, "intermediate_size": 8})
     small = type(model)(config)
@@ -106,7 +106,7 @@ def run_nth(compute: Callable[[PackedBatch], object], batches: Sequence[PackedBa
 
 
 def in_turns(task: Task, passes: Sequence[Callable[[int], object]]) -> list[float]:
-    """Median seconds of each: what else the machine does hits all of them."""
+    """Median seconds of each. They alternate, so that other load on the machine affects all alike."""
     taken: list[list[float]] = [[] for _ in passes]
     seconds = SECONDS_DRY if task.is_dry else SECONDS
     for turn in range(ROUNDS_DRY if task.is_dry else ROUNDS):

@@ -19,7 +19,7 @@ class Status(StrEnum):
     FAILED = "failed"  # a check failed, or the step raised
     SKIPPED = "skipped"  # what it needs is not there
     CUT_OFF = "cut off"  # by its limit, or by a signal
-    CRASHED = "crashed"  # its process ended without a word
+    CRASHED = "crashed"  # its process ended before the step did
     NOT_RUN = "not run"  # no time was left
 
 
@@ -29,7 +29,7 @@ class SkippedError(Exception):
 
 class Record:
     def __init__(self, folder: Path, step: str, deadline: float = float("inf")) -> None:
-        """`deadline` is by time.monotonic()."""
+        """`deadline` is a time of time.monotonic()."""
         self.path = folder / f"{step}.json"
         self.folder = folder
         self._step = step
@@ -59,7 +59,7 @@ class Record:
         self.write()
 
     def fail(self, text: str) -> None:
-        """The step goes on, and counts as failed."""
+        """Records a failed check. The step continues, and ends as failed."""
         self.failures.append(text)
         print(f"  FAILED: {text}", flush=True)
         self.write()
@@ -81,7 +81,7 @@ def text_of(value: Any) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Columns are those of the first row."""
+    """The rows as text; the columns are those of the first row."""
     if not rows:
         return ""
     names = list(rows[0])
@@ -93,14 +93,14 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def write_whole(path: Path, content: object) -> None:
-    """The file is never seen half written."""
+    """Replaces the file atomically."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=1))
     partial.replace(path)
 
 
 def read_rows(folder: Path, step: str) -> list[Row]:
-    """Of a step that ran into the same folder; none if it did not."""
+    """The rows that a step wrote into this folder; none if it did not run."""
     path = folder / f"{step}.json"
     rows: list[Row] = json.loads(path.read_text())["rows"] if path.exists() else []
     return rows

@@ -25,7 +25,7 @@ from tests.gpu.record import Record, SkippedError, Status, write_whole
 
 # A step that has less time than this is not started.
 SECONDS_MIN = 3.0
-# What a step is given to end by itself once its time is over, before its process is killed.
+# A step that is over its limit has this long to end by itself before its process is killed.
 GRACE_S = 3.0
 POLL_S = 0.2
 
@@ -56,8 +56,8 @@ class Task:
         return "cpu" if self.is_dry else "cuda"
 
     def attempt(self, name: str, work: Callable[[], None]) -> None:
-        """A part of the step whose error leaves the others as they are, such as a model that the memory is too small
-        for."""
+        """Runs a part of the step. If it raises (out of memory with one model, say) that is recorded as a failure, and
+        the step continues."""
         try:
             work()
         except Exception as error:  # noqa: BLE001 - whatever it raises is what was found
@@ -71,7 +71,7 @@ class Step:
     seconds: float  # its own limit
     about: str
     run: Callable[[Task], None]
-    is_vital: bool = False  # nothing after it makes sense if it fails
+    is_vital: bool = False  # if it fails, no later step is run
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ stopping = threading.Event()
 
 
 def request_stop(number: int, frame: FrameType | None) -> None:
-    """A handler of signals: the step that runs is cut off, those after it are not run."""
+    """Signal handler: ends the running step, and no further step starts."""
     stopping.set()
 
 
 def run_all(steps: Sequence[Step], folder: Path, budget_s: float, settings: Settings) -> list[Outcome]:
-    """Returns what became of each step."""
+    """Runs the steps in order, within the budget, and returns how each ended."""
     end = time.monotonic() + budget_s
     outcomes: list[Outcome] = []
     failed_vital = ""
@@ -135,14 +135,14 @@ def run_one(step: Step, folder: Path, limit: float, settings: Settings) -> Outco
 
 
 def run_in_child(step: Step, folder: Path, limit: float, settings: Settings) -> None:
-    os.setsid()  # so that it can be ended with all that it starts
+    os.setsid()  # so that it can be killed together with all that it starts
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # nor does it go on when the run itself is killed
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # ends with the parent
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     if settings.is_dry:
-        torch.set_num_threads(1)  # tiny shapes gain nothing from more, which wait for each other on a busy machine
-    # At the limit the stack is printed, so that it can be seen what took so long; then the default action ends it.
+        torch.set_num_threads(1)  # more threads make tiny shapes slower
+    # At the limit SIGALRM prints the stack, to show where the time went; then its default action ends the process.
     faulthandler.register(signal.SIGALRM, chain=True)
     signal.setitimer(signal.ITIMER_REAL, limit)
     record = Record(folder, step.name, time.monotonic() + limit)
@@ -161,7 +161,7 @@ def run_in_child(step: Step, folder: Path, limit: float, settings: Settings) -> 
 
 
 def end_group(pid: int | None) -> None:
-    """The step and whatever it has started."""
+    """Kills the process of a step and everything that it started."""
     if pid is not None:
         try:
             os.killpg(pid, signal.SIGKILL)
@@ -175,7 +175,7 @@ def status_in(folder: Path, step: str) -> Status:
 
 
 def closed(folder: Path, step: str, status: Status, reason: str) -> Status:
-    """What the step has written so far stays, with the reason why there is no more."""
+    """Writes the final status of a step that could not do it itself. Its rows so far are kept."""
     path = folder / f"{step}.json"
     content = json.loads(path.read_text()) if path.exists() else {"step": step, "failures": [], "notes": [], "rows": []}
     write_whole(path, {**content, "status": status, "failures": [*content["failures"], reason]})

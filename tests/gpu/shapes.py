@@ -87,7 +87,7 @@ class ModelShape:
 
     @property
     def linears(self) -> Sequence[tuple[str, int, int]]:
-        """Of a layer, as the engine runs them: name, outputs, inputs."""
+        """The linears of a layer as the engine fuses them: name, outputs, inputs."""
         hidden, inner = self.config["hidden_size"], self.config["intermediate_size"]
         heads = int(self.config["num_attention_heads"])
         key_heads = int(self.config.get("num_key_value_heads", heads))
@@ -101,7 +101,7 @@ class ModelShape:
 
     @property
     def weights(self) -> int:
-        """Of the linears of all layers."""
+        """Number of weights in the linears of all layers."""
         return self.layers * sum(outputs * inputs for _, outputs, inputs in self.linears)
 
     def linear_flops(self, tokens: int) -> float:
@@ -117,7 +117,7 @@ class ModelShape:
         return dataclasses.replace(self, config={**self.config, **TINY, **decoder})
 
     def checkpoint(self, folder: Path) -> Checkpoint:
-        """Its configuration in that folder, where there are no weights."""
+        """Writes its configuration into the folder, without weights, and reads it."""
         modules = ("Transformer", "Pooling", "Normalize")
         listing = [
             {"idx": index, "name": str(index), "path": f"{index}_{name}" if index else "", "type": TYPE + name}

@@ -18,19 +18,19 @@ from engine_svc.batch import Sequence as TokenSequence
 from heddle.checkpoint import Checkpoint
 from heddle.sentence_modules import PoolingSetting
 
-# In the folder of a stored one.
+# Names in the folder of a stored subject.
 WEIGHTS, BATCH, ABOUT = "checkpoint", "batch.npz", "about.json"
 
 
 class CannotBeMadeError(Exception):
-    """By this version of transformers."""
+    """The installed transformers has no class for it."""
 
 
 @dataclass(frozen=True)
 class Subject:
     architecture: str
     name: str
-    write: Callable[[Path], PackedBatch]  # the checkpoint into a folder that is there; returns a batch for it
+    write: Callable[[Path], PackedBatch]  # writes the checkpoint into an existing folder; returns a batch for it
     adapter: str = ""  # of the checkpoint's own
     pooling: PoolingSetting = "auto"
 
@@ -68,7 +68,7 @@ def store(subject: Subject, folder: Path) -> None:
 
 
 def stored(folder: Path) -> Sequence[Subject]:
-    """In the order in which they were stored."""
+    """The subjects that `store` wrote, in the same order."""
     places = sorted(path.parent for path in folder.glob(f"*/{ABOUT}"))
     if not places:
         raise FileNotFoundError(f"there are no checkpoints in {folder}: python -m tests.gpu --prepare {folder}")
@@ -76,7 +76,7 @@ def stored(folder: Path) -> Sequence[Subject]:
 
 
 def link(place: Path, folder: Path) -> PackedBatch:
-    """What is stored there, as if it had just been written into the folder."""
+    """A `Subject.write` that links the stored files instead of making them."""
     for path in (place / WEIGHTS).iterdir():
         (folder / path.name).symlink_to(path.resolve())
     return batch_of(place / BATCH)

@@ -22,7 +22,7 @@ from tests.gpu.running import Task
 from tests.gpu.shapes import ModelShape, shapes
 
 SECONDS, SECONDS_DRY = 2.5, 0.02
-# A p99 needs so many.
+# Enough passes for a p99.
 SINGLES_MIN, SINGLES_MIN_DRY = 300, 5
 SECONDS_KEPT = 5.0
 
@@ -39,7 +39,7 @@ def run(task: Task) -> None:
 
 
 def measure_model(task: Task, shape: ModelShape, format_: str) -> None:
-    """Of several workloads."""
+    """Loads the model once and measures all workloads."""
     started = perf_counter()
     backend = drawn_backend(shape, task.device, **({"quantization": FP8} if format_ == FP8 else {}))
     task.record.note(f"{shape.name} {format_}: loaded in {perf_counter() - started:.1f} s")
@@ -97,7 +97,7 @@ def row_of(task: Task, shape: ModelShape, format_: str, workload: Workload, time
 
 
 def seconds_in_pairs(backend: TorchBackend, batches: Sequence[PackedBatch], seconds: float) -> float:
-    """Of a batch, where two threads have one each under way: one packs while the other's is computed."""
+    """Seconds per batch with two threads: the host packs one batch while the device computes the other."""
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(backend.run, batches[:2]))
         count, start = 0, perf_counter()
@@ -108,7 +108,7 @@ def seconds_in_pairs(backend: TorchBackend, batches: Sequence[PackedBatch], seco
 
 
 def check_vectors(task: Task, shape: ModelShape, backend: TorchBackend, batches: Sequence[PackedBatch]) -> None:
-    """That something was computed: unit vectors, and not the same one for all."""
+    """Guards against timing nonsense: vectors must have length 1 and differ."""
     first, second = (backend.run(batch)[0] for batch in batches[:2])
     if not np.allclose([np.linalg.norm(first), np.linalg.norm(second)], 1, atol=1e-3):
         task.record.fail(f"{shape.name}: vectors are not of length 1")

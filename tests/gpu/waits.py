@@ -13,7 +13,7 @@ PACKAGE = "engine_svc"
 
 @contextlib.contextmanager
 def noted_waits(places: set[str], device: str) -> Iterator[None]:
-    """Adds the place of each to `places`, by file and line; none on a CPU."""
+    """Adds file and line of each wait inside the block to `places`; nothing on a CPU."""
     if device != "cuda":
         yield
         return
