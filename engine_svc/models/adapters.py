@@ -104,23 +104,24 @@ class AdaptedWeights(Weights):
             return ()
         tasks = range(len(self._adapters.names))
         factors = [self._factors_of(name, shape, tasks) for name, shape in shapes.items()]
-        changes = [
-            (
-                block_diagonal([first[task] for first, _ in factors]) * self._adapters.scale,
-                torch.cat([second[task] for _, second in factors]),
-            )
-            for task in tasks
-        ]
         own = self._adapters.chosen
-        if own is not None:
-            own_first, own_second = changes[own]
-            changes = [
-                (torch.cat([first, -own_first], 1), torch.cat([second, own_second])) for first, second in changes
-            ]
-        return [
-            None if task == own else LowRank(first.to(self.dtype), second.to(self.dtype))
-            for task, (first, second) in enumerate(changes)
-        ]
+
+        def change_of(task: int) -> LowRank | None:
+            """Converted at once: in float32 those of all tasks would take more memory than the result."""
+            if task == own:
+                return None
+            first, second = self._factors_in_one(factors, task)
+            if own is not None:
+                own_first, own_second = self._factors_in_one(factors, own)
+                first, second = torch.cat([first, -own_first], 1), torch.cat([second, own_second])
+            return LowRank(first.to(self.dtype), second.to(self.dtype))
+
+        return [change_of(task) for task in tasks]
+
+    def _factors_in_one(self, factors: Sequence[tuple[Tensor, Tensor]], task: int) -> tuple[Tensor, Tensor]:
+        """The factors of linears that run as one, in float32; the first includes the adapter's scale."""
+        first = block_diagonal([first[task] for first, _ in factors]) * self._adapters.scale
+        return first, torch.cat([second[task] for _, second in factors])
 
 
 def block_diagonal(blocks: Sequence[Tensor]) -> Tensor:

@@ -96,7 +96,7 @@ def test_a_pickled_file_needs_no_more_memory_than_safetensors(tmp_path: Path, dt
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_adapter_is_merged_in_little_more_memory_than_the_model(tmp_path: Path, dtype: str) -> None:
+def test_adapters_are_loaded_in_little_more_memory_than_they_and_the_model_have(tmp_path: Path, dtype: str) -> None:
     jina_roberta.CASES[0].write(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     for name in ("vocab_size", "hidden_size", "intermediate_size"):
@@ -105,4 +105,7 @@ def test_an_adapter_is_merged_in_little_more_memory_than_the_model(tmp_path: Pat
     shapes = {name: [ENLARGED.get(size, size) for size in tensor.shape] for name, tensor in stored.items()}
     write_hollow(tmp_path, config, shapes)
     own = [shape for name, shape in shapes.items() if ".lora_" not in name]
-    check_memory(tmp_path, sum(map(math.prod, own)), dtype, "separation")
+    # The others are kept for requests that name them, with what takes the merged one out again.
+    others = [shape for name, shape in shapes.items() if ".lora_" in name]
+    kept = 2 * sum(map(math.prod, others)) * (len(jina_roberta.ADAPTERS) - 1) // len(jina_roberta.ADAPTERS)
+    check_memory(tmp_path, sum(map(math.prod, own)) + kept, dtype, "separation")
