@@ -15,7 +15,7 @@ from engine_svc.backends.tensorrt_llm.engines import EngineLimits, start_engine
 from engine_svc.backends.tensorrt_llm.fitness import MODEL_TYPES
 from engine_svc.backends.tensorrt_llm.model_classes import register_class
 from engine_svc.backends.tensorrt_llm.quantization import quantization_of
-from engine_svc.backends.tensorrt_llm.versions import installed_version, installed_way
+from engine_svc.backends.tensorrt_llm.versions import installed_api, installed_version
 from engine_svc.backends.torch_backend import DTYPES, device_of
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.architectures.table import architecture_of
@@ -38,19 +38,19 @@ class TensorRTLLMBackend:
         self._data_type = "bfloat16" if dtype == "auto" else dtype
         self._device = device_of("auto")
         self._head = load_head_of(checkpoint, self._device, DTYPES[self._data_type])
-        way = installed_way()
+        api = installed_api()
         limits = EngineLimits(batch_tokens_max, batch_items_max, checkpoint.sequence_tokens_max)
         model_type = MODEL_TYPES[checkpoint.config["model_type"]]
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="heddle-tensorrt-llm-")))
             write_engine_folder(folder, checkpoint, self._data_type)
-            register_class(model_type, way, is_causal=is_causal(checkpoint.config))
-            self._engine = start_engine(way, folder, limits)
+            register_class(model_type, api, is_causal=is_causal(checkpoint.config))
+            self._engine = start_engine(api, folder, limits)
             stack.callback(self._engine.shutdown)
             self._open = stack.pop_all()
         quantization = quantization_of(checkpoint)
         weights = self._data_type if quantization is None else quantization.algorithm
-        log.info("TensorRT-LLM %s by %s, weights in %s", installed_version(), way.value, weights)
+        log.info("TensorRT-LLM %s by %s, weights in %s", installed_version(), api.value, weights)
 
     @property
     def outputs(self) -> frozenset[Output]:

@@ -1,4 +1,4 @@
-"""TensorRT-LLM's LLM as something that gives the hidden states of a packed batch, a class for each way of calling it.
+"""Runs TensorRT-LLM's LLM and returns the hidden states of a packed batch. One class for each API of the LLM.
 
 Called by the backend, in the thread that made it.
 """
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from engine_svc.backends.tensorrt_llm.versions import Way
+from engine_svc.backends.tensorrt_llm.versions import Api
 from engine_svc.batch import PackedBatch
 
 
@@ -30,9 +30,9 @@ class Engine(Protocol):
     def shutdown(self) -> None: ...
 
 
-def start_engine(way: Way, folder: Path, limits: EngineLimits) -> Engine:
+def start_engine(api: Api, folder: Path, limits: EngineLimits) -> Engine:
     """Loads the model in the folder, whose class is registered. Takes minutes for a large one."""
-    return EncodeEngine(folder, limits) if way is Way.ENCODE else GenerateEngine(folder, limits)
+    return EncodeEngine(folder, limits) if api is Api.ENCODE else GenerateEngine(folder, limits)
 
 
 class EncodeEngine:

@@ -6,7 +6,7 @@ opens a port; TensorRT-LLM is not imported.
 import torch
 
 from engine_svc.backends.tensorrt_llm.quantization import Capability, quantization_of
-from engine_svc.backends.tensorrt_llm.versions import installed_way
+from engine_svc.backends.tensorrt_llm.versions import installed_api
 from engine_svc.models.architectures.decoder import FAMILIES
 from engine_svc.models.architectures.decoder_attention import reach_of
 from engine_svc.models.model_config import ModelConfig
@@ -27,7 +27,7 @@ ROPE_TYPES = {"llama": ("default", "llama3")}
 
 def check_fitness(settings: EngineSettings, checkpoint: Checkpoint) -> None:
     """Raises ConfigurationError, in one line, for the first thing that does not fit."""
-    installed_way()
+    installed_api()
     check_settings(settings, checkpoint)
     check_architecture(checkpoint)
     check_gpu(checkpoint)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine_svc.backends.tensorrt_llm.engine_folder import ARCHITECTURE
-from engine_svc.backends.tensorrt_llm.versions import Way
+from engine_svc.backends.tensorrt_llm.versions import Api
 
 MODELS = "tensorrt_llm._torch.models"
 PREFIX = "model."
@@ -33,14 +33,14 @@ MODULES_OF_MASKS = (
 )
 
 
-def register_class(model_type: str, way: Way, *, is_causal: bool) -> None:
+def register_class(model_type: str, api: Api, *, is_causal: bool) -> None:
     """For the next model that is built under the name ARCHITECTURE."""
-    module, name = QWEN3_OF_GENERATE if (model_type, way) == ("qwen3", Way.GENERATE) else BASES[model_type]
+    module, name = QWEN3_OF_GENERATE if (model_type, api) == ("qwen3", Api.GENERATE) else BASES[model_type]
     base = getattr(importlib.import_module(f"{MODELS}.{module}"), name)
     masks = mask_type()
     mask = masks.CAUSAL if is_causal else masks.FULL
     register = importlib.import_module(f"{MODELS}.modeling_utils").register_auto_model
-    register(ARCHITECTURE)(hidden_states_class(base, mask, by_sequence=way is Way.GENERATE))
+    register(ARCHITECTURE)(hidden_states_class(base, mask, by_sequence=api is Api.GENERATE))
 
 
 def mask_type() -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine_svc.backends.tensorrt_llm.versions import Way
+from engine_svc.backends.tensorrt_llm.versions import Api
 
 REPOSITORY = "github.com/NVIDIA/TensorRT-LLM"
 
@@ -250,21 +250,21 @@ GENERATE: tuple[Record, ...] = (
     *decoder("modeling_qwen3", "Qwen3ForCausalLM", "Qwen3Model", "at 010bb95"),
 )
 
-CONTRACT: Mapping[Way, tuple[Record, ...]] = {Way.ENCODE: ENCODE, Way.GENERATE: GENERATE}
+CONTRACT: Mapping[Api, tuple[Record, ...]] = {Api.ENCODE: ENCODE, Api.GENERATE: GENERATE}
 
 
-def signature_of(way: Way, name: str) -> inspect.Signature:
-    return next(record for record in CONTRACT[way] if isinstance(record, Callee) and record.name == name).signature()
+def signature_of(api: Api, name: str) -> inspect.Signature:
+    return next(record for record in CONTRACT[api] if isinstance(record, Callee) and record.name == name).signature()
 
 
-def members_of(way: Way, name: str) -> frozenset[str]:
+def members_of(api: Api, name: str) -> frozenset[str]:
     return frozenset(
-        next(record for record in CONTRACT[way] if isinstance(record, Members) and record.name == name).members
+        next(record for record in CONTRACT[api] if isinstance(record, Members) and record.name == name).members
     )
 
 
-def bound(way: Way, name: str, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
+def bound(api: Api, name: str, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
     """Raises TypeError as a call of the recorded signature would."""
-    arguments = signature_of(way, name).bind(*args, **kwargs)
+    arguments = signature_of(api, name).bind(*args, **kwargs)
     arguments.apply_defaults()
     return arguments.arguments

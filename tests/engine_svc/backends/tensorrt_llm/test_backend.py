@@ -1,4 +1,4 @@
-"""The backend over a fake TensorRT-LLM, called in either way: the same answers as torch's for the same checkpoint, and
+"""The backend over a fake TensorRT-LLM, called by either API: the same answers as torch's for the same checkpoint, and
 one thread from the first call to the last."""
 
 import threading
@@ -16,7 +16,6 @@ from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
-from heddle.rpc.settings import ConfigurationError
 from heddle.sentence_modules import PoolingSetting
 from tests.checkpoints import POSITIONS
 from tests.engine_svc.backends.tensorrt_llm.conftest import VERSIONS, Install, Open
@@ -159,9 +158,3 @@ def test_fewer_rows_than_tokens_are_no_answer(
     monkeypatch.setitem(llm.made[0].arguments, "cuda_graph_config", object())
     with pytest.raises(RuntimeError, match="2 hidden states for 7 tokens"):
         backend.run(random_batch([3, 4]))
-
-
-@pytest.mark.parametrize("version", ["1.1.0", "1.3.0rc5", "1.5.0", "2.0"])
-def test_an_unsupported_version_is_refused_in_a_line(version: str, install: Install) -> None:
-    with pytest.raises(ConfigurationError, match=r"^tensorrt-llm \S+ is not supported \(supported: 1\.2, and 1\.3"):
-        install(version)

@@ -83,7 +83,7 @@ def test_names_of_a_bare_model_get_the_prefix() -> None:
     assert weights == {"model.embed_tokens.weight": 1, "model.layers.0.mlp.up_proj.weight": 0}
 
 
-def test_names_with_the_prefix_stay(tmp_path: Path) -> None:
+def test_names_with_the_prefix_stay() -> None:
     weights = {"model.norm.weight": torch.ones(1), "score.weight": torch.zeros(1)}
     add_prefix(weights)
     assert weights.keys() == {"model.norm.weight", "score.weight"}
