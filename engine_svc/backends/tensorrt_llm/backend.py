@@ -1,4 +1,4 @@
-"""The backend itself: TensorRT-LLM's hidden states, then the pooling and heads of engine_svc.models."""
+"""The backend: TensorRT-LLM computes the hidden states, then engine_svc.models applies pooling and heads."""
 
 import contextlib
 import logging
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class TensorRTLLMBackend:
-    """Made, run and closed by one thread: TensorRT-LLM's buffers are shared between its calls."""
+    """One thread must make, run and close it: TensorRT-LLM's calls share buffers."""
 
     def __init__(self, checkpoint: Checkpoint, *, dtype: str, batch_tokens_max: int, batch_items_max: int) -> None:
         """`dtype` is auto, bfloat16 or float16. The checkpoint has passed `check_fitness`. Raises CheckpointError."""
@@ -50,7 +50,7 @@ class TensorRTLLMBackend:
             self._open = stack.pop_all()
         quantization = quantization_of(checkpoint)
         weights = self._data_type if quantization is None else quantization.algorithm
-        log.info("TensorRT-LLM %s by %s, weights in %s", installed_version(), api.value, weights)
+        log.info("TensorRT-LLM %s, called by %s, weights in %s", installed_version(), api.value, weights)
 
     @property
     def outputs(self) -> frozenset[Output]:
@@ -62,16 +62,16 @@ class TensorRTLLMBackend:
 
     @torch.inference_mode()
     def run(self, batch: PackedBatch, cores: int = 0) -> Sequences[Array]:
-        """As the model's head answers, in the order of the batch."""
+        """Returns the arrays of the model's head, in the order of the batch."""
         self._check_thread()
         hidden = self._engine.hidden_states(batch)
         if len(hidden) != batch.tokens:
-            raise RuntimeError(f"TensorRT-LLM answered {len(hidden)} hidden states for {batch.tokens} tokens")
+            raise RuntimeError(f"TensorRT-LLM returned {len(hidden)} hidden states for {batch.tokens} tokens")
         hidden = hidden.to(self._device)
         return self._head(hidden, torch.from_numpy(batch.cu_seqlens).to(self._device), batch)
 
     def close(self) -> None:
-        """May be called again."""
+        """A second call does nothing."""
         self._check_thread()
         self._open.close()
 
@@ -81,7 +81,7 @@ class TensorRTLLMBackend:
 
 
 def load_head_of(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Head:
-    """Heads are in 16 bit, or 32, in quantized checkpoints too. Raises CheckpointError."""
+    """The weights of a head are not quantized, even in a quantized checkpoint. Raises CheckpointError."""
     config = {name: value for name, value in checkpoint.config.items() if name != "quantization_config"}
     plain = replace(checkpoint, config=config)
     architecture = architecture_of(ModelConfig.of(plain))

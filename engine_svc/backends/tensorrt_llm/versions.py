@@ -1,5 +1,5 @@
-"""Which versions of TensorRT-LLM are supported, and how each of them is called. The version is read from the metadata
-of the package: importing it needs a GPU's driver, and takes long.
+"""Which versions of TensorRT-LLM are supported, and which API each of them is called by. The version comes from the
+package's metadata, since importing the package needs a GPU driver and takes long.
 """
 
 import enum
@@ -18,13 +18,13 @@ FORM = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.?rc(\d+))?")
 
 
 class Api(enum.Enum):
-    """The interface that hidden states are asked for by."""
+    """The method of LLM that returns hidden states."""
 
-    GENERATE = "generate_async"  # an executor of its own behind a queue
+    GENERATE = "generate_async"  # the LLM queues requests for an executor
     ENCODE = "encode"  # one forward pass in the calling thread
 
 
-# From the first version, before the second.
+# The first version that has the API, the version before which it ends, the API.
 APIS: tuple[tuple[Version, Version, Api], ...] = (
     ((1, 2, 0, math.inf), (1, 3, 0, 0), Api.GENERATE),
     ((1, 3, 0, 22), (1, 5, 0, 0), Api.ENCODE),
@@ -39,7 +39,7 @@ def installed_version() -> str | None:
 
 
 def installed_api() -> Api:
-    """Raises ConfigurationError where it is not installed, or not in a version that is supported."""
+    """Raises ConfigurationError if the package is missing or its version is not supported."""
     version = installed_version()
     if version is None:
         raise ConfigurationError(f"tensorrt-llm is not installed (supported: {SUPPORTED})")
