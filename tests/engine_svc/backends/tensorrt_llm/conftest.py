@@ -1,4 +1,4 @@
-"""A `tensorrt_llm` that can be imported, of one version and of the other, on a machine with a GPU that it likes."""
+"""A fake `tensorrt_llm` that can be imported, in a version of each API, on a machine with a GPU that it supports."""
 
 import contextlib
 import sys
@@ -27,7 +27,7 @@ Open = Callable[..., TensorRTLLMBackend]
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Installs a version; returns its LLM, which lists in `made` what the backend constructs."""
+    """Installs a version and returns its LLM class, which keeps the instances in `made`."""
 
     def installed(version: str) -> type[Llm]:
         for module in (versions, backend):

@@ -1,7 +1,7 @@
-"""TensorRT-LLM's LLM as its source describes it: what it takes, what it refuses, what it answers, when it fails.
+"""A fake of TensorRT-LLM's LLM: it accepts, refuses, returns and raises what the real one does, by its source.
 
-Built from the records, so that a call which they do not have fails here as it would there. What the real one merely
-does not survive, such as calls from two threads, is an error.
+Signatures come from the records, so a call that they do not have fails. What would crash the real one, such as calls
+from two threads, raises an error here.
 """
 
 import json
@@ -19,7 +19,7 @@ from engine_svc.backends.tensorrt_llm.versions import Api
 from tests.engine_svc.backends.tensorrt_llm.fake_models import EngineModelConfig, metadata_of
 from tests.engine_svc.backends.tensorrt_llm.records import FIELDS, bound, members_of, signature_of
 
-# Of tensorrt_llm/_torch/model_config.py, is_generation_model.
+# From is_generation_model in tensorrt_llm/_torch/model_config.py.
 NOT_GENERATING = (
     *("BertForSequenceClassification", "Qwen2ForProcessRewardModel", "Qwen2ForRewardModel", "LlamaForTextEmbedding"),
 )
@@ -32,7 +32,7 @@ class RequestError(RuntimeError):
 
 
 class Recorded:
-    """Takes the fields that the records have, and no others."""
+    """Accepts only the fields that are in the records."""
 
     def __init__(self, api: Api, name: str, fields: Mapping[str, Any]) -> None:
         unknown = fields.keys() - members_of(api, name)
@@ -42,7 +42,7 @@ class Recorded:
 
 
 class Llm:
-    """`made` are all that were constructed."""
+    """`made` holds all instances."""
 
     made: list["Llm"]
     api: Api

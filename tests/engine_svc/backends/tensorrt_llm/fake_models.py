@@ -1,7 +1,7 @@
-"""TensorRT-LLM's decoders as far as our class touches them, computed with engine_svc.models in float32.
+"""Fakes of TensorRT-LLM's decoders, with what our class uses of them. engine_svc.models computes them in float32.
 
-Each layer passes the mask that the real one passes, or none, and attends by the one that reaches it. Weights are taken
-from what `load_weights` is given, by the names that the real ones look for.
+Each layer passes the mask that the real one passes, or none, and its attention uses the mask that it receives.
+`load_weights` looks for the names that the real one looks for.
 """
 
 import enum
@@ -78,7 +78,7 @@ class Layer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The layers are there before their weights, as in the real ones."""
+    """Has its layers before their weights are loaded, as the real one."""
 
     def __init__(self, config: EngineModelConfig, attention_mask: PredefinedAttentionMask | None) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class Decoder(nn.Module):
 
 
 class DecoderModelForCausalLM(nn.Module):
-    """Without a registered subclass it would answer logits, which is of no use here."""
+    """Used only through the subclass that we register: the real one returns logits."""
 
     passes_mask = False
 
@@ -158,7 +158,7 @@ class Qwen3ForTextEmbedding(Qwen3ForCausalLM):
 def loaded(
     config: EngineModelConfig, device: torch.device, weights: Mapping[str, Tensor] | None = None
 ) -> transformer.Transformer:
-    """By the config.json that the engine was given, which has no more of the checkpoint than the real one would see."""
+    """Loads with the config.json in the engine's folder: the real one sees no more of the checkpoint."""
     folder = config.folder
     if weights is not None:
         folder = folder / "loaded"

@@ -1,4 +1,4 @@
-"""A source tree of TensorRT-LLM that is as the records have it, written for the tests of `drift`."""
+"""Writes a source tree of TensorRT-LLM that agrees with the records, for the tests of `drift`."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from tests.engine_svc.backends.tensorrt_llm.records import CONTRACT, Callee, Mem
 
 
 def write_package(folder: Path, version: str) -> Path:
-    """Each record in the last of its files: where it is found after a move, too."""
+    """Writes each record into the last of its files, which a search must find too."""
     classes: dict[tuple[str, str], list[str]] = {}
     lines: dict[str, list[str]] = {"tensorrt_llm/version.py": [f"__version__ = {version!r}"]}
     for record in CONTRACT[api_of(version)]:

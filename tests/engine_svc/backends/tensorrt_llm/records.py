@@ -1,6 +1,7 @@
-"""What we call of TensorRT-LLM, as its source had it. Fakes are built from this, `drift` holds a package against it.
+"""The parts of TensorRT-LLM that we call, copied from its source. The fakes are built from these records, and `drift`
+compares a package with them.
 
-A signature is written as Python writes it, without `self`. The package itself could not be run here.
+Signatures are in Python's syntax, without `self`. The package itself has not been run.
 """
 
 import ast
@@ -75,7 +76,7 @@ def value_of(default: str) -> Any:
 
 
 def defaults_of(arguments: ast.arguments) -> dict[str, str | None]:
-    """As source text, by parameter but `self`; None where one is required."""
+    """The source text of each parameter's default, None if it has none; `self` is left out."""
     positional = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)]
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
     found = dict(zip(positional, defaults, strict=True))
@@ -100,7 +101,7 @@ MASKS = (
     "tensorrt_llm/_torch/attention_backend/interface.py",
 )
 
-# What the constructor takes beyond its named parameters.
+# Further keyword arguments of the constructor.
 FIELDS = (
     *("model", "tokenizer", "tokenizer_mode", "skip_tokenizer_init", "trust_remote_code", "tensor_parallel_size"),
     *("dtype", "revision", "tokenizer_revision", "pipeline_parallel_size", "context_parallel_size", "gpus_per_node"),
