@@ -25,16 +25,16 @@ from heddle.rpc.settings import load
 from heddle.rpc.telemetry import start_logging
 from heddle.v1.engine_pb2_grpc import add_EngineServiceServicer_to_server
 
-# Seconds that a backend has for closing.
+# Seconds that a backend has to close. `heddle.supervisor` waits for it: see Limits there.
 CLOSE_S_MAX = 10.0
 
 
 def main() -> NoReturn:
     # Read when oneDNN compiles its first primitive. It keeps 1,024 otherwise; each shape and number of cores has one.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
-    # Read when TensorRT-LLM is imported. It reports its use to NVIDIA otherwise.
+    # TensorRT-LLM reads both. Without the first it reports its use to NVIDIA.
     os.environ["TRTLLM_NO_USAGE_STATS"] = "1"
-    # It would load the model in another process otherwise, which knows nothing of the class that is registered here.
+    # Without this one it loads the model in another process, where our model class is not registered.
     os.environ["TLLM_WORKER_USE_SINGLE_PROCESS"] = "1"
     settings = load(EngineSettings, sys.argv[1:], os.environ, prog="engine-svc", env_prefix="HEDDLE_ENGINE_")
     start_logging("engine_svc", log_format=settings.log_format, log_level=settings.log_level)
@@ -71,7 +71,7 @@ def leave_if_broken(stopped: Future[None]) -> None:
 
 
 async def until_closed(lane: Lane) -> None:
-    """Lets a backend give back its device before the process ends. A pass that still runs is not waited for."""
+    """Waits until the backend has released its device, but not for a pass that still runs."""
     deadline = time.monotonic() + CLOSE_S_MAX
     while lane.loaded.done() and not lane.stopped.done() and lane.running_since is None and time.monotonic() < deadline:
         await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""Which backend runs a checkpoint, where the settings leave that open. Called while the pod is wired."""
+"""Chooses the backend of `--backend auto`, and checks one of tensorrt_llm. `engine_svc.__main__` calls it at start."""
 
 import logging
 from typing import Literal
@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 def chosen_backend(settings: EngineSettings, checkpoint: Checkpoint) -> Literal["torch", "tensorrt_llm", "simulated"]:
-    """Raises ConfigurationError where TensorRT-LLM is asked for and cannot serve the checkpoint."""
+    """Raises ConfigurationError if the settings ask for TensorRT-LLM and it cannot serve the checkpoint."""
     if settings.backend in ("torch", "simulated"):
         return settings.backend
     from engine_svc.backends.tensorrt_llm.fitness import check_fitness

@@ -48,7 +48,7 @@ def check_loadable(settings: EngineSettings, checkpoint: Checkpoint) -> None:
 
 
 def load_backend(settings: EngineSettings, checkpoint: Checkpoint) -> Backend:
-    """`settings` name one backend, not auto. Raises CheckpointError for a checkpoint that the backend cannot run."""
+    """`settings.backend` must not be auto. Raises CheckpointError for a checkpoint that the backend cannot run."""
     if settings.backend == "simulated":
         return SimulatedBackend(
             outputs=frozenset(SIMULATED_OUTPUTS[checkpoint.kind] + (M3_OUTPUTS if checkpoint.m3 else ())),

@@ -43,8 +43,9 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    # A stopping service is killed after this long.
-    stop_s_max: float = 35.0
+    # A stopping service is killed after this long. An engine has 30 s for its requests, 2 for its sockets, 10 for its
+    # backend.
+    stop_s_max: float = 45.0
     # Attempts in a row that end before the service was ready.
     failures_max: int = 5
     # Pause before a restart; doubles with each failure in a row.

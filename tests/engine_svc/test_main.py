@@ -1,8 +1,11 @@
 """How many passes run at once, and on how many cores, by the settings of an engine pod; and when it ends."""
 
+import asyncio
 import os
 import sys
 from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -52,6 +55,36 @@ def test_a_pod_whose_lane_has_died_does_not_live_on(monkeypatch: pytest.MonkeyPa
         else:
             stopped.set_exception(outcome)
     assert left == [1]
+
+
+def lane_of(*, is_loaded: bool, running_since: float | None) -> Any:
+    lane = SimpleNamespace(loaded=Future[Any](), stopped=Future[None](), running_since=running_since)
+    if is_loaded:
+        lane.loaded.set_result(None)
+    return lane
+
+
+async def test_a_pod_ends_after_its_backend_is_closed() -> None:
+    lane = lane_of(is_loaded=True, running_since=None)
+    closing = asyncio.create_task(main.until_closed(lane))
+    await asyncio.sleep(0.05)
+    assert not closing.done()
+    lane.stopped.set_result(None)
+    await asyncio.wait_for(closing, 10)
+
+
+@pytest.mark.parametrize(("is_loaded", "running_since"), [(False, None), (True, 1.0)])
+async def test_a_pod_ends_without_a_backend_that_loads_or_computes(
+    *, is_loaded: bool, running_since: float | None
+) -> None:
+    async with asyncio.timeout(main.CLOSE_S_MAX / 2):
+        await main.until_closed(lane_of(is_loaded=is_loaded, running_since=running_since))
+
+
+async def test_a_pod_ends_without_a_backend_that_does_not_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "CLOSE_S_MAX", 0.05)
+    async with asyncio.timeout(10):
+        await main.until_closed(lane_of(is_loaded=True, running_since=None))
 
 
 def test_tensorrt_llm_reports_nothing_and_stays_in_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What the engine is to reach on an H100 or H200, and what it reached: the table at the end of a run."""
+"""The throughput that the engine aims at on an H100 or H200, and the table that compares a run with it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How far outputs are from those that they should be. Every number must be finite; a NaN is as far as can be."""
+"""Compares outputs with the expected ones. NaN and infinity count as the worst possible error."""
 
 import math
 from collections.abc import Sequence

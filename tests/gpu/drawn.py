@@ -1,5 +1,5 @@
-"""A model with random weights that are drawn where it runs: 16 GB of them take a second, and no disk. The steps that
-measure speed load their models this way, through the engine's own loader."""
+"""Loads a model with random weights made on the device: 16 GB take a second, and no disk. The steps that measure speed
+load their models this way, through the engine's own loader."""
 
 import tempfile
 from collections.abc import Sequence

@@ -25,11 +25,16 @@ from tests.gpu.record import Record, SkippedError, Status, write_whole
 
 # A step that has less time than this is not started.
 SECONDS_MIN = 3.0
+# The limits of the steps are for a GPU. A dry run may share two slow cores with others.
+DRY_LIMIT_FACTOR = 3
 # A step that is over its limit has this long to end by itself before its process is killed.
 GRACE_S = 3.0
 POLL_S = 0.2
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+# Loaded before the forks: dlopen in a forked process could wait for a lock that no thread there will release.
+LIBC = ctypes.CDLL(None)
 
 context = multiprocessing.get_context("fork")
 
@@ -68,7 +73,7 @@ class Task:
 @dataclass(frozen=True)
 class Step:
     name: str
-    seconds: float  # its own limit
+    seconds: float  # its own limit on a GPU
     about: str
     run: Callable[[Task], None]
     is_vital: bool = False  # if it fails, no later step is run
@@ -98,14 +103,16 @@ def run_all(steps: Sequence[Step], folder: Path, budget_s: float, settings: Sett
     end = time.monotonic() + budget_s
     outcomes: list[Outcome] = []
     failed_vital = ""
+    factor = DRY_LIMIT_FACTOR if settings.is_dry else 1
     for step in steps:
         left = end - time.monotonic() - GRACE_S
         if failed_vital or stopping.is_set() or left < SECONDS_MIN:
             reason = f"{failed_vital} failed" if failed_vital else "stopped" if stopping.is_set() else "no time left"
             outcomes.append(Outcome(step.name, closed(folder, step.name, Status.NOT_RUN, reason), 0.0))
             continue
-        print(f"\n{step.name}: {step.about} (up to {min(step.seconds, left):.0f} s)", flush=True)
-        outcome = run_one(step, folder, min(step.seconds, left), settings)
+        limit = min(step.seconds * factor, left)
+        print(f"\n{step.name}: {step.about} (up to {limit:.0f} s)", flush=True)
+        outcome = run_one(step, folder, limit, settings)
         outcomes.append(outcome)
         print(f"  {outcome.status} after {outcome.seconds:.1f} s", flush=True)
         if step.is_vital and outcome.is_bad:
@@ -137,7 +144,7 @@ def run_one(step: Step, folder: Path, limit: float, settings: Settings) -> Outco
 def run_in_child(step: Step, folder: Path, limit: float, settings: Settings) -> None:
     os.setsid()  # so that it can be killed together with all that it starts
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # ends with the parent
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # ends with the parent
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     if settings.is_dry:

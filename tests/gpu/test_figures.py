@@ -26,7 +26,7 @@ def test_an_encoder_attends_to_all_pairs_of_tokens() -> None:
     assert SHAPES[2].attention_flops([3, 1]) == 4 * 6 * 12 * 32 * (9 + 1)
 
 
-def test_a_number_that_is_none_is_as_far_as_can_be() -> None:
+def test_nan_has_the_worst_error_and_cosine() -> None:
     theirs = [np.ones(40, np.float32)]
     ours = [np.full(40, np.nan, np.float32)]
     assert relative_error(ours, theirs) == float("inf")
@@ -55,7 +55,7 @@ def test_aims_are_met_by_the_best_batch_or_not_measured(tmp_path: Path) -> None:
     assert verdicts == ["met", "", "", "", "met", "missed", ""]
 
 
-def test_a_wait_is_told_by_the_line_of_the_engine() -> None:
+def test_a_wait_is_named_by_file_and_line() -> None:
     found = warnings.WarningMessage("", UserWarning, "/somewhere/engine_svc/models/experts.py", 27)
     assert place_of(found) == "engine_svc/models/experts.py:27"
     assert place_of(warnings.WarningMessage("", UserWarning, "/other/file.py", 3)) == "file.py:3"

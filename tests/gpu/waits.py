@@ -1,4 +1,4 @@
-"""Where a pass makes the host wait for the device, as torch tells it on CUDA. One wait is due: that for the result."""
+"""Finds the lines where a pass synchronizes with the GPU, by torch's warnings. Only the copy of the result has to."""
 
 import contextlib
 import warnings

@@ -1,1 +1,1 @@
-"""The backend that has TensorRT-LLM compute the hidden states. Nothing here imports it before a model is loaded."""
+"""The backend that computes hidden states with TensorRT-LLM, which is imported only when a model is loaded."""

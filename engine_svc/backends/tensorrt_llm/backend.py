@@ -1,4 +1,4 @@
-"""The backend itself: TensorRT-LLM's hidden states, then the pooling and heads of engine_svc.models."""
+"""The backend: TensorRT-LLM computes the hidden states, then engine_svc.models applies pooling and heads."""
 
 import contextlib
 import logging
@@ -15,7 +15,7 @@ from engine_svc.backends.tensorrt_llm.engines import EngineLimits, start_engine
 from engine_svc.backends.tensorrt_llm.fitness import MODEL_TYPES
 from engine_svc.backends.tensorrt_llm.model_classes import register_class
 from engine_svc.backends.tensorrt_llm.quantization import quantization_of
-from engine_svc.backends.tensorrt_llm.versions import installed_version, installed_way
+from engine_svc.backends.tensorrt_llm.versions import installed_api, installed_version
 from engine_svc.backends.torch_backend import DTYPES, device_of
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.architectures.table import architecture_of
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class TensorRTLLMBackend:
-    """Made, run and closed by one thread: TensorRT-LLM's buffers are shared between its calls."""
+    """One thread must make, run and close it: TensorRT-LLM's calls share buffers."""
 
     def __init__(self, checkpoint: Checkpoint, *, dtype: str, batch_tokens_max: int, batch_items_max: int) -> None:
         """`dtype` is auto, bfloat16 or float16. The checkpoint has passed `check_fitness`. Raises CheckpointError."""
@@ -38,19 +38,19 @@ class TensorRTLLMBackend:
         self._data_type = "bfloat16" if dtype == "auto" else dtype
         self._device = device_of("auto")
         self._head = load_head_of(checkpoint, self._device, DTYPES[self._data_type])
-        way = installed_way()
+        api = installed_api()
         limits = EngineLimits(batch_tokens_max, batch_items_max, checkpoint.sequence_tokens_max)
         model_type = MODEL_TYPES[checkpoint.config["model_type"]]
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="heddle-tensorrt-llm-")))
             write_engine_folder(folder, checkpoint, self._data_type)
-            register_class(model_type, way, is_causal=is_causal(checkpoint.config))
-            self._engine = start_engine(way, folder, limits)
+            register_class(model_type, api, is_causal=is_causal(checkpoint.config))
+            self._engine = start_engine(api, folder, limits)
             stack.callback(self._engine.shutdown)
             self._open = stack.pop_all()
         quantization = quantization_of(checkpoint)
         weights = self._data_type if quantization is None else quantization.algorithm
-        log.info("TensorRT-LLM %s by %s, weights in %s", installed_version(), way.value, weights)
+        log.info("TensorRT-LLM %s, called by %s, weights in %s", installed_version(), api.value, weights)
 
     @property
     def outputs(self) -> frozenset[Output]:
@@ -62,16 +62,16 @@ class TensorRTLLMBackend:
 
     @torch.inference_mode()
     def run(self, batch: PackedBatch, cores: int = 0) -> Sequences[Array]:
-        """As the model's head answers, in the order of the batch."""
+        """Returns the arrays of the model's head, in the order of the batch."""
         self._check_thread()
         hidden = self._engine.hidden_states(batch)
         if len(hidden) != batch.tokens:
-            raise RuntimeError(f"TensorRT-LLM answered {len(hidden)} hidden states for {batch.tokens} tokens")
+            raise RuntimeError(f"TensorRT-LLM returned {len(hidden)} hidden states for {batch.tokens} tokens")
         hidden = hidden.to(self._device)
         return self._head(hidden, torch.from_numpy(batch.cu_seqlens).to(self._device), batch)
 
     def close(self) -> None:
-        """May be called again."""
+        """A second call does nothing."""
         self._check_thread()
         self._open.close()
 
@@ -81,7 +81,7 @@ class TensorRTLLMBackend:
 
 
 def load_head_of(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Head:
-    """Heads are in 16 bit, or 32, in quantized checkpoints too. Raises CheckpointError."""
+    """The weights of a head are not quantized, even in a quantized checkpoint. Raises CheckpointError."""
     config = {name: value for name, value in checkpoint.config.items() if name != "quantization_config"}
     plain = replace(checkpoint, config=config)
     architecture = architecture_of(ModelConfig.of(plain))

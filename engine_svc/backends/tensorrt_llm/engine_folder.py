@@ -1,8 +1,7 @@
-"""The folder that TensorRT-LLM is given for a checkpoint: a config.json made for it, and links to the weights.
+"""Writes the folder that TensorRT-LLM loads in place of a checkpoint: our own config.json, and links to the weights.
 
-Its own settings could name another class, in some versions. This holds for all of them, and for what else they read
-differently: model types of code that a checkpoint brings, the notation of transformers 5, and a head that a bare model
-lacks.
+Our config.json names the class to build. It also replaces what some versions of TensorRT-LLM cannot read: the model
+type of a checkpoint with code of its own, the notation of transformers 5, and a missing language model head.
 """
 
 import json
@@ -17,11 +16,11 @@ from engine_svc.models.rope_scaling import rope_parameters
 from heddle.checkpoint import Checkpoint
 from heddle.weight_files import weight_files
 
-# TensorRT-LLM's list of architectures that do not generate has this name, and it has no class of that name: so ours
-# runs without a cache of keys and values.
+# TensorRT-LLM lists this name among the architectures that do not generate, and has no class of that name. A class that
+# we register under it runs without a KV cache.
 ARCHITECTURE = "LlamaForTextEmbedding"
 
-# Of no use to it, or in a notation that only some versions read.
+# TensorRT-LLM does not need these, or only some versions can read them.
 LEFT_OUT = frozenset({"auto_map", "dtype", "layer_types", "quantization_config", "rope_parameters"})
 
 
@@ -46,9 +45,9 @@ def engine_config(checkpoint: Checkpoint, data_type: str) -> Mapping[str, Any]:
         "torch_dtype": data_type,
         "rope_theta": base,
         "rope_scaling": None if scaling["rope_type"] in (None, "default") else scaling,
-        # No sequence reaches beyond the windows of what passes check_fitness.
+        # check_fitness refuses checkpoints with sequences longer than a window.
         "sliding_window": None,
         "use_sliding_window": False,
-        # Nothing is loaded for the head of a language model, which is not used.
+        # The language model head is not used; tied, it needs no weights.
         "tie_word_embeddings": True,
     }

@@ -1,6 +1,6 @@
-"""TensorRT-LLM's LLM as something that gives the hidden states of a packed batch, a class for each way of calling it.
+"""Runs TensorRT-LLM's LLM and returns the hidden states of a packed batch. One class for each API of the LLM.
 
-Called by the backend, in the thread that made it.
+The backend calls it, in the thread that made it.
 """
 
 import itertools
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from engine_svc.backends.tensorrt_llm.versions import Way
+from engine_svc.backends.tensorrt_llm.versions import Api
 from engine_svc.batch import PackedBatch
 
 
@@ -24,15 +24,15 @@ class EngineLimits:
 
 class Engine(Protocol):
     def hidden_states(self, batch: PackedBatch) -> Tensor:
-        """[tokens, hidden], in the order of the batch, where it was computed or on the host."""
+        """Returns [tokens, hidden] in the order of the batch, on the GPU or in host memory."""
         ...
 
     def shutdown(self) -> None: ...
 
 
-def start_engine(way: Way, folder: Path, limits: EngineLimits) -> Engine:
-    """Loads the model in the folder, whose class is registered. Takes minutes for a large one."""
-    return EncodeEngine(folder, limits) if way is Way.ENCODE else GenerateEngine(folder, limits)
+def start_engine(api: Api, folder: Path, limits: EngineLimits) -> Engine:
+    """Loads the model of the folder. Its class must be registered. A large model takes minutes."""
+    return EncodeEngine(folder, limits) if api is Api.ENCODE else GenerateEngine(folder, limits)
 
 
 class EncodeEngine:
@@ -52,21 +52,21 @@ class EncodeEngine:
 
 
 class GenerateEngine:
-    """Asks for the "logits" of all tokens, which a model that does not generate may fill with anything."""
+    """Requests the "logits" of all tokens. Our model class returns hidden states in their place."""
 
     def __init__(self, folder: Path, limits: EngineLimits) -> None:
         from tensorrt_llm import LLM, SamplingParams
         from tensorrt_llm.llmapi import KvCacheConfig
 
-        # It wants room for a token that it could generate.
+        # It requires room for one generated token.
         arguments = arguments_of(folder, limits, limits.sequence_tokens_max + 1)
         cache = KvCacheConfig(enable_block_reuse=False)
         self._llm: Any = LLM(**arguments, disable_overlap_scheduler=True, kv_cache_config=cache)
-        # Without a tokenizer it has to be told of ids that end and fill a text; none is generated.
+        # Without a tokenizer it requires the ids for end and padding, though nothing is generated.
         self._sampling = SamplingParams(max_tokens=1, end_id=0, pad_id=0, return_context_logits=True)
 
     def hidden_states(self, batch: PackedBatch) -> Tensor:
-        requests: list[Any] = []  # those that were accepted, should a later one be refused
+        requests: list[Any] = []  # to abort if a later one is refused
         try:
             for prompt in prompts_of(batch):
                 requests.append(self._llm.generate_async(prompt, sampling_params=self._sampling))  # noqa: PERF401
@@ -87,10 +87,10 @@ def arguments_of(folder: Path, limits: EngineLimits, sequence_tokens_max: int) -
         "skip_tokenizer_init": True,
         "attn_backend": "TRTLLM",
         "max_batch_size": limits.batch_items_max,
-        # A sequence alone may have more than a batch.
+        # One sequence may be longer than batch_tokens_max; it then runs alone.
         "max_num_tokens": max(limits.batch_tokens_max, sequence_tokens_max),
         "max_seq_len": sequence_tokens_max,
-        # A graph's output is cut to a row for each sequence, and ours has one for each token.
+        # With CUDA graphs the output is cut to one row per sequence, and we need one per token.
         "cuda_graph_config": None,
     }
 

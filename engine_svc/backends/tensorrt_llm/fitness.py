@@ -1,12 +1,12 @@
-"""Whether TensorRT-LLM can serve a checkpoint on this machine: what it computes exactly as engine_svc.models does, and
-nothing else. `--backend auto` takes torch for the rest, `--backend tensorrt_llm` refuses it. Called before the pod
-opens a port; TensorRT-LLM is not imported.
+"""Checks whether TensorRT-LLM can serve a checkpoint on this machine. It may serve only what it computes exactly as
+engine_svc.models does. For the rest `--backend auto` takes torch, and `--backend tensorrt_llm` refuses to start. Runs
+before the pod opens a port, and does not import TensorRT-LLM.
 """
 
 import torch
 
 from engine_svc.backends.tensorrt_llm.quantization import Capability, quantization_of
-from engine_svc.backends.tensorrt_llm.versions import installed_way
+from engine_svc.backends.tensorrt_llm.versions import installed_api
 from engine_svc.models.architectures.decoder import FAMILIES
 from engine_svc.models.architectures.decoder_attention import reach_of
 from engine_svc.models.model_config import ModelConfig
@@ -18,16 +18,16 @@ from heddle.rpc.settings import ConfigurationError
 # Its fused attention needs Ampere.
 CAPABILITY_MIN = (8, 0)
 
-# The model_type that each is for TensorRT-LLM.
+# The model_type of a checkpoint, and the one that TensorRT-LLM has for it.
 MODEL_TYPES = {"llama": "llama", "llama_bidirec": "llama", "mistral": "mistral", "qwen2": "qwen2", "qwen3": "qwen3"}
 
-# Forms of rotary scaling that it computes as transformers does, beside none.
+# The forms of rotary scaling that it computes as transformers does; for other model types there is only "default".
 ROPE_TYPES = {"llama": ("default", "llama3")}
 
 
 def check_fitness(settings: EngineSettings, checkpoint: Checkpoint) -> None:
-    """Raises ConfigurationError, in one line, for the first thing that does not fit."""
-    installed_way()
+    """Raises ConfigurationError with the first reason against it, in one line."""
+    installed_api()
     check_settings(settings, checkpoint)
     check_architecture(checkpoint)
     check_gpu(checkpoint)
@@ -67,7 +67,7 @@ def check_rope(config: ModelConfig, model_type: str) -> None:
 
 
 def check_windows(config: ModelConfig, sequence_tokens_max: int) -> None:
-    """A window that no sequence reaches beyond hides nothing."""
+    """A window as long as the longest sequence has no effect, and is accepted."""
     for layer_type in set(FAMILIES[config.get("model_type")].layer_types(config)):
         behind, _ = reach_of(config, layer_type)
         if behind is not None and behind < sequence_tokens_max - 1:

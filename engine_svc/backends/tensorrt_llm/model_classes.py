@@ -1,6 +1,6 @@
-"""The class that TensorRT-LLM builds a model with: its own decoder, which answers the hidden states of all tokens.
+"""The model class that we register with TensorRT-LLM: its own decoder, but it returns the hidden states of all tokens.
 
-Pooling and heads are then ours, so every wish of a sequence is met as the torch backend meets it.
+Pooling and heads are those of the torch backend, so both backends support the same options of a sequence.
 """
 
 import importlib
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine_svc.backends.tensorrt_llm.engine_folder import ARCHITECTURE
-from engine_svc.backends.tensorrt_llm.versions import Way
+from engine_svc.backends.tensorrt_llm.versions import Api
 
 MODELS = "tensorrt_llm._torch.models"
 PREFIX = "model."
@@ -23,24 +23,24 @@ BASES = {
     "qwen2": ("modeling_qwen", "Qwen2ForCausalLM"),
     "qwen3": ("modeling_qwen3", "Qwen3ForTextEmbedding"),
 }
-# 1.2 has no embedder of Qwen3.
+# TensorRT-LLM 1.2 has no Qwen3ForTextEmbedding.
 QWEN3_OF_GENERATE = ("modeling_qwen3", "Qwen3ForCausalLM")
 
-# The first is that of 1.4.
+# TensorRT-LLM 1.4 moved it to the first.
 MODULES_OF_MASKS = (
     "tensorrt_llm._torch.attention.backends.interface",
     "tensorrt_llm._torch.attention_backend.interface",
 )
 
 
-def register_class(model_type: str, way: Way, *, is_causal: bool) -> None:
-    """For the next model that is built under the name ARCHITECTURE."""
-    module, name = QWEN3_OF_GENERATE if (model_type, way) == ("qwen3", Way.GENERATE) else BASES[model_type]
+def register_class(model_type: str, api: Api, *, is_causal: bool) -> None:
+    """Registers the class under the name ARCHITECTURE, for the models that are built from now on."""
+    module, name = QWEN3_OF_GENERATE if (model_type, api) == ("qwen3", Api.GENERATE) else BASES[model_type]
     base = getattr(importlib.import_module(f"{MODELS}.{module}"), name)
     masks = mask_type()
     mask = masks.CAUSAL if is_causal else masks.FULL
     register = importlib.import_module(f"{MODELS}.modeling_utils").register_auto_model
-    register(ARCHITECTURE)(hidden_states_class(base, mask, by_sequence=way is Way.GENERATE))
+    register(ARCHITECTURE)(hidden_states_class(base, mask, by_sequence=api is Api.GENERATE))
 
 
 def mask_type() -> Any:
@@ -53,14 +53,14 @@ def mask_type() -> Any:
 
 
 def hidden_states_class(base: Any, mask: Any, *, by_sequence: bool) -> type:
-    """A subclass that answers [tokens, hidden], or a nested tensor of [tokens of a sequence, hidden] each, and whose
-    layers all attend by `mask`."""
+    """A subclass whose layers all use `mask`. It returns [tokens, hidden] or, `by_sequence`, a nested tensor with one
+    [tokens, hidden] per sequence."""
 
     class HiddenStates(base):  # type: ignore[misc]
         def __init__(self, model_config: Any) -> None:
             super().__init__(model_config)
             for layer in self.model.layers:
-                layer.self_attn.register_forward_pre_hook(attending_by(mask), with_kwargs=True)
+                layer.self_attn.register_forward_pre_hook(attention_mask_hook(mask), with_kwargs=True)
 
         def load_weights(self, weights: MutableMapping[str, Tensor], *args: Any, **kwargs: Any) -> None:
             add_prefix(weights)
@@ -88,9 +88,9 @@ def hidden_states_class(base: Any, mask: Any, *, by_sequence: bool) -> type:
     return HiddenStates
 
 
-def attending_by(mask: Any) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
-    """What a layer passes is a default of its own: Llama's attend to the whole text in every model that does not
-    generate, those of Mistral and Qwen to what is before in all."""
+def attention_mask_hook(mask: Any) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Replaces the mask that a layer passes. By default Llama's layers are bidirectional in every model that does not
+    generate, and those of Mistral and Qwen are always causal."""
 
     def with_mask(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return args, {**kwargs, "attention_mask": mask}
@@ -99,7 +99,8 @@ def attending_by(mask: Any) -> Callable[..., tuple[tuple[Any, ...], dict[str, An
 
 
 def add_prefix(weights: MutableMapping[str, Tensor]) -> None:
-    """A checkpoint saved from the bare model has names without it. In place: the mapping frees what was copied."""
+    """Adds "model." to the names of a checkpoint that was saved from the bare model. Changes the mapping in place, so
+    that it frees the tensors that TensorRT-LLM has copied."""
     names = list(weights.keys())
     if any(name.startswith(PREFIX) for name in names):
         return

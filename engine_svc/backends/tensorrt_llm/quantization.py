@@ -1,6 +1,5 @@
-"""The quantized checkpoints of NVIDIA's ModelOpt, which describe themselves in hf_quant_config.json. TensorRT-LLM loads
-their weights as they are; here they are recognised, held against the GPU, and described in a form that every version
-of it reads.
+"""Reads hf_quant_config.json, which describes the quantized checkpoints of NVIDIA's ModelOpt. TensorRT-LLM loads their
+weights as they are. This module says which GPU they need, and writes the description so that every version reads it.
 """
 
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ CAPABILITIES: Mapping[str, Capability] = {
     "NVFP4": (10, 0),
 }
 
-# Where TensorRT-LLM has another name. It knows ModelOpt's in lower case alone.
+# TensorRT-LLM's names where they differ. It reads ModelOpt's own names only in lower case.
 NAMES_OF_ENGINE = {"FP8_PB_WO": "FP8_BLOCK_SCALES"}
 
 
@@ -37,7 +36,7 @@ class Quantization:
 
 
 def quantization_of(checkpoint: Checkpoint) -> Quantization | None:
-    """None for plain weights. Raises CheckpointError for an algorithm that is not here."""
+    """None for weights that are not quantized. Raises CheckpointError for an unsupported algorithm."""
     path = checkpoint.folder / FILE
     if not path.is_file():
         if checkpoint.config.get("quantization_config"):
@@ -49,7 +48,7 @@ def quantization_of(checkpoint: Checkpoint) -> Quantization | None:
     if algorithm not in CAPABILITIES:
         named = algorithm or "none"
         raise CheckpointError(f"{path}: quant_algo {named} is not supported (supported: {', '.join(CAPABILITIES)})")
-    # There is no cache of keys and values that could be quantized.
+    # There is no KV cache to quantize.
     passed_on = {
         **stated,
         "quant_algo": NAMES_OF_ENGINE.get(algorithm, algorithm),

@@ -1,5 +1,5 @@
-"""Which versions of TensorRT-LLM are supported, and how each of them is called. The version is read from the metadata
-of the package: importing it needs a GPU's driver, and takes long.
+"""Which versions of TensorRT-LLM are supported, and which API each of them is called by. The version comes from the
+package's metadata, since importing the package needs a GPU driver and takes long.
 """
 
 import enum
@@ -17,17 +17,17 @@ Version = tuple[int, int, int, float]  # the last is the number of a release can
 FORM = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.?rc(\d+))?")
 
 
-class Way(enum.Enum):
-    """The interface that hidden states are asked for by."""
+class Api(enum.Enum):
+    """The method of LLM that returns hidden states."""
 
-    GENERATE = "generate_async"  # an executor of its own behind a queue
+    GENERATE = "generate_async"  # the LLM queues requests for an executor
     ENCODE = "encode"  # one forward pass in the calling thread
 
 
-# From the first version, before the second.
-WAYS: tuple[tuple[Version, Version, Way], ...] = (
-    ((1, 2, 0, math.inf), (1, 3, 0, 0), Way.GENERATE),
-    ((1, 3, 0, 22), (1, 5, 0, 0), Way.ENCODE),
+# The first version that has the API, the version before which it ends, the API.
+APIS: tuple[tuple[Version, Version, Api], ...] = (
+    ((1, 2, 0, math.inf), (1, 3, 0, 0), Api.GENERATE),
+    ((1, 3, 0, 22), (1, 5, 0, 0), Api.ENCODE),
 )
 
 
@@ -38,20 +38,20 @@ def installed_version() -> str | None:
         return None
 
 
-def installed_way() -> Way:
-    """Raises ConfigurationError where it is not installed, or not in a version that is supported."""
+def installed_api() -> Api:
+    """Raises ConfigurationError if the package is missing or its version is not supported."""
     version = installed_version()
     if version is None:
         raise ConfigurationError(f"tensorrt-llm is not installed (supported: {SUPPORTED})")
-    return way_of(version)
+    return api_of(version)
 
 
-def way_of(version: str) -> Way:
+def api_of(version: str) -> Api:
     """Raises ConfigurationError for a version that is not supported."""
     parsed = parsed_version(version)
-    for first, end, way in WAYS:
+    for first, end, api in APIS:
         if parsed is not None and first <= parsed < end:
-            return way
+            return api
     raise ConfigurationError(f"tensorrt-llm {version} is not supported (supported: {SUPPORTED})")
 
 

@@ -1,4 +1,4 @@
-"""A `tensorrt_llm` that can be imported, of one version and of the other, on a machine with a GPU that it likes."""
+"""A fake `tensorrt_llm` that can be imported, in a version of each API, on a machine with a GPU that it supports."""
 
 import contextlib
 import sys
@@ -12,14 +12,14 @@ import pytest
 
 from engine_svc.backends.tensorrt_llm import backend, fitness, versions
 from engine_svc.backends.tensorrt_llm.backend import TensorRTLLMBackend
-from engine_svc.backends.tensorrt_llm.versions import Way, way_of
+from engine_svc.backends.tensorrt_llm.versions import Api, api_of
 from heddle.checkpoint import Checkpoint
 from heddle.sentence_modules import PoolingSetting
 from tests.engine_svc.backends.tensorrt_llm import fake_llm, fake_models
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm, Recorded
 from tests.engine_svc.backends.tensorrt_llm.records import bound
 
-VERSIONS = {Way.ENCODE: "1.4.0rc1", Way.GENERATE: "1.2.1"}
+VERSIONS = {Api.ENCODE: "1.4.0rc1", Api.GENERATE: "1.2.1"}
 
 Install = Callable[[str], type[Llm]]
 Open = Callable[..., TensorRTLLMBackend]
@@ -27,16 +27,16 @@ Open = Callable[..., TensorRTLLMBackend]
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Installs a version; returns its LLM, which lists in `made` what the backend constructs."""
+    """Installs a version and returns its LLM class, which keeps the instances in `made`."""
 
     def installed(version: str) -> type[Llm]:
         for module in (versions, backend):
             monkeypatch.setattr(module, "installed_version", lambda: version)
         monkeypatch.setattr(fitness, "gpu_capability", lambda: (9, 0))
         monkeypatch.setattr(fake_llm, "MODEL_CLASS_MAPPING", {})
-        way = way_of(version)
-        llm = type("LLM", (Llm,), {"way": way, "made": []})
-        for name, content in modules(way, llm).items():
+        api = api_of(version)
+        llm = type("LLM", (Llm,), {"api": api, "made": []})
+        for name, content in modules(api, llm).items():
             module = ModuleType(name)
             module.__spec__ = ModuleSpec(name, None, is_package=True)
             module.__path__ = []
@@ -47,9 +47,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     return installed
 
 
-@pytest.fixture(params=list(Way), ids=lambda way: VERSIONS[way])
+@pytest.fixture(params=list(Api), ids=lambda api: VERSIONS[api])
 def llm(request: pytest.FixtureRequest, install: Install) -> type[Llm]:
-    """Of each way."""
+    """Runs the test once for each API."""
     return install(VERSIONS[request.param])
 
 
@@ -66,9 +66,9 @@ def opened() -> Iterator[Open]:
         yield backend_of
 
 
-def modules(way: Way, llm: type[Llm]) -> dict[str, dict[str, Any]]:
+def modules(api: Api, llm: type[Llm]) -> dict[str, dict[str, Any]]:
     def register_auto_model(*args: Any) -> Callable[[Any], Any]:
-        name = bound(way, "register_auto_model", *args)["name"]
+        name = bound(api, "register_auto_model", *args)["name"]
 
         def register(model_class: Any) -> Any:
             fake_llm.MODEL_CLASS_MAPPING[name] = model_class
@@ -77,12 +77,12 @@ def modules(way: Way, llm: type[Llm]) -> dict[str, dict[str, Any]]:
         return register
 
     qwen3 = {"Qwen3ForCausalLM": fake_models.Qwen3ForCausalLM}
-    if way is Way.ENCODE:
+    if api is Api.ENCODE:
         qwen3["Qwen3ForTextEmbedding"] = fake_models.Qwen3ForTextEmbedding
-    masks = "_torch.attention.backends" if way is Way.ENCODE else "_torch.attention_backend"
+    masks = "_torch.attention.backends" if api is Api.ENCODE else "_torch.attention_backend"
     models = "_torch.models"
     content: dict[str, dict[str, Any]] = {
-        "llmapi": {"KvCacheConfig": lambda **fields: Recorded(way, "KvCacheConfig", fields)},
+        "llmapi": {"KvCacheConfig": lambda **fields: Recorded(api, "KvCacheConfig", fields)},
         "_torch": {},
         models: {},
         f"{models}.modeling_utils": {"register_auto_model": register_auto_model},
@@ -90,9 +90,9 @@ def modules(way: Way, llm: type[Llm]) -> dict[str, dict[str, Any]]:
         f"{models}.modeling_mistral": {"MistralForCausalLM": fake_models.MistralForCausalLM},
         f"{models}.modeling_qwen": {"Qwen2ForCausalLM": fake_models.Qwen2ForCausalLM},
         f"{models}.modeling_qwen3": qwen3,
-        **({"_torch.attention": {}} if way is Way.ENCODE else {}),
+        **({"_torch.attention": {}} if api is Api.ENCODE else {}),
         masks: {},
         f"{masks}.interface": {"PredefinedAttentionMask": fake_models.PredefinedAttentionMask},
     }
-    top = {"LLM": llm, "SamplingParams": lambda **fields: Recorded(way, "SamplingParams", fields)}
+    top = {"LLM": llm, "SamplingParams": lambda **fields: Recorded(api, "SamplingParams", fields)}
     return {"tensorrt_llm": top, **{f"tensorrt_llm.{name}": inside for name, inside in content.items()}}

@@ -1,4 +1,4 @@
-"""`python -m tests.engine_svc.backends.tensorrt_llm.drift [PATH]`: whether a TensorRT-LLM still is what we call.
+"""`python -m tests.engine_svc.backends.tensorrt_llm.drift [PATH]`: whether a TensorRT-LLM still has what we call.
 
 PATH is a wheel, a source tree, or a folder that holds the package; without it the installed one is read. Its source is
 parsed and never imported, so this needs no GPU. Prints what differs from the records, a line each.
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine_svc.backends.tensorrt_llm.versions import PACKAGE, way_of
+from engine_svc.backends.tensorrt_llm.versions import PACKAGE, api_of
 from heddle.rpc.settings import ConfigurationError
 from tests.engine_svc.backends.tensorrt_llm.records import (
     CONTRACT,
@@ -83,7 +83,7 @@ class Package:
 
 def drift_of(package: Package) -> list[str]:
     """Raises ConfigurationError for a version that there are no records of, NoPackageError without one."""
-    return [line for record in CONTRACT[way_of(package.version)] for line in differences(package, record)]
+    return [line for record in CONTRACT[api_of(package.version)] for line in differences(package, record)]
 
 
 def differences(package: Package, record: Record) -> Iterator[str]:
@@ -157,7 +157,7 @@ def members_of(found: Class) -> Iterator[str]:
 
 
 def function_of(tree: ast.Module, name: str) -> ast.FunctionDef | None:
-    """Of a class also what it inherits from one in the same file."""
+    """The function or method, which may be inherited from a class in the same file."""
     class_name, _, function_name = name.rpartition(".")
     found = class_of(tree, class_name) if class_name else None
     bodies = [tree.body] if not class_name else [one.body for one in lineage(tree, found)] if found else []

@@ -1,7 +1,7 @@
-"""TensorRT-LLM's LLM as its source describes it: what it takes, what it refuses, what it answers, when it fails.
+"""A fake of TensorRT-LLM's LLM: it accepts, refuses, returns and raises what the real one does, by its source.
 
-Built from the records, so that a call which they do not have fails here as it would there. What the real one merely
-does not survive, such as calls from two threads, is an error.
+Signatures come from the records, so a call that they do not have fails. What would crash the real one, such as calls
+from two threads, raises an error here.
 """
 
 import json
@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine_svc.backends.tensorrt_llm.versions import Way
+from engine_svc.backends.tensorrt_llm.versions import Api
 from tests.engine_svc.backends.tensorrt_llm.fake_models import EngineModelConfig, metadata_of
 from tests.engine_svc.backends.tensorrt_llm.records import FIELDS, bound, members_of, signature_of
 
-# Of tensorrt_llm/_torch/model_config.py, is_generation_model.
+# From is_generation_model in tensorrt_llm/_torch/model_config.py.
 NOT_GENERATING = (
     *("BertForSequenceClassification", "Qwen2ForProcessRewardModel", "Qwen2ForRewardModel", "LlamaForTextEmbedding"),
 )
@@ -32,25 +32,25 @@ class RequestError(RuntimeError):
 
 
 class Recorded:
-    """Takes the fields that the records have, and no others."""
+    """Accepts only the fields that are in the records."""
 
-    def __init__(self, way: Way, name: str, fields: Mapping[str, Any]) -> None:
-        unknown = fields.keys() - members_of(way, name)
+    def __init__(self, api: Api, name: str, fields: Mapping[str, Any]) -> None:
+        unknown = fields.keys() - members_of(api, name)
         if unknown:
             raise TypeError(f"{name} got unexpected arguments {sorted(unknown)}")
         self.__dict__.update(fields)
 
 
 class Llm:
-    """`made` are all that were constructed."""
+    """`made` holds all instances."""
 
     made: list["Llm"]
-    way: Way
+    api: Api
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        passed = bound(self.way, "BaseLLM.__init__", *args, **kwargs)
+        passed = bound(self.api, "BaseLLM.__init__", *args, **kwargs)
         arguments = {**passed, **passed["kwargs"]}
-        known = {*FIELDS, *members_of(self.way, "TorchLlmArgs"), *signature_of(self.way, "BaseLLM.__init__").parameters}
+        known = {*FIELDS, *members_of(self.api, "TorchLlmArgs"), *signature_of(self.api, "BaseLLM.__init__").parameters}
         for name in kwargs:
             if name not in known:
                 raise ValueError(f"LLM got invalid argument: {name}")
@@ -72,14 +72,14 @@ class Llm:
         is_generation = architecture not in NOT_GENERATING
         if is_generation and not self.encode_only:
             raise AssertionError("a model that generates answers logits, and has a cache of keys and values")
-        model = MODEL_CLASS_MAPPING[architecture](EngineModelConfig(config, folder, self.way, is_generation))
+        model = MODEL_CLASS_MAPPING[architecture](EngineModelConfig(config, folder, self.api, is_generation))
         weights = {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
         model.load_weights(weights, weight_mapper=None)
         return model
 
     def encode(self, *args: Any, **kwargs: Any) -> Tensor:
         self._enter()
-        passed = bound(self.way, "BaseLLM.encode", *args, **kwargs)
+        passed = bound(self.api, "BaseLLM.encode", *args, **kwargs)
         if passed["model_kwargs"]:
             raise TypeError(f"inputs that our class does not take: {sorted(passed['model_kwargs'])}")
         if not self.encode_only:
@@ -104,7 +104,7 @@ class Llm:
 
     def generate_async(self, *args: Any, **kwargs: Any) -> "RequestOutput":
         self._enter()
-        passed = bound(self.way, "BaseLLM.generate_async", *args, **kwargs)
+        passed = bound(self.api, "BaseLLM.generate_async", *args, **kwargs)
         if self.encode_only:
             raise RuntimeError("generate_async() is not available when encode_only=True.")
         sampling, ids = passed["sampling_params"], passed["inputs"]["prompt_token_ids"]
@@ -151,7 +151,7 @@ class RequestOutput:
         self.context_logits: Tensor | None = None
 
     def result(self, *args: Any, **kwargs: Any) -> "RequestOutput":
-        bound(Way.GENERATE, "GenerationResult.result", *args, **kwargs)
+        bound(Api.GENERATE, "GenerationResult.result", *args, **kwargs)
         self.finished = True
         if self._sampling.return_context_logits:
             # An item of the first dimension for each request.

@@ -1,7 +1,7 @@
-"""TensorRT-LLM's decoders as far as our class touches them, computed with engine_svc.models in float32.
+"""Fakes of TensorRT-LLM's decoders, with what our class uses of them. engine_svc.models computes them in float32.
 
-Each layer passes the mask that the real one passes, or none, and attends by the one that reaches it. Weights are taken
-from what `load_weights` is given, by the names that the real ones look for.
+Each layer passes the mask that the real one passes, or none, and its attention uses the mask that it receives.
+`load_weights` looks for the names that the real one looks for.
 """
 
 import enum
@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from engine_svc.backends.tensorrt_llm.versions import Way
+from engine_svc.backends.tensorrt_llm.versions import Api
 from engine_svc.models import transformer
 from engine_svc.models.architectures import decoder
 from engine_svc.models.attention import Layout
@@ -35,7 +35,7 @@ class PredefinedAttentionMask(enum.StrEnum):
 class EngineModelConfig:
     pretrained_config: SimpleNamespace  # its attributes are those of config.json
     folder: Path
-    way: Way
+    api: Api
     is_generation: bool
 
 
@@ -47,12 +47,12 @@ class AttentionMetadata:
 
 
 class Attention(nn.Module):
-    def __init__(self, attention: transformer.Attention, way: Way) -> None:
+    def __init__(self, attention: transformer.Attention, api: Api) -> None:
         super().__init__()
-        self._attention, self._way = attention, way
+        self._attention, self._api = attention, api
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        passed = bound(self._way, "Attention.forward", *args, **kwargs)
+        passed = bound(self._api, "Attention.forward", *args, **kwargs)
         mask = passed["attention_mask"]
         is_causal = mask is PredefinedAttentionMask.CAUSAL or mask == "PredefinedAttentionMask.CAUSAL"
         pattern = replace(self._attention.pattern, ahead=0 if is_causal else None)
@@ -61,9 +61,9 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, layer: transformer.Layer, way: Way, attention_mask: PredefinedAttentionMask | None) -> None:
+    def __init__(self, layer: transformer.Layer, api: Api, attention_mask: PredefinedAttentionMask | None) -> None:
         super().__init__()
-        self.self_attn = Attention(layer.attention, way)
+        self.self_attn = Attention(layer.attention, api)
         self._layer, self._passed = layer, {} if attention_mask is None else {"attention_mask": attention_mask}
 
     def forward(self, hidden: Tensor, position_ids: Tensor, metadata: AttentionMetadata) -> Tensor:
@@ -78,11 +78,11 @@ class Layer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The layers are there before their weights, as in the real ones."""
+    """Has its layers before their weights are loaded, as the real one."""
 
     def __init__(self, config: EngineModelConfig, attention_mask: PredefinedAttentionMask | None) -> None:
         super().__init__()
-        self._mask, self._way = attention_mask, config.way
+        self._mask, self._api = attention_mask, config.api
         self.layers = nn.ModuleList(self._layers_of(loaded(config, torch.device("meta"))))
 
     def fill(self, model: transformer.Transformer) -> None:
@@ -110,11 +110,11 @@ class Decoder(nn.Module):
         return self._model.norm(hidden)
 
     def _layers_of(self, model: transformer.Transformer) -> list[Layer]:
-        return [Layer(layer, self._way, self._mask) for layer in model.layers]
+        return [Layer(layer, self._api, self._mask) for layer in model.layers]
 
 
 class DecoderModelForCausalLM(nn.Module):
-    """Without a registered subclass it would answer logits, which is of no use here."""
+    """Used only through the subclass that we register: the real one returns logits."""
 
     passes_mask = False
 
@@ -126,7 +126,7 @@ class DecoderModelForCausalLM(nn.Module):
         self.model = Decoder(model_config, full if self.passes_mask else None)
 
     def load_weights(self, *args: Any, **kwargs: Any) -> None:
-        passed = bound(self.model_config.way, "DecoderModelForCausalLM.load_weights", *args, **kwargs)
+        passed = bound(self.model_config.api, "DecoderModelForCausalLM.load_weights", *args, **kwargs)
         weights: Mapping[str, Tensor] = passed["weights"]
         for name in ("model.embed_tokens.weight", "model.norm.weight"):
             weights[name]
@@ -158,7 +158,7 @@ class Qwen3ForTextEmbedding(Qwen3ForCausalLM):
 def loaded(
     config: EngineModelConfig, device: torch.device, weights: Mapping[str, Tensor] | None = None
 ) -> transformer.Transformer:
-    """By the config.json that the engine was given, which has no more of the checkpoint than the real one would see."""
+    """Loads with the config.json in the engine's folder: the real one sees no more of the checkpoint."""
     folder = config.folder
     if weights is not None:
         folder = folder / "loaded"

@@ -1,16 +1,16 @@
-"""A source tree of TensorRT-LLM that is as the records have it, written for the tests of `drift`."""
+"""Writes a source tree of TensorRT-LLM that agrees with the records, for the tests of `drift`."""
 
 from pathlib import Path
 
-from engine_svc.backends.tensorrt_llm.versions import way_of
+from engine_svc.backends.tensorrt_llm.versions import api_of
 from tests.engine_svc.backends.tensorrt_llm.records import CONTRACT, Callee, Members, Text
 
 
 def write_package(folder: Path, version: str) -> Path:
-    """Each record in the last of its files: where it is found after a move, too."""
+    """Writes each record into the last of its files, which a search must find too."""
     classes: dict[tuple[str, str], list[str]] = {}
     lines: dict[str, list[str]] = {"tensorrt_llm/version.py": [f"__version__ = {version!r}"]}
-    for record in CONTRACT[way_of(version)]:
+    for record in CONTRACT[api_of(version)]:
         match record:
             case Text(place, text):
                 lines.setdefault(place if place.endswith(".py") else f"{place}/inside.py", []).append(

@@ -1,6 +1,7 @@
-"""What we call of TensorRT-LLM, as its source had it. Fakes are built from this, `drift` holds a package against it.
+"""The parts of TensorRT-LLM that we call, copied from its source. The fakes are built from these records, and `drift`
+compares a package with them.
 
-A signature is written as Python writes it, without `self`. The package itself could not be run here.
+Signatures are in Python's syntax, without `self`. The package itself has not been run.
 """
 
 import ast
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine_svc.backends.tensorrt_llm.versions import Way
+from engine_svc.backends.tensorrt_llm.versions import Api
 
 REPOSITORY = "github.com/NVIDIA/TensorRT-LLM"
 
@@ -75,7 +76,7 @@ def value_of(default: str) -> Any:
 
 
 def defaults_of(arguments: ast.arguments) -> dict[str, str | None]:
-    """As source text, by parameter but `self`; None where one is required."""
+    """The source text of each parameter's default, None if it has none; `self` is left out."""
     positional = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)]
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
     found = dict(zip(positional, defaults, strict=True))
@@ -100,7 +101,7 @@ MASKS = (
     "tensorrt_llm/_torch/attention_backend/interface.py",
 )
 
-# What the constructor takes beyond its named parameters.
+# Further keyword arguments of the constructor.
 FIELDS = (
     *("model", "tokenizer", "tokenizer_mode", "skip_tokenizer_init", "trust_remote_code", "tensor_parallel_size"),
     *("dtype", "revision", "tokenizer_revision", "pipeline_parallel_size", "context_parallel_size", "gpus_per_node"),
@@ -250,21 +251,21 @@ GENERATE: tuple[Record, ...] = (
     *decoder("modeling_qwen3", "Qwen3ForCausalLM", "Qwen3Model", "at 010bb95"),
 )
 
-CONTRACT: Mapping[Way, tuple[Record, ...]] = {Way.ENCODE: ENCODE, Way.GENERATE: GENERATE}
+CONTRACT: Mapping[Api, tuple[Record, ...]] = {Api.ENCODE: ENCODE, Api.GENERATE: GENERATE}
 
 
-def signature_of(way: Way, name: str) -> inspect.Signature:
-    return next(record for record in CONTRACT[way] if isinstance(record, Callee) and record.name == name).signature()
+def signature_of(api: Api, name: str) -> inspect.Signature:
+    return next(record for record in CONTRACT[api] if isinstance(record, Callee) and record.name == name).signature()
 
 
-def members_of(way: Way, name: str) -> frozenset[str]:
+def members_of(api: Api, name: str) -> frozenset[str]:
     return frozenset(
-        next(record for record in CONTRACT[way] if isinstance(record, Members) and record.name == name).members
+        next(record for record in CONTRACT[api] if isinstance(record, Members) and record.name == name).members
     )
 
 
-def bound(way: Way, name: str, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
+def bound(api: Api, name: str, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
     """Raises TypeError as a call of the recorded signature would."""
-    arguments = signature_of(way, name).bind(*args, **kwargs)
+    arguments = signature_of(api, name).bind(*args, **kwargs)
     arguments.apply_defaults()
     return arguments.arguments

@@ -1,4 +1,4 @@
-"""Small checkpoints that TensorRT-LLM serves, with random weights: parity cases that it can, and others."""
+"""Small checkpoints with random weights: which of the parity cases TensorRT-LLM serves, and further ones."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from tests.checkpoints import write_old_modules
 from tests.engine_svc.models.cases import Case, saved
 from tests.engine_svc.models.cases_of.decoders import CASES, small
 
-# It leaves to torch what has a window or another rotary scaling, and Gemma.
+# Torch serves checkpoints with a window or another rotary scaling, and Gemma.
 LEFT_TO_TORCH = (
     "window",
     "window to both sides",

@@ -1,5 +1,5 @@
-"""The backend over a fake TensorRT-LLM, called in either way: the same answers as torch's for the same checkpoint, and
-one thread from the first call to the last."""
+"""The backend with a fake TensorRT-LLM, called by either API: it returns what torch returns for the same checkpoint,
+and one thread makes all calls."""
 
 import threading
 from collections.abc import Sequence
@@ -16,7 +16,6 @@ from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
-from heddle.rpc.settings import ConfigurationError
 from heddle.sentence_modules import PoolingSetting
 from tests.checkpoints import POSITIONS
 from tests.engine_svc.backends.tensorrt_llm.conftest import VERSIONS, Install, Open
@@ -25,7 +24,7 @@ from tests.engine_svc.backends.tensorrt_llm.served import SERVED, written
 from tests.engine_svc.models.cases import OUTPUTS, Array, Case
 from tests.engine_svc.models.packed import random_batch
 
-# As TensorRT-LLM does it itself where a model answers for each token.
+# TensorRT-LLM itself uses nested tensors for models that return something for each token.
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 
 SOME_LENGTHS = (5, 1, POSITIONS, 5, 17)
@@ -50,17 +49,17 @@ def test_answers_are_those_of_torch(tmp_path: Path, opened: Open, install: Insta
 
 @pytest.mark.usefixtures("llm")
 @pytest.mark.parametrize("pooling", ["mean", "cls", "weighted_mean"])
-def test_wishes_of_a_sequence_are_met_as_by_torch(tmp_path: Path, opened: Open, pooling: PoolingSetting) -> None:
+def test_options_of_a_sequence_act_as_with_torch(tmp_path: Path, opened: Open, pooling: PoolingSetting) -> None:
     written(tmp_path, LlamaModel)
     batch = random_batch(SOME_LENGTHS)
-    wishes: list[dict[str, Any]] = [
+    options: list[dict[str, Any]] = [
         {"skip_normalization": True},
         {"dimensions": 8},
         {"prompt_tokens": 9},
         {"output": Output.TOKEN_VECTORS},
         {"dimensions": 4, "skip_normalization": True},
     ]
-    asked = PackedBatch.of([replace(one, **wish) for one, wish in zip(batch.sequences, wishes, strict=True)])
+    asked = PackedBatch.of([replace(one, **own) for one, own in zip(batch.sequences, options, strict=True)])
     theirs = TorchBackend(Checkpoint.read(tmp_path, pooling=pooling), dtype="float32", device="cpu")
     assert_same(opened(tmp_path, pooling).run(asked), theirs.run(asked))
 
@@ -149,19 +148,13 @@ def test_requests_before_the_one_that_fails_are_aborted(tmp_path: Path, opened: 
     assert llm.made[0].aborted == 2
 
 
-def test_fewer_rows_than_tokens_are_no_answer(
+def test_fewer_rows_than_tokens_are_an_error(
     tmp_path: Path, opened: Open, install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with the graphs of the real one, whose output is cut to a row for each sequence."""
+    """With CUDA graphs the real one cuts the output to one row per sequence."""
     llm = install("1.4.0rc1")
     written(tmp_path, LlamaModel)
     backend = opened(tmp_path)
     monkeypatch.setitem(llm.made[0].arguments, "cuda_graph_config", object())
     with pytest.raises(RuntimeError, match="2 hidden states for 7 tokens"):
         backend.run(random_batch([3, 4]))
-
-
-@pytest.mark.parametrize("version", ["1.1.0", "1.3.0rc5", "1.5.0", "2.0"])
-def test_an_unsupported_version_is_refused_in_a_line(version: str, install: Install) -> None:
-    with pytest.raises(ConfigurationError, match=r"^tensorrt-llm \S+ is not supported \(supported: 1\.2, and 1\.3"):
-        install(version)

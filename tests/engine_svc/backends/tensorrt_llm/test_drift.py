@@ -1,4 +1,4 @@
-"""The checker finds what has changed in a tree, a wheel or an installed package, and nothing in one that has not."""
+"""The checker reports each change of a source tree, a wheel or an installed package, and nothing else."""
 
 import sys
 import zipfile

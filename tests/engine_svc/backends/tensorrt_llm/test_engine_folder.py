@@ -1,4 +1,4 @@
-"""What TensorRT-LLM is given in place of the checkpoint's folder."""
+"""The folder that TensorRT-LLM loads in place of the checkpoint's."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What TensorRT-LLM is left out of, each with its reason in one line, and what `auto` takes then."""
+"""What TensorRT-LLM may not serve, each with a reason of one line, and which backend `auto` takes then."""
 
 import logging
 from pathlib import Path
@@ -133,7 +133,7 @@ def test_quantized_weights_of_another_kind_are_refused(llama: Path) -> None:
 
 @pytest.mark.usefixtures("newest")
 def test_quantized_weights_of_modelopt_are_loadable(llama: Path) -> None:
-    """Before the pod opens a port, that is: FP8 is not to be read by our own models."""
+    """The check before the pod opens a port must not load FP8 weights into our own models, which cannot read them."""
     path = llama / "model.safetensors"
     weights = {
         name: tensor.to(torch.float8_e4m3fn) if name.endswith("_proj.weight") else tensor

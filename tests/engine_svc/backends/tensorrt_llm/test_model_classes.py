@@ -1,5 +1,5 @@
-"""The class that TensorRT-LLM builds: whom its tokens attend to is what the checkpoint says and no default, and weights
-are found by whichever names they have."""
+"""The class that TensorRT-LLM builds: causal or bidirectional as the checkpoint says, whatever TensorRT-LLM's default,
+and weights are found under either form of their names."""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def token_vectors(backend: Any, *ids: int) -> Any:
 def test_tokens_attend_as_the_checkpoint_says(
     tmp_path: Path, opened: Open, model_class: type[PreTrainedModel], *, is_causal: bool
 ) -> None:
-    """Of the real classes those of Llama would all see the whole text here, the others none of what comes after."""
+    """By default the real Llama would always be bidirectional here, and the others always causal."""
     written(tmp_path, model_class)
     change_config(tmp_path, is_causal=is_causal)
     backend = opened(tmp_path)
@@ -53,7 +53,7 @@ def test_tokens_attend_as_the_checkpoint_says(
 
 
 def test_the_trap_is_there_without_our_class(tmp_path: Path, llm: type[Llm], monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the test above can fail: the fake's Llama, by itself, is bidirectional as the real one is."""
+    """Shows that the test above can fail: without our class the fake's Llama is bidirectional, as the real one."""
     written(tmp_path, LlamaModel)
     change_config(tmp_path, architectures=[ARCHITECTURE], tie_word_embeddings=True)
     passed: list[Any] = []
@@ -83,7 +83,7 @@ def test_names_of_a_bare_model_get_the_prefix() -> None:
     assert weights == {"model.embed_tokens.weight": 1, "model.layers.0.mlp.up_proj.weight": 0}
 
 
-def test_names_with_the_prefix_stay(tmp_path: Path) -> None:
+def test_names_with_the_prefix_stay() -> None:
     weights = {"model.norm.weight": torch.ones(1), "score.weight": torch.zeros(1)}
     add_prefix(weights)
     assert weights.keys() == {"model.norm.weight", "score.weight"}

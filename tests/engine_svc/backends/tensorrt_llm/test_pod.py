@@ -39,7 +39,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def stub(tmp_path: Path, model: Path, llm: type[Llm]) -> AsyncIterator[Any]:
-    """Of a pod that chose its backend by itself."""
+    """A stub for a pod with `--backend auto`. At the end the pod must have shut TensorRT-LLM down."""
     address = f"unix:{tmp_path}/engine"
     settings = EngineSettings(
         listen=(address,), model=str(model), backend="auto", batch_tokens_max=64, batch_items_max=4
@@ -50,8 +50,8 @@ async def stub(tmp_path: Path, model: Path, llm: type[Llm]) -> AsyncIterator[Any
     assert [made.shutdowns for made in llm.made] == [1]
 
 
-async def encoded(stub: Any, **wishes: Any) -> Any:
-    sequences = [pb.Sequence(token_ids=np.array(ids, "<u4").tobytes(), **wishes) for ids in IDS]
+async def encoded(stub: Any, **options: Any) -> Any:
+    sequences = [pb.Sequence(token_ids=np.array(ids, "<u4").tobytes(), **options) for ids in IDS]
     return (await stub.Encode(pb.EncodeRequest(sequences=sequences))).outcomes
 
 
@@ -80,7 +80,7 @@ async def test_a_sequence_that_fails_alone_is_that_ones_error(stub: Any, llm: ty
     assert [outcome.WhichOneof("result") for outcome in await encoded(stub)] == ["tensor"] * len(IDS)
 
 
-async def test_a_pod_that_cannot_have_it_does_not_start(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pod_without_the_package_does_not_start(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "installed_version", lambda: None)
     settings = EngineSettings(backend="tensorrt_llm", model=str(model))
     with pytest.raises(ConfigurationError, match="backend tensorrt_llm: tensorrt-llm is not installed"):
