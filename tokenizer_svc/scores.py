@@ -1,25 +1,11 @@
-"""Turns logits and vectors into scores and rankings. Pure functions; the tasks call them."""
+"""Turns logits into rankings and vectors into cosines. Pure functions; the tasks call them."""
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from heddle.tensors import Floats
+
 Ranking = npt.NDArray[np.uint32]
-
-
-def sigmoid(logits: Floats) -> Floats:
-    """Of each element. Overflows nowhere: exp is taken of what is not positive only."""
-    wide = logits.astype(np.float64)
-    decay = np.exp(-np.abs(wide))
-    scores: Floats = (np.where(wide >= 0, 1.0, decay) / (1.0 + decay)).astype(np.float32)
-    return scores
-
-
-def softmax(logits: Floats) -> Floats:
-    """Over the last axis, in float32, step by step as in transformers.pipelines.token_classification."""
-    exponentials = np.exp(logits - np.max(logits, axis=-1, keepdims=True))
-    scores: Floats = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return scores
 
 
 def best_first(logits: Floats) -> Ranking:

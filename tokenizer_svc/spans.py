@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokenizer_svc.scores import Floats, softmax
+from heddle.activations import softmax
+from heddle.tensors import Floats
 from tokenizer_svc.sequence import TextLayout
 from tokenizer_svc.subwords import Subwords
 

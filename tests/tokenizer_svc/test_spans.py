@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerFast, TokenClassificationPipeline
 
+from heddle.tensors import Floats
 from tests.small_tokenizers import small_tokenizer
 from tests.texts import varied_texts
-from tokenizer_svc.scores import Floats
 from tokenizer_svc.sequence import Options, TextLayout, TokenSequence, pack_ids
 from tokenizer_svc.spans import Aggregation, Span, Tokens, entities, labelled_tokens
 from tokenizer_svc.subwords import Subwords

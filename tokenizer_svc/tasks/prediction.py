@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
+from heddle.activations import sigmoid, softmax
 from heddle.checkpoint import Checkpoint
+from heddle.tensors import Floats
 from heddle.v1 import engine_pb2, inference_pb2
-from tokenizer_svc.scores import Floats, sigmoid, softmax
 from tokenizer_svc.sequence import INPUTS, Input
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.score_table import ScoreTable, as_they_are

@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 
 from heddle import tensors
+from heddle.activations import sigmoid
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.tensors import Floats
 from heddle.v1 import engine_pb2, inference_pb2
-from tokenizer_svc.scores import Floats, best_first, sigmoid
+from tokenizer_svc.scores import best_first
 from tokenizer_svc.sequence import Input, TokenSequence, numbered
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.score_table import as_they_are

@@ -8,12 +8,12 @@ import pytest
 from transformers.pipelines.text_classification import sigmoid, softmax
 
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.tensors import Floats
 from heddle.v1 import inference_pb2 as pb
 from tests.kinds import EMOTIONS, write_classifier, write_config, write_multi_label_classifier, write_reranker
 from tests.texts import SENTENCES
 from tests.tokenizer_svc.tasks.conftest import Serve
 from tests.tokenizer_svc.tasks.simulated_logits import logits_of
-from tokenizer_svc.scores import Floats
 
 PAIRS: list[tuple[str, str | None]] = [
     *((sentence, None) for sentence in SENTENCES),

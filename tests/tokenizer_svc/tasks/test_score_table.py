@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from heddle import tensors
+from heddle.activations import sigmoid, softmax
+from heddle.tensors import Floats
 from heddle.v1 import engine_pb2
 from heddle.v1 import inference_pb2 as pb
 from tests.kinds import EMOTIONS, write_classifier
 from tests.tokenizer_svc.tasks.conftest import Serve
-from tokenizer_svc.scores import Floats, sigmoid, softmax
 from tokenizer_svc.sequence import TokenSequence
 from tokenizer_svc.tasks import prediction, score_table
 from tokenizer_svc.tasks.score_table import NUMBERS_AT_ONCE, ScoreTable, as_they_are
