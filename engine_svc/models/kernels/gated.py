@@ -3,7 +3,6 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import torch
 import triton
@@ -29,8 +28,8 @@ TWICE_ROOT_OF_2_BY_PI = tl.constexpr(1.5957691216057308)
 ROOT_OF_HALF = tl.constexpr(0.7071067811865476)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def activate(values: Any, ACTIVATION: tl.constexpr) -> Any:
+@triton.jit
+def activate(values: tl.tensor, ACTIVATION: tl.constexpr) -> tl.tensor:
     if ACTIVATION == "silu":
         return values * tl.sigmoid(values)
     if ACTIVATION == "gelu":
@@ -45,8 +44,15 @@ def activate(values: Any, ACTIVATION: tl.constexpr) -> Any:
     return values
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def gated(gate_up: Any, row: Any, column: Any, rows: Any, WIDTH: tl.constexpr, ACTIVATION: tl.constexpr) -> Any:
+@triton.jit
+def gated(
+    gate_up: tl.tensor,
+    row: tl.tensor,
+    column: tl.tensor,
+    rows: tl.tensor,
+    WIDTH: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+) -> tl.tensor:
     is_inside = (row < rows) & (column < WIDTH)
     place = gate_up + row.to(tl.int64) * (2 * WIDTH) + column
     gate = tl.load(place, is_inside, other=0.0).to(tl.float32)
@@ -54,11 +60,11 @@ def gated(gate_up: Any, row: Any, column: Any, rows: Any, WIDTH: tl.constexpr, A
     return activate(gate, ACTIVATION) * up
 
 
-@triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["rows"])
 def gate_kernel(
-    gate_up: Any,
-    result: Any,
-    rows: Any,
+    gate_up: tl.tensor,
+    result: tl.tensor,
+    rows: tl.tensor,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -71,12 +77,12 @@ def gate_kernel(
     tl.store(result + row.to(tl.int64) * WIDTH + column, values.to(result.dtype.element_ty), is_inside)
 
 
-@triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["rows"])
 def gate_to_float8_kernel(
-    gate_up: Any,
-    result: Any,
-    scales: Any,
-    rows: Any,
+    gate_up: tl.tensor,
+    result: tl.tensor,
+    scales: tl.tensor,
+    rows: tl.tensor,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,

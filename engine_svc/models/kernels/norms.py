@@ -18,16 +18,16 @@ from engine_svc.models.kernels.tiles import tile_of
 from engine_svc.models.norms import LayerNorm, RMSNorm
 
 
-@triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["rows"])
 def normalize_kernel(
-    hidden: Any,
-    update: Any,
-    weight: Any,
-    bias: Any,
-    result: Any,
-    scales: Any,
-    rows: Any,
-    epsilon: Any,
+    hidden: tl.tensor,
+    update: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    result: tl.tensor,
+    scales: tl.tensor,
+    rows: tl.tensor,
+    epsilon: tl.tensor,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,

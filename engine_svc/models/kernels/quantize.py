@@ -2,7 +2,6 @@
 its `quantized` where an FP8 linear follows."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import triton
@@ -20,33 +19,33 @@ LARGEST = tl.constexpr(FLOAT8_MAX)
 SMALLEST = tl.constexpr(1e-35)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def bits_of_magnitudes(values: Any) -> Any:
+@triton.jit
+def bits_of_magnitudes(values: tl.tensor) -> tl.tensor:
     """They are ordered as the float32 magnitudes are, but NaN is the largest: so a maximum does not lose it."""
     return tl.abs(values).to(tl.int32, bitcast=True)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def scale_of(bits: Any) -> Any:
+@triton.jit
+def scale_of(bits: tl.tensor) -> tl.tuple:
     """The scale of a row, and what its numbers are multiplied by, from the bits of its largest magnitude."""
     largest = bits.to(tl.float32, bitcast=True)
     largest = tl.where(largest < SMALLEST, SMALLEST, largest)
     return largest / LARGEST, LARGEST / largest
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def quantized(values: Any) -> Any:
+@triton.jit
+def quantized(values: tl.tensor) -> tl.tuple:
     """float32 [rows, columns] to float8 values, and scales [rows, 1]."""
     scale, inverse = scale_of(tl.max(bits_of_magnitudes(values), 1, keep_dims=True))
     return (values * inverse).to(tl.float8e4nv), scale
 
 
-@triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["rows"])
 def quantize_kernel(
-    inputs: Any,
-    values: Any,
-    scales: Any,
-    rows: Any,
+    inputs: tl.tensor,
+    values: tl.tensor,
+    scales: tl.tensor,
+    rows: tl.tensor,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,

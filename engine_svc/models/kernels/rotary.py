@@ -3,7 +3,6 @@ one launch a layer, and no copy of them. `engine_svc.models.rotary` calls it."""
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import torch
 import triton
@@ -16,14 +15,14 @@ from engine_svc.models.norms import RMSNorm
 from engine_svc.models.rotary import Rotation, rotate_plainly
 
 
-@triton.jit(do_not_specialize=["count"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["count"])
 def rotate_kernel(
-    heads: Any,
-    cosines: Any,
-    sines: Any,
-    weight: Any,
-    count: Any,
-    epsilon: Any,
+    heads: tl.tensor,
+    cosines: tl.tensor,
+    sines: tl.tensor,
+    weight: tl.tensor,
+    count: tl.tensor,
+    epsilon: tl.tensor,
     ROW_STRIDE: tl.constexpr,
     ROW_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
