@@ -31,17 +31,19 @@ ROOT_OF_HALF = tl.constexpr(0.7071067811865476)
 @triton.jit
 def activate(values: tl.tensor, ACTIVATION: tl.constexpr) -> tl.tensor:
     if ACTIVATION == "silu":
-        return values * tl.sigmoid(values)
-    if ACTIVATION == "gelu":
-        return 0.5 * values * (1.0 + tl.erf(values * ROOT_OF_HALF))
-    if ACTIVATION == "gelu_tanh":  # 1 + tanh(x) is 2 * sigmoid(2 * x)
-        return values * tl.sigmoid(TWICE_ROOT_OF_2_BY_PI * (values + 0.044715 * values * values * values))
-    if ACTIVATION == "relu":
-        return tl.where(values < 0.0, 0.0, values)  # a maximum would lose NaN
-    if ACTIVATION == "tanh":
-        return 2.0 * tl.sigmoid(2.0 * values) - 1.0
-    tl.static_assert(ACTIVATION == "none")
-    return values
+        result = values * tl.sigmoid(values)
+    elif ACTIVATION == "gelu":
+        result = 0.5 * values * (1.0 + tl.erf(values * ROOT_OF_HALF))
+    elif ACTIVATION == "gelu_tanh":  # 1 + tanh(x) is 2 * sigmoid(2 * x)
+        result = values * tl.sigmoid(TWICE_ROOT_OF_2_BY_PI * (values + 0.044715 * values * values * values))
+    elif ACTIVATION == "relu":
+        result = tl.where(values < 0.0, 0.0, values)  # a maximum would lose NaN
+    elif ACTIVATION == "tanh":
+        result = 2.0 * tl.sigmoid(2.0 * values) - 1.0
+    else:
+        tl.static_assert(ACTIVATION == "none")
+        result = values
+    return result
 
 
 @triton.jit
