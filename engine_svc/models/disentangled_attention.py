@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from engine_svc.models.attention import Layout, rows_of
 from engine_svc.models.dense_attention import TILE_NUMBERS_MAX
-from engine_svc.models.transformer import Attention, Rotations
+from engine_svc.models.transformer import Attention, Rotations, Rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class DisentangledAttention(Attention):
     places: int
     place_of_distance: Tensor  # int64 [2 * longest - 1], by distance of a key from a query, from 1 - longest on
 
-    def __call__(self, hidden: Tensor, layout: Layout, rotations: Rotations) -> Tensor:
+    def __call__(self, hidden: Rows, layout: Layout, rotations: Rotations) -> Tensor:
         projected = self.query_key_value(hidden).view(len(hidden), 3, self.heads, -1)
         query, key, value = projected.unbind(1)
         result = torch.empty(query.shape, dtype=query.dtype, device=query.device)

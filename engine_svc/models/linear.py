@@ -9,6 +9,7 @@ import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ onednn = torch.ops.mkldnn
 # steps, which grow with them, all of them fit, and few batches are filled up by more than an eighth.
 PREPACKED_ROWS_STEP_MIN, PREPACKED_ROWS_STEP_MAX = 8, 32
 
-Linear = Callable[[Tensor], Tensor]  # [..., inputs] to [..., outputs]
+Linear = Callable[[Any], Tensor]  # [..., inputs] to [..., outputs]; where it `takes_float8`, from Float8Rows too
 
 
 class Activation(enum.Enum):

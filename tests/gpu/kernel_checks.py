@@ -30,7 +30,7 @@ PATTERNS = {
 
 def run(task: Task) -> None:
     check_flash(task)
-    kernels = offered.kernels()
+    kernels = offered.kernels(task.device)
     if not kernels:
         task.record.add(check="kernels against their plain versions", result=offered.NOT_BUILT)
     for name, kernel in kernels.items():

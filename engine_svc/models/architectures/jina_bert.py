@@ -8,6 +8,7 @@ a second time, and has the halves of its gated feed-forward the other way around
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.linear import Activation, linear, load_linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import LayerNorm, Norm, QueryKeyNorm, load_layer_norm
+from engine_svc.models.residual_stream import ResidualStream
 from engine_svc.models.transformer import Attention, GatedFeedForward, Layer, Norms, Transformer
 from engine_svc.models.weights import Weights
 
@@ -32,8 +34,11 @@ class NormsOfTwoSums(Norms):
 
     of_second_sum: Norm
 
-    def around(self, branch: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
-        return self.of_second_sum(Norms.around(self, branch, hidden).add_(hidden))
+    def around(self, branch: Callable[[Any], Tensor], stream: ResidualStream, *, as_float8: bool = False) -> None:
+        hidden = stream.hidden()
+        Norms.around(self, branch, stream, as_float8=as_float8)
+        stream.add(hidden)
+        stream.normalize(self.of_second_sum)
 
 
 def load(config: ModelConfig, weights: Weights) -> Transformer:

@@ -1,0 +1,39 @@
+"""Runs Triton kernels on the CPU, in Triton's interpreter. Tests import it before any kernel."""
+
+import os
+from typing import Any
+
+os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
+
+import numpy as np
+import torch
+from triton.runtime import interpreter
+
+TORCH_TYPES = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8e4nv": torch.float8_e4m3fn,
+}
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
+
+patch_lang_tensor = interpreter._patch_lang_tensor
+
+
+def patch_lang_tensor_for_numpy(tensor: Any, scope: Any) -> None:
+    """Triton 3.6 has scalars as arrays of one number, which NumPy from 2.4 on does not take for the bound of a loop."""
+    patch_lang_tensor(tensor, scope)
+    scope.set_attr(tensor, "__index__", lambda scalar: int(scalar.handle.data.item()))
+
+
+def convert_float(values: Any, source: Any, target: Any, rounding: Any) -> Any:
+    """As a GPU rounds, to the nearest. Triton 3.6 cuts off what bfloat16 does not hold, and its FP8 is wrong where
+    rounding up needs the next exponent. Numbers are bits, in the integers of NumPy that are as wide."""
+    own, other = TORCH_TYPES[source.name], TORCH_TYPES[target.name]
+    bits = torch.from_numpy(np.array(values)).view(INTEGERS[own.itemsize])
+    converted = bits.view(own).to(other).view(INTEGERS[other.itemsize]).numpy()
+    return converted.view(f"uint{8 * other.itemsize}")
+
+
+interpreter._patch_lang_tensor = patch_lang_tensor_for_numpy
+interpreter._convert_float = convert_float
