@@ -32,7 +32,7 @@ from heddle.v1.engine_pb2_grpc import add_EngineServiceServicer_to_server
 # Seconds that a backend has to close. `heddle.supervisor` waits for it: see Limits there.
 CLOSE_S_MAX = 10.0
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("engine_svc")
 
 
 def main() -> NoReturn:

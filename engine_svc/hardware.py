@@ -32,14 +32,15 @@ FLOAT16: Capability = (7, 0)
 FP8: Capability = (8, 9)
 FP4: Capability = (10, 0)
 
-# By the first letters of the setting `quantization`.
+# By the values of the setting `quantization`.
+NO_QUANT = "no_quant"
 QUANTIZED_PRODUCTS: Mapping[str, Capability] = {"fp8": FP8, "fp4": FP4}
 
 # Of models whose hidden states exceed 65,504, the largest number in float16. The model card of EmbeddingGemma says so.
 FLOAT16_OVERFLOWS = frozenset({"gemma", "gemma2", "gemma3_text"})
 
 
-def check_gpu(device: Device, checkpoint: Checkpoint, *, dtype: str, quantization: str = "") -> None:
+def check_gpu(device: Device, checkpoint: Checkpoint, *, dtype: str, quantization: str = NO_QUANT) -> None:
     """Raises ConfigurationError for a GPU that cannot serve the model, and logs what it only does slowly. `dtype` and
     `quantization` are those of the settings."""
     if device.kind != "cuda":
@@ -54,11 +55,11 @@ def check_gpu(device: Device, checkpoint: Checkpoint, *, dtype: str, quantizatio
         log.warning("%s emulates bfloat16, which is slow; float16 is not", device)
     if device.capability < FLOAT16:
         log.warning("%s is slow: it has no tensor cores", device)
-    needed = QUANTIZED_PRODUCTS.get(quantization[:3], (0, 0))
+    needed = QUANTIZED_PRODUCTS.get(quantization, (0, 0))
     if device.capability < needed:
         log.info(
-            "%s multiplies no %s (compute capability %s does): %s weights save memory, not time",
-            *(device, quantization[:3].upper(), dotted(needed), quantization),
+            "%s does not multiply %s, as GPUs from compute capability %s on do: it saves memory, not time",
+            *(device, quantization.upper(), dotted(needed)),
         )
 
 

@@ -6,6 +6,7 @@ import math
 import torch
 
 from engine_svc.device import Device
+from engine_svc.hardware import NO_QUANT
 from engine_svc.models.architectures.table import architecture_of
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.stored_tensors import FLOAT_TYPES, stored_tensors
@@ -20,7 +21,7 @@ BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 QUANTIZED_BYTES = {"fp8": 1.0, "fp4": 0.5 + 1 / 16}
 
 
-def check_memory(device: Device, checkpoint: Checkpoint, dtype: str, quantization: str = "") -> None:
+def check_memory(device: Device, checkpoint: Checkpoint, dtype: str, quantization: str = NO_QUANT) -> None:
     """Raises ConfigurationError. `dtype` is not auto."""
     if device.kind != "cuda":
         return
@@ -29,11 +30,11 @@ def check_memory(device: Device, checkpoint: Checkpoint, dtype: str, quantizatio
     if weights + WORKING_BYTES > free:
         raise ConfigurationError(
             f"{checkpoint.name} does not fit into the memory of {device}: its weights take {gib(weights)} in "
-            f"{quantized(quantization) or dtype}, and {gib(free)} of {gib(total)} are free"
+            f"{dtype if quantization == NO_QUANT else quantization}, and {gib(free)} of {gib(total)} are free"
         )
 
 
-def weight_bytes(checkpoint: Checkpoint, dtype: str, quantization: str = "") -> int:
+def weight_bytes(checkpoint: Checkpoint, dtype: str, quantization: str = NO_QUANT) -> int:
     """On the device. Numbers of other types than the usual four are quantized already, and are loaded as they are."""
     config = {name: value for name, value in checkpoint.config.items() if name != "quantization_config"}
     architecture = architecture_of(ModelConfig(config, checkpoint.folder / "config.json"))
@@ -46,14 +47,9 @@ def weight_bytes(checkpoint: Checkpoint, dtype: str, quantization: str = "") -> 
         if tensor.data_type not in FLOAT_TYPES:
             number_bytes = 1.0
         elif len(tensor.shape) > 1 and "embed" not in name:
-            number_bytes = QUANTIZED_BYTES.get(quantized(quantization), number_bytes)
+            number_bytes = QUANTIZED_BYTES.get(quantization, number_bytes)
         total += math.prod(tensor.shape) * number_bytes
     return int(total)
-
-
-def quantized(quantization: str) -> str:
-    """fp8 or fp4 of a setting such as fp8_mlp_only, "" for none."""
-    return quantization[:3] if quantization[:3] in QUANTIZED_BYTES else ""
 
 
 def gib(size: int) -> str:
