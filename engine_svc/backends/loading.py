@@ -68,4 +68,6 @@ def load_backend(settings: EngineSettings, checkpoint: Checkpoint) -> Backend:
         )
     from engine_svc.backends.torch_backend import TorchBackend
 
-    return TorchBackend(checkpoint, dtype=settings.dtype, threads=settings.threads, adapter=settings.adapter)
+    return TorchBackend(
+        checkpoint, dtype=settings.dtype, threads=settings.threads, device=settings.device, adapter=settings.adapter
+    )

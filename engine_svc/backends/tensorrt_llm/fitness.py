@@ -3,10 +3,9 @@ engine_svc.models does. For the rest `--backend auto` takes torch, and `--backen
 before the pod opens a port, and does not import TensorRT-LLM.
 """
 
-import torch
-
-from engine_svc.backends.tensorrt_llm.quantization import Capability, quantization_of
+from engine_svc.backends.tensorrt_llm.quantization import quantization_of
 from engine_svc.backends.tensorrt_llm.versions import installed_api
+from engine_svc.device import Device, dotted
 from engine_svc.models.architectures.decoder import FAMILIES
 from engine_svc.models.architectures.decoder_attention import reach_of
 from engine_svc.models.model_config import ModelConfig
@@ -25,12 +24,12 @@ MODEL_TYPES = {"llama": "llama", "llama_bidirec": "llama", "mistral": "mistral",
 ROPE_TYPES = {"llama": ("default", "llama3")}
 
 
-def check_fitness(settings: EngineSettings, checkpoint: Checkpoint) -> None:
+def check_fitness(settings: EngineSettings, checkpoint: Checkpoint, device: Device) -> None:
     """Raises ConfigurationError with the first reason against it, in one line."""
     installed_api()
     check_settings(settings, checkpoint)
     check_architecture(checkpoint)
-    check_gpu(checkpoint)
+    check_gpu(checkpoint, device)
 
 
 def check_settings(settings: EngineSettings, checkpoint: Checkpoint) -> None:
@@ -74,20 +73,11 @@ def check_windows(config: ModelConfig, sequence_tokens_max: int) -> None:
             config.refuse(f"layers that see {behind + 1} of {sequence_tokens_max} tokens are not supported")
 
 
-def check_gpu(checkpoint: Checkpoint) -> None:
-    capability = gpu_capability()
-    if capability is None:
-        raise ConfigurationError("there is no NVIDIA GPU")
+def check_gpu(checkpoint: Checkpoint, device: Device) -> None:
+    if device.kind != "cuda":
+        raise ConfigurationError("it needs an NVIDIA GPU")
     quantization = quantization_of(checkpoint)
     needed = CAPABILITY_MIN if quantization is None else quantization.capability
-    if capability < needed:
+    if device.capability < needed:
         what = "it" if quantization is None else f"{quantization.algorithm} in it"
-        raise ConfigurationError(f"{what} needs compute capability {dotted(needed)}, the GPU has {dotted(capability)}")
-
-
-def gpu_capability() -> Capability | None:
-    return torch.cuda.get_device_capability() if torch.cuda.is_available() else None
-
-
-def dotted(capability: Capability) -> str:
-    return ".".join(map(str, capability))
+        raise ConfigurationError(f"{what} needs compute capability {dotted(needed)}, not {dotted(device.capability)}")

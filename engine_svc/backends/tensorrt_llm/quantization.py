@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine_svc.device import Capability
+from engine_svc.hardware import FP4, FP8
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint_files import CheckpointError, field_of, read_json
 
 FILE = "hf_quant_config.json"
 
-Capability = tuple[int, int]
-
 # The compute capability that each algorithm needs, by ModelOpt's name for it.
 CAPABILITIES: Mapping[str, Capability] = {
-    "FP8": (8, 9),
+    "FP8": FP8,
     "FP8_PB_WO": (9, 0),
     "FP8_PER_CHANNEL_PER_TOKEN": (9, 0),
-    "NVFP4": (10, 0),
+    "NVFP4": FP4,
 }
 
 # TensorRT-LLM's names where they differ. It reads ModelOpt's own names only in lower case.
