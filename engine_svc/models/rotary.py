@@ -28,7 +28,7 @@ class Stretch:
         lengths = tokens.layout.cu_seqlens.diff()
         of_rows = torch.ones(len(tokens.positions), device=frequencies.device)
         # With its size it need not wait for the device to count.
-        of_tokens = torch.repeat_interleave(lengths, lengths, output_size=tokens.layout.runs[-1].stop)
+        of_tokens = torch.repeat_interleave(lengths, lengths, output_size=tokens.layout.tokens)
         of_rows[: len(of_tokens)] = of_tokens.float()
         growth = (self.factor * of_rows / self.trained_tokens - (self.factor - 1)).clamp(min=1)
         half = len(frequencies)

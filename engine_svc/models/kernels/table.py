@@ -3,6 +3,13 @@
 from collections.abc import Mapping
 
 from engine_svc.models.kernels import gated, norms, quantize, rotary
+from engine_svc.models.kernels.attention_examples import ATTENTION_KERNELS
 from engine_svc.models.kernels.kernel import Kernel
 
-KERNELS: Mapping[str, Kernel] = {**norms.KERNELS, **rotary.KERNELS, **gated.KERNELS, **quantize.KERNELS}
+KERNELS: Mapping[str, Kernel] = {
+    **norms.KERNELS,
+    **rotary.KERNELS,
+    **gated.KERNELS,
+    **quantize.KERNELS,
+    **ATTENTION_KERNELS,
+}

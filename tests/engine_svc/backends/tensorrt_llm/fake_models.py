@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from engine_svc.backends.tensorrt_llm.versions import Api
 from engine_svc.models import transformer
 from engine_svc.models.architectures import decoder
-from engine_svc.models.attention import Layout
+from engine_svc.models.layout import Layout
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.residual_stream import ResidualStream
