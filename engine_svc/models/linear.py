@@ -5,7 +5,6 @@ Architectures and heads build their layers with `linear`.
 """
 # ruff: noqa: SLF001 - PyTorch's oneDNN operations have no public names
 
-import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engine_svc.models.activations import Activation, activated
 from engine_svc.models.low_rank import Changes, adapted_rows, add_changes
 from engine_svc.models.weights import Weights
 
@@ -24,32 +24,6 @@ onednn = torch.ops.mkldnn
 PREPACKED_ROWS_STEP_MIN, PREPACKED_ROWS_STEP_MAX = 8, 32
 
 Linear = Callable[[Tensor], Tensor]  # [..., inputs] to [..., outputs]
-
-
-class Activation(enum.Enum):
-    NONE = "none"
-    GELU = "gelu"  # exact, with erf
-    GELU_TANH = "gelu_tanh"
-    RELU = "relu"
-    SILU = "silu"
-    TANH = "tanh"
-
-
-# By the names that transformers has for them.
-ACTIVATIONS = {
-    "gelu": Activation.GELU,
-    "gelu_python": Activation.GELU,
-    "gelu_new": Activation.GELU_TANH,
-    "gelu_fast": Activation.GELU_TANH,
-    "gelu_accurate": Activation.GELU_TANH,
-    "gelu_pytorch_tanh": Activation.GELU_TANH,
-    "gelu_python_tanh": Activation.GELU_TANH,
-    "relu": Activation.RELU,
-    "silu": Activation.SILU,
-    "swish": Activation.SILU,
-    "tanh": Activation.TANH,
-    "linear": Activation.NONE,
-}
 
 # Attribute and algorithm of the fused operation; what is not here runs after an unfused one.
 FUSED = {
@@ -169,19 +143,3 @@ class AdaptedLinear:
             # Rounded once less: their sequences should not tell whom they share the batch with.
             outputs.index_copy_(0, adapted.others.long(), self.plain(inputs).index_select(0, adapted.others))
         return outputs
-
-
-def activated(values: Tensor, activation: Activation) -> Tensor:
-    match activation:
-        case Activation.NONE:
-            return values
-        case Activation.GELU:
-            return functional.gelu(values)
-        case Activation.GELU_TANH:
-            return functional.gelu(values, approximate="tanh")
-        case Activation.RELU:
-            return functional.relu(values)
-        case Activation.SILU:
-            return functional.silu(values)
-        case Activation.TANH:
-            return torch.tanh(values)

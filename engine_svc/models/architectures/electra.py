@@ -3,8 +3,9 @@
 import dataclasses
 from functools import partial
 
+from engine_svc.models.activations import Activation
 from engine_svc.models.architectures import bert, roberta
-from engine_svc.models.linear import Activation, load_linear
+from engine_svc.models.linear import load_linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Transformer
 from engine_svc.models.weights import Weights

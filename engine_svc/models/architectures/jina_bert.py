@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine_svc.models.activations import Activation
 from engine_svc.models.alibi import alibi_bias
 from engine_svc.models.architectures import bert
 from engine_svc.models.attention_pattern import AttentionPattern
-from engine_svc.models.linear import Activation, linear, load_linear
+from engine_svc.models.linear import linear, load_linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import LayerNorm, Norm, QueryKeyNorm, load_layer_norm
 from engine_svc.models.transformer import Attention, GatedFeedForward, Layer, Norms, Transformer
