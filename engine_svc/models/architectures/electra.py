@@ -21,7 +21,7 @@ def load(config: ModelConfig, weights: Weights) -> Transformer:
     width, hidden = config.positive("embedding_size", default=128), config.positive("hidden_size")
     embeddings = bert.load_embeddings(config, weights, width=width)
     if width != hidden:
-        projection = load_linear(weights, "embeddings_project", hidden, width)
+        projection = load_linear(weights.quantized(None), "embeddings_project", hidden, width)
         embeddings = dataclasses.replace(embeddings, projection=projection)
     return Transformer(embeddings, bert.load_layers(config, weights))
 
