@@ -83,6 +83,9 @@ class ServeSettings:
     # Number format of the computation; auto takes bfloat16 where the machine is fast at it, else float32, which a CPU
     # also takes for scores and sparse vectors.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    # Weights of the transformer's linears: no_quant keeps them as the checkpoint stores them; fp8 and fp4 quantize them
+    # while they are loaded. Only decoders can be quantized, not encoders (BERT and its like).
+    quantization: Literal["no_quant", "fp8", "fp4"] = "no_quant"
     # What computes: torch, tensorrt_llm, auto, which is tensorrt_llm where it is installed and serves the model on this
     # GPU and torch otherwise, or simulated, which answers made-up vectors after a modelled time.
     engine: Literal["auto", "torch", "tensorrt_llm", "simulated"] = "torch"
@@ -212,6 +215,7 @@ class Machine:
             *self.model_flags,
             *("--listen", address, "--backend", settings.engine),
             *(() if settings.dtype == "auto" else ("--dtype", settings.dtype)),
+            *(() if settings.quantization == "no_quant" else ("--quantization", settings.quantization)),
             *self._unless_set("HEDDLE_ENGINE_THREADS", "--threads", str(max(1, usable_cores() // settings.engines))),
         )
         name = f"engine {index}" if settings.engines > 1 else "engine"
