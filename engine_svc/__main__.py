@@ -86,12 +86,12 @@ def fitted(settings: EngineSettings, checkpoint: Checkpoint, device: Device) -> 
     """With the device and the data type that `auto` stands for. Raises ConfigurationError if the GPU does not fit."""
     if settings.backend == "simulated":
         return settings
-    check_gpu(device, checkpoint, dtype=settings.dtype)
+    check_gpu(device, checkpoint, dtype=settings.dtype, quantization=settings.quantization)
     dtype = auto_data_type(device, checkpoint) if settings.dtype == "auto" else settings.dtype
     if device.kind == "cuda":
         from engine_svc.weight_memory import check_memory
 
-        check_memory(device, checkpoint, dtype)
+        check_memory(device, checkpoint, dtype, settings.quantization)
     log.info("%s computes on %s in %s", checkpoint.name, device, dtype)
     return replace(settings, device=device.torch_name, dtype=dtype)
 

@@ -45,6 +45,10 @@ class EngineSettings:
     # Number format of the computation; auto takes bfloat16 where the device is fast at it, else float16 on a GPU and
     # float32 on a CPU, which takes float32 for scores and sparse vectors in any case.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    # Weights of the transformer's linears: no_quant keeps them as the checkpoint stores them (also FP8 and NVFP4 of
+    # NVIDIA's ModelOpt); fp8 and fp4 quantize them while they are loaded, for less memory, and for speed on GPUs that
+    # multiply FP8 or FP4. Only decoders on torch can be quantized, not encoders (BERT and its like).
+    quantization: Literal["no_quant", "fp8", "fp4"] = "no_quant"
     # CPU cores that forward passes share; 0 takes all, or as many as the container is limited to.
     threads: int = 0
     # Forward passes that may run side by side, beside one for small queries during bulks: 0 takes one for each core, up

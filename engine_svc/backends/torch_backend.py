@@ -14,6 +14,7 @@ from engine_svc.models.heads.head import Array
 from engine_svc.models.low_rank import rows_by_adapter, use_adapters
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
+from engine_svc.models.quantization import NO_QUANT
 from heddle.checkpoint import Checkpoint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -30,13 +31,13 @@ class TorchBackend:
         threads: int = 0,
         device: str = "auto",
         adapter: str = "",
+        quantization: str = NO_QUANT,
         merges_prefixes: bool = True,
     ) -> None:
         """`dtype` is auto, float32, bfloat16 or float16. `threads` of the CPU are for a pass that is told of none;
         0 leaves PyTorch's choice, one per core. `device` is auto, cpu, cuda or cuda:N. `adapter` is one of the
-        checkpoint's, or "". A causal model computes prefixes that sequences of a batch share once, unless
-        `merges_prefixes` says no.
-        Raises CheckpointError."""
+        checkpoint's, or "". `quantization` is no_quant, fp8 or fp4. A causal model computes prefixes that sequences of
+        a batch share once, unless `merges_prefixes` says no. Raises CheckpointError."""
         if threads:
             torch.set_num_threads(threads)
         self._threads = torch.get_num_threads()
@@ -44,7 +45,9 @@ class TorchBackend:
         if self._device.type == "cpu":
             return_freed_memory()
         self._dtype = DTYPES[auto_data_type(find_device(device), checkpoint) if dtype == "auto" else dtype]
-        self._model = Model.load(checkpoint, dtype=self._dtype, device=self._device, adapter=adapter)
+        self._model = Model.load(
+            checkpoint, dtype=self._dtype, device=self._device, adapter=adapter, quantization=quantization
+        )
         if self._device.type == "cpu":
             keep_freed_memory()
         # Sequences with different adapters have different hidden states for the same prefix.

@@ -2,10 +2,12 @@
 behind them takes them; `engine_svc.models.quantized_linear` makes them from 16-bit rows everywhere else."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
+from engine_svc.hardware import FP8
 from engine_svc.models.kernels.available import runs_kernels
 
 FLOAT8 = torch.float8_e4m3fn
@@ -36,9 +38,15 @@ def takes_float8(layer: object) -> bool:
     return bool(getattr(layer, "takes_float8", False))
 
 
+@cache
+def has_native_float8(device: torch.device) -> bool:
+    """Whether the device multiplies FP8 and converts to it."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8
+
+
 def quantize_rows(rows: Tensor) -> Float8Rows:
     """Each row's largest magnitude becomes FLOAT8_MAX. A row of zeros stays zero; NaN and infinity become NaN."""
-    if runs_kernels(rows.device):
+    if has_native_float8(rows.device) and runs_kernels(rows.device):
         from engine_svc.models.kernels.quantize import quantize_rows_by_kernel
 
         return quantize_rows_by_kernel(rows)

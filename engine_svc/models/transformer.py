@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engine_svc.models.activations import Activation, activated
 from engine_svc.models.attention import attend
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.float8 import Float8Rows, takes_float8
 from engine_svc.models.kernels.available import runs_kernels
 from engine_svc.models.layout import Layout
-from engine_svc.models.linear import Activation, Linear, activated
+from engine_svc.models.linear import Linear
 from engine_svc.models.low_rank import Changes, add_changes_of_table
 from engine_svc.models.norms import Norm
 from engine_svc.models.packed_tokens import PackedTokens

@@ -176,6 +176,7 @@ class Machine:
             *("--listen", address, "--backend", settings.engine),
             *self.device_flags(index),
             *(() if settings.dtype == "auto" else ("--dtype", settings.dtype)),
+            *(() if settings.quantization == "no_quant" else ("--quantization", settings.quantization)),
             *self._unless_set("HEDDLE_ENGINE_THREADS", "--threads", str(max(1, usable_cores() // settings.engines))),
         )
         name = f"engine {index}" if settings.engines > 1 else "engine"

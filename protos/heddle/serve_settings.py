@@ -36,6 +36,9 @@ class ServeSettings:
     # Number format of the computation; auto takes bfloat16 where the machine is fast at it, else float16 on a GPU and
     # float32 on a CPU, which takes float32 for scores and sparse vectors in any case.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    # Weights of the transformer's linears: no_quant keeps them as the checkpoint stores them; fp8 and fp4 quantize them
+    # while they are loaded. Only decoders can be quantized, not encoders (BERT and its like).
+    quantization: Literal["no_quant", "fp8", "fp4"] = "no_quant"
     # What computes: torch, tensorrt_llm, auto, which is tensorrt_llm where it is installed and serves the model on this
     # GPU and torch otherwise, or simulated, which answers made-up vectors after a modelled time.
     engine: Literal["auto", "torch", "tensorrt_llm", "simulated"] = "torch"

@@ -83,13 +83,15 @@ def test_every_command_of_the_package_leads_to_its_service() -> None:
 
 async def test_serve_passes_its_flags_to_the_services(folder: Path) -> None:
     cores = len(os.sched_getaffinity(0))
-    async with serving(folder, "--engine", "simulated", "--dtype", "float16", "--engines", "2") as (process, _):
+    async with serving(
+        folder, "--engine", "simulated", "--dtype", "float16", "--quantization", "fp8", "--engines", "2"
+    ) as (process, _):
         process.terminate()
         _, _, log = await ended(process)
     started = {
         line.split(": started ")[0]: line.split(": started ")[1] for line in log.splitlines() if " started " in line
     }
-    assert "--backend simulated --dtype float16" in started["engine 1"]
+    assert "--backend simulated --dtype float16 --quantization fp8" in started["engine 1"]
     assert f"--threads {max(1, cores // 2)}" in started["engine 1"]
     sockets = [started[name].split("--listen ")[1].split()[0] for name in ("engine 0", "engine 1")]
     assert f"--engines {','.join(sockets)}" in started["tokenizer"]
@@ -102,7 +104,7 @@ async def test_variables_of_a_service_hold_where_serve_says_nothing(folder: Path
         process.terminate()
         _, _, log = await ended(process)
     started = {line.split(": started ")[0]: line for line in log.splitlines() if " started " in line}
-    assert not any(flag in started["engine"] for flag in ("--threads", "--dtype"))
+    assert not any(flag in started["engine"] for flag in ("--threads", "--dtype", "--quantization"))
     assert "--log-level" not in started["gateway"]
     assert "--log-level warning" in started["engine"]
 

@@ -9,6 +9,8 @@ from engine_svc.device import Device, dotted
 from engine_svc.models.architectures.decoder import FAMILIES
 from engine_svc.models.architectures.decoder_attention import reach_of
 from engine_svc.models.model_config import ModelConfig
+from engine_svc.models.quantization import NO_QUANT
+from engine_svc.models.quantization import quantization_of as asked_quantization
 from engine_svc.models.rope_scaling import rope_parameters
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
@@ -39,6 +41,10 @@ def check_settings(settings: EngineSettings, checkpoint: Checkpoint) -> None:
         raise ConfigurationError("it computes in bfloat16 or float16, not in float32")
     if settings.adapter or checkpoint.tasks:
         raise ConfigurationError("adapters are not supported")
+    if settings.quantization != NO_QUANT:
+        quantization = asked_quantization(checkpoint, settings.quantization)
+        if quantization is None or not quantization.is_stored:
+            raise ConfigurationError("it does not quantize weights; it takes a checkpoint that ModelOpt has quantized")
 
 
 def check_architecture(checkpoint: Checkpoint) -> None:

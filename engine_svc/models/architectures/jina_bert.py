@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine_svc.models.activations import Activation
 from engine_svc.models.alibi import alibi_bias
 from engine_svc.models.architectures import bert
 from engine_svc.models.attention_pattern import AttentionPattern
-from engine_svc.models.linear import Activation, linear, load_linear
+from engine_svc.models.linear import load_linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import LayerNorm, Norm, QueryKeyNorm, load_layer_norm
 from engine_svc.models.residual_stream import ResidualStream
@@ -98,9 +99,9 @@ def load_gated_feed_forward(
     config: ModelConfig, weights: Weights, gate_up: str, down: str, *, is_up_first: bool = False
 ) -> GatedFeedForward:
     hidden, intermediate = config.positive("hidden_size"), config.positive("intermediate_size")
-    halves = weights.take(f"{gate_up}.weight", [2 * intermediate, hidden])
+    first_row = intermediate if is_up_first else 0
     return GatedFeedForward(
-        gate_up=linear(halves.roll(intermediate, 0) if is_up_first else halves, None),
+        gate_up=load_linear(weights, gate_up, 2 * intermediate, hidden, bias=False, first_row=first_row),
         activation=GATES[config.get("feed_forward_type")],
         down=load_linear(weights, down, hidden, intermediate),
         intermediate=intermediate,

@@ -9,17 +9,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine_svc.hardware import FP8
+from engine_svc.models.activations import Activation, activated
 from engine_svc.models.float8 import Float8Rows, quantize_rows_plainly
 from engine_svc.models.kernels.kernel import Kernel
 from engine_svc.models.kernels.quantize import (
-    CAPABILITY_MIN_OF_FLOAT8,
     bits_of_magnitudes,
     empty_float8,
     scale_of,
     widened,
 )
 from engine_svc.models.kernels.tiles import tile_of
-from engine_svc.models.linear import Activation, activated
 
 # Of a row, at a time: the intermediate sizes of most models are multiples of it.
 COLUMNS_MAX = 1024
@@ -150,6 +150,6 @@ KERNELS: Mapping[str, Kernel] = {
         # The kernel rounds once, to FP8.
         lambda gate_up, activation: widened(quantize_rows_plainly(activate_gate_plainly(gate_up.float(), activation))),
         partial(example, activation=Activation.SILU),
-        CAPABILITY_MIN_OF_FLOAT8,
+        FP8,
     ),
 }

@@ -11,9 +11,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine_svc.hardware import FP8
 from engine_svc.models.float8 import Float8Rows, quantize_rows_plainly
 from engine_svc.models.kernels.kernel import Kernel
-from engine_svc.models.kernels.quantize import CAPABILITY_MIN_OF_FLOAT8, empty_float8, quantized, widened
+from engine_svc.models.kernels.quantize import empty_float8, quantized, widened
 from engine_svc.models.kernels.tiles import tile_of
 from engine_svc.models.norms import LayerNorm, RMSNorm
 
@@ -144,9 +145,7 @@ def kernels_of(kind: str, norm_of: Callable[[Tensor, torch.dtype], LayerNorm | R
     return {
         kind: Kernel(normalize, normalize_plainly, partial(of_sum, has_update=False)),
         f"{kind} of a sum": Kernel(normalize, normalize_plainly, of_sum),
-        f"{kind} of a sum to float8": Kernel(
-            normalize_to_float8, normalize_to_float8_plainly, of_sum, CAPABILITY_MIN_OF_FLOAT8
-        ),
+        f"{kind} of a sum to float8": Kernel(normalize_to_float8, normalize_to_float8_plainly, of_sum, FP8),
     }
 
 

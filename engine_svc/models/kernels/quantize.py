@@ -8,11 +8,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine_svc.hardware import FP8
 from engine_svc.models.float8 import FLOAT8, FLOAT8_MAX, Float8Rows, quantize_rows_plainly
 from engine_svc.models.kernels.kernel import Kernel
 from engine_svc.models.kernels.tiles import tile_of
-
-CAPABILITY_MIN_OF_FLOAT8 = (8, 9)
 
 LARGEST = tl.constexpr(FLOAT8_MAX)
 # Rows whose numbers are all smaller than this become zeros: the inverse of their scale would overflow.
@@ -91,6 +90,6 @@ KERNELS: Mapping[str, Kernel] = {
         lambda rows: widened(quantize_rows_by_kernel(rows)),
         lambda rows: widened(quantize_rows_plainly(rows)),
         example,
-        CAPABILITY_MIN_OF_FLOAT8,
+        FP8,
     )
 }

@@ -1,6 +1,7 @@
 """What TensorRT-LLM may not serve, each with a reason of one line, and which backend `auto` takes then."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_the_gpu_must_fit(llama: Path, algorithm: str | None, device: Device, wo
 @pytest.mark.usefixtures("newest")
 def test_quantized_weights_of_another_kind_are_refused(llama: Path) -> None:
     change_config(llama, quantization_config={"quant_method": "gptq"})
-    assert reason(llama).endswith("quantized weights without a hf_quant_config.json are not supported")
+    assert reason(llama).endswith("quantized weights (gptq) without a hf_quant_config.json are not supported")
 
 
 @pytest.mark.usefixtures("newest")
@@ -142,6 +143,28 @@ def test_quantized_weights_of_modelopt_are_loadable(llama: Path) -> None:
     assert chosen_backend(AUTO, checkpoint, H100) == "tensorrt_llm"
     check_loadable(EXPLICIT, checkpoint)
     assert load_head_of(checkpoint, torch.device("cpu"), torch.bfloat16).outputs
+
+
+@pytest.mark.usefixtures("newest")
+@pytest.mark.parametrize(
+    ("stored", "asked", "words"),
+    [
+        (None, "fp8", "it does not quantize weights"),
+        ("FP8", "fp4", "the weights are FP8 already, they cannot become fp4"),
+        ("FP8", "fp8", None),
+    ],
+)
+def test_it_serves_only_weights_that_are_quantized_already(
+    llama: Path, stored: str | None, asked: Any, words: str | None
+) -> None:
+    if stored is not None:
+        write_json(llama / "hf_quant_config.json", {"quantization": {"quant_algo": stored}})
+    settings = replace(EXPLICIT, quantization=asked)
+    if words is None:
+        check_fitness(settings, Checkpoint.read(llama), H100)
+        return
+    with pytest.raises(ConfigurationError, match=words):
+        check_fitness(settings, Checkpoint.read(llama), H100)
 
 
 def test_one_line_says_what_auto_has_chosen_and_why(

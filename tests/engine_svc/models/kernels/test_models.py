@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.models import float8, norms, residual_stream, rotary, transformer
+from engine_svc.models.activations import Activation
 from engine_svc.models.float8 import Float8Rows
 from engine_svc.models.kernels.quantize import widened
-from engine_svc.models.linear import Activation
 from engine_svc.models.norms import RMSNorm
 from engine_svc.models.residual_stream import ResidualStream
 from engine_svc.models.transformer import GatedFeedForward, Norms

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine_svc.models.activations import Activation
 from engine_svc.models.float8 import Float8Rows, quantize_rows_plainly
 from engine_svc.models.kernels.gated import activate_gate, activate_gate_plainly, activate_gate_to_float8
 from engine_svc.models.kernels.norms import add_and_normalize, normalize, normalize_plainly
 from engine_svc.models.kernels.quantize import quantize_rows_by_kernel, widened
 from engine_svc.models.kernels.rotary import rotate_copy, rotate_copy_plainly
 from engine_svc.models.kernels.table import KERNELS
-from engine_svc.models.linear import Activation
 from engine_svc.models.norms import LayerNorm, RMSNorm
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
