@@ -90,7 +90,7 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
     limits = limits_of(settings)
     settings = replace(settings, batch_tokens_max=limits.batch_tokens_max)
     passes, cores = concurrency(settings)
-    scheduler = Scheduler(limits, passes=passes, cores=cores)
+    scheduler = Scheduler(limits, passes=passes, cores=cores, runs_in_turn=has_nvidia_gpu())
     lane = Lane(
         lambda: load_backend(replace(settings, threads=cores), checkpoint),
         scheduler,
