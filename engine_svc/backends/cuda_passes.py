@@ -38,7 +38,7 @@ class CudaPasses:
     """`run` may be called by several threads at once."""
 
     def __init__(self, device: torch.device) -> None:
-        self.stream = torch.cuda.Stream(device)  # computes
+        self.stream = new_stream(device)  # computes
         # What is still loading.
         self.stream.wait_stream(torch.cuda.current_stream(device))
         self._device = device
@@ -62,16 +62,20 @@ class CudaPasses:
             host = empty_pinned(outputs.flat.numel())
             host.copy_(outputs.flat, non_blocking=True)
             # `blocking` lets the thread sleep; it would keep a core busy otherwise.
-            downloaded = torch.cuda.Event(blocking=True)
+            downloaded = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             downloaded.record(copies)
         downloaded.synchronize()  # without the GIL
         return outputs.split(host.numpy())
 
     def _copy_stream(self) -> torch.cuda.Stream:
         if not hasattr(self._of_thread, "copies"):
-            self._of_thread.copies = torch.cuda.Stream(self._device)
+            self._of_thread.copies = new_stream(self._device)
         copies: torch.cuda.Stream = self._of_thread.copies
         return copies
+
+
+def new_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def empty_pinned(numbers: int) -> Tensor:

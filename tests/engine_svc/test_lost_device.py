@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -66,5 +67,5 @@ async def test_pod_whose_device_is_lost_exits_and_another_pod_answers(tmp_path: 
 
 
 if __name__ == "__main__":
-    engine.load_backend = lambda *_: Lost()
-    engine.main()
+    with patch.object(engine, "load_backend", lambda *_: Lost()):
+        engine.main()

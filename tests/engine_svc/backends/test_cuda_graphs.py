@@ -45,8 +45,8 @@ def attend_by_cu_seqlens(query: Tensor, key: Tensor, value: Tensor, layout: Layo
     for start, stop in itertools.pairwise(layout.cu_seqlens.tolist()):
         assert stop - start <= layout.length_max
         if stop > start:
-            own = [part[start:stop].transpose(0, 1)[None] for part in (query, key, value)]
-            result[start:stop] = functional.scaled_dot_product_attention(*own)[0].transpose(0, 1)
+            own, keys, values = (part[start:stop].transpose(0, 1)[None] for part in (query, key, value))
+            result[start:stop] = functional.scaled_dot_product_attention(own, keys, values)[0].transpose(0, 1)
     return result
 
 
