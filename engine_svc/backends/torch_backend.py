@@ -9,7 +9,7 @@ import torch
 from engine_svc.backends.host_memory import keep_freed_memory, return_freed_memory
 from engine_svc.batch import Output, PackedBatch, split_by_sequence
 from engine_svc.models.heads.head import Array
-from engine_svc.models.low_rank import rows_by_adapter, use_adapters
+from engine_svc.models.low_rank import use_adapters
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from heddle.checkpoint import Checkpoint, ModelKind
@@ -78,10 +78,17 @@ class TorchBackend:
     @torch.inference_mode()
     def _run_by_length(self, batch: PackedBatch) -> Sequences[Array]:
         transformer, head = self._model.transformer, self._model.head
-        tokens = PackedTokens.of(batch, device=self._device, dtype=self._dtype, merges_prefixes=self._merges_prefixes)
-        with use_adapters(rows_by_adapter(batch, self._model.tasks, self._device)):
+        tokens = PackedTokens.of(
+            batch,
+            device=self._device,
+            dtype=self._dtype,
+            merges_prefixes=self._merges_prefixes,
+            tasks=self._model.tasks,
+        )
+        with use_adapters(tokens.adapted_rows):
             hidden = transformer(tokens)
-        return head(tokens.of_tokens(hidden), tokens.layout.cu_seqlens, batch)
+        outputs = head(tokens.of_tokens(hidden), tokens, batch)
+        return outputs.split(outputs.flat.cpu().numpy())
 
 
 def device_of(name: str) -> torch.device:

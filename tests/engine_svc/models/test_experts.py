@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine_svc.models.experts import Experts
+from engine_svc.models.experts import CountedExperts, Experts
 from engine_svc.models.linear import Activation, linear
 from engine_svc.models.model import Model
 from heddle.checkpoint import Checkpoint
@@ -25,7 +25,7 @@ def random_parts() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def experts_of(router: Tensor, ups: Tensor, downs: Tensor, bias: Tensor) -> Experts:
     pairs = [(linear(up, None, Activation.GELU), linear(down, None)) for up, down in zip(ups, downs, strict=True)]
-    return Experts(router, pairs, CHOSEN, bias)
+    return Experts(router, CountedExperts(pairs), CHOSEN, bias)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 100])
@@ -61,7 +61,8 @@ def test_router_tells_apart_what_ties_in_bfloat16() -> None:
     router = torch.ones(2, HIDDEN)
     router[1] += 2**-10
     assert router[0].bfloat16().equal(router[1].bfloat16())
-    experts = Experts(router, [(torch.clone, torch.zeros_like), (torch.clone, torch.ones_like)], 1, torch.zeros(HIDDEN))
+    pairs = [(torch.clone, torch.zeros_like), (torch.clone, torch.ones_like)]
+    experts = Experts(router, CountedExperts(pairs), 1, torch.zeros(HIDDEN))
     rows = torch.ones(4, HIDDEN, dtype=torch.bfloat16) * torch.tensor([1, -1, 2, -2])[:, None]
     assert (experts(rows).float().mean(1) > 0.25).tolist() == [True, False, True, False]
 
