@@ -1,6 +1,6 @@
 """The one copy from the host to the device that a forward pass makes. `PackedTokens` builds it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -31,13 +31,14 @@ class Upload:
         self._parts += (*parts, GAPS[gap])
 
     def send(self, device: torch.device) -> Mapping[str, Tensor]:
-        """The columns on the device, int32. Does not wait for a GPU: from pinned memory a copy is queued like a
-        kernel, and PyTorch does not reuse the memory before it is done."""
-        host = torch.empty(sum(self._sizes), dtype=torch.int32, pin_memory=device.type == "cuda")
-        np.concatenate(self._parts, out=host.numpy())
-        columns = to_device(host, device).split(self._sizes)
+        """The columns on the device, int32."""
+        columns = copy_to_device(self._parts, device).split(self._sizes)
         return dict(zip(self._names, columns[::2], strict=True))
 
 
-def to_device(host: Tensor, device: torch.device) -> Tensor:
+def copy_to_device(parts: Sequence[Integers], device: torch.device) -> Tensor:
+    """The parts end to end, int32. Does not wait for a GPU: from pinned memory a copy is queued like a kernel, and
+    PyTorch does not reuse the memory before it is done."""
+    host = torch.empty(sum(map(len, parts)), dtype=torch.int32, pin_memory=device.type == "cuda")
+    np.concatenate(parts, out=host.numpy())
     return host.to(device, non_blocking=True)

@@ -130,9 +130,9 @@ def test_score_may_have_a_bias(tmp_path: Path) -> None:
     saved(small(Qwen2ForSequenceClassification, num_labels=2), tmp_path)
     hidden, batch = torch.randn(3, 32), random_batch([3])
     tokens = PackedTokens.of(batch, device=hidden.device, dtype=hidden.dtype)
-    without = model_of(tmp_path).head(hidden, tokens, batch).flat
+    without = model_of(tmp_path).head(hidden, tokens, batch).flat.numpy()
     rename_tensors(tmp_path, str, add={"score.bias": torch.tensor([1.0, 2.0])})
-    with_bias = model_of(tmp_path).head(hidden, tokens, batch).flat
+    with_bias = model_of(tmp_path).head(hidden, tokens, batch).flat.numpy()
     assert (with_bias - without).round(4).tolist() == [1.0, 2.0]
 
 
