@@ -68,8 +68,8 @@ class CudaGraphs:
         return len(self._graphs)
 
     def find(self, tokens: PackedTokens) -> Graph | None:
-        """The smallest graph for the batch; None for a large batch, and for one with merged prefixes."""
-        if tokens.layout.row_of_token is not None:
+        """The smallest graph for the batch; None for a large batch, and for one with merged prefixes or adapters."""
+        if tokens.layout.row_of_token is not None or tokens.adapted_rows is not None:
             return None
         return next((graph for graph in self._graphs if graph.fits(tokens)), None)
 

@@ -9,29 +9,14 @@ has come to them. PyTorch keeps pinned memory for reuse, as it keeps that of the
 import threading
 from collections.abc import Callable
 from collections.abc import Sequence as Sequences
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engine_svc.batch import Array
+from engine_svc.models.heads.head import Array, HeadOutputs
 
 Inputs = TypeVar("Inputs")
-
-
-class Outputs(Protocol):
-    """What a pass computes. `engine_svc.models.heads.head.HeadOutputs` is one."""
-
-    @property
-    def flat(self) -> Tensor:
-        """float32 [numbers], on the device: all numbers of the answer, in its order."""
-        ...
-
-    def split(self, host: npt.NDArray[np.float32]) -> Sequences[Array]:
-        """The arrays of the answer, as views of a copy of `flat`."""
-        ...
 
 
 class CudaPasses:
@@ -45,7 +30,7 @@ class CudaPasses:
         self._launching = threading.Lock()
         self._of_thread = threading.local()
 
-    def run(self, upload: Callable[[], Inputs], compute: Callable[[Inputs], Outputs]) -> Sequences[Array]:
+    def run(self, upload: Callable[[], Inputs], compute: Callable[[Inputs], HeadOutputs]) -> Sequences[Array]:
         """`upload` starts copies from pinned memory. `compute` starts kernels. Neither may wait for the device."""
         copies = self._copy_stream()
         with torch.cuda.stream(copies):

@@ -10,11 +10,11 @@ from torch import Tensor
 from engine_svc.backends.backend import OutOfMemoryError
 from engine_svc.backends.cuda_errors import check_device, is_out_of_memory
 from engine_svc.backends.cuda_graphs import CudaGraphs, capture_graphs, capture_on
-from engine_svc.backends.cuda_passes import CudaPasses, Outputs
+from engine_svc.backends.cuda_passes import CudaPasses
 from engine_svc.backends.host_memory import keep_freed_memory, return_freed_memory
 from engine_svc.batch import Output, PackedBatch, split_by_sequence
-from engine_svc.models.heads.head import Array
-from engine_svc.models.low_rank import AdaptedRows, rows_by_adapter, use_adapters
+from engine_svc.models.heads.head import Array, HeadOutputs
+from engine_svc.models.low_rank import use_adapters
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from heddle.checkpoint import Checkpoint, ModelKind
@@ -90,7 +90,7 @@ class TorchBackend:
             outputs = self._compute(self._packed(batch), batch)
             return outputs.split(outputs.flat.numpy())
         try:
-            return self._passes.run(lambda: self._packed(batch), lambda inputs: self._compute(inputs, batch))
+            return self._passes.run(lambda: self._packed(batch), lambda tokens: self._compute(tokens, batch))
         except Exception as error:
             check_device(self._device, error)
             if not is_out_of_memory(error):
@@ -101,22 +101,24 @@ class TorchBackend:
         raise OutOfMemoryError(reason)
 
     @torch.inference_mode()
-    def _packed(self, batch: PackedBatch) -> tuple[PackedTokens, AdaptedRows | None]:
-        """All of the batch that the device needs."""
-        tokens = PackedTokens.of(batch, device=self._device, dtype=self._dtype, merges_prefixes=self._merges_prefixes)
-        return tokens, rows_by_adapter(batch, self._model.tasks, self._device)
+    def _packed(self, batch: PackedBatch) -> PackedTokens:
+        return PackedTokens.of(
+            batch,
+            device=self._device,
+            dtype=self._dtype,
+            merges_prefixes=self._merges_prefixes,
+            tasks=self._model.tasks,
+        )
 
     @torch.inference_mode()
-    def _compute(self, inputs: tuple[PackedTokens, AdaptedRows | None], batch: PackedBatch) -> Outputs:
-        tokens, adapted = inputs
-        hidden = self._hidden(tokens, adapted)
-        return OnHost(self._model.head(tokens.of_tokens(hidden), tokens.layout.cu_seqlens, batch))
+    def _compute(self, tokens: PackedTokens, batch: PackedBatch) -> HeadOutputs:
+        return self._model.head(tokens.of_tokens(self._hidden(tokens)), tokens, batch)
 
-    def _hidden(self, tokens: PackedTokens, adapted: AdaptedRows | None) -> Tensor:
-        graph = self._graphs.find(tokens) if adapted is None else None
+    def _hidden(self, tokens: PackedTokens) -> Tensor:
+        graph = self._graphs.find(tokens)
         if graph is not None:
             return graph.run(tokens)
-        with use_adapters(adapted):
+        with use_adapters(tokens.adapted_rows):
             return self._model.transformer(tokens)
 
     @torch.inference_mode()
@@ -129,17 +131,6 @@ class TorchBackend:
                 dtype=self._dtype,
                 sequence_tokens_max=sequence_tokens_max,
             )
-
-
-class OnHost:
-    """The arrays of a head that has copied them to the host itself."""
-
-    def __init__(self, arrays: Sequences[Array]) -> None:
-        self.flat = torch.empty(0)
-        self._arrays = arrays
-
-    def split(self, host: Array) -> Sequences[Array]:
-        return self._arrays
 
 
 def device_of(name: str) -> torch.device:

@@ -52,12 +52,25 @@ class Layout:
     cu_rows: Tensor  # int32 [B + 1]: the same, of the rows of own tokens
     length_max: int
     runs: tuple[Run, ...]  # in the order of the tokens
-    row_of_token: Tensor | None = None  # int64 [T], where rows stand for several tokens; otherwise each has its own
+    row_of_token: Tensor | None = None  # int [T], where rows stand for several tokens; otherwise each has its own
 
     @classmethod
     def of(cls, lengths: Sequence[int], cu_seqlens: Tensor) -> "Layout":
         """`lengths` [B] are at least 1; `cu_seqlens` is theirs, on the device that computes."""
         return cls(cu_seqlens, cu_seqlens, max(lengths), tuple(runs_of(lengths, lengths)))
+
+    @classmethod
+    def of_merged(
+        cls,
+        lengths: Sequence[int],
+        own_lengths: Sequence[int],
+        cu_seqlens: Tensor,
+        cu_rows: Tensor,
+        row_of_token: Tensor,
+    ) -> "Layout":
+        """As `of`, for sequences some of whose tokens share rows: each has rows of its own for its last `own_lengths`
+        tokens."""
+        return cls(cu_seqlens, cu_rows, max(lengths), tuple(runs_of(lengths, own_lengths)), row_of_token)
 
     def merged(self, merging: Merging) -> "Layout":
         """The same sequences, some of whose tokens share rows."""

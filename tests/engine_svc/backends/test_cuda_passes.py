@@ -2,20 +2,19 @@
 
 import threading
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from engine_svc.backends.backend import DeviceLostError, OutOfMemoryError
 from engine_svc.backends.cuda_passes import CudaPasses
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Array, PackedBatch
+from engine_svc.batch import PackedBatch
 from engine_svc.batch import Sequence as TokenSequence
+from engine_svc.models.heads.head import HeadOutputs
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import write_bert, write_tokenizer
 from tests.engine_svc.backends import fake_cuda
@@ -29,24 +28,16 @@ def device(monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
     return fake_cuda.install(monkeypatch)
 
 
-class Numbers:
-    def __init__(self, flat: Tensor) -> None:
-        self.flat = flat
-
-    def split(self, host: Array) -> Sequence[Array]:
-        return list(host)
-
-
 def run(passes: CudaPasses, number: float, device: FakeDevice) -> list[float]:
     def upload() -> float:
         device.write("upload")
         return number
 
-    def compute(uploaded: float) -> Numbers:
+    def compute(uploaded: float) -> HeadOutputs:
         device.write("launch")
         time.sleep(0.002)  # lets another thread in, unless it is kept out
         device.write("launched")
-        return Numbers(torch.tensor([uploaded, 2 * uploaded]))
+        return HeadOutputs(torch.tensor([uploaded, 2 * uploaded]), list)
 
     return [float(array) for array in passes.run(upload, compute)]
 
