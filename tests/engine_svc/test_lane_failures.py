@@ -10,6 +10,7 @@ import pytest
 
 from engine_svc.backends.backend import DeviceLostError, OutOfMemoryError
 from engine_svc.batch import PackedBatch
+from engine_svc.ticket import Ticket
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.engine_svc.lanes import Recording, Running
 from tests.engine_svc.tickets import sequence
@@ -106,9 +107,10 @@ async def test_any_thread_that_dies_ends_the_lane() -> None:
     backend = await asyncio.wrap_future(running.lane.loaded)
     assert isinstance(backend, Dying)
     backend.gate.clear()
-    for number in range(2):  # the first thread is busy with one of them at most
-        running.scheduler.submit([running.ticket(number)])
-    with pytest.raises(SystemExit):
-        await asyncio.wait_for(asyncio.wrap_future(running.lane.stopped), 5)
+    async with asyncio.timeout(5):
+        while not running.lane.stopped.done():  # the first thread may take one of them
+            running.scheduler.submit([Ticket(sequence(2), "flow", lambda outcome: None)])
+            await asyncio.sleep(0.01)
+    assert isinstance(running.lane.stopped.exception(), SystemExit)
     backend.gate.set()
     running.scheduler.close()
