@@ -123,7 +123,8 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
     limits = limits_of(settings, device)
     settings = replace(fitted(settings, checkpoint, device), batch_tokens_max=limits.batch_tokens_max)
     passes, cores = concurrency(settings, device)
-    scheduler = Scheduler(limits, passes=passes, cores=cores)
+    runs_in_turn = settings.backend == "torch" and device.kind == "cuda"
+    scheduler = Scheduler(limits, passes=passes, cores=cores, runs_in_turn=runs_in_turn)
     lane = Lane(
         lambda: load_backend(replace(settings, threads=cores), checkpoint),
         scheduler,

@@ -80,7 +80,7 @@ class PackedBatch:
     @property
     def lengths(self) -> npt.NDArray[np.int32]:
         """Tokens of each sequence [B]."""
-        return np.diff(self.cu_seqlens)
+        return self.cu_seqlens[1:] - self.cu_seqlens[:-1]
 
     @property
     def length_max(self) -> int:

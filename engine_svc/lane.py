@@ -3,7 +3,11 @@
 Each thread asks the scheduler for a batch whenever it is free, and hands the outcomes of a batch to the event loop in
 one call. On a CPU there are several, so that small batches, each on a core of its own, need not wait for the slowest
 core of a large one: with another process on one of two cores, a pass that is shared between them takes many times as
-long. What goes wrong with one sequence is that sequence's outcome; its neighbours in the batch keep theirs.
+long. On a GPU there are two, so that one packs the next batch while the device runs the other's. What goes wrong with
+one sequence is that sequence's outcome; its neighbours in the batch keep theirs.
+
+A thread that ends with an error ends the pod (see `engine_svc.__main__`). So does a lost device: its batches are not
+answered, and callers send them to another pod, as they do whenever a pod is gone.
 """
 
 import asyncio
@@ -16,10 +20,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Sequences
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
-from engine_svc.backends.backend import Backend
+from engine_svc.backends.backend import Backend, DeviceLostError, OutOfMemoryError
 from engine_svc.batch import Array, PackedBatch, Sequence, split_by_sequence
 from engine_svc.scheduler import Batch, Scheduler, SchedulerLimits
 from engine_svc.ticket import Outcome, Ticket
@@ -59,8 +63,9 @@ class Lane:
         So many threads take batches from the scheduler and run the backend at once, and one more those that go by
         express."""
         self.loaded: Future[Backend] = Future()  # once warm, or the error of loading or warming up
-        self.stopped: Future[None] = Future()  # after the last outcome, or the error that ended the first thread
+        self.stopped: Future[None] = Future()  # after the last outcome, or the first error that ended a thread
         self._running: dict[Batch, float] = {}  # since when, time.monotonic
+        self._last_ended_at = 0.0  # time.monotonic, of any pass
         self.consecutive_failures = 0  # batches in a row that gave not one result: the backend is beyond help
         self._load_backend = load_backend
         self._scheduler = scheduler
@@ -99,19 +104,24 @@ class Lane:
                 warm_up(backend, self._warm_up_batches, CORES_OF_ONE_PASS if self._threads == 1 else CORES_OF_SEVERAL)
                 self.loaded.set_result(backend)
                 self._serve_by_all(backend, others)
-        except BaseException as exception:
-            if self.loaded.done():
-                log.critical("%s died", self._name, exc_info=exception)
-            else:
+        except BaseException as exception:  # noqa: BLE001 - whatever it is, the pod ends
+            if not self.loaded.done():
                 self.loaded.set_exception(exception)
-            self.stopped.set_exception(exception)
+            self._fail(exception)
         else:
-            self.stopped.set_result(None)
+            with contextlib.suppress(InvalidStateError):  # another thread failed
+                self.stopped.set_result(None)
+
+    def _fail(self, exception: BaseException) -> None:
+        if self.loaded.exception() is None:  # otherwise the starter is told
+            log.critical("a thread of %s died", self._name, exc_info=exception)
+        with contextlib.suppress(InvalidStateError):  # it is not the first to fail
+            self.stopped.set_exception(exception)
 
     def _serve_by_all(self, backend: Backend, others: list[threading.Thread]) -> None:
         take = self._scheduler.take
         try:
-            others += [self._started(self._serve_beside, backend, take) for _ in range(self._threads - 1)]
+            others += [self._started(self._serve, backend, take) for _ in range(self._threads - 1)]
             self._serve(backend, take)
         finally:
             for thread in others:
@@ -120,18 +130,16 @@ class Lane:
     def _serve_express(self) -> None:
         """Started before all that give way to it, so that it and the helpers of its passes do not."""
         if self.loaded.exception() is None:
-            self._serve_beside(self.loaded.result(), self._scheduler.take_express)
-
-    def _serve_beside(self, backend: Backend, take: Take) -> None:
-        try:
-            self._serve(backend, take)
-        except BaseException as exception:
-            log.critical("a thread of %s died", self._name, exc_info=exception)
+            self._serve(self.loaded.result(), self._scheduler.take_express)
 
     def _serve(self, backend: Backend, take: Take) -> None:
-        while (batch := take()) is not None:
-            self._answer_expired(batch)
-            self._deliver(self._outcomes(backend, batch))
+        """Never raises: the first thread must not close the backend of a lost device, which may block."""
+        try:
+            while (batch := take()) is not None:
+                self._answer_expired(batch)
+                self._deliver(self._outcomes(backend, batch))
+        except BaseException as exception:  # noqa: BLE001 - the same
+            self._fail(exception)
 
     def _answer_expired(self, batch: Batch) -> None:
         error = HeddleError(ErrorKind.DEADLINE_EXCEEDED, "the deadline passed while the sequence waited for the engine")
@@ -142,7 +150,7 @@ class Lane:
         self._running[batch] = started_at
         try:
             results = compute(backend, list(batch.tickets), batch.cores)
-            compute_s = time.monotonic() - started_at
+            compute_s = self._seconds_since(started_at)
         finally:
             del self._running[batch]
             self._scheduler.give_back(batch)
@@ -154,6 +162,13 @@ class Lane:
             for tickets, result in zip(batch.tickets.values(), results, strict=True)
             for ticket in tickets
         ]
+
+    def _seconds_since(self, started_at: float) -> float:
+        """Of a pass that ends now; without its wait for the one before it, where passes run in turn."""
+        now = time.monotonic()
+        began_at = max(started_at, self._last_ended_at) if self._scheduler.runs_in_turn else started_at
+        self._last_ended_at = now
+        return now - began_at
 
     def _deliver(self, outcomes: list[tuple[Ticket, Outcome]]) -> None:
         if not outcomes:
@@ -195,18 +210,29 @@ def deliver(outcomes: Iterable[tuple[Ticket, Outcome]]) -> None:
 
 def compute(backend: Backend, sequences: Sequences[Sequence], cores: int) -> list[Result]:
     """One result per sequence. A batch that raises is run again in halves, down to the sequences that fail alone: so
-    neither one bad item nor a batch too large for the device's memory fails the rest."""
+    neither one bad item nor a batch too large for the device's memory fails the rest. Raises DeviceLostError."""
     if not sequences:
         return []
     try:
         return [checked(arrays) for arrays in split_by_sequence(run(backend, sequences, cores), sequences)]
+    except DeviceLostError:
+        raise
     except Exception as exception:  # noqa: BLE001 - logged once it fails alone
         if len(sequences) == 1:
-            return [HeddleError.from_exception(exception)]
+            return [error_of(exception, sequences[0])]
         log.warning("a batch of %d sequences failed and is run again in halves: %r", len(sequences), exception)
     # Not inside `except`: there the traceback would keep the failed attempt's memory from being freed.
     middle = len(sequences) // 2
     return compute(backend, sequences[:middle], cores) + compute(backend, sequences[middle:], cores)
+
+
+def error_of(exception: Exception, sequence: Sequence) -> HeddleError:
+    """What a sequence is answered that has failed alone."""
+    if isinstance(exception, OutOfMemoryError):
+        log.error("the device's memory is too small for a sequence of %d tokens: %s", sequence.tokens, exception)
+        message = f"the engine's device has no memory for a sequence of {sequence.tokens} tokens just now"
+        return HeddleError(ErrorKind.OVERLOADED, message, retry_after_ms=1000)
+    return HeddleError.from_exception(exception)
 
 
 def run(backend: Backend, sequences: Sequences[Sequence], cores: int = 0) -> Sequences[Array]:

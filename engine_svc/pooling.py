@@ -1,10 +1,11 @@
 """From the hidden states of a packed batch to its answers: pooling, cut to fewer dimensions, normalisation.
 
 Every backend that ends in hidden states uses it. Semantics are those of sentence-transformers' Pooling module; the
-arithmetic is float32 whatever the model's.
+arithmetic is float32 whatever the model's. Nothing here waits for a GPU: all sizes are known on the host.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,64 +14,109 @@ from torch.nn import functional
 from heddle.sentence_modules import Pooling
 
 
-def pool(hidden: Tensor, cu_seqlens: Tensor, prompt_tokens: Tensor, modes: Sequence[Pooling]) -> Tensor:
-    """Vectors float32 [B, len(modes) * H] from hidden states [T or more, H] of any float type.
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Leading tokens that are left out of pooling."""
 
-    `cu_seqlens` int32 [B + 1] says where each sequence lies; of each, the first `prompt_tokens` int32 [B] are left out.
-    """
-    starts, stops = cu_seqlens[:-1], cu_seqlens[1:]
-    firsts = torch.minimum(starts + prompt_tokens, stops)
-    pooled = [pool_by(mode, hidden, starts, firsts, stops) for mode in modes]
+    tokens: Tensor  # int32 [B]
+    pooled_tokens: int  # how many tokens of the batch are left
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """What is pooled of each sequence: the rows from `firsts` to `stops`. All int32 [B]."""
+
+    starts: Tensor
+    firsts: Tensor  # `starts` itself where no sequence has a prompt
+    stops: Tensor
+    count: int  # rows of all spans together
+
+    @classmethod
+    def of(cls, cu_seqlens: Tensor, tokens: int, prompts: Prompts | None) -> "Spans":
+        starts, stops = cu_seqlens[:-1], cu_seqlens[1:]
+        if prompts is None:
+            return cls(starts, starts, stops, tokens)
+        return cls(starts, torch.minimum(starts + prompts.tokens, stops), stops, prompts.pooled_tokens)
+
+    @property
+    def have_prompts(self) -> bool:
+        return self.firsts is not self.starts
+
+    @property
+    def lengths(self) -> Tensor:
+        return self.stops - self.firsts
+
+    @property
+    def offsets(self) -> Tensor:
+        """Where each span starts when they are laid end to end."""
+        if not self.have_prompts:
+            return self.starts
+        lengths = self.lengths
+        return lengths.cumsum(0, dtype=torch.int32) - lengths
+
+    def repeated(self, values: Tensor) -> Tensor:
+        """The value [B] of its sequence for each row."""
+        return torch.repeat_interleave(values, self.lengths, output_size=self.count)
+
+    def rows(self) -> Tensor:
+        """int32 [count]: first, first + 1, ... for each sequence."""
+        rows = torch.arange(self.count, dtype=torch.int32, device=self.starts.device)
+        return self.repeated(self.firsts - self.offsets) + rows if self.have_prompts else rows
+
+
+def pool(hidden: Tensor, cu_seqlens: Tensor, modes: Sequence[Pooling], prompts: Prompts | None = None) -> Tensor:
+    """Vectors float32 [B, len(modes) * H] from hidden states [T, H] of any float type; `cu_seqlens` int32 [B + 1] says
+    where each sequence lies."""
+    spans = Spans.of(cu_seqlens, len(hidden), prompts)
+    pooled = [pool_by(mode, hidden, spans) for mode in modes]
     return pooled[0] if len(pooled) == 1 else torch.cat(pooled, 1)
 
 
-def pool_by(mode: Pooling, hidden: Tensor, starts: Tensor, firsts: Tensor, stops: Tensor) -> Tensor:
+def pool_by(mode: Pooling, hidden: Tensor, spans: Spans) -> Tensor:
     match mode:
         case Pooling.CLS:
-            return hidden[torch.where(firsts < stops, firsts, starts)].float()
+            return hidden.index_select(0, first_pooled(spans)).float()
         case Pooling.LAST_TOKEN:
-            return hidden[stops - 1].float()
+            return hidden.index_select(0, spans.stops - 1).float()
         case Pooling.MEAN:
-            return bags(hidden, firsts, stops, "mean")
+            return bags(hidden, spans, "mean")
         case Pooling.MAX:
-            return bags(hidden, firsts, stops, "max")
+            return bags(hidden, spans, "max")
         case Pooling.MEAN_SQRT_LEN:
-            return bags(hidden, firsts, stops, "mean") * (stops - firsts).sqrt()[:, None]
+            return bags(hidden, spans, "mean") * spans.lengths.sqrt()[:, None]
         case Pooling.WEIGHTED_MEAN:
-            return weighted_mean(hidden, starts, firsts, stops)
+            return weighted_mean(hidden, spans)
 
 
-def bags(hidden: Tensor, firsts: Tensor, stops: Tensor, mode: str, weights: Tensor | None = None) -> Tensor:
+def first_pooled(spans: Spans) -> Tensor:
+    """The first row of a sequence that is all prompt is its start."""
+    if not spans.have_prompts:
+        return spans.starts
+    return torch.where(spans.firsts < spans.stops, spans.firsts, spans.starts)
+
+
+def bags(hidden: Tensor, spans: Spans, mode: str) -> Tensor:
     """A sequence is a bag of rows of an embedding table: the one fused, vectorised segment reduction that PyTorch has
-    on every device. A bag without tokens gives 0."""
-    lengths = stops - firsts
-    offsets = lengths.cumsum(0, dtype=torch.int32) - lengths
-    return functional.embedding_bag(
-        rows_between(firsts, lengths, offsets), hidden.float(), offsets, mode=mode, per_sample_weights=weights
-    )
+    on every device. Each bag is summed row by row, whatever bags are beside it. A bag without tokens gives 0."""
+    return functional.embedding_bag(spans.rows(), hidden.float(), spans.offsets, mode=mode)
 
 
-def rows_between(firsts: Tensor, lengths: Tensor, offsets: Tensor) -> Tensor:
-    """int32 [sum of lengths]: first, first + 1, ... for each sequence."""
-    shift = torch.repeat_interleave(firsts - offsets, lengths)
-    return shift + torch.arange(len(shift), dtype=torch.int32, device=shift.device)
-
-
-def weighted_mean(hidden: Tensor, starts: Tensor, firsts: Tensor, stops: Tensor) -> Tensor:
+def weighted_mean(hidden: Tensor, spans: Spans) -> Tensor:
     """Weights are the position in the sequence, from 1, the prompt counted though left out."""
-    lengths = stops - firsts
-    offsets = lengths.cumsum(0, dtype=torch.int32) - lengths
-    rows = rows_between(firsts, lengths, offsets)
-    weights = (rows - torch.repeat_interleave(starts, lengths) + 1).float()
-    total = bags(hidden, firsts, stops, "sum", weights)
-    before, behind = (firsts - starts).float(), (stops - starts).float()
+    rows = spans.rows()
+    weights = (rows - spans.repeated(spans.starts) + 1).float()
+    total = functional.embedding_bag(rows, hidden.float(), spans.offsets, mode="sum", per_sample_weights=weights)
+    before, behind = (spans.firsts - spans.starts).float(), (spans.stops - spans.starts).float()
     weight = (behind * (behind + 1) - before * (before + 1)) / 2  # of firsts..stops, by Gauss
     return total / weight.clamp(min=1)[:, None]
 
 
-def finish(vectors: Tensor, dimensions: Tensor, is_normalized: Tensor) -> Tensor:
-    """Cuts vectors [B, D] to their first `dimensions` int32 [B] components, which leaves zeros behind, then scales
-    those that `is_normalized` bool [B] says to length 1."""
-    component = torch.arange(vectors.shape[1], device=vectors.device)
-    vectors = vectors.masked_fill(component >= dimensions[:, None], 0)
-    return torch.where(is_normalized[:, None], functional.normalize(vectors, dim=1), vectors)
+def finish(vectors: Tensor, dimensions: Tensor | None = None, skips_normalization: Tensor | None = None) -> Tensor:
+    """Cuts vectors [B, D] to their first `dimensions` int32 [B] components, which leaves zeros behind, then scales them
+    to length 1, but for those that `skips_normalization` bool [B] says. 0 dimensions are all."""
+    if dimensions is not None:
+        component = torch.arange(vectors.shape[1], device=vectors.device)
+        is_cut = dimensions[:, None] > 0
+        vectors = vectors.masked_fill((component >= dimensions[:, None]) & is_cut, 0)
+    normalised = functional.normalize(vectors, dim=1)
+    return normalised if skips_normalization is None else torch.where(skips_normalization[:, None], vectors, normalised)

@@ -14,6 +14,9 @@ A batch is formed at the moment a pass can begin, never before and never after a
 * The passes that can begin at once share what waits, and the cores that are free, as far as each has enough to do: a
   pass on one core waits for no other core, and while one's answers are on their way, the others compute. What is less
   than that, or a sequence alone, has all cores.
+* On a GPU passes run in turn. While one runs, the next is formed and queued on the device as soon as a good part of a
+  full batch waits, so that the device does not wait for the host. With less than that waiting, it is formed when the
+  device is free: formed earlier, it would miss what comes meanwhile.
 * While one flow has more waiting than a batch holds and all passes are busy, an express pass takes little sequences of
   others beside them, where somebody asks for it: the system shares the cores, and nobody waits for a bulk's batch.
 
@@ -39,6 +42,11 @@ TOKENS_PER_CORE_MIN = 16
 
 # What waits is not shared into less. Each pass reads all weights anew, which takes as long as computing 20 tokens.
 PASS_TOKENS_MIN = 128
+
+# Where passes run in turn: the part of a full batch that must wait for another one to be formed while one runs. In a
+# simulation of MiniLM on a large GPU, with texts of 500 tokens, such a second pass raised the throughput by 15 %. At
+# 10 % load the median stayed at 1.5 ms; it was 2.2 ms where anything that waited was enough.
+QUEUED_PASS_SHARE_MIN = 0.25
 
 # Of an express pass in all.
 EXPRESS_TOKENS_MAX = 128
@@ -67,7 +75,7 @@ class Batch:
     tickets: dict[Sequence, list[Ticket]] = field(default_factory=dict)
     expired: list[Ticket] = field(default_factory=list)
     tokens: int = 0  # of the sequences, each counted once
-    cores: int = 1  # that its pass has
+    cores: int = 1  # that its pass has; 0 where passes run in turn
     is_express: bool = False
 
     def is_full(self, limits: SchedulerLimits) -> bool:
@@ -88,11 +96,13 @@ class Batch:
 class Scheduler:
     """Thread-safe. `take` blocks; everything else returns at once and may be called from an event loop."""
 
-    def __init__(self, limits: SchedulerLimits, *, passes: int = 1, cores: int = 1) -> None:
-        """So many passes may run at once, each on one of the cores at least, and express ones beside them."""
+    def __init__(self, limits: SchedulerLimits, *, passes: int = 1, cores: int = 1, runs_in_turn: bool = False) -> None:
+        """So many passes may run at once, each on one of the cores at least, and express ones beside them. With
+        `runs_in_turn` so many may be on a device that runs one after the other, and cores do not matter."""
+        self.runs_in_turn = runs_in_turn
         self._limits = limits
         self._express_limits = replace(limits, batch_tokens_max=min(limits.batch_tokens_max, EXPRESS_TOKENS_MAX))
-        self._passes_free = min(passes, cores)
+        self._passes_max = self._passes_free = passes if runs_in_turn else min(passes, cores)
         self._cores_free = cores
         self._flows = Flows(bulk_tokens=limits.batch_tokens_max)
         self._closed = False
@@ -150,7 +160,16 @@ class Scheduler:
     @property
     def _passes(self) -> int:
         """That could begin now."""
+        is_busy = self._passes_free < self._passes_max
+        if self.runs_in_turn and is_busy and not self._is_worth_queueing:
+            return 0
         return min(self._passes_free, self._cores_free)
+
+    @property
+    def _is_worth_queueing(self) -> bool:
+        waiting, limits = self._flows, self._limits
+        filled = max(waiting.tokens / limits.batch_tokens_max, waiting.items / limits.batch_items_max)
+        return filled >= QUEUED_PASS_SHARE_MIN
 
     @property
     def _is_over(self) -> bool:
@@ -197,9 +216,13 @@ class Scheduler:
 
     def _usual(self) -> Batch:
         batch = Batch(formed_at=time.monotonic())
-        self._fill(batch, self._limits_of_a_share())
-        share = self._cores_free // self._passes if self._flows else self._cores_free
-        batch.cores = min(share, max(1, batch.tokens // TOKENS_PER_CORE_MIN))
+        if self.runs_in_turn:
+            self._fill(batch, self._limits)
+            batch.cores = 0
+        else:
+            self._fill(batch, self._limits_of_a_share())
+            share = self._cores_free // self._passes if self._flows else self._cores_free
+            batch.cores = min(share, max(1, batch.tokens // TOKENS_PER_CORE_MIN))
         self._passes_free -= 1
         self._cores_free -= batch.cores
         return batch

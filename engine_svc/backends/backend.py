@@ -9,6 +9,14 @@ import numpy.typing as npt
 from engine_svc.batch import Output, PackedBatch
 
 
+class OutOfMemoryError(Exception):
+    """The device has too little memory for this batch. What the batch had taken is free again."""
+
+
+class DeviceLostError(Exception):
+    """This process can use its device no more, as after an illegal memory access on a GPU. A new process can."""
+
+
 class Backend(Protocol):
     """A loaded model. Only `run` may be called from several threads at once, and only where a lane is told to."""
 
@@ -27,7 +35,8 @@ class Backend(Protocol):
         of their outputs. Shapes are those of heddle.v1.Output; vectors are cut and normalised as the sequence asks. A
         sparse vector is either [vocabulary] or [2, entries]: ascending indices, then values. NaN and Inf are returned
         as they are: the lane turns them into an error of that item. The pass may use `cores` cores of the CPU, or, with
-        0, all that the backend was loaded with; a GPU ignores it."""
+        0, all that the backend was loaded with; a GPU ignores it. Raises OutOfMemoryError and DeviceLostError; the lane
+        runs a batch that raised anything but DeviceLostError again in halves."""
         ...
 
     def close(self) -> None: ...

@@ -5,13 +5,18 @@ from itertools import chain
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from engine_svc.backends.backend import OutOfMemoryError
+from engine_svc.backends.cuda_errors import check_device, is_out_of_memory
+from engine_svc.backends.cuda_graphs import CudaGraphs, capture_graphs, capture_on
+from engine_svc.backends.cuda_passes import CudaPasses
 from engine_svc.backends.host_memory import keep_freed_memory, return_freed_memory
 from engine_svc.batch import Output, PackedBatch, split_by_sequence
 from engine_svc.data_type import auto_data_type
 from engine_svc.device import find_device
-from engine_svc.models.heads.head import Array
-from engine_svc.models.low_rank import rows_by_adapter, use_adapters
+from engine_svc.models.heads.head import Array, HeadOutputs
+from engine_svc.models.low_rank import use_adapters
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.quantization import NO_QUANT
@@ -52,6 +57,11 @@ class TorchBackend:
             keep_freed_memory()
         # Sequences with different adapters have different hidden states for the same prefix.
         self._merges_prefixes = merges_prefixes and self._model.transformer.is_causal and not self._model.tasks
+        self._passes: CudaPasses | None = None
+        self._graphs = CudaGraphs()
+        if self._device.type == "cuda":
+            self._passes = CudaPasses(self._device)
+            self._graphs = self._captured(self._passes, checkpoint.sequence_tokens_max)
 
     @property
     def outputs(self) -> frozenset[Output]:
@@ -75,17 +85,56 @@ class TorchBackend:
         return list(chain.from_iterable(arrays))
 
     def close(self) -> None:
-        del self._model
+        del self._model, self._graphs
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    @torch.inference_mode()
     def _run_by_length(self, batch: PackedBatch) -> Sequences[Array]:
-        transformer, head = self._model.transformer, self._model.head
-        tokens = PackedTokens.of(batch, device=self._device, dtype=self._dtype, merges_prefixes=self._merges_prefixes)
-        with use_adapters(rows_by_adapter(batch, self._model.tasks, self._device)):
-            hidden = transformer(tokens)
-        return head(tokens.of_tokens(hidden), tokens.layout.cu_seqlens, batch)
+        if self._passes is None:
+            outputs = self._compute(self._packed(batch), batch)
+            return outputs.split(outputs.flat.numpy())
+        try:
+            return self._passes.run(lambda: self._packed(batch), lambda tokens: self._compute(tokens, batch))
+        except Exception as error:
+            check_device(self._device, error)
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error)
+        # Outside `except`, where the traceback no longer holds the tensors of the pass.
+        torch.cuda.empty_cache()
+        raise OutOfMemoryError(reason)
+
+    @torch.inference_mode()
+    def _packed(self, batch: PackedBatch) -> PackedTokens:
+        return PackedTokens.of(
+            batch,
+            device=self._device,
+            dtype=self._dtype,
+            merges_prefixes=self._merges_prefixes,
+            tasks=self._model.tasks,
+        )
+
+    @torch.inference_mode()
+    def _compute(self, tokens: PackedTokens, batch: PackedBatch) -> HeadOutputs:
+        return self._model.head(tokens.of_tokens(self._hidden(tokens)), tokens, batch)
+
+    def _hidden(self, tokens: PackedTokens) -> Tensor:
+        graph = self._graphs.find(tokens)
+        if graph is not None:
+            return graph.run(tokens)
+        with use_adapters(tokens.adapted_rows):
+            return self._model.transformer(tokens)
+
+    @torch.inference_mode()
+    def _captured(self, passes: CudaPasses, sequence_tokens_max: int) -> CudaGraphs:
+        with torch.cuda.stream(passes.stream):
+            return capture_graphs(
+                self._model.transformer,
+                capture_on(passes.stream),
+                device=self._device,
+                dtype=self._dtype,
+                sequence_tokens_max=sequence_tokens_max,
+            )
 
 
 def device_of(name: str) -> torch.device:

@@ -1,38 +1,112 @@
 """A mixture of experts (Shazeer et al. 2017, arXiv 1701.06538) in place of a feed-forward: each row goes through the
 few experts that a router finds best for it, and what they make of it is added up by the router's weights.
 
-No expert has a limit, so no row is ever left out, and which ones run beside it makes no difference to a row.
+No expert has a limit, so no row is ever left out, and which ones run beside it makes no difference to a row. Nomic-BERT
+loads it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine_svc.models.linear import Linear, suitable_rows
+from engine_svc.models.activations import Activation, activated
+from engine_svc.models.linear import Linear, linear, suitable_rows
+
+# Rows [rows, hidden] and the experts of each, int64 [rows, chosen], to [rows, chosen, hidden].
+FeedForwards = Callable[[Tensor, Tensor], Tensor]
+
+# Hopper and Blackwell: on other GPUs the grouped product of PyTorch counts rows on the host.
+GROUPED_CAPABILITIES = (9, 10)
+# Rows of its matrices must start at multiples of so many bytes.
+GROUPED_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Experts:
     router: Tensor  # float32 [experts, hidden]
-    experts: Sequence[tuple[Linear, Linear]]  # hidden to intermediate, activation included, and back
+    feed_forwards: FeedForwards
     chosen: int  # experts of each row
     bias: Tensor  # [hidden], of the sum
 
     def __call__(self, hidden: Tensor) -> Tensor:
         shares, choices = functional.linear(hidden.float(), self.router).softmax(1).topk(self.chosen, 1)
+        by_row = self.feed_forwards(hidden, choices)
+        return (by_row * shares[:, :, None]).sum(1).add_(self.bias).to(hidden.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class CountedExperts:
+    """Each expert gets its rows, which the host counts: for a CPU."""
+
+    experts: Sequence[tuple[Linear, Linear]]  # hidden to intermediate, activation included, and back
+
+    def __call__(self, hidden: Tensor, choices: Tensor) -> Tensor:
+        chosen = choices.shape[1]
         order = choices.flatten().argsort(stable=True)  # pairs of a row and an expert, by expert
         counts: list[int] = choices.flatten().bincount(minlength=len(self.experts)).tolist()
-        groups = torch.split(hidden[order // self.chosen], counts)
+        groups = torch.split(hidden[order // chosen], counts)
         made = [self._through(index, rows) for index, rows in enumerate(groups) if len(rows)]
         by_pair = torch.empty(len(order), hidden.shape[1], dtype=hidden.dtype, device=hidden.device)
         by_pair[order] = torch.cat(made)
-        by_row = by_pair.view(len(hidden), self.chosen, -1)
-        return (by_row * shares[:, :, None]).sum(1).add_(self.bias).to(hidden.dtype)
+        return by_pair.view(len(hidden), chosen, -1)
 
     def _through(self, index: int, rows: Tensor) -> Tensor:
         up, down = self.experts[index]
         fillers = suitable_rows(len(rows), rows.device, rows.dtype) - len(rows)
         return down(up(functional.pad(rows, (0, 0, 0, fillers))))[: len(rows)]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedExperts:
+    """Each expert gets its rows, by a product that reads on the GPU where they start: bfloat16 from Hopper on."""
+
+    ups: Tensor  # [experts, intermediate, hidden]
+    downs: Tensor  # [experts, hidden, intermediate]
+    activation: Activation
+
+    def __call__(self, hidden: Tensor, choices: Tensor) -> Tensor:
+        chosen = choices.shape[1]
+        by_expert, order = choices.flatten().sort(stable=True)
+        experts = torch.arange(len(self.ups), device=hidden.device)
+        stops = torch.searchsorted(by_expert, experts, right=True, out_int32=True)
+        rows = hidden.index_select(0, order // chosen)
+        inner = activated(functional.grouped_mm(rows, self.ups.transpose(1, 2), offs=stops), self.activation)
+        made = functional.grouped_mm(inner, self.downs.transpose(1, 2), offs=stops)
+        by_pair = torch.empty_like(made).index_copy_(0, order, made)
+        return by_pair.view(len(hidden), chosen, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedExperts:
+    """Each expert gets all rows, and those that did not choose it are left out of the result: several times the work,
+    for a GPU that has no grouped product."""
+
+    experts: Sequence[tuple[Linear, Linear]]
+
+    def __call__(self, hidden: Tensor, choices: Tensor) -> Tensor:
+        by_row = hidden.new_zeros(*choices.shape, hidden.shape[1])
+        for index, (up, down) in enumerate(self.experts):
+            by_row = torch.where((choices == index)[:, :, None], down(up(hidden))[:, None], by_row)
+        return by_row
+
+
+def expert_feed_forwards(ups: Tensor, downs: Tensor, activation: Activation) -> FeedForwards:
+    """`ups` are [experts, intermediate, hidden]; so are `downs`, as checkpoints store them. The choice follows from
+    device and type."""
+    if multiplies_groups(ups):
+        return GroupedExperts(ups, downs.transpose(1, 2).contiguous(), activation)
+    experts = [
+        (linear(up, None, activation), linear(down.T.contiguous(), None)) for up, down in zip(ups, downs, strict=True)
+    ]
+    return MaskedExperts(experts) if ups.is_cuda else CountedExperts(experts)
+
+
+def multiplies_groups(weights: Tensor) -> bool:
+    """Whether PyTorch has a grouped product for these weights [experts, outputs, inputs] that does not wait."""
+    if not weights.is_cuda or weights.dtype is not torch.bfloat16 or not hasattr(functional, "grouped_mm"):
+        return False
+    is_aligned = all(size * weights.element_size() % GROUPED_BYTES == 0 for size in weights.shape[1:])
+    return is_aligned and torch.cuda.get_device_capability(weights.device)[0] in GROUPED_CAPABILITIES

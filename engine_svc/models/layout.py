@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ class Layout:
     row_of_token: Tensor | None = None  # integers [T], where tokens share rows
 
     @classmethod
-    def of(cls, lengths: Sequence[int], cu_seqlens: Tensor) -> "Layout":
+    def of(cls, lengths: Sequence[int], cu_seqlens: Tensor) -> Self:
         """Each token has a row. `cu_seqlens` is that of the lengths, on the device that computes."""
         return cls(lengths, lengths, cu_seqlens, cu_seqlens)
 

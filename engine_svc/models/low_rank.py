@@ -5,13 +5,13 @@ A linear sees only the rows of a batch, not its sequences. So a context variable
 `TorchBackend` sets it for a forward pass, `engine_svc.models.linear` and `Embeddings` add the changes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+import numpy.typing as npt
 from torch import Tensor
 from torch.nn import functional
 
@@ -35,6 +35,13 @@ class AdaptedRows:
     of_adapters: Sequence[tuple[int, Tensor]]  # adapter, and its rows int32
     others: Tensor  # rows without an adapter, int32
 
+    @classmethod
+    def of(cls, rows: Mapping[str, Tensor], tasks: Sequence[str]) -> "AdaptedRows | None":
+        """`rows` are those of `rows_by_adapter`, on the device. None for a pass without adapters."""
+        if not rows:
+            return None
+        return cls([(tasks.index(task), rows[task]) for task in rows if task], rows[""])
+
 
 _adapted_rows: ContextVar[AdaptedRows | None] = ContextVar("adapted_rows", default=None)
 
@@ -54,18 +61,15 @@ def adapted_rows() -> AdaptedRows | None:
     return _adapted_rows.get()
 
 
-def rows_by_adapter(batch: PackedBatch, tasks: Sequence[str], device: torch.device) -> AdaptedRows | None:
-    """The rows of the sequences that name one of `tasks`, by the adapter's number; None if no sequence names one."""
+def rows_by_adapter(batch: PackedBatch, tasks: Sequence[str]) -> Mapping[str, npt.NDArray[np.intp]]:
+    """The rows of the sequences that name one of `tasks`, by that name, and under "" those of the others. Nothing if no
+    sequence names one."""
     if not tasks or not any(sequence.task for sequence in batch.sequences):
-        return None
+        return {}
     number = {"": -1} | {task: index for index, task in enumerate(tasks)}
     of_token = np.repeat([number[sequence.task] for sequence in batch.sequences], batch.lengths)
-
-    def rows_of(adapter: int) -> Tensor:
-        return torch.from_numpy(np.flatnonzero(of_token == adapter).astype(np.int32)).to(device)
-
-    found = [adapter for adapter in np.unique(of_token).tolist() if adapter >= 0]
-    return AdaptedRows([(adapter, rows_of(adapter)) for adapter in found], others=rows_of(-1))
+    found = [task for task in tasks if any(sequence.task == task for sequence in batch.sequences)]
+    return {task: np.flatnonzero(of_token == number[task]) for task in ("", *found)}
 
 
 def add_changes(outputs: Tensor, inputs: Tensor, changes: Changes) -> None:

@@ -63,8 +63,9 @@ class Running:
         limits: SchedulerLimits = ROOMY,
         passes: int = 1,
         has_express: bool = False,
+        runs_in_turn: bool = False,
     ) -> None:
-        self.scheduler = Scheduler(limits, passes=passes, cores=passes)
+        self.scheduler = Scheduler(limits, passes=passes, cores=passes, runs_in_turn=runs_in_turn)
         loop = asyncio.get_running_loop()
         self.lane = Lane(load_backend, self.scheduler, loop, warm_up, threads=passes, has_express=has_express)
         self.outcomes: dict[int, Outcome] = {}

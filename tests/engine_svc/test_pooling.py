@@ -1,13 +1,14 @@
 """Pooling against a plain loop over sequences, and against sentence-transformers' own module."""
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 import torch
 from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
 from torch import Tensor
 
-from engine_svc.pooling import finish, pool
+from engine_svc.pooling import Prompts, finish, pool
 from heddle.sentence_modules import POOLING_OF_MODE, Pooling
 
 LENGTHS = [1, 2, 7, 31, 3]
@@ -24,8 +25,9 @@ def cu_seqlens() -> Tensor:
     return torch.tensor([0, *itertools.accumulate(LENGTHS)], dtype=torch.int32)
 
 
-def no_prompts() -> Tensor:
-    return torch.zeros(len(LENGTHS), dtype=torch.int32)
+def prompts_of(tokens: Sequence[int], lengths: Sequence[int]) -> Prompts:
+    left = sum(max(0, length - own) for own, length in zip(tokens, lengths, strict=True))
+    return Prompts(torch.tensor(tokens, dtype=torch.int32), left)
 
 
 def of_sentence_transformers(mode: str, hidden: Tensor, cu_seqlens: Tensor, prompt_tokens: int) -> Tensor:
@@ -43,7 +45,7 @@ def of_sentence_transformers(mode: str, hidden: Tensor, cu_seqlens: Tensor, prom
 
 @pytest.mark.parametrize("mode", POOLING_OF_MODE)
 def test_every_mode_equals_sentence_transformers(mode: str, hidden: Tensor, cu_seqlens: Tensor) -> None:
-    pooled = pool(hidden, cu_seqlens, no_prompts(), [POOLING_OF_MODE[mode]])
+    pooled = pool(hidden, cu_seqlens, [POOLING_OF_MODE[mode]])
     torch.testing.assert_close(pooled, of_sentence_transformers(mode, hidden, cu_seqlens, 0))
 
 
@@ -52,41 +54,38 @@ def test_prompt_tokens_are_left_out_as_in_sentence_transformers(mode: str, cu_se
     lengths = [5, 4, 19]
     hidden = torch.randn(sum(lengths), HIDDEN, generator=torch.Generator().manual_seed(1))
     cu_seqlens = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
-    prompts = torch.full([len(lengths)], 3, dtype=torch.int32)
-    pooled = pool(hidden, cu_seqlens, prompts, [POOLING_OF_MODE[mode]])
+    pooled = pool(hidden, cu_seqlens, [POOLING_OF_MODE[mode]], prompts_of([3] * len(lengths), lengths))
     torch.testing.assert_close(pooled, of_sentence_transformers(mode, hidden, cu_seqlens, 3))
 
 
 def test_sequences_may_have_prompts_of_different_lengths(hidden: Tensor, cu_seqlens: Tensor) -> None:
-    prompts = torch.tensor([0, 1, 5, 0, 2], dtype=torch.int32)
-    pooled = pool(hidden, cu_seqlens, prompts, [Pooling.MEAN])
+    prompts = [0, 1, 5, 0, 2]
+    pooled = pool(hidden, cu_seqlens, [Pooling.MEAN], prompts_of(prompts, LENGTHS))
     for index, (start, stop) in enumerate(itertools.pairwise(cu_seqlens.tolist())):
-        torch.testing.assert_close(pooled[index], hidden[start + int(prompts[index]) : stop].mean(0))
+        torch.testing.assert_close(pooled[index], hidden[start + prompts[index] : stop].mean(0))
 
 
 @pytest.mark.parametrize("mode", Pooling)
 @pytest.mark.parametrize("prompt_tokens", [2, 9])
 def test_sequence_that_is_all_prompt_stays_finite_and_spares_its_neighbours(mode: Pooling, prompt_tokens: int) -> None:
     hidden, cu_seqlens = torch.randn(5, HIDDEN), torch.tensor([0, 2, 5], dtype=torch.int32)
-    pooled = pool(hidden, cu_seqlens, torch.tensor([prompt_tokens, 0], dtype=torch.int32), [mode])
-    alone = pool(hidden[2:], cu_seqlens[[0, 2]] - torch.tensor([0, 2]).int(), torch.tensor([0]).int(), [mode])
+    pooled = pool(hidden, cu_seqlens, [mode], prompts_of([prompt_tokens, 0], [2, 3]))
+    alone = pool(hidden[2:], cu_seqlens[[0, 2]] - torch.tensor([0, 2]).int(), [mode])
     assert pooled[0].isfinite().all()
     torch.testing.assert_close(pooled[1:], alone)
 
 
 def test_several_modes_are_concatenated_in_their_order(hidden: Tensor, cu_seqlens: Tensor) -> None:
-    pooled = pool(hidden, cu_seqlens, no_prompts(), [Pooling.LAST_TOKEN, Pooling.CLS])
+    pooled = pool(hidden, cu_seqlens, [Pooling.LAST_TOKEN, Pooling.CLS])
     assert pooled.shape == (len(LENGTHS), 2 * HIDDEN)
     torch.testing.assert_close(pooled[:, HIDDEN:], hidden[cu_seqlens[:-1]])
     torch.testing.assert_close(pooled[:, :HIDDEN], hidden[cu_seqlens[1:] - 1])
 
 
 @pytest.mark.parametrize("mode", Pooling)
-def test_rows_behind_the_last_sequence_do_not_count(mode: Pooling, hidden: Tensor, cu_seqlens: Tensor) -> None:
-    filled = torch.cat([hidden, torch.full([11, HIDDEN], float("nan"))])
-    torch.testing.assert_close(
-        pool(filled, cu_seqlens, no_prompts(), [mode]), pool(hidden, cu_seqlens, no_prompts(), [mode])
-    )
+def test_prompts_of_no_tokens_change_nothing(mode: Pooling, hidden: Tensor, cu_seqlens: Tensor) -> None:
+    none = prompts_of([0] * len(LENGTHS), LENGTHS)
+    assert torch.equal(pool(hidden, cu_seqlens, [mode], none), pool(hidden, cu_seqlens, [mode]))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -94,14 +93,14 @@ def test_sums_are_float32_whatever_the_model_computes_in(dtype: torch.dtype) -> 
     """In bfloat16 a sum of ones stops at 256, in float16 at 2048."""
     hidden = torch.ones(4_000, HIDDEN, dtype=dtype)
     cu_seqlens = torch.tensor([0, 4_000], dtype=torch.int32)
-    pooled = pool(hidden, cu_seqlens, torch.tensor([0]).int(), [Pooling.MEAN])
+    pooled = pool(hidden, cu_seqlens, [Pooling.MEAN])
     assert pooled.dtype == torch.float32
     torch.testing.assert_close(pooled, torch.ones(1, HIDDEN))
 
 
 def test_vectors_are_cut_first_and_normalised_then() -> None:
     vectors = torch.randn(3, HIDDEN, generator=torch.Generator().manual_seed(2))
-    finished = finish(vectors, torch.tensor([HIDDEN, 4, 4]).int(), torch.tensor([True, True, False]))
+    finished = finish(vectors, torch.tensor([0, 4, 4]).int(), torch.tensor([False, False, True]))
     torch.testing.assert_close(finished[0], vectors[0] / vectors[0].norm())
     torch.testing.assert_close(finished[1, :4], vectors[1, :4] / vectors[1, :4].norm())
     torch.testing.assert_close(finished[2, :4], vectors[2, :4])
@@ -110,7 +109,7 @@ def test_vectors_are_cut_first_and_normalised_then() -> None:
 
 def test_nan_stays_in_its_own_vector(hidden: Tensor, cu_seqlens: Tensor) -> None:
     hidden[0] = float("nan")
-    pooled = pool(hidden, cu_seqlens, no_prompts(), [Pooling.MEAN])
-    finished = finish(pooled, torch.full([len(LENGTHS)], HIDDEN).int(), torch.ones(len(LENGTHS), dtype=torch.bool))
+    pooled = pool(hidden, cu_seqlens, [Pooling.MEAN])
+    finished = finish(pooled)
     assert finished[0].isnan().any()
     assert finished[1:].isfinite().all()

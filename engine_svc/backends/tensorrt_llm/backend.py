@@ -22,6 +22,7 @@ from engine_svc.models.architectures.table import architecture_of
 from engine_svc.models.heads.head import Array, Head
 from engine_svc.models.model import load_head
 from engine_svc.models.model_config import ModelConfig
+from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
 from heddle.causality import is_causal
 from heddle.checkpoint import Checkpoint
@@ -68,7 +69,9 @@ class TensorRTLLMBackend:
         if len(hidden) != batch.tokens:
             raise RuntimeError(f"TensorRT-LLM returned {len(hidden)} hidden states for {batch.tokens} tokens")
         hidden = hidden.to(self._device)
-        return self._head(hidden, torch.from_numpy(batch.cu_seqlens).to(self._device), batch)
+        tokens = PackedTokens.of(batch, device=self._device, dtype=hidden.dtype)
+        outputs = self._head(hidden, tokens, batch)
+        return outputs.split(outputs.flat.cpu().numpy())
 
     def close(self) -> None:
         """A second call does nothing."""

@@ -16,8 +16,7 @@ from engine_svc.models.architectures.rotary_bert import (
     load_gated_feed_forward,
     load_plain_feed_forward,
 )
-from engine_svc.models.experts import Experts
-from engine_svc.models.linear import linear
+from engine_svc.models.experts import Experts, expert_feed_forwards
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.rope_scaling import rope_parameters, rotary_of
 from engine_svc.models.rotary import Rotary, Stretch
@@ -122,10 +121,7 @@ def load_experts(config: ModelConfig, weights: Weights, name: str) -> Experts:
     downs = weights.take(f"{name}.experts.mlp.w2", [count * intermediate, hidden]).view(count, intermediate, hidden)
     return Experts(
         router=weights.take(f"{name}.router.layer.weight", [count, hidden], torch.float32),
-        experts=[
-            (linear(up, None, activation), linear(down.T.contiguous(), None))
-            for up, down in zip(ups, downs, strict=True)
-        ],
+        feed_forwards=expert_feed_forwards(ups, downs, activation),
         chosen=chosen,
         bias=weights.take(f"{name}.experts.bias", [hidden]),
     )

@@ -4,7 +4,6 @@ They are small, so they compute in float32 whatever the transformer's type: that
 order. Logits are as the model makes them; softmax, sigmoid and labels belong to whoever asked.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,9 +13,10 @@ from torch import Tensor
 
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.activations import Activation
-from engine_svc.models.heads.head import Array
+from engine_svc.models.heads.head import HeadOutputs, by_tokens
 from engine_svc.models.heads.vector_modules import Stage, apply_stages
 from engine_svc.models.linear import load_linear
+from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
 from engine_svc.pooling import pool
 from heddle.sentence_modules import Pooling
@@ -32,11 +32,10 @@ class SequenceClassificationHead:
     pooling: Pooling
     stages: Sequence[Stage]  # the last one gives the labels
 
-    def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
+    def __call__(self, hidden: Tensor, tokens: PackedTokens, batch: PackedBatch) -> HeadOutputs:
         """float32 [labels] each."""
-        no_prompts = torch.zeros_like(cu_seqlens[1:])
-        logits = apply_stages(self.stages, pool(hidden, cu_seqlens, no_prompts, [self.pooling]))
-        return list(logits.cpu().numpy())
+        pooled = pool(hidden[: batch.tokens], tokens.layout.cu_seqlens, [self.pooling])
+        return HeadOutputs.of(apply_stages(self.stages, pooled))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +46,10 @@ class TokenClassificationHead:
 
     stages: Sequence[Stage]
 
-    def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
+    def __call__(self, hidden: Tensor, tokens: PackedTokens, batch: PackedBatch) -> HeadOutputs:
         """float32 [tokens, labels] each."""
-        host = apply_stages(self.stages, hidden.float()).cpu().numpy()
-        return [host[start:stop] for start, stop in itertools.pairwise(batch.cu_seqlens)]
+        logits = apply_stages(self.stages, hidden.float())[: batch.tokens]
+        return HeadOutputs.of(logits, lambda rows: by_tokens(rows, batch.sequences))
 
 
 def float32_linear(

@@ -5,6 +5,7 @@ occurs more than once gets its largest weight; special tokens get none. ColBERT:
 tokens but the first.
 """
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Sequences
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine_svc.batch import Output, PackedBatch, Sequence
-from engine_svc.models.heads.embedding import EmbeddingHead, copy_to_host
-from engine_svc.models.heads.head import Array
+from engine_svc.models.heads.embedding import EmbeddingHead
+from engine_svc.models.heads.head import Array, HeadOutputs, Part, by_tokens, joined
 from engine_svc.models.heads.vector_modules import Stage
 from engine_svc.models.linear import linear
+from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint, hidden_size_of
 from heddle.checkpoint_files import CheckpointError
@@ -49,36 +51,37 @@ class M3Head:
             ids_without_weight=np.array(sorted(checkpoint.m3.ids_without_weight), np.int32),
         )
 
-    def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
-        wanted = {output for sequence in batch.sequences for output in sequence.outputs}
-        rows = hidden[: batch.tokens]
-        weights = torch.relu(self.sparse(rows.float())).squeeze(1) if Output.SPARSE_VECTOR in wanted else rows
-        projected = self.colbert(rows.float()) if Output.COLBERT_VECTORS in wanted else rows
-        token_rows = self.embedding.token_rows(hidden)
-        vectors = self.embedding.vectors(token_rows, cu_seqlens, batch.sequences)
-        pairs = [
-            (index, sequence, output) for index, sequence in enumerate(batch.sequences) for output in sequence.outputs
-        ]
-        starts = batch.cu_seqlens.tolist()
+    def __call__(self, hidden: Tensor, tokens: PackedTokens, batch: PackedBatch) -> HeadOutputs:
+        parts = {output: self._part(output, hidden, tokens, batch.tokens) for output in tokens.head_inputs.selections}
+        return joined(parts, batch.sequences)
 
-        def part(index: int, sequence: Sequence, output: Output) -> Tensor:
-            start, stop = starts[index : index + 2]
-            match output:
-                case Output.SPARSE_VECTOR:
-                    return weights[start:stop]
-                case Output.COLBERT_VECTORS:
-                    own = projected[start + 1 : stop]
-                    return own if sequence.skip_normalization else functional.normalize(own, dim=1)
-                case _:
-                    return self.embedding.part(token_rows[start:stop], vectors[index], sequence, output)
+    def _part(self, output: Output, hidden: Tensor, tokens: PackedTokens, count: int) -> Part:
+        """`count` are the tokens of the batch."""
+        selection, rows = tokens.head_inputs.selections[output], hidden[:count]
+        match output:
+            case Output.SPARSE_VECTOR:
+                weights = torch.relu(self.sparse(rows.float()))
+                return Part(selection.of(weights), lambda host: self._sparse_vectors(host, selection.sequences))
+            case Output.COLBERT_VECTORS:
+                projected = selection.of(self._projected(rows, tokens))
+                # Without the first token.
+                return Part(projected, lambda host: [own[1:] for own in by_tokens(host, selection.sequences)])
+            case _:
+                return self.embedding.part(output, self.embedding.token_rows(hidden)[:count], tokens)
 
-        arrays = copy_to_host([part(*pair) for pair in pairs])
-        return [
-            self._sparse_vector(batch.token_ids[starts[index] : starts[index + 1]], array)
-            if output is Output.SPARSE_VECTOR
-            else array
-            for (index, _, output), array in zip(pairs, arrays, strict=True)
-        ]
+    def _projected(self, rows: Tensor, tokens: PackedTokens) -> Tensor:
+        projected = self.colbert(rows.float())
+        normalised = functional.normalize(projected, dim=1)
+        skips = tokens.head_inputs.skips_normalization
+        if skips is None:
+            return normalised
+        lengths = tokens.layout.cu_seqlens.diff()
+        skips_of_rows = torch.repeat_interleave(skips, lengths, output_size=len(rows))
+        return torch.where(skips_of_rows[:, None], projected, normalised)
+
+    def _sparse_vectors(self, weights: Array, sequences: Sequences[Sequence]) -> Iterator[Array]:
+        for sequence, own in zip(sequences, by_tokens(weights[:, 0], sequences), strict=True):
+            yield self._sparse_vector(np.frombuffer(sequence.token_ids, "<i4"), own)
 
     def _sparse_vector(self, token_ids: npt.NDArray[np.int32], weights: Array) -> Array:
         """float32 [2, entries]: ascending ids, and the largest weight of each. NaN stays, for the lane to find."""

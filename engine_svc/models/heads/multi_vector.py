@@ -1,6 +1,5 @@
 """The head of a multi-vector embedder (ColBERT, arXiv 2004.12832): each token's vector, projected and of length 1."""
 
-import itertools
 from collections.abc import Sequence as Sequences
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.models.heads.head import Array
+from engine_svc.models.heads.head import HeadOutputs, by_tokens
 from engine_svc.models.heads.vector_modules import Stage, apply_stages, load_token_modules
+from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint
 
@@ -26,9 +26,7 @@ class MultiVectorHead:
         """Raises CheckpointError."""
         return cls(load_token_modules(checkpoint, weights))
 
-    def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
+    def __call__(self, hidden: Tensor, tokens: PackedTokens, batch: PackedBatch) -> HeadOutputs:
         """float32 [tokens, dimension] each."""
-        host = (
-            functional.normalize(apply_stages(self.token_modules, hidden[: batch.tokens].float()), dim=1).cpu().numpy()
-        )
-        return [host[start:stop] for start, stop in itertools.pairwise(batch.cu_seqlens)]
+        rows = functional.normalize(apply_stages(self.token_modules, hidden[: batch.tokens].float()), dim=1)
+        return HeadOutputs.of(rows, lambda host: by_tokens(host, batch.sequences))

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.models.heads.head import Array
+from engine_svc.models.heads.head import HeadOutputs
 from engine_svc.models.layout import runs_of
 from engine_svc.models.linear import Linear, linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import Norm
+from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
 from heddle.sentence_modules import Splade
 
@@ -40,19 +41,23 @@ class SpladeHead:
     vocabulary_size: int
     splade: Splade
 
-    def __call__(self, hidden: Tensor, cu_seqlens: Tensor, batch: PackedBatch) -> list[Array]:
+    def __call__(self, hidden: Tensor, tokens: PackedTokens, batch: PackedBatch) -> HeadOutputs:
         """float32 [vocabulary] each, most of it zeros."""
-        weights = self._pooled(self.norm(self.transform(hidden)), batch.cu_seqlens)
-        if self.splade.active_max is not None:
-            weights = largest(weights, self.splade.active_max)
-        return list(weights.cpu().numpy())
+        transformed = self.norm(self.transform(hidden))
+        weights = torch.zeros(len(batch.sequences), self.vocabulary_size, device=hidden.device)
+        if hidden.is_cuda:
+            self._reduce_segments(transformed, tokens.layout.cu_seqlens, batch.cu_seqlens, weights)
+        else:
+            self._reduce_runs(transformed, batch.cu_seqlens, weights)
+        if not self.splade.sums:
+            # The activation rises with its argument, so it can wait for the maximum.
+            self._activated(weights)
+        return HeadOutputs.of(weights if self.splade.active_max is None else largest(weights, self.splade.active_max))
 
-    def _pooled(self, transformed: Tensor, cu_seqlens: npt.NDArray[np.int32]) -> Tensor:
-        """float32 [B, vocabulary]."""
-        pooled = torch.zeros(len(cu_seqlens) - 1, self.vocabulary_size, device=transformed.device)
-        slice_rows = SLICE_ROWS_CUDA if transformed.is_cuda else SLICE_ROWS_CPU
-        for start in range(0, int(cu_seqlens[-1]), slice_rows):
-            logits = self.decoder(transformed[start : start + slice_rows])
+    def _reduce_runs(self, transformed: Tensor, cu_seqlens: npt.NDArray[np.int32], pooled: Tensor) -> None:
+        """Sums or takes the maximum of the tokens of each sequence, into the zeros of `pooled` [B, vocabulary]."""
+        for start in range(0, int(cu_seqlens[-1]), SLICE_ROWS_CPU):
+            logits = self.decoder(transformed[start : start + SLICE_ROWS_CPU])
             lengths = np.diff(np.clip(cu_seqlens - start, 0, len(logits)))
             for first, values in by_length(logits, lengths.tolist()):
                 so_far = pooled[first : first + len(values)]
@@ -60,8 +65,22 @@ class SpladeHead:
                     so_far += self._activated(values.float()).sum(1)
                 else:
                     torch.maximum(so_far, values.amax(1), out=so_far)
-        # The activation rises with its argument, so it can wait for the maximum.
-        return pooled if self.splade.sums else self._activated(pooled)
+
+    def _reduce_segments(
+        self, transformed: Tensor, cu_seqlens: Tensor, bounds: npt.NDArray[np.int32], pooled: Tensor
+    ) -> None:
+        """The same on a GPU, with one kernel for all sequences of a slice, which goes through the tokens of each one by
+        one. `bounds` is `cu_seqlens` on the host."""
+        for start in range(0, int(bounds[-1]), SLICE_ROWS_CUDA):
+            stop = min(start + SLICE_ROWS_CUDA, int(bounds[-1]))
+            logits = self.decoder(transformed[start:stop])
+            first, last = np.searchsorted(bounds, [start, stop - 1], side="right") - 1  # sequences of these tokens
+            offsets = cu_seqlens[first : last + 2].clamp(start, stop) - start
+            so_far = pooled[first : last + 1]
+            if self.splade.sums:
+                so_far += segments_of(self._activated(logits.float()), "sum", offsets)
+            else:
+                torch.maximum(so_far, segments_of(logits, "max", offsets).float(), out=so_far)
 
     def _activated(self, values: Tensor) -> Tensor:
         """In place."""
@@ -77,6 +96,12 @@ def by_length(logits: Tensor, lengths: Sequences[int]) -> Iterator[tuple[int, Te
         if run.length:
             yield first, logits[run.start : run.stop].view(run.sequences, run.length, -1)
         first += run.sequences
+
+
+def segments_of(rows: Tensor, reduce: str, offsets: Tensor) -> Tensor:
+    """[segments, width]. "unsafe" leaves out checks that would wait for the device."""
+    reduced: Tensor = torch.segment_reduce(rows, reduce, offsets=offsets, axis=0, unsafe=True)
+    return reduced
 
 
 def largest(weights: Tensor, count: int) -> Tensor:

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine_svc.models.activations import Activation
-from engine_svc.models.experts import Experts
-from engine_svc.models.linear import linear
+from engine_svc.models.experts import CountedExperts, Experts, GroupedExperts, MaskedExperts
+from engine_svc.models.linear import PlainLinear, linear
 from engine_svc.models.model import Model
 from heddle.checkpoint import Checkpoint
 from tests.engine_svc.models.cases_of.all import CASES
@@ -26,7 +26,7 @@ def random_parts() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def experts_of(router: Tensor, ups: Tensor, downs: Tensor, bias: Tensor) -> Experts:
     pairs = [(linear(up, None, Activation.GELU), linear(down, None)) for up, down in zip(ups, downs, strict=True)]
-    return Experts(router, pairs, CHOSEN, bias)
+    return Experts(router, CountedExperts(pairs), CHOSEN, bias)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 100])
@@ -62,7 +62,8 @@ def test_router_tells_apart_what_ties_in_bfloat16() -> None:
     router = torch.ones(2, HIDDEN)
     router[1] += 2**-10
     assert router[0].bfloat16().equal(router[1].bfloat16())
-    experts = Experts(router, [(torch.clone, torch.zeros_like), (torch.clone, torch.ones_like)], 1, torch.zeros(HIDDEN))
+    pairs = [(torch.clone, torch.zeros_like), (torch.clone, torch.ones_like)]
+    experts = Experts(router, CountedExperts(pairs), 1, torch.zeros(HIDDEN))
     rows = torch.ones(4, HIDDEN, dtype=torch.bfloat16) * torch.tensor([1, -1, 2, -2])[:, None]
     assert (experts(rows).float().mean(1) > 0.25).tolist() == [True, False, True, False]
 
@@ -76,3 +77,19 @@ def test_router_is_loaded_in_float32(tmp_path: Path) -> None:
     ]
     assert [router.dtype for router in routers] == [torch.float32] * len(routers)
     assert routers
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_experts_of_a_gpu_make_the_same_of_rows(rows: int) -> None:
+    """PyTorch's grouped product runs on a CPU, too."""
+    generator = torch.Generator().manual_seed(4)
+    ups, downs = (torch.randn(COUNT, *shape, generator=generator).bfloat16() for shape in ((16, 8), (8, 16)))
+    pairs = [
+        (PlainLinear(up, None, Activation.GELU), PlainLinear(down, None, Activation.NONE))
+        for up, down in zip(ups, downs, strict=True)
+    ]
+    hidden = torch.randn(rows, HIDDEN, generator=generator).bfloat16()
+    choices = torch.randn(rows, COUNT, generator=generator).topk(CHOSEN, 1).indices
+    expected = CountedExperts(pairs)(hidden, choices)
+    torch.testing.assert_close(MaskedExperts(pairs)(hidden, choices), expected)
+    torch.testing.assert_close(GroupedExperts(ups, downs, Activation.GELU)(hidden, choices), expected)

@@ -17,12 +17,14 @@ from transformers import (
 )
 
 from engine_svc.models.model import Model
+from engine_svc.models.packed_tokens import PackedTokens
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint_files import CheckpointError
 from tests.engine_svc.models.cases import saved
 from tests.engine_svc.models.cases_of.decoders import small
 from tests.engine_svc.models.cases_of.gemmas import GEMMA2, GEMMA3
 from tests.engine_svc.models.hub_layout import change_config, rename_tensors
+from tests.engine_svc.models.packed import random_batch
 
 REACH = tuple[int | None, int | None]
 CAUSAL, BOTH = (None, 0), (None, None)
@@ -126,10 +128,11 @@ def test_pooling_of_a_nemotron_reranker_must_be_known(tmp_path: Path) -> None:
 
 def test_score_may_have_a_bias(tmp_path: Path) -> None:
     saved(small(Qwen2ForSequenceClassification, num_labels=2), tmp_path)
-    hidden, cu_seqlens = torch.randn(3, 32), torch.tensor([0, 3], dtype=torch.int32)
-    [without] = model_of(tmp_path).head(hidden, cu_seqlens, None)  # type: ignore[arg-type]
+    hidden, batch = torch.randn(3, 32), random_batch([3])
+    tokens = PackedTokens.of(batch, device=hidden.device, dtype=hidden.dtype)
+    without = model_of(tmp_path).head(hidden, tokens, batch).flat.numpy()
     rename_tensors(tmp_path, str, add={"score.bias": torch.tensor([1.0, 2.0])})
-    [with_bias] = model_of(tmp_path).head(hidden, cu_seqlens, None)  # type: ignore[arg-type]
+    with_bias = model_of(tmp_path).head(hidden, tokens, batch).flat.numpy()
     assert (with_bias - without).round(4).tolist() == [1.0, 2.0]
 
 

@@ -16,6 +16,7 @@ from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import PackedBatch
 from engine_svc.batch import Sequence as TokenSequence
 from engine_svc.models.heads import splade
+from engine_svc.models.model import Model
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import VOCABULARY_SIZE, write_bert, write_tokenizer
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
@@ -118,3 +119,22 @@ def test_nan_of_one_sequence_spares_the_others(tmp_path: Path, strategy: str) ->
     bad, *good = backend_of(tmp_path).run(batch)
     assert np.isnan(bad).any()
     assert all(np.isfinite(vector).all() for vector in good)
+
+
+@pytest.mark.parametrize("rows", [splade.SLICE_ROWS_CUDA, 5, 16])
+@pytest.mark.parametrize("strategy", ["max", "sum"])
+def test_segments_of_a_gpu_equal_runs_of_a_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, strategy: str
+) -> None:
+    saved_by_sentence_transformers(tmp_path, pooling_strategy=strategy)
+    head = Model.load(Checkpoint.read(tmp_path), dtype=torch.float32, device=torch.device("cpu")).head
+    assert isinstance(head, splade.SpladeHead)
+    monkeypatch.setattr(splade, "SLICE_ROWS_CUDA", rows)
+    bounds = random_batch([1, 2, 5, 5, 17, 3]).cu_seqlens
+    transformed = torch.randn(int(bounds[-1]), 32, generator=torch.Generator().manual_seed(0))
+    by_runs, by_segments = torch.zeros(2, len(bounds) - 1, head.vocabulary_size)
+    with torch.inference_mode():
+        head._reduce_runs(transformed, bounds, by_runs)
+        head._reduce_segments(transformed, torch.from_numpy(bounds), bounds, by_segments)
+    assert by_runs.any()
+    torch.testing.assert_close(by_segments, by_runs)

@@ -1,0 +1,161 @@
+"""CUDA graphs of a model's transformer for batches of few tokens, whose passes take longer to launch than to compute.
+`TorchBackend` captures them at load and replays one wherever a batch fits.
+
+A graph runs on static inputs: so many rows, so many sequences. A batch that has fewer leaves rows over, which belong to
+no sequence, and sequences, which are empty. Neither changes the hidden states of the others.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Sequences
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine_svc.backends.cuda_errors import first_line
+from engine_svc.batch import PackedBatch, Sequence
+from engine_svc.models.layout import Layout, Run
+from engine_svc.models.packed_tokens import PackedTokens
+
+BUCKETS_OF_TOKENS = (8, 16, 32, 64, 128, 256)
+# An empty sequence costs attention a little in each layer, so a batch of few sequences has a graph of its own.
+BUCKETS_OF_SEQUENCES = (4, 16, 64)
+
+# Replayed hidden states may differ from computed ones by so much of what these differ from one another. The rounding of
+# 16 bit is far below it, a graph that ignores its inputs far above.
+DIFFERENCE_MAX = 0.5
+
+Function = Callable[[], Tensor]
+# Captures a function: its output, and what runs it anew on the inputs that it read, into the same output.
+Capture = Callable[[Function], tuple[Tensor, Callable[[], None]]]
+
+log = logging.getLogger(__name__)
+
+
+class CapturedLayout(Layout):
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        raise RuntimeError("attention depends on the lengths of the sequences")
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    inputs: PackedTokens
+    hidden: Tensor
+    replay: Callable[[], None]
+
+    def fits(self, tokens: PackedTokens) -> bool:
+        """Kernels are launched for the longest sequence, so none may be longer than that of the capture."""
+        own = self.inputs
+        is_short = tokens.layout.length_max <= own.layout.length_max
+        return is_short and rows_of(tokens) <= rows_of(own) and sequences_of(tokens) <= sequences_of(own)
+
+    def run(self, tokens: PackedTokens) -> Tensor:
+        """As the transformer does: hidden states [rows, hidden] of its own, which the next run does not change."""
+        rows, stop = rows_of(tokens), sequences_of(tokens) + 1
+        own, given = self.inputs, tokens.layout.cu_seqlens
+        own.ids[:rows].copy_(tokens.ids)
+        own.type_ids[:rows].copy_(tokens.type_ids)
+        own.positions[:rows].copy_(tokens.positions)
+        own.layout.cu_seqlens[:stop].copy_(given)
+        own.layout.cu_seqlens[stop:].copy_(given[-1:].expand(len(own.layout.cu_seqlens) - stop))
+        self.replay()
+        return self.hidden[:rows].clone()
+
+
+class CudaGraphs:
+    def __init__(self, graphs: Iterable[Graph] = ()) -> None:
+        self._graphs = sorted(graphs, key=lambda graph: (rows_of(graph.inputs), sequences_of(graph.inputs)))
+
+    def __len__(self) -> int:
+        return len(self._graphs)
+
+    def find(self, tokens: PackedTokens) -> Graph | None:
+        """The smallest graph for the batch; None for a large batch, and for one with merged prefixes or adapters."""
+        if tokens.layout.row_of_token is not None or tokens.adapted_rows is not None:
+            return None
+        return next((graph for graph in self._graphs if graph.fits(tokens)), None)
+
+
+def capture_graphs(
+    transformer: Callable[[PackedTokens], Tensor],
+    capture: Capture,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    sequence_tokens_max: int,
+) -> CudaGraphs:
+    """No graphs for a model that does what a graph cannot hold, such as reading the lengths of the sequences on the
+    host; a line in the log says so."""
+    packed = partial(PackedTokens.of, device=device, dtype=dtype)
+    graphs: list[Graph] = []
+    try:
+        # The largest first: the smaller ones then fit into the memory that it has taken.
+        for tokens, sequences in reversed(list(product(BUCKETS_OF_TOKENS, BUCKETS_OF_SEQUENCES))):
+            if 2 * sequences > tokens:
+                continue
+            inputs = without_runs(packed(batch_of(lengths_of(tokens, sequences, sequence_tokens_max))))
+            graphs.append(Graph(inputs, *capture(partial(transformer, inputs))))
+            others = lengths_of(tokens - 1, sequences - 1, min(tokens // sequences, sequence_tokens_max))
+            check(graphs[-1], transformer, packed(batch_of(others)))
+    except Exception as error:  # noqa: BLE001 - whatever cannot be captured runs as it does without graphs
+        log.warning("no CUDA graphs for this model: %s: %s", type(error).__name__, first_line(error))
+        return CudaGraphs()
+    return CudaGraphs(graphs)
+
+
+def check(graph: Graph, transformer: Callable[[PackedTokens], Tensor], tokens: PackedTokens) -> None:
+    """Raises ValueError if the graph computes something else than the transformer."""
+    count = int(tokens.layout.cu_seqlens[-1])  # the rows behind mean nothing
+    expected, replayed = transformer(tokens)[:count].float(), graph.run(tokens)[:count].float()
+    difference = float((replayed - expected).norm() / (expected - expected.mean(0)).norm())
+    if not difference <= DIFFERENCE_MAX:  # so that NaN is an error too
+        raise ValueError(f"the replay differs from the computation by {difference:.3g}")
+
+
+def without_runs(tokens: PackedTokens) -> PackedTokens:
+    """Attention that reads them fails, rather than being captured for these sequences alone."""
+    layout = tokens.layout
+    return replace(tokens, layout=CapturedLayout.of(layout.lengths, layout.cu_seqlens))
+
+
+def rows_of(tokens: PackedTokens) -> int:
+    return len(tokens.ids)
+
+
+def sequences_of(tokens: PackedTokens) -> int:
+    return len(tokens.layout.cu_seqlens) - 1
+
+
+def batch_of(lengths: Sequences[int]) -> PackedBatch:
+    """Of small ids, which each vocabulary has."""
+    ids = [(np.arange(length, dtype="<u4") + index) % 8 for index, length in enumerate(lengths)]
+    return PackedBatch.of([Sequence(own.astype("<u4").tobytes()) for own in ids])
+
+
+def lengths_of(tokens: int, sequences: int, length_max: int) -> list[int]:
+    """Few long sequences and many short ones, in ascending order, of so many tokens or as many as they can have."""
+    lengths = [1] * sequences
+    for index in reversed(range(sequences)):
+        lengths[index] += min(length_max - 1, tokens - sum(lengths))
+    return lengths
+
+
+def capture_on(stream: torch.cuda.Stream) -> Capture:
+    """Captures into one pool of memory, which suits graphs that are replayed on this stream alone."""
+    pool = torch.cuda.graph_pool_handle()
+
+    def capture(function: Function) -> tuple[Tensor, Callable[[], None]]:
+        graph = torch.cuda.CUDAGraph()
+        # torch.cuda.graph leaves its stream the current one if the capture fails.
+        with torch.cuda.stream(stream):
+            function()  # compiles, tunes and allocates what a capture must not
+            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                output = function()
+        return output, graph.replay
+
+    return capture

@@ -1,0 +1,67 @@
+"""Runs forward passes on a GPU so that the device need not wait for Python. `TorchBackend` uses it on CUDA.
+
+One stream computes the passes of all threads, one after the other. Each thread has another stream for its copies, so
+that it can upload the next pass while the device still computes one of another thread. The kernels of the next pass are
+then queued before the former pass ends. All copies use pinned memory: others would block the thread until the device
+has come to them. PyTorch keeps pinned memory for reuse, as it keeps that of the device.
+"""
+
+import threading
+from collections.abc import Callable
+from collections.abc import Sequence as Sequences
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from engine_svc.models.heads.head import Array, HeadOutputs
+
+Inputs = TypeVar("Inputs")
+
+
+class CudaPasses:
+    """`run` may be called by several threads at once."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = new_stream(device)  # computes
+        # What is still loading.
+        self.stream.wait_stream(torch.cuda.current_stream(device))
+        self._device = device
+        self._launching = threading.Lock()
+        self._of_thread = threading.local()
+
+    def run(self, upload: Callable[[], Inputs], compute: Callable[[Inputs], HeadOutputs]) -> Sequences[Array]:
+        """`upload` starts copies from pinned memory. `compute` starts kernels. Neither may wait for the device."""
+        copies = self._copy_stream()
+        with torch.cuda.stream(copies):
+            # What it allocates is freed by this function, so not before the device has used it.
+            inputs = upload()
+            uploaded = copies.record_event()
+        # The lock keeps passes apart on the stream: they share the static memory of CUDA graphs.
+        with self._launching, torch.cuda.stream(self.stream):
+            self.stream.wait_event(uploaded)
+            outputs = compute(inputs)
+            computed = self.stream.record_event()
+        with torch.cuda.stream(copies):
+            copies.wait_event(computed)
+            host = empty_pinned(outputs.flat.numel())
+            host.copy_(outputs.flat, non_blocking=True)
+            # `blocking` lets the thread sleep; it would keep a core busy otherwise.
+            downloaded = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            downloaded.record(copies)
+        downloaded.synchronize()  # without the GIL
+        return outputs.split(host.numpy())
+
+    def _copy_stream(self) -> torch.cuda.Stream:
+        if not hasattr(self._of_thread, "copies"):
+            self._of_thread.copies = new_stream(self._device)
+        copies: torch.cuda.Stream = self._of_thread.copies
+        return copies
+
+
+def new_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def empty_pinned(numbers: int) -> Tensor:
+    return torch.empty(numbers, dtype=torch.float32, pin_memory=True)

@@ -1,0 +1,116 @@
+"""What a lane does when its device has too little memory, or is lost."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from engine_svc.backends.backend import DeviceLostError, OutOfMemoryError
+from engine_svc.batch import PackedBatch
+from engine_svc.ticket import Ticket
+from heddle.rpc.errors import ErrorKind, HeddleError
+from tests.engine_svc.lanes import Recording, Running
+from tests.engine_svc.tickets import sequence
+
+
+class Small(Recording):
+    """A device with memory for so many tokens."""
+
+    tokens_max = 12
+
+    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
+        arrays = super().run(batch)
+        if batch.tokens > self.tokens_max:
+            raise OutOfMemoryError(f"tried to allocate memory for {batch.tokens} tokens")
+        return arrays
+
+
+async def test_batch_that_is_too_large_for_the_memory_is_run_in_halves() -> None:
+    backend = Small()
+    running = Running(lambda: backend)
+    running.scheduler.submit([running.ticket(number, sequence(3)) for number in range(8)])
+    await running.until(8)
+    assert not any(running.kind(number) for number in range(8))
+    assert backend.sizes == [8, 4, 4]
+    await running.end()
+
+
+async def test_sequence_that_is_too_large_for_the_memory_fails_alone_and_may_come_again() -> None:
+    running = Running(Small)
+    running.scheduler.submit([running.ticket(number, sequence(13 if number == 2 else 3)) for number in range(6)])
+    await running.until(6)
+    error = running.outcomes[2].result
+    assert isinstance(error, HeddleError)
+    assert error.kind is ErrorKind.OVERLOADED
+    assert error.retry_after_ms
+    assert "13 tokens" in error.message
+    assert not any(running.kind(number) for number in (0, 1, 3, 4, 5))
+    await running.end()
+
+
+class Lost(Recording):
+    """Its device is lost with the first batch of three sequences."""
+
+    is_lost = False
+
+    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
+        self.is_lost = self.is_lost or len(batch.sequences) == 3
+        if self.is_lost:
+            self.sizes.append(len(batch.sequences))
+            raise DeviceLostError("an illegal memory access was encountered")
+        return super().run(batch)
+
+
+async def test_batch_that_loses_the_device_is_neither_run_again_nor_answered() -> None:
+    backend = Lost()
+    running = Running(lambda: backend)
+    running.scheduler.submit([running.ticket(number) for number in range(3)])
+    with pytest.raises(DeviceLostError):
+        await asyncio.wait_for(asyncio.wrap_future(running.lane.stopped), 5)
+    assert backend.sizes == [3]
+    assert not running.outcomes
+    running.scheduler.close()
+
+
+async def test_lane_ends_at_once_though_another_pass_hangs_on_the_lost_device() -> None:
+    backend = Lost()
+    running = Running(lambda: backend, passes=2)
+    await asyncio.wrap_future(running.lane.loaded)
+    backend.gate.clear()
+    running.scheduler.submit([running.ticket(0)])
+    async with asyncio.timeout(5):
+        while not running.lane.running_tokens:
+            await asyncio.sleep(0.002)
+    running.scheduler.submit([running.ticket(number) for number in range(1, 4)])
+    with pytest.raises(DeviceLostError):
+        await asyncio.wait_for(asyncio.wrap_future(running.lane.stopped), 5)
+    assert not backend.closed
+    backend.gate.set()
+    running.scheduler.close()
+
+
+async def test_any_thread_that_dies_ends_the_lane() -> None:
+    class Dying(Recording):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = threading.current_thread()
+
+        def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
+            if threading.current_thread() is not self.first:
+                raise SystemExit
+            return super().run(batch)
+
+    running = Running(Dying, passes=2)
+    backend = await asyncio.wrap_future(running.lane.loaded)
+    assert isinstance(backend, Dying)
+    backend.gate.clear()
+    async with asyncio.timeout(5):
+        while not running.lane.stopped.done():  # the first thread may take one of them
+            running.scheduler.submit([Ticket(sequence(2), "flow", lambda outcome: None)])
+            await asyncio.sleep(0.01)
+    assert isinstance(running.lane.stopped.exception(), SystemExit)
+    backend.gate.set()
+    running.scheduler.close()

@@ -1,0 +1,108 @@
+"""Passes that a device, such as a GPU, runs one after the other: when the next is formed, and how long each took."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from engine_svc.batch import PackedBatch
+from engine_svc.scheduler import QUEUED_PASS_SHARE_MIN, Scheduler, SchedulerLimits
+from tests.engine_svc.lanes import Recording, Running
+from tests.engine_svc.tickets import computed, ticket
+
+LIMITS = SchedulerLimits(batch_tokens_max=400, batch_items_max=80, queue_tokens_max=10**6, queue_items_max=10**5)
+TOKENS_MIN = int(QUEUED_PASS_SHARE_MIN * LIMITS.batch_tokens_max)
+ITEMS_MIN = int(QUEUED_PASS_SHARE_MIN * LIMITS.batch_items_max)
+
+
+def on_a_device(passes: int = 2) -> Scheduler:
+    return Scheduler(LIMITS, passes=passes, cores=1, runs_in_turn=True)
+
+
+@pytest.mark.parametrize("waiting", [[TOKENS_MIN], [1] * ITEMS_MIN])
+def test_next_pass_is_formed_beside_a_running_one_once_enough_waits(waiting: list[int]) -> None:
+    scheduler = on_a_device()
+    scheduler.submit([ticket(1)])
+    assert scheduler.take(0) is not None
+    tickets = [ticket(tokens) for tokens in waiting]
+    scheduler.submit(tickets[:-1])
+    assert scheduler.take(0) is None
+    scheduler.submit(tickets[-1:])
+    assert computed(scheduler.take(0)) == tickets
+
+
+def test_what_is_less_is_taken_when_the_device_is_free() -> None:
+    scheduler = on_a_device()
+    scheduler.submit([ticket(1)])
+    running = scheduler.take(0)
+    assert running is not None
+    waiting = [ticket(1), ticket(1)]
+    for each in waiting:
+        scheduler.submit([each])
+        assert scheduler.take(0) is None
+    scheduler.give_back(running)
+    assert computed(scheduler.take(0)) == waiting
+
+
+def test_a_pass_takes_all_that_waits_and_leaves_no_share_to_another() -> None:
+    scheduler = on_a_device()
+    scheduler.submit(ticket(50) for _ in range(12))
+    taken = [scheduler.take(0), scheduler.take(0)]
+    assert [len(computed(batch)) for batch in taken] == [8, 4]
+
+
+def test_no_more_passes_are_in_flight_than_allowed() -> None:
+    scheduler = on_a_device()
+    scheduler.submit(ticket(400) for _ in range(4))
+    first = scheduler.take(0)
+    assert first is not None
+    assert scheduler.take(0) is not None
+    assert scheduler.take(0) is None
+    scheduler.give_back(first)
+    assert scheduler.take(0) is not None
+
+
+def test_closed_scheduler_hands_out_the_little_that_waits_behind_a_running_pass() -> None:
+    scheduler, taken = on_a_device(), []
+    scheduler.submit([ticket(1)])
+    running = scheduler.take(0)
+    assert running is not None
+    last = ticket(1)
+    scheduler.submit([last])
+    thread = threading.Thread(target=lambda: taken.append(scheduler.take(5)), daemon=True)
+    thread.start()
+    scheduler.close()
+    scheduler.give_back(running)
+    thread.join(5)
+    assert computed(taken[0]) == [last]
+
+
+class Device(Recording):
+    """Runs one pass after the other, each for PASS_S; the host packs at no cost."""
+
+    PASS_S = 0.1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.busy = threading.Lock()
+
+    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
+        with self.busy:
+            time.sleep(self.PASS_S)
+            return super().run(batch)
+
+
+async def test_compute_time_leaves_out_the_wait_for_the_pass_before() -> None:
+    running = Running(Device, limits=LIMITS, passes=2, runs_in_turn=True)
+    await asyncio.wrap_future(running.lane.loaded)
+    running.scheduler.submit([running.ticket(number) for number in range(4 * LIMITS.batch_items_max)])
+    await running.until(4 * LIMITS.batch_items_max)
+    seconds = sorted(outcome.compute_s for outcome in running.outcomes.values())
+    assert seconds[0] > Device.PASS_S * 0.8
+    # A machine that is busy with something else adds to some of them; each wait would add to three of four.
+    assert seconds[len(seconds) // 2] < Device.PASS_S * 1.7
+    await running.end()
