@@ -104,11 +104,6 @@ class PlainLinear:
     bias: Tensor | None
     activation: Activation
 
-    @property
-    def is_fused(self) -> bool:
-        """Whether the activation works on what the product has not rounded yet."""
-        return False
-
     def __call__(self, inputs: Tensor) -> Tensor:
         return activated(functional.linear(inputs, self.weight, self.bias), self.activation)
 
@@ -127,6 +122,7 @@ class PrepackedLinear:
 
     @property
     def is_fused(self) -> bool:
+        """Whether the activation works on what the product has not rounded yet."""
         return self.activation in FUSED and self.activation is not Activation.NONE
 
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -152,7 +148,7 @@ class AdaptedLinear:
         outputs = replace(self.plain, activation=Activation.NONE)(inputs)
         add_changes(outputs, inputs, self.changes)
         outputs = activated(outputs, self.plain.activation)
-        if self.plain.is_fused and len(adapted.others):
+        if isinstance(self.plain, PrepackedLinear) and self.plain.is_fused and len(adapted.others):
             # Rounded once less: their sequences should not tell whom they share the batch with.
             outputs.index_copy_(0, adapted.others.long(), self.plain(inputs).index_select(0, adapted.others))
         return outputs

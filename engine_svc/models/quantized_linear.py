@@ -44,10 +44,6 @@ class Float8Linear:
         """Whether the operation before it should make Float8Rows. A GPU without FP8 has no kernels for that."""
         return self.product is not widened_product
 
-    @property
-    def is_fused(self) -> bool:
-        return False
-
     def __call__(self, inputs: Tensor | Float8Rows) -> Tensor:
         rows = inputs if isinstance(inputs, Float8Rows) else quantize_rows(inputs)
         return activated(self.product(rows, self.weight, self.bias, self.dtype), self.activation)
@@ -60,10 +56,6 @@ class Float4Linear:
     weight: Float4Rows  # [outputs, inputs]
     bias: Tensor | None
     activation: Activation
-
-    @property
-    def is_fused(self) -> bool:
-        return False
 
     def __call__(self, inputs: Tensor) -> Tensor:
         weight = widened_float4(self.weight, inputs.dtype)
@@ -83,10 +75,6 @@ class NativeFloat4Linear:
     @classmethod
     def of(cls, weight: Float4Rows, bias: Tensor | None, activation: Activation) -> "NativeFloat4Linear":
         return cls(weight.packed, swizzled(weight.block_scales), weight.scales.t(), bias, activation)
-
-    @property
-    def is_fused(self) -> bool:
-        return False
 
     def __call__(self, inputs: Tensor) -> Tensor:
         rows = quantize_to_float4(inputs)
