@@ -1,9 +1,9 @@
 """Rows in NVFP4: E2M1 numbers, two in a byte, an E4M3 scale for each 16 of them, and a float32 scale. The layout is
-that of NVIDIA's ModelOpt (`weight`, `weight_scale`, `weight_scale_2`), but each row has a float32 scale of its own: so
-a row can be quantized without the others. `engine_svc.models.quantized_linear` calls this.
+that of NVIDIA's ModelOpt (`weight`, `weight_scale`, `weight_scale_2`), but each row has a float32 scale of its own, so
+that a row is quantized without the others. `quantized_weights` makes such rows of weights, and `quantized_linear`
+multiplies by them.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +14,19 @@ from engine_svc.models.float8 import FLOAT8, FLOAT8_MAX
 
 BLOCK = 16  # numbers that share an E4M3 scale
 
-# By code. The highest of the four bits is the sign.
+# By the lower three bits of the code; the fourth is the sign.
 MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 FLOAT4_MAX = MAGNITUDES[-1]
 
 # The scale of smaller rows would not be a normal float32 number.
 LARGEST_MIN = 1e-30
+
+# Scales that are tried for a block of a weight, in steps from one E4M3 number to the next; eight double a scale. Step 0
+# makes the block's largest magnitude 8. The first three make it about 6, as usual. The others make it about 4, below
+# which the numbers lie closer (Cook et al. 2025, arXiv 2512.02010). More steps gain nothing.
+FITTED_STEPS = (2, 3, 4, 7, 8)
+# E4M3 has this number and one and a half times as much, so that both 6 and 4 are exact for a row's largest magnitude.
+LARGEST_FITTED_SCALE = 256.0
 
 # The tile of scales that the GPU's product reads as one.
 TILE_ROWS, TILE_COLUMNS = 128, 4
@@ -35,39 +42,69 @@ class Float4Rows:
 
 
 def quantize_to_float4(rows: Tensor) -> Float4Rows:
-    """Each row's largest magnitude gets the largest block scale. The numbers of a row must be a multiple of BLOCK."""
-    count, numbers = rows.shape
-    blocks = rows.float().reshape(count, numbers // BLOCK, BLOCK)
+    """Of the inputs of a linear: each block's largest magnitude becomes 6. A row must be a multiple of BLOCK long."""
+    blocks = blocks_of(rows)
     largest = blocks.abs().amax(-1)
-    scales = largest.amax(-1, keepdim=True).clamp(min=LARGEST_MIN) / (FLOAT4_MAX * FLOAT8_MAX)
-    block_scales = (largest / (FLOAT4_MAX * scales)).to(FLOAT8)
+    scales = scales_of(largest, FLOAT8_MAX)
+    return packed(blocks, (largest / (FLOAT4_MAX * scales)).to(FLOAT8), scales)
+
+
+def fit_to_float4(rows: Tensor) -> Float4Rows:
+    """Of a weight: as `quantize_to_float4`, but each block gets the scale with the least squared error among some. On
+    normally distributed weights the error is 0.082 of their norm instead of 0.095."""
+    blocks = blocks_of(rows)
+    magnitudes = blocks.abs()
+    largest = magnitudes.amax(-1)
+    scales = scales_of(largest, LARGEST_FITTED_SCALE)
+    lowest = (largest / (8 * scales)).to(FLOAT8).view(torch.uint8)
+    best, least = lowest, torch.full_like(largest, torch.inf)
+    for step in FITTED_STEPS:
+        candidate = lowest + step
+        divisors = candidate.view(FLOAT8).float() * scales
+        values = magnitudes / divisors.unsqueeze(-1)
+        errors = (nearest(values) - values).square_().sum(-1) * divisors.square()
+        best, least = candidate.where(errors < least, best), errors.minimum(least)
+    return packed(blocks, best.view(FLOAT8), scales)
+
+
+def blocks_of(rows: Tensor) -> Tensor:
+    return rows.float().unflatten(-1, (-1, BLOCK))
+
+
+def scales_of(largest: Tensor, largest_scale: float) -> Tensor:
+    """[rows, 1], from the largest magnitudes of blocks. A row's largest one becomes 6 with this block scale."""
+    return largest.amax(-1, keepdim=True).clamp(min=LARGEST_MIN) / (FLOAT4_MAX * largest_scale)
+
+
+def packed(blocks: Tensor, block_scales: Tensor, scales: Tensor) -> Float4Rows:
     divisors = block_scales.float() * scales
     # Blocks whose scale is too small for E4M3 become zeros.
     divisors = divisors.where(divisors > 0, torch.inf)
-    even, odd = codes_of(blocks / divisors.unsqueeze(-1)).view(count, numbers // 2, 2).unbind(-1)
+    even, odd = codes_of(blocks / divisors.unsqueeze(-1)).flatten(1).unflatten(-1, (-1, 2)).unbind(-1)
     return Float4Rows(even | odd << 4, block_scales, scales)
 
 
+def nearest(magnitudes: Tensor) -> Tensor:
+    """The nearest of MAGNITUDES; between two, the one with the even code."""
+    halves, twos = (magnitudes * 2).round_().mul_(0.5), (magnitudes * 0.5).round_().mul_(2).clamp_(max=FLOAT4_MAX)
+    return halves.where(magnitudes < 2, magnitudes.round().where(magnitudes < 4, twos))
+
+
 def codes_of(values: Tensor) -> Tensor:
-    """The nearest E2M1 number; between two, the one with the even code."""
-    magnitudes = values.abs()
-    codes = (values < 0).to(torch.uint8) << 3
-    for code, (lower, upper) in enumerate(itertools.pairwise(MAGNITUDES), start=1):
-        middle = (lower + upper) / 2
-        codes += magnitudes > middle if code % 2 else magnitudes >= middle
-    return codes
+    rounded = nearest(values.abs())
+    places = (2 * rounded).where(rounded < 2, (rounded + 2).where(rounded < 4, rounded * 0.5 + 4))
+    return places.to(torch.uint8) | (values < 0).to(torch.uint8) << 3
 
 
-def widened(rows: Float4Rows, dtype: torch.dtype) -> Tensor:
-    pairs = pairs_of_bytes(dtype, rows.packed.device)
+def widened(rows: Float4Rows, pairs: Tensor) -> Tensor:
+    """In the type of `pairs`, which are those of `pairs_of_bytes`."""
     values = functional.embedding(rows.packed.int(), pairs).view(*rows.block_scales.shape, BLOCK)
     return values.mul_((rows.block_scales.float() * rows.scales).unsqueeze(-1)).flatten(1)
 
 
 def pairs_of_bytes(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[256, 2]: the two numbers in each byte."""
-    codes = torch.arange(16, device=device)
-    numbers = torch.tensor(MAGNITUDES, dtype=dtype, device=device)[codes & 7] * (1 - 2 * (codes >> 3))
+    """[256, 2]: the two numbers in each byte. Not for a forward pass, which must not wait for this copy to a GPU."""
+    numbers = torch.tensor([*MAGNITUDES, *(-number for number in MAGNITUDES)], dtype=dtype, device=device)
     return torch.stack([numbers.repeat(16), numbers.repeat_interleave(16)], 1)
 
 

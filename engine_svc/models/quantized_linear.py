@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from engine_svc.hardware import FP4
 from engine_svc.models.activations import Activation, activated
-from engine_svc.models.float4 import Float4Rows, quantize_to_float4, swizzled
+from engine_svc.models.float4 import Float4Rows, pairs_of_bytes, quantize_to_float4, swizzled
 from engine_svc.models.float4 import widened as widened_float4
 from engine_svc.models.float8 import Float8Rows, quantize_rows
 from engine_svc.models.float8_products import NATIVE_OUTPUT, Product, product_for, widened_product
@@ -56,9 +56,10 @@ class Float4Linear:
     weight: Float4Rows  # [outputs, inputs]
     bias: Tensor | None
     activation: Activation
+    pairs: Tensor  # as `pairs_of_bytes`, in the type of the outputs
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        weight = widened_float4(self.weight, inputs.dtype)
+        weight = widened_float4(self.weight, self.pairs)
         return activated(functional.linear(inputs, weight, self.bias), self.activation)
 
 
@@ -116,4 +117,4 @@ def quantized_linear(
     fits = outputs % FLOAT4_OUTPUTS_MULTIPLE == 0 and 2 * pairs % FLOAT4_INPUTS_MULTIPLE == 0
     if fits and has_native_float4(weight.packed.device):
         return NativeFloat4Linear.of(weight, bias, activation)
-    return Float4Linear(weight, bias, activation)
+    return Float4Linear(weight, bias, activation, pairs_of_bytes(dtype, weight.packed.device))

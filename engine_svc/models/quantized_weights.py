@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from engine_svc.models.float4 import BLOCK, Float4Rows, quantize_to_float4
+from engine_svc.models.float4 import BLOCK, Float4Rows, fit_to_float4
 from engine_svc.models.float8 import FLOAT8, Float8Rows, quantize_rows
 from engine_svc.models.quantization import Format
 from engine_svc.models.weights import Weights
@@ -69,7 +69,7 @@ def columns_of(rows: Float8Rows | Float4Rows) -> Sequence[Tensor]:
 def quantize_part(
     weights: Weights, name: str, shape: Sequence[int], format_: Format, columns: Sequence[Tensor]
 ) -> None:
-    quantize = quantize_rows if format_ is Format.FP8 else quantize_to_float4
+    quantize = quantize_rows if format_ is Format.FP8 else fit_to_float4
     for place, block in weights.row_blocks(f"{name}.weight", shape):
         for column, quantized in zip(columns, columns_of(quantize(block.to(weights.device))), strict=True):
             column[place] = quantized

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.functional import ScalingType, SwizzleType
 
-from engine_svc.models.float4 import Float4Rows, widened
+from engine_svc.models.float4 import Float4Rows, pairs_of_bytes, widened
 
 
 class GpuError(Exception):
@@ -103,7 +103,8 @@ def values(rows: Tensor, swizzled_scales: Tensor) -> Tensor:
     tile = row // 128 * tiles_across + column // 4
     offset = tile * 512 + row % 32 * 16 + row % 128 // 32 * 4 + column % 4
     scales = swizzled_scales.view(torch.uint8)[offset].view(torch.float8_e4m3fn)
-    return widened(Float4Rows(rows.view(torch.uint8), scales, torch.ones(count, 1)), torch.float32)
+    float4 = Float4Rows(rows.view(torch.uint8), scales, torch.ones(count, 1))
+    return widened(float4, pairs_of_bytes(torch.float32, rows.device))
 
 
 def install(monkeypatch: Any) -> None:

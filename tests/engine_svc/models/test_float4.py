@@ -1,18 +1,39 @@
 """The layout of NVFP4, against formulas written here from its description, and how near the quantized numbers are."""
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
-from engine_svc.models.float4 import codes_of, quantize_to_float4, swizzled, widened
+from engine_svc.models.float4 import (
+    Float4Rows,
+    codes_of,
+    fit_to_float4,
+    pairs_of_bytes,
+    quantize_to_float4,
+    swizzled,
+    widened,
+)
 
 # Of the Open Compute Project's E2M1, by code.
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 
+both_ways = pytest.mark.parametrize("quantize", [quantize_to_float4, fit_to_float4])
+Quantize = Callable[[Tensor], Float4Rows]
 
-def random_rows(rows: int, numbers: int) -> torch.Tensor:
+
+def random_rows(rows: int, numbers: int) -> Tensor:
     return torch.randn(rows, numbers, generator=torch.Generator().manual_seed(0))
+
+
+def numbers_of(rows: Float4Rows) -> Tensor:
+    return widened(rows, pairs_of_bytes(torch.float32, rows.packed.device))
+
+
+def error_of(rows: Tensor, quantize: Quantize) -> float:
+    return float((numbers_of(quantize(rows)) - rows).norm() / rows.norm())
 
 
 def test_codes_are_those_of_the_nearest_numbers_and_of_two_nearest_the_even() -> None:
@@ -24,10 +45,11 @@ def test_codes_are_those_of_the_nearest_numbers_and_of_two_nearest_the_even() ->
         assert len({code & 7 for code in nearest}) == 1 or code % 2 == 0
 
 
-def test_bytes_and_scales_are_read_as_the_layout_says() -> None:
+@both_ways
+def test_bytes_and_scales_are_read_as_the_layout_says(quantize: Quantize) -> None:
     """The number with the even index is in the lower bits; 16 numbers have a scale."""
-    rows = quantize_to_float4(random_rows(3, 64))
-    found = widened(rows, torch.float32)
+    rows = quantize(random_rows(3, 64))
+    found = numbers_of(rows)
     assert (rows.packed.shape, rows.block_scales.shape, rows.scales.shape) == ((3, 32), (3, 4), (3, 1))
     for row, column in itertools.product(range(3), range(64)):
         byte = int(rows.packed[row, column // 2])
@@ -38,27 +60,50 @@ def test_bytes_and_scales_are_read_as_the_layout_says() -> None:
 
 def test_quantized_numbers_are_as_near_as_four_bits_allow() -> None:
     rows = random_rows(50, 256)
-    error = widened(quantize_to_float4(rows), torch.float32) - rows
-    assert error.norm() / rows.norm() < 0.1
+    assert error_of(rows, quantize_to_float4) < 0.1
+    error = numbers_of(quantize_to_float4(rows)) - rows
     # Half of the widest step, between 4 and 6 times the scale, which E4M3 rounds by a sixteenth at the most.
     largest = rows.abs().view(50, -1, 16).amax(2)
     assert (error.abs().view(50, -1, 16).amax(2) <= largest * (1 / 6 + 1 / 16)).all()
 
 
-def test_numbers_of_the_format_survive_exactly() -> None:
+def least_error(rows: Tensor) -> float:
+    """With the best block scales that there are, by trying all of E4M3."""
+    blocks = rows.view(len(rows), -1, 16)
+    scales = fit_to_float4(rows).scales[:, :, None]
+    levels = torch.tensor(sorted(set(E2M1)))
+    errors = []
+    for code in range(1, 127):
+        factor = torch.tensor([code], dtype=torch.uint8).view(torch.float8_e4m3fn).float() * scales
+        nearest = levels[(blocks[..., None] / factor[..., None] - levels).abs().argmin(-1)]
+        errors.append((nearest * factor - blocks).square().sum(-1))
+    return float(torch.stack(errors).amin(0).sum().sqrt() / rows.norm())
+
+
+@pytest.mark.parametrize("tails", [1, 3], ids=["normal", "with outliers"])
+def test_weights_get_almost_the_best_scales_there_are(tails: int) -> None:
+    rows = random_rows(10, 256) ** tails
+    assert least_error(rows) <= error_of(rows, fit_to_float4) <= 1.02 * least_error(rows)
+    assert error_of(rows, fit_to_float4) < 0.95 * error_of(rows, quantize_to_float4)
+
+
+@both_ways
+def test_numbers_of_the_format_survive_exactly(quantize: Quantize) -> None:
     rows = torch.tensor([E2M1]) * torch.tensor([[1.0], [0.25], [3.5]])
-    torch.testing.assert_close(widened(quantize_to_float4(rows), torch.float32), rows, rtol=1e-6, atol=0)
+    torch.testing.assert_close(numbers_of(quantize(rows)), rows, rtol=1e-6, atol=0)
 
 
-def test_small_and_empty_blocks_do_not_become_nan() -> None:
-    rows = torch.zeros(2, 32)
-    rows[1, 0], rows[1, 31] = 1e4, 1e-6
-    torch.testing.assert_close(widened(quantize_to_float4(rows), torch.float32), torch.where(rows > 1, rows, 0.0))
+@both_ways
+def test_small_and_empty_blocks_do_not_become_nan(quantize: Quantize) -> None:
+    rows = torch.zeros(3, 32)
+    rows[1, 0], rows[1, 31], rows[2] = 1e4, 1e-6, 1e-38
+    torch.testing.assert_close(numbers_of(quantize(rows)), torch.where(rows > 1, rows, 0.0))
 
 
-def test_a_row_is_quantized_without_the_others() -> None:
+@both_ways
+def test_a_row_is_quantized_without_the_others(quantize: Quantize) -> None:
     rows = random_rows(4, 64)
-    together, alone = quantize_to_float4(rows), quantize_to_float4(rows[2:3])
+    together, alone = quantize(rows), quantize(rows[2:3])
     assert torch.equal(together.packed[2:3], alone.packed)
     assert torch.equal(together.scales[2:3], alone.scales)
 

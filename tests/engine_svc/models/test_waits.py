@@ -30,11 +30,15 @@ Shapes = list[tuple[int, ...]]
 
 
 def shapes_on_gpu(
-    monkeypatch: pytest.MonkeyPatch, checkpoint: Checkpoint, batch: PackedBatch, adapter: str = ""
+    monkeypatch: pytest.MonkeyPatch,
+    checkpoint: Checkpoint,
+    batch: PackedBatch,
+    adapter: str = "",
+    quantization: str = "no_quant",
 ) -> Shapes:
     """Runs a pass in bfloat16; fails where it waits, or copies more than once."""
     with fake_gpu(monkeypatch) as gpu:
-        model = Model.load(checkpoint, dtype=torch.bfloat16, device=CUDA, adapter=adapter)
+        model = Model.load(checkpoint, dtype=torch.bfloat16, device=CUDA, adapter=adapter, quantization=quantization)
         gpu.uploads.clear()
         gpu.downloads.clear()
         merges = model.transformer.is_causal and not model.tasks
@@ -88,6 +92,13 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     folder = tmp_path_factory.mktemp("decoder")
     next(case for case in CASES if case.id.startswith("qwen3 embedder")).write(folder)
     return Checkpoint.read(folder)
+
+
+@pytest.mark.parametrize("quantization", ["fp8", "fp4"])
+def test_no_quantized_linear_waits(quantization: str, embedder: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = batch_for(embedder, Output.VECTOR)
+    expected = shapes_on_gpu(monkeypatch, embedder, batch)
+    assert shapes_on_gpu(monkeypatch, embedder, batch, quantization=quantization) == expected
 
 
 @pytest.mark.parametrize("mode", Pooling)
