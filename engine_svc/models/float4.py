@@ -68,7 +68,8 @@ def fit_to_float4(rows: Tensor) -> Float4Rows:
 
 
 def blocks_of(rows: Tensor) -> Tensor:
-    return rows.float().unflatten(-1, (-1, BLOCK))
+    count, numbers = rows.shape
+    return rows.float().reshape(count, numbers // BLOCK, BLOCK)
 
 
 def scales_of(largest: Tensor, largest_scale: float) -> Tensor:
@@ -80,8 +81,9 @@ def packed(blocks: Tensor, block_scales: Tensor, scales: Tensor) -> Float4Rows:
     divisors = block_scales.float() * scales
     # Blocks whose scale is too small for E4M3 become zeros.
     divisors = divisors.where(divisors > 0, torch.inf)
-    even, odd = codes_of(blocks / divisors.unsqueeze(-1)).flatten(1).unflatten(-1, (-1, 2)).unbind(-1)
-    return Float4Rows(even | odd << 4, block_scales, scales)
+    codes = codes_of(blocks / divisors.unsqueeze(-1))
+    even, odd = codes.view(*block_scales.shape, BLOCK // 2, 2).unbind(-1)
+    return Float4Rows((even | odd << 4).flatten(1), block_scales, scales)
 
 
 def nearest(magnitudes: Tensor) -> Tensor:

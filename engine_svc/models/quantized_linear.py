@@ -91,7 +91,7 @@ class NativeFloat4Linear:
             swizzle_b=swizzle,
             output_dtype=NATIVE_OUTPUT,
         )
-        outputs = (product * rows.scales).mul_(self.scales)
+        outputs = product.mul_(rows.scales).mul_(self.scales)
         if self.bias is not None:
             outputs += self.bias
         return activated(outputs.to(inputs.dtype), self.activation)

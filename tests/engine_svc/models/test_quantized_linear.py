@@ -93,7 +93,7 @@ def test_torch_accepts_the_call_for_a_gpu(product: float8_products.Product, rows
         assert (outputs.shape, outputs.dtype, outputs.device.type) == ((rows, 48), torch.float16, "cuda")
 
 
-@pytest.mark.parametrize("rows", [1, 17, 300])
+@pytest.mark.parametrize("rows", [0, 1, 17, 300])
 def test_torch_accepts_the_call_for_a_gpu_with_fp4(rows: int) -> None:
     with FakeTensorMode():
         weight = quantize_to_float4(torch.empty(48, 96, dtype=torch.bfloat16, device="cuda"))
