@@ -54,8 +54,8 @@ def find_device(wanted: str) -> Device:
     index = int(wanted.partition(":")[2] or 0)
     if index >= count:
         seen = "no GPU" if not count else "1 GPU" if count == 1 else f"{count} GPUs"
-        built = "" if torch.version.cuda else f" ({torch.__version__} is built without CUDA)"
-        raise ConfigurationError(f"{wanted}: PyTorch sees {seen}{built}")
+        reason = f"sees {seen}" if torch.version.cuda else f"{torch.__version__} is built without CUDA"
+        raise ConfigurationError(f"device {wanted}: PyTorch {reason}")
     properties = torch.cuda.get_device_properties(index)
     return Device("cuda", index, properties.name, (properties.major, properties.minor), properties.total_memory)
 

@@ -31,13 +31,13 @@ def test_a_gpu_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch, gp
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     with pytest.raises(ConfigurationError) as caught:
         find_device("cuda:3")
-    assert str(caught.value) == f"cuda:3: PyTorch sees {seen}"
+    assert str(caught.value) == f"device cuda:3: PyTorch sees {seen}"
 
 
 def test_a_torch_without_cuda_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     install_gpus(monkeypatch)
     monkeypatch.setattr(torch.version, "cuda", None)
-    with pytest.raises(ConfigurationError, match=r"^cuda: PyTorch sees no GPU \(.+ is built without CUDA\)$"):
+    with pytest.raises(ConfigurationError, match=r"^device cuda: PyTorch \S+ is built without CUDA$"):
         find_device("cuda")
 
 
