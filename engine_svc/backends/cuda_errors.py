@@ -6,11 +6,12 @@ from engine_svc.backends.backend import DeviceLostError
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """PyTorch's allocator has an exception of its own; CUDA and cuBLAS only say it in words."""
+    """PyTorch's allocator has an exception of its own. CUDA, Triton and cuBLAS say it in words only."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+        words in str(error)
+        for words in ("CUDA error: out of memory", "[CUDA]: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     )
 
 
