@@ -18,6 +18,7 @@ import logging
 from collections.abc import Mapping
 
 from engine_svc.device import Capability, Device, dotted
+from engine_svc.models.quantization import NO_QUANT, Format
 from heddle.causality import is_causal
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.settings import ConfigurationError
@@ -33,16 +34,15 @@ FP8: Capability = (8, 9)
 FP4: Capability = (10, 0)
 
 # By the values of the setting `quantization`.
-NO_QUANT = "no_quant"
-QUANTIZED_PRODUCTS: Mapping[str, Capability] = {"fp8": FP8, "fp4": FP4}
+QUANTIZED_PRODUCTS: Mapping[str, Capability] = {Format.FP8: FP8, Format.FP4: FP4}
 
 # Of models whose hidden states exceed 65,504, the largest number in float16. The model card of EmbeddingGemma says so.
 FLOAT16_OVERFLOWS = frozenset({"gemma", "gemma2", "gemma3_text"})
 
 
 def check_gpu(device: Device, checkpoint: Checkpoint, *, dtype: str, quantization: str = NO_QUANT) -> None:
-    """Raises ConfigurationError for a GPU that cannot serve the model, and logs what it only does slowly. `dtype` and
-    `quantization` are those of the settings."""
+    """Raises ConfigurationError for a GPU that cannot serve the model, and warns of one without hardware for what the
+    settings ask for. `dtype` and `quantization` are those of the settings."""
     if device.kind != "cuda":
         return
     check_age(device)
@@ -57,9 +57,9 @@ def check_gpu(device: Device, checkpoint: Checkpoint, *, dtype: str, quantizatio
         log.warning("%s is slow: it has no tensor cores", device)
     needed = QUANTIZED_PRODUCTS.get(quantization, (0, 0))
     if device.capability < needed:
-        log.info(
-            "%s does not multiply %s, as GPUs from compute capability %s on do: it saves memory, not time",
-            *(device, quantization.upper(), dotted(needed)),
+        log.warning(
+            "%s has no products in %s, which needs compute capability %s: --quantization %s saves memory, not time",
+            *(device, quantization.upper(), dotted(needed), quantization),
         )
 
 

@@ -2,13 +2,14 @@
 Called by `engine_svc.__main__`. Loading would fail after minutes, and say less."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 
 from engine_svc.device import Device
-from engine_svc.hardware import NO_QUANT
 from engine_svc.models.architectures.table import architecture_of
 from engine_svc.models.model_config import ModelConfig
+from engine_svc.models.quantization import NO_QUANT, Format
 from engine_svc.models.stored_tensors import FLOAT_TYPES, stored_tensors
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.settings import ConfigurationError
@@ -18,7 +19,7 @@ WORKING_BYTES = 512 << 20
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 # Of a number in the weight of a linear, with its part of the scales.
-QUANTIZED_BYTES = {"fp8": 1.0, "fp4": 0.5 + 1 / 16}
+QUANTIZED_BYTES: Mapping[str, float] = {Format.FP8: 1.0, Format.FP4: 0.5 + 1 / 16}
 
 
 def check_memory(device: Device, checkpoint: Checkpoint, dtype: str, quantization: str = NO_QUANT) -> None:

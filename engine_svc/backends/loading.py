@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from engine_svc.backends.backend import Backend
 from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import Output
+from engine_svc.models.quantization import NO_QUANT
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint_files import CheckpointError
@@ -58,7 +59,6 @@ def check_loadable(settings: EngineSettings, checkpoint: Checkpoint) -> None:
 def check_quantizable(settings: EngineSettings, checkpoint: Checkpoint) -> None:
     """Raises CheckpointError if the settings would quantize an encoder: those are small, and lose most by it."""
     from engine_svc.models.architectures.decoder import FAMILIES
-    from engine_svc.models.quantization import NO_QUANT
 
     model_type = checkpoint.config.get("model_type")
     if settings.quantization != NO_QUANT and model_type not in FAMILIES:

@@ -14,6 +14,7 @@ from heddle.checkpoint import Checkpoint
 from heddle.rpc.settings import ConfigurationError
 from tests.checkpoints import write_bert, write_old_modules
 from tests.engine_svc.gpus import L4, install_gpus
+from tests.engine_svc.models.cases_of.decoders import SMALL
 from tests.engine_svc.models.hub_layout import change_config
 
 MIB = 1 << 20
@@ -51,18 +52,7 @@ def test_quantized_weights_of_a_checkpoint_are_loaded_as_they_are(bert: Checkpoi
 
 
 def test_a_head_that_is_not_loaded_takes_nothing(tmp_path: Path) -> None:
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=97,
-            hidden_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=8,
-            intermediate_size=48,
-            tie_word_embeddings=False,
-        )
-    )
+    model = Qwen3ForCausalLM(Qwen3Config(**SMALL, tie_word_embeddings=False))
     model.save_pretrained(tmp_path)
     write_old_modules(tmp_path, ["Transformer", "Pooling"], {"pooling_mode_lasttoken": True})
     checkpoint = Checkpoint.read(tmp_path)
