@@ -25,8 +25,8 @@ BUCKETS_OF_TOKENS = (8, 16, 32, 64, 128, 256)
 # An empty sequence costs attention a little in each layer, so a batch of few sequences has a graph of its own.
 BUCKETS_OF_SEQUENCES = (4, 16, 64)
 
-# Replayed hidden states may differ from computed ones by so much of what these differ from one another. The rounding of
-# 16 bit is far below it, a graph that ignores its inputs far above.
+# How far replayed hidden states may be from computed ones, compared with how far these are from their mean. Rounding in
+# 16 bit stays far below. A graph that ignores its inputs is far above.
 DIFFERENCE_MAX = 0.5
 
 Function = Callable[[], Tensor]
@@ -132,13 +132,14 @@ def sequences_of(tokens: PackedTokens) -> int:
 
 
 def batch_of(lengths: Sequences[int]) -> PackedBatch:
-    """Of small ids, which each vocabulary has."""
+    """Sequences of these lengths. Their ids are below 8, so every vocabulary has them."""
     ids = [(np.arange(length, dtype="<u4") + index) % 8 for index, length in enumerate(lengths)]
     return PackedBatch.of([Sequence(own.astype("<u4").tobytes()) for own in ids])
 
 
 def lengths_of(tokens: int, sequences: int, length_max: int) -> list[int]:
-    """Few long sequences and many short ones, in ascending order, of so many tokens or as many as they can have."""
+    """As many lengths as `sequences`, in ascending order. The last ones are as long as possible, the others 1. They add
+    up to `tokens`, or to less where `length_max` does not allow it."""
     lengths = [1] * sequences
     for index in reversed(range(sequences)):
         lengths[index] += min(length_max - 1, tokens - sum(lengths))

@@ -24,7 +24,7 @@ class CudaPasses:
 
     def __init__(self, device: torch.device) -> None:
         self.stream = new_stream(device)  # computes
-        # What is still loading.
+        # The weights are copied on the current stream.
         self.stream.wait_stream(torch.cuda.current_stream(device))
         self._device = device
         self._launching = threading.Lock()
@@ -34,7 +34,7 @@ class CudaPasses:
         """`upload` starts copies from pinned memory. `compute` starts kernels. Neither may wait for the device."""
         copies = self._copy_stream()
         with torch.cuda.stream(copies):
-            # What it allocates is freed by this function, so not before the device has used it.
+            # Its memory belongs to this stream, and is freed when the function returns: the device has used it then.
             inputs = upload()
             uploaded = copies.record_event()
         # The lock keeps passes apart on the stream: they share the static memory of CUDA graphs.
