@@ -59,8 +59,25 @@ async def test_a_broken_model_is_one_clear_line(tmp_path: Path, break_: Callable
     folder = tmp_path / "model"
     shutil.copytree(whole, folder)
     break_(folder)
+    await check_refusal(words, "--model", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--device", "cuda:99"], "device cuda:99: PyTorch "),
+        (["--quantization", "fp8"], "a bert is an encoder, which does not support --quantization fp8"),
+    ],
+)
+async def test_a_setting_that_the_machine_or_the_model_does_not_allow_is_one_clear_line(
+    flags: list[str], words: str
+) -> None:
+    await check_refusal(words, *flags)
+
+
+async def check_refusal(words: str, *flags: str) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "heddle", "serve", "--http-port", "0", "--grpc-port", "0", "--model", str(folder)),
+        *(sys.executable, "-m", "heddle", "serve", "--http-port", "0", "--grpc-port", "0", *flags),
         *("--log-level", "info"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -12,18 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import (
-    Gemma2Config,
-    Gemma2Model,
-    LlamaConfig,
-    LlamaModel,
-    MistralConfig,
-    MistralModel,
-    PreTrainedConfig,
-    PreTrainedModel,
-    Qwen3Config,
-    Qwen3Model,
-)
 
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import PackedBatch
@@ -38,8 +26,8 @@ from tests.checkpoints import write_json
 from tests.engine_svc.models import gpu_products
 from tests.engine_svc.models.cases import Case
 from tests.engine_svc.models.cases_of.all import CASES
-from tests.engine_svc.models.cases_of.decoders import SMALL
 from tests.engine_svc.models.packed import random_batch
+from tests.engine_svc.models.trained_like import DECODERS, write_decoder
 from tests.texts import varied_texts
 
 CPU = torch.device("cpu")
@@ -52,15 +40,6 @@ EMBEDDERS = [
     next(case for case in CASES if case.architecture == name and case.kind is ModelKind.EMBEDDER)
     for name in ARCHITECTURES
 ]
-
-# Larger than a parity case, so that widths are not all of one block.
-SIZES: dict[str, Any] = {**SMALL, "hidden_size": 128, "num_hidden_layers": 4, "intermediate_size": 256}
-DECODERS: Sequence[tuple[type[PreTrainedModel], type[PreTrainedConfig]]] = (
-    (LlamaModel, LlamaConfig),
-    (MistralModel, MistralConfig),
-    (Qwen3Model, Qwen3Config),
-    (Gemma2Model, Gemma2Config),
-)
 
 
 def vectors(checkpoint: Checkpoint, batch: PackedBatch, quantization: str, dtype: str = "bfloat16") -> Vectors:
@@ -76,20 +55,6 @@ def cosines(ours: Vectors, theirs: Vectors) -> list[float]:
 
 def least_cosine(ours: Vectors, theirs: Vectors) -> float:
     return min(cosines(ours, theirs))
-
-
-def write_decoder(folder: Path, made_of: tuple[type[PreTrainedModel], type[PreTrainedConfig]]) -> PreTrainedModel:
-    """As trained models are, and random ones are not: each layer changes the hidden states by a little."""
-    model_class, config_class = made_of
-    torch.manual_seed(0)
-    model = model_class(config_class(**{**SIZES, "head_dim": 32}))
-    for name, parameter in model.named_parameters():
-        if parameter.ndim == 2:
-            torch.nn.init.normal_(parameter, std=1.0 if "embed" in name else parameter.shape[1] ** -0.5)
-            if "o_proj" in name or "down_proj" in name:
-                parameter.data *= (2 * SIZES["num_hidden_layers"]) ** -0.5
-    model.save_pretrained(folder)
-    return model
 
 
 @pytest.mark.parametrize("case", EMBEDDERS, ids=lambda case: case.architecture)
