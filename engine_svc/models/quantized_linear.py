@@ -19,6 +19,7 @@ from engine_svc.models.float4 import Float4Rows, pairs_of_bytes, quantize_to_flo
 from engine_svc.models.float4 import widened as widened_float4
 from engine_svc.models.float8 import Float8Rows, quantize_rows
 from engine_svc.models.float8_products import NATIVE_OUTPUT, Product, product_for, widened_product
+from engine_svc.models.kernels.available import runs_kernels
 
 # The GPU's product needs inputs and outputs in multiples of these.
 FLOAT4_INPUTS_MULTIPLE, FLOAT4_OUTPUTS_MULTIPLE = 32, 16
@@ -59,8 +60,14 @@ class Float4Linear:
     pairs: Tensor  # as `pairs_of_bytes`, in the type of the outputs
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        weight = widened_float4(self.weight, self.pairs)
-        return activated(functional.linear(inputs, weight, self.bias), self.activation)
+        return activated(functional.linear(inputs, self._widened(), self.bias), self.activation)
+
+    def _widened(self) -> Tensor:
+        if not runs_kernels(self.weight.packed.device):
+            return widened_float4(self.weight, self.pairs)
+        from engine_svc.models.kernels.widen import widen
+
+        return widen(self.weight, self.pairs.dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from engine_svc.models.kernels import gated, norms, quantize, rotary
+from engine_svc.models.kernels import gated, norms, quantize, rotary, widen
 from engine_svc.models.kernels.attention_examples import ATTENTION_KERNELS
 from engine_svc.models.kernels.kernel import Kernel
 
@@ -11,5 +11,6 @@ KERNELS: Mapping[str, Kernel] = {
     **rotary.KERNELS,
     **gated.KERNELS,
     **quantize.KERNELS,
+    **widen.KERNELS,
     **ATTENTION_KERNELS,
 }

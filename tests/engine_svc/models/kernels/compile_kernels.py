@@ -14,6 +14,7 @@ from engine_svc.models.kernels.norms import normalize_kernel
 from engine_svc.models.kernels.quantize import quantize_kernel
 from engine_svc.models.kernels.rotary import rotate_kernel
 from engine_svc.models.kernels.tiles import tile_of
+from engine_svc.models.kernels.widen import BYTES_OF_PROGRAM, widen_kernel
 
 FLOAT8 = "*fp8e4nv"
 
@@ -74,11 +75,18 @@ def compile_gates(capability: int, short: str) -> int:
     return len(activations) + 1
 
 
+def compile_widening(capability: int, short: str) -> int:
+    types = {"packed": "*u8", "block_scales": "*u8", "scales": "*fp32", "result": short, "count": "i32"}
+    compile_kernel(capability, widen_kernel, 4, types, WIDTH=2048, SIZE=BYTES_OF_PROGRAM)
+    return 1
+
+
 def main() -> None:
     capability = int(sys.argv[1])
     short = "*bf16" if capability >= 80 else "*fp16"
-    counts = [compile_norms(capability, short, 4096), compile_norms(capability, short, 384)]
-    print(sum(counts) + compile_rotary(capability, short) + compile_gates(capability, short))
+    norms = compile_norms(capability, short, 4096) + compile_norms(capability, short, 384)
+    others = compile_rotary(capability, short) + compile_gates(capability, short)
+    print(norms + others + compile_widening(capability, short))
 
 
 if __name__ == "__main__":

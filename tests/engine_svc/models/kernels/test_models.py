@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.models import float8, norms, residual_stream, rotary, transformer
+from engine_svc.models import float8, norms, quantized_linear, residual_stream, rotary, transformer
 from engine_svc.models.activations import Activation
 from engine_svc.models.float8 import Float8Rows
 from engine_svc.models.kernels.quantize import widened
@@ -39,19 +39,21 @@ NAMES = (
 
 @pytest.fixture
 def _kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (float8, norms, residual_stream, rotary, transformer):
+    for module in (float8, norms, quantized_linear, residual_stream, rotary, transformer):
         monkeypatch.setattr(module, "runs_kernels", lambda _: True)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_model_has_the_same_vectors_with_kernels(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(("name", "quantization"), [*((name, "no_quant") for name in NAMES), (NAMES[0], "fp4")])
+def test_model_has_the_same_vectors_with_kernels(
+    name: str, quantization: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     [case] = [case for case in CASES if case.id == name]
     case.write(tmp_path)
     checkpoint = Checkpoint.read(tmp_path)
     batch = random_batch((3, 1, 17), output=OUTPUTS[case.kind], vocabulary_size=checkpoint.vocabulary_size)
 
     def outputs(dtype: str) -> list[Array]:
-        return list(TorchBackend(checkpoint, dtype=dtype, device="cpu").run(batch))
+        return list(TorchBackend(checkpoint, dtype=dtype, device="cpu", quantization=quantization).run(batch))
 
     plain = outputs("float32")
     request.getfixturevalue("_kernels")

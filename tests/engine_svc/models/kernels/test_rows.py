@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from engine_svc.models.activations import Activation
+from engine_svc.models.float4 import Float4Rows, pairs_of_bytes
+from engine_svc.models.float4 import widened as widened_float4
 from engine_svc.models.float8 import Float8Rows, quantize_rows_plainly
 from engine_svc.models.kernels.gated import activate_gate, activate_gate_plainly, activate_gate_to_float8
 from engine_svc.models.kernels.norms import add_and_normalize, normalize, normalize_plainly
 from engine_svc.models.kernels.quantize import quantize_rows_by_kernel, widened
 from engine_svc.models.kernels.rotary import rotate_copy, rotate_copy_plainly
 from engine_svc.models.kernels.table import KERNELS
+from engine_svc.models.kernels.widen import widen
 from engine_svc.models.norms import LayerNorm, RMSNorm
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -165,3 +168,12 @@ def test_heads_of_any_size_are_rotated(dtype: torch.dtype, head_dim: int, half: 
     norm = RMSNorm(torch.randn(heads, head_dim), 1e-6) if has_norm else None
     arguments: tuple[Any, ...] = (projected, heads, (angles.cos().to(dtype), angles.sin().to(dtype)), norm)
     close(rotate_copy(*arguments), rotate_copy_plainly(*arguments))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_byte_and_scale_of_float4_is_widened_exactly(dtype: torch.dtype) -> None:
+    """Also scales that are no normal numbers of E4M3."""
+    packed = torch.arange(256, dtype=torch.uint8).repeat(4).view(2, 512)
+    block_scales = torch.arange(128, dtype=torch.uint8).remainder(127).view(2, 64).view(torch.float8_e4m3fn)
+    rows = Float4Rows(packed, block_scales, torch.tensor([[1.0], [0.37]]))
+    assert torch.equal(widen(rows, dtype), widened_float4(rows, pairs_of_bytes(dtype, packed.device)))
