@@ -46,7 +46,7 @@ def blocks_for(head_dim: int, dtype: torch.dtype, device: torch.device) -> Block
     head = max(16, triton.next_power_of_2(head_dim))
     has_tensor_cores = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     if dtype == torch.float32 or not has_tensor_cores:
-        return Blocks(head, rows=32 if head <= 64 else 16, keys=32 if head <= 128 else 16, stages=1)
+        return Blocks(head, rows=32 if head <= 64 else 16, keys=16, stages=1)
     return Blocks(head, rows=64, keys=64 if head <= 64 else 32, stages=2 if head <= 128 else 1)
 
 

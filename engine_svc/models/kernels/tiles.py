@@ -9,7 +9,7 @@ import triton
 # Less than this does not keep the threads of a program busy: narrow rows share one.
 NUMBERS_MIN = 2048
 NUMBERS_PER_WARP = 512  # 16 for each thread
-WARPS_MAX = 16
+WARPS_MAX = 32  # of a program, on any GPU
 
 
 @dataclass(frozen=True, slots=True)
