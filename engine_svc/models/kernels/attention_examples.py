@@ -18,7 +18,7 @@ from engine_svc.models.kernels.kernel import Kernel
 from engine_svc.models.layout import Layout
 
 LENGTHS = (1, 2, 17, 64, 500, 1025)
-LENGTHS_CPU = (1, 2, 17, 40)
+LENGTHS_CPU = (1, 17)
 
 
 def lengths_of(device: torch.device) -> Sequence[int]:
