@@ -22,7 +22,6 @@ from tests.gpu.running import Task
 from tests.gpu.workers import Item
 
 ERROR_MAX = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 1e-2}  # relative
-SHORT = (torch.bfloat16, torch.float16)
 
 # Query heads, key heads and head_dim of MiniLM, bge-large, Qwen3-Embedding-8B and Gemma.
 HEADS = ((12, 12, 32), (16, 16, 64), (32, 8, 128), (8, 4, 256))
@@ -52,17 +51,21 @@ def items(task: Task) -> Sequence[Item]:
     if not has_triton():
         task.record.fail("Triton is not there, so no kernel is checked but those for attention that are installed")
         return attention
-    return [*rows_of_table(task.device), *attention]
+    return [*items_of_table(task), *attention]
 
 
-def rows_of_table(device: str) -> Sequence[Item]:
-    kernels = own_kernels(device)
-    dtypes = {name: ERROR_MAX if "attention" in name else SHORT for name in kernels}
+def items_of_table(task: Task) -> Sequence[Item]:
     return [
         (f"{name}, {dtype}", partial(check_kernel, name, kernel, dtype))
-        for name, kernel in kernels.items()
-        for dtype in dtypes[name]
+        for name, kernel in own_kernels(task.device).items()
+        for dtype in dtypes_of(name, is_dry=task.is_dry)
     ]
+
+
+def dtypes_of(name: str, *, is_dry: bool) -> Sequence[torch.dtype]:
+    if is_dry:
+        return [torch.bfloat16]  # Triton's interpreter is slow, and other tests run the kernels there in each type
+    return list(ERROR_MAX) if "attention" in name else [torch.bfloat16, torch.float16]
 
 
 def has_triton() -> bool:

@@ -95,11 +95,11 @@ def receive(task: Task, worker: Worker) -> bool:
 def work_on(pipe: Connection, task: Task, items: Sequence[Item]) -> None:
     """The process of a worker: it gets the index of an item, and sends what it found."""
     folder, deadline = task.record.folder, time.monotonic() + task.record.seconds_left
-    warnings = logging.getLogger()
+    root = logging.getLogger()
     while True:
         name, work = items[pipe.recv()]
         own = Task(FoundByWorker(folder, "", deadline), task.settings)
-        warnings.handlers = [NotedWarnings(own.record)]
+        root.handlers = [NotedWarnings(own.record)]
         own.attempt(name, lambda work=work, own=own: work(own))  # type: ignore[misc]
         found: Found = own.record.rows, own.record.notes, own.record.failures, is_usable(task.device)
         sys.stdout.flush()
