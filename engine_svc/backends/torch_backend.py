@@ -49,6 +49,8 @@ class TorchBackend:
         self._device = device_of(device)
         if self._device.type == "cpu":
             return_freed_memory()
+        else:
+            torch.cuda.set_device(self._device)  # Triton launches kernels on the current one, whatever their arguments
         self._dtype = DTYPES[auto_data_type(find_device(device), checkpoint) if dtype == "auto" else dtype]
         self._model = Model.load(
             checkpoint, dtype=self._dtype, device=self._device, adapter=adapter, quantization=quantization
@@ -138,6 +140,5 @@ class TorchBackend:
 
 
 def device_of(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    """With the number of the GPU, which all tensors on it tell. Raises ConfigurationError if there is none."""
+    return torch.device(find_device(name).torch_name)

@@ -1,9 +1,9 @@
-"""Attention inside each sequence of a packed batch, without padding.
+"""Attention inside each sequence of a packed batch, without padding. The transformer's layers call `attend`.
 
-On CUDA one kernel takes the whole batch: a flash kernel that is installed, else our own. On the CPU, and on CUDA
-without either, adjacent sequences of equal length are a [sequences, length] view of the packed tokens and run as one
-call: a batch sorted by length has the fewest. Sequences never meet in a product or a sum: a NaN stays in its sequence,
-and the results alone and in any batch agree to the last bits of float32.
+On CUDA one kernel computes the whole batch: an installed flash kernel where one can, else our own. On the CPU, and on
+CUDA without either, adjacent sequences of equal length are a [sequences, length] view of the packed tokens, and each
+such run is one call; a batch sorted by length has the fewest runs. Sequences never meet in a product or a sum: a NaN
+stays in its sequence, and the results alone and in any batch agree to the last bits of float32.
 """
 
 from functools import cache
@@ -21,9 +21,9 @@ from engine_svc.models.layout import Layout, Run
 def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, pattern: AttentionPattern) -> Tensor:
     """Softmax attention of each token to those of its own sequence that the pattern lets it see.
 
-    `query` is [rows, heads, head_dim], `key` and `value` are [rows, key heads, head_dim], strided or not; the result is
-    as `query`, contiguous. Rows behind the last token of the layout are 0 in the result on the CPU; on CUDA they have
-    any value.
+    `query` is [rows, heads, head_dim], `key` and `value` are [rows, key heads, head_dim]. They may be strided, except
+    in the last dimension. The result has the shape of `query` and is contiguous. Its rows behind the last token of the
+    layout are 0 on the CPU and undefined on CUDA.
     """
     attends: Attend = attend_by_runs
     if query.is_cuda:

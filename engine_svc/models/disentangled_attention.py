@@ -1,6 +1,8 @@
-"""Disentangled attention (He et al. 2020, arXiv 2006.03654): a score is also how well a query suits the distance to a
-key, and a key the distance from a query. What distances look like to either is known at load; which of them a pair of
-tokens has is looked up: on CUDA by the attention kernel, elsewhere for some queries at a time. DeBERTa is built of it.
+"""Disentangled attention (He et al. 2020, arXiv 2006.03654), for DeBERTa. A score is the usual product of query and
+key, plus a product of the query and an embedding of their distance, plus a product of the key and such an embedding.
+
+The embeddings of distances ("places") are projected at load. A pass multiplies each query and key by all places, and
+then looks up the place of each pair of tokens: on CUDA in the attention kernel, elsewhere for some queries at a time.
 """
 
 from dataclasses import dataclass
@@ -19,11 +21,11 @@ from engine_svc.models.transformer import Attention, Rotations, Rows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisentangledAttention(Attention):
-    """All tokens see each other."""
+    """All tokens of a sequence see each other."""
 
     scale: float
-    place_keys: Tensor | None  # [heads, head_dim, places]: what queries are compared with
-    place_queries: Tensor | None  # the same for keys
+    place_keys: Tensor | None  # [heads, head_dim, places]: queries are multiplied by them
+    place_queries: Tensor | None  # [heads, head_dim, places]: keys are multiplied by them
     places: int
     place_of_distance: Tensor  # int64 [2 * longest - 1], by distance of a key from a query, from 1 - longest on
 
@@ -54,11 +56,11 @@ class DisentangledAttention(Attention):
         return result
 
     def _queries_max(self, length: int) -> int:
-        """Of sequences of this length, how many have their scores held at once."""
+        """How many queries of a sequence of this length have their scores in memory at once."""
         return max(1, TILE_NUMBERS_MAX // (self.heads * max(length, self.places)))
 
     def _attend(self, result: Tensor, query: Tensor, key: Tensor, value: Tensor) -> None:
-        """Of sequences of one length, [sequences, heads, length, head_dim], some queries at a time."""
+        """Fills `result` for sequences of one length, [sequences, heads, length, head_dim], some queries at a time."""
         length = query.shape[2]
         of_keys = None if self.place_queries is None else key @ self.place_queries
         for start in range(0, length, step := self._queries_max(length)):
@@ -69,7 +71,7 @@ class DisentangledAttention(Attention):
             result[:, :, start : queries.stop] = attended
 
     def _bias(self, query: Tensor, of_keys: Tensor | None, places: Tensor) -> Tensor:
-        """[sequences, heads, queries, keys], of `places` [queries, keys]."""
+        """[sequences, heads, queries, keys]; `places` is [queries, keys]."""
         places = places.expand(*query.shape[:2], -1, -1)
         bias = torch.zeros(places.shape, dtype=query.dtype, device=query.device)
         if self.place_keys is not None:

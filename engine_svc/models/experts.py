@@ -1,8 +1,7 @@
-"""A mixture of experts (Shazeer et al. 2017, arXiv 1701.06538) in place of a feed-forward: each row goes through the
-few experts that a router finds best for it, and what they make of it is added up by the router's weights.
+"""A mixture of experts (Shazeer et al. 2017, arXiv 1701.06538) in place of a feed-forward. A router chooses a few
+experts for each row; the result is the sum of their outputs, weighted by the router. Nomic-BERT loads it.
 
-No expert has a limit, so no row is ever left out, and which ones run beside it makes no difference to a row. Nomic-BERT
-loads it.
+Experts have no capacity limit: no row is dropped, and a row does not depend on the rows beside it.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +38,7 @@ class Experts:
 
 @dataclass(frozen=True, slots=True)
 class CountedExperts:
-    """Each expert gets its rows, which the host counts: for a CPU."""
+    """Each expert computes its own rows. The host counts them, so this is for a CPU."""
 
     experts: Sequence[tuple[Linear, Linear]]  # hidden to intermediate, activation included, and back
 
@@ -61,7 +60,8 @@ class CountedExperts:
 
 @dataclass(frozen=True, slots=True)
 class GroupedExperts:
-    """Each expert gets its rows, by a product that reads on the GPU where they start: bfloat16 from Hopper on."""
+    """Each expert computes its own rows, in one product that reads on the GPU where they start. For bfloat16 from
+    Hopper on."""
 
     ups: Tensor  # [experts, intermediate, hidden]
     downs: Tensor  # [experts, hidden, intermediate]
@@ -81,8 +81,8 @@ class GroupedExperts:
 
 @dataclass(frozen=True, slots=True)
 class MaskedExperts:
-    """Each expert gets all rows, and those that did not choose it are left out of the result: several times the work,
-    for a GPU that has no grouped product."""
+    """Each expert computes all rows, and the result keeps those that chose it. Several times the work, for a GPU that
+    has no grouped product."""
 
     experts: Sequence[tuple[Linear, Linear]]
 

@@ -1,8 +1,9 @@
-"""The flash kernels that may be installed: flash-attn 3 on Hopper, flash-attn 2, and the one in PyTorch. They take a
-whole packed batch by its `cu_seqlens`, in 16 bit. `engine_svc.models.attention` asks for the best one.
+"""The flash kernels of others: flash-attn 3 on Hopper, flash-attn 2, and the one in PyTorch. Each takes a packed batch
+and its `cu_seqlens`, in 16 bit. `engine_svc.models.attention` asks for the best one that is installed.
 
-All get the same promises. The longest sequence is rounded up, so that few values occur. Keys are not split among blocks
-whose sums meet in the end, so that the result for a sequence does not depend on the batch.
+They are called so that a sequence has the same result in any batch: never with split keys (`num_splits`), whose partial
+sums are added in an order that depends on the batch. The longest lengths that they are given are rounded up to a few
+values, so that a CUDA graph of a pass fits many batches.
 """
 
 import importlib
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def flash_attention(device: torch.device, dtype: torch.dtype, head_dim: int, has_softcap: bool) -> Attend | None:
-    """None where no kernel that is installed can do it. None of them adds a bias."""
+    """The best kernel for this, or None. No flash kernel adds a bias."""
     if dtype not in FLASH_DTYPES or head_dim % 8 or head_dim > HEAD_DIM_MAX:
         return None
     capability = torch.cuda.get_device_capability(device)
@@ -45,13 +46,13 @@ def flash_attn_3() -> Attend | None:
 
 
 def flash_attn_2() -> Attend | None:
-    """It splits keys in a single case, one query per sequence, which the bucket of lengths rules out."""
+    """It splits keys only where `max_seqlen_q` is 1, and `Layout.query_bucket` never is."""
     kernel = installed("flash_attn", "flash_attn_varlen_func", "softcap", "window_size")
     return None if kernel is None else FlashAttn(kernel, {})
 
 
 def torch_varlen() -> Attend | None:
-    """torch has it from 2.10 on, and with windows and a scale from 2.11 on."""
+    """From torch 2.11 on: 2.10 has neither windows nor a scale."""
     kernel = installed("torch.nn.attention.varlen", "varlen_attn", "window_size", "scale")
     if kernel is None:
         return None
@@ -73,7 +74,7 @@ def installed(module: str, name: str, *parameters: str) -> Callable[..., Any] | 
 
 @dataclass(frozen=True, slots=True)
 class FlashAttn:
-    """Of either version. With fewer queries than keys, they are the last ones."""
+    """flash-attn 2 or 3. With fewer queries than keys, it takes the queries for those of the last tokens."""
 
     kernel: Callable[..., Any]
     options: Mapping[str, int]
@@ -93,7 +94,7 @@ class FlashAttn:
 
 @dataclass(frozen=True, slots=True)
 class Varlen:
-    """PyTorch's. Version 2.11 lets heads share keys without being told; later ones refuse it unless they are."""
+    """PyTorch's. From 2.12 on, it takes fewer key heads than query heads only with `enable_gqa`."""
 
     kernel: Callable[..., Any]
     takes_gqa: bool
@@ -116,6 +117,6 @@ def window_of(pattern: AttentionPattern) -> tuple[int, int]:
 
 
 def key_bucket(layout: Layout, pattern: AttentionPattern) -> int:
-    """Beyond the window. The kernels drop a window that is wider than the longest sequence, and round otherwise with
-    it than without."""
+    """Always longer than the window. A kernel ignores a window that is longer than the longest sequence, and then
+    rounds differently: a sequence would depend on the batch."""
     return max(layout.key_bucket, *(reach + 2 for reach in window_of(pattern)))

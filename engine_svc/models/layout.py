@@ -1,5 +1,5 @@
-"""Where the sequences of a packed batch lie: their lengths on the host and on the device. `PackedTokens` makes one per
-batch, and attention in every layer reads it."""
+"""Where each sequence of a packed batch lies: its lengths on the host, and their sums on the device. `PackedTokens`
+makes a layout for each batch, and attention reads it in every layer."""
 
 import itertools
 from collections.abc import Sequence
@@ -80,18 +80,17 @@ class Layout:
 
     @cached_property
     def query_bucket(self) -> int:
-        """At least the rows of each sequence. One of few numbers, so that a captured or compiled pass serves many
-        batches."""
+        """At least as many as any sequence has rows. Rounded up, so that a captured pass serves many batches."""
         return bucket_of(max(self.own_lengths))
 
     @cached_property
     def key_bucket(self) -> int:
-        """The same, of the tokens of each sequence."""
+        """At least as many as any sequence has tokens, rounded up likewise."""
         return bucket_of(self.length_max)
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
-        """In the order of the tokens. Only kernels that take sequences of one length need them."""
+        """In the order of the tokens. For attention that takes sequences of one length at a time."""
         return tuple(runs_of(self.lengths, self.own_lengths))
 
     def to_tokens(self, rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Normalisation of each row, or of each head of a row: layer norm and RMS norm. The transformer is built of them."""
+"""Layer norm and RMS norm, of each row or of each head of a row. `transformer.py` and the heads use them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,5 +1,6 @@
-"""The hidden states between the branches of a transformer. What a branch has computed is added when the sum is needed,
-because one kernel does the addition and the norm that follows it. `transformer.py` passes it through its layers.
+"""The hidden states between the branches of a transformer. The output of a branch is added only when the sum is needed:
+then one kernel does the addition together with the norm that follows. `transformer.py` passes the stream through its
+layers.
 """
 
 from typing import TypeGuard
@@ -17,7 +18,7 @@ class ResidualStream:
         self._update: Tensor | None = None  # what is not yet added to it
 
     def add(self, update: Tensor) -> None:
-        """`update` may be written over."""
+        """Adds the output of a branch. Takes the tensor over: the sum may be written into it."""
         self._hidden, self._update = self.hidden(), update
 
     def hidden(self) -> Tensor:
@@ -26,7 +27,7 @@ class ResidualStream:
         return self._hidden
 
     def normalized(self, norm: Norm, *, as_float8: bool) -> Tensor | Float8Rows:
-        """Leaves the hidden states as they are. `as_float8` is a wish that only a kernel can meet."""
+        """The norm of the hidden states, which stay as they are. Float8Rows if `as_float8` and a kernel can do it."""
         if not has_kernel(norm, self._hidden):
             return norm(self.hidden())
         from engine_svc.models.kernels.norms import add_and_normalize
@@ -37,7 +38,7 @@ class ResidualStream:
         return result
 
     def normalize(self, norm: Norm) -> None:
-        """Puts their norm in the place of the hidden states."""
+        """Replaces the hidden states by their norm."""
         if not has_kernel(norm, self._hidden):
             self._hidden = norm(self.hidden())
             return

@@ -51,8 +51,8 @@ class Rotary:
 
 
 def rotate(heads: Tensor, rotation: Rotation, norm: Norm | None = None) -> Tensor:
-    """Normalizes heads [rows, heads, head_dim] where there is a norm of heads, and rotates them. May write over them,
-    and returns them or a new tensor."""
+    """Normalizes heads [rows, heads, head_dim] if there is a norm, then rotates them. The result may be `heads` itself,
+    written over."""
     if runs_kernels(heads.device) and (norm is None or isinstance(norm, RMSNorm)):
         from engine_svc.models.kernels.rotary import rotate_in_place
 
@@ -62,8 +62,7 @@ def rotate(heads: Tensor, rotation: Rotation, norm: Norm | None = None) -> Tenso
 
 
 def rotate_plainly(heads: Tensor, rotation: Rotation) -> Tensor:
-    """The components i and i + rotated / 2 of a head are two coordinates that turn together; what lies behind the
-    rotated ones stays as it is."""
+    """Components i and i + rotated / 2 of a head are rotated as a pair. Components from `rotated` on stay the same."""
     cosines, sines = rotation
     half = cosines.shape[-1]
     first, second, rest = torch.split(heads, [half, half, heads.shape[-1] - 2 * half], -1)

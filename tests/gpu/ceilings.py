@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engine_svc.models.float8 import FLOAT8, quantize_rows
+from engine_svc.models.float8_products import private_product, public_product
+from tests.gpu import kernel_speeds
 from tests.gpu.clock import device_seconds
 from tests.gpu.record import Row
 from tests.gpu.running import Task
@@ -27,9 +30,6 @@ TURNS_MAX = 64
 
 ERROR_CHARACTERS = 160
 
-FLOAT8 = torch.float8_e4m3fn
-FLOAT8_MAX = 448.0
-
 Form = Callable[[Tensor, Tensor], Callable[[], object]]  # from inputs and a weight to a call that multiplies them
 
 
@@ -38,13 +38,15 @@ def run(task: Task) -> None:
     for shape in shapes(is_dry=task.is_dry):
         dtype = getattr(torch, shape.dtype)
         task.attempt(shape.name, partial(measure_products, task, shape, shape.dtype, dtype, plain))
-        task.attempt(shape.name, partial(measure_short, task, shape))
-    for shape in shapes(is_dry=task.is_dry)[:2]:
-        for name, form in FORMS_OF_FLOAT8.items():
+        task.attempt(shape.name, partial(measure_short, task, shape, shape.dtype, dtype, plain))
+    for shape in shapes(is_dry=task.is_dry):
+        for name, form in FORMS_OF_FLOAT8.items() if shape.is_decoder else ():  # others are not served in FP8
             try:
                 measure_products(task, shape, name, torch.bfloat16, form)
+                measure_short(task, shape, name, torch.bfloat16, form)
             except (RuntimeError, AttributeError, TypeError, ValueError) as error:
                 task.record.note(f"{shape.name} {name}: not on this device: {str(error)[:ERROR_CHARACTERS]}")
+    kernel_speeds.run(task)
 
 
 def measure_copy(task: Task) -> None:
@@ -77,14 +79,13 @@ def measure_products(task: Task, shape: ModelShape, name: str, dtype: torch.dtyp
     task.record.add(what="layer", model=shape.name, format=name, rows=rows, tflops=flops / seconds / 1e12)
 
 
-def measure_short(task: Task, shape: ModelShape) -> None:
-    dtype = getattr(torch, shape.dtype)
+def measure_short(task: Task, shape: ModelShape, name: str, dtype: torch.dtype, form: Form) -> None:
     seconds = sum(
-        seconds_of_product(task, (SHORT_ROWS, outputs, inputs), dtype, plain) for _, outputs, inputs in shape.linears
+        seconds_of_product(task, (SHORT_ROWS, outputs, inputs), dtype, form) for _, outputs, inputs in shape.linears
     )
-    weights_bytes = shape.weights // shape.layers * dtype.itemsize
+    weights_bytes = shape.weights // shape.layers * (FLOAT8 if name.startswith("fp8") else dtype).itemsize
     task.record.add(
-        what="short layer", model=shape.name, format=shape.dtype, rows=SHORT_ROWS, gb_s=weights_bytes / seconds / 1e9
+        what="short layer", model=shape.name, format=name, rows=SHORT_ROWS, gb_s=weights_bytes / seconds / 1e9
     )
 
 
@@ -119,24 +120,11 @@ def plain(values: Tensor, weight: Tensor) -> Callable[[], object]:
 
 def private_by_row(values: Tensor, weight: Tensor) -> Callable[[], object]:
     """One scale per row of the inputs (token) and per output channel."""
-    (inputs, input_scales), (quantized, scales) = quantized_by_row(values), quantized_by_row(weight)
-    return partial(
-        torch._scaled_mm,
-        *(inputs, quantized.t(), input_scales, scales.t()),
-        out_dtype=torch.bfloat16,
-        use_fast_accum=True,
-    )
+    return partial(private_product, quantize_rows(values), quantize_rows(weight), None, torch.bfloat16)
 
 
 def public_by_row(values: Tensor, weight: Tensor) -> Callable[[], object]:
-    (inputs, input_scales), (quantized, scales) = quantized_by_row(values), quantized_by_row(weight)
-    by_row = functional.ScalingType.RowWise
-    return partial(
-        functional.scaled_mm,
-        *(inputs, quantized.t(), input_scales, by_row, scales.t(), by_row),
-        output_dtype=torch.bfloat16,
-        use_fast_accum=True,
-    )
+    return partial(public_product, quantize_rows(values), quantize_rows(weight), None, torch.bfloat16)
 
 
 def private_by_tensor(values: Tensor, weight: Tensor) -> Callable[[], object]:
@@ -147,12 +135,6 @@ def private_by_tensor(values: Tensor, weight: Tensor) -> Callable[[], object]:
         out_dtype=torch.bfloat16,
         use_fast_accum=True,
     )
-
-
-def quantized_by_row(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The values in float8, and their scales float32 [rows, 1]."""
-    scales = values.float().abs().amax(1, keepdim=True) / FLOAT8_MAX
-    return (values / scales).to(FLOAT8), scales
 
 
 FORMS_OF_FLOAT8: dict[str, Form] = {

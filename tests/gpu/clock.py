@@ -65,8 +65,10 @@ def new_event() -> torch.cuda.Event:
 
 def captured(run: Callable[[], object]) -> Callable[[], object] | None:
     graph = torch.cuda.CUDAGraph()
-    with contextlib.suppress(RuntimeError):
-        with torch.cuda.graph(graph):
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    # A capture that fails leaves its stream the current one, unless that is inside a block of its own.
+    with contextlib.suppress(RuntimeError), torch.cuda.stream(stream):
+        with torch.cuda.graph(graph, stream=stream):
             run()
         return graph.replay
     torch.cuda.synchronize()

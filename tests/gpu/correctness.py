@@ -1,10 +1,12 @@
 """Whether what the GPU computes is right: every architecture in each number format against our float32 on the CPU,
-which the other tests compare with transformers; each sequence alone as in a batch; fp8 against 16 bit; kernels against
-what they stand for."""
+which the other tests compare with transformers; each sequence alone as in a batch; FP8 and FP4 against 16 bit; kernels
+against what they stand for."""
 
+import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +15,27 @@ import torch
 
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import PackedBatch
+from engine_svc.hardware import is_decoder
 from heddle.checkpoint import Checkpoint
-from tests.gpu import kernel_checks, offered
+from tests.gpu import kernel_checks
+from tests.gpu.attention_kernels import noted_choices
 from tests.gpu.comparing import Array, least_cosine, relative_error
 from tests.gpu.record import Row, table
 from tests.gpu.running import Task
+from tests.gpu.starting import no_graphs_captured
 from tests.gpu.subjects import CannotBeMadeError, Subject, stored
 from tests.gpu.waits import noted_waits
+from tests.gpu.workers import share
 
 ERROR_MAX = 1e-4  # relative, in float32; for both comparisons
 COSINE_MIN = {"bfloat16": 0.998, "float16": 0.999}
 # Alone against in a batch: a GEMM of another size may sum in another order, and results are rounded to 16 bit.
 COSINE_ALONE_MIN = 0.9995
-COSINE_FP8_MIN = 0.99
+# Four bits are few for random weights, which have no structure; 0.98 is for trained ones.
+COSINE_QUANTIZED_MIN = {"fp8": 0.99, "fp4": 0.9}
 
 DTYPES = ("float32", "bfloat16", "float16")
+DTYPES_WITH_GRAPHS = ("bfloat16",)
 ALONE = (0, 2, 4)  # indices of the sequences that are run alone
 # The comparison stops this long before the limit, to print its table.
 SECONDS_KEPT = 10.0
@@ -48,18 +56,14 @@ class Model:
 
 
 def run(task: Task) -> None:
-    kernel_checks.run(task)
     torch.set_num_threads(1)  # more threads make such small checkpoints slower
-    if not offered.has_fp8():
-        task.record.add(check="fp8 against bfloat16", result=offered.NOT_BUILT)
-    waits: set[str] = set()
-    for subject in subjects(task):
-        if task.record.seconds_left < SECONDS_KEPT:
-            task.record.note(f"stopped before {subject.name}: no time left")
-            break
-        compare(task, subject, waits)
-    task.record.add(check="where a pass waits for the device", places=sorted(waits))
+    checks = kernel_checks.items(task)
+    models = [(subject.name, partial(compare, subject)) for subject in subjects(task)]
+    share(task, [*checks, *models], seconds_kept=SECONDS_KEPT)
     rows = [row for row in task.record.rows if "architecture" in row]
+    task.record.add(check="compared", kernels=len(task.record.rows) - len(rows), checkpoints=len(rows))
+    waits = sorted({place for row in rows for place in row.get("waits", ())})
+    task.record.add(check="where a pass waits for the device", places=waits)
     print(table([summary_of(name, rows) for name in sorted({row["architecture"] for row in rows})]), flush=True)
 
 
@@ -74,30 +78,33 @@ def subjects(task: Task) -> Sequence[Subject]:
     return found
 
 
-def compare(task: Task, subject: Subject, waits: set[str]) -> None:
+def compare(subject: Subject, task: Task) -> None:
+    values: Row = {"architecture": subject.architecture, "name": subject.name}
+    waits: set[str] = set()
+    attention: set[str] = set()
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, noted_choices(attention):
             batch = subject.write(Path(folder))
             checkpoint = subject.read(Path(folder))
             expected = TorchBackend(checkpoint, dtype="float32", device="cpu", adapter=subject.adapter).run(batch)
             model = Model(subject, checkpoint, batch, expected, waits)
-            values: Row = {"architecture": subject.architecture, "name": subject.name}
             for dtype in DTYPES:
                 values |= compared(task, model, dtype)
-            if offered.has_fp8():
-                values |= compared_fp8(task, model)
+            if is_decoder(checkpoint):  # others are not served quantized
+                values |= compared_quantized(task, model)
     except CannotBeMadeError as reason:
         task.record.note(f"missing: {reason}")
         return
-    except Exception as error:  # noqa: BLE001 - one that cannot be run is a finding, and the others follow
-        task.record.add(shown=False, architecture=subject.architecture, name=subject.name, error=str(error))
-        task.record.fail(f"{subject.name}: {type(error).__name__}: {error}")
-        return
-    task.record.add(shown=False, **values)
+    except Exception as error:
+        task.record.add(shown=False, **values, error=str(error))
+        raise
+    task.record.add(shown=False, **values, waits=sorted(waits), attention=sorted(attention))
 
 
 def compared(task: Task, model: Model, dtype: str) -> Row:
-    backend = model.backend(task.device, dtype)
+    # Capturing takes most of the time of loading such a small model.
+    with contextlib.nullcontext() if dtype in DTYPES_WITH_GRAPHS else no_graphs_captured():
+        backend = model.backend(task.device, dtype)
     together = backend.run(model.batch)
     chosen = [model.batch.sequences[index] for index in ALONE]
     alone = [array for sequence in chosen for array in backend.run(PackedBatch.of([sequence]))]
@@ -125,15 +132,18 @@ def compared(task: Task, model: Model, dtype: str) -> Row:
     }
 
 
-def compared_fp8(task: Task, model: Model) -> Row:
-    theirs = model.backend(task.device, "bfloat16").run(model.batch)
-    ours = model.backend(task.device, "bfloat16", quantization="fp8").run(model.batch)
-    # Pooled, as it is served: FP8 moves single tokens of random weights further.
-    pooled = [[np.atleast_2d(array).mean(0) for array in arrays] for arrays in (ours, theirs)]
-    cosine = least_cosine(*pooled)
-    if cosine < COSINE_FP8_MIN:
-        task.record.fail(f"{model.subject.name} in fp8: cosine {cosine:.5f} to bfloat16")
-    return {"cosine fp8": cosine}
+def compared_quantized(task: Task, model: Model) -> Row:
+    found: Row = {}
+    with no_graphs_captured():
+        theirs = model.backend(task.device, "bfloat16").run(model.batch)
+        for quantization, least in COSINE_QUANTIZED_MIN.items():
+            ours = model.backend(task.device, "bfloat16", quantization=quantization).run(model.batch)
+            # Pooled, as it is served: single tokens of random weights move further.
+            pooled = [[np.atleast_2d(array).mean(0) for array in arrays] for arrays in (ours, theirs)]
+            found[f"cosine {quantization}"] = cosine = least_cosine(*pooled)
+            if cosine < least:
+                task.record.fail(f"{model.subject.name} in {quantization}: cosine {cosine:.5f} to bfloat16")
+    return found
 
 
 def summary_of(architecture: str, rows: Sequence[Row]) -> Row:
@@ -141,9 +151,14 @@ def summary_of(architecture: str, rows: Sequence[Row]) -> Row:
     own = [row for row in rows if row["architecture"] == architecture]
     whole = [row for row in own if "error" not in row]
     summary: Row = {"architecture": architecture, "checkpoints": len(own), "broken": len(own) - len(whole)}
-    for name in whole[0] if whole else ():
-        if name.startswith("cosine"):
-            summary[name] = f"{min(row[name] for row in whole):.5f}"
-        elif name in ("error float32", "error alone float32"):
-            summary[name] = f"{max(row[name] for row in whole):.1e}"
+    for name, (worst, form) in COLUMNS.items():
+        figures = [row[name] for row in whole if name in row]
+        summary[name] = form.format(worst(figures)) if figures else ""
     return summary
+
+
+COLUMNS: Mapping[str, tuple[Callable[[list[float]], float], str]] = {
+    **{f"error{of} float32": (max, "{:.1e}") for of in ("", " alone")},
+    **{f"cosine{of} {dtype}": (min, "{:.5f}") for dtype in DTYPES[1:] for of in ("", " alone")},
+    **{f"cosine {quantization}": (min, "{:.5f}") for quantization in COSINE_QUANTIZED_MIN},
+}

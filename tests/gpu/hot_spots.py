@@ -1,18 +1,22 @@
-"""Where the time of a pass goes: the ten kernels that take most of it, and how long the card waits for the host. For
-the two largest models, at the lengths that fill a batch."""
+"""Where the time of a pass goes: the ten kernels that take most of it, how many are launched, and how long the card
+waits for the host. For the two largest models, and the largest in FP8: a full batch of long texts, and a short one."""
 
 import gc
 from functools import partial
 from time import perf_counter
 from typing import Any
 
+import torch
 from torch.profiler import ProfilerActivity, profile
 
-from tests.gpu.batches import workloads
+from engine_svc.backends.torch_backend import TorchBackend
+from tests.gpu.batches import SINGLE, Workload, workloads
 from tests.gpu.drawn import drawn_backend
 from tests.gpu.record import Row, table
 from tests.gpu.running import Task
 from tests.gpu.shapes import ModelShape, shapes
+from tests.gpu.starting import graphs_of, no_graphs_in
+from tests.gpu.throughput import FP8
 
 PASSES = 3
 KERNELS_SHOWN = 10
@@ -21,16 +25,30 @@ SECONDS_KEPT = 3.0
 
 
 def run(task: Task) -> None:
-    for shape in shapes(is_dry=task.is_dry)[:2]:
+    decoder, encoder = shapes(is_dry=task.is_dry)[:2]
+    for shape, format_ in ((decoder, decoder.dtype), (decoder, FP8), (encoder, encoder.dtype)):
         if task.record.seconds_left < SECONDS_KEPT:
-            task.record.note(f"stopped before {shape.name}: no time left")
+            task.record.note(f"stopped before {shape.name} {format_}: no time left")
             return
-        task.attempt(shape.name, partial(measure, task, shape))
+        task.attempt(f"{shape.name} {format_}", partial(measure_model, task, shape, format_))
 
 
-def measure(task: Task, shape: ModelShape) -> None:
-    backend = drawn_backend(shape, task.device)
-    workload = workloads(is_dry=task.is_dry)[0]
+def measure_model(task: Task, shape: ModelShape, format_: str) -> None:
+    backend = drawn_backend(shape, task.device, **({"quantization": FP8} if format_ == FP8 else {}))
+    long, single = workloads(is_dry=task.is_dry)[0], SINGLE
+    measure(task, shape, format_, backend, long)
+    measure(task, shape, format_, backend, single)
+    if graphs_of(backend):
+        with no_graphs_in(backend):
+            measure(task, shape, format_, backend, single)
+    backend.close()
+    del backend
+    gc.collect()
+    if task.device == "cuda":
+        torch.cuda.empty_cache()
+
+
+def measure(task: Task, shape: ModelShape, format_: str, backend: TorchBackend, workload: Workload) -> None:
     batches = workload.batches(shape)
     for batch in batches:
         backend.run(batch)
@@ -42,23 +60,19 @@ def measure(task: Task, shape: ModelShape) -> None:
         for batch in batches[:PASSES]:
             backend.run(batch)
     kernels = sorted(kernels_of(profiler, task.device), key=lambda row: -float(row["ms"]))
-    busy_s = sum(row["ms"] for row in kernels) * PASSES / 1e3
+    busy_ms = sum(row["ms"] for row in kernels)
+    case: Row = {"model": shape.name, "format": format_, "tokens": workload.tokens, "sequences": workload.sequences}
+    case["graphs"] = graphs_of(backend)
     task.record.add(
         what="pass",
-        model=shape.name,
-        format=shape.dtype,
-        tokens=workload.tokens,
-        sequences=workload.sequences,
+        **case,
         wall_ms=1e3 * wall_s / PASSES,
-        device_busy_ms=1e3 * busy_s / PASSES,
+        device_busy_ms=busy_ms,
         kernels=sum(row["calls"] for row in kernels),
     )
     for row in kernels[:KERNELS_SHOWN]:
-        task.record.add(shown=False, what="kernel", model=shape.name, share=row["ms"] * PASSES / 1e3 / busy_s, **row)
+        task.record.add(shown=False, what="kernel", **case, share=row["ms"] / busy_ms, **row)
     print(table(kernels[:KERNELS_SHOWN]), flush=True)
-    backend.close()
-    del backend
-    gc.collect()
 
 
 def activities(device: str) -> list[ProfilerActivity]:

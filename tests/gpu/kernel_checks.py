@@ -1,22 +1,25 @@
 """Kernels against the plain operations that they stand for, on random inputs of the sizes that models have. Part of the
 correctness step of `tests.gpu`."""
 
+import importlib.util
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from engine_svc.models.alibi import alibi_bias
-from engine_svc.models.attention import attend_by_runs, choose_kernel, our_kernel
+from engine_svc.models.attention import attend_by_runs
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.flash_attention import Attend
-from engine_svc.models.kernels.available import runs_kernels
+from engine_svc.models.kernels.kernel import Kernel
 from engine_svc.models.layout import Layout
 from engine_svc.models.prefixes import Merging
-from tests.gpu import offered
+from tests.gpu.attention_kernels import kernels_for
 from tests.gpu.running import Task
+from tests.gpu.workers import Item
 
 ERROR_MAX = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 1e-2}  # relative
 
@@ -32,59 +35,79 @@ PATTERNS = {
     "causal, softcap": AttentionPattern(ahead=0, softcap=5.0),
     "ALiBi": AttentionPattern(bias=alibi_bias(16, max(LENGTHS), torch.device("cpu"))),
 }
-# Triton compiles for a second or two for each head size, pattern and type, so not all of them together.
+# Triton compiles for a second for each head size, pattern and type, so not all of them together.
 CASES = [(HEADS[1], name) for name in PATTERNS] + [
     (heads, "causal window, scaled") for heads in HEADS if heads != HEADS[1]
 ]
 
 
-def run(task: Task) -> None:
-    device = torch.device(task.device)
-    for dtype in ERROR_MAX:
-        check_attention(task, device, dtype)
-    if runs_kernels(device):
-        check_disentangled_attention(task, device)
-    kernels = offered.kernels(task.device)
-    if not kernels:
-        task.record.add(check="kernels against their plain versions", result=offered.NOT_BUILT)
-    for name, kernel in kernels.items():
-        for dtype in (torch.bfloat16, torch.float16):
-            arguments = kernel.example(device, dtype)
-            check(task, f"{name}, {dtype}", dtype, kernel.fused(*arguments), kernel.plain(*arguments))
+def items(task: Task) -> Sequence[Item]:
+    """The checks, for `workers.share`. Each compiles kernels of its own."""
+    attention = [
+        (f"attention, {heads[0]} heads of {heads[2]}, {name}, {dtype}", partial(check_attention, heads, name, dtype))
+        for dtype in ERROR_MAX
+        for heads, name in CASES
+    ]
+    if not has_triton():
+        task.record.fail("Triton is not there, so no kernel is checked but those for attention that are installed")
+        return attention
+    return [*items_of_table(task), *attention]
+
+
+def items_of_table(task: Task) -> Sequence[Item]:
+    return [
+        (f"{name}, {dtype}", partial(check_kernel, name, kernel, dtype))
+        for name, kernel in own_kernels(task.device).items()
+        for dtype in dtypes_of(name, is_dry=task.is_dry)
+    ]
+
+
+def dtypes_of(name: str, *, is_dry: bool) -> Sequence[torch.dtype]:
+    if is_dry:
+        return [torch.bfloat16]  # Triton's interpreter is slow, and other tests run the kernels there in each type
+    return list(ERROR_MAX) if "attention" in name else [torch.bfloat16, torch.float16]
+
+
+def has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def own_kernels(device: str) -> Mapping[str, Kernel]:
+    """On a CPU they run in Triton's interpreter."""
+    if device == "cpu":
+        import tests.engine_svc.models.kernels.interpreter  # noqa: F401
+    from engine_svc.models.kernels.table import KERNELS
+
+    return KERNELS
 
 
 @torch.inference_mode()
-def check_attention(task: Task, device: torch.device, dtype: torch.dtype) -> None:
-    lengths = LENGTHS_DRY if task.is_dry else LENGTHS
-    layout = layout_of(lengths, device)
-    for (heads, key_heads, head_dim), name in CASES:
-        pattern = on_device(PATTERNS[name], device)
-        query, key, value = (
-            torch.randn(sum(lengths), count, head_dim, device=device).to(dtype)
-            for count in (heads, key_heads, key_heads)
-        )
-        for kernel, attends in attention_kernels(device, dtype, head_dim, pattern).items():
-            described = f"{kernel}, {heads} heads of {head_dim}, {name}, {dtype}"
-            attended = attends(query, key, value, layout, pattern)
-            check(task, described, dtype, attended, plainly(query, key, value, layout, pattern))
-            check_alone(task, described, attends, (query, key, value), attended, pattern=pattern)
-            if pattern.ahead == 0:
-                own, rows = merged(layout, lengths), torch.from_numpy(rows_of_own(lengths)).to(device)
-                attended = attends(query[rows], key, value, own, pattern)
-                expected = plainly(query[rows], key, value, own, pattern)
-                check(task, f"{described}, last tokens", dtype, attended, expected)
+def check_kernel(name: str, kernel: Kernel, dtype: torch.dtype, task: Task) -> None:
+    device = torch.device(task.device)
+    if device.type == "cuda" and torch.cuda.get_device_capability() < kernel.capability_min:
+        task.record.add(shown=False, check=f"{name}, {dtype}", result="not for this card")
+        return
+    arguments = kernel.example(device, dtype)
+    check(task, f"{name}, {dtype}", dtype, kernel.fused(*arguments), kernel.plain(*arguments))
 
 
-def attention_kernels(
-    device: torch.device, dtype: torch.dtype, head_dim: int, pattern: AttentionPattern
-) -> Mapping[str, Attend]:
-    """What models get; and our own kernel, which stands in for flash attention, in one of its types."""
-    if device.type != "cuda":
-        return {"attention by runs": attend_by_runs}
-    chosen = choose_kernel(device, dtype, head_dim, pattern.bias is not None, pattern.softcap is not None)
-    kernels = {f"attention by {getattr(chosen, '__name__', type(chosen).__name__)}": chosen}
-    ours = our_kernel(device) if dtype == torch.bfloat16 else None
-    return kernels if ours in (None, chosen) else {**kernels, "our attention": ours}
+@torch.inference_mode()
+def check_attention(sizes: tuple[int, int, int], name: str, dtype: torch.dtype, task: Task) -> None:
+    device, lengths = torch.device(task.device), LENGTHS_DRY if task.is_dry else LENGTHS
+    layout, pattern, (heads, key_heads, head_dim) = layout_of(lengths, device), on_device(PATTERNS[name], device), sizes
+    query, key, value = (
+        torch.randn(sum(lengths), count, head_dim, device=device).to(dtype) for count in (heads, key_heads, key_heads)
+    )
+    for kernel, attends in kernels_for(device, dtype, head_dim, pattern).items():
+        described = f"{kernel}, {heads} heads of {head_dim}, {name}, {dtype}"
+        attended = attends(query, key, value, layout, pattern)
+        check(task, described, dtype, attended, plainly(query, key, value, layout, pattern))
+        check_alone(task, described, attends, (query, key, value), attended, pattern=pattern)
+        if pattern.ahead == 0:
+            own, rows = merged(layout, lengths), torch.from_numpy(rows_of_own(lengths)).to(device)
+            attended = attends(query[rows], key, value, own, pattern)
+            expected = plainly(query[rows], key, value, own, pattern)
+            check(task, f"{described}, last tokens", dtype, attended, expected)
 
 
 def check_alone(
@@ -104,16 +127,6 @@ def check_alone(
     task.record.add(shown=False, check=f"{name}, alone", is_same=is_same)
     if not is_same and together.is_cuda:
         task.record.fail(f"{name}: a sequence has other bits alone than in a batch")
-
-
-@torch.inference_mode()
-def check_disentangled_attention(task: Task, device: torch.device) -> None:
-    from engine_svc.models.kernels.attention_examples import ATTENTION_KERNELS
-
-    kernel = ATTENTION_KERNELS["disentangled attention"]
-    for dtype in ERROR_MAX:
-        arguments = kernel.example(device, dtype)
-        check(task, f"disentangled attention, {dtype}", dtype, kernel.fused(*arguments), kernel.plain(*arguments))
 
 
 def check(task: Task, name: str, dtype: torch.dtype, ours: Tensor, theirs: Tensor) -> None:

@@ -1,14 +1,23 @@
 """The first step: what the card and its software are. Without an NVIDIA GPU nothing else is run."""
 
 import importlib.metadata
+import os
 import platform
+import shutil
 
 import torch
 
 from tests.gpu.record import Row
 from tests.gpu.running import Task
 
-PACKAGES = ("torch", "triton", "transformers", "sentence-transformers", "grpcio", "numpy", "safetensors", "flash-attn")
+PACKAGES = (
+    *("torch", "triton", "transformers", "sentence-transformers", "grpcio", "protobuf", "numpy", "safetensors"),
+    *("flash-attn", "flash-attn-3"),
+)
+
+
+# Triton compiles a launcher in C for each kernel.
+NO_COMPILER = "none, without which Triton launches no kernel"
 
 
 class NoGpuError(Exception):
@@ -24,6 +33,7 @@ def run(task: Task) -> None:
     task.record.add(python=platform.python_version(), cuda=str(torch.version.cuda))
     versions: Row = {name: version_of(name) for name in PACKAGES}
     task.record.add(**versions)
+    task.record.add(c_compiler=shutil.which(os.environ.get("CC", "gcc")) or shutil.which("clang") or NO_COMPILER)
 
 
 def device_name(device: str) -> str:

@@ -64,6 +64,13 @@ class Record:
         print(f"  FAILED: {text}", flush=True)
         self.write()
 
+    def keep(self, rows: Sequence[Row], notes: Sequence[str], failures: Sequence[str]) -> None:
+        """What another process found, and printed."""
+        self.rows += rows
+        self.notes += notes
+        self.failures += failures
+        self.write()
+
     def write(self, status: Status = Status.RUNNING) -> None:
         content = {
             "step": self._step,

@@ -7,6 +7,7 @@ Processes are forked after torch has been imported and before anything has touch
 import ctypes
 import faulthandler
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -37,6 +38,17 @@ PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 LIBC = ctypes.CDLL(None)
 
 context = multiprocessing.get_context("fork")
+
+
+class NotedWarnings(logging.Handler):
+    """What the engine warns of, such as a model that cannot be captured as CUDA graphs, belongs to what was found."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(logging.WARNING)
+        self._record = record
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._record.note(f"{record.name}: {record.getMessage()}")
 
 
 @dataclass(frozen=True)
@@ -154,6 +166,7 @@ def run_in_child(step: Step, folder: Path, limit: float, settings: Settings) -> 
     signal.setitimer(signal.ITIMER_REAL, limit)
     record = Record(folder, step.name, time.monotonic() + limit)
     record.write()
+    logging.getLogger().addHandler(NotedWarnings(record))
     try:
         step.run(Task(record, settings))
     except SkippedError as reason:

@@ -2,10 +2,12 @@
 package that the server needs is missing, which a plain GPU image does not have."""
 
 import asyncio
+import importlib
 import importlib.util
 import json
 from urllib.parse import urlsplit
 
+from tests.gpu.machine import version_of
 from tests.gpu.record import SkippedError
 from tests.gpu.running import Task
 
@@ -38,7 +40,16 @@ def run(task: Task) -> None:
     for module, package in NEEDED.items():
         if importlib.util.find_spec(module) is None:
             raise SkippedError(f"package {package} is not there")
+    check_stubs()
     asyncio.run(serve_and_measure(task))
+
+
+def check_stubs() -> None:
+    """The stubs of heddle.v1 refuse a protobuf that is older than the compiler that made them, or two majors newer."""
+    try:
+        importlib.import_module("heddle.v1.engine_pb2")
+    except Exception as error:  # noqa: BLE001 - protobuf raises one of its own, old versions an ImportError
+        raise SkippedError(f"heddle.v1 does not load with protobuf {version_of('protobuf')}: {error}") from None
 
 
 async def serve_and_measure(task: Task) -> None:

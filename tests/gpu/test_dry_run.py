@@ -53,6 +53,13 @@ def test_every_step_runs_on_a_cpu_without_the_packages_of_a_server(tmp_path: Pat
     assert written(tmp_path, "http")["notes"] == ["skipped: package granian is not there"]
     for name in STEPS[:-1]:
         assert written(tmp_path, name)["rows"], name
+    kinds = {row["what"] for row in written(tmp_path, "ceilings")["rows"]}
+    assert kinds == {"copy", "product", "layer", "short layer", "kernel", "attention"}
+    formats = {row.get("format") for row in written(tmp_path, "throughput")["rows"]}
+    assert formats >= {"bfloat16", "float16", "fp8"}
+    checks = written(tmp_path, "correctness")["rows"]
+    assert any("cosine fp8" in row and "cosine fp4" in row for row in checks)
+    assert any(row.get("check") == "rows to float8, torch.bfloat16" for row in checks)
 
 
 @pytest.mark.slow

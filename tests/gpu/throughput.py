@@ -2,52 +2,67 @@
 real sizes. Beside each figure: the share of what the card's matrix products alone would allow."""
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
 
+from engine_svc.backends.cuda_graphs import BUCKETS_OF_TOKENS
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import PackedBatch
-from tests.gpu import offered
+from engine_svc.models.attention_pattern import AttentionPattern
+from tests.gpu.attention_kernels import kernels_for
 from tests.gpu.batches import Workload, workloads
 from tests.gpu.ceilings import best_tflops, copy_gb_s
 from tests.gpu.clock import Times, peak_memory, wall_times
+from tests.gpu.comparing import least_cosine
 from tests.gpu.drawn import drawn_backend
 from tests.gpu.record import Row, read_rows
 from tests.gpu.running import Task
 from tests.gpu.shapes import ModelShape, shapes
+from tests.gpu.starting import graphs_of, no_graphs_in, noted_compilations
 
-SECONDS, SECONDS_DRY = 2.5, 0.02
+SECONDS, SECONDS_DRY = 1.5, 0.02
 # Enough passes for a p99.
 SINGLES_MIN, SINGLES_MIN_DRY = 300, 5
 SECONDS_KEPT = 5.0
 
 FP8 = "fp8"
 
+Vectors = Sequence[np.ndarray[Any, np.dtype[np.float32]]]
+
+
+@dataclass(frozen=True)
+class Taken:
+    alone: Times  # one pass behind the other
+    in_flight: float  # seconds per pass, with two in flight
+
 
 def run(task: Task) -> None:
     for shape in shapes(is_dry=task.is_dry):
-        task.attempt(shape.name, partial(measure_model, task, shape, shape.dtype))
-        if shape.is_decoder and not offered.has_fp8():
-            task.record.add(model=shape.name, format=FP8, result=offered.NOT_BUILT)
-        elif shape.is_decoder:
-            task.attempt(f"{shape.name} {FP8}", partial(measure_model, task, shape, FP8))
+        vectors: dict[str, Vectors] = {}  # of one batch, by format
+        for format_ in (shape.dtype, FP8) if shape.is_decoder else (shape.dtype,):
+            task.attempt(f"{shape.name} {format_}", partial(measure_model, task, shape, format_, vectors))
+        if len(vectors) > 1:
+            cosine = least_cosine(vectors[FP8], vectors[shape.dtype])
+            task.record.add(model=shape.name, what=f"cosine of {FP8} to {shape.dtype}, random weights", cosine=cosine)
 
 
-def measure_model(task: Task, shape: ModelShape, format_: str) -> None:
+def measure_model(task: Task, shape: ModelShape, format_: str, vectors: dict[str, Vectors]) -> None:
     """Loads the model once and measures all workloads."""
-    started = perf_counter()
-    backend = drawn_backend(shape, task.device, **({"quantization": FP8} if format_ == FP8 else {}))
-    task.record.note(f"{shape.name} {format_}: loaded in {perf_counter() - started:.1f} s")
+    backend = loaded(task, shape, format_)
     try:
         for workload in workloads(is_dry=task.is_dry):
             if task.record.seconds_left < SECONDS_KEPT:
-                task.record.note(f"stopped before {shape.name} with {workload}: no time left")
+                task.record.note(f"stopped before {shape.name} {format_} with {workload}: no time left")
                 return
+            batches = workload.batches(shape)
+            vectors.setdefault(format_, backend.run(batches[0]))
             measure(task, shape, format_, backend, workload)
     finally:
         backend.close()
@@ -57,21 +72,52 @@ def measure_model(task: Task, shape: ModelShape, format_: str) -> None:
             torch.cuda.empty_cache()
 
 
+def loaded(task: Task, shape: ModelShape, format_: str) -> TorchBackend:
+    started = perf_counter()
+    with noted_compilations() as compilations:
+        backend = drawn_backend(shape, task.device, **({"quantization": FP8} if format_ == FP8 else {}))
+    seconds, graphs = perf_counter() - started, graphs_of(backend)
+    device, dtype = torch.device(task.device), getattr(torch, shape.dtype)
+    task.record.add(
+        model=shape.name,
+        format=format_,
+        what="start",
+        seconds=seconds,
+        triton_kernels=compilations.count,
+        triton_seconds=compilations.seconds,
+        graphs=graphs,
+        attention=next(iter(kernels_for(device, dtype, shape.head_dim, AttentionPattern()))),
+    )
+    if task.device == "cuda" and not graphs:
+        task.record.fail(f"{shape.name} {format_}: no CUDA graphs")
+    return backend
+
+
 def measure(task: Task, shape: ModelShape, format_: str, backend: TorchBackend, workload: Workload) -> None:
     batches = workload.batches(shape)
     seconds = SECONDS_DRY if task.is_dry else SECONDS
     repeats = (SINGLES_MIN_DRY if task.is_dry else SINGLES_MIN) if workload.sequences == 1 else 5
+    run_nth = cyclic(backend, batches)
     with peak_memory(task.device) as gib:
-        times = wall_times(lambda index: backend.run(batches[index % len(batches)]), seconds, repeats)
+        times = wall_times(run_nth, seconds, repeats)
+        taken = Taken(times, seconds_of_two_in_flight(run_nth, seconds / 2))
         memory = gib()
     check_vectors(task, shape, backend, batches)
-    row = row_of(task, shape, format_, workload, times)
-    in_pairs = seconds_in_pairs(backend, batches, seconds / 2)
-    task.record.add(**row, memory_gib=round(memory, 2), tokens_s_two_threads=sum(workload.lengths()) / in_pairs)
+    row = row_of(task, shape, format_, workload, taken) | {"memory_gib": round(memory, 2)}
+    if sum(workload.lengths()) <= BUCKETS_OF_TOKENS[-1]:
+        with no_graphs_in(backend):
+            plain = wall_times(run_nth, seconds / 4)
+        row |= {"p50_ms_without_graphs": plain.percentile_ms(50), "graphs_over_none": plain.median / times.median}
+    task.record.add(**row)
 
 
-def row_of(task: Task, shape: ModelShape, format_: str, workload: Workload, times: Times) -> Row:
-    lengths = workload.lengths()
+def cyclic(backend: TorchBackend, batches: Sequence[PackedBatch]) -> Callable[[int], object]:
+    return lambda index: backend.run(batches[index % len(batches)])
+
+
+def row_of(task: Task, shape: ModelShape, format_: str, workload: Workload, taken: Taken) -> Row:
+    """Rates are those of the engine, which has two passes in flight; p50 and p99 are of one pass alone."""
+    lengths, times, in_flight = workload.lengths(), taken.alone, taken.in_flight
     flops = shape.linear_flops(sum(lengths))
     ceilings = read_rows(task.record.folder, "ceilings")
     ceiling = best_tflops(ceilings, shape.name, format_)
@@ -81,30 +127,37 @@ def row_of(task: Task, shape: ModelShape, format_: str, workload: Workload, time
         "format": format_,
         "tokens": workload.tokens,
         "sequences": workload.sequences,
-        "tokens_s": sum(lengths) / times.median,
-        "requests_s": len(lengths) / times.median,
+        "tokens_s": sum(lengths) / in_flight,
+        "requests_s": len(lengths) / in_flight,
+        "two_passes_over_one": times.median / in_flight,
         "p50_ms": times.percentile_ms(50),
         "p99_ms": times.percentile_ms(99),
         "passes": len(times.seconds),
-        "tflops": (flops + shape.attention_flops(lengths)) / times.median / 1e12,
+        "tflops": (flops + shape.attention_flops(lengths)) / in_flight / 1e12,
     }
     if ceiling:
-        row |= {"ceiling_tflops": ceiling, "share_of_ceiling": flops / times.median / 1e12 / ceiling}
+        row |= {"ceiling_tflops": ceiling, "share_of_ceiling": flops / in_flight / 1e12 / ceiling}
     if bandwidth and workload.sequences == 1:
         weight_bytes = shape.weights * (1 if format_ == FP8 else 2)
         row["times_of_reading_the_weights"] = times.median / (weight_bytes / bandwidth / 1e9)
     return row
 
 
-def seconds_in_pairs(backend: TorchBackend, batches: Sequence[PackedBatch], seconds: float) -> float:
-    """Seconds per batch with two threads: the host packs one batch while the device computes the other."""
+def seconds_of_two_in_flight(run_nth: Callable[[int], object], seconds: float) -> float:
+    """Seconds per pass with two threads, as the engine has: the host packs and launches one while the device computes
+    the other."""
+    start = perf_counter()
+
+    def run_until_the_end(first: int) -> int:
+        count = 0
+        while count < 2 or perf_counter() - start < seconds:
+            run_nth(first + 2 * count)
+            count += 1
+        return count
+
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(backend.run, batches[:2]))
-        count, start = 0, perf_counter()
-        while count < 4 or perf_counter() - start < seconds:
-            list(pool.map(backend.run, batches))
-            count += len(batches)
-        return (perf_counter() - start) / count
+        passes = sum(pool.map(run_until_the_end, (0, 1)))
+    return (perf_counter() - start) / passes
 
 
 def check_vectors(task: Task, shape: ModelShape, backend: TorchBackend, batches: Sequence[PackedBatch]) -> None:

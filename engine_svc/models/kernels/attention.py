@@ -1,10 +1,10 @@
-"""Flash attention (Dao et al. 2022, arXiv 2205.14135) over a packed batch in one launch, for what other flash kernels
-cannot do: float32, biases, soft-capping, odd head sizes, cards before Ampere. `engine_svc.models.attention` and
+"""Flash attention (Dao et al. 2022, arXiv 2205.14135) over a packed batch in one launch. It does what other flash
+kernels cannot: float32, biases, soft-capping, odd head sizes, cards before Ampere. `engine_svc.models.attention` and
 `engine_svc.models.disentangled_attention` call it.
 
-Memory is linear in the tokens. The launch depends on shapes alone, because each program finds its sequence on the
-device. The keys of a sequence are always read in the same blocks and in the same order, so a sequence has the same
-result, to the bit, alone and in any batch.
+Memory is linear in the tokens. Each program finds its sequence on the device, so the launch depends on shapes alone and
+can be captured in a CUDA graph. The keys of a sequence are read in the same blocks and the same order in any batch, so
+a sequence gets the same bits alone and in any batch.
 """
 
 import math
@@ -19,17 +19,17 @@ from torch import Tensor
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.layout import Layout
 
-LOG2_E = tl.constexpr(math.log2(math.e))  # scores are multiplied by it, so that exp2 stands for exp
+LOG2_E = tl.constexpr(math.log2(math.e))  # scores are multiplied by it, because a GPU has exp2 but not exp
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """DeBERTa's bias: of_queries[head, row, place] + of_keys[head, token, place] is added to the product of a query and
-    a key, where the place is that of their distance."""
+    """DeBERTa's bias. The score of a query and a key gets of_queries[head, row, place] + of_keys[head, token, place],
+    where `of_distance` gives the place for their distance."""
 
     of_queries: Tensor | None  # [heads, rows, places], contiguous
     of_keys: Tensor | None  # [heads, tokens, places], contiguous
-    of_distance: Tensor  # integers [2 * longest - 1], for a key from longest - 1 tokens before the query on
+    of_distance: Tensor  # integers [2 * longest - 1]; the first is for a key longest - 1 tokens before the query
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,12 @@ class Blocks:
 
 @cache
 def blocks_for(head_dim: int, dtype: torch.dtype, device: torch.device) -> Blocks:
-    """Triton 3.6 uses tensor cores from Ampere on. Without them, smaller blocks keep the numbers in registers."""
+    """Triton 3.6 uses tensor cores from Ampere on, for 16 bit. Other products need smaller blocks: their operands are
+    in registers too. The tests check for all cards that registers and shared memory suffice."""
     head = max(16, triton.next_power_of_2(head_dim))
     has_tensor_cores = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     if dtype == torch.float32 or not has_tensor_cores:
-        return Blocks(head, rows=32 if head <= 64 else 16, keys=32 if head <= 128 else 16, stages=1)
+        return Blocks(head, rows=32 if head <= 64 else 16, keys=16, stages=1)
     return Blocks(head, rows=64, keys=64 if head <= 64 else 32, stages=2 if head <= 128 else 1)
 
 
@@ -59,9 +60,9 @@ def attend_by_kernel(
     *,
     places: Places | None = None,
 ) -> Tensor:
-    """`query` is [rows, heads, head_dim], `key` and `value` are [tokens, key heads, head_dim], all of float32, float16
-    or bfloat16, strided but for the last dimension. The result is as `query`, contiguous. Rows behind the last token of
-    the layout have any value."""
+    """`query` is [rows, heads, head_dim], `key` and `value` are [tokens, key heads, head_dim]. All are float32, float16
+    or bfloat16. They may be strided, except in the last dimension. The result has the shape of `query` and is
+    contiguous. Its rows behind the last token of the layout are not written."""
     rows, heads, head_dim = query.shape
     result = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     blocks = blocks_for(head_dim, query.dtype, query.device)
@@ -128,7 +129,7 @@ def attend_kernel(
     row_block: tl.constexpr,
     key_block: tl.constexpr,
 ) -> None:
-    """Program [tile, head] is for a tile of the rows of one sequence."""
+    """Program [tile, head] computes one head of `row_block` rows of one sequence."""
     head = tl.program_id(1).to(tl.int64)
     first_row, own, row, first_token, length = find_tile(cu_rows, cu_seqlens, sequences, row_block)
     if row >= own:
@@ -161,8 +162,11 @@ def attend_kernel(
 
 @triton.jit
 def find_tile(cu_rows: tl.tensor, cu_seqlens: tl.tensor, sequences: tl.tensor, row_block: tl.constexpr) -> tl.tensor:
-    """Sequence i has the tiles from cu_rows[i] // row_block + i up to those of sequence i + 1. They are enough for its
-    rows, and there are no more tiles in all than full ones and one for each sequence."""
+    """The first row of the sequence in the packed rows, how many rows the sequence has, the tile's first among them,
+    the first token of the sequence, and its length.
+
+    The tiles of sequence i start at cu_rows[i] // row_block + i. That leaves enough tiles for its rows, and needs no
+    more in all than the full ones and one for each sequence. A tile left over starts behind the sequence's rows."""
     tile = tl.program_id(0)
     sequence: tl.int32 = 0
     stop = sequences
@@ -189,8 +193,8 @@ def find_keys(
     ahead: tl.tensor | None,
     key_block: tl.constexpr,
 ) -> tl.tensor:
-    """From where, and up to where, there are keys that the queries from `token` on see. Blocks always start at the same
-    keys, whatever the tile."""
+    """The range of keys that the queries of a tile can see; `token` is that of its first row. It starts at a multiple
+    of `key_block` in the sequence, so all tiles read the same blocks."""
     first = token * 0
     stop = length
     if behind is not None:
@@ -258,7 +262,8 @@ def capped(scores: tl.tensor, softcap: tl.tensor | None) -> tl.tensor:
 
 @triton.jit
 def raised(scores: tl.tensor, highest: tl.tensor) -> tl.tensor:
-    """Powers of scores over the highest so far, how much those before fade, and the highest now."""
+    """A step of the online softmax: exp2(scores - new maximum), the factor for what was summed up before, and the new
+    maximum."""
     rise = tl.maximum(highest, tl.max(scores, 1))
     base = tl.where(rise == float("-inf"), 0.0, rise)  # nothing was seen so far
     return tl.exp2(scores - base[:, None]), tl.exp2(highest - base), rise

@@ -1,4 +1,5 @@
-"""The attention kernel in the forms that models use, each beside attention by runs: for tests and `tests.gpu`."""
+"""Examples of the attention kernel in the forms that models use, each with attention by runs as its plain version. For
+tests and `tests.gpu`."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from engine_svc.models.kernels.kernel import Kernel
 from engine_svc.models.layout import Layout
 
 LENGTHS = (1, 2, 17, 64, 500, 1025)
-LENGTHS_CPU = (1, 2, 17, 40)
+LENGTHS_CPU = (1, 17)
 
 
 def lengths_of(device: torch.device) -> Sequence[int]:
@@ -38,7 +39,7 @@ def example(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Sequence[Any]:
-    """`heads` are query heads, key heads and head_dim."""
+    """`heads` are the number of query heads, that of key heads, and head_dim."""
     queries, keys, head_dim = heads
     lengths = lengths_of(device)
     projected = torch.randn(sum(lengths), queries + 2 * keys, head_dim, device=device).to(dtype)
@@ -50,7 +51,7 @@ def with_alibi(device: torch.device) -> AttentionPattern:
 
 
 def disentangled_example(device: torch.device, dtype: torch.dtype) -> Sequence[Any]:
-    """Of DeBERTa v3, with places as for half its distances."""
+    """DeBERTa v3's sizes, but with 64 places."""
     heads, head_dim, places, lengths = 12, 64, 64, lengths_of(device)
     longest = max(lengths)
     of_queries, of_keys = torch.randn(2, heads, head_dim, places, device=device).to(dtype)

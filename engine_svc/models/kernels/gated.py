@@ -1,4 +1,4 @@
-"""The activation of a gated feed-forward: act(gate) * up, in 16 bits or quantized to FP8.
+"""The activation of a gated feed-forward: act(gate) * up, in 16 bit or quantized to FP8.
 `engine_svc.models.transformer` calls it."""
 
 from collections.abc import Mapping
@@ -13,15 +13,10 @@ from engine_svc.hardware import FP8
 from engine_svc.models.activations import Activation, activated
 from engine_svc.models.float8 import Float8Rows, quantize_rows_plainly
 from engine_svc.models.kernels.kernel import Kernel
-from engine_svc.models.kernels.quantize import (
-    bits_of_magnitudes,
-    empty_float8,
-    scale_of,
-    widened,
-)
+from engine_svc.models.kernels.quantize import empty_float8, quantized, widened
 from engine_svc.models.kernels.tiles import tile_of
 
-# Of a row, at a time: the intermediate sizes of most models are multiples of it.
+# Widest tile without quantization. Most intermediate sizes are multiples of it.
 COLUMNS_MAX = 1024
 
 TWICE_ROOT_OF_2_BY_PI = tl.constexpr(1.5957691216057308)
@@ -46,86 +41,54 @@ def activate(values: tl.tensor, ACTIVATION: tl.constexpr) -> tl.tensor:
     return result
 
 
-@triton.jit
-def gated(
-    gate_up: tl.tensor,
-    row: tl.tensor,
-    column: tl.tensor,
-    rows: tl.tensor,
-    WIDTH: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-) -> tl.tensor:
-    is_inside = (row < rows) & (column < WIDTH)
-    place = gate_up + row.to(tl.int64) * (2 * WIDTH) + column
-    gate = tl.load(place, is_inside, other=0.0).to(tl.float32)
-    up = tl.load(place + WIDTH, is_inside, other=0.0).to(tl.float32)
-    return activate(gate, ACTIVATION) * up
-
-
 @triton.jit(do_not_specialize=["rows"])
 def gate_kernel(
     gate_up: tl.tensor,
     result: tl.tensor,
+    scales: tl.tensor | None,
     rows: tl.tensor,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     ACTIVATION: tl.constexpr,
 ) -> None:
+    """With `scales`, a program has whole rows: a scale needs the largest number of its row."""
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    values = gated(gate_up, row, column, rows, WIDTH, ACTIVATION)
     is_inside = (row < rows) & (column < WIDTH)
-    tl.store(result + row.to(tl.int64) * WIDTH + column, values.to(result.dtype.element_ty), is_inside)
-
-
-@triton.jit(do_not_specialize=["rows"])
-def gate_to_float8_kernel(
-    gate_up: tl.tensor,
-    result: tl.tensor,
-    scales: tl.tensor,
-    rows: tl.tensor,
-    WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-) -> None:
-    """Goes over its rows twice, first for the scale: they are too wide for registers, but not for the cache."""
-    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
-    columns = tl.arange(0, COLUMNS)[None, :]
-    largest = tl.zeros([ROWS, COLUMNS], tl.int32)
-    for start in range(0, WIDTH, COLUMNS):
-        values = gated(gate_up, row, start + columns, rows, WIDTH, ACTIVATION)
-        largest = tl.maximum(largest, bits_of_magnitudes(values))
-    scale, inverse = scale_of(tl.max(largest, 1, keep_dims=True))
-    tl.store(scales + row, scale, row < rows)
-    for start in range(0, WIDTH, COLUMNS):
-        column = start + columns
-        values = gated(gate_up, row, column, rows, WIDTH, ACTIVATION) * inverse
-        is_inside = (row < rows) & (column < WIDTH)
-        tl.store(result + row.to(tl.int64) * WIDTH + column, values.to(tl.float8e4nv), is_inside)
+    place = gate_up + row.to(tl.int64) * (2 * WIDTH) + column
+    gate = tl.load(place, is_inside, other=0.0).to(tl.float32)
+    up = tl.load(place + WIDTH, is_inside, other=0.0).to(tl.float32)
+    values = activate(gate, ACTIVATION) * up
+    of_result = result + row.to(tl.int64) * WIDTH + column
+    if scales is not None:
+        value, scale = quantized(values)
+        tl.store(of_result, value, is_inside)
+        tl.store(scales + row, scale, row < rows)
+    else:
+        tl.store(of_result, values.to(result.dtype.element_ty), is_inside)
 
 
 def activate_gate(gate_up: Tensor, activation: Activation) -> Tensor:
     """From [rows, 2 * intermediate], contiguous, to [rows, intermediate] of the same type."""
-    rows, width = len(gate_up), gate_up.shape[1] // 2
-    result = torch.empty(rows, width, dtype=gate_up.dtype, device=gate_up.device)
-    tile = tile_of(min(width, COLUMNS_MAX))
-    gate_kernel[tile.programs(rows), triton.cdiv(width, tile.columns)](
-        *(gate_up, result, rows, width, tile.rows, tile.columns, activation.value), num_warps=tile.warps
-    )
+    result = torch.empty(len(gate_up), gate_up.shape[1] // 2, dtype=gate_up.dtype, device=gate_up.device)
+    launch(gate_up, activation, result, None, min(result.shape[1], COLUMNS_MAX))
     return result
 
 
 def activate_gate_to_float8(gate_up: Tensor, activation: Activation) -> Float8Rows:
-    rows, width = len(gate_up), gate_up.shape[1] // 2
-    result = empty_float8(torch.Size([rows, width]), gate_up.device)
-    tile = tile_of(min(width, 2 * COLUMNS_MAX))
-    gate_to_float8_kernel[(tile.programs(rows),)](
-        *(gate_up, result.values, result.scales, rows, width, tile.rows, tile.columns, activation.value),
-        num_warps=tile.warps,
-    )
+    result = empty_float8(torch.Size([len(gate_up), gate_up.shape[1] // 2]), gate_up.device)
+    launch(gate_up, activation, result.values, result.scales, result.values.shape[1])
     return result
+
+
+def launch(gate_up: Tensor, activation: Activation, result: Tensor, scales: Tensor | None, columns: int) -> None:
+    """`columns` of a row go to one program."""
+    rows, width = result.shape
+    tile = tile_of(columns)
+    gate_kernel[tile.programs(rows), triton.cdiv(width, tile.columns)](
+        *(gate_up, result, scales, rows, width, tile.rows, tile.columns, activation.value), num_warps=tile.warps
+    )
 
 
 def activate_gate_plainly(gate_up: Tensor, activation: Activation) -> Tensor:

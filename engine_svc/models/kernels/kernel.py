@@ -1,4 +1,4 @@
-"""What a kernel's module registers, so that tests and `tests.gpu` can compare the kernel with its plain version."""
+"""An entry of the table of kernels. Tests and `tests.gpu` compare each kernel with its plain version."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

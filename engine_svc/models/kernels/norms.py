@@ -1,5 +1,5 @@
-"""Layer norm and RMS norm of rows in one pass over them, with the residual addition before it and the quantization to
-FP8 behind it. `engine_svc.models.norms` and `engine_svc.models.residual_stream` call it.
+"""Layer norm and RMS norm of rows, fused with the residual addition before and the quantization to FP8 after. Each row
+is read once and written once. `engine_svc.models.norms` and `engine_svc.models.residual_stream` call it.
 """
 
 from collections.abc import Callable, Mapping
@@ -62,7 +62,7 @@ def normalize_kernel(
 
 
 def normalize(hidden: Tensor, norm: LayerNorm | RMSNorm, update: Tensor | None = None) -> Tensor:
-    """The norm of `hidden` [..., width], or of its sum with `update`, in a new tensor of the same type."""
+    """The norm of `hidden` [..., width], or of hidden + update, in a new tensor of the same type."""
     result = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     launch(hidden, norm, update, result)
     return result
@@ -71,7 +71,8 @@ def normalize(hidden: Tensor, norm: LayerNorm | RMSNorm, update: Tensor | None =
 def add_and_normalize(
     hidden: Tensor, norm: LayerNorm | RMSNorm, update: Tensor | None, *, as_float8: bool
 ) -> Tensor | Float8Rows:
-    """The norm of `hidden` [rows, width], or of its sum with `update`, which takes the place of `update`."""
+    """The norm of hidden + update [rows, width], a new tensor. The sum is written over `update`. Without an update, the
+    norm of `hidden`."""
     if not as_float8:
         result = torch.empty_like(hidden)
         launch(hidden, norm, update, result, keeps_sum=update is not None)

@@ -20,13 +20,14 @@ SMALLEST = tl.constexpr(1e-35)
 
 @triton.jit
 def bits_of_magnitudes(values: tl.tensor) -> tl.tensor:
-    """They are ordered as the float32 magnitudes are, but NaN is the largest: so a maximum does not lose it."""
+    """The bits of float32 magnitudes as integers. Their order is that of the magnitudes, and NaN is the largest, so a
+    maximum keeps it."""
     return tl.abs(values).to(tl.int32, bitcast=True)
 
 
 @triton.jit
 def scale_of(bits: tl.tensor) -> tl.tuple:
-    """The scale of a row, and what its numbers are multiplied by, from the bits of its largest magnitude."""
+    """The scale of a row and the inverse of the scale, from the bits of the row's largest magnitude."""
     largest = bits.to(tl.float32, bitcast=True)
     largest = tl.where(largest < SMALLEST, SMALLEST, largest)
     return largest / LARGEST, LARGEST / largest

@@ -1,5 +1,5 @@
-"""Rotates queries and keys where they lie in the projection, and normalizes each head before it where a model does:
-one launch a layer, and no copy of them. `engine_svc.models.rotary` calls it."""
+"""Rotates queries and keys in place, in the output of the query-key-value projection. Where a model has a norm of
+heads, the same launch normalizes each head first. `engine_svc.models.rotary` calls it."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -32,7 +32,8 @@ def rotate_kernel(
     COLUMNS: tl.constexpr,
     REST_COLUMNS: tl.constexpr,
 ) -> None:
-    """A program has HEADS of all `count` heads of all rows, wherever a row begins among them."""
+    """A program rotates HEADS heads. The `count` heads of all rows are numbered through, so these may be of two rows.
+    REST is how many numbers of a head, its last ones, are normalized but not rotated."""
     index = (tl.program_id(0) * HEADS + tl.arange(0, HEADS))[:, None]
     row, head = (index // ROW_HEADS).to(tl.int64), index % ROW_HEADS
     column = tl.arange(0, COLUMNS)[None, :]
@@ -57,7 +58,7 @@ def rotate_kernel(
             rest *= scale * tl.load(of_head + rest_column, is_rest, other=0.0)
     cosine = tl.load(cosines + row * HALF + column, is_inside, other=0.0).to(tl.float32)
     sine = tl.load(sines + row * HALF + column, is_inside, other=0.0).to(tl.float32)
-    # All threads have read what they need before one of them writes over it.
+    # Several threads may read the same number, so all must have read before one writes over it.
     tl.debug_barrier()
     tl.store(one, (first * cosine - second * sine).to(heads.dtype.element_ty), is_inside)
     tl.store(other, (second * cosine + first * sine).to(heads.dtype.element_ty), is_inside)

@@ -1,4 +1,4 @@
-"""All kernels by name. Importing it needs Triton. Tests and `tests.gpu` compare each with its plain version."""
+"""All kernels by name, for tests and `tests.gpu`. Importing it needs Triton."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""How many rows and threads a program of a row-wise kernel has. It depends on the width of the rows alone, so a row is
+"""How many rows and warps a program of a row-wise kernel has. Only the width of the rows decides it. So a row is
 computed in the same way in any batch, and a kernel compiles once for each width."""
 
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from functools import cache
 
 import triton
 
-# Less than this does not keep the threads of a program busy: narrow rows share one.
+# Narrow rows share a program, up to so many numbers: fewer do not keep its threads busy.
 NUMBERS_MIN = 2048
 NUMBERS_PER_WARP = 512  # 16 for each thread
-WARPS_MAX = 16
+WARPS_MAX = 32  # of a program, on any GPU
 
 
 @dataclass(frozen=True, slots=True)

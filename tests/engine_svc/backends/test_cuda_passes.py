@@ -15,10 +15,12 @@ from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import PackedBatch
 from engine_svc.batch import Sequence as TokenSequence
 from engine_svc.models.heads.head import HeadOutputs
+from engine_svc.models.model import Model
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import write_bert, write_tokenizer
 from tests.engine_svc.backends import fake_cuda
 from tests.engine_svc.backends.fake_cuda import FakeDevice
+from tests.engine_svc.gpus import H100, install_gpus
 
 CPU = torch.device("cpu")
 
@@ -101,6 +103,23 @@ def backend(checkpoint: Checkpoint, device: FakeDevice) -> TorchBackend:
     backend = TorchBackend(checkpoint, dtype="float32", device="cpu")
     backend._passes = CudaPasses(CPU)
     return backend
+
+
+def test_the_model_is_loaded_with_its_own_gpu_as_the_current_one(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels of Triton quantize weights while they are loaded."""
+    install_gpus(monkeypatch, H100, H100)
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+
+    def load(*_: object, device: torch.device, **__: object) -> None:
+        assert current == [device] == [torch.device("cuda", 1)]
+        raise InterruptedError
+
+    monkeypatch.setattr(Model, "load", load)
+    with pytest.raises(InterruptedError):
+        TorchBackend(checkpoint, device="cuda:1")
 
 
 BATCH = PackedBatch.of([TokenSequence(np.arange(5, 5 + length, dtype="<u4").tobytes()) for length in (9, 3, 3, 14)])

@@ -1,8 +1,7 @@
-"""Compiles the attention kernel for a GPU that is not there: `python -m ... COMPUTE_CAPABILITY`. Prints the shared
-memory that each variant takes. A process of its own, because Triton's interpreter is switched on in that of the tests.
+"""Compiles the attention kernel for a GPU that is not there: `python -m ... COMPUTE_CAPABILITY`, and prints what each
+variant takes of it. A process of its own, because Triton's interpreter is switched on in that of the tests.
 """
 
-import itertools
 import json
 import sys
 from typing import Any
@@ -14,6 +13,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from engine_svc.models.kernels.attention import attend_kernel, blocks_for
+from tests.engine_svc.models.kernels.resources import resources
 
 POINTER = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
 HEAD_DIMS = (32, 72, 256)
@@ -22,14 +22,13 @@ OPTIONS: dict[str, dict[str, str]] = {
     "all": {},
     WINDOW: {"softcap": "fp32", "behind": "i32", "ahead": "i32"},
     "bias": {"bias": "*fp32", "distances": "i32"},
-    "places": {"of_queries": "dtype", "of_keys": "dtype", "of_distance": "*i32", "distances": "i32"},
+    "places": {"of_queries": "dtype", "of_keys": "dtype", "of_distance": "*i64", "distances": "i32"},
 }
 OPTIONAL = ("softcap", "behind", "ahead", "bias", "of_queries", "of_keys", "of_distance")
 POINTERS_TO_INTEGERS = ("cu_rows", "cu_seqlens")
 
 
-def compile_kernel(capability: int, dtype: torch.dtype, head_dim: int, options: dict[str, str]) -> int:
-    """Bytes of shared memory."""
+def compile_kernel(capability: int, dtype: torch.dtype, head_dim: int, options: dict[str, str]) -> dict[str, int]:
     with mock.patch.object(torch.cuda, "get_device_capability", return_value=divmod(capability, 10)):
         blocks = blocks_for(head_dim, dtype, torch.device("cuda"))
     constants: dict[str, Any] = {
@@ -53,8 +52,7 @@ def compile_kernel(capability: int, dtype: torch.dtype, head_dim: int, options: 
         target=GPUTarget("cuda", capability, 32),
         options={"num_warps": 4, "num_stages": blocks.stages},
     )
-    assert compiled.asm["cubin"]
-    return int(compiled.metadata.shared)
+    return resources(compiled)
 
 
 def type_of(name: str, dtype: torch.dtype, options: dict[str, str]) -> str:
@@ -67,14 +65,15 @@ def type_of(name: str, dtype: torch.dtype, options: dict[str, str]) -> str:
 
 def main() -> None:
     capability = int(sys.argv[1])
-    dtypes = [torch.float32, torch.bfloat16 if capability >= 80 else torch.float16]
-    # Each takes seconds: all patterns for one size, and all sizes for one pattern.
-    cases = [*((64, name) for name in OPTIONS), *((head_dim, WINDOW) for head_dim in HEAD_DIMS)]
-    shared = {
+    short = torch.bfloat16 if capability >= 80 else torch.float16
+    # Each takes a second: all patterns for one size, and all sizes for one pattern.
+    cases = [(short, 64, name) for name in OPTIONS] + [(short, head_dim, WINDOW) for head_dim in HEAD_DIMS]
+    cases += [(torch.float32, 64, "places"), (torch.float32, 72, WINDOW), (torch.float32, 256, WINDOW)]
+    taken = {
         f"{dtype}, heads of {head_dim}, {name}": compile_kernel(capability, dtype, head_dim, OPTIONS[name])
-        for dtype, (head_dim, name) in itertools.product(dtypes, cases)
+        for dtype, head_dim, name in cases
     }
-    print(json.dumps(shared))
+    print(json.dumps(taken))
 
 
 if __name__ == "__main__":

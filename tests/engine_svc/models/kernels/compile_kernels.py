@@ -1,5 +1,6 @@
-"""Compiles the row-wise kernels for a GPU that is not there: `python -m ... COMPUTE_CAPABILITY`, and prints how many. A
-process of its own, because Triton's interpreter is switched on in that of the tests.
+"""Compiles the row-wise kernels for a GPU that is not there: `python -m ... COMPUTE_CAPABILITY`, and prints how many.
+Fails if a thread's numbers do not fit into its registers. A process of its own, because Triton's interpreter is
+switched on in that of the tests.
 """
 
 import sys
@@ -9,12 +10,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from engine_svc.models.kernels.gated import gate_kernel, gate_to_float8_kernel
+from engine_svc.models.kernels.gated import COLUMNS_MAX, gate_kernel
 from engine_svc.models.kernels.norms import normalize_kernel
 from engine_svc.models.kernels.quantize import quantize_kernel
 from engine_svc.models.kernels.rotary import rotate_kernel
 from engine_svc.models.kernels.tiles import tile_of
 from engine_svc.models.kernels.widen import BYTES_OF_PROGRAM, widen_kernel
+from tests.engine_svc.models.kernels.resources import resources
 
 FLOAT8 = "*fp8e4nv"
 
@@ -28,7 +30,7 @@ def compile_kernel(capability: int, kernel: Any, warps: int, types: dict[str, st
     attrs = {(names.index(name),): [["tt.divisibility", 16]] for name, kind in types.items() if kind.startswith("*")}
     source = ASTSource(kernel, signature, constants, attrs)
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
-    assert compiled.asm["cubin"]
+    assert resources(compiled)["stack"] == 0, (kernel, constants)
 
 
 def compile_norms(capability: int, short: str, width: int) -> int:
@@ -62,16 +64,19 @@ def compile_rotary(capability: int, short: str) -> int:
 
 
 def compile_gates(capability: int, short: str) -> int:
-    tile = tile_of(1024)
-    sizes = {"WIDTH": 12288, "ROWS": tile.rows, "COLUMNS": tile.columns}
+    width = 12288
     types = {"gate_up": short, "result": short, "rows": "i32"}
+    tile = tile_of(COLUMNS_MAX)
+    sizes = {"WIDTH": width, "ROWS": tile.rows, "COLUMNS": tile.columns}
     activations = ("silu", "gelu", "gelu_tanh", "relu", "tanh", "none")
     for activation in activations:
-        compile_kernel(capability, gate_kernel, tile.warps, types, **sizes, ACTIVATION=activation)
+        compile_kernel(capability, gate_kernel, tile.warps, types, **sizes, scales=None, ACTIVATION=activation)
     if capability < 89:
         return len(activations)
     types = {"gate_up": short, "result": FLOAT8, "scales": "*fp32", "rows": "i32"}
-    compile_kernel(capability, gate_to_float8_kernel, tile.warps, types, **sizes, ACTIVATION="silu")
+    tile = tile_of(width)
+    sizes = {"WIDTH": width, "ROWS": tile.rows, "COLUMNS": tile.columns}
+    compile_kernel(capability, gate_kernel, tile.warps, types, **sizes, ACTIVATION="silu")
     return len(activations) + 1
 
 

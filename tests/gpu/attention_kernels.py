@@ -1,0 +1,47 @@
+"""Which attention kernels there are for a case, and which one a model gets. Checks and measurements name them."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from unittest import mock
+
+import torch
+
+from engine_svc.models import attention
+from engine_svc.models.attention import attend_by_runs, choose_kernel, our_kernel
+from engine_svc.models.attention_pattern import AttentionPattern
+from engine_svc.models.flash_attention import Attend
+
+OURS = "our kernel"
+
+
+def kernels_for(
+    device: torch.device, dtype: torch.dtype, head_dim: int, pattern: AttentionPattern
+) -> Mapping[str, Attend]:
+    """By name: first the one that models get, then our own, which stands in where flash attention cannot do it."""
+    if device.type != "cuda":
+        return {name_of(attend_by_runs): attend_by_runs}
+    chosen = choose_kernel(device, dtype, head_dim, pattern.bias is not None, pattern.softcap is not None)
+    ours = our_kernel(device)
+    return {name_of(chosen): chosen, **({} if ours is None else {name_of(ours): ours})}
+
+
+def name_of(attends: Attend) -> str:
+    if getattr(attends, "__name__", "") == "attend_by_kernel":
+        return OURS
+    kernel = getattr(attends, "kernel", attends)  # of flash-attn, or of torch
+    return f"{kernel.__module__}.{kernel.__name__}"
+
+
+@contextlib.contextmanager
+def noted_choices(names: set[str]) -> Iterator[None]:
+    """Adds the kernels that models get inside the block on a GPU to `names`. A captured graph chooses while it is
+    captured."""
+    choose: Callable[..., Attend] = choose_kernel
+
+    def noting(*case: object) -> Attend:
+        chosen = choose(*case)
+        names.add(name_of(chosen))
+        return chosen
+
+    with mock.patch.object(attention, "choose_kernel", noting):
+        yield
