@@ -20,9 +20,8 @@ class Engines(Pool[engine_pb2.Submission, engine_pb2.Outcome]):
         self.model = model_pb2.Model()  # as the pod that was met last describes it
         self._fingerprint = fingerprint
         dialect: Dialect[engine_pb2.Submission, engine_pb2.Outcome] = Dialect(
-            method="/heddle.v1.EngineService/Infer",
             frame_type=engine_pb2.EngineServiceInferRequest,
-            parse=engine_pb2.EngineServiceInferResponse.FromString,
+            open_stream=lambda channel: EngineServiceStub(channel).Infer(),
             handshake=self._handshake,
             cost_of=tokens_of,
         )

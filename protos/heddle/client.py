@@ -135,9 +135,8 @@ class Client(InferenceClient):
         """Targets are `host:port`, `unix:/path`, or `dns:///name:port` for all pods behind a name."""
         self.model: model_pb2.Model | None = None  # as the pod that was met last describes it
         dialect: Dialect[pb.InferenceItem, pb.InferenceOutcome] = Dialect(
-            method="/heddle.v1.InferenceService/Infer",
             frame_type=pb.InferenceServiceInferRequest,
-            parse=pb.InferenceServiceInferResponse.FromString,
+            open_stream=lambda channel: InferenceServiceStub(channel).Infer(),
             handshake=self._handshake,
             cost_of=None,
         )

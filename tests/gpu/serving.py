@@ -17,7 +17,6 @@ NEEDED = {
     "ormsgpack": "ormsgpack",
     "zstandard": "zstandard",
     "tokenizers": "tokenizers",
-    "hpack": "hpack",
     "uvloop": "uvloop",
     "prometheus_client": "prometheus-client",
     "grpc_health": "grpcio-health-checking",

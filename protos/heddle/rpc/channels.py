@@ -9,6 +9,11 @@ MESSAGE_BYTES_MAX = 256 << 20
 KEEPALIVE_S = 20
 KEEPALIVE_TIMEOUT_S = 10
 
+# Calls of one connection at a time; a client's further ones wait in the client. A proxy may carry all clients on one.
+STREAMS_MAX = 4096
+# A connection whose TLS or HTTP/2 handshake takes longer is closed.
+HANDSHAKE_S_MAX = 20
+
 Options = list[tuple[str, int | str]]
 
 SHARED_OPTIONS: Options = [
@@ -24,7 +29,10 @@ SERVER_OPTIONS: Options = [
     *SHARED_OPTIONS,
     # On by default, it would let two servers share a port in silence.
     ("grpc.so_reuseport", 0),
+    # A client that pings more often than this is disconnected.
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_S * 500),
+    ("grpc.max_concurrent_streams", STREAMS_MAX),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_S_MAX * 1000),
 ]
 
 CLIENT_OPTIONS: Options = [

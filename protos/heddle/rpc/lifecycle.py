@@ -25,7 +25,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 import uvloop
@@ -34,9 +34,8 @@ from grpc_reflection.v1alpha import reflection
 
 from heddle.rpc.channels import SERVER_OPTIONS
 from heddle.rpc.health import HealthServicer
-from heddle.rpc.http2.doorway import Doorway, listen_inside
-from heddle.rpc.http2.server import StreamHandlers
 from heddle.rpc.interceptor import Boundary
+from heddle.rpc.listening import check_address
 from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError
 
 Callback = Callable[[], Awaitable[None]]
@@ -138,14 +137,12 @@ class Server:
         self._health = HealthServicer()
         self._boundary = Boundary(open_services=frozenset({health.SERVICE_NAME, reflection.SERVICE_NAME}))
         self._server = grpc.aio.server(interceptors=[self._boundary], options=SERVER_OPTIONS)
-        self._doorway = Doorway()
 
     def add(
         self, service: str, register: Callable[[ServicerType, grpc.aio.Server], object], servicer: ServicerType
     ) -> None:
         """`service` is the full name, such as heddle.v1.EngineService; `register` the generated add_..._to_server."""
         register(servicer, self._server)
-        register(servicer, cast(grpc.aio.Server, StreamHandlers(self._boundary.guarded, self._doorway.handlers)))
         self._services.append(service)
 
     def report_ready(self, ready: bool) -> None:
@@ -174,8 +171,7 @@ class Server:
                 self._serving = False
                 await self._drain(announce_draining, until_idle)
         finally:
-            self._doorway.close()
-            await asyncio.gather(self._server.stop(CLOSE_S), self._doorway.end_streams(2 * CLOSE_S))
+            await self._server.stop(CLOSE_S)
             await close()
 
     async def _open(self) -> None:
@@ -184,12 +180,20 @@ class Server:
         await self._set_ready(ready=False)
         if not self.listen:
             raise ConfigurationError("there is no address to listen on")
-        addresses = [self._doorway.bind(address) for address in self.listen]
-        self._doorway.inner = listen_inside(self._server, self.listen)
+        for address in self.listen:
+            check_address(address)  # all, before the first is bound
+        addresses = [self._bind(address) for address in self.listen]
         await self._server.start()
-        await self._doorway.open()
         self.addresses = addresses
         log.info("listening on %s", ", ".join(self.addresses))
+
+    def _bind(self, address: str) -> str:
+        """Returns the address with the port that port 0 became. Raises ConfigurationError."""
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:  # taken since the check
+            raise ConfigurationError(f"cannot listen on {address}: {error}") from error
+        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
     async def _warmed_up(self, warm_up: Callback) -> bool:
         """False if a stop was requested before the end of it."""

@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Generic, Protocol
+from typing import Any, Generic, Protocol, cast
 
 import grpc
 
@@ -21,12 +21,11 @@ from heddle.rpc.coalescer import Coalescer
 from heddle.rpc.deadlines import remaining_ms
 from heddle.rpc.dialect import Dialect
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.http2.client import ClientStream, open_stream
-from heddle.rpc.http2.errors import StreamBroken
 from heddle.rpc.load import estimated_load
 from heddle.rpc.stream import (
     HEARTBEAT_S,
     SILENCE_S_MAX,
+    STREAM_BROKEN,
     Item,
     Outcome,
     Reply,
@@ -174,49 +173,53 @@ class Pod(Generic[Item, Outcome]):
         self.refusal = error
 
     async def _converse(self) -> None:
-        """One stream, from the handshake to its end."""
-        async with asyncio.timeout(CONNECT_S_MAX):
-            async with open_channel(self.target) as channel:
-                hello = await self._dialect.handshake(channel)
-            stream = await open_stream(self.target, self._dialect.method)
-        try:
+        """One stream, from the handshake to its end. It has a channel of its own, and so a connection of its own."""
+        async with open_channel(self.target) as channel:
             async with asyncio.timeout(CONNECT_S_MAX):
-                await stream.write(hello.SerializeToString())
+                hello = await self._dialect.handshake(channel)
+                call = self._dialect.open_stream(channel)
+                await call.write(hello)
                 # A pod greets, so that a refusal is known before the first item.
-                await self._receive(await self._read(stream))
-            await self._exchange(stream)
-        finally:
-            stream.close()
+                await self._receive(await self._read(call))
+            await self._exchange(call)
 
-    async def _exchange(self, stream: ClientStream) -> None:
+    async def _exchange(self, call: Any) -> None:
         self.refusal = None
         self.connected = True
         self._owner.pod_changed(self)
-        writer = asyncio.create_task(self._write(stream))
-        watchdog = asyncio.create_task(self._watch(stream))
+        writer = asyncio.create_task(self._write(call))
+        watchdog = asyncio.create_task(self._watch(call))
         try:
             while True:
-                await self._receive(await self._read(stream))
+                await self._receive(await self._read(call))
         finally:
             writer.cancel()
             watchdog.cancel()
+            call.cancel()
             self._disconnected()
 
-    async def _read(self, stream: ClientStream) -> ResponseFrame[Outcome]:
-        data = await stream.read()
-        if data is None:
+    async def _read(self, call: Any) -> ResponseFrame[Outcome]:
+        try:
+            frame = await call.read()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            frame = grpc.aio.EOF  # the watchdog or the writer cancelled the call, nobody cancelled this task
+        if frame is grpc.aio.EOF:
             raise HeddleError(ErrorKind.UNAVAILABLE, f"{self.target} closed the stream")
-        return self._dialect.parse(data)
+        if frame is None:  # grpc.aio has logged why it cannot be parsed
+            raise HeddleError(ErrorKind.INTERNAL, f"{self.target} sent bytes that are not a frame")
+        return cast(ResponseFrame[Outcome], frame)
 
-    async def _write(self, stream: ClientStream) -> None:
+    async def _write(self, call: Any) -> None:
         try:
             while True:
-                frame = self._next_frame(await self._outgoing.take())
-                await stream.write(frame.SerializeToString())
-        except StreamBroken as error:
+                await call.write(self._next_frame(await self._outgoing.take()))
+        except STREAM_BROKEN as error:
             log.debug("cannot write to %s: %s", self.target, error)
         finally:
-            stream.close()  # so that the reader sees the same end
+            call.cancel()  # so that the reader sees the end too
 
     def _next_frame(self, waiting: list[Pending[Item, Outcome]]) -> RequestFrame[Item]:
         frame = self._dialect.frame_type()
@@ -268,12 +271,12 @@ class Pod(Generic[Item, Outcome]):
         del self._unanswered[pending.id]
         self._outstanding_cost -= pending.cost
 
-    async def _watch(self, stream: ClientStream) -> None:
+    async def _watch(self, call: Any) -> None:
         """Gives up a stream that has fallen silent: the pod, its machine or the path to it is gone."""
         while time.monotonic() - self._last_heard < SILENCE_S_MAX:
             await asyncio.sleep(HEARTBEAT_S)
         log.warning("%s has been silent for %.0f s; its items go to other pods", self.target, SILENCE_S_MAX)
-        stream.close()
+        call.cancel()
 
     def _disconnected(self) -> None:
         self.connected = self.draining = False
