@@ -2,6 +2,8 @@
 
 import grpc
 
+from heddle.rpc.credentials import OPEN, Access
+
 # One item is at most one request or one answer: 2,048 vectors of 4,096 float32 are 32 MiB.
 MESSAGE_BYTES_MAX = 256 << 20
 
@@ -48,6 +50,11 @@ CLIENT_OPTIONS: Options = [
 ]
 
 
-def open_channel(target: str) -> grpc.aio.Channel:
-    """A plaintext channel to one pod; encryption between pods is the mesh's."""
-    return grpc.aio.insecure_channel(target, options=CLIENT_OPTIONS)
+def open_channel(target: str, access: Access = OPEN, server_name: str = "") -> grpc.aio.Channel:
+    """To one pod. `server_name` is what its certificate must be for, unless `access` says it. Raises ConfigurationError
+    for a file that cannot be used."""
+    if access.tls is None or target.startswith("unix:"):
+        return grpc.aio.insecure_channel(target, options=CLIENT_OPTIONS)
+    name = access.tls.server_name or server_name
+    options = [*CLIENT_OPTIONS, ("grpc.ssl_target_name_override", name)] if name else CLIENT_OPTIONS
+    return grpc.aio.secure_channel(target, access.tls.channel_credentials(), options=options)

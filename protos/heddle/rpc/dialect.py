@@ -8,6 +8,7 @@ from typing import Any, Generic
 
 import grpc
 
+from heddle.rpc.credentials import Metadata
 from heddle.rpc.message_bytes import ENTRY_BYTES_MAX
 from heddle.rpc.stream import Item, Outcome, RequestFrame
 
@@ -17,9 +18,9 @@ class Dialect(Generic[Item, Outcome]):
     """How to speak to one kind of pod."""
 
     frame_type: Callable[[], RequestFrame[Item]]
-    open_stream: Callable[[grpc.aio.Channel], Any]  # returns a grpc.aio.StreamStreamCall
+    open_stream: Callable[[grpc.aio.Channel, Metadata], Any]  # returns a grpc.aio.StreamStreamCall
     # Checks the peer before the first item; returns the stream's first frame. Raises HeddleError to refuse it.
-    handshake: Callable[[grpc.aio.Channel], Awaitable[RequestFrame[Item]]]
+    handshake: Callable[[grpc.aio.Channel, Metadata], Awaitable[RequestFrame[Item]]]
     # What an item costs the pod, in the unit of its Load; None: its bytes.
     cost_of: Callable[[Item], int] | None
     # A larger item is refused: sent, it would break the stream of all others.

@@ -33,8 +33,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from heddle.rpc.channels import SERVER_OPTIONS
+from heddle.rpc.credentials import ServerTls, server_credentials
 from heddle.rpc.health import HealthServicer
 from heddle.rpc.interceptor import Boundary
+from heddle.rpc.keys import NO_KEYS, ApiKeys
 from heddle.rpc.listening import check_address
 from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError
 
@@ -125,17 +127,31 @@ class Server:
     the name of each service only between the end of warm-up and the start of draining (ready).
     """
 
-    def __init__(self, listen: Sequence[str], *, drain_s_max: float, stop: asyncio.Event | None = None) -> None:
-        """`listen` holds `host:port` (port 0: any free one) and `unix:/path`; `stop` replaces the signals."""
+    def __init__(
+        self,
+        listen: Sequence[str],
+        *,
+        drain_s_max: float,
+        tls: ServerTls | None = None,
+        keys: ApiKeys = NO_KEYS,
+        stop: asyncio.Event | None = None,
+    ) -> None:
+        """`listen` holds `host:port` (port 0: any free one) and `unix:/path`; `tls` and `keys` are for the former.
+        `stop` replaces the signals."""
         self.listen = listen
         self.drain_s_max = drain_s_max
+        self._tls = tls
         self.addresses: list[str] = []
         self._stop = stop or stop_on_signal()
         self._services: list[str] = []
         self._serving = False  # between warm-up and draining
         self._reports: set[asyncio.Task[None]] = set()
         self._health = HealthServicer()
-        self._boundary = Boundary(open_services=frozenset({health.SERVICE_NAME, reflection.SERVICE_NAME}))
+        self._boundary = Boundary(
+            open_services=frozenset({health.SERVICE_NAME, reflection.SERVICE_NAME}),
+            keys=keys,
+            keyless_services=frozenset({health.SERVICE_NAME}),
+        )
         self._server = grpc.aio.server(interceptors=[self._boundary], options=SERVER_OPTIONS)
 
     def add(
@@ -185,12 +201,17 @@ class Server:
         addresses = [self._bind(address) for address in self.listen]
         await self._server.start()
         self.addresses = addresses
-        log.info("listening on %s", ", ".join(self.addresses))
+        clients = f", clients need a certificate of {self._tls.ca}" if self._tls and self._tls.ca else ""
+        tls = f" with TLS ({self._tls.cert}{clients})" if self._tls else ""
+        log.info("listening on %s%s", ", ".join(self.addresses), tls)
 
     def _bind(self, address: str) -> str:
         """Returns the address with the port that port 0 became. Raises ConfigurationError."""
         try:
-            port = self._server.add_insecure_port(address)
+            if self._tls and not address.startswith("unix:"):
+                port = self._server.add_secure_port(address, server_credentials(self._tls))
+            else:
+                port = self._server.add_insecure_port(address)
         except RuntimeError as error:  # taken since the check
             raise ConfigurationError(f"cannot listen on {address}: {error}") from error
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"

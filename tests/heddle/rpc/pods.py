@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from heddle.rpc.channels import SERVER_OPTIONS, Options
+from heddle.rpc.credentials import Metadata
 from heddle.rpc.dialect import Dialect
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.interceptor import Boundary
@@ -86,12 +87,12 @@ class EnginePod(engine_pb2_grpc.EngineServiceServicer):
 def dialect(
     fingerprint: str = FINGERPRINT, *, item_bytes_max: int = ENTRY_BYTES_MAX
 ) -> Dialect[engine_pb2.Submission, engine_pb2.Outcome]:
-    async def handshake(channel: grpc.aio.Channel) -> engine_pb2.EngineServiceInferRequest:
+    async def handshake(channel: grpc.aio.Channel, metadata: Metadata) -> engine_pb2.EngineServiceInferRequest:
         return engine_pb2.EngineServiceInferRequest(tokenizer_fingerprint=fingerprint)
 
     return Dialect(
         frame_type=engine_pb2.EngineServiceInferRequest,
-        open_stream=lambda channel: engine_pb2_grpc.EngineServiceStub(channel).Infer(),
+        open_stream=lambda channel, metadata: engine_pb2_grpc.EngineServiceStub(channel).Infer(metadata=metadata),
         handshake=handshake,
         cost_of=lambda item: max(1, len(item.sequence.token_ids) // 4),
         item_bytes_max=item_bytes_max,
