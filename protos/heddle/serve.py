@@ -16,6 +16,7 @@ from heddle.cores import usable_cores
 from heddle.language_models import AUTO, parse_score_tokens
 from heddle.model_source import PACKAGED_NAME, locate
 from heddle.readiness import grpc_ready, http_ready
+from heddle.rpc.credentials import ServerTls
 from heddle.rpc.lifecycle import stop_on_signal
 from heddle.rpc.listening import authority, usable_port
 from heddle.rpc.settings import EXIT_MISCONFIGURED, KUBERNETES_LINK, ConfigurationError, at_least, load
@@ -43,6 +44,8 @@ DECIDED_VARIABLES = frozenset(
         *("HEDDLE_TOKENIZER_LISTEN", "HEDDLE_TOKENIZER_MODEL", "HEDDLE_TOKENIZER_REVISION"),
         "HEDDLE_TOKENIZER_ENGINES",
         *("HEDDLE_GATEWAY_HOST", "HEDDLE_GATEWAY_PORT", "HEDDLE_GATEWAY_TOKENIZERS"),
+        *("HEDDLE_TOKENIZER_TLS_CERT", "HEDDLE_TOKENIZER_TLS_KEY", "HEDDLE_TOKENIZER_TLS_CA"),
+        *("HEDDLE_GATEWAY_TLS_CERT", "HEDDLE_GATEWAY_TLS_KEY", "HEDDLE_GATEWAY_TLS_CA"),
     }
 )
 
@@ -98,6 +101,12 @@ class ServeSettings:
     # Port of the gRPC API; 0 takes a free one.
     grpc_port: int = 50051
 
+    # Certificate (with those between it and a root) and its key, PEM, of both APIs; plaintext when unset.
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    # Authorities, PEM: callers of both APIs must have a certificate of one of them (mutual TLS).
+    tls_ca: Path | None = None
+
     # Operation
 
     # Least severe log lines of the services that are shown.
@@ -107,6 +116,7 @@ class ServeSettings:
         parse_score_tokens(self.score_tokens)
         at_least(1, engines=self.engines)
         at_least(0, http_port=self.http_port, grpc_port=self.grpc_port)
+        ServerTls.of(self.tls_cert, self.tls_key, self.tls_ca)
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -191,15 +201,15 @@ class Machine:
     def gateway(self) -> Service:
         flags = ("--host", self.settings.host, "--port", str(self.http_port), "--tokenizers", self.tokenizer_address)
         return self._service(
-            *("gateway", "http_gateway", flags),
-            lambda: http_ready(self.host, self.http_port),
+            *("gateway", "http_gateway", (*flags, *self.tls_flags)),
+            lambda: http_ready(self.host, self.http_port, tls=self.settings.tls_cert is not None),
             after=[self.tokenizer_address],
         )
 
     def tokenizer(self) -> Service:
         listen = f"{self.tokenizer_address},{authority(self.settings.host, self.grpc_port)}"
         engines = ",".join(self.engine_address(index) for index in range(self.settings.engines))
-        flags = (*self.model_flags, "--listen", listen, "--engines", engines)
+        flags = (*self.model_flags, "--listen", listen, "--engines", engines, *self.tls_flags)
         return self._service(
             *("tokenizer", "tokenizer_svc", flags),
             lambda: grpc_ready(self.tokenizer_address, "heddle.v1.InferenceService"),
@@ -218,7 +228,7 @@ class Machine:
         return self._service(name, "engine_svc", flags, lambda: grpc_ready(address, "heddle.v1.EngineService"))
 
     def welcome(self, seconds: float) -> str:
-        url = f"http://{authority(self.host, self.http_port)}"
+        url = f"{'https' if self.settings.tls_cert else 'http'}://{authority(self.host, self.http_port)}"
         path, example = EXAMPLES[self.kind]
         body = json.dumps({"model": self.settings.model, **example}, ensure_ascii=False)
         # The first of several keys, by the shell that runs the line: a key itself is nothing to show.
@@ -243,6 +253,13 @@ class Machine:
         score_tokens = () if self.settings.score_tokens == AUTO else ("--score-tokens", self.settings.score_tokens)
         revision = ("--revision", self.revision) if self.revision else ()
         return ("--model", self.settings.model, *revision, *pooling, *score_tokens)
+
+    @property
+    def tls_flags(self) -> tuple[str, ...]:
+        """The sockets between the services have no TLS."""
+        settings = self.settings
+        files = (("--tls-cert", settings.tls_cert), ("--tls-key", settings.tls_key), ("--tls-ca", settings.tls_ca))
+        return tuple(word for flag, file in files if file for word in (flag, str(file)))
 
     @property
     def tokenizer_address(self) -> str:

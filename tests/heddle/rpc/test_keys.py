@@ -85,7 +85,7 @@ async def test_a_pool_with_a_wrong_key_says_so_once_and_its_callers_are_not_told
     async with serving(EnginePod(), keys) as target:
         pool = Pool((target,), dialect(), access=Access(key="wrong"), limits=PoolLimits(no_pod_s_max=0.3))
         await pool.start()
-        with pytest.raises(HeddleError, match="no pod can be reached .*: the key is not valid here") as raised:
+        with pytest.raises(HeddleError, match=r"no pod can be reached .*: the key is not valid here") as raised:
             await asyncio.wait_for(ask(pool, b"1234")[0], 5)
         assert raised.value.kind is ErrorKind.UNAVAILABLE
         errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
@@ -140,15 +140,10 @@ async def test_a_socket_file_needs_no_key(keys: ApiKeys, tmp_path: Path) -> None
 async def test_clients_of_a_tokenizer_pod_show_their_key(tmp_path: Path) -> None:
     """And the tokenizer pod shows its own to its engine."""
     request = pb.EmbedRequest(inputs=[pb.Input(text="warp")])
+    first, second = (f"127.0.0.1:{usable_port('127.0.0.1', 0)}" for _ in range(2))
     async with (
-        engine_pod(tmp_path, address=f"127.0.0.1:{usable_port('127.0.0.1', 0)}", api_keys=("inner",)) as engine,
-        tokenizer_pod(
-            tmp_path,
-            engine,
-            address=f"127.0.0.1:{usable_port('127.0.0.1', 0)}",
-            api_keys=("outer",),
-            engines_key="inner",
-        ) as target,
+        engine_pod(tmp_path, address=first, api_keys=("inner",)) as engine,
+        tokenizer_pod(tmp_path, engine, address=second, api_keys=("outer",), engines_key="inner") as target,
     ):
         async with Client(target, access=Access(key="outer")) as client:
             assert (await client.vectors(["warp"])).shape == (1, 384)
