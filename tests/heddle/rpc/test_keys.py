@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from heddle.client import CallOptions, Client, UnaryClient
 from heddle.rpc.channels import open_channel
-from heddle.rpc.credentials import OPEN, Access
+from heddle.rpc.credentials import OPEN, Access, Metadata
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.keys import ApiKeys, load_api_keys
 from heddle.rpc.lifecycle import Server
@@ -82,8 +83,15 @@ async def test_without_one_only_health_is_told(authorization: str | None, keys: 
 async def test_a_pool_with_a_wrong_key_says_so_once_and_its_callers_are_not_told_that_theirs_is_wrong(
     keys: ApiKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
+
+    async def handshake(channel: grpc.aio.Channel, metadata: Metadata) -> engine_pb2.EngineServiceInferRequest:
+        """As those of all clients it makes a call before it opens the stream."""
+        await engine_pb2_grpc.EngineServiceStub(channel).Encode(engine_pb2.EncodeRequest(), metadata=metadata)
+        return engine_pb2.EngineServiceInferRequest()
+
     async with serving(EnginePod(), keys) as target:
-        pool = Pool((target,), dialect(), access=Access(key="wrong"), limits=PoolLimits(no_pod_s_max=0.3))
+        wrong, limits = Access(key="wrong"), PoolLimits(no_pod_s_max=0.3)
+        pool = Pool((target,), replace(dialect(), handshake=handshake), access=wrong, limits=limits)
         await pool.start()
         with pytest.raises(HeddleError, match=r"no pod can be reached .*: the key is not valid here") as raised:
             await asyncio.wait_for(ask(pool, b"1234")[0], 5)
