@@ -1,6 +1,7 @@
 """Starts an engine pod: settings, backend on its lane, scheduler, servicer, server. `engine-svc --help` tells all."""
 
 import asyncio
+import logging
 import os
 import sys
 import time
@@ -10,14 +11,17 @@ from typing import NoReturn
 
 from engine_svc.backends.choice import chosen_backend
 from engine_svc.backends.loading import check_loadable, load_backend
+from engine_svc.data_type import auto_data_type
 from engine_svc.description import described
-from engine_svc.device import CPU_PASSES, batch_tokens_default, has_nvidia_gpu
+from engine_svc.device import CPU, CPU_PASSES, GPU_PASSES, Device, find_device
+from engine_svc.hardware import check_gpu
 from engine_svc.lane import Lane, warm_up_batches
 from engine_svc.scheduler import Scheduler, SchedulerLimits
 from engine_svc.servicer import EngineServicer
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.cores import usable_cores
+from heddle.gpus import VARIABLE, visible_gpus
 from heddle.model_source import locate
 from heddle.rpc.keys import load_api_keys
 from heddle.rpc.lifecycle import Server, leave, run
@@ -29,6 +33,8 @@ from heddle.v1.engine_pb2_grpc import add_EngineServiceServicer_to_server
 # Seconds that a backend has to close. `heddle.supervisor` waits for it: see Limits there.
 CLOSE_S_MAX = 10.0
 
+log = logging.getLogger("engine_svc")
+
 
 def main() -> NoReturn:
     # Read when oneDNN compiles its first primitive. It keeps 1,024 otherwise; each shape and number of cores has one.
@@ -39,30 +45,56 @@ def main() -> NoReturn:
     os.environ["TLLM_WORKER_USE_SINGLE_PROCESS"] = "1"
     settings = load(EngineSettings, sys.argv[1:], os.environ, prog="engine-svc", env_prefix="HEDDLE_ENGINE_")
     start_logging("engine_svc", log_format=settings.log_format, log_level=settings.log_level)
-    run(lambda: serve(settings))
+    run(lambda: serve(alone_on_gpu(settings)))
 
 
-def computes_on_cpu(settings: EngineSettings) -> bool:
-    return settings.backend == "torch" and not has_nvidia_gpu()
+def alone_on_gpu(settings: EngineSettings) -> EngineSettings:
+    """Hides all GPUs from this process but that of `--device cuda:N`. It must be called before CUDA is initialised.
+    Nothing in the process can then compute on another GPU or leave a context there, and TensorRT-LLM, which takes the
+    first GPU that it sees, takes the right one."""
+    _, _, index = settings.device.partition(":")
+    gpus = visible_gpus(os.environ) if index else ()
+    if not index or int(index) >= len(gpus):  # the latter is an error that `find_device` describes
+        return settings
+    os.environ[VARIABLE] = gpus[int(index)]
+    return replace(settings, device="cuda")
 
 
-def concurrency(settings: EngineSettings) -> tuple[int, int]:
-    """Passes that run at once, and the cores that they share. On a GPU, and simulated, one runs after the other unless
-    that is set otherwise."""
+def computes_on_cpu(settings: EngineSettings, device: Device) -> bool:
+    return settings.backend == "torch" and device.kind == "cpu"
+
+
+def concurrency(settings: EngineSettings, device: Device) -> tuple[int, int]:
+    """Passes that run at once, and the cores that they share. TensorRT-LLM's run one after the other, and simulated
+    ones do unless that is set otherwise."""
     cores = settings.threads or usable_cores()
-    passes = settings.passes or (CPU_PASSES if computes_on_cpu(settings) else 1)
-    if settings.backend == "simulated":  # sleeps
-        return passes, max(passes, cores)
-    return min(passes, cores), cores
+    passes = settings.passes or {"torch": CPU_PASSES if device.kind == "cpu" else GPU_PASSES}.get(settings.backend, 1)
+    if computes_on_cpu(settings, device):
+        return min(passes, cores), cores
+    return passes, max(passes, cores)
 
 
-def limits_of(settings: EngineSettings) -> SchedulerLimits:
+def limits_of(settings: EngineSettings, device: Device) -> SchedulerLimits:
     return SchedulerLimits(
-        batch_tokens_max=settings.batch_tokens_max or batch_tokens_default(),
+        batch_tokens_max=settings.batch_tokens_max or device.batch_tokens,
         batch_items_max=settings.batch_items_max,
         queue_tokens_max=settings.queue_tokens_max,
         queue_items_max=settings.queue_items_max,
     )
+
+
+def fitted(settings: EngineSettings, checkpoint: Checkpoint, device: Device) -> EngineSettings:
+    """With the device and the data type that `auto` stands for. Raises ConfigurationError if the GPU does not fit."""
+    if settings.backend == "simulated":
+        return settings
+    check_gpu(device, checkpoint, dtype=settings.dtype, quantization=settings.quantization)
+    dtype = auto_data_type(device, checkpoint) if settings.dtype == "auto" else settings.dtype
+    if device.kind == "cuda":
+        from engine_svc.weight_memory import check_memory
+
+        check_memory(device, checkpoint, dtype, settings.quantization)
+    log.info("%s computes on %s in %s", checkpoint.name, device, dtype)
+    return replace(settings, device=device.torch_name, dtype=dtype)
 
 
 def leave_if_broken(stopped: Future[None]) -> None:
@@ -86,11 +118,12 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
         pooling=settings.pooling,
         score_tokens=settings.score_tokens,
     )
-    settings = replace(settings, backend=chosen_backend(settings, checkpoint))
+    device = CPU if settings.backend == "simulated" else find_device(settings.device)
+    settings = replace(settings, backend=chosen_backend(settings, checkpoint, device))
     check_loadable(settings, checkpoint)
-    limits = limits_of(settings)
-    settings = replace(settings, batch_tokens_max=limits.batch_tokens_max)
-    passes, cores = concurrency(settings)
+    limits = limits_of(settings, device)
+    settings = replace(fitted(settings, checkpoint, device), batch_tokens_max=limits.batch_tokens_max)
+    passes, cores = concurrency(settings, device)
     scheduler = Scheduler(limits, passes=passes, cores=cores)
     lane = Lane(
         lambda: load_backend(replace(settings, threads=cores), checkpoint),
@@ -98,7 +131,7 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
         asyncio.get_running_loop(),
         warm_up_batches(limits, checkpoint.sequence_tokens_max),
         threads=passes,
-        has_express=computes_on_cpu(settings),
+        has_express=computes_on_cpu(settings, device),
     )
     servicer = EngineServicer(scheduler, [lane])
     keys = load_api_keys(settings.api_keys, settings.api_keys_file)
@@ -109,7 +142,8 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
         lane.start()
         backend = await asyncio.wrap_future(lane.loaded)
         lane.stopped.add_done_callback(leave_if_broken)
-        servicer.serve_model(described(checkpoint, backend, settings, limits.batch_tokens_max), backend.outputs)
+        model = described(checkpoint, backend, device, settings, limits.batch_tokens_max)
+        servicer.serve_model(model, backend.outputs)
 
     async def close() -> None:
         scheduler.close()

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from engine_svc.backends.backend import Backend
-from engine_svc.device import has_nvidia_gpu
+from engine_svc.device import Device
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.v1 import model_pb2
@@ -15,7 +15,7 @@ TWO_TYPES = frozenset({"albert", "bert", "camembert", "electra", "roberta", "xlm
 
 
 def described(
-    checkpoint: Checkpoint, backend: Backend, settings: EngineSettings, batch_tokens_max: int
+    checkpoint: Checkpoint, backend: Backend, device: Device, settings: EngineSettings, batch_tokens_max: int
 ) -> model_pb2.Model:
     return model_pb2.Model(
         name=checkpoint.name,
@@ -29,7 +29,7 @@ def described(
         data_type=backend.data_type,
         revision=checkpoint.revision,
         backend=settings.backend,
-        device="" if settings.backend == "simulated" else "cuda" if has_nvidia_gpu() else "cpu",
+        device="" if settings.backend == "simulated" else device.kind,
         multi_label=checkpoint.multi_label,
         prompt_names=sorted(checkpoint.prompts),
         batch_tokens_max=batch_tokens_max,

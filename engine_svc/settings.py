@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from heddle.gpus import check_device
 from heddle.language_models import AUTO, parse_score_tokens
 from heddle.model_source import PACKAGED_NAME
 from heddle.rpc.credentials import ServerTls
@@ -40,13 +41,20 @@ class EngineSettings:
     # What computes: torch (CPU or CUDA), tensorrt_llm, auto, which is tensorrt_llm where it is installed and serves the
     # model on this GPU and torch otherwise, or simulated, which answers made-up vectors after a modelled time.
     backend: Literal["auto", "torch", "tensorrt_llm", "simulated"] = "torch"
-    # Number format of the computation; auto takes bfloat16 where the device is fast at it, else float32, which a CPU
-    # also takes for scores and sparse vectors.
+    # Where it computes: cpu, cuda (the first GPU), cuda:N (one of several, in the order of CUDA_VISIBLE_DEVICES if that
+    # is set), or auto, which is the first GPU if there is one, else the CPU.
+    device: str = "auto"
+    # Number format of the computation; auto takes bfloat16 where the device is fast at it, else float16 on a GPU and
+    # float32 on a CPU, which takes float32 for scores and sparse vectors in any case.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    # Weights of the transformer's linears: no_quant keeps them as the checkpoint stores them (also FP8 and NVFP4 of
+    # NVIDIA's ModelOpt); fp8 and fp4 quantize them while they are loaded, for less memory, and for speed on GPUs that
+    # multiply FP8 or FP4. Only decoders on torch can be quantized, not encoders (BERT and its like).
+    quantization: Literal["no_quant", "fp8", "fp4"] = "no_quant"
     # CPU cores that forward passes share; 0 takes all, or as many as the container is limited to.
     threads: int = 0
     # Forward passes that may run side by side, beside one for small queries during bulks: 0 takes one for each core, up
-    # to 8, or one on a GPU.
+    # to 8, or two on a GPU, of which the second is prepared while the first runs; tensorrt_llm runs one.
     passes: int = 0
 
     # Access
@@ -96,6 +104,7 @@ class EngineSettings:
     def __post_init__(self) -> None:
         parse_score_tokens(self.score_tokens)
         ServerTls.of(self.tls_cert, self.tls_key, self.tls_ca)
+        check_device(self.device)
         at_least(0, threads=self.threads, passes=self.passes, batch_tokens_max=self.batch_tokens_max)
         at_least(0, drain_s_max=self.drain_s_max)
         at_least(1, batch_items_max=self.batch_items_max, queue_items_max=self.queue_items_max)

@@ -1,7 +1,11 @@
 """What tests share that leave it as it is: a running Heddle, and checkpoints of small models, made once in a run."""
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+
+# Read when Triton is imported, which other libraries do too: its kernels run on the CPU.
+os.environ["TRITON_INTERPRET"] = "1"
 
 import pytest
 import pytest_asyncio

@@ -133,7 +133,7 @@ def test_the_top_level_holds_nothing_but_what_the_readme_shows() -> None:
     [
         ("http_gateway.__main__", {"torch", "tokenizers", "transformers"}),
         ("tokenizer_svc.__main__", {"torch", "transformers"}),
-        ("engine_svc.__main__", {"tokenizers", "transformers"}),
+        ("engine_svc.__main__", {"torch", "tokenizers", "transformers"}),
         ("engine_svc.scheduler", {"grpc", "torch"}),
         ("heddle.plan", {"grpc", "torch", "tokenizers", "huggingface_hub"}),
         # What a client gets without any extra is enough.

@@ -3,6 +3,7 @@
 import logging
 from typing import Literal
 
+from engine_svc.device import Device
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.settings import ConfigurationError
@@ -10,14 +11,16 @@ from heddle.rpc.settings import ConfigurationError
 log = logging.getLogger(__name__)
 
 
-def chosen_backend(settings: EngineSettings, checkpoint: Checkpoint) -> Literal["torch", "tensorrt_llm", "simulated"]:
+def chosen_backend(
+    settings: EngineSettings, checkpoint: Checkpoint, device: Device
+) -> Literal["torch", "tensorrt_llm", "simulated"]:
     """Raises ConfigurationError if the settings ask for TensorRT-LLM and it cannot serve the checkpoint."""
     if settings.backend in ("torch", "simulated"):
         return settings.backend
     from engine_svc.backends.tensorrt_llm.fitness import check_fitness
 
     try:
-        check_fitness(settings, checkpoint)
+        check_fitness(settings, checkpoint, device)
     except ConfigurationError as error:
         if settings.backend == "tensorrt_llm":
             raise ConfigurationError(f"backend tensorrt_llm: {error}") from None

@@ -8,6 +8,7 @@ from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import Output
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
+from heddle.checkpoint_files import CheckpointError
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,31 @@ def check_loadable(settings: EngineSettings, checkpoint: Checkpoint) -> None:
 
     from engine_svc.models.model import Model
 
-    model = Model.load(checkpoint, dtype=torch.float32, device=torch.device("meta"), adapter=settings.adapter)
+    check_quantizable(settings, checkpoint)
+    model = Model.load(
+        checkpoint,
+        dtype=torch.float32,
+        device=torch.device("meta"),
+        adapter=settings.adapter,
+        quantization=settings.quantization,
+    )
     if model.unused:
         more = f" and {len(model.unused) - UNUSED_NAMED_MAX} more" if len(model.unused) > UNUSED_NAMED_MAX else ""
         names = ", ".join(model.unused[:UNUSED_NAMED_MAX])
         log.warning("%s: %s does not use the tensors %s%s", checkpoint.folder, checkpoint.architecture, names, more)
+
+
+def check_quantizable(settings: EngineSettings, checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError if the settings would quantize an encoder: those are small, and lose most by it."""
+    from engine_svc.models.architectures.decoder import FAMILIES
+    from engine_svc.models.quantization import NO_QUANT
+
+    model_type = checkpoint.config.get("model_type")
+    if settings.quantization != NO_QUANT and model_type not in FAMILIES:
+        raise CheckpointError(
+            f"{checkpoint.folder}: a {model_type} is an encoder, which does not support --quantization "
+            f"{settings.quantization} (supported: {', '.join(FAMILIES)})"
+        )
 
 
 def load_backend(settings: EngineSettings, checkpoint: Checkpoint) -> Backend:
@@ -68,4 +89,11 @@ def load_backend(settings: EngineSettings, checkpoint: Checkpoint) -> Backend:
         )
     from engine_svc.backends.torch_backend import TorchBackend
 
-    return TorchBackend(checkpoint, dtype=settings.dtype, threads=settings.threads, adapter=settings.adapter)
+    return TorchBackend(
+        checkpoint,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        device=settings.device,
+        adapter=settings.adapter,
+        quantization=settings.quantization,
+    )

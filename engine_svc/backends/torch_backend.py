@@ -8,13 +8,14 @@ import torch
 
 from engine_svc.backends.host_memory import keep_freed_memory, return_freed_memory
 from engine_svc.batch import Output, PackedBatch, split_by_sequence
+from engine_svc.data_type import auto_data_type
+from engine_svc.device import find_device
 from engine_svc.models.heads.head import Array
 from engine_svc.models.low_rank import rows_by_adapter, use_adapters
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
-from heddle.checkpoint import Checkpoint, ModelKind
-
-KINDS_OF_VECTORS = (ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER)
+from engine_svc.models.quantization import NO_QUANT
+from heddle.checkpoint import Checkpoint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -30,20 +31,23 @@ class TorchBackend:
         threads: int = 0,
         device: str = "auto",
         adapter: str = "",
+        quantization: str = NO_QUANT,
         merges_prefixes: bool = True,
     ) -> None:
         """`dtype` is auto, float32, bfloat16 or float16. `threads` of the CPU are for a pass that is told of none;
-        0 leaves PyTorch's choice, one per core. `device` is auto, cpu or cuda. `adapter` is one of the checkpoint's, or
-        "". A causal model computes prefixes that sequences of a batch share once, unless `merges_prefixes` says no.
-        Raises CheckpointError."""
+        0 leaves PyTorch's choice, one per core. `device` is auto, cpu, cuda or cuda:N. `adapter` is one of the
+        checkpoint's, or "". `quantization` is no_quant, fp8 or fp4. A causal model computes prefixes that sequences of
+        a batch share once, unless `merges_prefixes` says no. Raises CheckpointError."""
         if threads:
             torch.set_num_threads(threads)
         self._threads = torch.get_num_threads()
         self._device = device_of(device)
         if self._device.type == "cpu":
             return_freed_memory()
-        self._dtype = suitable_dtype(self._device, checkpoint.kind) if dtype == "auto" else DTYPES[dtype]
-        self._model = Model.load(checkpoint, dtype=self._dtype, device=self._device, adapter=adapter)
+        self._dtype = DTYPES[auto_data_type(find_device(device), checkpoint) if dtype == "auto" else dtype]
+        self._model = Model.load(
+            checkpoint, dtype=self._dtype, device=self._device, adapter=adapter, quantization=quantization
+        )
         if self._device.type == "cpu":
             keep_freed_memory()
         # Sequences with different adapters have different hidden states for the same prefix.
@@ -88,14 +92,3 @@ def device_of(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
-
-
-def suitable_dtype(device: torch.device, kind: ModelKind) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it, else float32. A CPU computes scores in float32 all the same: a vector
-    points where it should in spite of its rounding, a score or a sparse weight is off by it."""
-    if device.type == "cuda":
-        has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)
-        return torch.bfloat16 if has_bfloat16 else torch.float32
-    # PyTorch has no public name for either.
-    has_bfloat16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001
-    return torch.bfloat16 if has_bfloat16 and kind in KINDS_OF_VECTORS else torch.float32

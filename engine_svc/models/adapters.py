@@ -65,13 +65,15 @@ class AdaptedWeights(Weights):
     def has(self, name: str) -> bool:
         return super().has(name) or super().has(original_of(name))
 
-    def _blocks(self, name: str, shape: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
+    def row_blocks(
+        self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None
+    ) -> Iterator[tuple[slice, Tensor]]:
         """With the change of the chosen task, in float32."""
         if not super().has(original_of(name)):
-            yield from super()._blocks(name, shape)
+            yield from super().row_blocks(name, shape, dtype)
             return
         factors = self._factors(name, shape)
-        for rows, block in super()._blocks(original_of(name), shape):
+        for rows, block in super().row_blocks(original_of(name), shape):
             if factors is None:
                 yield rows, block
             else:

@@ -1,20 +1,23 @@
 """Linear layers, with the activation that follows: plain everywhere, prepacked where oneDNN has fast bf16 or fp16.
 
 In float32 the plain form wins (MKL's GEMM against oneDNN's, and a faster erf), so only the short types are prepacked.
-Architectures and heads build their layers with `linear`.
+Architectures and heads build their layers with `load_linear`, which keeps the weights quantized where the model is.
 """
 # ruff: noqa: SLF001 - PyTorch's oneDNN operations have no public names
 
-import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engine_svc.models.activations import Activation, activated
 from engine_svc.models.low_rank import Changes, adapted_rows, add_changes
+from engine_svc.models.quantized_linear import QuantizedLinear, quantized_linear
+from engine_svc.models.quantized_weights import is_quantized, load_rows
 from engine_svc.models.weights import Weights
 
 onednn = torch.ops.mkldnn
@@ -23,33 +26,7 @@ onednn = torch.ops.mkldnn
 # steps, which grow with them, all of them fit, and few batches are filled up by more than an eighth.
 PREPACKED_ROWS_STEP_MIN, PREPACKED_ROWS_STEP_MAX = 8, 32
 
-Linear = Callable[[Tensor], Tensor]  # [..., inputs] to [..., outputs]
-
-
-class Activation(enum.Enum):
-    NONE = "none"
-    GELU = "gelu"  # exact, with erf
-    GELU_TANH = "gelu_tanh"
-    RELU = "relu"
-    SILU = "silu"
-    TANH = "tanh"
-
-
-# By the names that transformers has for them.
-ACTIVATIONS = {
-    "gelu": Activation.GELU,
-    "gelu_python": Activation.GELU,
-    "gelu_new": Activation.GELU_TANH,
-    "gelu_fast": Activation.GELU_TANH,
-    "gelu_accurate": Activation.GELU_TANH,
-    "gelu_pytorch_tanh": Activation.GELU_TANH,
-    "gelu_python_tanh": Activation.GELU_TANH,
-    "relu": Activation.RELU,
-    "silu": Activation.SILU,
-    "swish": Activation.SILU,
-    "tanh": Activation.TANH,
-    "linear": Activation.NONE,
-}
+Linear = Callable[[Any], Tensor]  # [..., inputs] to [..., outputs]; where it `takes_float8`, from Float8Rows too
 
 # Attribute and algorithm of the fused operation; what is not here runs after an unfused one.
 FUSED = {
@@ -77,23 +54,30 @@ def load_linear(
     bias: bool = True,
     activation: Activation = Activation.NONE,
     dtype: torch.dtype | None = None,
+    first_row: int = 0,
 ) -> Linear:
     """The linear of this name. Several names, each with its number of outputs, are linears on the same input that run
-    as one, one below the other. `dtype` where it is not the model's. Raises CheckpointError."""
+    as one, one below the other. `dtype` where it is not the model's. Row `first_row` of what is stored becomes the
+    first output, the rows before it the last ones. Raises CheckpointError."""
     names = [name] if isinstance(name, str) else name
     sizes = [outputs] * len(names) if isinstance(outputs, int) else outputs
     parts = list(zip(names, sizes, strict=True))
-    plain = linear(
-        joined([weights.take(f"{part}.weight", [size, inputs], dtype) for part, size in parts]),
-        joined([weights.take(f"{part}.bias", [size], dtype) for part, size in parts]) if bias else None,
-        activation,
-    )
+
+    def take(kind: str, *columns: int) -> Tensor:
+        taken = [weights.take(f"{part}.{kind}", [size, *columns], dtype) for part, size in parts]
+        tensor = taken[0] if len(taken) == 1 else torch.cat(taken)
+        return tensor.roll(-first_row, 0) if first_row else tensor
+
+    is_rows = dtype is None and is_quantized(weights, parts, inputs)
+    weight = load_rows(weights, parts, inputs, first_row) if is_rows else take("weight", inputs)
+    biases = take("bias") if bias else None
+    if isinstance(weight, Tensor):
+        plain: AnyLinear = linear(weight, biases, activation)
+    else:
+        plain = quantized_linear(weight, biases, activation, weights.dtype)
     changes = weights.changes_of(parts, inputs)
+    assert not (changes and first_row)
     return AdaptedLinear(plain, changes) if changes else plain
-
-
-def joined(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 @cache
@@ -151,11 +135,14 @@ class PrepackedLinear:
         return outputs if self.activation in FUSED else activated(outputs, self.activation)
 
 
+AnyLinear = PlainLinear | PrepackedLinear | QuantizedLinear
+
+
 @dataclass(frozen=True, slots=True)
 class AdaptedLinear:
     """A linear with adapters, whose changes are added before the activation."""
 
-    plain: PlainLinear | PrepackedLinear
+    plain: AnyLinear
     changes: Changes
 
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -169,19 +156,3 @@ class AdaptedLinear:
             # Rounded once less: their sequences should not tell whom they share the batch with.
             outputs.index_copy_(0, adapted.others.long(), self.plain(inputs).index_select(0, adapted.others))
         return outputs
-
-
-def activated(values: Tensor, activation: Activation) -> Tensor:
-    match activation:
-        case Activation.NONE:
-            return values
-        case Activation.GELU:
-            return functional.gelu(values)
-        case Activation.GELU_TANH:
-            return functional.gelu(values, approximate="tanh")
-        case Activation.RELU:
-            return functional.relu(values)
-        case Activation.SILU:
-            return functional.silu(values)
-        case Activation.TANH:
-            return torch.tanh(values)

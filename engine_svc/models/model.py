@@ -12,6 +12,7 @@ from engine_svc.models.heads.head import Head
 from engine_svc.models.heads.m3 import M3Head
 from engine_svc.models.heads.multi_vector import MultiVectorHead
 from engine_svc.models.model_config import ModelConfig
+from engine_svc.models.quantization import NO_QUANT, quantization_of
 from engine_svc.models.transformer import Transformer
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint, ModelKind
@@ -25,13 +26,22 @@ class Model:
     unused: Sequence[str]  # names of the checkpoint's tensors that the model does not use
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device, adapter: str = "") -> "Model":
-        """Raises CheckpointError for an architecture that is not known, for a kind of model that it has no head for,
-        for weights that do not fit it, and for an adapter that the checkpoint does not have."""
+    def load(
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        adapter: str = "",
+        quantization: str = NO_QUANT,
+    ) -> "Model":
+        """`quantization` is of the transformer's linears: no_quant, fp8 or fp4. Raises CheckpointError for an
+        architecture that is not known, for a kind of model that it has no head for, for weights that do not fit it, or
+        are quantized otherwise, and for an adapter that the checkpoint does not have."""
         config = ModelConfig.of(checkpoint, adapter)
         architecture = architecture_of(config)
         weights = open_weights(checkpoint, config, dtype=dtype, device=device, prefix=architecture.prefix)
-        transformer = architecture.load(config, weights)
+        transformer = architecture.load(config, weights.quantized(quantization_of(checkpoint, quantization)))
         head = load_head(checkpoint, config, architecture, weights)
         return cls(transformer, head, checkpoint.tasks, weights.unused(architecture.unused))
 

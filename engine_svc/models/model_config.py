@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from engine_svc.models.linear import ACTIVATIONS, Activation
+from engine_svc.models.activations import ACTIVATIONS, Activation
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint_files import CheckpointError
 

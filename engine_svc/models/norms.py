@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engine_svc.models.kernels.available import runs_kernels
 from engine_svc.models.weights import Weights
 
 Norm = Callable[[Tensor], Tensor]  # of the last dimension; a new tensor of the same type
@@ -30,6 +31,13 @@ class RMSNorm:
     epsilon: float
 
     def __call__(self, hidden: Tensor) -> Tensor:
+        if self.weight.ndim == 1 and runs_kernels(hidden.device):
+            from engine_svc.models.kernels.norms import normalize
+
+            return normalize(hidden, self)
+        return self.plainly(hidden)
+
+    def plainly(self, hidden: Tensor) -> Tensor:
         lengths = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=torch.float32)
         scales = lengths.square_().div_(hidden.shape[-1]).add_(self.epsilon).rsqrt_()
         scaled: Tensor = hidden * scales

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from engine_svc.batch import PackedBatch
-from engine_svc.models.attention import Layout
+from engine_svc.models.layout import Layout
 from engine_svc.models.linear import suitable_rows
 from engine_svc.models.prefixes import Merging, merging_of
 

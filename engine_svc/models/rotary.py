@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine_svc.models.kernels.available import runs_kernels
+from engine_svc.models.norms import Norm, RMSNorm
 from engine_svc.models.packed_tokens import PackedTokens
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines [rows, 1, rotated / 2]
@@ -26,7 +28,7 @@ class Stretch:
         lengths = tokens.layout.cu_seqlens.diff()
         of_rows = torch.ones(len(tokens.positions), device=frequencies.device)
         # With its size it need not wait for the device to count.
-        of_tokens = torch.repeat_interleave(lengths, lengths, output_size=tokens.layout.runs[-1].stop)
+        of_tokens = torch.repeat_interleave(lengths, lengths, output_size=tokens.layout.tokens)
         of_rows[: len(of_tokens)] = of_tokens.float()
         growth = (self.factor * of_rows / self.trained_tokens - (self.factor - 1)).clamp(min=1)
         half = len(frequencies)
@@ -48,9 +50,20 @@ class Rotary:
         return (angles.cos() * self.scale).to(dtype), (angles.sin() * self.scale).to(dtype)
 
 
-def rotated(heads: Tensor, rotation: Rotation) -> Tensor:
-    """[rows, heads, head_dim], whose components i and i + rotated / 2 are the two coordinates that turn together; what
-    lies behind the rotated ones stays as it is."""
+def rotate(heads: Tensor, rotation: Rotation, norm: Norm | None = None) -> Tensor:
+    """Normalizes heads [rows, heads, head_dim] where there is a norm of heads, and rotates them. May write over them,
+    and returns them or a new tensor."""
+    if runs_kernels(heads.device) and (norm is None or isinstance(norm, RMSNorm)):
+        from engine_svc.models.kernels.rotary import rotate_in_place
+
+        rotate_in_place(heads, rotation, norm)
+        return heads
+    return rotate_plainly(heads if norm is None else norm(heads), rotation)
+
+
+def rotate_plainly(heads: Tensor, rotation: Rotation) -> Tensor:
+    """The components i and i + rotated / 2 of a head are two coordinates that turn together; what lies behind the
+    rotated ones stays as it is."""
     cosines, sines = rotation
     half = cosines.shape[-1]
     first, second, rest = torch.split(heads, [half, half, heads.shape[-1] - 2 * half], -1)

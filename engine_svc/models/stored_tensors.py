@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import EllipsisType
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,7 +28,15 @@ BLOCK_BYTES = 8 << 20
 
 # Bytes of a number, by the names that safetensors has for the types.
 FLOAT_TYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-NAME_OF_TYPE = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+NUMBER_BYTES = {**FLOAT_TYPES, "F8_E4M3": 1, "U8": 1}
+NAME_OF_TYPE = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.uint8: "U8",
+}
 
 MADV_DONTNEED = 4  # <sys/mman.h>
 
@@ -46,23 +55,29 @@ class StoredTensor:
     name: str
     shape: Sequence[int]
     data_type: str
-    read: Callable[[slice], Tensor]  # reads some rows; the file stays mapped as long as the result is kept
+    # Reads some rows, or with ... all of the tensor. The file stays mapped as long as the result is kept.
+    read: Callable[[slice | EllipsisType], Tensor]
     forget: Callable[[Tensor], None] = keep_pages  # call it with the rows that were read, once they are copied
 
-    def check(self, shape: Sequence[int]) -> None:
-        """Raises CheckpointError if the tensor has another shape, or does not hold floating-point numbers."""
+    def check(self, shape: Sequence[int], dtype: torch.dtype | None = None) -> None:
+        """Raises CheckpointError if the tensor has another shape, or is not of this type. Without `dtype`, any type of
+        16 bits or more will do."""
         if list(self.shape) != list(shape):
             raise CheckpointError(
                 f"{self.path}: tensor {self.name} has shape {list(self.shape)}, expected {list(shape)}"
             )
-        if self.data_type not in FLOAT_TYPES:
+        if dtype is not None and self.data_type != NAME_OF_TYPE[dtype]:
+            raise CheckpointError(
+                f"{self.path}: tensor {self.name} is {self.data_type}, expected {NAME_OF_TYPE[dtype]}"
+            )
+        if dtype is None and self.data_type not in FLOAT_TYPES:
             raise CheckpointError(
                 f"{self.path}: tensor {self.name} is {self.data_type}; quantized weights are not supported"
             )
 
     def blocks(self) -> Iterator[slice]:
         """Slices of rows that together cover the tensor."""
-        rows, row_bytes = self.shape[0], math.prod(self.shape[1:]) * FLOAT_TYPES[self.data_type]
+        rows, row_bytes = self.shape[0], math.prod(self.shape[1:]) * NUMBER_BYTES[self.data_type]
         step = max(1, BLOCK_BYTES // max(1, row_bytes))
         return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
@@ -76,8 +91,8 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def safe_tensors(path: Path) -> dict[str, StoredTensor]:
-    def reader(name: str) -> Callable[[slice], Tensor]:
-        def read(rows: slice) -> Tensor:
+    def reader(name: str) -> Callable[[slice | EllipsisType], Tensor]:
+        def read(rows: slice | EllipsisType) -> Tensor:
             try:
                 with safe_open(path, framework="pt") as file:
                     block: Tensor = file.get_slice(name)[rows]

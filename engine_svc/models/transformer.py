@@ -6,23 +6,33 @@ the tokens of a packed batch; only attention sees more than one at a time.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine_svc.models.attention import Layout, attend
+from engine_svc.models.activations import Activation, activated
+from engine_svc.models.attention import attend
 from engine_svc.models.attention_pattern import AttentionPattern
-from engine_svc.models.linear import Activation, Linear, activated
+from engine_svc.models.float8 import Float8Rows, takes_float8
+from engine_svc.models.kernels.available import runs_kernels
+from engine_svc.models.layout import Layout
+from engine_svc.models.linear import Linear
 from engine_svc.models.low_rank import Changes, add_changes_of_table
 from engine_svc.models.norms import Norm
 from engine_svc.models.packed_tokens import PackedTokens
-from engine_svc.models.rotary import Rotary, Rotation, rotated
+from engine_svc.models.residual_stream import ResidualStream
+from engine_svc.models.rotary import Rotary, Rotation, rotate
 
-# Beyond so many numbers the wide inside of a feed-forward is computed a slice of the rows at a time.
+# Beyond so many numbers the wide inside of a feed-forward is computed a slice of the rows at a time: on a CPU to stay
+# in its caches, on a GPU to bound its memory (1 GiB in 16 bits).
 FEED_FORWARD_NUMBERS_MAX = 1 << 26
+FEED_FORWARD_NUMBERS_MAX_OF_GPU = 1 << 29
 
 Rotations = Mapping[Rotary, Rotation]
+# What a norm makes for the branch behind it. Float8Rows only for one that `takes_float8`.
+Rows = Tensor | Float8Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +73,17 @@ class Attention:
     rotary: Rotary | None = None
     head_norm: Norm | None = None  # of queries and keys [rows, heads + key_heads, head_dim]
 
-    def __call__(self, hidden: Tensor, layout: Layout, rotations: Rotations) -> Tensor:
+    @property
+    def takes_float8(self) -> bool:
+        return takes_float8(self.query_key_value)
+
+    def __call__(self, hidden: Rows, layout: Layout, rotations: Rotations) -> Tensor:
         projected = self.query_key_value(hidden).view(len(hidden), self.heads + 2 * self.key_heads, -1)
         query_key, value = torch.split(projected, [self.heads + self.key_heads, self.key_heads], 1)
-        if self.head_norm is not None:
-            query_key = self.head_norm(query_key)
         if self.rotary is not None:
-            query_key = rotated(query_key, rotations[self.rotary])
+            query_key = rotate(query_key, rotations[self.rotary], self.head_norm)
+        elif self.head_norm is not None:
+            query_key = self.head_norm(query_key)
         query, key = torch.split(query_key, [self.heads, self.key_heads], 1)
         return self.output(attend(query, key, value, layout, self.pattern).flatten(1))
 
@@ -79,7 +93,11 @@ class FeedForward:
     up: Linear  # hidden to intermediate, activation included
     down: Linear
 
-    def __call__(self, hidden: Tensor) -> Tensor:
+    @property
+    def takes_float8(self) -> bool:
+        return takes_float8(self.up)
+
+    def __call__(self, hidden: Rows) -> Tensor:
         return self.down(self.up(hidden))
 
 
@@ -92,15 +110,29 @@ class GatedFeedForward:
     down: Linear
     intermediate: int
 
-    def __call__(self, hidden: Tensor) -> Tensor:
-        rows_max = max(1, FEED_FORWARD_NUMBERS_MAX // (2 * self.intermediate))
+    @property
+    def takes_float8(self) -> bool:
+        return takes_float8(self.gate_up)
+
+    def __call__(self, hidden: Rows) -> Tensor:
+        numbers_max = FEED_FORWARD_NUMBERS_MAX_OF_GPU if runs_kernels(hidden.device) else FEED_FORWARD_NUMBERS_MAX
+        rows_max = max(1, numbers_max // (2 * self.intermediate))
         if len(hidden) <= rows_max:
             return self._slice(hidden)
-        return torch.cat([self._slice(rows) for rows in torch.split(hidden, rows_max)])
+        starts = range(0, len(hidden), rows_max)
+        return torch.cat([self._slice(hidden[start : start + rows_max]) for start in starts])
 
-    def _slice(self, hidden: Tensor) -> Tensor:
-        gate, up = torch.split(self.gate_up(hidden), self.intermediate, 1)
-        return self.down(activated(gate, self.activation).mul_(up))
+    def _slice(self, hidden: Rows) -> Tensor:
+        return self.down(self._gated(self.gate_up(hidden)))
+
+    def _gated(self, gate_up: Tensor) -> Rows:
+        if runs_kernels(gate_up.device):
+            from engine_svc.models.kernels.gated import activate_gate, activate_gate_to_float8
+
+            activate = activate_gate_to_float8 if takes_float8(self.down) else activate_gate
+            return activate(gate_up, self.activation)
+        gate, up = torch.split(gate_up, self.intermediate, 1)
+        return activated(gate, self.activation).mul_(up)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +144,27 @@ class Norms:
     behind: Norm | None = None
     of_sum: Norm | None = None
 
-    def around(self, branch: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
-        update = branch(hidden if self.before is None else self.before(hidden))
-        if self.behind is not None:
-            update = self.behind(update)
-        total = update.add_(hidden)
-        return total if self.of_sum is None else self.of_sum(total)
+    def around(self, branch: Callable[[Any], Tensor], stream: ResidualStream, *, as_float8: bool = False) -> None:
+        """`as_float8` is for a branch that takes Float8Rows: it gets them where a kernel normalizes before it."""
+        update = branch(stream.hidden() if self.before is None else stream.normalized(self.before, as_float8=as_float8))
+        stream.add(update if self.behind is None else self.behind(update))
+        if self.of_sum is not None:
+            stream.normalize(self.of_sum)
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
     attention: Attention
     attention_norms: Norms
-    feed_forward: Callable[[Tensor], Tensor]  # [rows, hidden], each row for itself; a new tensor
+    feed_forward: Callable[[Any], Tensor]  # [rows, hidden], each row for itself; a new tensor
     feed_forward_norms: Norms
 
-    def __call__(self, hidden: Tensor, layout: Layout, rotations: Rotations) -> Tensor:
-        hidden = self.attention_norms.around(lambda rows: self.attention(rows, layout, rotations), hidden)
-        return self.feed_forward_norms.around(self.feed_forward, hidden)
+    def __call__(self, stream: ResidualStream, layout: Layout, rotations: Rotations) -> None:
+        def attend(rows: Rows) -> Tensor:
+            return self.attention(rows, layout, rotations)
+
+        self.attention_norms.around(attend, stream, as_float8=takes_float8(self.attention))
+        self.feed_forward_norms.around(self.feed_forward, stream, as_float8=takes_float8(self.feed_forward))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +181,13 @@ class Transformer:
 
     def __call__(self, tokens: PackedTokens) -> Tensor:
         """Hidden states of the last layer [rows, hidden]; those of filler tokens mean nothing."""
-        hidden = self.embeddings(tokens)
-        rotations = self._rotations(tokens, hidden.dtype)
+        stream = ResidualStream(self.embeddings(tokens))
+        rotations = self._rotations(tokens, stream.hidden().dtype)
         for layer in self.layers:
-            hidden = layer(hidden, tokens.layout, rotations)
-        return hidden if self.norm is None else self.norm(hidden)
+            layer(stream, tokens.layout, rotations)
+        if self.norm is not None:
+            stream.normalize(self.norm)
+        return stream.hidden()
 
     def _rotations(self, tokens: PackedTokens, dtype: torch.dtype) -> Rotations:
         rotaries = {layer.attention.rotary for layer in self.layers if layer.attention.rotary is not None}

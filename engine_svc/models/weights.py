@@ -4,13 +4,16 @@ So the peak of memory is the model and one block, not the model twice. It matter
 vocabulary, too, which may be most of a model. Called by the code that builds a model: architectures, heads, layers.
 """
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from engine_svc.models.low_rank import Changes
+from engine_svc.models.quantization import Quantization
 from engine_svc.models.stored_tensors import StoredTensor, stored_tensors
 from heddle.checkpoint_files import CheckpointError
 
@@ -20,10 +23,19 @@ LEGACY_NAMES = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "Lay
 # Buffers that old versions of transformers saved; what they hold follows from the config.
 BUFFERS = ("position_ids", "token_type_ids", "rotary_emb.inv_freq", "masked_bias")
 
+# Scales that ModelOpt stores: of activations, which here are measured for each token, and of a KV cache, of which there
+# is none.
+UNUSED_SCALES = (".input_scale", ".k_scale", ".v_scale")
+
+# Endings of the packed weights of GPTQ, AWQ and compressed-tensors.
+FOREIGN_WEIGHTS = (".qweight", ".weight_packed")
+
 
 class Weights:
     """The tensors of a checkpoint by name. Names are those of the bare model; a checkpoint saved from a model with a
     head has them below `prefix`."""
+
+    quantization: Quantization | None = None  # of the linears that `load_linear` builds in the model's type
 
     def __init__(self, folder: Path, *, dtype: torch.dtype, device: torch.device, prefix: str = "") -> None:
         self.folder = folder
@@ -31,7 +43,13 @@ class Weights:
         self.device = device
         self._prefix = prefix
         self._tensors = stored_tensors(folder)
-        self._unused = {name for name in self._tensors if not name.endswith(BUFFERS)}
+        self._unused = {name for name in self._tensors if not name.endswith((*BUFFERS, *UNUSED_SCALES))}
+
+    def quantized(self, quantization: Quantization | None) -> Self:
+        """The same tensors; which of them are used is counted together."""
+        weights = copy.copy(self)
+        weights.quantization = quantization
+        return weights
 
     def has(self, name: str) -> bool:
         return any(candidate in self._tensors for candidate in self._candidates(name))
@@ -45,9 +63,17 @@ class Weights:
         """A copy of the tensor, in the model's type or in `dtype`; on the device "meta" its shape alone is read. Raises
         CheckpointError if it is missing or of another shape."""
         taken = torch.empty(*shape, dtype=dtype or self.dtype, device=self.device)
-        for rows, block in self._blocks(name, shape):
+        for rows, block in self.row_blocks(name, shape):
             taken[rows] = block
         return taken
+
+    def take_scales(self, name: str, rows: int) -> Tensor:
+        """float32 [rows, 1]. One number for the whole tensor is repeated for each row."""
+        stored = self._find(name)
+        shapes: Sequence[Sequence[int]] = ([rows], [rows, 1], [1], [])
+        stored.check(next((shape for shape in shapes if shape == list(stored.shape)), [rows]))
+        taken = torch.empty(rows, 1, dtype=torch.float32, device=self.device)
+        return taken if taken.is_meta else taken.copy_(stored.read(...).reshape(-1, 1))
 
     def take_rows(self, name: str, shape: Sequence[int], rows: Sequence[int], dtype: torch.dtype) -> Tensor:
         """As `take`, some rows of it: no others are read."""
@@ -63,23 +89,32 @@ class Weights:
         without adapters. Raises CheckpointError."""
         return ()
 
-    def _blocks(self, name: str, shape: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
-        """All rows of the tensor, in the type of the file; none on the device "meta". A block lies in the mapped file:
-        copy it before you ask for the next one."""
-        stored = self._stored(name, shape)
+    def row_blocks(
+        self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """All rows of the tensor, in the type of the file, which must be `dtype` if that is given; none on the device
+        "meta". A block lies in the mapped file: copy it before you ask for the next one."""
+        stored = self._stored(name, shape, dtype)
         if self.device.type != "meta":
             for rows in stored.blocks():
                 block = stored.read(rows)
                 yield rows, block
                 stored.forget(block)
 
-    def _stored(self, name: str, shape: Sequence[int]) -> StoredTensor:
-        """Finds the tensor, and counts it as used."""
+    def _stored(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> StoredTensor:
+        stored = self._find(name)
+        stored.check(shape, dtype)
+        return stored
+
+    def _find(self, name: str) -> StoredTensor:
+        """Counts the tensor as used."""
         stored = next((candidate for candidate in self._candidates(name) if candidate in self._tensors), None)
         if stored is None:
+            module = name.removesuffix(".weight")
+            if any(self.has(f"{module}{ending}") for ending in FOREIGN_WEIGHTS):
+                raise CheckpointError(f"{self.folder}: the weights of {module} are quantized in a way not supported")
             raise CheckpointError(f"{self.folder} has no tensor {name} in its weight files")
         self._unused.discard(stored)
-        self._tensors[stored].check(shape)
         return self._tensors[stored]
 
     def unused(self, expected: Sequence[str]) -> list[str]:

@@ -7,26 +7,26 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.commands import LIBRARY_OF_EXTRA, missing
 from heddle.console import Console
 from heddle.cores import usable_cores
-from heddle.language_models import AUTO, parse_score_tokens
-from heddle.model_source import PACKAGED_NAME, locate
+from heddle.gpus import visible_gpus
+from heddle.language_models import AUTO
+from heddle.model_source import locate
 from heddle.readiness import grpc_ready, http_ready
-from heddle.rpc.credentials import ServerTls
 from heddle.rpc.lifecycle import stop_on_signal
 from heddle.rpc.listening import authority, usable_port
-from heddle.rpc.settings import EXIT_MISCONFIGURED, KUBERNETES_LINK, ConfigurationError, at_least, load
-from heddle.rpc.telemetry import LogLevel
-from heddle.sentence_modules import PoolingSetting
+from heddle.rpc.settings import EXIT_MISCONFIGURED, KUBERNETES_LINK, ConfigurationError, load
+from heddle.serve_settings import ServeSettings
 from heddle.socket_folder import socket_folder
 from heddle.supervisor import Service, ServiceGaveUpError, ServiceMisconfiguredError, Supervisor
 
 # What the gateway takes its keys from; heddle.serve only asks whether there are any.
 KEYS_VARIABLE = "HEDDLE_GATEWAY_API_KEYS"
+
+DEVICE_VARIABLE = "HEDDLE_ENGINE_DEVICE"
 
 VARIABLES_OF = {
     "engine_svc": "HEDDLE_ENGINE_",
@@ -62,61 +62,6 @@ EXAMPLES: Mapping[ModelKind, tuple[str, Mapping[str, object]]] = {
     ModelKind.CLASSIFIER: ("/predict", {"inputs": "I love this loom"}),
     ModelKind.TOKEN_CLASSIFIER: ("/predict_tokens", {"inputs": "Ada lives in London", "aggregation_strategy": "max"}),
 }
-
-
-@dataclass(frozen=True)
-class ServeSettings:
-    """Serves one model on this machine: HTTP and gRPC, with all services started, watched and stopped together.
-
-    Finer settings of a service are taken from its own variables (HEDDLE_ENGINE_*, HEDDLE_TOKENIZER_*,
-    HEDDLE_GATEWAY_*); `python -m engine_svc --help` and so on list them."""
-
-    # Model
-
-    # Hub name of the model, or folder of a checkpoint.
-    model: str = PACKAGED_NAME
-    # Branch, tag or commit of a hub model; main when empty. It is resolved once, so that all services load one commit.
-    revision: str = ""
-    # How tokens become one vector: auto is what the checkpoint says; splade makes a sparse one of a masked language
-    # model.
-    pooling: PoolingSetting = "auto"
-    # Tokens whose logits make the score of a reranker that is a causal language model, such as yes,no: ids, or
-    # spellings from its vocabulary. auto takes them from the checkpoint's files, or knows them by the model's name.
-    score_tokens: str = AUTO
-    # Number format of the computation; auto takes bfloat16 where the machine is fast at it, else float32, which a CPU
-    # also takes for scores and sparse vectors.
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    # What computes: torch, tensorrt_llm, auto, which is tensorrt_llm where it is installed and serves the model on this
-    # GPU and torch otherwise, or simulated, which answers made-up vectors after a modelled time.
-    engine: Literal["auto", "torch", "tensorrt_llm", "simulated"] = "torch"
-    # Engine processes; they share the CPU cores.
-    engines: int = 1
-
-    # Addresses
-
-    # Address to listen on; 0.0.0.0 lets other machines in.
-    host: str = "127.0.0.1"
-    # Port of the HTTP API; 0 takes a free one.
-    http_port: int = 8080
-    # Port of the gRPC API; 0 takes a free one.
-    grpc_port: int = 50051
-
-    # Certificate (with those between it and a root) and its key, PEM, of both APIs; plaintext when unset.
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    # Authorities, PEM: callers of both APIs must have a certificate of one of them (mutual TLS).
-    tls_ca: Path | None = None
-
-    # Operation
-
-    # Least severe log lines of the services that are shown.
-    log_level: LogLevel = "warning"
-
-    def __post_init__(self) -> None:
-        parse_score_tokens(self.score_tokens)
-        at_least(1, engines=self.engines)
-        at_least(0, http_port=self.http_port, grpc_port=self.grpc_port)
-        ServerTls.of(self.tls_cert, self.tls_key, self.tls_ca)
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -171,15 +116,24 @@ async def serve(settings: ServeSettings, checkpoint: Checkpoint, environ: Mappin
             checkpoint.kind,
             str(sockets.path),
             revision=checkpoint.revision,
+            gpus=gpus_of(settings, environ),
             http_port=usable_port(settings.host, settings.http_port),
             grpc_port=usable_port(settings.host, settings.grpc_port),
             environ=environ,
         )
+        if settings.engines < machine.gpus:
+            console.line(f"uses {settings.engines} of {machine.gpus} GPUs; --engines {machine.gpus} uses all")
         await Supervisor(machine.tiers(), console).run(
             stop,
             loading=f"loading {settings.model}",
             when_ready=lambda seconds: print(machine.welcome(seconds), flush=True),
         )
+
+
+def gpus_of(settings: ServeSettings, environ: Mapping[str, str]) -> int:
+    """How many GPUs the engines are spread over; 0 where they are not, because none is there or one is chosen."""
+    is_chosen = settings.engine == "simulated" or settings.device != "auto" or environ.get(DEVICE_VARIABLE)
+    return 0 if is_chosen else len(visible_gpus(environ))
 
 
 @dataclass(frozen=True)
@@ -193,6 +147,7 @@ class Machine:
     http_port: int
     grpc_port: int
     environ: Mapping[str, str]
+    gpus: int = 0  # that the engines are spread over
 
     def tiers(self) -> list[list[Service]]:
         """In the order in which they are stopped: callers first."""
@@ -221,11 +176,20 @@ class Machine:
         flags = (
             *self.model_flags,
             *("--listen", address, "--backend", settings.engine),
+            *self.device_flags(index),
             *(() if settings.dtype == "auto" else ("--dtype", settings.dtype)),
+            *(() if settings.quantization == "no_quant" else ("--quantization", settings.quantization)),
             *self._unless_set("HEDDLE_ENGINE_THREADS", "--threads", str(max(1, usable_cores() // settings.engines))),
         )
         name = f"engine {index}" if settings.engines > 1 else "engine"
         return self._service(name, "engine_svc", flags, lambda: grpc_ready(address, "heddle.v1.EngineService"))
+
+    def device_flags(self, index: int) -> tuple[str, ...]:
+        """None where an engine finds the right device itself."""
+        if self.settings.device != "auto":
+            return ("--device", self.settings.device)
+        is_spread = self.gpus > 1 and self.settings.engines > 1
+        return ("--device", f"cuda:{index % self.gpus}") if is_spread else ()
 
     def welcome(self, seconds: float) -> str:
         url = f"{'https' if self.settings.tls_cert else 'http'}://{authority(self.host, self.http_port)}"

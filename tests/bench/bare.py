@@ -17,6 +17,7 @@ from engine_svc.__main__ import concurrency, limits_of
 from engine_svc.backends.backend import Backend
 from engine_svc.backends.loading import load_backend
 from engine_svc.batch import PackedBatch, Sequence
+from engine_svc.device import find_device
 from engine_svc.scheduler import Scheduler
 from engine_svc.settings import EngineSettings
 from engine_svc.ticket import Ticket
@@ -93,13 +94,14 @@ class Loop:
 
 def main() -> None:
     settings = EngineSettings()
-    passes, cores = concurrency(settings)
+    device = find_device(settings.device)
+    passes, cores = concurrency(settings, device)
     backend = load_backend(settings, Checkpoint.read(locate(PACKAGED_NAME)))
     rng = np.random.default_rng(SEED)
     for line in sys.stdin:
         waiting, tokens, seconds = json.loads(line)
         sequences = [Sequence(row.tobytes()) for row in rng.integers(1000, 30_000, (waiting, tokens), dtype=np.uint32)]
-        loop = Loop(backend, Scheduler(limits_of(settings), passes=passes, cores=cores), sequences)
+        loop = Loop(backend, Scheduler(limits_of(settings, device), passes=passes, cores=cores), sequences)
         loop.run(0, passes)
         print(json.dumps(asdict(loop.run(seconds, passes))), flush=True)
 

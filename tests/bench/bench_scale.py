@@ -1,11 +1,11 @@
-"""Many engine pods on one machine, beside what `heddle plan` and its simulation say of them.
+"""Many engine pods on one machine, beside what `heddle plan` predicts for them.
 
     python -m tests.bench.bench_scale --pods 1,2,4,8 --rounds 3
     python -m tests.bench.bench_scale --costs
 
 The engines are simulated: they sleep, and take next to no CPU time. Batches of 16 sequences in 200 ms are slow enough
 that two cores carry eight such pods, one tokenizer pod and the load: 640 sequences/s. `--costs` measures instead what
-the CPU time of gateway and tokenizer per request, per input and per token is: the figures of heddle.planning.measured.
+the CPU time of gateway and tokenizer per request, per input and per token is: the defaults of `heddle plan`.
 """
 
 import argparse
@@ -24,22 +24,16 @@ from pathlib import Path
 
 import numpy as np
 
+from heddle.capacity import Amount, EnginePod, Traffic, engine_tier, quantile
 from heddle.client import Client
-from heddle.planning.balancing import Policy
-from heddle.planning.capacity import Goals, Tiers, plan_with
-from heddle.planning.cpu_tier import RequestCost
-from heddle.planning.engine import EngineModel
-from heddle.planning.simulation import Cluster, simulated
-from heddle.planning.traffic import Traffic, WholeNumbers
 from heddle.readiness import grpc_ready
 from tests.bench.scale_costs import measure_costs
 
 TOKENS = 16  # of a text, special tokens included
-ENGINE = EngineModel(fixed_s=0.04, per_token_s=625e-6, batch_tokens_max=256, batch_items_max=1024)
+ENGINE = EnginePod(fixed_s=0.04, per_token_s=625e-6, batch_tokens_max=256, batch_inputs_max=1024)
 WARM_UP_S = 2.0
 # Waiting for each pod, in the closed loop: two full batches and a bit, so that no pod runs dry.
 WAITING_PER_POD = 48
-FREE = RequestCost(0.0, 0.0, 0.0)
 ALONE = 30  # requests, one after the other, that tell what the way costs when nothing waits
 
 
@@ -109,11 +103,11 @@ async def way_of(client: Client, texts: Iterator[str]) -> float:
         sent_at = time.monotonic()
         await client.vectors([text])
         taken.append(time.monotonic() - sent_at)
-    return statistics.median(taken) - ENGINE.batch_s(TOKENS)
+    return statistics.median(taken) - float(ENGINE.seconds(1, TOKENS))
 
 
 def capacity_per_s() -> float:
-    return ENGINE.tokens_per_s_max(WholeNumbers(TOKENS, 0, TOKENS)) / TOKENS
+    return ENGINE.tokens_per_s_max(Amount(TOKENS)) / TOKENS
 
 
 async def closed_loop(client: Client, texts: Iterator[str], pods: int, seconds: float) -> tuple[float, list[float]]:
@@ -164,7 +158,7 @@ async def cluster(folder: Path, pods: int) -> AsyncIterator[tuple[str, list[int]
     simulation = (
         *("--backend", "simulated", "--simulated-fixed-us", str(round(ENGINE.fixed_s * 1e6))),
         *("--simulated-per-token-ns", str(round(ENGINE.per_token_s * 1e9))),
-        *("--batch-tokens-max", str(ENGINE.batch_tokens_max), "--batch-items-max", str(ENGINE.batch_items_max)),
+        *("--batch-tokens-max", str(ENGINE.batch_tokens_max), "--batch-items-max", str(ENGINE.batch_inputs_max)),
     )
     tokenizer = f"unix:{folder}/tokenizer"
     commands = [["engine_svc", "--listen", address, *simulation] for address in engines]
@@ -215,16 +209,13 @@ def table_of_throughput(closed: dict[int, list[Measured]]) -> str:
 
 def table_of_latency(opened: dict[int, list[Measured]], load: float) -> str:
     head = f"| engine pods at {load:.0%} | requests/s |"
-    rows = [head + " p50 ms: measured, simulation, plan | p99 ms: measured, simulation, plan |", "|---|---|---|---|"]
+    rows = [head + " p50 ms: measured, plan | p99 ms: measured, plan |", "|---|---|---|---|"]
     way_s = statistics.median(result.way_s for results in opened.values() for result in results)
-    tiers = Tiers(FREE, FREE, ENGINE, way_s / 4)
     for pods, results in opened.items():
-        traffic = Traffic(load * pods * capacity_per_s(), WholeNumbers(1, 0, 1), WholeNumbers(TOKENS, 0, TOKENS))
-        plan = plan_with(traffic, tiers, Goals(1.0, 1.0, 1.0), pods)
-        assert plan is not None
-        run = simulated(Cluster(ENGINE, pods, 1, way_s / 2), traffic, Policy.TWO_CHOICES_TOKENS, sequences=200_000)
-        p50 = statistics.median(result.p50_s for result in results), run.latency_s(0.5), plan.latency.quantile_s(0.5)
-        p99 = statistics.median(result.p99_s for result in results), run.latency_s(0.99), plan.latency.quantile_s(0.99)
+        traffic = Traffic(load * pods * capacity_per_s(), Amount(1), Amount(TOKENS))
+        planned_s = engine_tier(ENGINE, traffic, pods).seconds + way_s
+        p50 = statistics.median(result.p50_s for result in results), quantile(planned_s, 0.5)
+        p99 = statistics.median(result.p99_s for result in results), quantile(planned_s, 0.99)
         per_s = statistics.median(result.per_s for result in results)
         rows.append(f"| {pods} | {per_s:.0f} | {milliseconds(p50)} | {milliseconds(p99)} |")
     return "\n".join([*rows, "", f"Beyond its batch, a text alone takes {1000 * way_s:.1f} ms."])

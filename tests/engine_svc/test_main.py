@@ -1,23 +1,29 @@
-"""How many passes run at once, and on how many cores, by the settings of an engine pod; and when it ends."""
+"""What an engine pod makes of its settings and its device: passes, cores, the GPU that it sees; and when it ends."""
 
 import asyncio
 import os
 import sys
 from concurrent.futures import Future
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from engine_svc import __main__ as main
-from engine_svc.__main__ import concurrency
+from engine_svc.__main__ import alone_on_gpu, concurrency, fitted, limits_of
+from engine_svc.device import CPU, Device, find_device
 from engine_svc.settings import EngineSettings
+from heddle import gpus
+from heddle.checkpoint import Checkpoint
+from heddle.model_source import locate
+from heddle.rpc.settings import ConfigurationError
+from tests.engine_svc.gpus import H100, T4, install_gpus
 
 
 @pytest.fixture
 def cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(main, "usable_cores", lambda: 16)
-    monkeypatch.setattr(main, "has_nvidia_gpu", lambda: False)
 
 
 @pytest.mark.usefixtures("cores")
@@ -29,19 +35,95 @@ def cores(monkeypatch: pytest.MonkeyPatch) -> None:
         (EngineSettings(threads=1), (1, 1)),
         (EngineSettings(passes=3), (3, 16)),
         (EngineSettings(threads=2, passes=4), (2, 2)),
-        (EngineSettings(backend="tensorrt_llm"), (1, 16)),
         (EngineSettings(backend="simulated"), (1, 16)),
         (EngineSettings(backend="simulated", threads=1, passes=2), (2, 2)),
     ],
 )
 def test_passes_never_have_less_than_a_core(settings: EngineSettings, passes_and_cores: tuple[int, int]) -> None:
-    assert concurrency(settings) == passes_and_cores
+    assert concurrency(settings, CPU) == passes_and_cores
 
 
 @pytest.mark.usefixtures("cores")
-def test_a_gpu_runs_one_pass_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main, "has_nvidia_gpu", lambda: True)
-    assert concurrency(EngineSettings()) == (1, 16)
+@pytest.mark.parametrize(
+    ("settings", "passes_and_cores"),
+    [
+        (EngineSettings(), (2, 16)),
+        (EngineSettings(threads=1), (2, 2)),
+        (EngineSettings(passes=1), (1, 16)),
+        (EngineSettings(backend="tensorrt_llm"), (1, 16)),
+    ],
+)
+def test_two_passes_are_in_flight_on_a_gpu_however_few_the_cores(
+    settings: EngineSettings, passes_and_cores: tuple[int, int]
+) -> None:
+    assert concurrency(settings, H100) == passes_and_cores
+
+
+@pytest.mark.parametrize(("device", "tokens"), [(CPU, 512), (H100, 16_384)], ids=str)
+def test_a_batch_is_as_large_as_suits_the_device(device: Device, tokens: int) -> None:
+    assert limits_of(EngineSettings(), device).batch_tokens_max == tokens
+    assert limits_of(EngineSettings(batch_tokens_max=64), device).batch_tokens_max == 64
+
+
+@pytest.mark.parametrize(
+    ("wanted", "visible", "device", "left"),
+    [
+        ("cuda:1", "0,3", "cuda", "3"),
+        ("cuda:1", "MIG-a,MIG-b", "cuda", "MIG-b"),
+        ("cuda:1", None, "cuda", "1"),
+        ("cuda:9", "0,3", "cuda:9", "0,3"),
+        ("cuda", "0,3", "cuda", "0,3"),
+        ("auto", None, "auto", None),
+        ("cpu", "0,3", "cpu", "0,3"),
+    ],
+)
+def test_a_pod_on_one_of_several_gpus_sees_no_other(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, visible: str | None, device: str, left: str | None
+) -> None:
+    environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(gpus, "count_gpus", lambda: 4)
+    assert alone_on_gpu(EngineSettings(device=wanted)).device == device
+    assert environment.get("CUDA_VISIBLE_DEVICES") == left
+
+
+@pytest.fixture
+def minilm() -> Checkpoint:
+    return Checkpoint.read(locate("all-MiniLM-L6-v2"))
+
+
+def test_a_pod_is_told_the_device_and_data_type_that_auto_stands_for(
+    monkeypatch: pytest.MonkeyPatch, minilm: Checkpoint
+) -> None:
+    install_gpus(monkeypatch, T4)
+    settings = fitted(EngineSettings(), minilm, find_device("auto"))
+    assert (settings.device, settings.dtype) == ("cuda:0", "float16")
+    assert fitted(EngineSettings(dtype="float32"), minilm, find_device("auto")).dtype == "float32"
+
+
+def test_a_pod_does_not_start_on_a_gpu_that_its_model_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch, minilm: Checkpoint
+) -> None:
+    install_gpus(monkeypatch, T4, free_bytes=100 << 20)
+    with pytest.raises(ConfigurationError, match="does not fit into the memory of Tesla T4"):
+        fitted(EngineSettings(), minilm, T4)
+    simulated = EngineSettings(backend="simulated")
+    assert fitted(simulated, minilm, CPU) is simulated
+
+
+async def test_a_simulated_pod_does_not_import_torch(tmp_path: Path) -> None:
+    script = (
+        "import asyncio, sys; from engine_svc import __main__ as main; from engine_svc.settings import EngineSettings\n"
+        "async def pod():\n"
+        "    stop = asyncio.Event(); asyncio.get_running_loop().call_later(1, stop.set)\n"
+        "    await main.serve(EngineSettings(listen=('unix:' + sys.argv[1],), backend='simulated'), stop)\n"
+        "asyncio.run(pod()); assert 'torch' not in sys.modules"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script, str(tmp_path / "socket")),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
 def test_a_pod_whose_lane_has_died_does_not_live_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 load their models this way, through the engine's own loader."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -33,6 +33,11 @@ class DrawnWeights(Weights):
         if len(shape) == 1:
             return taken.normal_(1.0 if name.endswith("weight") else 0.0, 0.1)
         return taken.normal_(0.0, 1.0 if "embed" in name else shape[-1] ** -0.5)
+
+    def row_blocks(
+        self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None
+    ) -> Iterator[tuple[slice, Tensor]]:
+        yield slice(0, shape[0]), self.take(name, shape, dtype)
 
     def unused(self, expected: Sequence[str]) -> list[str]:
         return []

@@ -1,45 +1,34 @@
 """What the engine offers for a GPU beyond its plain path, found by looking: fp8, and kernels of its own. A check of
 what is not there says "not built", and a check of what is there needs no change here.
 
-fp8 is there when TorchBackend takes `quantization`. Kernels are there when the module KERNELS_MODULE has a mapping
-`KERNELS` from names to objects that are a `Kernel`.
+fp8 is there when TorchBackend takes `quantization`. Kernels are there where Triton is.
 """
 
-import importlib
 import importlib.util
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
 from engine_svc.backends.torch_backend import TorchBackend
+from engine_svc.models.kernels.kernel import Kernel
 
-KERNELS_MODULE = "engine_svc.models.kernels"
 NOT_BUILT = "not built"
-
-
-class Kernel(Protocol):
-    @property
-    def fused(self) -> Callable[..., Tensor]: ...
-
-    @property
-    def plain(self) -> Callable[..., Tensor]:
-        """The same computation with PyTorch's own operations."""
-        ...
-
-    def example(self, device: torch.device, dtype: torch.dtype) -> Sequence[Any]:
-        """Random arguments for both, of realistic sizes; small ones on a CPU."""
-        ...
 
 
 def has_fp8() -> bool:
     return "quantization" in inspect.signature(TorchBackend).parameters
 
 
-def kernels() -> Mapping[str, Kernel]:
-    if importlib.util.find_spec(KERNELS_MODULE) is None:
+def kernels(device: str) -> Mapping[str, Kernel]:
+    """Those that run on the device. On a CPU they do in Triton's interpreter."""
+    if importlib.util.find_spec("triton") is None:
         return {}
-    found: Mapping[str, Kernel] = importlib.import_module(KERNELS_MODULE).KERNELS
-    return found
+    if device == "cpu":
+        import tests.engine_svc.models.kernels.interpreter  # noqa: F401
+    from engine_svc.models.kernels.table import KERNELS
+
+    if device == "cpu":
+        return KERNELS
+    capability = torch.cuda.get_device_capability(device)
+    return {name: kernel for name, kernel in KERNELS.items() if capability >= kernel.capability_min}

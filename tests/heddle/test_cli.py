@@ -2,63 +2,23 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from heddle import cli
 from heddle.serve import DECIDED_VARIABLES
-
-ANY_PORTS = ("--http-port", "0", "--grpc-port", "0")
+from tests.heddle.command import ANY_PORTS, ended, heddle, serving, write_stand_ins
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where `python -m engine_svc` and so on find stand-ins for the services."""
-    for name in ("engine_svc", "tokenizer_svc", "http_gateway"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").touch()
-        shutil.copy(Path(__file__).with_name("stand_in_pod.py"), tmp_path / name / "__main__.py")
-    return tmp_path
-
-
-async def heddle(folder: Path, *argv: str, **environ: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "heddle", *argv),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environ},
-    )
-
-
-async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
-    """Exit code, stdout and stderr."""
-    output, log = await asyncio.wait_for(process.communicate(), 30)
-    return process.returncode, output.decode(), log.decode()
-
-
-@asynccontextmanager
-async def serving(folder: Path, *argv: str, **environ: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """A `heddle serve` that is ready, and what it said then."""
-    process = await heddle(folder, "serve", *ANY_PORTS, *argv, **environ)
-    assert process.stdout
-    try:
-        async with asyncio.timeout(30):
-            welcome = b"".join([await process.stdout.readline() for _ in range(5)])
-        yield process, welcome.decode()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    return write_stand_ins(tmp_path)
 
 
 async def test_serve_says_where_it_is_and_stops_in_order_on_ctrl_c(folder: Path) -> None:
@@ -123,13 +83,15 @@ def test_every_command_of_the_package_leads_to_its_service() -> None:
 
 async def test_serve_passes_its_flags_to_the_services(folder: Path) -> None:
     cores = len(os.sched_getaffinity(0))
-    async with serving(folder, "--engine", "simulated", "--dtype", "float16", "--engines", "2") as (process, _):
+    async with serving(
+        folder, "--engine", "simulated", "--dtype", "float16", "--quantization", "fp8", "--engines", "2"
+    ) as (process, _):
         process.terminate()
         _, _, log = await ended(process)
     started = {
         line.split(": started ")[0]: line.split(": started ")[1] for line in log.splitlines() if " started " in line
     }
-    assert "--backend simulated --dtype float16" in started["engine 1"]
+    assert "--backend simulated --dtype float16 --quantization fp8" in started["engine 1"]
     assert f"--threads {max(1, cores // 2)}" in started["engine 1"]
     sockets = [started[name].split("--listen ")[1].split()[0] for name in ("engine 0", "engine 1")]
     assert f"--engines {','.join(sockets)}" in started["tokenizer"]
@@ -142,7 +104,7 @@ async def test_variables_of_a_service_hold_where_serve_says_nothing(folder: Path
         process.terminate()
         _, _, log = await ended(process)
     started = {line.split(": started ")[0]: line for line in log.splitlines() if " started " in line}
-    assert not any(flag in started["engine"] for flag in ("--threads", "--dtype"))
+    assert not any(flag in started["engine"] for flag in ("--threads", "--dtype", "--quantization"))
     assert "--log-level" not in started["gateway"]
     assert "--log-level warning" in started["engine"]
 

@@ -9,7 +9,8 @@ from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint_files import CheckpointError
 from heddle.language_models import parse_score_tokens
 from heddle.sentence_modules import LogitScore, Pooling
-from heddle.serve import Machine, ServeSettings
+from heddle.serve import Machine
+from heddle.serve_settings import ServeSettings
 from tests.checkpoints import write_json, write_old_modules
 from tests.heddle.bert_folder import with_config
 

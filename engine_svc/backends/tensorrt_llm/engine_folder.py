@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from engine_svc.backends.tensorrt_llm.fitness import MODEL_TYPES
-from engine_svc.backends.tensorrt_llm.quantization import FILE, quantization_of
+from engine_svc.backends.tensorrt_llm.quantization import quantization_of
 from engine_svc.models.model_config import ModelConfig
+from engine_svc.models.quantization import FILE
 from engine_svc.models.rope_scaling import rope_parameters
 from heddle.checkpoint import Checkpoint
 from heddle.weight_files import weight_files

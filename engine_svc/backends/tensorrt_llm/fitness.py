@@ -3,13 +3,14 @@ engine_svc.models does. For the rest `--backend auto` takes torch, and `--backen
 before the pod opens a port, and does not import TensorRT-LLM.
 """
 
-import torch
-
-from engine_svc.backends.tensorrt_llm.quantization import Capability, quantization_of
+from engine_svc.backends.tensorrt_llm.quantization import quantization_of
 from engine_svc.backends.tensorrt_llm.versions import installed_api
+from engine_svc.device import Device, dotted
 from engine_svc.models.architectures.decoder import FAMILIES
 from engine_svc.models.architectures.decoder_attention import reach_of
 from engine_svc.models.model_config import ModelConfig
+from engine_svc.models.quantization import NO_QUANT
+from engine_svc.models.quantization import quantization_of as asked_quantization
 from engine_svc.models.rope_scaling import rope_parameters
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
@@ -25,12 +26,12 @@ MODEL_TYPES = {"llama": "llama", "llama_bidirec": "llama", "mistral": "mistral",
 ROPE_TYPES = {"llama": ("default", "llama3")}
 
 
-def check_fitness(settings: EngineSettings, checkpoint: Checkpoint) -> None:
+def check_fitness(settings: EngineSettings, checkpoint: Checkpoint, device: Device) -> None:
     """Raises ConfigurationError with the first reason against it, in one line."""
     installed_api()
     check_settings(settings, checkpoint)
     check_architecture(checkpoint)
-    check_gpu(checkpoint)
+    check_gpu(checkpoint, device)
 
 
 def check_settings(settings: EngineSettings, checkpoint: Checkpoint) -> None:
@@ -40,6 +41,10 @@ def check_settings(settings: EngineSettings, checkpoint: Checkpoint) -> None:
         raise ConfigurationError("it computes in bfloat16 or float16, not in float32")
     if settings.adapter or checkpoint.tasks:
         raise ConfigurationError("adapters are not supported")
+    if settings.quantization != NO_QUANT:
+        quantization = asked_quantization(checkpoint, settings.quantization)
+        if quantization is None or not quantization.is_stored:
+            raise ConfigurationError("it does not quantize weights; it takes a checkpoint that ModelOpt has quantized")
 
 
 def check_architecture(checkpoint: Checkpoint) -> None:
@@ -74,20 +79,11 @@ def check_windows(config: ModelConfig, sequence_tokens_max: int) -> None:
             config.refuse(f"layers that see {behind + 1} of {sequence_tokens_max} tokens are not supported")
 
 
-def check_gpu(checkpoint: Checkpoint) -> None:
-    capability = gpu_capability()
-    if capability is None:
-        raise ConfigurationError("there is no NVIDIA GPU")
+def check_gpu(checkpoint: Checkpoint, device: Device) -> None:
+    if device.kind != "cuda":
+        raise ConfigurationError("it needs an NVIDIA GPU")
     quantization = quantization_of(checkpoint)
     needed = CAPABILITY_MIN if quantization is None else quantization.capability
-    if capability < needed:
+    if device.capability < needed:
         what = "it" if quantization is None else f"{quantization.algorithm} in it"
-        raise ConfigurationError(f"{what} needs compute capability {dotted(needed)}, the GPU has {dotted(capability)}")
-
-
-def gpu_capability() -> Capability | None:
-    return torch.cuda.get_device_capability() if torch.cuda.is_available() else None
-
-
-def dotted(capability: Capability) -> str:
-    return ".".join(map(str, capability))
+        raise ConfigurationError(f"{what} needs compute capability {dotted(needed)}, not {dotted(device.capability)}")

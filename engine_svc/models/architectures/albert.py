@@ -27,7 +27,7 @@ def load(config: ModelConfig, weights: Weights) -> Transformer:
     config.require("position_embedding_type", "absolute")
     config = dataclasses.replace(config, values={**config.values, "hidden_act": config.get("hidden_act", "gelu_new")})
     width, hidden = config.positive("embedding_size", default=128), config.positive("hidden_size")
-    projection = load_linear(weights, "encoder.embedding_hidden_mapping_in", hidden, width)
+    projection = load_linear(weights.quantized(None), "encoder.embedding_hidden_mapping_in", hidden, width)
     embeddings = dataclasses.replace(bert.load_embeddings(config, weights, width=width), projection=projection)
     return Transformer(embeddings, load_layers(config, weights))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from engine_svc.models.activations import Activation
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.heads.classification import (
     SequenceClassificationHead,
@@ -16,7 +17,7 @@ from engine_svc.models.heads.classification import (
 )
 from engine_svc.models.heads.head import Head
 from engine_svc.models.heads.splade import SpladeHead, load_vocabulary_decoder
-from engine_svc.models.linear import Activation, load_linear
+from engine_svc.models.linear import load_linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import load_layer_norm
 from engine_svc.models.transformer import Attention, Embeddings, FeedForward, Layer, Norms, Transformer

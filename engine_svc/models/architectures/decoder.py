@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from engine_svc.models.activations import Activation
 from engine_svc.models.architectures.decoder_attention import (
     Sight,
     layer_types_of_all,
@@ -23,7 +24,7 @@ from engine_svc.models.architectures.decoder_attention import (
 from engine_svc.models.heads.classification import SequenceClassificationHead, TokenClassificationHead, float32_linear
 from engine_svc.models.heads.head import Head
 from engine_svc.models.heads.vector_modules import Stage
-from engine_svc.models.linear import Activation, linear, load_linear
+from engine_svc.models.linear import linear, load_linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import RMSNorm, load_rms_norm
 from engine_svc.models.transformer import Attention, Embeddings, GatedFeedForward, Layer, Norms, Transformer

@@ -2,8 +2,8 @@
 
 from functools import partial
 
+from engine_svc.models.activations import Activation
 from engine_svc.models.architectures import bert
-from engine_svc.models.linear import Activation
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Transformer
 from engine_svc.models.weights import Weights

@@ -3,8 +3,9 @@
 import dataclasses
 from functools import partial
 
+from engine_svc.models.activations import Activation
 from engine_svc.models.architectures import bert, roberta
-from engine_svc.models.linear import Activation, load_linear
+from engine_svc.models.linear import load_linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Transformer
 from engine_svc.models.weights import Weights
@@ -20,7 +21,7 @@ def load(config: ModelConfig, weights: Weights) -> Transformer:
     width, hidden = config.positive("embedding_size", default=128), config.positive("hidden_size")
     embeddings = bert.load_embeddings(config, weights, width=width)
     if width != hidden:
-        projection = load_linear(weights, "embeddings_project", hidden, width)
+        projection = load_linear(weights.quantized(None), "embeddings_project", hidden, width)
         embeddings = dataclasses.replace(embeddings, projection=projection)
     return Transformer(embeddings, bert.load_layers(config, weights))
 

@@ -6,7 +6,7 @@ import dataclasses
 from engine_svc.models.architectures import bert, rotary_bert
 from engine_svc.models.architectures.rotary_bert import Names, is_native, load_gated_feed_forward
 from engine_svc.models.heads.head import Head
-from engine_svc.models.linear import Linear, linear
+from engine_svc.models.linear import Linear, load_linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.rope_scaling import rope_parameters, rotary_of
 from engine_svc.models.transformer import GatedFeedForward, Transformer
@@ -49,14 +49,14 @@ def load(config: ModelConfig, weights: Weights) -> Transformer:
 def load_feed_forward(config: ModelConfig, weights: Weights, name: str) -> GatedFeedForward:
     gate_up: Linear | tuple[str, str] = (f"{name}.gate_proj", f"{name}.up_proj")
     if not is_native(weights):
-        gate_up = load_up_gate(config, weights, f"{name}.up_gate_proj.weight")
+        gate_up = load_up_gate(config, weights, f"{name}.up_gate_proj")
     return load_gated_feed_forward(config, weights, gate_up=gate_up, down=f"{name}.down_proj", down_bias=True)
 
 
 def load_up_gate(config: ModelConfig, weights: Weights, name: str) -> Linear:
     """Stored with what is activated below what it multiplies."""
     hidden, intermediate = config.positive("hidden_size"), config.positive("intermediate_size")
-    return linear(weights.take(name, [2 * intermediate, hidden]).roll(intermediate, 0), None)
+    return load_linear(weights, name, 2 * intermediate, hidden, bias=False, first_row=intermediate)
 
 
 def load_splade(checkpoint: Checkpoint, weights: Weights) -> Head:

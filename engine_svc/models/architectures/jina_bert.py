@@ -8,16 +8,19 @@ a second time, and has the halves of its gated feed-forward the other way around
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from engine_svc.models.activations import Activation
 from engine_svc.models.alibi import alibi_bias
 from engine_svc.models.architectures import bert
 from engine_svc.models.attention_pattern import AttentionPattern
-from engine_svc.models.linear import Activation, linear, load_linear
+from engine_svc.models.linear import load_linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import LayerNorm, Norm, QueryKeyNorm, load_layer_norm
+from engine_svc.models.residual_stream import ResidualStream
 from engine_svc.models.transformer import Attention, GatedFeedForward, Layer, Norms, Transformer
 from engine_svc.models.weights import Weights
 
@@ -32,8 +35,11 @@ class NormsOfTwoSums(Norms):
 
     of_second_sum: Norm
 
-    def around(self, branch: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
-        return self.of_second_sum(Norms.around(self, branch, hidden).add_(hidden))
+    def around(self, branch: Callable[[Any], Tensor], stream: ResidualStream, *, as_float8: bool = False) -> None:
+        hidden = stream.hidden()
+        Norms.around(self, branch, stream, as_float8=as_float8)
+        stream.add(hidden)
+        stream.normalize(self.of_second_sum)
 
 
 def load(config: ModelConfig, weights: Weights) -> Transformer:
@@ -93,9 +99,9 @@ def load_gated_feed_forward(
     config: ModelConfig, weights: Weights, gate_up: str, down: str, *, is_up_first: bool = False
 ) -> GatedFeedForward:
     hidden, intermediate = config.positive("hidden_size"), config.positive("intermediate_size")
-    halves = weights.take(f"{gate_up}.weight", [2 * intermediate, hidden])
+    first_row = intermediate if is_up_first else 0
     return GatedFeedForward(
-        gate_up=linear(halves.roll(intermediate, 0) if is_up_first else halves, None),
+        gate_up=load_linear(weights, gate_up, 2 * intermediate, hidden, bias=False, first_row=first_row),
         activation=GATES[config.get("feed_forward_type")],
         down=load_linear(weights, down, hidden, intermediate),
         intermediate=intermediate,

@@ -2,8 +2,8 @@
 
 from functools import partial
 
+from engine_svc.models.activations import Activation
 from engine_svc.models.architectures import bert
-from engine_svc.models.linear import Activation
 from heddle.checkpoint import ModelKind
 
 PREFIX = "roberta."  # of all three

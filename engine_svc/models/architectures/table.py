@@ -75,8 +75,6 @@ def architecture_of(config: ModelConfig) -> Architecture:
         known = ", ".join(sorted(ARCHITECTURES))
         named = f"model type {model_type}" if config.get("model_type") else "a checkpoint without a model_type"
         config.refuse(f"{named} is not supported (supported: {known})")
-    if config.get("quantization_config"):
-        config.refuse("describes quantized weights, which are not supported")
     return architecture
 
 

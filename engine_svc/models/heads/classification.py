@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from engine_svc.batch import Output, PackedBatch
+from engine_svc.models.activations import Activation
 from engine_svc.models.heads.head import Array
 from engine_svc.models.heads.vector_modules import Stage, apply_stages
-from engine_svc.models.linear import Activation, load_linear
+from engine_svc.models.linear import load_linear
 from engine_svc.models.weights import Weights
 from engine_svc.pooling import pool
 from heddle.sentence_modules import Pooling

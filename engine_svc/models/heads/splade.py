@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.models.attention import runs_of
 from engine_svc.models.heads.head import Array
+from engine_svc.models.layout import runs_of
 from engine_svc.models.linear import Linear, linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import Norm

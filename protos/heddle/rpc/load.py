@@ -1,10 +1,8 @@
-"""How much is ahead of an item at a pod, by what its client knows. Used by heddle.rpc.pod, and in simulation by
-heddle.planning.balancing.
-"""
+"""How much is ahead of an item at a pod, by what its client knows. Used by heddle.rpc.pod."""
 
 # A report is late: by the time it is read, others have been answered and have sent more. Taken for the truth, it drives
 # all clients to the same pods; as a hint it tells slow pods from others. Simulated with 2 to 64 clients and 400 pods, a
-# sixteenth is as good as any share: `heddle plan --simulate` compares it with nothing at all.
+# sixteenth is as good as any share.
 OTHERS_DIVISOR = 16
 
 

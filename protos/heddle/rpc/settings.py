@@ -16,6 +16,7 @@ import argparse
 import dataclasses
 import difflib
 import enum
+import inspect
 import math
 import re
 import sys
@@ -179,6 +180,17 @@ PARSERS: dict[Any, Callable[[str], Any]] = {str: str, int: whole_number, float: 
 METAVARS = {str: "TEXT", int: "N", float: "X", Path: "PATH"}
 
 
+class HelpFormatter(argparse.HelpFormatter):
+    """Leaves indented paragraphs of a description, which are examples, as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = []
+        for paragraph in inspect.cleandoc(text).split("\n\n"):
+            is_example = paragraph.startswith("    ")
+            paragraphs.append(paragraph if is_example else super()._fill_text(paragraph, width, indent))
+        return "\n\n".join(paragraphs)
+
+
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigurationError(message.removeprefix("argument "))
@@ -186,7 +198,13 @@ class Parser(argparse.ArgumentParser):
 
 def parsed_flags(settings: Sequence[Setting], argv: Sequence[str], prog: str, description: str) -> dict[str, Any]:
     """What each given flag states, by field name. Raises ConfigurationError for what is no flag of ours."""
-    parser = Parser(prog=prog, usage="%(prog)s [options]", description=description, allow_abbrev=False)
+    parser = Parser(
+        prog=prog,
+        usage="%(prog)s [options]",
+        description=description,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
     headings = list(dict.fromkeys(setting.heading for setting in settings))
     groups = {heading: parser.add_argument_group(heading or "settings") for heading in headings}
     for setting in settings:

@@ -13,10 +13,10 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from tokenizers import Tokenizer
 from transformers import BertForSequenceClassification, BertForTokenClassification, BertModel, PreTrainedModel
 
-from engine_svc.backends.torch_backend import TorchBackend, suitable_dtype
+from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.batch import Sequence as TokenSequence
-from heddle.checkpoint import Checkpoint, ModelKind
+from heddle.checkpoint import Checkpoint
 from heddle.model_source import locate
 from heddle.sentence_modules import POOLING_OF_MODE
 from tests.checkpoints import (
@@ -251,7 +251,6 @@ def test_scores_are_computed_in_float32_unless_asked_otherwise(tmp_path: Path, m
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     write_bert(tmp_path, BertForSequenceClassification)
     checkpoint = Checkpoint.read(tmp_path)
-    assert suitable_dtype(torch.device("cpu"), ModelKind.EMBEDDER) is torch.bfloat16
     assert TorchBackend(checkpoint, device="cpu").data_type == "float32"
     assert TorchBackend(checkpoint, dtype="bfloat16", device="cpu").data_type == "bfloat16"
 

@@ -1,7 +1,7 @@
 """Packed attention against the formula, sequence by sequence."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,17 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engine_svc.models.attention import (
-    Layout,
-    Run,
-    attend,
-    attend_by_flash,
-    attend_by_runs,
-    flash_parameters,
-    has_flash,
-)
+from engine_svc.models.attention import attend
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.dense_attention import SHORT_TOKENS
+from engine_svc.models.layout import Layout
 from engine_svc.models.prefixes import Merging
 
 HEADS, HEAD_DIM = 3, 8
@@ -78,15 +71,6 @@ def test_sequence_is_attended_to_alike_alone_and_in_any_batch(length: int) -> No
         torch.testing.assert_close(alone, together[own], atol=1e-6, rtol=0)
 
 
-def test_adjacent_sequences_of_equal_length_are_one_call() -> None:
-    assert layout_of([1, 1, 1, 5, 5, 40, 5]).runs == (
-        Run(0, 0, 3, 1, 1),
-        Run(3, 3, 2, 5, 5),
-        Run(13, 13, 1, 40, 40),
-        Run(53, 53, 1, 5, 5),
-    )
-
-
 def test_rows_behind_the_last_token_are_zero() -> None:
     query, key, value = random_projections(20)
     attended = attend(query, key, value, layout_of([3, 9]), ALL)
@@ -105,94 +89,6 @@ def test_overflow_stays_in_its_own_sequence(length: int, dtype: torch.dtype) -> 
     assert attended[length:].isfinite().all()
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_flash_attention_equals_the_runs(dtype: torch.dtype) -> None:
-    device = torch.device("cuda")
-    lengths = [1, 2, 8, 8, 77, 300]
-    query, key, value = (tensor.to(device, dtype) for tensor in random_projections(sum(lengths)))
-    layout = layout_of(lengths, device)
-    for pattern in (ALL, AttentionPattern(ahead=0), AttentionPattern(behind=5, ahead=5, scale=0.3)):
-        flash = attend(query, key[:, :1], value[:, :1], layout, pattern)
-        by_runs = attend_by_runs(query, key[:, :1], value[:, :1], layout, pattern)
-        torch.testing.assert_close(flash, by_runs, atol=0.02, rtol=0.02)
-
-
-def kernel_of_torch_2_10(  # noqa: PLR0917 - torch's
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cu_seq_q: Tensor,
-    cu_seq_k: Tensor,
-    max_q: int,
-    max_k: int,
-    is_causal: bool = False,
-    return_aux: object = None,
-) -> Tensor:
-    return query
-
-
-def kernel_of_torch_2_11(  # noqa: PLR0917 - torch's
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cu_seq_q: Tensor,
-    cu_seq_k: Tensor,
-    max_q: int,
-    max_k: int,
-    *,
-    return_aux: object = None,
-    scale: float | None = None,
-    window_size: tuple[int, int] = (-1, -1),
-) -> Tensor:
-    assert window_size == (-1, 0)
-    return query
-
-
-def kernel_of_torch_2_13(  # noqa: PLR0917 - torch's
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cu_seq_q: Tensor,
-    cu_seq_k: Tensor | None,
-    max_q: int,
-    max_k: int,
-    *,
-    return_aux: object = None,
-    scale: float | None = None,
-    window_size: tuple[int, int] = (-1, -1),
-    enable_gqa: bool = False,
-    seqused_k: Tensor | None = None,
-) -> Tensor:
-    assert enable_gqa
-    return query
-
-
-@pytest.fixture
-def _unknown_kernel() -> Iterator[None]:
-    flash_parameters.cache_clear()
-    yield
-    flash_parameters.cache_clear()
-
-
-@pytest.mark.usefixtures("_unknown_kernel")
-@pytest.mark.parametrize("kernel", [kernel_of_torch_2_11, kernel_of_torch_2_13])
-def test_flash_attention_is_told_what_its_version_takes(
-    kernel: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
-    query, key, value = random_projections(9)
-    layout = layout_of([4, 5])
-    assert attend_by_flash(query, key[:, :1], value[:, :1], layout, AttentionPattern(ahead=0)) is query
-
-
-@pytest.mark.usefixtures("_unknown_kernel")
-def test_flash_attention_without_windows_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel_of_torch_2_10)
-    assert not has_flash.__wrapped__(torch.device("cuda"))
-
-
 @pytest.mark.parametrize("pattern", [AttentionPattern(ahead=0), AttentionPattern(ahead=0, behind=9, softcap=2.0)])
 @pytest.mark.parametrize("lengths", [[20, 20, 20], [14, 14, 14]])
 def test_rows_that_stand_for_several_tokens_are_attended_to_as_those_tokens(
@@ -208,9 +104,3 @@ def test_rows_that_stand_for_several_tokens_are_attended_to_as_those_tokens(
     merged = layout.merged(Merging(row_of_token, token_of_row, np.array([length, 4, 0], np.int32)))
     tokens = attend(query[row_of_token], key[row_of_token], value[row_of_token], layout, pattern)
     torch.testing.assert_close(attend(query, key, value, merged, pattern), tokens[token_of_row], atol=1e-6, rtol=0)
-
-
-def test_merged_layout_knows_where_own_tokens_are() -> None:
-    layout = layout_of([5, 5, 5, 7]).merged(Merging(np.arange(22), np.arange(22), np.array([5, 2, 2, 0], np.int32)))
-    assert layout.runs == (Run(0, 0, 1, 5, 5), Run(5, 5, 2, 5, 2), Run(15, 9, 1, 7, 0))
-    assert layout.cu_rows.tolist() == [0, 5, 7, 9, 9]

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engine_svc.models.activations import Activation
 from engine_svc.models.experts import Experts
-from engine_svc.models.linear import Activation, linear
+from engine_svc.models.linear import linear
 from engine_svc.models.model import Model
 from heddle.checkpoint import Checkpoint
 from tests.engine_svc.models.cases_of.all import CASES

@@ -5,7 +5,8 @@ import torch
 from transformers.activations import ACT2FN
 
 from engine_svc.models import linear as linear_module
-from engine_svc.models.linear import ACTIVATIONS, Activation, PlainLinear, PrepackedLinear, linear, suitable_rows
+from engine_svc.models.activations import ACTIVATIONS, Activation
+from engine_svc.models.linear import PlainLinear, PrepackedLinear, linear, suitable_rows
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")  # type: ignore[no-untyped-call]
 

@@ -1,4 +1,4 @@
-"""A fake `tensorrt_llm` that can be imported, in a version of each API, on a machine with a GPU that it supports."""
+"""A fake `tensorrt_llm` that can be imported, in a version of each API."""
 
 import contextlib
 import sys
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine_svc.backends.tensorrt_llm import backend, fitness, versions
+from engine_svc.backends.tensorrt_llm import backend, versions
 from engine_svc.backends.tensorrt_llm.backend import TensorRTLLMBackend
 from engine_svc.backends.tensorrt_llm.versions import Api, api_of
 from heddle.checkpoint import Checkpoint
@@ -32,7 +32,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     def installed(version: str) -> type[Llm]:
         for module in (versions, backend):
             monkeypatch.setattr(module, "installed_version", lambda: version)
-        monkeypatch.setattr(fitness, "gpu_capability", lambda: (9, 0))
         monkeypatch.setattr(fake_llm, "MODEL_CLASS_MAPPING", {})
         api = api_of(version)
         llm = type("LLM", (Llm,), {"api": api, "made": []})

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from engine_svc.backends.tensorrt_llm.versions import Api
 from engine_svc.models import transformer
 from engine_svc.models.architectures import decoder
-from engine_svc.models.attention import Layout
+from engine_svc.models.layout import Layout
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.packed_tokens import PackedTokens
+from engine_svc.models.residual_stream import ResidualStream
 from engine_svc.models.weights import Weights
 from tests.engine_svc.backends.tensorrt_llm.records import bound
 
@@ -66,15 +67,15 @@ class Layer(nn.Module):
         self.self_attn = Attention(layer.attention, api)
         self._layer, self._passed = layer, {} if attention_mask is None else {"attention_mask": attention_mask}
 
-    def forward(self, hidden: Tensor, position_ids: Tensor, metadata: AttentionMetadata) -> Tensor:
+    def forward(self, stream: ResidualStream, position_ids: Tensor, metadata: AttentionMetadata) -> None:
         def attend(rows: Tensor) -> Tensor:
             output: Tensor = self.self_attn(
                 position_ids=position_ids, hidden_states=rows, attn_metadata=metadata, **self._passed
             )
             return output
 
-        hidden = self._layer.attention_norms.around(attend, hidden)
-        return self._layer.feed_forward_norms.around(self._layer.feed_forward, hidden)
+        self._layer.attention_norms.around(attend, stream)
+        self._layer.feed_forward_norms.around(self._layer.feed_forward, stream)
 
 
 class Decoder(nn.Module):
@@ -104,10 +105,11 @@ class Decoder(nn.Module):
         tokens = PackedTokens(input_ids, torch.zeros_like(input_ids), position_ids[0], attn_metadata.layout)
         hidden = self._model.embeddings(tokens)
         attn_metadata.rotations = self._model._rotations(tokens, hidden.dtype)
+        stream = ResidualStream(hidden)
         for layer in self.layers:
-            hidden = layer(hidden, position_ids, attn_metadata)
+            layer(stream, position_ids, attn_metadata)
         assert self._model.norm is not None
-        return self._model.norm(hidden)
+        return self._model.norm(stream.hidden())
 
     def _layers_of(self, model: transformer.Transformer) -> list[Layer]:
         return [Layer(layer, self._api, self._mask) for layer in model.layers]

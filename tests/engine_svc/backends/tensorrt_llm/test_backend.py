@@ -21,6 +21,7 @@ from tests.checkpoints import POSITIONS
 from tests.engine_svc.backends.tensorrt_llm.conftest import VERSIONS, Install, Open
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
 from tests.engine_svc.backends.tensorrt_llm.served import SERVED, written
+from tests.engine_svc.gpus import H100
 from tests.engine_svc.models.cases import OUTPUTS, Array, Case
 from tests.engine_svc.models.packed import random_batch
 
@@ -43,7 +44,7 @@ def test_answers_are_those_of_torch(tmp_path: Path, opened: Open, install: Insta
     expected = TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu").run(batch)
     for version in VERSIONS.values():
         install(version)
-        check_fitness(EngineSettings(backend="tensorrt_llm"), Checkpoint.read(tmp_path))
+        check_fitness(EngineSettings(backend="tensorrt_llm"), Checkpoint.read(tmp_path), H100)
         assert_same(opened(tmp_path).run(batch), expected)
 
 

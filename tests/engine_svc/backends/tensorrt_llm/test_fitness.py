@@ -1,6 +1,7 @@
 """What TensorRT-LLM may not serve, each with a reason of one line, and which backend `auto` takes then."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from transformers import BertModel, LlamaModel
 
 from engine_svc.backends.choice import chosen_backend
 from engine_svc.backends.loading import check_loadable
-from engine_svc.backends.tensorrt_llm import fitness, versions
+from engine_svc.backends.tensorrt_llm import versions
 from engine_svc.backends.tensorrt_llm.backend import load_head_of
 from engine_svc.backends.tensorrt_llm.fitness import check_fitness
+from engine_svc.device import CPU, Device
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.settings import ConfigurationError
@@ -21,6 +23,7 @@ from tests.checkpoints import write_bert, write_json
 from tests.engine_svc.backends.tensorrt_llm.conftest import Install
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
 from tests.engine_svc.backends.tensorrt_llm.served import UNSERVED, written
+from tests.engine_svc.gpus import A10G, A100, B200, H100, L4, T4
 from tests.engine_svc.models.cases import Case
 from tests.engine_svc.models.hub_layout import change_config
 
@@ -37,9 +40,9 @@ def llama(tmp_path: Path) -> Path:
     return written(tmp_path, LlamaModel)
 
 
-def reason(folder: Path, settings: EngineSettings = EXPLICIT) -> str:
+def reason(folder: Path, settings: EngineSettings = EXPLICIT, device: Device = H100) -> str:
     with pytest.raises(ConfigurationError) as caught:
-        check_fitness(settings, Checkpoint.read(folder))
+        check_fitness(settings, Checkpoint.read(folder), device)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -50,7 +53,7 @@ def reason(folder: Path, settings: EngineSettings = EXPLICIT) -> str:
 def test_other_decoders_are_left_to_torch(tmp_path: Path, case: Case) -> None:
     case.write(tmp_path)
     assert "supported" in reason(tmp_path)
-    assert chosen_backend(AUTO, Checkpoint.read(tmp_path)) == "torch"
+    assert chosen_backend(AUTO, Checkpoint.read(tmp_path), H100) == "torch"
 
 
 @pytest.mark.usefixtures("newest")
@@ -70,7 +73,7 @@ def test_encoders_are_left_to_torch(tmp_path: Path) -> None:
 )
 def test_a_setting_that_it_cannot_honour_is_refused(llama: Path, settings: dict[str, Any], words: str) -> None:
     assert words in reason(llama, EngineSettings(backend="tensorrt_llm", **settings))
-    assert chosen_backend(EngineSettings(backend="auto", **settings), Checkpoint.read(llama)) == "torch"
+    assert chosen_backend(EngineSettings(backend="auto", **settings), Checkpoint.read(llama), H100) == "torch"
 
 
 @pytest.mark.usefixtures("newest")
@@ -91,44 +94,37 @@ def test_a_config_that_it_would_read_otherwise_is_refused(llama: Path, config: d
 @pytest.mark.usefixtures("newest")
 def test_a_window_that_no_sequence_leaves_is_none(tmp_path: Path) -> None:
     change_config(written(tmp_path, LlamaModel), model_type="mistral", sliding_window=64)
-    check_fitness(EXPLICIT, Checkpoint.read(tmp_path))
+    check_fitness(EXPLICIT, Checkpoint.read(tmp_path), H100)
 
 
 @pytest.mark.usefixtures("newest")
 @pytest.mark.parametrize(
-    ("algorithm", "capability", "words"),
+    ("algorithm", "device", "words"),
     [
-        (None, (8, 0), None),
-        (None, (7, 5), "it needs compute capability 8.0, the GPU has 7.5"),
-        (None, None, "no NVIDIA GPU"),
-        ("FP8", (8, 9), None),
-        ("FP8", (8, 6), "FP8 in it needs compute capability 8.9, the GPU has 8.6"),
-        ("NVFP4", (10, 0), None),
-        ("nvfp4", (9, 0), "NVFP4 in it needs compute capability 10.0, the GPU has 9.0"),
-        ("FP8_PB_WO", (8, 9), "FP8_PB_WO in it needs compute capability 9.0"),
-        ("W4A16_AWQ", (9, 0), "quant_algo W4A16_AWQ is not supported (supported: FP8, FP8_PB_WO"),
+        (None, A100, None),
+        (None, T4, "it needs compute capability 8.0, not 7.5"),
+        (None, CPU, "it needs an NVIDIA GPU"),
+        ("FP8", L4, None),
+        ("FP8", A10G, "FP8 in it needs compute capability 8.9, not 8.6"),
+        ("NVFP4", B200, None),
+        ("nvfp4", H100, "NVFP4 in it needs compute capability 10.0, not 9.0"),
+        ("FP8_PB_WO", L4, "FP8_PB_WO in it needs compute capability 9.0"),
+        ("W4A16_AWQ", H100, "quant_algo W4A16_AWQ is not supported (supported: FP8, FP8_PB_WO"),
     ],
 )
-def test_the_gpu_must_fit(
-    llama: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    algorithm: str | None,
-    capability: tuple[int, int] | None,
-    words: str | None,
-) -> None:
+def test_the_gpu_must_fit(llama: Path, algorithm: str | None, device: Device, words: str | None) -> None:
     if algorithm is not None:
         write_json(llama / "hf_quant_config.json", {"quantization": {"quant_algo": algorithm}})
-    monkeypatch.setattr(fitness, "gpu_capability", lambda: capability)
     if words is None:
-        check_fitness(EXPLICIT, Checkpoint.read(llama))
+        check_fitness(EXPLICIT, Checkpoint.read(llama), device)
     else:
-        assert words in reason(llama)
+        assert words in reason(llama, device=device)
 
 
 @pytest.mark.usefixtures("newest")
 def test_quantized_weights_of_another_kind_are_refused(llama: Path) -> None:
     change_config(llama, quantization_config={"quant_method": "gptq"})
-    assert reason(llama).endswith("quantized weights without a hf_quant_config.json are not supported")
+    assert reason(llama).endswith("quantized weights (gptq) without a hf_quant_config.json are not supported")
 
 
 @pytest.mark.usefixtures("newest")
@@ -144,9 +140,31 @@ def test_quantized_weights_of_modelopt_are_loadable(llama: Path) -> None:
     write_json(llama / "hf_quant_config.json", {"quantization": {"quant_algo": "FP8"}})
     change_config(llama, quantization_config={"quant_method": "modelopt"})
     checkpoint = Checkpoint.read(llama)
-    assert chosen_backend(AUTO, checkpoint) == "tensorrt_llm"
+    assert chosen_backend(AUTO, checkpoint, H100) == "tensorrt_llm"
     check_loadable(EXPLICIT, checkpoint)
     assert load_head_of(checkpoint, torch.device("cpu"), torch.bfloat16).outputs
+
+
+@pytest.mark.usefixtures("newest")
+@pytest.mark.parametrize(
+    ("stored", "asked", "words"),
+    [
+        (None, "fp8", "it does not quantize weights"),
+        ("FP8", "fp4", "the weights are FP8 already, they cannot become fp4"),
+        ("FP8", "fp8", None),
+    ],
+)
+def test_it_serves_only_weights_that_are_quantized_already(
+    llama: Path, stored: str | None, asked: Any, words: str | None
+) -> None:
+    if stored is not None:
+        write_json(llama / "hf_quant_config.json", {"quantization": {"quant_algo": stored}})
+    settings = replace(EXPLICIT, quantization=asked)
+    if words is None:
+        check_fitness(settings, Checkpoint.read(llama), H100)
+        return
+    with pytest.raises(ConfigurationError, match=words):
+        check_fitness(settings, Checkpoint.read(llama), H100)
 
 
 def test_one_line_says_what_auto_has_chosen_and_why(
@@ -154,18 +172,17 @@ def test_one_line_says_what_auto_has_chosen_and_why(
 ) -> None:
     caplog.set_level(logging.INFO, "engine_svc.backends.choice")
     monkeypatch.setattr(versions, "installed_version", lambda: None)
-    assert chosen_backend(AUTO, Checkpoint.read(llama)) == "torch"
+    assert chosen_backend(AUTO, Checkpoint.read(llama), H100) == "torch"
     install("1.4.0rc1")
-    assert chosen_backend(AUTO, Checkpoint.read(llama)) == "tensorrt_llm"
+    assert chosen_backend(AUTO, Checkpoint.read(llama), H100) == "tensorrt_llm"
     assert caplog.messages == [
         "backend auto: torch, not tensorrt_llm: tensorrt-llm is not installed (supported: 1.2, and 1.3.0rc22 to 1.4)",
         "backend auto: tensorrt_llm, which serves this checkpoint on this GPU",
     ]
 
 
-def test_what_was_asked_for_is_not_replaced(llama: Path, newest: type[Llm], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert chosen_backend(EngineSettings(backend="torch"), Checkpoint.read(llama)) == "torch"
-    monkeypatch.setattr(fitness, "gpu_capability", lambda: None)
-    with pytest.raises(ConfigurationError, match="backend tensorrt_llm: there is no NVIDIA GPU"):
-        chosen_backend(EXPLICIT, Checkpoint.read(llama))
+def test_what_was_asked_for_is_not_replaced(llama: Path, newest: type[Llm]) -> None:
+    assert chosen_backend(EngineSettings(backend="torch"), Checkpoint.read(llama), H100) == "torch"
+    with pytest.raises(ConfigurationError, match="backend tensorrt_llm: it needs an NVIDIA GPU"):
+        chosen_backend(EXPLICIT, Checkpoint.read(llama), CPU)
     assert not newest.made

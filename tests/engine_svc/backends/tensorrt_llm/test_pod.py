@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from transformers import MistralModel
 
 import engine_svc.__main__ as engine
@@ -26,6 +27,7 @@ from heddle.v1.engine_pb2_grpc import EngineServiceStub
 from tests.cluster import ENGINE, running
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
 from tests.engine_svc.backends.tensorrt_llm.served import written
+from tests.engine_svc.gpus import H100
 
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 
@@ -38,12 +40,14 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def stub(tmp_path: Path, model: Path, llm: type[Llm]) -> AsyncIterator[Any]:
+async def stub(tmp_path: Path, model: Path, llm: type[Llm], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
     """A stub for a pod with `--backend auto`. At the end the pod must have shut TensorRT-LLM down."""
     address = f"unix:{tmp_path}/engine"
     settings = EngineSettings(
         listen=(address,), model=str(model), backend="auto", batch_tokens_max=64, batch_items_max=4
     )
+    monkeypatch.setattr(engine, "find_device", lambda _: H100)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (H100.memory_bytes, H100.memory_bytes))
     is_ready = partial(grpc_ready, address, ENGINE)
     async with running(lambda stop: engine.serve(settings, stop), is_ready), open_channel(address) as channel:
         yield cast("Any", EngineServiceStub(channel))

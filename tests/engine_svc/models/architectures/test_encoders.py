@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine_svc.description import types_of
-from engine_svc.models.linear import Activation, PlainLinear
+from engine_svc.models.activations import Activation
+from engine_svc.models.linear import PlainLinear
 from engine_svc.models.model import Model
 from engine_svc.models.transformer import FeedForward
 from heddle.checkpoint import Checkpoint

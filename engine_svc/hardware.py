@@ -1,0 +1,79 @@
+"""Which models and number formats an NVIDIA GPU serves. `__main__` checks the GPU at start; the TensorRT-LLM backend
+uses the same numbers. A misfit is one line.
+
+The rules follow BEI's table of GPUs (https://docs.baseten.co/engines/bei/overview, "Hardware requirements"). BEI serves
+models with causal attention, BEI-Bert those with bidirectional attention. We take the compute capability of the cards,
+so that the rules hold for cards that are not in the table, too:
+
+| GPU        | compute capability | BEI  | BEI-Bert | 16 bit   | products in |
+|------------|--------------------|------|----------|----------|-------------|
+| T4         | 7.5                | No   | Full     | float16  |             |
+| A100, A10G | 8.0, 8.6           | Full | Full     | bfloat16 |             |
+| L4         | 8.9                | Full | Full     | bfloat16 | FP8         |
+| H100, H200 | 9.0                | Full | Full     | bfloat16 | FP8         |
+| B200       | 10.0               | Full | Full     | bfloat16 | FP8, FP4    |
+"""
+
+import logging
+from collections.abc import Mapping
+
+from engine_svc.device import Capability, Device, dotted
+from heddle.causality import is_causal
+from heddle.checkpoint import Checkpoint
+from heddle.rpc.settings import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+# The first compute capability that has it in hardware. torch.cuda.is_bf16_supported() is true for older cards as well,
+# which emulate bfloat16.
+CAUSAL_MODELS: Capability = (8, 0)
+BFLOAT16: Capability = (8, 0)
+FLOAT16: Capability = (7, 0)
+FP8: Capability = (8, 9)
+FP4: Capability = (10, 0)
+
+# By the values of the setting `quantization`.
+NO_QUANT = "no_quant"
+QUANTIZED_PRODUCTS: Mapping[str, Capability] = {"fp8": FP8, "fp4": FP4}
+
+# Of models whose hidden states exceed 65,504, the largest number in float16. The model card of EmbeddingGemma says so.
+FLOAT16_OVERFLOWS = frozenset({"gemma", "gemma2", "gemma3_text"})
+
+
+def check_gpu(device: Device, checkpoint: Checkpoint, *, dtype: str, quantization: str = NO_QUANT) -> None:
+    """Raises ConfigurationError for a GPU that cannot serve the model, and logs what it only does slowly. `dtype` and
+    `quantization` are those of the settings."""
+    if device.kind != "cuda":
+        return
+    check_age(device)
+    if device.capability < CAUSAL_MODELS and is_decoder(checkpoint) and is_causal(checkpoint.config):
+        raise ConfigurationError(
+            f"{device} serves only models with bidirectional attention, such as BERT; "
+            f"{checkpoint.architecture} needs compute capability {dotted(CAUSAL_MODELS)} (A100, A10G, L4, H100)"
+        )
+    if dtype == "bfloat16" and device.capability < BFLOAT16:
+        log.warning("%s emulates bfloat16, which is slow; float16 is not", device)
+    if device.capability < FLOAT16:
+        log.warning("%s is slow: it has no tensor cores", device)
+    needed = QUANTIZED_PRODUCTS.get(quantization, (0, 0))
+    if device.capability < needed:
+        log.info(
+            "%s does not multiply %s, as GPUs from compute capability %s on do: it saves memory, not time",
+            *(device, quantization.upper(), dotted(needed)),
+        )
+
+
+def check_age(device: Device) -> None:
+    """PyTorch is built for some generations of GPUs, and fails at the first kernel on an older one."""
+    import torch
+
+    names = [name.removeprefix("sm_") for name in torch.cuda.get_arch_list()]
+    oldest = divmod(min((int(name) for name in names if name.isdecimal()), default=0), 10)
+    if device.capability < oldest:
+        raise ConfigurationError(f"{device} is older than PyTorch {torch.__version__} supports ({dotted(oldest)})")
+
+
+def is_decoder(checkpoint: Checkpoint) -> bool:
+    from engine_svc.models.architectures.decoder import FAMILIES
+
+    return checkpoint.config.get("model_type") in FAMILIES

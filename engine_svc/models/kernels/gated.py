@@ -1,0 +1,155 @@
+"""The activation of a gated feed-forward: act(gate) * up, in 16 bits or quantized to FP8.
+`engine_svc.models.transformer` calls it."""
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from engine_svc.hardware import FP8
+from engine_svc.models.activations import Activation, activated
+from engine_svc.models.float8 import Float8Rows, quantize_rows_plainly
+from engine_svc.models.kernels.kernel import Kernel
+from engine_svc.models.kernels.quantize import (
+    bits_of_magnitudes,
+    empty_float8,
+    scale_of,
+    widened,
+)
+from engine_svc.models.kernels.tiles import tile_of
+
+# Of a row, at a time: the intermediate sizes of most models are multiples of it.
+COLUMNS_MAX = 1024
+
+TWICE_ROOT_OF_2_BY_PI = tl.constexpr(1.5957691216057308)
+ROOT_OF_HALF = tl.constexpr(0.7071067811865476)
+
+
+@triton.jit
+def activate(values: tl.tensor, ACTIVATION: tl.constexpr) -> tl.tensor:
+    if ACTIVATION == "silu":
+        result = values * tl.sigmoid(values)
+    elif ACTIVATION == "gelu":
+        result = 0.5 * values * (1.0 + tl.erf(values * ROOT_OF_HALF))
+    elif ACTIVATION == "gelu_tanh":  # 1 + tanh(x) is 2 * sigmoid(2 * x)
+        result = values * tl.sigmoid(TWICE_ROOT_OF_2_BY_PI * (values + 0.044715 * values * values * values))
+    elif ACTIVATION == "relu":
+        result = tl.where(values < 0.0, 0.0, values)  # a maximum would lose NaN
+    elif ACTIVATION == "tanh":
+        result = 2.0 * tl.sigmoid(2.0 * values) - 1.0
+    else:
+        tl.static_assert(ACTIVATION == "none")
+        result = values
+    return result
+
+
+@triton.jit
+def gated(
+    gate_up: tl.tensor,
+    row: tl.tensor,
+    column: tl.tensor,
+    rows: tl.tensor,
+    WIDTH: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+) -> tl.tensor:
+    is_inside = (row < rows) & (column < WIDTH)
+    place = gate_up + row.to(tl.int64) * (2 * WIDTH) + column
+    gate = tl.load(place, is_inside, other=0.0).to(tl.float32)
+    up = tl.load(place + WIDTH, is_inside, other=0.0).to(tl.float32)
+    return activate(gate, ACTIVATION) * up
+
+
+@triton.jit(do_not_specialize=["rows"])
+def gate_kernel(
+    gate_up: tl.tensor,
+    result: tl.tensor,
+    rows: tl.tensor,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+) -> None:
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    values = gated(gate_up, row, column, rows, WIDTH, ACTIVATION)
+    is_inside = (row < rows) & (column < WIDTH)
+    tl.store(result + row.to(tl.int64) * WIDTH + column, values.to(result.dtype.element_ty), is_inside)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def gate_to_float8_kernel(
+    gate_up: tl.tensor,
+    result: tl.tensor,
+    scales: tl.tensor,
+    rows: tl.tensor,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+) -> None:
+    """Goes over its rows twice, first for the scale: they are too wide for registers, but not for the cache."""
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
+    columns = tl.arange(0, COLUMNS)[None, :]
+    largest = tl.zeros([ROWS, COLUMNS], tl.int32)
+    for start in range(0, WIDTH, COLUMNS):
+        values = gated(gate_up, row, start + columns, rows, WIDTH, ACTIVATION)
+        largest = tl.maximum(largest, bits_of_magnitudes(values))
+    scale, inverse = scale_of(tl.max(largest, 1, keep_dims=True))
+    tl.store(scales + row, scale, row < rows)
+    for start in range(0, WIDTH, COLUMNS):
+        column = start + columns
+        values = gated(gate_up, row, column, rows, WIDTH, ACTIVATION) * inverse
+        is_inside = (row < rows) & (column < WIDTH)
+        tl.store(result + row.to(tl.int64) * WIDTH + column, values.to(tl.float8e4nv), is_inside)
+
+
+def activate_gate(gate_up: Tensor, activation: Activation) -> Tensor:
+    """From [rows, 2 * intermediate], contiguous, to [rows, intermediate] of the same type."""
+    rows, width = len(gate_up), gate_up.shape[1] // 2
+    result = torch.empty(rows, width, dtype=gate_up.dtype, device=gate_up.device)
+    tile = tile_of(min(width, COLUMNS_MAX))
+    gate_kernel[tile.programs(rows), triton.cdiv(width, tile.columns)](
+        *(gate_up, result, rows, width, tile.rows, tile.columns, activation.value), num_warps=tile.warps
+    )
+    return result
+
+
+def activate_gate_to_float8(gate_up: Tensor, activation: Activation) -> Float8Rows:
+    rows, width = len(gate_up), gate_up.shape[1] // 2
+    result = empty_float8(torch.Size([rows, width]), gate_up.device)
+    tile = tile_of(min(width, 2 * COLUMNS_MAX))
+    gate_to_float8_kernel[(tile.programs(rows),)](
+        *(gate_up, result.values, result.scales, rows, width, tile.rows, tile.columns, activation.value),
+        num_warps=tile.warps,
+    )
+    return result
+
+
+def activate_gate_plainly(gate_up: Tensor, activation: Activation) -> Tensor:
+    gate, up = gate_up.chunk(2, 1)
+    return activated(gate, activation) * up
+
+
+def example(device: torch.device, dtype: torch.dtype, *, activation: Activation) -> tuple[Tensor, Activation]:
+    rows, width = (1025, 12288) if device.type == "cuda" else (3, 1500)
+    return torch.randn(rows, 2 * width, device=device).to(dtype), activation
+
+
+KERNELS: Mapping[str, Kernel] = {
+    **{
+        f"gate with {activation.value}": Kernel(
+            activate_gate, activate_gate_plainly, partial(example, activation=activation)
+        )
+        for activation in Activation
+    },
+    "gate with silu to float8": Kernel(
+        lambda gate_up, activation: widened(activate_gate_to_float8(gate_up, activation)),
+        # The kernel rounds once, to FP8.
+        lambda gate_up, activation: widened(quantize_rows_plainly(activate_gate_plainly(gate_up.float(), activation))),
+        partial(example, activation=Activation.SILU),
+        FP8,
+    ),
+}

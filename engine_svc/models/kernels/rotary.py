@@ -1,0 +1,114 @@
+"""Rotates queries and keys where they lie in the projection, and normalizes each head before it where a model does:
+one launch a layer, and no copy of them. `engine_svc.models.rotary` calls it."""
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from engine_svc.models.kernels.kernel import Kernel
+from engine_svc.models.kernels.tiles import tile_of
+from engine_svc.models.norms import RMSNorm
+from engine_svc.models.rotary import Rotation, rotate_plainly
+
+
+@triton.jit(do_not_specialize=["count"])
+def rotate_kernel(
+    heads: tl.tensor,
+    cosines: tl.tensor,
+    sines: tl.tensor,
+    weight: tl.tensor,
+    count: tl.tensor,
+    epsilon: tl.tensor,
+    ROW_STRIDE: tl.constexpr,
+    ROW_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    HALF: tl.constexpr,
+    REST: tl.constexpr,
+    HEADS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    REST_COLUMNS: tl.constexpr,
+) -> None:
+    """A program has HEADS of all `count` heads of all rows, wherever a row begins among them."""
+    index = (tl.program_id(0) * HEADS + tl.arange(0, HEADS))[:, None]
+    row, head = (index // ROW_HEADS).to(tl.int64), index % ROW_HEADS
+    column = tl.arange(0, COLUMNS)[None, :]
+    is_inside = (index < count) & (column < HALF)
+    one = heads + row * ROW_STRIDE + head * HEAD_DIM + column
+    other = one + HALF
+    first = tl.load(one, is_inside, other=0.0).to(tl.float32)
+    second = tl.load(other, is_inside, other=0.0).to(tl.float32)
+    if weight is not None:
+        squares = tl.sum(first * first + second * second, 1, keep_dims=True)
+        if REST:
+            rest_column = 2 * HALF + tl.arange(0, REST_COLUMNS)[None, :]
+            is_rest = (index < count) & (rest_column < HEAD_DIM)
+            rest_place = heads + row * ROW_STRIDE + head * HEAD_DIM + rest_column
+            rest = tl.load(rest_place, is_rest, other=0.0).to(tl.float32)
+            squares += tl.sum(rest * rest, 1, keep_dims=True)
+        scale = tl.rsqrt(squares / HEAD_DIM + epsilon)
+        of_head = weight + head * HEAD_DIM
+        first *= scale * tl.load(of_head + column, is_inside, other=0.0)
+        second *= scale * tl.load(of_head + HALF + column, is_inside, other=0.0)
+        if REST:
+            rest *= scale * tl.load(of_head + rest_column, is_rest, other=0.0)
+    cosine = tl.load(cosines + row * HALF + column, is_inside, other=0.0).to(tl.float32)
+    sine = tl.load(sines + row * HALF + column, is_inside, other=0.0).to(tl.float32)
+    # All threads have read what they need before one of them writes over it.
+    tl.debug_barrier()
+    tl.store(one, (first * cosine - second * sine).to(heads.dtype.element_ty), is_inside)
+    tl.store(other, (second * cosine + first * sine).to(heads.dtype.element_ty), is_inside)
+    if weight is not None and REST:
+        tl.store(rest_place, rest.to(heads.dtype.element_ty), is_rest)
+
+
+def rotate_in_place(heads: Tensor, rotation: Rotation, norm: RMSNorm | None) -> None:
+    """`heads` is [rows, heads, head_dim]; rows may lie apart, a row's heads may not. The weight of `norm` is
+    [heads, head_dim]."""
+    cosines, sines = rotation
+    rows, row_heads, head_dim = heads.shape
+    assert heads.stride()[1:] == (head_dim, 1)
+    half = cosines.shape[-1]
+    rest = head_dim - 2 * half
+    tile = tile_of(half)
+    rotate_kernel[(tile.programs(rows * row_heads),)](
+        *(heads, cosines, sines, None if norm is None else norm.weight, rows * row_heads),
+        *(0.0 if norm is None else norm.epsilon, heads.stride(0), row_heads, head_dim, half, rest),
+        *(tile.rows, tile.columns, triton.next_power_of_2(max(1, rest))),
+        num_warps=tile.warps,
+    )
+
+
+def rotate_copy(projected: Tensor, heads: int, rotation: Rotation, norm: RMSNorm | None) -> Tensor:
+    """The first `heads` of each row of the projection, rotated."""
+    own = projected.clone()[:, :heads]
+    rotate_in_place(own, rotation, norm)
+    return own
+
+
+def rotate_copy_plainly(projected: Tensor, heads: int, rotation: Rotation, norm: RMSNorm | None) -> Tensor:
+    own = projected[:, :heads]
+    return rotate_plainly(own if norm is None else norm.plainly(own), rotation)
+
+
+def example(
+    device: torch.device, dtype: torch.dtype, *, has_norm: bool, rotated: float = 1.0
+) -> tuple[Tensor, int, Rotation, RMSNorm | None]:
+    rows, heads, key_heads, head_dim = (4099, 32, 8, 128) if device.type == "cuda" else (5, 3, 1, 24)
+    projected = torch.randn(rows, heads + 2 * key_heads, head_dim, device=device).to(dtype)
+    angles = torch.randn(rows, 1, int(head_dim * rotated) // 2, device=device)
+    weight = torch.randn(heads + key_heads, head_dim, device=device)
+    norm = RMSNorm(weight, 1e-6) if has_norm else None
+    return projected, heads + key_heads, (angles.cos().to(dtype), angles.sin().to(dtype)), norm
+
+
+KERNELS: Mapping[str, Kernel] = {
+    "rotary": Kernel(rotate_copy, rotate_copy_plainly, partial(example, has_norm=False)),
+    "rotary of normalized heads": Kernel(rotate_copy, rotate_copy_plainly, partial(example, has_norm=True)),
+    "rotary of half of each normalized head": Kernel(
+        rotate_copy, rotate_copy_plainly, partial(example, has_norm=True, rotated=0.5)
+    ),
+}

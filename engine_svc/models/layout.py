@@ -1,0 +1,112 @@
+"""Where the sequences of a packed batch lie: their lengths on the host and on the device. `PackedTokens` makes one per
+batch, and attention in every layer reads it."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine_svc.models.prefixes import Merging
+
+BUCKET_MIN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Adjacent sequences of equal length, each with as many tokens that have rows of their own."""
+
+    start: int  # first token
+    first_row: int
+    sequences: int
+    length: int  # tokens of each
+    own_tokens: int  # of each, its last ones
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.sequences * self.length
+
+    @property
+    def stop_row(self) -> int:
+        return self.first_row + self.sequences * self.own_tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """B sequences of T tokens. A sequence's last tokens have rows of their own; the others, if any, share those of an
+    equal prefix."""
+
+    lengths: Sequence[int]  # [B]
+    own_lengths: Sequence[int]  # [B]: tokens with rows of their own
+    cu_seqlens: Tensor  # int32 [B + 1], on the device
+    cu_rows: Tensor  # int32 [B + 1], on the device: the same, of the rows
+    row_of_token: Tensor | None = None  # integers [T], where tokens share rows
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], cu_seqlens: Tensor) -> "Layout":
+        """Each token has a row. `cu_seqlens` is that of the lengths, on the device that computes."""
+        return cls(lengths, lengths, cu_seqlens, cu_seqlens)
+
+    @classmethod
+    def of_merged(
+        cls,
+        lengths: Sequence[int],
+        own_lengths: Sequence[int],
+        cu_seqlens: Tensor,
+        cu_rows: Tensor,
+        row_of_token: Tensor,
+    ) -> "Layout":
+        """Some tokens share rows. The tensors are on the device that computes."""
+        return cls(lengths, own_lengths, cu_seqlens, cu_rows, row_of_token)
+
+    def merged(self, merging: Merging) -> "Layout":
+        """The same sequences, some of whose tokens share rows."""
+        device, own = self.cu_seqlens.device, merging.own_tokens
+        cu_rows = torch.from_numpy(np.concatenate([[0], own.cumsum()]).astype(np.int32)).to(device)
+        row_of_token = torch.from_numpy(merging.row_of_token).to(device)
+        return Layout.of_merged(self.lengths, own.tolist(), self.cu_seqlens, cu_rows, row_of_token)
+
+    @cached_property
+    def tokens(self) -> int:
+        return sum(self.lengths)
+
+    @cached_property
+    def length_max(self) -> int:
+        return max(self.lengths)
+
+    @cached_property
+    def query_bucket(self) -> int:
+        """At least the rows of each sequence. One of few numbers, so that a captured or compiled pass serves many
+        batches."""
+        return bucket_of(max(self.own_lengths))
+
+    @cached_property
+    def key_bucket(self) -> int:
+        """The same, of the tokens of each sequence."""
+        return bucket_of(self.length_max)
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """In the order of the tokens. Only kernels that take sequences of one length need them."""
+        return tuple(runs_of(self.lengths, self.own_lengths))
+
+    def to_tokens(self, rows: Tensor) -> Tensor:
+        """[rows, ...] as [at least T, ...]."""
+        return rows if self.row_of_token is None else rows.index_select(0, self.row_of_token)
+
+
+def runs_of(lengths: Sequence[int], own_lengths: Sequence[int]) -> list[Run]:
+    runs: list[Run] = []
+    start = first_row = 0
+    for (length, own), equal in itertools.groupby(zip(lengths, own_lengths, strict=True)):
+        runs.append(Run(start, first_row, sum(1 for _ in equal), length, own))
+        start, first_row = runs[-1].stop, runs[-1].stop_row
+    return runs
+
+
+def bucket_of(length: int) -> int:
+    """The next power of two. Flash kernels treat a maximum of 1 in a way of their own, so it is never passed."""
+    return max(BUCKET_MIN, 1 << (length - 1).bit_length())

@@ -1,0 +1,77 @@
+"""The layout of NVFP4, against formulas written here from its description, and how near the quantized numbers are."""
+
+import itertools
+
+import pytest
+import torch
+
+from engine_svc.models.float4 import codes_of, quantize_to_float4, swizzled, widened
+
+# Of the Open Compute Project's E2M1, by code.
+E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
+
+
+def random_rows(rows: int, numbers: int) -> torch.Tensor:
+    return torch.randn(rows, numbers, generator=torch.Generator().manual_seed(0))
+
+
+def test_codes_are_those_of_the_nearest_numbers_and_of_two_nearest_the_even() -> None:
+    values = torch.arange(-56, 57) / 8
+    for value, code in zip(values.tolist(), codes_of(values).tolist(), strict=True):
+        distances = [abs(number - value) for number in E2M1]
+        nearest = {index for index, distance in enumerate(distances) if distance == min(distances)}
+        assert code in nearest
+        assert len({code & 7 for code in nearest}) == 1 or code % 2 == 0
+
+
+def test_bytes_and_scales_are_read_as_the_layout_says() -> None:
+    """The number with the even index is in the lower bits; 16 numbers have a scale."""
+    rows = quantize_to_float4(random_rows(3, 64))
+    found = widened(rows, torch.float32)
+    assert (rows.packed.shape, rows.block_scales.shape, rows.scales.shape) == ((3, 32), (3, 4), (3, 1))
+    for row, column in itertools.product(range(3), range(64)):
+        byte = int(rows.packed[row, column // 2])
+        code = byte >> 4 if column % 2 else byte & 15
+        scale = float(rows.block_scales[row, column // 16].float()) * float(rows.scales[row])
+        assert float(found[row, column]) == pytest.approx(E2M1[code] * scale, rel=1e-6)
+
+
+def test_quantized_numbers_are_as_near_as_four_bits_allow() -> None:
+    rows = random_rows(50, 256)
+    error = widened(quantize_to_float4(rows), torch.float32) - rows
+    assert error.norm() / rows.norm() < 0.1
+    # Half of the widest step, between 4 and 6 times the scale, which E4M3 rounds by a sixteenth at the most.
+    largest = rows.abs().view(50, -1, 16).amax(2)
+    assert (error.abs().view(50, -1, 16).amax(2) <= largest * (1 / 6 + 1 / 16)).all()
+
+
+def test_numbers_of_the_format_survive_exactly() -> None:
+    rows = torch.tensor([E2M1]) * torch.tensor([[1.0], [0.25], [3.5]])
+    torch.testing.assert_close(widened(quantize_to_float4(rows), torch.float32), rows, rtol=1e-6, atol=0)
+
+
+def test_small_and_empty_blocks_do_not_become_nan() -> None:
+    rows = torch.zeros(2, 32)
+    rows[1, 0], rows[1, 31] = 1e4, 1e-6
+    torch.testing.assert_close(widened(quantize_to_float4(rows), torch.float32), torch.where(rows > 1, rows, 0.0))
+
+
+def test_a_row_is_quantized_without_the_others() -> None:
+    rows = random_rows(4, 64)
+    together, alone = quantize_to_float4(rows), quantize_to_float4(rows[2:3])
+    assert torch.equal(together.packed[2:3], alone.packed)
+    assert torch.equal(together.scales[2:3], alone.scales)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(128, 4), (1, 1), (130, 6), (300, 24)])
+def test_scales_are_swizzled_as_cublas_describes(rows: int, columns: int) -> None:
+    """The offset of a scale, from the description of the 1D block scaling layout in the manual of cuBLAS."""
+    scales = torch.arange(rows * columns).remainder(120).to(torch.uint8).view(rows, columns)
+    found = swizzled(scales.view(torch.float8_e4m3fn)).view(torch.uint8)
+    tiles_across = -(-columns // 4)
+    assert len(found) == -(-rows // 128) * tiles_across * 512
+    for row, column in itertools.product(range(rows), range(columns)):
+        tile = row // 128 * tiles_across + column // 4
+        offset = tile * 512 + row % 32 * 16 + row % 128 // 32 * 4 + column % 4
+        assert found[offset] == scales[row, column]
+    assert found.count_nonzero() == scales.count_nonzero()
