@@ -23,6 +23,7 @@ from heddle.checkpoint import Checkpoint
 from heddle.cores import usable_cores
 from heddle.gpus import VARIABLE, visible_gpus
 from heddle.model_source import locate
+from heddle.rpc.keys import load_api_keys
 from heddle.rpc.lifecycle import Server, leave, run
 from heddle.rpc.metrics import serve_metrics
 from heddle.rpc.settings import load
@@ -134,7 +135,8 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
         has_express=computes_on_cpu(settings, device),
     )
     servicer = EngineServicer(scheduler, [lane])
-    server = Server(settings.listen, drain_s_max=settings.drain_s_max, stop=stop)
+    keys = load_api_keys(settings.api_keys, settings.api_keys_file)
+    server = Server(settings.listen, drain_s_max=settings.drain_s_max, tls=settings.tls, keys=keys, stop=stop)
     server.add("heddle.v1.EngineService", add_EngineServiceServicer_to_server, servicer)
 
     async def warm_up() -> None:

@@ -1,11 +1,13 @@
 """What can be set of an engine pod: flag, else HEDDLE_ENGINE_* variable, else the default here."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from heddle.gpus import check_device
 from heddle.language_models import AUTO, parse_score_tokens
 from heddle.model_source import PACKAGED_NAME
+from heddle.rpc.credentials import ServerTls
 from heddle.rpc.settings import at_least
 from heddle.rpc.telemetry import LogFormat, LogLevel
 from heddle.sentence_modules import PoolingSetting
@@ -55,6 +57,21 @@ class EngineSettings:
     # to 8, or two on a GPU, of which the second is prepared while the first runs; tensorrt_llm runs one.
     passes: int = 0
 
+    # Access
+
+    # Certificate (with those between it and a root) and its key, PEM, for the addresses host:port; plaintext when
+    # unset. Both are read again when they change.
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    # Authorities, PEM: callers must have a certificate of one of them (mutual TLS).
+    tls_ca: Path | None = None
+    # Keys that callers at host:port need, as metadata `authorization: Bearer KEY`; without keys, everybody may call.
+    # Set them by variable, not by flag: other users of the machine can see flags. Health checks need none.
+    api_keys: tuple[str, ...] = ()
+    # File of further keys, one per line: a name, the key or sha256:HASH (its SHA-256 in hexadecimal digits), and
+    # optionally the best priority that the key may ask for. Everything after # is a comment.
+    api_keys_file: Path | None = None
+
     # Batches
 
     # Tokens of one forward pass; 0 takes 16384 on a GPU, and 512 on a CPU, where more are hardly cheaper by token.
@@ -86,9 +103,14 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         parse_score_tokens(self.score_tokens)
+        ServerTls.of(self.tls_cert, self.tls_key, self.tls_ca)
         check_device(self.device)
         at_least(0, threads=self.threads, passes=self.passes, batch_tokens_max=self.batch_tokens_max)
         at_least(0, drain_s_max=self.drain_s_max)
         at_least(1, batch_items_max=self.batch_items_max, queue_items_max=self.queue_items_max)
         at_least(1, queue_tokens_max=self.queue_tokens_max)
         at_least(0, simulated_fixed_us=self.simulated_fixed_us, simulated_per_token_ns=self.simulated_per_token_ns)
+
+    @property
+    def tls(self) -> ServerTls | None:
+        return ServerTls.of(self.tls_cert, self.tls_key, self.tls_ca)

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from heddle.rpc.keys import load_api_keys
 from heddle.rpc.lifecycle import interrupt_nobody, run, settle_memory, stop_on_signal
 from heddle.rpc.settings import ConfigurationError, load, suggestion
 from heddle.rpc.telemetry import start_logging
 from http_gateway.admission import Admission
-from http_gateway.api_keys import ApiKeys, load_keys
 from http_gateway.app import App
 from http_gateway.cors import Cors
 from http_gateway.fair_share import FairShare
@@ -32,12 +32,14 @@ def main() -> NoReturn:
 async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) -> None:
     """Runs until `stop` is set, or until a signal if no event is given."""
     stop = stop or stop_on_signal()
-    models = ServedModels(settings.targets_by_model, strict_names=settings.strict_model_names)
+    models = ServedModels(
+        settings.targets_by_model, strict_names=settings.strict_model_names, access=settings.tokenizers_access
+    )
     table = routes(models, settings)
     check_default_route(settings.default_route, table)
     app = App(
         Router(table, lambda: settings.default_route or default_path(models)),
-        load_api_keys(settings),
+        load_api_keys(settings.api_keys, settings.api_keys_file),
         Admission(
             requests_max=settings.requests_max,
             bodies_bytes_max=settings.bodies_bytes_max,
@@ -56,6 +58,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
         body_bytes_max=settings.request_bytes_max,
         timeout_s=settings.timeout_s,
         stall_s_max=settings.stall_s_max,
+        tls=settings.tls,
     )
     await models.start()
     settle_memory()
@@ -63,14 +66,6 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
         await server.serve(stop, settings.drain_s_max, models.announce_draining)
     finally:
         await models.close()
-
-
-def load_api_keys(settings: GatewaySettings) -> ApiKeys:
-    """Raises ConfigurationError for a file that cannot be read or has a wrong line."""
-    try:
-        return ApiKeys(load_keys(settings.api_keys, settings.api_keys_file))
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from None
 
 
 def check_default_route(path: str, table: Sequence[Route]) -> None:

@@ -1,98 +1,13 @@
-"""Checks the API key of a request. OpenAI's clients send it as `Authorization: Bearer KEY`, Baseten's as
-`Authorization: Api-Key KEY`, Azure's in the api-key header.
-
-`http_gateway.__main__` loads the keys, the app checks each request. Only hashes of the keys are kept.
+"""Where an HTTP request carries its key: OpenAI's clients send it as `Authorization: Bearer KEY`, Baseten's as
+`Authorization: Api-Key KEY`, Azure's in the api-key header. The app passes it to `heddle.rpc.keys`.
 """
 
-import hashlib
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.priorities import PRIORITY_MAX, is_priority
 from http_gateway.message import Headers
 
-SCHEMES = ("bearer", "api-key")
 
-# A key that the file gives as its hash, which `printf %s KEY | sha256sum` prints.
-HASHED = re.compile(r"sha256:([0-9a-fA-F]{64})")
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    digest: bytes  # SHA-256 of the key
-    name: str = ""  # for the log
-    best_priority: int | None = None  # smallest priority its requests may have; None: the gateway's best_priority
-
-    @property
-    def flow(self) -> str:
-        """The key's name in a flow: the same at every gateway, and it does not reveal the key."""
-        return self.digest.hex()[:16]
-
-
-class ApiKeys:
-    def __init__(self, keys: Iterable[ApiKey]) -> None:
-        """Without keys everybody may call. Raises ValueError for a duplicate key."""
-        self._keys: dict[bytes, ApiKey] = {}
-        for key in keys:
-            if key.digest in self._keys:
-                raise ValueError(f"api_keys_file: {key.name!r} has a key that is listed twice: remove one of the two")
-            self._keys[key.digest] = key
-
-    def find(self, headers: Headers) -> ApiKey | None:
-        """The key of a request; None where none is needed. Raises UNAUTHENTICATED.
-
-        The time of the look-up depends on the hash alone, so it reveals nothing about the keys."""
-        if not self._keys:
-            return None
-        credentials = headers.get("authorization")
-        if not credentials and (azure_key := headers.get("api-key")):
-            credentials = f"Api-Key {azure_key}"
-        scheme, _, key = (credentials or "").partition(" ")
-        if not key:
-            raise unauthenticated("a key is required: Authorization: Bearer KEY")
-        found = self._keys.get(digest_of(key.strip())) if scheme.lower() in SCHEMES else None
-        if found is None:
-            raise unauthenticated("the key is not valid here")
-        return found
-
-
-def load_keys(stated: Sequence[str], file: Path | None) -> list[ApiKey]:
-    """The keys of the settings and those of the file. Raises ValueError, whose message contains no key."""
-    keys = [ApiKey(digest_of(key)) for key in dict.fromkeys(stated)]
-    if file is None:
-        return keys
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"api_keys_file: cannot read {file}: {error}") from None
-    for number, line in enumerate(lines, 1):
-        if words := line.partition("#")[0].split():
-            keys.append(parse_key(words, f"api_keys_file: line {number} of {file}"))
-    if not keys:
-        raise ValueError(f"api_keys_file: there is no key in {file}, so nobody could call: add one, or unset it")
-    return keys
-
-
-def parse_key(words: Sequence[str], place: str) -> ApiKey:
-    """`words` are those of one line: a name, the key or its hash, and optionally the key's best priority."""
-    if len(words) not in (2, 3):
-        raise ValueError(f"{place} must have a name, a key or sha256:HASH, and optionally a priority")
-    name, key, *priority = words
-    if priority and not is_priority(priority[0]):
-        raise ValueError(f"{place}: the priority must be a whole number from 0 to {PRIORITY_MAX}")
-    hashed = HASHED.fullmatch(key)
-    if key.startswith("sha256:") and not hashed:
-        raise ValueError(f"{place}: sha256: must be followed by 64 hexadecimal digits")
-    digest = bytes.fromhex(hashed[1]) if hashed else digest_of(key)
-    return ApiKey(digest, name, int(priority[0]) if priority else None)
-
-
-def digest_of(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
-
-
-def unauthenticated(message: str) -> HeddleError:
-    return HeddleError(ErrorKind.UNAUTHENTICATED, message)
+def authorization_of(headers: Headers) -> str | None:
+    """As the header `authorization` states it."""
+    authorization = headers.get("authorization")
+    if not authorization and (azure_key := headers.get("api-key")):
+        return f"Api-Key {azure_key}"
+    return authorization

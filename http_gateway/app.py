@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from prometheus_client import Gauge, Histogram
 
 from heddle.rpc.errors import ErrorKind
+from heddle.rpc.keys import ApiKeys
 from heddle.rpc.metrics import SECONDS_BUCKETS
 from heddle.rpc.telemetry import request_id
 from http_gateway.admission import Admission, Permit
-from http_gateway.api_keys import ApiKeys
+from http_gateway.api_keys import authorization_of
 from http_gateway.errors import STATUS_OF_KIND, Failure
 from http_gateway.fair_share import FairShare
 from http_gateway.families import Family
@@ -68,7 +69,7 @@ class App:
             if route.is_open:
                 response = await self._handled(route, request)
             else:
-                self._share.assign(request, self._keys.find(request.headers))
+                self._share.assign(request, self._keys.find(authorization_of(request.headers)))
                 response = await self._permitted(route, request, Permit(self._admission))
             status = response.status
             return response

@@ -5,15 +5,16 @@ import time
 from collections.abc import Mapping, Sequence
 
 from heddle.client import Client
+from heddle.rpc.credentials import OPEN, Access
 from heddle.rpc.errors import ErrorKind, HeddleError
 
 RETRY_AFTER_MS = 1_000
 
 
 class ServedModel:
-    def __init__(self, name: str, targets: Sequence[str]) -> None:
+    def __init__(self, name: str, targets: Sequence[str], access: Access) -> None:
         """Without a name it has the one that its pods say."""
-        self.client = Client(*targets)
+        self.client = Client(*targets, access=access)
         self._name = name
 
     @property
@@ -25,8 +26,12 @@ class ServedModel:
 class ServedModels:
     """Made and used inside one event loop."""
 
-    def __init__(self, targets_by_model: Mapping[str, Sequence[str]], *, strict_names: bool) -> None:
-        self._models = [ServedModel(name, targets) for name, targets in targets_by_model.items()]
+    def __init__(
+        self, targets_by_model: Mapping[str, Sequence[str]], *, strict_names: bool, access: Access = OPEN
+    ) -> None:
+        """Raises ConfigurationError for a certificate or key that cannot be used."""
+        access.check()
+        self._models = [ServedModel(name, targets, access) for name, targets in targets_by_model.items()]
         self._strict_names = strict_names or len(self._models) > 1
         self._draining = False
         self.created = int(time.time())

@@ -5,11 +5,12 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 
-from granian.constants import HTTPModes, Interfaces
+from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings, HTTP2Settings
 from granian.rsgi import HTTPProtocol, Scope  # type: ignore[attr-defined]  # public, but not marked so
 from granian.server.embed import Server as Granian
 
+from heddle.rpc.credentials import ServerTls
 from heddle.rpc.listening import authority, usable_port
 from http_gateway.deadline import deadline_of
 from http_gateway.exchange import Exchange
@@ -42,8 +43,11 @@ class HttpServer:
         body_bytes_max: int,
         timeout_s: float,
         stall_s_max: float,
+        tls: ServerTls | None = None,
     ) -> None:
-        """Port 0 takes a free one. Raises ConfigurationError where nobody can listen there."""
+        """Port 0 takes a free one. Raises ConfigurationError where nobody can listen there, or for wrong files."""
+        if tls:
+            tls.check()
         self._answer = answer
         self._body_bytes_max = body_bytes_max
         self._timeout_s = timeout_s
@@ -65,6 +69,11 @@ class HttpServer:
             http1_settings=HTTP1Settings(header_read_timeout=HEADERS_MS_MAX, max_buffer_size=HEADERS_BYTES_MAX),
             http2_settings=HTTP2Settings(max_concurrent_streams=STREAMS_MAX, max_headers_size=HEADERS_BYTES_MAX),
             log_enabled=False,
+            ssl_cert=tls.cert if tls else None,
+            ssl_key=tls.key if tls else None,
+            ssl_ca=tls.ca if tls else None,
+            ssl_client_verify=bool(tls and tls.ca),
+            ssl_protocol_min=SSLProtocols.tls12,
         )
 
     async def serve(self, stop: asyncio.Event, drain_s_max: float, announce_draining: Callable[[], None]) -> None:

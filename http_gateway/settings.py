@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from heddle.rpc.credentials import Access, ServerTls
 from heddle.rpc.priorities import PRIORITY_MAX
 from heddle.rpc.settings import at_least
 from heddle.rpc.target import check_targets
@@ -28,6 +29,11 @@ class GatewaySettings:
 
     # Access
 
+    # Certificate (with those between it and a root) and its key, PEM: HTTPS; plaintext HTTP when unset.
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    # Authorities, PEM: callers must have a certificate of one of them (mutual TLS).
+    tls_ca: Path | None = None
     # Keys that callers may use, as Bearer or Api-Key. Without keys, everybody may call. Set them by variable, not by
     # flag: other users of the machine can see flags.
     api_keys: tuple[str, ...] = ()
@@ -44,6 +50,23 @@ class GatewaySettings:
     trust_token_ids: bool = False
     # Require requests to name the served model exactly. Otherwise a gateway of one model accepts any name.
     strict_model_names: bool = False
+
+    # Access to tokenizer pods
+
+    # Authorities, PEM, that the certificates of tokenizer pods must be of; plaintext when unset. This file and the next
+    # two are read again when they change.
+    tokenizers_tls_ca: Path | None = None
+    # Certificate and key that are shown to tokenizer pods which ask for one, PEM.
+    tokenizers_tls_cert: Path | None = None
+    tokenizers_tls_key: Path | None = None
+    # Name that the certificates of tokenizer pods must be for; empty takes the host of the target.
+    tokenizers_tls_name: str = ""
+    # Key that tokenizer pods are shown. Set it by variable, not by flag.
+    tokenizers_key: str = ""
+    # File that holds the key instead; it is read again when it changes.
+    tokenizers_key_file: Path | None = None
+
+    # Browsers
 
     # Origins whose pages may call from a browser, such as https://app.example.com, or * for all. Empty allows none.
     cors_origins: tuple[str, ...] = ()
@@ -104,6 +127,8 @@ class GatewaySettings:
         if self.default_route and not self.default_route.startswith("/"):
             raise ValueError("default_route must be a path, such as /v1/embeddings")
         check_origins(self.cors_origins)
+        ServerTls.of(self.tls_cert, self.tls_key, self.tls_ca)
+        _ = self.tokenizers_access
         if not self.tokenizers:
             raise ValueError("tokenizers must name at least one tokenizer pod")
         if len(self.targets_by_model) > 1 and "" in self.targets_by_model:
@@ -122,3 +147,19 @@ class GatewaySettings:
                 name, target = "", entry
             targets.setdefault(name, []).append(target)
         return targets
+
+    @property
+    def tls(self) -> ServerTls | None:
+        return ServerTls.of(self.tls_cert, self.tls_key, self.tls_ca)
+
+    @property
+    def tokenizers_access(self) -> Access:
+        return Access.of(
+            "tokenizers",
+            ca=self.tokenizers_tls_ca,
+            cert=self.tokenizers_tls_cert,
+            tls_key=self.tokenizers_tls_key,
+            server_name=self.tokenizers_tls_name,
+            key=self.tokenizers_key,
+            key_file=self.tokenizers_key_file,
+        )

@@ -21,7 +21,8 @@ FUNCTION_LINES_MAX = 60
 EDGES = {"__main__.py", "servicer.py", "app.py", "description.py", "engines.py"}
 EDGE_FOLDERS = {"routes", "tasks", "tei"}
 # Where a process meets its environment.
-READERS_OF_THE_ENVIRONMENT = {"__main__.py", "settings.py"}
+# grpc_core sets a variable for gRPC.
+READERS_OF_THE_ENVIRONMENT = {"__main__.py", "settings.py", "grpc_core.py"}
 
 # Beside dot files.
 TOP_LEVEL = {

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from heddle.checkpoint import Checkpoint
 from heddle.model_source import locate
+from heddle.rpc.keys import load_api_keys
 from heddle.rpc.lifecycle import Server, interrupt_nobody, run
 from heddle.rpc.metrics import serve_metrics
 from heddle.rpc.settings import load
@@ -37,8 +38,12 @@ async def serve(settings: TokenizerSettings, stop: asyncio.Event | None = None) 
     )
     tokenizer = Tokenizer.load(checkpoint, settings.end_token)
     encoder = Encoder(tokenizer, waiting_bytes_max=settings.queue_bytes_max)
-    server = Server(settings.listen, drain_s_max=settings.drain_s_max, stop=stop)
-    engines = Engines(settings.engines, checkpoint.tokenizer_fingerprint, on_change=server.report_ready)
+    keys = load_api_keys(settings.api_keys, settings.api_keys_file)
+    server = Server(settings.listen, drain_s_max=settings.drain_s_max, tls=settings.tls, keys=keys, stop=stop)
+    access = settings.engines_access
+    access.check()
+    fingerprint = checkpoint.tokenizer_fingerprint
+    engines = Engines(settings.engines, fingerprint, access=access, on_change=server.report_ready)
     servicer = InferenceServicer(checkpoint, tokenizer, encoder, engines, settings)
     server.add("heddle.v1.InferenceService", add_InferenceServiceServicer_to_server, servicer)
     tei = add_services(server, servicer, tokenizer, encoder, checkpoint=checkpoint, settings=settings)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import grpc
 
+from heddle.rpc.credentials import OPEN, Access, Metadata
 from heddle.rpc.dialect import Dialect
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.pool import Pool
@@ -15,21 +16,26 @@ class Engines(Pool[engine_pb2.Submission, engine_pb2.Outcome]):
     """A pool of pods that have our fingerprint: the ids of one tokenizer are noise to the model of another."""
 
     def __init__(
-        self, targets: tuple[str, ...], fingerprint: str, *, on_change: Callable[[bool], None] = lambda ready: None
+        self,
+        targets: tuple[str, ...],
+        fingerprint: str,
+        *,
+        access: Access = OPEN,
+        on_change: Callable[[bool], None] = lambda ready: None,
     ) -> None:
         self.model = model_pb2.Model()  # as the pod that was met last describes it
         self._fingerprint = fingerprint
         dialect: Dialect[engine_pb2.Submission, engine_pb2.Outcome] = Dialect(
-            method="/heddle.v1.EngineService/Infer",
             frame_type=engine_pb2.EngineServiceInferRequest,
-            parse=engine_pb2.EngineServiceInferResponse.FromString,
+            open_stream=lambda channel, metadata: EngineServiceStub(channel).Infer(metadata=metadata),
             handshake=self._handshake,
             cost_of=tokens_of,
         )
-        super().__init__(targets, dialect, on_change=on_change)
+        super().__init__(targets, dialect, access=access, on_change=on_change)
 
-    async def _handshake(self, channel: grpc.aio.Channel) -> engine_pb2.EngineServiceInferRequest:
-        response = await EngineServiceStub(channel).GetModel(engine_pb2.EngineServiceGetModelRequest())
+    async def _handshake(self, channel: grpc.aio.Channel, metadata: Metadata) -> engine_pb2.EngineServiceInferRequest:
+        request = engine_pb2.EngineServiceGetModelRequest()
+        response = await EngineServiceStub(channel).GetModel(request, metadata=metadata)
         model: model_pb2.Model = response.model
         if model.tokenizer_fingerprint != self._fingerprint:
             raise HeddleError(

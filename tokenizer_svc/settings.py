@@ -1,11 +1,13 @@
 """What can be set of a tokenizer pod: flag, else HEDDLE_TOKENIZER_* variable, else the default here."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from heddle.language_models import AUTO, parse_score_tokens
 from heddle.model_source import PACKAGED_NAME
 from heddle.rpc.channels import MESSAGE_BYTES_MAX
+from heddle.rpc.credentials import Access, ServerTls
 from heddle.rpc.settings import at_least
 from heddle.rpc.target import check_targets
 from heddle.rpc.telemetry import LogFormat, LogLevel
@@ -52,6 +54,36 @@ class TokenizerSettings:
     # tokenizer_config.json), append always adds it, file uses the special tokens of tokenizer.json alone.
     end_token: EndToken = "auto"
 
+    # Access
+
+    # Certificate (with those between it and a root) and its key, PEM, for the addresses host:port; plaintext when
+    # unset. Both are read again when they change.
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    # Authorities, PEM: callers must have a certificate of one of them (mutual TLS).
+    tls_ca: Path | None = None
+    # Keys that callers at host:port need, as metadata `authorization: Bearer KEY`; without keys, everybody may call.
+    # Set them by variable, not by flag: other users of the machine can see flags. Health checks need none.
+    api_keys: tuple[str, ...] = ()
+    # File of further keys, one per line: a name, the key or sha256:HASH (its SHA-256 in hexadecimal digits), and
+    # optionally the best priority that the key may ask for. Everything after # is a comment.
+    api_keys_file: Path | None = None
+
+    # Access to engine pods
+
+    # Authorities, PEM, that the certificates of engine pods must be of; plaintext when unset. This file and the next
+    # two are read again when they change.
+    engines_tls_ca: Path | None = None
+    # Certificate and key that are shown to engine pods which ask for one, PEM.
+    engines_tls_cert: Path | None = None
+    engines_tls_key: Path | None = None
+    # Name that the certificates of engine pods must be for; empty takes the host of the target.
+    engines_tls_name: str = ""
+    # Key that engine pods are shown. Set it by variable, not by flag.
+    engines_key: str = ""
+    # File that holds the key instead; it is read again when it changes.
+    engines_key_file: Path | None = None
+
     # Limits
 
     # Whether a text that is too long is cut, where the request does not say; otherwise it is refused.
@@ -84,9 +116,8 @@ class TokenizerSettings:
 
     def __post_init__(self) -> None:
         parse_score_tokens(self.score_tokens)
-        check_targets(*self.engines)
-        if not self.engines:
-            raise ValueError("engines must name at least one engine pod")
+        ServerTls.of(self.tls_cert, self.tls_key, self.tls_ca)
+        self._check_engines()
         at_least(1, request_inputs_max=self.request_inputs_max, queue_bytes_max=self.queue_bytes_max)
         at_least(1, tokenize_bytes_max=self.tokenize_bytes_max, answer_bytes_max=self.answer_bytes_max)
         if self.answer_bytes_max > ANSWER_BYTES_MOST:
@@ -94,3 +125,25 @@ class TokenizerSettings:
         at_least(self.answer_bytes_max, answers_bytes_max=self.answers_bytes_max)
         rerank_prompts.stated(self.rerank_template)
         at_least(0, drain_s_max=self.drain_s_max)
+
+    def _check_engines(self) -> None:
+        check_targets(*self.engines)
+        if not self.engines:
+            raise ValueError("engines must name at least one engine pod")
+        _ = self.engines_access
+
+    @property
+    def tls(self) -> ServerTls | None:
+        return ServerTls.of(self.tls_cert, self.tls_key, self.tls_ca)
+
+    @property
+    def engines_access(self) -> Access:
+        return Access.of(
+            "engines",
+            ca=self.engines_tls_ca,
+            cert=self.engines_tls_cert,
+            tls_key=self.engines_tls_key,
+            server_name=self.engines_tls_name,
+            key=self.engines_key,
+            key_file=self.engines_key_file,
+        )

@@ -19,9 +19,10 @@ import numpy.typing as npt
 
 from heddle import tensors
 from heddle.rpc.channels import open_channel
+from heddle.rpc.credentials import OPEN, Access, Metadata, refusal_of
 from heddle.rpc.deadlines import deadline_after
 from heddle.rpc.dialect import Dialect
-from heddle.rpc.errors import HeddleError
+from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.pool import Pool, PoolLimits
 from heddle.rpc.unary import answered, metadata_of
 from heddle.v1 import inference_pb2 as pb
@@ -131,18 +132,20 @@ class InferenceClient(abc.ABC):
 class Client(InferenceClient):
     """Over one coalescing stream per pod. Made and used inside one event loop."""
 
-    def __init__(self, *targets: str, limits: PoolLimits | None = None) -> None:
-        """Targets are `host:port`, `unix:/path`, or `dns:///name:port` for all pods behind a name."""
+    def __init__(self, *targets: str, limits: PoolLimits | None = None, access: Access = OPEN) -> None:
+        """Targets are `host:port`, `unix:/path`, or `dns:///name:port` for all pods behind a name. `access` holds
+        certificates and a key."""
         self.model: model_pb2.Model | None = None  # as the pod that was met last describes it
         dialect: Dialect[pb.InferenceItem, pb.InferenceOutcome] = Dialect(
-            method="/heddle.v1.InferenceService/Infer",
             frame_type=pb.InferenceServiceInferRequest,
-            parse=pb.InferenceServiceInferResponse.FromString,
+            open_stream=lambda channel, metadata: InferenceServiceStub(channel).Infer(metadata=metadata),
             handshake=self._handshake,
             cost_of=None,
         )
         self._limits = limits or PoolLimits()
-        self._pool: Pool[pb.InferenceItem, pb.InferenceOutcome] = Pool(targets, dialect, limits=self._limits)
+        self._pool: Pool[pb.InferenceItem, pb.InferenceOutcome] = Pool(
+            targets, dialect, limits=self._limits, access=access
+        )
         self._starting: asyncio.Task[None] | None = None
 
     @property
@@ -191,8 +194,9 @@ class Client(InferenceClient):
         except TimeoutError:
             raise self._pool.refusal() from None
 
-    async def _handshake(self, channel: grpc.aio.Channel) -> pb.InferenceServiceInferRequest:
-        response = await InferenceServiceStub(channel).GetModel(pb.InferenceServiceGetModelRequest())
+    async def _handshake(self, channel: grpc.aio.Channel, metadata: Metadata) -> pb.InferenceServiceInferRequest:
+        request = pb.InferenceServiceGetModelRequest()
+        response = await InferenceServiceStub(channel).GetModel(request, metadata=metadata)
         self.model = response.model
         return pb.InferenceServiceInferRequest()
 
@@ -200,11 +204,22 @@ class Client(InferenceClient):
 class UnaryClient(InferenceClient):
     """One gRPC call each, on one channel. Made and used inside one event loop."""
 
-    def __init__(self, target: str) -> None:
-        self._channel = open_channel(target)
+    def __init__(self, target: str, *, access: Access = OPEN) -> None:
+        """`access` holds certificates and a key. Raises ConfigurationError for a file that cannot be used."""
+        self._target = target
+        self._access = access
+        self._closing: set[asyncio.Task[None]] = set()
+        self._connect()
+
+    def _connect(self) -> None:
+        self._stamp = self._access.stamp()
+        self._metadata = self._access.metadata()
+        self._channel = open_channel(self._target, self._access)
         self._stub: Any = InferenceServiceStub(self._channel)
 
     async def close(self) -> None:
+        for closing in self._closing:
+            closing.cancel()
         await self._channel.close()
 
     async def infer(self, item: pb.InferenceItem, options: CallOptions = DEFAULT_OPTIONS) -> pb.InferenceOutcome:
@@ -220,12 +235,27 @@ class UnaryClient(InferenceClient):
         return model
 
     async def _call(self, method: str, request: Any, options: CallOptions) -> Any:
+        if self._access is not OPEN and self._access.stamp() != self._stamp:
+            self._connect_again()
+        metadata = metadata_of(options.write(item_pb2.ItemContext()))
         try:
             return await getattr(self._stub, method)(
-                request, timeout=options.timeout_s, metadata=metadata_of(options.write(item_pb2.ItemContext()))
+                request, timeout=options.timeout_s, metadata=(*metadata, *self._metadata)
             )
         except grpc.aio.AioRpcError as error:
+            if refusal := refusal_of(error.details() or "", self._target, self._access.tls):
+                raise HeddleError(ErrorKind.UNAUTHENTICATED, refusal) from None
             raise HeddleError.from_rpc_error(error) from None
+
+    def _connect_again(self) -> None:
+        """With the files that have changed; calls that are being answered keep their connection until they are done."""
+        channel, self._stamp = self._channel, self._access.stamp()
+        if not self._access.is_usable(self._target):
+            return
+        self._connect()
+        closing = asyncio.create_task(channel.close(CALL_S_MAX))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
 
 def method_name(request: str) -> str:

@@ -44,6 +44,8 @@ DECIDED_VARIABLES = frozenset(
         *("HEDDLE_TOKENIZER_LISTEN", "HEDDLE_TOKENIZER_MODEL", "HEDDLE_TOKENIZER_REVISION"),
         "HEDDLE_TOKENIZER_ENGINES",
         *("HEDDLE_GATEWAY_HOST", "HEDDLE_GATEWAY_PORT", "HEDDLE_GATEWAY_TOKENIZERS"),
+        *("HEDDLE_TOKENIZER_TLS_CERT", "HEDDLE_TOKENIZER_TLS_KEY", "HEDDLE_TOKENIZER_TLS_CA"),
+        *("HEDDLE_GATEWAY_TLS_CERT", "HEDDLE_GATEWAY_TLS_KEY", "HEDDLE_GATEWAY_TLS_CA"),
     }
 )
 
@@ -154,15 +156,15 @@ class Machine:
     def gateway(self) -> Service:
         flags = ("--host", self.settings.host, "--port", str(self.http_port), "--tokenizers", self.tokenizer_address)
         return self._service(
-            *("gateway", "http_gateway", flags),
-            lambda: http_ready(self.host, self.http_port),
+            *("gateway", "http_gateway", (*flags, *self.tls_flags)),
+            lambda: http_ready(self.host, self.http_port, tls=self.settings.tls_cert is not None),
             after=[self.tokenizer_address],
         )
 
     def tokenizer(self) -> Service:
         listen = f"{self.tokenizer_address},{authority(self.settings.host, self.grpc_port)}"
         engines = ",".join(self.engine_address(index) for index in range(self.settings.engines))
-        flags = (*self.model_flags, "--listen", listen, "--engines", engines)
+        flags = (*self.model_flags, "--listen", listen, "--engines", engines, *self.tls_flags)
         return self._service(
             *("tokenizer", "tokenizer_svc", flags),
             lambda: grpc_ready(self.tokenizer_address, "heddle.v1.InferenceService"),
@@ -190,7 +192,7 @@ class Machine:
         return ("--device", f"cuda:{index % self.gpus}") if is_spread else ()
 
     def welcome(self, seconds: float) -> str:
-        url = f"http://{authority(self.host, self.http_port)}"
+        url = f"{'https' if self.settings.tls_cert else 'http'}://{authority(self.host, self.http_port)}"
         path, example = EXAMPLES[self.kind]
         body = json.dumps({"model": self.settings.model, **example}, ensure_ascii=False)
         # The first of several keys, by the shell that runs the line: a key itself is nothing to show.
@@ -215,6 +217,13 @@ class Machine:
         score_tokens = () if self.settings.score_tokens == AUTO else ("--score-tokens", self.settings.score_tokens)
         revision = ("--revision", self.revision) if self.revision else ()
         return ("--model", self.settings.model, *revision, *pooling, *score_tokens)
+
+    @property
+    def tls_flags(self) -> tuple[str, ...]:
+        """The sockets between the services have no TLS."""
+        settings = self.settings
+        files = (("--tls-cert", settings.tls_cert), ("--tls-key", settings.tls_key), ("--tls-ca", settings.tls_ca))
+        return tuple(word for flag, file in files if file for word in (flag, str(file)))
 
     @property
     def tokenizer_address(self) -> str:

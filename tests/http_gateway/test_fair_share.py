@@ -12,7 +12,7 @@ from msgspec.json import Decoder
 
 import http_gateway.__main__ as gateway_main
 from heddle.rpc.errors import HeddleError
-from http_gateway.api_keys import ApiKey, ApiKeys, digest_of, load_keys
+from heddle.rpc.keys import ApiKey, ApiKeys, digest_of, load_keys
 from http_gateway.endpoint import Task
 from http_gateway.errors import Failure
 from http_gateway.fair_share import FairShare, host_of

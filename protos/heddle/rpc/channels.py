@@ -2,12 +2,19 @@
 
 import grpc
 
+from heddle.rpc.credentials import OPEN, Access
+
 # One item is at most one request or one answer: 2,048 vectors of 4,096 float32 are 32 MiB.
 MESSAGE_BYTES_MAX = 256 << 20
 
 # A dead peer is noticed within KEEPALIVE_S + KEEPALIVE_TIMEOUT_S even when nothing is being sent.
 KEEPALIVE_S = 20
 KEEPALIVE_TIMEOUT_S = 10
+
+# Calls of one connection at a time; a client's further ones wait in the client. A proxy may carry all clients on one.
+STREAMS_MAX = 4096
+# A connection whose TLS or HTTP/2 handshake takes longer is closed.
+HANDSHAKE_S_MAX = 20
 
 Options = list[tuple[str, int | str]]
 
@@ -24,7 +31,10 @@ SERVER_OPTIONS: Options = [
     *SHARED_OPTIONS,
     # On by default, it would let two servers share a port in silence.
     ("grpc.so_reuseport", 0),
+    # A client that pings more often than this is disconnected.
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_S * 500),
+    ("grpc.max_concurrent_streams", STREAMS_MAX),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_S_MAX * 1000),
 ]
 
 CLIENT_OPTIONS: Options = [
@@ -40,6 +50,11 @@ CLIENT_OPTIONS: Options = [
 ]
 
 
-def open_channel(target: str) -> grpc.aio.Channel:
-    """A plaintext channel to one pod; encryption between pods is the mesh's."""
-    return grpc.aio.insecure_channel(target, options=CLIENT_OPTIONS)
+def open_channel(target: str, access: Access = OPEN, server_name: str = "") -> grpc.aio.Channel:
+    """To one pod. `server_name` is what its certificate must be for, unless `access` says it. Raises ConfigurationError
+    for a file that cannot be used."""
+    if access.tls is None or target.startswith("unix:"):
+        return grpc.aio.insecure_channel(target, options=CLIENT_OPTIONS)
+    name = access.tls.server_name or server_name
+    options = [*CLIENT_OPTIONS, ("grpc.ssl_target_name_override", name)] if name else CLIENT_OPTIONS
+    return grpc.aio.secure_channel(target, access.tls.channel_credentials(), options=options)

@@ -4,23 +4,23 @@ tokenizer's `engines` make one each; `pod` speaks it.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic
+from typing import Any, Generic
 
 import grpc
 
+from heddle.rpc.credentials import Metadata
 from heddle.rpc.message_bytes import ENTRY_BYTES_MAX
-from heddle.rpc.stream import Item, Outcome, RequestFrame, ResponseFrame
+from heddle.rpc.stream import Item, Outcome, RequestFrame
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect(Generic[Item, Outcome]):
     """How to speak to one kind of pod."""
 
-    method: str  # the stream's: /package.Service/Method
     frame_type: Callable[[], RequestFrame[Item]]
-    parse: Callable[[bytes], ResponseFrame[Outcome]]
+    open_stream: Callable[[grpc.aio.Channel, Metadata], Any]  # returns a grpc.aio.StreamStreamCall
     # Checks the peer before the first item; returns the stream's first frame. Raises HeddleError to refuse it.
-    handshake: Callable[[grpc.aio.Channel], Awaitable[RequestFrame[Item]]]
+    handshake: Callable[[grpc.aio.Channel, Metadata], Awaitable[RequestFrame[Item]]]
     # What an item costs the pod, in the unit of its Load; None: its bytes.
     cost_of: Callable[[Item], int] | None
     # A larger item is refused: sent, it would break the stream of all others.

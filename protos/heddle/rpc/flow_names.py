@@ -1,15 +1,11 @@
 """The fair-share flow of calls that name none: the address of the peer. See ItemContext.flow.
 
-`unary` and `stream_server` set the flow of incoming items. `doorway` binds its relays to an address that carries the
-caller's, so that gRPC's handlers see it. The servicers append an id for each request of a caller.
+`unary` and `stream_server` set the flow of incoming items. The servicers append an id for each request of a caller.
 """
 
 import itertools
 import secrets
 import urllib.parse
-
-# Prefix of the abstract unix addresses (see unix(7)) that relays connect from.
-RELAY = "heddle-relay"
 
 _numbers = itertools.count()
 
@@ -20,13 +16,7 @@ def flow_of_peer(peer: str) -> str:
     kind, _, rest = urllib.parse.unquote(peer).partition(":")
     if kind in ("ipv4", "ipv6"):
         return f"peer:{rest.rpartition(':')[0].strip('[]')}"
-    name = rest.split("/")
-    return f"peer:{name[1]}" if kind == "unix-abstract" and name[0] == RELAY else ""
-
-
-def relay_address(host: str) -> str:
-    """A unix address for a relay to connect from; `flow_of_peer` reads the caller's host from it."""
-    return f"\0{RELAY}/{host}/{next(_numbers)}-{secrets.token_hex(4)}"
+    return ""
 
 
 class FlowNames:

@@ -20,8 +20,10 @@ from google.protobuf.message import DecodeError
 from prometheus_client import Histogram
 
 from heddle.rpc.channels import MESSAGE_BYTES_MAX
+from heddle.rpc.credentials import AUTHORIZATION
 from heddle.rpc.deadlines import spent
 from heddle.rpc.errors import ErrorKind, HeddleError, abort
+from heddle.rpc.keys import NO_KEYS, ApiKeys, best_priority
 from heddle.rpc.message_bytes import serialized
 from heddle.rpc.metrics import SECONDS_BUCKETS
 from heddle.rpc.telemetry import REQUEST_ID_CHARACTERS_MAX, request_id
@@ -42,11 +44,21 @@ Enter: TypeAlias = Callable[[str, Context], AbstractAsyncContextManager[None]]
 
 
 class Boundary(grpc.aio.ServerInterceptor):
-    """`open_services` answer from the start, all others only once `ready` was set."""
+    """`open_services` answer from the start, all others only once `ready` was set. `keyless_services` answer callers
+    without a key, where there are keys."""
 
-    def __init__(self, open_services: frozenset[str], *, answer_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        open_services: frozenset[str],
+        *,
+        keys: ApiKeys = NO_KEYS,
+        keyless_services: frozenset[str] = frozenset(),
+        answer_bytes_max: int = MESSAGE_BYTES_MAX,
+    ) -> None:
         """An answer to a call that is over `answer_bytes_max` becomes TOO_LARGE."""
         self.open_services = open_services
+        self.keys = keys
+        self.keyless_services = keyless_services
         self.answer_bytes_max = answer_bytes_max
         self.ready = False
         self.unary_running = 0
@@ -135,11 +147,20 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     def admit(self, method: str, context: Context) -> None:
         service = method.split("/")[1]
+        if self.keys and service not in self.keyless_services:
+            self.check_key(context)
         if not self.ready and service not in self.open_services:
             raise HeddleError(ErrorKind.UNAVAILABLE, "the server is starting", retry_after_ms=1_000)
         time_remaining: float | None = context.time_remaining()
         if time_remaining is not None and time_remaining <= 0:
             raise spent()
+
+    def check_key(self, context: Context) -> None:
+        """Raises UNAUTHENTICATED. Who may open a socket file is said by the permissions of its folder."""
+        if context.peer().startswith("unix"):
+            return
+        key = self.keys.find(value_of(context, AUTHORIZATION))
+        best_priority.set((key.best_priority if key else None) or 0)
 
 
 def arity(streaming: bool) -> str:
@@ -206,7 +227,13 @@ def outcome(context: Context) -> str:
 
 def request_id_of(context: Context) -> str:
     """What the caller named the call, so that its logs and ours can be joined; otherwise a new name."""
+    stated = value_of(context, REQUEST_ID_KEY)
+    return secrets.token_hex(8) if stated is None else stated[:REQUEST_ID_CHARACTERS_MAX]
+
+
+def value_of(context: Context, name: str) -> str | None:
+    """Of the caller's metadata."""
     for key, value in context.invocation_metadata() or ():
-        if key == REQUEST_ID_KEY and isinstance(value, str):
-            return value[:REQUEST_ID_CHARACTERS_MAX]
-    return secrets.token_hex(8)
+        if key == name and isinstance(value, str):
+            return value
+    return None

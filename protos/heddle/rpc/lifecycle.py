@@ -25,7 +25,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 import uvloop
@@ -33,10 +33,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from heddle.rpc.channels import SERVER_OPTIONS
+from heddle.rpc.credentials import ServerTls, server_credentials
 from heddle.rpc.health import HealthServicer
-from heddle.rpc.http2.doorway import Doorway, listen_inside
-from heddle.rpc.http2.server import StreamHandlers
 from heddle.rpc.interceptor import Boundary
+from heddle.rpc.keys import NO_KEYS, ApiKeys
+from heddle.rpc.listening import check_address
 from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError
 
 Callback = Callable[[], Awaitable[None]]
@@ -126,26 +127,38 @@ class Server:
     the name of each service only between the end of warm-up and the start of draining (ready).
     """
 
-    def __init__(self, listen: Sequence[str], *, drain_s_max: float, stop: asyncio.Event | None = None) -> None:
-        """`listen` holds `host:port` (port 0: any free one) and `unix:/path`; `stop` replaces the signals."""
+    def __init__(
+        self,
+        listen: Sequence[str],
+        *,
+        drain_s_max: float,
+        tls: ServerTls | None = None,
+        keys: ApiKeys = NO_KEYS,
+        stop: asyncio.Event | None = None,
+    ) -> None:
+        """`listen` holds `host:port` (port 0: any free one) and `unix:/path`; `tls` and `keys` are for the former.
+        `stop` replaces the signals."""
         self.listen = listen
         self.drain_s_max = drain_s_max
+        self._tls = tls
         self.addresses: list[str] = []
         self._stop = stop or stop_on_signal()
         self._services: list[str] = []
         self._serving = False  # between warm-up and draining
         self._reports: set[asyncio.Task[None]] = set()
         self._health = HealthServicer()
-        self._boundary = Boundary(open_services=frozenset({health.SERVICE_NAME, reflection.SERVICE_NAME}))
+        self._boundary = Boundary(
+            open_services=frozenset({health.SERVICE_NAME, reflection.SERVICE_NAME}),
+            keys=keys,
+            keyless_services=frozenset({health.SERVICE_NAME}),
+        )
         self._server = grpc.aio.server(interceptors=[self._boundary], options=SERVER_OPTIONS)
-        self._doorway = Doorway()
 
     def add(
         self, service: str, register: Callable[[ServicerType, grpc.aio.Server], object], servicer: ServicerType
     ) -> None:
         """`service` is the full name, such as heddle.v1.EngineService; `register` the generated add_..._to_server."""
         register(servicer, self._server)
-        register(servicer, cast(grpc.aio.Server, StreamHandlers(self._boundary.guarded, self._doorway.handlers)))
         self._services.append(service)
 
     def report_ready(self, ready: bool) -> None:
@@ -174,8 +187,7 @@ class Server:
                 self._serving = False
                 await self._drain(announce_draining, until_idle)
         finally:
-            self._doorway.close()
-            await asyncio.gather(self._server.stop(CLOSE_S), self._doorway.end_streams(2 * CLOSE_S))
+            await self._server.stop(CLOSE_S)
             await close()
 
     async def _open(self) -> None:
@@ -184,12 +196,25 @@ class Server:
         await self._set_ready(ready=False)
         if not self.listen:
             raise ConfigurationError("there is no address to listen on")
-        addresses = [self._doorway.bind(address) for address in self.listen]
-        self._doorway.inner = listen_inside(self._server, self.listen)
+        for address in self.listen:
+            check_address(address)  # all, before the first is bound
+        addresses = [self._bind(address) for address in self.listen]
         await self._server.start()
-        await self._doorway.open()
         self.addresses = addresses
-        log.info("listening on %s", ", ".join(self.addresses))
+        clients = f", clients need a certificate of {self._tls.ca}" if self._tls and self._tls.ca else ""
+        tls = f" with TLS ({self._tls.cert}{clients})" if self._tls else ""
+        log.info("listening on %s%s", ", ".join(self.addresses), tls)
+
+    def _bind(self, address: str) -> str:
+        """Returns the address with the port that port 0 became. Raises ConfigurationError."""
+        try:
+            if self._tls and not address.startswith("unix:"):
+                port = self._server.add_secure_port(address, server_credentials(self._tls))
+            else:
+                port = self._server.add_insecure_port(address)
+        except RuntimeError as error:  # taken since the check
+            raise ConfigurationError(f"cannot listen on {address}: {error}") from error
+        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
     async def _warmed_up(self, warm_up: Callback) -> bool:
         """False if a stop was requested before the end of it."""

@@ -1,5 +1,7 @@
-"""The addresses that a server listens on, or why it cannot. `heddle.rpc.http2.doorway` takes sockets; heddle.serve and
-the gateway ask for a port alone.
+"""Whether a server can listen on an address, or why not. Asked before gRPC tries: it would say so in several raw lines
+on stderr, and take a unix socket away from a server that is using it.
+
+Called by `lifecycle`, `heddle.serve` and the gateway.
 """
 
 import errno
@@ -14,48 +16,34 @@ PORT_MAX = 65_535
 NOT_OF_THIS_MACHINE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
-def listening_sockets(address: str) -> list[socket.socket]:
-    """Bound to `unix:/path`, or to `host:port` on all that the host stands for; port 0 is any free one. Raises
-    ConfigurationError where that cannot be."""
+def check_address(address: str) -> None:
+    """Raises ConfigurationError unless a server can listen on `unix:/path`, or on `host:port` at every address of the
+    host."""
     if address.startswith("unix:"):
-        return [unix_socket(address.removeprefix("unix:"))]
+        check_socket(address.removeprefix("unix:"))
+        return
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isascii() and port.isdigit()):
         raise ConfigurationError(f"cannot listen on {address}: neither host:port nor unix:/path")
-    return tcp_sockets(host.strip("[]"), int(port))
+    for probe in tcp_sockets(host.strip("[]"), int(port)):
+        probe.close()
 
 
-def unix_socket(path: str) -> socket.socket:
-    """One that nobody answers on is left over, and is replaced."""
+def check_socket(path: str) -> None:
+    """gRPC replaces a socket file; that is right only for one that nobody listens on."""
     if not Path(path).parent.is_dir():
         raise ConfigurationError(f"cannot listen on unix:{path}: there is no folder {Path(path).parent}")
-    try:
-        if is_left_over(path):
-            Path(path).unlink()
-        return bound_to(path)
-    except OSError as error:
-        raise ConfigurationError(f"cannot listen on unix:{path}: {error.strerror or error}") from error
-
-
-def bound_to(path: str) -> socket.socket:
-    listening = socket.socket(socket.AF_UNIX)
-    try:
-        listening.bind(path)
-        listening.listen()  # at once: who finds that nobody does takes it for left over
-    except OSError:
-        listening.close()
-        raise
-    return listening
-
-
-def is_left_over(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(path)
         except FileNotFoundError:
-            return False
+            return
         except ConnectionRefusedError:
-            return Path(path).is_socket()
+            if Path(path).is_socket():
+                return
+            raise ConfigurationError(f"cannot listen on unix:{path}: the file is not a socket") from None
+        except OSError as error:
+            raise ConfigurationError(f"cannot listen on unix:{path}: {error.strerror or error}") from error
     raise ConfigurationError(f"cannot listen on unix:{path}: another process does")
 
 

@@ -11,25 +11,26 @@ import math
 import random
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Generic, Protocol
+from typing import Any, Generic, Protocol, cast
 
 import grpc
 
 from heddle.rpc.channels import open_channel
 from heddle.rpc.coalescer import Coalescer
+from heddle.rpc.credentials import OPEN, Access, Stamp, refusal_of
 from heddle.rpc.deadlines import remaining_ms
 from heddle.rpc.dialect import Dialect
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.http2.client import ClientStream, open_stream
-from heddle.rpc.http2.errors import StreamBroken
+from heddle.rpc.keys import unauthenticated
 from heddle.rpc.load import estimated_load
+from heddle.rpc.pending import Pending
+from heddle.rpc.settings import ConfigurationError
 from heddle.rpc.stream import (
     HEARTBEAT_S,
     SILENCE_S_MAX,
+    STREAM_BROKEN,
     Item,
     Outcome,
-    Reply,
     RequestFrame,
     ResponseFrame,
 )
@@ -43,30 +44,12 @@ AWAY_S = 5.0
 RUNNING_MS_MAX = 30_000
 # How long the answers of one frame are handed on before the event loop gets its turn.
 TURN_S_MAX = 0.002
+# Before a connection is made anew because a certificate has changed, the answers on the old one are waited for.
+RENEW_S_MAX = 10.0
 # Of one frame: so many find room beside the largest item.
 CANCEL_IDS_MAX = 4096
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class Pending(Generic[Item, Outcome]):
-    """An item on its way to an answer, whichever pod it is at."""
-
-    item: Item
-    deadline: float
-    reply: Reply[Outcome]
-    size: int  # in bytes
-    cost: int
-    id: int = 0  # the item's, at the pod that has it
-    attempts: int = 0
-    answered: bool = False
-    pod: "Pod[Item, Outcome] | None" = None
-
-    def answer(self, outcome: Outcome | HeddleError) -> None:
-        if not self.answered:
-            self.answered = True
-            self.reply(outcome)
 
 
 class PodOwner(Protocol[Item, Outcome]):
@@ -77,13 +60,22 @@ class PodOwner(Protocol[Item, Outcome]):
 
 
 class Pod(Generic[Item, Outcome]):
-    def __init__(self, target: str, dialect: Dialect[Item, Outcome], owner: PodOwner[Item, Outcome]) -> None:
+    def __init__(
+        self,
+        target: str,
+        dialect: Dialect[Item, Outcome],
+        owner: PodOwner[Item, Outcome],
+        access: Access = OPEN,
+        server_name: str = "",
+    ) -> None:
         self.target = target
         self.connected = False
         self.draining = False
         self.refusal: HeddleError | None = None  # why the last attempt to connect failed
         self._dialect = dialect
         self._owner = owner
+        self._access = access
+        self._server_name = server_name
         self._outgoing: Coalescer[Pending[Item, Outcome]] = Coalescer()
         self._unanswered: dict[int, Pending[Item, Outcome]] = {}
         self._cancel_ids: list[int] = []
@@ -145,7 +137,10 @@ class Pod(Generic[Item, Outcome]):
             try:
                 await self._converse()
             except grpc.aio.AioRpcError as error:
-                self._refused(HeddleError.from_rpc_error(error))
+                refusal = refusal_of(error.details() or "", self.target, self._access.tls)
+                self._refused(unauthenticated(refusal) if refusal else HeddleError.from_rpc_error(error))
+            except ConfigurationError as error:
+                self._refused(unauthenticated(str(error)))
             except HeddleError as error:
                 self._refused(error)
             except TimeoutError:
@@ -174,49 +169,55 @@ class Pod(Generic[Item, Outcome]):
         self.refusal = error
 
     async def _converse(self) -> None:
-        """One stream, from the handshake to its end."""
-        async with asyncio.timeout(CONNECT_S_MAX):
-            async with open_channel(self.target) as channel:
-                hello = await self._dialect.handshake(channel)
-            stream = await open_stream(self.target, self._dialect.method)
-        try:
+        """One stream, from the handshake to its end. It has a channel of its own, and so a connection of its own."""
+        stamp = self._access.stamp()
+        async with open_channel(self.target, self._access, self._server_name) as channel:
+            metadata = self._access.metadata()
             async with asyncio.timeout(CONNECT_S_MAX):
-                await stream.write(hello.SerializeToString())
+                hello = await self._dialect.handshake(channel, metadata)
+                call = self._dialect.open_stream(channel, metadata)
+                await call.write(hello)
                 # A pod greets, so that a refusal is known before the first item.
-                await self._receive(await self._read(stream))
-            await self._exchange(stream)
-        finally:
-            stream.close()
+                await self._receive(await self._read(call))
+            await self._exchange(call, stamp)
 
-    async def _exchange(self, stream: ClientStream) -> None:
+    async def _exchange(self, call: Any, stamp: Stamp) -> None:
         self.refusal = None
         self.connected = True
         self._owner.pod_changed(self)
-        writer = asyncio.create_task(self._write(stream))
-        watchdog = asyncio.create_task(self._watch(stream))
+        writer = asyncio.create_task(self._write(call))
+        watchdog = asyncio.create_task(self._watch(call, stamp))
         try:
             while True:
-                await self._receive(await self._read(stream))
+                await self._receive(await self._read(call))
         finally:
             writer.cancel()
             watchdog.cancel()
+            call.cancel()
             self._disconnected()
 
-    async def _read(self, stream: ClientStream) -> ResponseFrame[Outcome]:
-        data = await stream.read()
-        if data is None:
+    async def _read(self, call: Any) -> ResponseFrame[Outcome]:
+        try:
+            frame = await call.read()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            frame = grpc.aio.EOF  # the watchdog or the writer cancelled the call, nobody cancelled this task
+        if frame is grpc.aio.EOF:
             raise HeddleError(ErrorKind.UNAVAILABLE, f"{self.target} closed the stream")
-        return self._dialect.parse(data)
+        if frame is None:  # grpc.aio has logged why it cannot be parsed
+            raise HeddleError(ErrorKind.INTERNAL, f"{self.target} sent bytes that are not a frame")
+        return cast(ResponseFrame[Outcome], frame)
 
-    async def _write(self, stream: ClientStream) -> None:
+    async def _write(self, call: Any) -> None:
         try:
             while True:
-                frame = self._next_frame(await self._outgoing.take())
-                await stream.write(frame.SerializeToString())
-        except StreamBroken as error:
+                await call.write(self._next_frame(await self._outgoing.take()))
+        except STREAM_BROKEN as error:
             log.debug("cannot write to %s: %s", self.target, error)
         finally:
-            stream.close()  # so that the reader sees the same end
+            call.cancel()  # so that the reader sees the end too
 
     def _next_frame(self, waiting: list[Pending[Item, Outcome]]) -> RequestFrame[Item]:
         frame = self._dialect.frame_type()
@@ -268,12 +269,26 @@ class Pod(Generic[Item, Outcome]):
         del self._unanswered[pending.id]
         self._outstanding_cost -= pending.cost
 
-    async def _watch(self, stream: ClientStream) -> None:
+    async def _watch(self, call: Any, stamp: Stamp) -> None:
         """Gives up a stream that has fallen silent: the pod, its machine or the path to it is gone."""
         while time.monotonic() - self._last_heard < SILENCE_S_MAX:
             await asyncio.sleep(HEARTBEAT_S)
+            if (now := self._access.stamp()) != stamp:
+                stamp = now
+                if self._access.is_usable(self.target):
+                    await self._drain()
+                    call.cancel()
+                    return
         log.warning("%s has been silent for %.0f s; its items go to other pods", self.target, SILENCE_S_MAX)
-        stream.close()
+        call.cancel()
+
+    async def _drain(self) -> None:
+        """Sends nothing new, and waits for the answers to what was sent."""
+        self.draining = True
+        self._owner.pod_changed(self)
+        end = time.monotonic() + RENEW_S_MAX
+        while not self.idle and time.monotonic() < end:
+            await asyncio.sleep(0.01)
 
     def _disconnected(self) -> None:
         self.connected = self.draining = False

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Generic
 
 from heddle.rpc.coalescer import CoalescerFull
+from heddle.rpc.credentials import OPEN, Access
 from heddle.rpc.deadlines import NEVER, Alarm, spent
 from heddle.rpc.dialect import Dialect
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.message_bytes import checked_size
-from heddle.rpc.pod import Pending, Pod
+from heddle.rpc.pending import Pending
+from heddle.rpc.pod import Pod
 from heddle.rpc.resolver import DNS_INTERVAL_S, needs_refresh, resolve
 from heddle.rpc.stream import Cancel, Item, Outcome, Reply, nothing_to_cancel
 from heddle.rpc.target import check_targets
@@ -45,6 +47,7 @@ class Pool(Generic[Item, Outcome]):
         dialect: Dialect[Item, Outcome],
         *,
         limits: PoolLimits | None = None,
+        access: Access = OPEN,
         on_change: Callable[[bool], None] = lambda ready: None,
     ) -> None:
         """`on_change` is told whenever the pool becomes ready (some pod takes items) or stops being so. Raises
@@ -53,6 +56,7 @@ class Pool(Generic[Item, Outcome]):
         self._targets = targets
         self._dialect = dialect
         self._limits = limits or PoolLimits()
+        self._access = access
         self._on_change = on_change
         self._pods: dict[str, Pod[Item, Outcome]] = {}
         self._available: list[Pod[Item, Outcome]] = []
@@ -83,10 +87,12 @@ class Pool(Generic[Item, Outcome]):
         """Why no pod takes items, as far as is known."""
         refusals = [pod.refusal for pod in self._pods.values() if pod.refusal is not None]
         for refusal in refusals:
-            if refusal.kind is not ErrorKind.UNAVAILABLE:
+            if refusal.kind not in (ErrorKind.UNAVAILABLE, ErrorKind.UNAUTHENTICATED):
                 return refusal
         # Only a server of ours says when to come back; the rest is gRPC's and the system's many words for "not there".
-        said = next((f": {refusal.message}" for refusal in refusals if refusal.retry_after_ms), "")
+        # That pods do not let this process in is no mistake of its caller, who may have a key of its own.
+        telling = [one for one in refusals if one.retry_after_ms or one.kind is ErrorKind.UNAUTHENTICATED]
+        said = f": {telling[0].message}" if telling else ""
         message = f"no pod can be reached at {', '.join(self._targets)}{said}"
         return HeddleError(ErrorKind.UNAVAILABLE, message, retry_after_ms=1000)
 
@@ -199,9 +205,9 @@ class Pool(Generic[Item, Outcome]):
         addresses = await resolve(self._targets)
         if addresses is None:
             return
-        for address in addresses - self._pods.keys():
-            self._pods[address] = Pod(address, self._dialect, self)
-        for address in self._pods.keys() - addresses:
+        for address in addresses.keys() - self._pods.keys():
+            self._pods[address] = Pod(address, self._dialect, self, self._access, addresses[address])
+        for address in self._pods.keys() - addresses.keys():
             pod = self._pods[address]
             if pod.connected and not pod.idle:
                 pod.draining = True  # gone from the list, but what it has it may still answer

@@ -15,12 +15,13 @@ DNS_INTERVAL_S = 5.0
 log = logging.getLogger(__name__)
 
 
-async def resolve(targets: tuple[str, ...]) -> set[str] | None:
-    """Addresses of all targets; None when a name cannot be looked up just now, so that nothing is torn down for it."""
-    addresses: set[str] = set()
+async def resolve(targets: tuple[str, ...]) -> dict[str, str] | None:
+    """Addresses of all targets, each with the name that its certificate is for ("": the address itself); None when a
+    name cannot be looked up just now, so that nothing is torn down for it."""
+    addresses: dict[str, str] = {}
     for target in targets:
         if not target.startswith(DNS_PREFIX):
-            addresses.add(target)
+            addresses[target] = ""
             continue
         host, port = host_and_port(target)
         try:
@@ -28,7 +29,7 @@ async def resolve(targets: tuple[str, ...]) -> set[str] | None:
         except OSError as error:
             log.warning("cannot look up %s: %s", target, error)
             return None
-        addresses.update(address_of(info[4][0], port) for info in found)
+        addresses.update((address_of(info[4][0], port), host) for info in found)
     return addresses
 
 

@@ -15,7 +15,6 @@ from typing import Any, Protocol, TypeVar
 import grpc
 
 from heddle.rpc.errors import HeddleError
-from heddle.rpc.http2.errors import StreamBroken
 from heddle.rpc.message_bytes import Serializable
 from heddle.v1 import error_pb2, item_pb2
 
@@ -23,14 +22,8 @@ HEARTBEAT_S = 2.0
 # A stream on which nothing came for so long is given up.
 SILENCE_S_MAX = 3 * HEARTBEAT_S
 
-# What a write or read raises on a stream whose other end is gone: ours, and grpc.aio's.
-STREAM_BROKEN = (
-    StreamBroken,
-    grpc.aio.AioRpcError,
-    grpc.aio.InternalError,
-    grpc.aio.UsageError,
-    asyncio.InvalidStateError,
-)
+# What grpc.aio raises from a write or read on a stream whose other end is gone.
+STREAM_BROKEN = (grpc.aio.AioRpcError, grpc.aio.InternalError, grpc.aio.UsageError, asyncio.InvalidStateError)
 
 
 class ItemMessage(Serializable, Protocol):

@@ -19,6 +19,7 @@ from heddle.rpc.coalescer import Coalescer, CoalescerLimits
 from heddle.rpc.deadlines import deadline_of
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.flow_names import flow_of_peer
+from heddle.rpc.keys import best_priority
 from heddle.rpc.message_bytes import ENTRY_BYTES_MAX, repeated_first_field, serialized
 from heddle.rpc.stream import (
     HEARTBEAT_S,
@@ -109,6 +110,7 @@ class Session(Generic[Item, Outcome]):
         self._server = server
         self._context = context
         self._flow = flow_of_peer(context.peer())  # for items that name none
+        self._best_priority = best_priority.get()
         self.outgoing: Coalescer[bytes] = Coalescer(server.limits.outgoing)  # serialized outcomes
         self._cancels: dict[int, Cancel | None] = {}  # of the unanswered; None while it is being submitted
         self._writing = False
@@ -163,6 +165,7 @@ class Session(Generic[Item, Outcome]):
             raise HeddleError(ErrorKind.INVALID_INPUT, message)
         self._cancels[item_id] = None
         item.context.flow = item.context.flow or self._flow
+        item.context.priority = max(item.context.priority, self._best_priority)
         request = item.context.request_id
         request_id.set(request)
         try:

@@ -1,7 +1,6 @@
 """How a pod's address is written: `host:port`, `unix:/path`, or `dns:///name:port` for all addresses behind a name.
 
-Settings and `Pool` refuse anything else at once; `http2.client` dials what `resolver` has made of it, which may begin
-with gRPC's `ipv4:` and `ipv6:`.
+Settings and `Pool` refuse anything else at once. What `resolver` makes of a name begins with gRPC's `ipv4:` or `ipv6:`.
 """
 
 from heddle.rpc.listening import PORT_MAX

@@ -8,6 +8,7 @@ import grpc
 from heddle.rpc.deadlines import NEVER, deadline_after
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.flow_names import flow_of_peer
+from heddle.rpc.keys import best_priority
 from heddle.rpc.priorities import is_priority
 from heddle.rpc.stream import Item, Outcome, Submit
 from heddle.v1 import item_pb2
@@ -25,7 +26,7 @@ def context_of(call: grpc.aio.ServicerContext[Any, Any]) -> item_pb2.ItemContext
     if not is_priority(priority):
         raise HeddleError(ErrorKind.INVALID_INPUT, f"{PRIORITY_KEY} must be a number from 0 on", field=PRIORITY_KEY)
     return item_pb2.ItemContext(
-        priority=int(priority),
+        priority=max(int(priority), best_priority.get()),
         flow=metadata.get(FLOW_KEY) or flow_of_peer(call.peer()),
         request_id=metadata.get(REQUEST_ID_KEY, ""),
         traceparent=metadata.get(TRACEPARENT_KEY, ""),

@@ -3,15 +3,14 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import grpc
 
 from heddle.rpc.channels import SERVER_OPTIONS, Options
+from heddle.rpc.credentials import Metadata
 from heddle.rpc.dialect import Dialect
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.http2.doorway import Doorway, listen_inside
-from heddle.rpc.http2.server import StreamHandlers
 from heddle.rpc.interceptor import Boundary
 from heddle.rpc.message_bytes import ENTRY_BYTES_MAX
 from heddle.rpc.pool import Pool, PoolLimits
@@ -49,13 +48,10 @@ class Held:
 class EnginePod(engine_pb2_grpc.EngineServiceServicer):
     """A pod that can be stopped gracefully, or cut off like a killed process."""
 
-    has_doorway = False  # or else it is a server of gRPC, as other languages have them
-
     def __init__(
         self, submit: Engine = echo, *, limits: StreamLimits | None = None, options: Options | None = None
     ) -> None:
         self.options = options or []
-        self.doorway = Doorway() if self.has_doorway else None
         self.stream = StreamServer(
             submit,
             frame_type=engine_pb2.EngineServiceInferResponse,
@@ -79,37 +75,24 @@ class EnginePod(engine_pb2_grpc.EngineServiceServicer):
         options = [(name, value) for name, value in SERVER_OPTIONS if name not in dict(self.options)] + self.options
         self.server = grpc.aio.server(options=options, interceptors=[self.boundary])
         engine_pb2_grpc.add_EngineServiceServicer_to_server(self, self.server)
-        if self.doorway is not None:
-            streams = StreamHandlers(self.boundary.guarded, self.doorway.handlers)
-            engine_pb2_grpc.add_EngineServiceServicer_to_server(self, cast(grpc.aio.Server, streams))
-            self.target = self.doorway.bind(address)
-            self.doorway.inner = listen_inside(self.server, [address])
-            await self.server.start()
-            await self.doorway.open()
-        else:
-            port = self.server.add_insecure_port(address)
-            await self.server.start()
-            self.target = address if address.startswith("unix:") else f"127.0.0.1:{port}"
+        port = self.server.add_insecure_port(address)
+        await self.server.start()
+        self.target = address if address.startswith("unix:") else f"127.0.0.1:{port}"
         return self.target
 
     async def stop(self) -> None:
-        if self.doorway is None:
-            await self.server.stop(None)
-        else:
-            self.doorway.close()
-            await asyncio.gather(self.server.stop(None), self.doorway.end_streams(1))
+        await self.server.stop(None)
 
 
 def dialect(
     fingerprint: str = FINGERPRINT, *, item_bytes_max: int = ENTRY_BYTES_MAX
 ) -> Dialect[engine_pb2.Submission, engine_pb2.Outcome]:
-    async def handshake(channel: grpc.aio.Channel) -> engine_pb2.EngineServiceInferRequest:
+    async def handshake(channel: grpc.aio.Channel, metadata: Metadata) -> engine_pb2.EngineServiceInferRequest:
         return engine_pb2.EngineServiceInferRequest(tokenizer_fingerprint=fingerprint)
 
     return Dialect(
-        method="/heddle.v1.EngineService/Infer",
         frame_type=engine_pb2.EngineServiceInferRequest,
-        parse=engine_pb2.EngineServiceInferResponse.FromString,
+        open_stream=lambda channel, metadata: engine_pb2_grpc.EngineServiceStub(channel).Infer(metadata=metadata),
         handshake=handshake,
         cost_of=lambda item: max(1, len(item.sequence.token_ids) // 4),
         item_bytes_max=item_bytes_max,

@@ -14,12 +14,6 @@ from heddle.rpc.pool import Pool, PoolLimits
 from tests.heddle.rpc.pods import EnginePod, Held, ask, dialect, eventually, pool_of, submission
 
 
-@pytest.fixture(params=[False, True], ids=["grpc", "doorway"], autouse=True)
-def has_doorway(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pods are served by gRPC, and then by a doorway."""
-    monkeypatch.setattr(EnginePod, "has_doorway", request.param)
-
-
 async def test_items_of_a_lost_pod_are_answered_by_another() -> None:
     held = Held()
     dying, living = EnginePod(held.submit), EnginePod()

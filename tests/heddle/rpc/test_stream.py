@@ -17,12 +17,6 @@ from heddle.v1 import engine_pb2
 from tests.heddle.rpc.pods import EnginePod, Held, ask, dialect, eventually, pool_of, submission
 
 
-@pytest.fixture(params=[False, True], ids=["grpc", "doorway"], autouse=True)
-def has_doorway(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pods are served by gRPC, and then by a doorway."""
-    monkeypatch.setattr(EnginePod, "has_doorway", request.param)
-
-
 async def test_every_item_gets_its_own_answer() -> None:
     pod = EnginePod()
     pool = await pool_of(await pod.start())

@@ -15,13 +15,6 @@ from heddle.rpc.stream_server import StreamLimits
 from heddle.v1 import engine_pb2, engine_pb2_grpc, tensor_pb2
 from tests.heddle.rpc.pods import FINGERPRINT, EnginePod, Held, ask, dialect, echo, pool_of
 
-
-@pytest.fixture(params=[False, True], ids=["grpc", "doorway"], autouse=True)
-def has_doorway(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pods are served by gRPC, and then by a doorway."""
-    monkeypatch.setattr(EnginePod, "has_doorway", request.param)
-
-
 KIB = 1024
 
 
