@@ -165,15 +165,15 @@ def test_refusing_names_length_and_limit() -> None:
 
 def test_a_prompt_that_is_too_long_by_itself_is_refused() -> None:
     content = PROMPTS["qwen3-reranker"].framed("a", "b", "because " * 500)
-    (result,) = tokenizer_of("qwen3-reranker", 400).encode([(content, Options())])
+    [[result]] = tokenizer_of("qwen3-reranker", 400).encode([([content], Options())])
     assert isinstance(result, HeddleError)
     assert result.kind is ErrorKind.TOO_LARGE
 
 
 def test_one_document_that_is_no_text_leaves_the_others_alone() -> None:
     name = "mxbai-rerank-v2"
-    bad, good = tokenizer_of(name, 1_000).encode(
-        [(framed(name, "a", "\ud800"), Options()), (framed(name, "a", "b"), Options())]
+    [[bad, good]] = tokenizer_of(name, 1_000).encode(
+        [([framed(name, "a", "\ud800"), framed(name, "a", "b")], Options())]
     )
     assert isinstance(bad, HeddleError)
     assert bad.kind is ErrorKind.INVALID_INPUT
@@ -192,7 +192,7 @@ def test_a_token_of_text_and_frame_is_of_the_frame() -> None:
     assert prompt is not None
     own = library()
     tokenizer = Tokenizer(own, sequence_tokens_max=24, vocabulary_size=own.get_vocab_size())
-    (result,) = tokenizer.encode([(prompt.framed("why" * 3, "because " * 40), Options())])
+    [[result]] = tokenizer.encode([([prompt.framed("why" * 3, "because " * 40)], Options())])
     text = own.decode(ids_of(result))
     assert text.startswith("Q: whywhywhy\nD: b")
     assert text.endswith("\nA:")
