@@ -22,6 +22,7 @@ from tokenizer_svc.rerank_prompts import prompt_for
 from tokenizer_svc.settings import TokenizerSettings
 from tokenizer_svc.tasks.errand import Errand, RunningErrand
 from tokenizer_svc.tasks.gathering import Gathering
+from tokenizer_svc.tasks.grouping import GroupLimits
 from tokenizer_svc.tasks.promised import PromisedBytes
 from tokenizer_svc.tasks.table import planned
 from tokenizer_svc.tasks.terms import Terms
@@ -67,6 +68,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self._promised = PromisedBytes(
             answer_bytes_max=settings.answer_bytes_max, answers_bytes_max=settings.answers_bytes_max
         )
+        self._group_limits = GroupLimits(settings.submission_sequences_max, settings.submission_tokens_max)
         self._unanswered: set[Gathering | RunningErrand] = set()
         self.flow_names = FlowNames()
         self.stream = StreamServer(
@@ -145,6 +147,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             deadline,
             reply,
             self._engines.submit,
+            limits=self._group_limits,
             promised=self._promised,
             device=self._engines.model.device,
             on_end=self._unanswered.discard,

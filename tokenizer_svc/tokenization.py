@@ -6,7 +6,7 @@
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 
 import tokenizers
 from tokenizers import normalizers
@@ -30,10 +30,12 @@ from tokenizer_svc.sequence import (
     pack_ids,
     pack_type_ids,
 )
+from tokenizer_svc.short_texts import ShortTextEncoder
 from tokenizer_svc.subwords import Subwords, unknown_token_of
 from tokenizer_svc.template import Template
+from tokenizer_svc.token_sequences import TokenSequences
 from tokenizer_svc.truncation import WINDOWS_MAX, Truncation, window_chars
-from tokenizer_svc.type_ids import gives_type_ids
+from tokenizer_svc.type_ids import gives_type_ids, type_id_error
 from tokenizer_svc.view import Text, View
 
 
@@ -74,6 +76,14 @@ class Tokenizer:
         self._gives_type_ids = gives_type_ids
         self._exceeds_vocabulary = tokenizer.get_vocab_size() > vocabulary_size
         self._options: dict[tuple[Truncation, str], Options] = {}
+        self._short = ShortTextEncoder(
+            tokenizer,
+            self._template,
+            gives_type_ids=gives_type_ids,
+            sequence_tokens_max=sequence_tokens_max,
+            vocabulary_size=vocabulary_size,
+            fit=self._fit,
+        )
         if sequence_tokens_max <= sum(self._template.pair_specials):
             raise ValueError(f"sequence_tokens_max {sequence_tokens_max} leaves no room for text")
 
@@ -114,12 +124,25 @@ class Tokenizer:
             raise HeddleError(ErrorKind.INVALID_INPUT, message, field="prompt_name")
         return self.prompts.get(name, "")
 
-    def encode(self, work: Sequence[tuple[Input, Options]]) -> list[Result]:
+    def encode(self, work: Sequence[tuple[Sequence[Input], Options]]) -> list[TokenSequences]:
         """A sequence for each input, or the error of that one alone: its neighbours are unharmed.
 
         EMPTY_INPUT for no text or no ids, INVALID_INPUT for what is not Unicode or outside the vocabulary, TOO_LARGE
         where truncation is refused. The second text of a pair may be empty.
         """
+        short = {key: texts for key, some in enumerate(work) if (texts := self._short.short_texts(*some))}
+        encoded = self._short.encode(short)
+        rest = [
+            (content, options) for key, (inputs, options) in enumerate(work) if key not in encoded for content in inputs
+        ]
+        results = iter(self._encode_each(rest) if rest else ())
+        return [
+            encoded[key] if key in encoded else TokenSequences.of(list(islice(results, len(inputs))))
+            for key, (inputs, _) in enumerate(work)
+        ]
+
+    def _encode_each(self, work: Sequence[tuple[Input, Options]]) -> list[Result]:
+        """Results of inputs of any kind and length, each with its options."""
         results: dict[int, Result] = {}
         texts: dict[int, tuple[Text, Options]] = {}
         framed: dict[int, tuple[Framed, Options]] = {}
@@ -206,16 +229,18 @@ class Tokenizer:
         return fit_framed(tokens, limits, self._template)
 
     def _of_encoding(self, encoding: tokenizers.Encoding, view: View) -> Result:
-        options = view.options
-        if len(encoding) == 0:
+        has_type_ids = self._gives_type_ids and (view.is_pair or self._template.has_type_ids)
+        sequence = TokenSequence(pack_ids(encoding.ids), pack_type_ids(encoding.type_ids) if has_type_ids else b"")
+        if view.options.with_layout:
+            sequence.layout = layout_of_text(encoding, view.skipped)
+        return self._fit(sequence, encoding, view)
+
+    def _fit(self, sequence: TokenSequence, encoding: tokenizers.Encoding, view: View) -> Result:
+        if not sequence.token_ids:
             return HeddleError(ErrorKind.EMPTY_INPUT, "the text has no tokens")
-        ids = encoding.ids
+        ids = memoryview(sequence.token_ids).cast("I")
         if self._exceeds_vocabulary and (error := self._vocabulary_error(max(ids))):
             return error
-        has_type_ids = self._gives_type_ids and (view.is_pair or self._template.has_type_ids)
-        sequence = TokenSequence(pack_ids(ids), pack_type_ids(encoding.type_ids) if has_type_ids else b"")
-        if options.with_layout:
-            sequence.layout = layout_of_text(encoding, view.skipped)
         return fit_text(sequence, encoding, view, self._template)
 
     def _of_ids(self, token_ids: bytes, options: Options) -> Result:
@@ -228,6 +253,8 @@ class Tokenizer:
     def _of_tokenized(self, content: Tokenized, options: Options) -> Result:
         sequence = self._of_ids(content.token_ids, Options(Truncation.REFUSE, tokens_max=options.tokens_max))
         if isinstance(sequence, TokenSequence):
+            if error := type_id_error(content.type_ids, sequence.tokens):
+                return error
             sequence.type_ids = pack_type_ids(content.type_ids)
             if options.with_layout:
                 sequence.layout = layout_without_text(content.token_ids, self._tokenizer)

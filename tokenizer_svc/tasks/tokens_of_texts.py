@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
-from tokenizer_svc.encoder import size_bytes
+from tokenizer_svc.input_sizes import sizes_of
 from tokenizer_svc.sequence import numbered
 from tokenizer_svc.tasks.errand import Errand
 from tokenizer_svc.tasks.plan import slots
@@ -55,7 +55,7 @@ def decoded(texts: Sequence[str]) -> inference_pb2.InferenceOutcome:
 def checked_sizes(inputs: Sequence[str] | Sequence[bytes], bytes_max: int, field: str) -> list[int]:
     """Bytes of each input, as the encoder counts them. Raises TOO_LARGE: nothing of these is cut off, so that all of it
     would be worked on."""
-    sizes = [size_bytes(content) for content in inputs]
+    sizes = sizes_of(inputs)
     if sum(sizes) > bytes_max:
         message = f"the request has {sum(sizes)} bytes to tokenize or decode, the limit is {bytes_max}"
         raise HeddleError(ErrorKind.TOO_LARGE, message, field=field)

@@ -9,6 +9,7 @@ import pytest
 from heddle.rpc.deadlines import NEVER, deadline_after
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2 as pb
+from tests.tokenizer_svc.encoding import encoded
 from tests.tokenizer_svc.parity import parity_of
 from tokenizer_svc.encoder import TURN_BYTES, Encoder
 from tokenizer_svc.sequence import Options, TokenSequence, numbered
@@ -54,7 +55,7 @@ async def test_others_are_tokenized_between_its_turns(encoder: Encoder) -> None:
 
     errand = asyncio.create_task(outcome_of(errand_of(answer, 50), encoder))
     await asyncio.sleep(0.05)
-    (result,) = await encoder.encode(["short"], Options())
+    (result,) = await encoded(encoder, ["short"], Options())
     assert isinstance(result, TokenSequence)
     assert len(done) < 25
     await errand
