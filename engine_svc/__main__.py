@@ -14,11 +14,13 @@ from engine_svc.backends.loading import check_loadable, load_backend
 from engine_svc.data_type import auto_data_type
 from engine_svc.description import described
 from engine_svc.device import CPU, CPU_PASSES, GPU_PASSES, Device, find_device
+from engine_svc.forming import SchedulerLimits
 from engine_svc.hardware import check_gpu
-from engine_svc.lane import Lane, warm_up_batches
-from engine_svc.scheduler import Scheduler, SchedulerLimits
+from engine_svc.lane import Lane
+from engine_svc.scheduler import Scheduler
 from engine_svc.servicer import EngineServicer
 from engine_svc.settings import EngineSettings
+from engine_svc.warm_up import warm_up_batches
 from heddle.checkpoint import Checkpoint
 from heddle.cores import usable_cores
 from heddle.gpus import VARIABLE, visible_gpus

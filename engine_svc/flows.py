@@ -1,4 +1,4 @@
-"""The tickets that wait: by priority, within that by flow, and the flows in the order of their turns.
+"""The submissions that wait: by priority, within that by flow, and the flows in the order of their turns.
 
 The scheduler has one `Flows`, and decides what leaves it. Whatever waits, each method takes the same time.
 """
@@ -8,23 +8,23 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from engine_svc.ticket import Ticket
+from engine_svc.submission import Part, Submission
 from heddle.turns import Turns
 
 
 @dataclass(slots=True, eq=False)
 class Flow:
-    """The waiting tickets of one flow, first in first out. An ordered dict, because a cancelled ticket leaves from the
+    """The waiting submissions of one flow, first in first out. An ordered dict, because a cancelled one leaves from the
     middle."""
 
     name: str
     priority: int
-    tickets: OrderedDict[Ticket, None] = field(default_factory=OrderedDict)
+    submissions: OrderedDict[Submission, None] = field(default_factory=OrderedDict)
     tokens: int = 0
 
     @property
-    def first(self) -> Ticket:
-        return next(iter(self.tickets))
+    def first(self) -> Submission:
+        return next(iter(self.submissions))
 
 
 class Flows:
@@ -32,7 +32,7 @@ class Flows:
 
     def __init__(self, bulk_tokens: int) -> None:
         """A flow with more than so many tokens is a bulk."""
-        self.items = 0
+        self.items = 0  # sequences
         self.tokens = 0
         self.bulks = 0
         self._bulk_tokens = bulk_tokens
@@ -47,6 +47,15 @@ class Flows:
         """The flow whose turn it is."""
         return self._classes[self._priorities[0]].front
 
+    @property
+    def first_priority(self) -> int:
+        return self._priorities[0]
+
+    @property
+    def first_class_size(self) -> int:
+        """How many flows the first class has."""
+        return len(self._classes[self._priorities[0]])
+
     def of_first_class(self) -> Iterator[Flow]:
         """The flows of the first class, in the order of their turns."""
         return iter(self._classes[self._priorities[0]])
@@ -54,31 +63,40 @@ class Flows:
     def is_bulk(self, flow: Flow) -> bool:
         return flow.tokens > self._bulk_tokens
 
-    def put(self, ticket: Ticket) -> None:
-        flow = self._flow_of(ticket)
+    def put(self, submission: Submission) -> None:
+        flow = self._find(submission)
         if flow is None:
-            flow = Flow(ticket.flow, ticket.priority)
+            flow = Flow(submission.flow, submission.priority)
             self._attach(flow)
-        flow.tickets[ticket] = None
-        self._count(flow, 1, ticket.tokens)
+        flow.submissions[submission] = None
+        self._count(flow, submission.waiting, submission.tokens)
 
-    def remove(self, ticket: Ticket) -> bool:
-        """False if it does not wait."""
-        flow = self._flow_of(ticket)
-        if flow is None or ticket not in flow.tickets:
+    def remove(self, submission: Submission) -> bool:
+        """Removes what still waits of a submission. False if nothing does."""
+        flow = self._find(submission)
+        if flow is None or submission not in flow.submissions:
             return False
-        del flow.tickets[ticket]
-        self._count(flow, -1, -ticket.tokens)
-        if not flow.tickets:
-            self._detach(flow)
+        self._remove(flow, submission)
         return True
 
-    def take_turn(self, flow: Flow) -> Ticket:
-        """Removes the first ticket of the flow and moves the flow to the end of its class."""
-        ticket = flow.first
+    def take(self, flow: Flow, sequences: int) -> Part:
+        """Removes the first sequences of the flow, all from its first submission."""
+        submission = flow.first
+        start, stop = submission.taken, submission.taken + sequences
+        if sequences == submission.waiting:
+            self._remove(flow, submission)
+        else:
+            starts = submission.sequences.starts
+            tokens = starts.item(stop) - starts.item(start)
+            submission.tokens -= tokens
+            self._count(flow, -sequences, -tokens)
+        submission.taken = stop
+        submission.waiting -= sequences
+        return Part(submission, start, stop)
+
+    def move_to_end(self, flow: Flow) -> None:
+        """Its turn has come: the others of its class are before it in the next round."""
         self._classes[flow.priority].move_to_end(flow.name)
-        self.remove(ticket)
-        return ticket
 
     def set_aside(self, flow: Flow) -> None:
         """Others are in front, until it is put back."""
@@ -89,9 +107,15 @@ class Flows:
         self._attach(flow)
         self._classes[flow.priority].move_to_front(flow.name)
 
-    def _flow_of(self, ticket: Ticket) -> Flow | None:
-        flows = self._classes.get(ticket.priority)
-        return flows.get(ticket.flow) if flows else None
+    def _find(self, submission: Submission) -> Flow | None:
+        flows = self._classes.get(submission.priority)
+        return flows.get(submission.flow) if flows else None
+
+    def _remove(self, flow: Flow, submission: Submission) -> None:
+        del flow.submissions[submission]
+        self._count(flow, -submission.waiting, -submission.tokens)
+        if not flow.submissions:
+            self._detach(flow)
 
     def _count(self, flow: Flow, items: int, tokens: int) -> None:
         was_bulk = self.is_bulk(flow)

@@ -3,23 +3,30 @@
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from engine_svc.backends.backend import Backend
 from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import PackedBatch
-from engine_svc.batch import Sequence as TokenSequence
+from engine_svc.batch import Output, PackedBatch
+from engine_svc.forming import SchedulerLimits
 from engine_svc.lane import Lane
-from engine_svc.scheduler import Scheduler, SchedulerLimits
-from engine_svc.ticket import Outcome, Ticket
+from engine_svc.rows import Rows
+from engine_svc.scheduler import Scheduler
+from engine_svc.submission import Outcome, Submission
 from heddle.rpc.errors import ErrorKind, HeddleError
-from tests.engine_svc.tickets import ROOMY, sequence
+from tests.engine_svc.submissions import ROOMY, sequence
+from tests.sequences import Sequence as TokenSequence
+from tests.sequences import columns, sequences_of
 
 POISON = sequence(3, content=666)
 NAN = sequence(3, content=777)
+
+
+def changed(rows: Rows, broken: Sequence[bool]) -> Rows:
+    """With NaN for some of the sequences, each of which has one row."""
+    return Rows(np.where(np.array(broken)[:, None], np.float32("nan"), rows.values))
 
 
 class Recording:
@@ -35,18 +42,16 @@ class Recording:
         self.gate.set()
         self.closed = False
 
-    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
+    def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
         self.gate.wait(5)
-        self.sizes.append(len(batch.sequences))
+        self.sizes.append(len(batch))
         self.threads.add(threading.current_thread().name)
-        self.niceness[len(batch.sequences)] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-        if POISON in batch.sequences:
+        self.niceness[len(batch)] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        if POISON in sequences_of(batch):
             raise MemoryError("too much for this device")
-        arrays = SimulatedBackend(fixed_us=0, per_token_ns=0).run(batch)
-        return [
-            array * np.float32("nan") if one == NAN else array
-            for one, array in zip(batch.sequences, arrays, strict=True)
-        ]
+        results = SimulatedBackend(fixed_us=0, per_token_ns=0).run(batch)
+        broken = [one == NAN for one in sequences_of(batch)]
+        return {output: changed(rows, broken) for output, rows in results.items()}
 
     def close(self) -> None:
         self.closed = True
@@ -72,13 +77,16 @@ class Running:
         self.threads: set[int] = set()
         self.lane.start()
 
-    def ticket(self, number: int, of: TokenSequence | None = None, deadline: float | None = None) -> Ticket:
+    def single(self, number: int, of: TokenSequence | None = None, deadline: float | None = None) -> Submission:
+        return self.several(number, [of or sequence(2)], deadline)
+
+    def several(self, number: int, of: Sequence[TokenSequence], deadline: float | None = None) -> Submission:
         def deliver(outcome: Outcome) -> None:
             assert number not in self.outcomes
             self.threads.add(threading.get_ident())
             self.outcomes[number] = outcome
 
-        return Ticket(of or sequence(2), "flow", deliver, 0, deadline)
+        return Submission(columns(*of), "flow", deliver, 0, deadline)
 
     async def until(self, count: int) -> None:
         async with asyncio.timeout(5):
@@ -90,5 +98,12 @@ class Running:
         await asyncio.wait_for(asyncio.wrap_future(self.lane.stopped), 5)
 
     def kind(self, number: int) -> ErrorKind | None:
-        result = self.outcomes[number].result
-        return result.kind if isinstance(result, HeddleError) else None
+        """Of the error of a submission or of its first sequence that failed."""
+        error = self.error(number)
+        return error.kind if error else None
+
+    def error(self, number: int) -> HeddleError | None:
+        outcome = self.outcomes[number]
+        error = outcome.error or next((error for _, error in outcome.errors), None)
+        assert error is None or isinstance(error, HeddleError)
+        return error

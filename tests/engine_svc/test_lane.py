@@ -3,31 +3,33 @@
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from engine_svc.backends.backend import Backend
 from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import PackedBatch
-from engine_svc.lane import split, warm_up_batches
-from engine_svc.scheduler import SchedulerLimits
-from engine_svc.ticket import Outcome, Ticket
-from heddle.rpc.errors import ErrorKind
+from engine_svc.batch import Output, PackedBatch
+from engine_svc.forming import SchedulerLimits
+from engine_svc.rows import Rows
+from engine_svc.submission import Outcome, Submission
+from engine_svc.warm_up import split, warm_up_batches
+from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.engine_svc.lanes import NAN, POISON, Recording, Running
-from tests.engine_svc.tickets import sequence
+from tests.engine_svc.submissions import ROOMY, sequence
+from tests.sequences import columns, run_each, sequences_of
 
 
 async def test_outcomes_arrive_on_the_event_loop() -> None:
     backend = Recording()
     running = Running(lambda: backend)
-    running.scheduler.submit([running.ticket(number) for number in range(20)])
+    running.scheduler.submit([running.single(number) for number in range(20)])
     await running.until(20)
     assert running.threads == {threading.get_ident()}
     assert backend.threads == {"lane"}
-    assert all(isinstance(outcome.result, np.ndarray) for outcome in running.outcomes.values())
+    assert all(outcome.results[0].values.shape == (1, 384) for outcome in running.outcomes.values())
     await running.end()
     assert backend.closed
 
@@ -36,7 +38,7 @@ async def test_one_bad_sequence_fails_alone() -> None:
     backend = Recording()
     running = Running(lambda: backend)
     backend.gate.clear()
-    running.scheduler.submit([running.ticket(number, {2: POISON, 5: NAN}.get(number)) for number in range(8)])
+    running.scheduler.submit([running.single(number, {2: POISON, 5: NAN}.get(number)) for number in range(8)])
     backend.gate.set()
     await running.until(8)
     assert {number: running.kind(number) for number in range(8) if running.kind(number)} == {
@@ -46,16 +48,83 @@ async def test_one_bad_sequence_fails_alone() -> None:
     await running.end()
 
 
-async def test_nan_in_one_row_of_many_is_an_error_of_its_sequence_alone() -> None:
-    class Rows(Recording):
-        def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
-            arrays = [np.ones((one.tokens, 9), np.float32) for one in batch.sequences]
-            for one, array in zip(batch.sequences, arrays, strict=True):
-                array[-1, 4] = np.nan if one == NAN else 1
-            return arrays
+async def test_bad_sequences_of_a_submission_leave_the_others_their_results() -> None:
+    running = Running(Recording)
+    good = [sequence(2), sequence(5)]
+    running.scheduler.submit([running.several(0, [good[0], POISON, good[1], NAN])])
+    await running.until(1)
+    outcome = running.outcomes[0]
+    kinds = {index: error.kind for index, error in outcome.errors if isinstance(error, HeddleError)}
+    assert kinds == {1: ErrorKind.INTERNAL, 3: ErrorKind.BAD_OUTPUT}
+    [rows] = outcome.results
+    np.testing.assert_array_equal(rows.values[[0, 2]], run_each(SimulatedBackend(fixed_us=0), good))
+    assert not rows.values[[1, 3]].any()
+    await running.end()
 
-    running = Running(Rows)
-    running.scheduler.submit([running.ticket(number, NAN if number == 1 else None) for number in range(3)])
+
+async def test_a_submission_of_several_batches_has_one_outcome() -> None:
+    backend = Recording()
+    running = Running(lambda: backend, limits=replace(ROOMY, batch_items_max=3), passes=2)
+    them = [sequence(2) for _ in range(10)]
+    them[7] = POISON
+    running.scheduler.submit([running.several(0, them)])
+    await running.until(1)
+    [rows], errors = running.outcomes[0].results, running.outcomes[0].errors
+    assert [index for index, _ in errors] == [7]
+    good = [*them[:7], *them[8:]]
+    np.testing.assert_array_equal(np.delete(rows.values, 7, 0), run_each(SimulatedBackend(fixed_us=0), good))
+    assert max(backend.sizes) == 3
+    await running.end()
+
+
+async def test_what_expires_while_other_parts_are_computed_fails_alone() -> None:
+    backend = Recording()
+    backend.gate.clear()
+    running = Running(lambda: backend, limits=replace(ROOMY, batch_items_max=2))
+    await asyncio.wrap_future(running.lane.loaded)
+    submission = running.several(0, [sequence(2) for _ in range(5)])
+    running.scheduler.submit([submission])
+    async with asyncio.timeout(5):
+        while running.lane.running_since is None:
+            await asyncio.sleep(0.002)
+    submission.deadline = time.monotonic()
+    backend.gate.set()
+    await running.until(1)
+    assert [index for index, _ in running.outcomes[0].errors] == [2, 3, 4]
+    assert running.kind(0) is ErrorKind.DEADLINE_EXCEEDED
+    assert np.any(running.outcomes[0].results[0].values[:2], axis=1).all()
+    await running.end()
+
+
+async def test_what_is_cancelled_while_a_part_is_computed_is_not_delivered() -> None:
+    backend = Recording()
+    backend.gate.clear()
+    running = Running(lambda: backend, limits=replace(ROOMY, batch_items_max=2))
+    await asyncio.wrap_future(running.lane.loaded)
+    submission = running.several(0, [sequence(2) for _ in range(5)])
+    running.scheduler.submit([submission])
+    async with asyncio.timeout(5):
+        while running.lane.running_since is None:
+            await asyncio.sleep(0.002)
+    assert running.scheduler.cancel(submission)
+    running.scheduler.submit([running.single(1)])
+    backend.gate.set()
+    await running.until(1)
+    assert list(running.outcomes) == [1]
+    assert backend.sizes == [2, 1]
+    await running.end()
+
+
+async def test_nan_in_one_row_of_many_is_an_error_of_its_sequence_alone() -> None:
+    class Ragged(Recording):
+        def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
+            rows = np.ones((batch.tokens, 9), np.float32)
+            for one, stop in zip(sequences_of(batch), batch.cu_seqlens[1:], strict=True):
+                rows[stop - 1, 4] = np.nan if one == NAN else 1
+            return {Output.VECTOR: Rows(rows, batch.lengths)}
+
+    running = Running(Ragged)
+    running.scheduler.submit([running.single(number, NAN if number == 1 else None) for number in range(3)])
     await running.until(3)
     assert [running.kind(number) for number in range(3)] == [None, ErrorKind.BAD_OUTPUT, None]
     await running.end()
@@ -63,11 +132,11 @@ async def test_nan_in_one_row_of_many_is_an_error_of_its_sequence_alone() -> Non
 
 async def test_finite_components_are_good_even_if_their_squares_overflow() -> None:
     class Huge(Recording):
-        def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
-            return [array * np.float32(1e30) for array in super().run(batch)]
+        def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
+            return {output: Rows(rows.values * np.float32(1e30)) for output, rows in super().run(batch).items()}
 
     running = Running(Huge)
-    running.scheduler.submit([running.ticket(0)])
+    running.scheduler.submit([running.single(0)])
     await running.until(1)
     assert running.kind(0) is None
     await running.end()
@@ -75,16 +144,16 @@ async def test_finite_components_are_good_even_if_their_squares_overflow() -> No
 
 async def test_backend_that_loses_a_result_mixes_none_up() -> None:
     class Short(Recording):
-        def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
-            return super().run(batch)[: max(1, len(batch.sequences) - 1)]
+        def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
+            return {output: rows.part(0, max(1, len(batch) - 1)) for output, rows in super().run(batch).items()}
 
     running = Running(Short)
-    tickets = [running.ticket(number) for number in range(5)]
-    running.scheduler.submit(tickets)
+    submissions = [running.single(number) for number in range(5)]
+    running.scheduler.submit(submissions)
     await running.until(5)
-    for number, ticket in enumerate(tickets):
-        [expected] = SimulatedBackend(fixed_us=0).run(PackedBatch.of([ticket.sequence]))
-        np.testing.assert_array_equal(running.outcomes[number].result, expected)
+    for number, submission in enumerate(submissions):
+        [expected] = run_each(SimulatedBackend(fixed_us=0), PackedBatch.of([submission.sequences]))
+        np.testing.assert_array_equal(running.outcomes[number].results[0].values, [expected])
     await running.end()
 
 
@@ -92,7 +161,7 @@ async def test_every_asker_of_an_equal_sequence_is_answered() -> None:
     backend = Recording()
     running = Running(lambda: backend)
     twins = sequence(4)
-    running.scheduler.submit([running.ticket(number, twins) for number in range(6)])
+    running.scheduler.submit([running.single(number, twins) for number in range(6)])
     await running.until(6)
     assert sum(backend.sizes) == 1
     await running.end()
@@ -102,7 +171,7 @@ async def test_failures_in_a_row_are_counted_until_a_batch_succeeds() -> None:
     running = Running(Recording)
     counts = []
     for number, of in enumerate((POISON, POISON, sequence(2))):
-        running.scheduler.submit([running.ticket(number, of)])
+        running.scheduler.submit([running.single(number, of)])
         await running.until(number + 1)
         counts.append(running.lane.consecutive_failures)
     assert counts == [1, 2, 0]
@@ -111,10 +180,10 @@ async def test_failures_in_a_row_are_counted_until_a_batch_succeeds() -> None:
 
 async def test_outcome_tells_the_time_in_the_queue_and_in_the_backend() -> None:
     running = Running(lambda: SimulatedBackend(fixed_us=30_000))
-    running.scheduler.submit([running.ticket(0)])
+    running.scheduler.submit([running.single(0)])
     while running.lane.running_since is None:
         await asyncio.sleep(0.001)
-    running.scheduler.submit([running.ticket(1)])
+    running.scheduler.submit([running.single(1)])
     await running.until(2)
     assert all(outcome.compute_s >= 0.03 for outcome in running.outcomes.values())
     assert 0 < running.outcomes[1].queue_s < 5
@@ -125,7 +194,7 @@ async def test_what_expired_is_told_so_and_not_computed() -> None:
     backend = Recording()
     running = Running(lambda: backend)
     await asyncio.wrap_future(running.lane.loaded)
-    running.scheduler.submit([running.ticket(0, deadline=time.monotonic() - 1), running.ticket(1)])
+    running.scheduler.submit([running.single(0, deadline=time.monotonic() - 1), running.single(1)])
     await running.until(2)
     assert running.kind(0) is ErrorKind.DEADLINE_EXCEEDED
     assert running.kind(1) is None
@@ -138,11 +207,11 @@ async def test_batch_is_formed_when_the_lane_is_free_and_takes_all_that_came_mea
     running = Running(lambda: backend)
     await asyncio.wrap_future(running.lane.loaded)
     backend.gate.clear()
-    running.scheduler.submit([running.ticket(0)])
+    running.scheduler.submit([running.single(0)])
     while running.lane.running_since is None:
         await asyncio.sleep(0.002)
     for number in range(1, 6):
-        running.scheduler.submit([running.ticket(number)])
+        running.scheduler.submit([running.single(number)])
     assert running.lane.running_tokens == 2
     backend.gate.set()
     await running.until(6)
@@ -156,7 +225,7 @@ async def test_receiver_that_fails_costs_the_others_nothing() -> None:
         raise ValueError("a bug of the receiver")
 
     running = Running(Recording)
-    running.scheduler.submit([Ticket(sequence(2), "flow", fail), running.ticket(1)])
+    running.scheduler.submit([Submission(columns(sequence(2)), "flow", fail), running.single(1)])
     await running.until(1)
     await running.end()
 
@@ -175,7 +244,7 @@ async def test_closed_lane_first_answers_what_waits() -> None:
     backend = Recording()
     backend.gate.clear()
     running = Running(lambda: backend)
-    running.scheduler.submit([running.ticket(number) for number in range(10)])
+    running.scheduler.submit([running.single(number) for number in range(10)])
     running.scheduler.close()
     backend.gate.set()
     await running.end()

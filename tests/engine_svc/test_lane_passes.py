@@ -6,11 +6,12 @@ import sys
 
 import pytest
 
+from engine_svc.forming import SchedulerLimits
 from engine_svc.lane import NICENESS
-from engine_svc.scheduler import SchedulerLimits
-from engine_svc.ticket import Ticket
+from engine_svc.submission import Submission
 from tests.engine_svc.lanes import Recording, Running
-from tests.engine_svc.tickets import sequence
+from tests.engine_svc.submissions import sequence
+from tests.sequences import columns
 
 
 async def test_passes_run_side_by_side_and_each_takes_what_came_meanwhile() -> None:
@@ -19,11 +20,11 @@ async def test_passes_run_side_by_side_and_each_takes_what_came_meanwhile() -> N
     await asyncio.wrap_future(running.lane.loaded)
     backend.gate.clear()
     for number in range(2):
-        running.scheduler.submit([running.ticket(number)])
+        running.scheduler.submit([running.single(number)])
         async with asyncio.timeout(5):
             while running.lane.running_tokens < 2 * (number + 1):
                 await asyncio.sleep(0.002)
-    running.scheduler.submit([running.ticket(number) for number in range(2, 6)])
+    running.scheduler.submit([running.single(number) for number in range(2, 6)])
     backend.gate.set()
     await running.until(6)
     assert sorted(backend.sizes) == [1, 1, 4]
@@ -39,11 +40,11 @@ async def test_a_query_among_bulks_goes_by_express_to_which_their_passes_give_wa
     running = Running(lambda: backend, limits=limits, has_express=True)
     await asyncio.wrap_future(running.lane.loaded)
     backend.gate.clear()
-    running.scheduler.submit([running.ticket(number, sequence(2, content=number)) for number in range(12)])
+    running.scheduler.submit([running.single(number, sequence(2, content=number)) for number in range(12)])
     async with asyncio.timeout(5):
         while not running.lane.running_tokens:
             await asyncio.sleep(0.002)
-    running.scheduler.submit([Ticket(sequence(1), "query", lambda outcome: None, 0, None)])
+    running.scheduler.submit([Submission(columns(sequence(1)), "query", lambda outcome: None, 0, None)])
     async with asyncio.timeout(5):
         while running.lane.running_tokens < 9:
             await asyncio.sleep(0.002)
@@ -59,6 +60,6 @@ async def test_where_nobody_may_give_way_passes_run_all_the_same(monkeypatch: py
 
     monkeypatch.setattr(os, "setpriority", refused)
     running = Running(Recording, has_express=True)
-    running.scheduler.submit([running.ticket(0)])
+    running.scheduler.submit([running.single(0)])
     await running.until(1)
     await running.end()

@@ -20,6 +20,7 @@ from tests.gpu.record import Row, table
 from tests.gpu.running import Task
 from tests.gpu.subjects import CannotBeMadeError, Subject, stored
 from tests.gpu.waits import noted_waits
+from tests.sequences import packed, run_each, sequences_of
 
 ERROR_MAX = 1e-4  # relative, in float32; for both comparisons
 COSINE_MIN = {"bfloat16": 0.998, "float16": 0.999}
@@ -79,7 +80,7 @@ def compare(task: Task, subject: Subject, waits: set[str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             batch = subject.write(Path(folder))
             checkpoint = subject.read(Path(folder))
-            expected = TorchBackend(checkpoint, dtype="float32", device="cpu", adapter=subject.adapter).run(batch)
+            expected = run_each(TorchBackend(checkpoint, dtype="float32", device="cpu", adapter=subject.adapter), batch)
             model = Model(subject, checkpoint, batch, expected, waits)
             values: Row = {"architecture": subject.architecture, "name": subject.name}
             for dtype in DTYPES:
@@ -98,12 +99,12 @@ def compare(task: Task, subject: Subject, waits: set[str]) -> None:
 
 def compared(task: Task, model: Model, dtype: str) -> Row:
     backend = model.backend(task.device, dtype)
-    together = backend.run(model.batch)
-    chosen = [model.batch.sequences[index] for index in ALONE]
-    alone = [array for sequence in chosen for array in backend.run(PackedBatch.of([sequence]))]
+    together = run_each(backend, model.batch)
+    chosen = [sequences_of(model.batch)[index] for index in ALONE]
+    alone = [array for sequence in chosen for array in run_each(backend, packed([sequence]))]
     in_batch = [together[index] for index in ALONE]
     with noted_waits(model.waits, task.device):
-        backend.run(model.batch)
+        run_each(backend, model.batch)
     error, cosine = relative_error(together, model.expected), least_cosine(together, model.expected)
     error_alone, cosine_alone = relative_error(alone, in_batch), least_cosine(alone, in_batch)
     name = model.subject.name
@@ -126,8 +127,8 @@ def compared(task: Task, model: Model, dtype: str) -> Row:
 
 
 def compared_fp8(task: Task, model: Model) -> Row:
-    theirs = model.backend(task.device, "bfloat16").run(model.batch)
-    ours = model.backend(task.device, "bfloat16", quantization="fp8").run(model.batch)
+    theirs = run_each(model.backend(task.device, "bfloat16"), model.batch)
+    ours = run_each(model.backend(task.device, "bfloat16", quantization="fp8"), model.batch)
     # Pooled, as it is served: FP8 moves single tokens of random weights further.
     pooled = [[np.atleast_2d(array).mean(0) for array in arrays] for arrays in (ours, theirs)]
     cosine = least_cosine(*pooled)

@@ -20,6 +20,7 @@ from tests.gpu.drawn import drawn_backend
 from tests.gpu.record import Row, read_rows
 from tests.gpu.running import Task
 from tests.gpu.shapes import ModelShape, shapes
+from tests.sequences import run_each
 
 SECONDS, SECONDS_DRY = 2.5, 0.02
 # Enough passes for a p99.
@@ -109,7 +110,7 @@ def seconds_in_pairs(backend: TorchBackend, batches: Sequence[PackedBatch], seco
 
 def check_vectors(task: Task, shape: ModelShape, backend: TorchBackend, batches: Sequence[PackedBatch]) -> None:
     """Guards against timing nonsense: vectors must have length 1 and differ."""
-    first, second = (backend.run(batch)[0] for batch in batches[:2])
+    first, second = (run_each(backend, batch)[0] for batch in batches[:2])
     if not np.allclose([np.linalg.norm(first), np.linalg.norm(second)], 1, atol=1e-3):
         task.record.fail(f"{shape.name}: vectors are not of length 1")
     if float(first @ second) > 0.9999:

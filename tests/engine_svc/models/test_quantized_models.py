@@ -27,7 +27,6 @@ from transformers import (
 
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import PackedBatch
-from engine_svc.batch import Sequence as TokenSequence
 from engine_svc.models.float8 import FLOAT8
 from engine_svc.models.model import Model
 from engine_svc.models.quantized_linear import Float4Linear, Float8Linear
@@ -39,6 +38,8 @@ from tests.engine_svc.models.cases import Case
 from tests.engine_svc.models.cases_of.all import CASES
 from tests.engine_svc.models.cases_of.decoders import SMALL
 from tests.engine_svc.models.packed import random_batch
+from tests.sequences import Sequence as TokenSequence
+from tests.sequences import packed, run_each, sequences_of
 from tests.texts import varied_texts
 
 CPU = torch.device("cpu")
@@ -63,7 +64,7 @@ DECODERS: Sequence[tuple[type[PreTrainedModel], type[PreTrainedConfig]]] = (
 
 
 def vectors(checkpoint: Checkpoint, batch: PackedBatch, quantization: str, dtype: str = "bfloat16") -> Vectors:
-    return list(TorchBackend(checkpoint, dtype=dtype, device="cpu", quantization=quantization).run(batch))
+    return list(run_each(TorchBackend(checkpoint, dtype=dtype, device="cpu", quantization=quantization), batch))
 
 
 def least_cosine(ours: Vectors, theirs: Vectors) -> float:
@@ -116,7 +117,7 @@ def test_trained_weights_stay_near_their_vectors_in_16_bit(quantization: str, cl
     tokenizer.no_padding()
     tokenizer.enable_truncation(checkpoint.sequence_tokens_max)
     encodings = tokenizer.encode_batch(varied_texts(40))
-    batch = PackedBatch.of([TokenSequence(np.array(encoding.ids, "<u4").tobytes()) for encoding in encodings])
+    batch = packed([TokenSequence(np.array(encoding.ids, "<u4").tobytes()) for encoding in encodings])
     ours, theirs = vectors(checkpoint, batch, quantization), vectors(checkpoint, batch, "no_quant")
     assert least_cosine(ours, theirs) >= closeness
 
@@ -131,9 +132,9 @@ def test_sequence_alone_equals_itself_in_a_batch(
     write_decoder(tmp_path, DECODERS[0])
     backend = TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu", quantization=quantization)
     batch = random_batch((1, 3, 8, 17, 33, 5, 5))
-    together = backend.run(batch)
-    for index, sequence in enumerate(batch.sequences):
-        [alone] = backend.run(PackedBatch.of([sequence]))
+    together = run_each(backend, batch)
+    for index, sequence in enumerate(sequences_of(batch)):
+        [alone] = run_each(backend, packed([sequence]))
         # Rounding can tip a number to the next step of FP8 or FP4.
         assert least_cosine([alone], [together[index]]) > 0.99999 if not native else 0.999
 

@@ -1,15 +1,16 @@
 """tei.v1.Embed against a pod: the vectors are those of heddle.v1, and the flags mean what they mean to TEI."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from engine_svc.batch import PackedBatch
+from engine_svc.batch import Output, PackedBatch
+from engine_svc.rows import Rows
 from heddle import tensors
 from heddle.tei.v1 import tei_pb2 as tei
 from heddle.v1 import inference_pb2 as pb
@@ -138,8 +139,11 @@ async def test_what_the_model_is_not_made_for_is_a_failed_precondition(embedder:
 
 
 class NanBackend(SlowBackend):
-    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
-        return [np.full_like(array, np.nan) if self.is_warm else array for array in super().run(batch)]
+    def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
+        results = super().run(batch)
+        if not self.is_warm:
+            return results
+        return {output: replace(rows, values=np.full_like(rows.values, np.nan)) for output, rows in results.items()}
 
 
 async def test_a_model_that_computes_nan_is_a_failed_precondition(tmp_path: Path) -> None:
