@@ -81,7 +81,7 @@ class Tokenizer:
             self._template,
             gives_type_ids=gives_type_ids,
             sequence_tokens_max=sequence_tokens_max,
-            vocabulary_size=vocabulary_size,
+            exceeds_vocabulary=self._exceeds_vocabulary,
             fit=self._fit,
         )
         if sequence_tokens_max <= sum(self._template.pair_specials):
@@ -131,15 +131,14 @@ class Tokenizer:
         where truncation is refused. The second text of a pair may be empty.
         """
         short = {key: texts for key, some in enumerate(work) if (texts := self._short.short_texts(*some))}
-        encoded = self._short.encode(short)
-        rest = [
-            (content, options) for key, (inputs, options) in enumerate(work) if key not in encoded for content in inputs
-        ]
-        results = iter(self._encode_each(rest) if rest else ())
-        return [
-            encoded[key] if key in encoded else TokenSequences.of(list(islice(results, len(inputs))))
-            for key, (inputs, _) in enumerate(work)
-        ]
+        encoded = self._short.encode(short) if short else {}
+        if len(encoded) < len(work):
+            rest = {key: some for key, some in enumerate(work) if key not in encoded}
+            results = iter(
+                self._encode_each([(content, options) for inputs, options in rest.values() for content in inputs])
+            )
+            encoded |= {key: TokenSequences.of(list(islice(results, len(inputs)))) for key, (inputs, _) in rest.items()}
+        return [encoded[key] for key in range(len(work))]
 
     def _encode_each(self, work: Sequence[tuple[Input, Options]]) -> list[Result]:
         """Results of inputs of any kind and length, each with its options."""

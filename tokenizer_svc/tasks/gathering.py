@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.stream import Cancel, Reply, Submit, cancel_all
 from heddle.v1 import engine_pb2, inference_pb2
@@ -101,7 +99,7 @@ class Gathering:
             self._fail(too_much)
             return
         self._tokens += sequences.tokens
-        self._truncated_inputs += int(np.count_nonzero(sequences.truncated))
+        self._truncated_inputs += sum(sequences.truncated)
         for group in groups_of(start, sequences, self._limits):
             if not self._done:
                 self._send(group)

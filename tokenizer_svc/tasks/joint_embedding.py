@@ -99,5 +99,5 @@ def plan(
 def stack(parts: Sequence[tensor_pb2.Tensor], embeddings: tensor_pb2.Tensor) -> None:
     """Fills `embeddings` with the rows of the parts, in their order. Filled in place, they need no second copy."""
     embeddings.data_type = parts[0].data_type
-    embeddings.shape.extend((sum(part.shape[0] for part in parts), *parts[0].shape[1:]))
+    embeddings.shape.extend((sum([part.shape[0] for part in parts]), *parts[0].shape[1:]))
     embeddings.data = b"".join([part.data for part in parts])

@@ -68,8 +68,8 @@ class Plan(NamedTuple):
         wanted = submission.sequences  # filled where it is, at half of what it costs to make it and give it away
         wanted.token_ids = sequences.token_ids
         wanted.lengths = sequences.lengths.tobytes()
-        wanted.type_ids = sequences.type_ids if any(sequences.type_ids) else b""
-        wanted.prompt_tokens = int(sequences.prompt_tokens[0])
+        wanted.type_ids = sequences.type_ids
+        wanted.prompt_tokens = sequences.prompt_tokens[0]
         wanted.output = self.output
         wanted.task = self.options_of(group.start).task
         if self.more_outputs:
