@@ -1,4 +1,4 @@
-"""Finds what is wrong with the outcome of a submission. `gathering` asks before a task reads the outcome."""
+"""Finds what is wrong with the outcome of a submission. `engine_request` asks before a task reads the outcome."""
 
 from dataclasses import dataclass
 
@@ -18,14 +18,13 @@ class Failure:
 def first_failure(outcome: engine_pb2.Outcome, sequences: int, outputs: int) -> Failure | None:
     """The first sequence that the engine could not compute, or for which it sent NaN or infinity: JSON has neither, and
     `null` is no answer. Raises ValueError for an outcome that is not of so many sequences and outputs."""
-    results = outcome.results
-    if len(results) != outputs:
+    for error in outcome.errors:  # whose first has the smallest index
+        return Failure(error.index, HeddleError.from_proto(error.error))
+    if len(outcome.results) != outputs:
         raise ValueError(f"the engine's outcome is not one of {outputs} outputs")
     bad = sequences
-    for result in results:
+    for result in outcome.results:
         bad = min(bad, first_not_finite(result, sequences))
-    for error in outcome.errors:
-        return Failure(error.index, HeddleError.from_proto(error.error))
     if bad == sequences:
         return None
     return Failure(bad, HeddleError(ErrorKind.BAD_OUTPUT, "the engine sent NaN or infinity for this input"))
