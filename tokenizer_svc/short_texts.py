@@ -18,15 +18,15 @@ from tokenizer_svc.batch_encoding import encode_all
 from tokenizer_svc.input_sizes import are_pairs, are_texts
 from tokenizer_svc.sequence import Input, Options, Result, TokenSequence, pack_type_ids
 from tokenizer_svc.template import Template
+from tokenizer_svc.text_window import Text, TextWindow
 from tokenizer_svc.token_sequences import TokenSequences
 from tokenizer_svc.truncation import window_chars
-from tokenizer_svc.view import Text, View
 
 first_of = itemgetter(0)
 ids_of = attrgetter("ids")
 type_ids_of = attrgetter("type_ids")
 
-Fit = Callable[[TokenSequence, tokenizers.Encoding, View], Result]
+Fit = Callable[[TokenSequence, tokenizers.Encoding, TextWindow], Result]
 
 
 class ShortTexts(NamedTuple):
@@ -100,10 +100,10 @@ class ShortTextEncoder:
             return sequences
         results = list(sequences)
         for index in unfit:
-            view = View(some.texts[index], some.options, some.tokens_max, (), some.is_pair)
+            window = TextWindow(some.texts[index], some.options, some.tokens_max, (), some.is_pair)
             sequence = results[index]
             assert isinstance(sequence, TokenSequence)
-            results[index] = self.fit(sequence, encodings[index], view)
+            results[index] = self.fit(sequence, encodings[index], window)
         return TokenSequences.of(results)
 
     def _unfit(self, sequences: TokenSequences, tokens_max: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""How the sequences of a request are divided into submissions. Pure; `gathering` calls it for all that it sends.
+"""How the sequences of a request are divided into submissions. Pure; `engine_request` calls it for all that it sends.
 
 A submission is what engine pods are balanced by, take turns with and retry: large enough that it costs little per
 sequence, small enough that a long request spreads over pods and its first answers do not wait for its last.

@@ -1,4 +1,4 @@
-"""What a request that the engines compute comes down to. Each task makes a plan of its request; a gathering runs it."""
+"""What a request comes down to that the engines compute: each task makes a plan, and `EngineRequest` carries it out."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
