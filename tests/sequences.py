@@ -94,7 +94,7 @@ def run_each(backend: Runner, batch: PackedBatch | List[Sequence], cores: int = 
     """An array for each output of each sequence. A sparse vector is [2, entries]: indices, then values."""
     if not isinstance(batch, PackedBatch):
         batch = packed(batch)
-    outputs = getattr(backend, "outputs", ())
+    outputs: frozenset[Output] = getattr(backend, "outputs", frozenset())
     if len(outputs) == 1:  # what is asked for unless the caller says something else
         [only] = outputs
         batch = replace(batch, options=[replace(options, output=only, more_outputs=()) for options in batch.options])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import tokenizers
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from tokenizer_svc.view import Text
+from tokenizer_svc.text_window import Text
 
 EncodeBatch = Callable[..., list[tokenizers.Encoding]]
 

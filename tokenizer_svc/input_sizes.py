@@ -3,9 +3,10 @@
 Inputs that are all texts, or all pairs, are counted without a Python call for each of them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from operator import add, methodcaller
+from typing import TypeGuard
 
 from tokenizer_svc.framed import Framed, Role
 from tokenizer_svc.sequence import Input, Tokenized
@@ -15,18 +16,18 @@ INPUT_BYTES = 32  # what an input costs beside its bytes
 encode = methodcaller("encode", "utf-8", "surrogatepass")
 
 
-def are_texts(inputs: Iterable[Input]) -> bool:
+def are_texts(inputs: Sequence[Input]) -> TypeGuard[Sequence[str]]:
     return set(map(type, inputs)) == {str}
 
 
-def are_pairs(inputs: Iterable[Input]) -> bool:
+def are_pairs(inputs: Sequence[Input]) -> TypeGuard[Sequence[tuple[str, str]]]:
     return set(map(type, inputs)) == {tuple}
 
 
 def sizes_of(inputs: Sequence[Input]) -> list[int]:
     """UTF-8 bytes of each input, and a constant: for budgets and load reports."""
     if are_texts(inputs):
-        return text_sizes(inputs)  # type: ignore[arg-type]  # they are texts
+        return text_sizes(inputs)
     if are_pairs(inputs):
         firsts, seconds = zip(*inputs, strict=True)
         return list(map(add, text_sizes(firsts), text_sizes(seconds)))
@@ -51,9 +52,9 @@ def size_bytes(content: Input) -> int:
 def characters_in(inputs: Sequence[Input]) -> int:
     """Code points of the texts without prompts; a token id counts as one. TEI counts the same way."""
     if are_texts(inputs):
-        return sum(map(len, inputs))  # type: ignore[arg-type]  # they are texts
+        return sum(map(len, inputs))
     if are_pairs(inputs):
-        return sum(map(len, chain.from_iterable(inputs)))  # type: ignore[arg-type]
+        return sum(map(len, chain.from_iterable(inputs)))
     return sum(map(characters_of, inputs))
 
 

@@ -7,8 +7,8 @@ all of them, and what follows is numpy on all of their tokens. A sequence that t
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from operator import attrgetter
+from itertools import chain, repeat
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -18,14 +18,15 @@ from tokenizer_svc.batch_encoding import encode_all
 from tokenizer_svc.input_sizes import are_pairs, are_texts
 from tokenizer_svc.sequence import Input, Options, Result, TokenSequence, pack_type_ids
 from tokenizer_svc.template import Template
-from tokenizer_svc.token_sequences import Counts, TokenSequences
+from tokenizer_svc.text_window import Text, TextWindow
+from tokenizer_svc.token_sequences import TokenSequences
 from tokenizer_svc.truncation import window_chars
-from tokenizer_svc.view import Text, View
 
+first_of = itemgetter(0)
 ids_of = attrgetter("ids")
 type_ids_of = attrgetter("type_ids")
 
-Fit = Callable[[TokenSequence, tokenizers.Encoding, View], Result]
+Fit = Callable[[TokenSequence, tokenizers.Encoding, TextWindow], Result]
 
 
 class ShortTexts(NamedTuple):
@@ -41,7 +42,7 @@ class ShortTextEncoder:
     template: Template
     gives_type_ids: bool
     sequence_tokens_max: int
-    vocabulary_size: int
+    exceeds_vocabulary: bool  # whether the tokenizer has ids that the model does not
     fit: Fit  # makes the result of a sequence that is empty, too long, or outside the vocabulary
 
     def short_texts(self, inputs: Sequence[Input], options: Options) -> ShortTexts | None:
@@ -49,41 +50,27 @@ class ShortTextEncoder:
         if options.with_layout or options.document_tokens_max:
             return None
         tokens_max = options.limit(self.sequence_tokens_max)
+        prompt = options.prompt
         texts: list[Text]
         if are_texts(inputs):
-            texts = [f"{options.prompt}{text}" for text in inputs] if options.prompt else list(inputs)  # type: ignore
+            texts = [prompt + text for text in inputs] if prompt else list(inputs)
             some_are_empty = not all(inputs)
             longest = max(map(len, texts))
-            is_pair = False
         elif are_pairs(inputs):
-            firsts, seconds = zip(*inputs, strict=True)
-            some_are_empty = not all(firsts)
-            if options.prompt:
-                firsts = [f"{options.prompt}{first}" for first in firsts]
-            texts = list(zip(firsts, seconds, strict=True))
-            longest = max(map(len, chain(firsts, seconds)))
-            is_pair = True
+            texts = [(prompt + first, second) for first, second in inputs] if prompt else list(inputs)
+            some_are_empty = not all(map(first_of, inputs))
+            longest = max(map(len, chain.from_iterable(texts)))
         else:
             return None
         if some_are_empty or longest > window_chars(tokens_max, 0):
             return None
-        return ShortTexts(texts, options, tokens_max, is_pair)
+        return ShortTexts(texts, options, tokens_max, isinstance(texts[0], tuple))
 
     def encode(self, work: Mapping[int, ShortTexts]) -> dict[int, TokenSequences]:
-        """By the keys of `work`. Texts that the library does not take together are left out."""
-        sequences: dict[int, TokenSequences] = {}
-        for is_bare in (True, False):
-            chosen = {key: some for key, some in work.items() if self._is_bare(some) == is_bare}
-            if chosen:
-                sequences |= self._encode(chosen, is_bare=is_bare)
-        return sequences
-
-    def _is_bare(self, some: ShortTexts) -> bool:
-        """Whether the library need not add special tokens. They are a fifth of what it takes for a text of three words;
-        numpy adds them for little where they are the same around every text."""
-        return not some.is_pair and not self.template.has_type_ids
-
-    def _encode(self, work: Mapping[int, ShortTexts], *, is_bare: bool) -> dict[int, TokenSequences]:
+        """By the keys of `work`; none if the library does not take the texts together."""
+        # Special tokens are a fifth of what the library takes for a text of three words. They cost little to add here
+        # where they are the same around every text.
+        is_bare = not self.template.has_type_ids and not any(some.is_pair for some in work.values())
         texts = list(chain.from_iterable([some.texts for some in work.values()]))
         encodings = encode_all(texts, self.tokenizer.encode_batch_fast, add_special_tokens=not is_bare)
         if encodings is None:
@@ -99,52 +86,49 @@ class ShortTextEncoder:
     def _sequences(
         self, some: ShortTexts, encodings: Sequence[tokenizers.Encoding], *, is_bare: bool
     ) -> TokenSequences:
-        count = len(encodings)
-        lengths: Counts = np.fromiter(map(len, encodings), np.uint32, count)
+        lengths = array("I", map(len, encodings))
         token_ids = array("I", chain.from_iterable(map(ids_of, encodings))).tobytes()
         type_ids = b""
         if is_bare:
             token_ids, lengths = add_specials(token_ids, lengths, self.template)
         elif self.gives_type_ids:
             type_ids = pack_type_ids(chain.from_iterable(map(type_ids_of, encodings)))
-        prompt_tokens = np.minimum(lengths, np.uint32(some.options.prompt_tokens))
-        sequences = TokenSequences(token_ids, lengths, prompt_tokens, np.zeros(count, np.bool_), type_ids)
+        prompt_tokens = array("I", map(min, lengths, repeat(some.options.prompt_tokens)))
+        sequences = TokenSequences(token_ids, lengths, prompt_tokens, bytes(len(lengths)), type_ids)
         unfit = self._unfit(sequences, some.tokens_max)
         if not unfit:
             return sequences
         results = list(sequences)
         for index in unfit:
-            view = View(some.texts[index], some.options, some.tokens_max, (), some.is_pair)
+            window = TextWindow(some.texts[index], some.options, some.tokens_max, (), some.is_pair)
             sequence = results[index]
             assert isinstance(sequence, TokenSequence)
-            results[index] = self.fit(sequence, encodings[index], view)
+            results[index] = self.fit(sequence, encodings[index], window)
         return TokenSequences.of(results)
 
     def _unfit(self, sequences: TokenSequences, tokens_max: int) -> list[int]:
-        """Indices of the sequences to look at one by one: all of them if some id is outside the vocabulary."""
+        """Indices of the sequences to look at one by one: all of them if some ids may be outside the vocabulary."""
         lengths = sequences.lengths
-        if np.frombuffer(sequences.token_ids, "<u4").max(initial=0) >= self.vocabulary_size:
+        if self.exceeds_vocabulary:
             return list(range(len(lengths)))
-        if lengths.min() > 0 and lengths.max() <= tokens_max:
+        if min(lengths) > 0 and max(lengths) <= tokens_max:
             return []
-        unfit: list[int] = np.flatnonzero((lengths == 0) | (lengths > tokens_max)).tolist()
-        return unfit
+        return [index for index, tokens in enumerate(lengths) if not 0 < tokens <= tokens_max]
 
 
-def add_specials(token_ids: bytes, lengths: Counts, template: Template) -> tuple[bytes, Counts]:
+def add_specials(token_ids: bytes, lengths: "array[int]", template: Template) -> tuple[bytes, "array[int]"]:
     """Puts the special tokens of a single text around each of the sequences."""
     lead, trail = template.lead, template.trail
-    if len(lengths) == 1 or not lead + trail:
-        return template.lead_ids + token_ids + template.trail_ids, lengths + np.uint32(lead + trail)
-    lengths = lengths + np.uint32(lead + trail)
-    ends = np.cumsum(lengths, dtype=np.int64)
-    specials = np.frombuffer(template.lead_ids + template.trail_ids, "<u4")
-    offsets = np.arange(lead + trail) + np.repeat((0, -lead - trail), (lead, trail))  # from the start, or from the end
+    longer = array("I", [length + lead + trail for length in lengths])
+    if len(lengths) == 1:
+        return template.lead_ids + token_ids + template.trail_ids, longer
+    ends = np.cumsum(longer, dtype=np.int64)
+    offsets = np.arange(lead + trail) - np.repeat((0, lead + trail), (lead, trail))  # from the start, or from the end
     places = np.add.outer(ends, offsets)
-    places[:, :lead] -= lengths[:, None]
+    places[:, :lead] -= np.array(longer, np.int64)[:, None]
     framed = np.empty(ends[-1], "<u4")
     is_text = np.ones(len(framed), np.bool_)
-    framed[places] = specials
+    framed[places] = np.frombuffer(template.lead_ids + template.trail_ids, "<u4")
     is_text[places] = False
     framed[is_text] = np.frombuffer(token_ids, "<u4")
-    return framed.tobytes(), lengths
+    return framed.tobytes(), longer

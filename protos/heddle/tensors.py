@@ -161,5 +161,5 @@ def bfloat16_bits(array: Floats) -> npt.NDArray[np.uint16]:
 
 def signs(packed: npt.NDArray[np.integer], shape: tuple[int, ...]) -> Floats:
     rows = math.prod(shape[:-1])
-    bits = np.unpackbits(packed.astype(np.uint8).reshape(rows, -1), axis=-1)[:, : shape[-1]]
+    bits = np.unpackbits(packed.astype(np.uint8).reshape(rows, math.ceil(shape[-1] / 8)), axis=-1)[:, : shape[-1]]
     return np.where(bits, np.float32(1), np.float32(-1)).reshape(shape)

@@ -104,7 +104,8 @@ def products(checkpoint: Checkpoint, tokens: int, dtype: str) -> list[Products]:
 
 def first_vector(results: object) -> np.ndarray[Any, Any]:
     if isinstance(results, Mapping):
-        return np.asarray(results[Output.VECTOR].values[0])
+        first: np.ndarray[Any, Any] = results[Output.VECTOR].values[0]
+        return first
     return np.atleast_2d(np.asarray(results))[0]
 
 

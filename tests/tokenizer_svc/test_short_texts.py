@@ -31,7 +31,7 @@ def alone(tokenizer: Tokenizer, inputs: Sequence[Input], options: Options) -> li
     found: list[object] = []
     for content in inputs:
         [sequences] = tokenizer.encode([([content, b""], options)])
-        found.append(shown(list(sequences)[0]))
+        found.append(shown(next(iter(sequences))))
     return found
 
 

@@ -3,6 +3,7 @@ kinds of vectors of a text. Called by `tokenizer_svc.tasks.embedding`, which pla
 """
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from heddle import tensors
 from heddle.checkpoint import Checkpoint
@@ -22,6 +23,14 @@ OUTPUTS = {
     SPARSE: engine_pb2.OUTPUT_SPARSE_VECTOR,
     COLBERT: engine_pb2.OUTPUT_COLBERT_VECTORS,
 }
+
+
+class Part(NamedTuple):
+    """What is kept of an outcome: a copy, since a message inside it would keep all of its ColBERT vectors in memory."""
+
+    dense: tensor_pb2.Tensor
+    sparse_bytes: int  # not known before
+
 
 # The kinds on which a field has an effect.
 KINDS_OF_FIELD = {"dimensions": {DENSE}, "skip_normalization": {DENSE, COLBERT}, "data_type": {DENSE, COLBERT}}
@@ -62,22 +71,22 @@ def plan(
     dense_bytes = tensors.bytes_of_row(request.dimensions or dimension, data_type) if DENSE in outputs else 0
     token_bytes = tensors.bytes_of_row(token_dimension, data_type) if COLBERT in outputs else 0
 
-    def read(group: Group, outcome: engine_pb2.Outcome) -> engine_pb2.Outcome:
+    def read(group: Group, outcome: engine_pb2.Outcome) -> Part:
         targets = slice(group.start, group.start + len(group.sequences))
+        part = Part(tensor_pb2.Tensor(), 0)
         for kind, result in zip(outputs, outcome.results, strict=True):
-            if kind == SPARSE:
-                tensors.copy_sparse(result.sparse, sparse[targets])
+            if kind == DENSE:
+                part.dense.CopyFrom(result.tensor)
             elif kind == COLBERT:
                 tensors.copy_tokens(result.tokens, colbert[targets])
-        return outcome
+            else:
+                tensors.copy_sparse(result.sparse, sparse[targets])
+                part = part._replace(sparse_bytes=sum(map(tensor_pb2.SparseTensor.ByteSize, sparse[targets])))
+        return part
 
-    def sparse_bytes(outcome: engine_pb2.Outcome) -> int:
-        """Their size was not known before."""
-        return sum(result.sparse.ByteSize() for result in outcome.results if result.HasField("sparse"))
-
-    def assembled(outcomes: Sequence[engine_pb2.Outcome]) -> inference_pb2.InferenceOutcome:
+    def assembled(parts: Sequence[Part]) -> inference_pb2.InferenceOutcome:
         if DENSE in outputs:
-            stack([outcome.results[0].tensor for outcome in outcomes], answer.embed.embeddings)
+            stack([part.dense for part in parts], answer.embed.embeddings)
         return answer
 
     first, *more = outputs.values()
@@ -89,7 +98,7 @@ def plan(
         read=read,
         assemble=assembled,
         expected_bytes=lambda some: len(some) * dense_bytes + (some.tokens - len(some)) * token_bytes,
-        read_bytes=sparse_bytes,
+        read_bytes=lambda part: part.sparse_bytes,
         skip_normalization=request.skip_normalization,
         dimensions=request.dimensions,
         data_type=data_type,
@@ -99,5 +108,5 @@ def plan(
 def stack(parts: Sequence[tensor_pb2.Tensor], embeddings: tensor_pb2.Tensor) -> None:
     """Fills `embeddings` with the rows of the parts, in their order. Filled in place, they need no second copy."""
     embeddings.data_type = parts[0].data_type
-    embeddings.shape.extend((sum(part.shape[0] for part in parts), *parts[0].shape[1:]))
+    embeddings.shape.extend((sum([part.shape[0] for part in parts]), *parts[0].shape[1:]))
     embeddings.data = b"".join([part.data for part in parts])

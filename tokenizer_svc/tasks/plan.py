@@ -1,4 +1,4 @@
-"""What a request that the engines compute comes down to. Each task makes a plan of its request; a gathering runs it."""
+"""What a request comes down to that the engines compute: each task makes a plan, and `EngineRequest` carries it out."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -68,8 +68,8 @@ class Plan(NamedTuple):
         wanted = submission.sequences  # filled where it is, at half of what it costs to make it and give it away
         wanted.token_ids = sequences.token_ids
         wanted.lengths = sequences.lengths.tobytes()
-        wanted.type_ids = sequences.type_ids if any(sequences.type_ids) else b""
-        wanted.prompt_tokens = int(sequences.prompt_tokens[0])
+        wanted.type_ids = sequences.type_ids
+        wanted.prompt_tokens = sequences.prompt_tokens[0]
         wanted.output = self.output
         wanted.task = self.options_of(group.start).task
         if self.more_outputs:

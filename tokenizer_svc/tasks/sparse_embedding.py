@@ -13,10 +13,11 @@ def plan(request: inference_pb2.EmbedSparseRequest, terms: Terms) -> Plan:
     answer = inference_pb2.InferenceOutcome()
     embeddings = slots(answer.embed_sparse.embeddings, len(request.inputs))
 
-    def read(group: Group, outcome: engine_pb2.Outcome) -> tensor_pb2.SparseTensors:
-        sparse = outcome.results[0].sparse
-        tensors.copy_sparse(sparse, embeddings[group.start : group.start + len(group.sequences)])
-        return sparse
+    def read(group: Group, outcome: engine_pb2.Outcome) -> int:
+        """Returns the bytes of the vectors, which were not known before."""
+        targets = embeddings[group.start : group.start + len(group.sequences)]
+        tensors.copy_sparse(outcome.results[0].sparse, targets)
+        return sum(map(tensor_pb2.SparseTensor.ByteSize, targets))
 
     return Plan(
         inputs=contents(request.inputs),
@@ -24,5 +25,5 @@ def plan(request: inference_pb2.EmbedSparseRequest, terms: Terms) -> Plan:
         output=engine_pb2.OUTPUT_SPARSE_VECTOR,
         read=read,
         assemble=lambda _: answer,
-        read_bytes=tensor_pb2.SparseTensors.ByteSize,
+        read_bytes=int,
     )

@@ -6,12 +6,12 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
 from tokenizer_svc.input_sizes import sizes_of
 from tokenizer_svc.sequence import numbered
-from tokenizer_svc.tasks.errand import Errand
+from tokenizer_svc.tasks.local_request import LocalPlan
 from tokenizer_svc.tasks.plan import slots
 from tokenizer_svc.tasks.terms import Terms
 
 
-def tokenize(request: inference_pb2.TokenizeRequest, terms: Terms) -> Errand:
+def tokenize(request: inference_pb2.TokenizeRequest, terms: Terms) -> LocalPlan:
     terms.check_count(len(request.inputs))
     prompt = terms.tokenizer.options(prompt_name=request.prompt_name).prompt
     skip_special_tokens = request.skip_special_tokens
@@ -31,16 +31,16 @@ def tokenize(request: inference_pb2.TokenizeRequest, terms: Terms) -> Errand:
             )
 
     sizes = checked_sizes(request.inputs, terms.settings.tokenize_bytes_max, "inputs")
-    return Errand(sizes, answer, lambda _: outcome, numbered("inputs"))
+    return LocalPlan(sizes, answer, lambda _: outcome, numbered("inputs"))
 
 
-def decode(request: inference_pb2.DecodeRequest, terms: Terms) -> Errand:
+def decode(request: inference_pb2.DecodeRequest, terms: Terms) -> LocalPlan:
     terms.check_count(len(request.token_ids), "token_ids")
 
     def answer(index: int) -> str:
         return terms.tokenizer.decode(request.token_ids[index], keep_special_tokens=request.keep_special_tokens)
 
-    return Errand(
+    return LocalPlan(
         checked_sizes(request.token_ids, terms.settings.tokenize_bytes_max, "token_ids"),
         answer,
         decoded,

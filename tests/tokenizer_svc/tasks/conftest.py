@@ -32,7 +32,7 @@ async def serve(
             fake.dimension = len(checkpoint.labels) or checkpoint.dimension or checkpoint.token_dimension
             monkeypatch.setattr(Engines, "submit", lambda _, *submission: fake.submit(*submission))
             named = {"model": str(folder), "served_model_name": "mine"}
-            engine = await stack.enter_async_context(engine_pod(tmp_path, **named))
+            engine = await stack.enter_async_context(engine_pod(tmp_path, None, **named))
             address = await stack.enter_async_context(tokenizer_pod(tmp_path, engine, **named, **pod))
             client: InferenceClient = await stack.enter_async_context(request.param(address))
             return client

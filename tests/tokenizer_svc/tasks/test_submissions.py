@@ -26,7 +26,7 @@ from tokenizer_svc.settings import TokenizerSettings
 from tokenizer_svc.tokenization import Tokenizer
 
 RNG = random.Random(0)
-WORDS = "the loom weaves blue cloth with a red thread over many days".split()
+WORDS = ["the", "loom", "weaves", "blue", "cloth", "with", "a", "red", "thread"]
 TEXTS = [" ".join(RNG.choices(WORDS, k=RNG.choice((1, 3, 3, 3, 40, 400)))) for _ in range(75)]
 INPUTS = [pb.Input(text=text) for text in TEXTS]
 MIXED = [*INPUTS[:20], pb.Input(token_ids=b"\x65\0\0\0\x66\0\0\0"), *INPUTS[20:]]
@@ -54,7 +54,10 @@ REQUESTS: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
         {"predict": pb.PredictRequest(inputs=[pb.TextOrPair(text=text, pair=text[:9]) for text in TEXTS])},
     ),
     "labels": (write_token_classifier, {"predict_tokens": pb.PredictTokensRequest(inputs=TEXTS)}),
-    "entities": (write_token_classifier, {"predict_tokens": pb.PredictTokensRequest(inputs=TEXTS, aggregation=2)}),
+    "entities": (
+        write_token_classifier,
+        {"predict_tokens": pb.PredictTokensRequest(inputs=TEXTS, aggregation=pb.AGGREGATION_SIMPLE)},
+    ),
 }
 
 Answer = pb.InferenceOutcome | HeddleError

@@ -1,8 +1,8 @@
-"""One request on its way through the pod: inputs at the encoder, sequences at the engines, outcomes gathered.
+"""One request on its way through the pod: inputs to the encoder, submissions to the engines, outcomes to one answer.
 
-The edge makes a `Gathering` per request, from the `Plan` that the request's task made of it. The first input that fails
-fails the request, and what is still on its way is cancelled: a request is answered once, wholly or with one error. So
-does an answer that grows too large for a message, as soon as that is known: mostly before its inputs are computed.
+The servicer makes an `EngineRequest` of the `Plan` of each request that needs an engine. The first input that fails
+fails the request, and its other submissions are cancelled: a request gets one answer or one error. It also fails as
+soon as its answer is known to be too large for a message, mostly before anything is computed.
 """
 
 import functools
@@ -10,25 +10,23 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.stream import Cancel, Reply, Submit, cancel_all
 from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.input_sizes import characters_in
 from tokenizer_svc.tasks.grouping import Group, GroupLimits, groups_of
+from tokenizer_svc.tasks.memory_budget import MemoryBudget
 from tokenizer_svc.tasks.outcomes import first_failure
 from tokenizer_svc.tasks.plan import Plan
-from tokenizer_svc.tasks.promised import PromisedBytes
 from tokenizer_svc.token_sequences import TokenSequences
 
 # What is wrong with one input, and not with the pod that worked on it.
 KINDS_OF_INPUT = frozenset({ErrorKind.INVALID_INPUT, ErrorKind.EMPTY_INPUT, ErrorKind.TOO_LARGE, ErrorKind.BAD_OUTPUT})
 
 
-class Gathering:
-    """`reply` is told once, unless `cancel` came first."""
+class EngineRequest:
+    """Calls `reply` once, unless `cancel` comes first."""
 
     def __init__(
         self,
@@ -39,9 +37,9 @@ class Gathering:
         engines: Submit[engine_pb2.Submission, engine_pb2.Outcome],
         *,
         limits: GroupLimits,
-        promised: PromisedBytes,
+        memory: MemoryBudget,
         device: str,
-        on_end: Callable[["Gathering"], None],
+        on_end: Callable[["EngineRequest"], None],
     ) -> None:
         """The context of `item` names a flow. `device` is the engines'. `on_end` is called once, however it ends."""
         self._plan = plan
@@ -50,7 +48,7 @@ class Gathering:
         self._reply = reply
         self._engines = engines
         self._limits = limits
-        self._promised = promised
+        self._memory = memory
         self._device = device
         self._on_end = on_end
         self._answer_bytes = 0  # that are known of so far
@@ -85,7 +83,7 @@ class Gathering:
     def _end(self) -> None:
         self._done = True
         self._cancels = []  # They lead back here. Such circles were a tenth of the pod's time, to find and free them.
-        self._promised.give_back(self._answer_bytes)
+        self._memory.give_back(self._answer_bytes)
         self._on_end(self)
 
     def _on_encoded(self, start: int, sequences: TokenSequences) -> None:
@@ -101,7 +99,7 @@ class Gathering:
             self._fail(too_much)
             return
         self._tokens += sequences.tokens
-        self._truncated_inputs += int(np.count_nonzero(sequences.truncated))
+        self._truncated_inputs += sum(sequences.truncated)
         for group in groups_of(start, sequences, self._limits):
             if not self._done:
                 self._send(group)
@@ -110,7 +108,7 @@ class Gathering:
         """Raises TOO_LARGE once there are more than an answer may have, OVERLOADED when all answers have too many."""
         if answer_bytes:
             self._answer_bytes += answer_bytes
-            self._promised.take(answer_bytes, self._answer_bytes)
+            self._memory.take(answer_bytes, self._answer_bytes)
 
     def _send(self, group: Group) -> None:
         reply = functools.partial(self._on_outcome, len(self._parts), group)
