@@ -106,7 +106,8 @@ def first_vector(results: object) -> np.ndarray[Any, Any]:
     if isinstance(results, Mapping):
         first: np.ndarray[Any, Any] = results[Output.VECTOR].values[0]
         return first
-    return np.atleast_2d(np.asarray(results))[0]
+    vectors: np.ndarray[Any, Any] = np.atleast_2d(np.asarray(results))
+    return vectors[0]  # type: ignore[no-any-return]
 
 
 def check_agreement(contenders: dict[str, Contender], batch: PackedBatch) -> None:
