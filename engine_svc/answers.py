@@ -1,5 +1,5 @@
-"""Encodes the outcome of a submission as a message. A lane calls it on its own thread, the servicer for submissions of
-which nothing is computed."""
+"""Encodes the outcome of a submission as a message. A worker calls it on its own thread, the servicer when nothing is
+computed."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Runs a batch on a backend so that what goes wrong with one sequence stays with that sequence. Lanes call it."""
+"""Runs a batch on a backend so that what goes wrong with one sequence stays with that sequence. Workers call it."""
 
 import logging
 from collections.abc import Mapping

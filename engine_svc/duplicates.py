@@ -1,4 +1,4 @@
-"""Finds the sequences of a batch that are equal in all that is wanted of them. The lane computes them once."""
+"""Finds the sequences of a batch that are equal in all that is wanted of them. The worker computes them once."""
 
 from typing import NamedTuple
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from engine_svc.flows import Flows
+from engine_svc.fair_queue import FairQueue
 from engine_svc.submission import Part, Submission
 
 
@@ -54,9 +54,9 @@ class Share:
     tokens: int = 0
     items: int = 0
 
-    def begin_turn(self, batch: Batch, flows: Flows) -> None:
-        if self.priority != flows.first_priority or not self.turns:
-            self.priority, self.turns = flows.first_priority, flows.first_class_size
+    def begin_turn(self, batch: Batch, queue: FairQueue) -> None:
+        if self.priority != queue.first_priority or not self.turns:
+            self.priority, self.turns = queue.first_priority, queue.first_class_size
             self.tokens = (self.limits.batch_tokens_max - batch.tokens) // self.turns
             self.items = (self.limits.batch_items_max - batch.items) // self.turns
         self.turns -= 1

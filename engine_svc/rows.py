@@ -1,4 +1,4 @@
-"""Results of many sequences: one matrix, or rows of each sequence laid end to end. Backends return `Rows`, the lane
+"""Results of many sequences: one matrix, or rows of each sequence laid end to end. Backends return `Rows`, the worker
 splits and joins them, the servicer encodes them."""
 
 import math

@@ -1,4 +1,4 @@
-"""Which waiting sequences run next. The servicer submits and cancels; a lane takes a batch for each pass that is free.
+"""Decides which waiting sequences run next. The servicer submits and cancels; a worker takes a batch for each free pass.
 
 A batch is formed at the moment a pass can begin, never before and never after a wait for more:
 
@@ -32,7 +32,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
-from engine_svc.flows import Flow, Flows
+from engine_svc.fair_queue import FairQueue, Flow
 from engine_svc.forming import Batch, SchedulerLimits, Share
 from engine_svc.submission import Part, Submission
 
@@ -70,7 +70,7 @@ class Scheduler:
         self._express_limits = replace(limits, batch_tokens_max=min(limits.batch_tokens_max, EXPRESS_TOKENS_MAX))
         self._passes_max = self._passes_free = passes if runs_in_turn else min(passes, cores)
         self._cores_free = cores
-        self._flows = Flows(bulk_tokens=limits.batch_tokens_max)
+        self._queue = FairQueue(bulk_tokens=limits.batch_tokens_max)
         self._closed = False
         self._lock = threading.Lock()
         self._waiting: list[threading.Condition] = []  # threads in `take`, the one that came last at the end
@@ -87,7 +87,7 @@ class Scheduler:
         """True if some of it was waiting: that has left, and nothing will be delivered, also of what is running. No
         effect if all of it is running or gone."""
         with self._lock:
-            return self._flows.remove(submission)
+            return self._queue.remove(submission)
 
     def take(self, timeout_s: float | None = None) -> Batch | None:
         """The next batch, as soon as anything waits and a pass is free for it; `give_back` frees the pass. None after
@@ -122,7 +122,7 @@ class Scheduler:
             self._wake()
 
     def load(self) -> Load:
-        return Load(self._flows.items, self._flows.tokens)
+        return Load(self._queue.items, self._queue.tokens)
 
     @property
     def _passes(self) -> int:
@@ -134,23 +134,23 @@ class Scheduler:
 
     @property
     def _is_worth_queueing(self) -> bool:
-        waiting, limits = self._flows, self._limits
+        waiting, limits = self._queue, self._limits
         filled = max(waiting.tokens / limits.batch_tokens_max, waiting.items / limits.batch_items_max)
         return filled >= QUEUED_PASS_SHARE_MIN
 
     @property
     def _is_over(self) -> bool:
-        return self._closed and not self._flows
+        return self._closed and not self._queue
 
     def _enqueue(self, submission: Submission) -> bool:
         if not self._admits(submission):
             return False
         submission.submitted_at = time.monotonic()
-        self._flows.put(submission)
+        self._queue.put(submission)
         return True
 
     def _admits(self, submission: Submission) -> bool:
-        waiting, limits = self._flows, self._limits
+        waiting, limits = self._queue, self._limits
         if self._closed or not waiting:
             return not self._closed
         tokens, items = waiting.tokens + submission.tokens, waiting.items + submission.waiting
@@ -177,7 +177,7 @@ class Scheduler:
             turn.notify()
 
     def _can_begin(self) -> bool:
-        return bool(self._flows and self._passes)
+        return bool(self._queue and self._passes)
 
     def _can_begin_express(self) -> bool:
         return not self._passes and bool(self._little_flows())
@@ -189,33 +189,33 @@ class Scheduler:
             batch.cores = 0
         else:
             self._fill(batch, self._limits_of_a_share())
-            share = self._cores_free // self._passes if self._flows else self._cores_free
+            share = self._cores_free // self._passes if self._queue else self._cores_free
             batch.cores = min(share, max(1, batch.tokens // TOKENS_PER_CORE_MIN))
         self._passes_free -= 1
         self._cores_free -= batch.cores
         return batch
 
     def _limits_of_a_share(self) -> SchedulerLimits:
-        share_tokens = max(PASS_TOKENS_MIN, -(-self._flows.tokens // self._passes))
+        share_tokens = max(PASS_TOKENS_MIN, -(-self._queue.tokens // self._passes))
         return replace(self._limits, batch_tokens_max=min(share_tokens, self._limits.batch_tokens_max))
 
     def _fill(self, batch: Batch, limits: SchedulerLimits) -> None:
-        flows, share = self._flows, Share(limits)
+        queue, share = self._queue, Share(limits)
         passed_over: list[Flow] = []
-        while flows and not batch.is_full(limits) and len(passed_over) < PASSED_OVER_MAX:
-            flow = flows.front
+        while queue and not batch.is_full(limits) and len(passed_over) < PASSED_OVER_MAX:
+            flow = queue.front
             if self._drop_expired(flow.first, batch):
                 continue
             fitting = batch.fitting(flow.first, limits)
             if fitting:
-                share.begin_turn(batch, flows)
-                flows.move_to_end(flow)
+                share.begin_turn(batch, queue)
+                queue.move_to_end(flow)
                 self._take_turn(flow, batch, share, fitting)
             else:
                 passed_over.append(flow)
-                flows.set_aside(flow)
+                queue.set_aside(flow)
         for flow in reversed(passed_over):
-            flows.put_back(flow)
+            queue.put_back(flow)
 
     def _take_turn(self, flow: Flow, batch: Batch, share: Share, fitting: int) -> None:
         """`fitting` are the sequences of its first submission that the batch has room for."""
@@ -224,7 +224,7 @@ class Scheduler:
         count = min(fitting, max(1, flow.first.fitting(share.tokens, share.items)))
         while count > 0:
             tokens = flow.tokens
-            part = self._flows.take(flow, count)
+            part = self._queue.take(flow, count)
             batch.add(part, tokens - flow.tokens)
             while flow.submissions and self._drop_expired(flow.first, batch):
                 pass
@@ -236,7 +236,7 @@ class Scheduler:
         if not submission.is_expired(batch.formed_at):
             return False
         batch.expired.append(Part(submission, submission.taken, len(submission.sequences)))
-        self._flows.remove(submission)
+        self._queue.remove(submission)
         return True
 
     def _express(self) -> Batch:
@@ -250,16 +250,16 @@ class Scheduler:
                 if not count:
                     break
                 tokens = flow.tokens
-                batch.add(self._flows.take(flow, count), tokens - flow.tokens)
+                batch.add(self._queue.take(flow, count), tokens - flow.tokens)
         return batch
 
     def _little_flows(self) -> list[Flow]:
         """Of the first ones, those that an express pass has something of to run."""
-        if not self._flows.bulks:
+        if not self._queue.bulks:
             return []
-        first = islice(self._flows.of_first_class(), PASSED_OVER_MAX)
+        first = islice(self._queue.of_first_class(), PASSED_OVER_MAX)
         return [
             flow
             for flow in first
-            if not self._flows.is_bulk(flow) and flow.first.first_tokens <= self._express_limits.batch_tokens_max
+            if not self._queue.is_bulk(flow) and flow.first.first_tokens <= self._express_limits.batch_tokens_max
         ]

@@ -15,9 +15,9 @@ import grpc
 from engine_svc.answers import encode, nothing_computed
 from engine_svc.batch import Output
 from engine_svc.checks import Checks
-from engine_svc.lane import Lane
 from engine_svc.scheduler import Scheduler
 from engine_svc.submission import Submission
+from engine_svc.worker import Worker
 from heddle.rpc.deadlines import NEVER
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.flow_names import FlowNames
@@ -28,11 +28,11 @@ from heddle.v1 import engine_pb2, engine_pb2_grpc, item_pb2, model_pb2
 
 
 class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
-    def __init__(self, scheduler: Scheduler, lanes: Sequence[Lane]) -> None:
+    def __init__(self, scheduler: Scheduler, workers: Sequence[Worker]) -> None:
         self._model = model_pb2.Model()
         self._checks = Checks(self._model, frozenset())
         self._scheduler = scheduler
-        self._lanes = lanes
+        self._workers = workers
         self._arrived: list[Submission] = []
         self._flow_names = FlowNames()
         self.stream = StreamServer(
@@ -87,7 +87,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
             None if deadline == NEVER else deadline,
             partial(encode, checked, self._model.vocabulary_size),
         )
-        # All that arrives in one turn of the event loop is submitted at once: a lane that is free would otherwise
+        # All that arrives in one turn of the event loop is submitted at once: a worker that is free would otherwise
         # leave with the first submission of a frame.
         if not self._arrived:
             asyncio.get_running_loop().call_soon(self._submit_arrived)
@@ -97,11 +97,11 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
     def load(self) -> item_pb2.Load:
         waiting = self._scheduler.load()
         now = time.monotonic()
-        since = [began for lane in self._lanes if (began := lane.running_since) is not None]
+        since = [began for worker in self._workers if (began := worker.running_since) is not None]
         return item_pb2.Load(
             waiting_items=waiting.waiting_items + sum(submission.waiting for submission in self._arrived),
             waiting_cost=waiting.waiting_tokens + sum(submission.tokens for submission in self._arrived),
-            running_cost=sum(lane.running_tokens for lane in self._lanes),
+            running_cost=sum(worker.running_tokens for worker in self._workers),
             running_ms=max(0, int(1000 * (now - min(since)))) if since else 0,
         )
 

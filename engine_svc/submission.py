@@ -1,7 +1,7 @@
 """Sequences on their way through the engine, and what came of them.
 
-The servicer makes submissions, the scheduler queues them and hands out parts, a lane computes the parts. The outcome of
-a submission is complete when its last part is.
+The servicer makes submissions, the scheduler queues them and hands out parts, a worker computes the parts. The outcome
+of a submission is complete when its last part is.
 """
 
 import threading
@@ -39,7 +39,7 @@ class Submission:
     deliver: Callable[[Any], None]
     priority: int = 0  # smaller first
     deadline: float | None = None  # on the clock of time.monotonic
-    encode: Callable[[Outcome], Any] = same  # makes what is delivered; called on the thread of the lane
+    encode: Callable[[Outcome], Any] = same  # makes what is delivered; called on the thread of the worker
     submitted_at: float = field(default=0.0, init=False)
     taken: int = field(default=0, init=False)  # the sequences before it have left the queue
     waiting: int = field(init=False)  # how many sequences wait

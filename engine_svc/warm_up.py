@@ -1,4 +1,4 @@
-"""The first passes of a backend, which allocate, tune and compile. The lane runs them before the pod is ready."""
+"""The first passes of a backend, which allocate, tune and compile. The worker runs them before the pod is ready."""
 
 import itertools
 from collections.abc import Iterable, Sequence

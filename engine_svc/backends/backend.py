@@ -1,4 +1,4 @@
-"""The interface of a backend. `engine_svc.lane` calls it: one thread loads and closes it, some may run it at once."""
+"""The interface of a backend. `engine_svc.worker` calls it: one thread loads and closes it, some may run it at once."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -16,7 +16,7 @@ class DeviceLostError(Exception):
 
 
 class Backend(Protocol):
-    """A loaded model. Only `run` may be called from several threads at once, and only where a lane is told to."""
+    """A loaded model. Only `run` may be called from several threads at once, and only where a worker is told to."""
 
     @property
     def outputs(self) -> frozenset[Output]:
@@ -32,10 +32,10 @@ class Backend(Protocol):
         """Runs one forward pass. Returns, for each output that a sequence of the batch asks for, the rows of the
         sequences that ask for it, in the order of the batch. Shapes of a sequence are those of heddle.v1.Output, and a
         sparse vector is its entries. Vectors are cut and normalised as the sequence asks; a cut one has zeros behind
-        its dimensions, or all have the same width. NaN and Inf are returned as they are: the lane turns them into an
+        its dimensions, or all have the same width. NaN and Inf are returned as they are: the worker turns them into an
         error of that sequence. The pass may use `cores` cores of the CPU, or, with 0, all that the backend was loaded
-        with; a GPU ignores it. Raises OutOfMemoryError and DeviceLostError; the lane runs a batch that raised anything
-        but DeviceLostError again in halves."""
+        with; a GPU ignores it. Raises OutOfMemoryError and DeviceLostError; the worker runs a batch that raised
+        anything but DeviceLostError again in halves."""
         ...
 
     def close(self) -> None: ...

@@ -68,9 +68,9 @@ class Loop:
 
     def run(self, seconds: float, threads: int) -> BarePasses:
         began = time.perf_counter()
-        with ThreadPoolExecutor(threads) as lanes:
-            lane = [lanes.submit(self._passes, began + seconds) for _ in range(threads)]
-            passes = [one for each in lane for one in each.result()]
+        with ThreadPoolExecutor(threads) as workers:
+            worker = [workers.submit(self._passes, began + seconds) for _ in range(threads)]
+            passes = [one for each in worker for one in each.result()]
         took = time.perf_counter() - began
         return BarePasses(sum(sequences for sequences, _ in passes), [taken_s for _, taken_s in passes], took)
 

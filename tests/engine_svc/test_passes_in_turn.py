@@ -11,8 +11,8 @@ from engine_svc.batch import Output, PackedBatch
 from engine_svc.forming import SchedulerLimits
 from engine_svc.rows import Rows
 from engine_svc.scheduler import QUEUED_PASS_SHARE_MIN, Scheduler
-from tests.engine_svc.lanes import Recording, Running
 from tests.engine_svc.submissions import computed, single
+from tests.engine_svc.workers import Recording, Running
 
 LIMITS = SchedulerLimits(batch_tokens_max=400, batch_items_max=80, queue_tokens_max=10**6, queue_items_max=10**5)
 TOKENS_MIN = int(QUEUED_PASS_SHARE_MIN * LIMITS.batch_tokens_max)
@@ -98,7 +98,7 @@ class Device(Recording):
 
 async def test_compute_time_leaves_out_the_wait_for_the_pass_before() -> None:
     running = Running(Device, limits=LIMITS, passes=2, runs_in_turn=True)
-    await asyncio.wrap_future(running.lane.loaded)
+    await asyncio.wrap_future(running.worker.loaded)
     running.scheduler.submit([running.single(number) for number in range(4 * LIMITS.batch_items_max)])
     await running.until(4 * LIMITS.batch_items_max)
     seconds = sorted(outcome.compute_s for outcome in running.outcomes.values())

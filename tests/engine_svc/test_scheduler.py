@@ -256,9 +256,9 @@ def test_emptied_flows_and_classes_leave_nothing_behind() -> None:
     scheduler = scheduler_of(*tickets)
     assert all(scheduler.cancel(ticket) for ticket in tickets[::2])
     assert sum(len(computed(batch)) for batch in batches(scheduler)) == 500
-    assert not scheduler._flows._classes
-    assert not scheduler._flows._priorities
-    assert not scheduler._flows.bulks
+    assert not scheduler._queue._classes
+    assert not scheduler._queue._priorities
+    assert not scheduler._queue.bulks
 
 
 def test_forming_a_batch_does_not_look_at_all_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:

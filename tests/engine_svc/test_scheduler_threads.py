@@ -1,4 +1,4 @@
-"""The scheduler between threads: lanes that wait, submitters that race, and the end of both."""
+"""The scheduler between threads: workers that wait, submitters that race, and the end of both."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ def test_waiting_lane_gets_what_is_submitted() -> None:
     assert computed(taken[0]) == [submitted]
 
 
-def test_one_submission_of_two_batches_wakes_two_waiting_lanes() -> None:
+def test_one_submission_of_two_batches_wakes_two_waiting_workers() -> None:
     scheduler, taken = Scheduler(ROOMY, passes=2, cores=2), list[Batch | None]()
     threads = [taker(scheduler, taken) for _ in range(2)]
     scheduler.submit(single() for _ in range(16))
@@ -95,7 +95,7 @@ def test_many_submitters_cancellers_and_lanes_lose_nothing_and_serve_nothing_twi
             accepted.extend(each for each in submissions if each not in refused)
             cancelled.extend(each for each in submissions[::4] if scheduler.cancel(each))
 
-    def lane(take: Callable[[], Batch | None]) -> None:
+    def worker(take: Callable[[], Batch | None]) -> None:
         while (batch := take()) is not None:
             taken.append(batch)
             out.append(batch)
@@ -108,13 +108,13 @@ def test_many_submitters_cancellers_and_lanes_lose_nothing_and_serve_nothing_twi
 
     submitters = [threading.Thread(target=submit, args=(seed,), daemon=True) for seed in range(3)]
     takes = [scheduler.take, scheduler.take, scheduler.take, scheduler.take_express]
-    lanes = [threading.Thread(target=lane, args=(take,), daemon=True) for take in takes]
-    for thread in submitters + lanes:
+    workers = [threading.Thread(target=worker, args=(take,), daemon=True) for take in takes]
+    for thread in submitters + workers:
         thread.start()
     for thread in submitters:
         thread.join(10)
     scheduler.close()
-    for thread in lanes:
+    for thread in workers:
         thread.join(10)
     leavers = [leaver for batch in taken for leaver in (*computed(batch), *expired(batch))]
     assert Counter([*leavers, *cancelled]) == Counter(accepted)

@@ -81,7 +81,7 @@ class M3Head:
         return torch.where(skips_of_rows[:, None], projected, normalised)
 
     def _sparse_vectors(self, weights: Array, ids: npt.NDArray[np.int32], lengths: npt.NDArray[np.integer]) -> Rows:
-        """The largest weight of each id of a sequence. NaN stays, for the lane to find."""
+        """The largest weight of each id of a sequence. NaN stays, for the worker to find."""
         sequences = np.repeat(np.arange(len(lengths)), lengths)
         entries = sequences << 32 | ids
         order = np.argsort(entries, kind="stable")

@@ -92,7 +92,7 @@ class SpladeHead:
 
 
 def entries_of(dense: Array) -> Rows:
-    """The entries of [B, vocabulary] that are not 0. NaN is one of them, for the lane to find."""
+    """The entries of [B, vocabulary] that are not 0. NaN is one of them, for the worker to find."""
     sequences, words = dense.nonzero()
     return Rows(dense[sequences, words], np.bincount(sequences, minlength=len(dense)), words)
 

@@ -1,4 +1,4 @@
-"""An engine pod whose backend is TensorRT-LLM: requests over gRPC, through scheduler and lane to the fake and back."""
+"""An engine pod whose backend is TensorRT-LLM: requests over gRPC through scheduler and worker to the fake."""
 
 from collections.abc import AsyncIterator
 from functools import partial

@@ -1,6 +1,6 @@
 """The submissions that wait: by priority, within that by flow, and the flows in the order of their turns.
 
-The scheduler has one `Flows`, and decides what leaves it. Whatever waits, each method takes the same time.
+The scheduler has one `FairQueue`, and decides what leaves it. Whatever waits, each method takes the same time.
 """
 
 from bisect import insort
@@ -27,7 +27,7 @@ class Flow:
         return next(iter(self.submissions))
 
 
-class Flows:
+class FairQueue:
     """None of its flows and classes is empty. Not thread-safe."""
 
     def __init__(self, bulk_tokens: int) -> None:

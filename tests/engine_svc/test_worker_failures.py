@@ -1,4 +1,4 @@
-"""What a lane does when its device has too little memory, or is lost."""
+"""What a worker does when its device has too little memory, or is lost."""
 
 import asyncio
 import threading
@@ -11,8 +11,8 @@ from engine_svc.batch import Output, PackedBatch
 from engine_svc.rows import Rows
 from engine_svc.submission import Submission
 from heddle.rpc.errors import ErrorKind, HeddleError
-from tests.engine_svc.lanes import Recording, Running
 from tests.engine_svc.submissions import sequence
+from tests.engine_svc.workers import Recording, Running
 from tests.sequences import columns
 
 
@@ -69,7 +69,7 @@ async def test_batch_that_loses_the_device_is_neither_run_again_nor_answered() -
     running = Running(lambda: backend)
     running.scheduler.submit([running.single(number) for number in range(3)])
     with pytest.raises(DeviceLostError):
-        await asyncio.wait_for(asyncio.wrap_future(running.lane.stopped), 5)
+        await asyncio.wait_for(asyncio.wrap_future(running.worker.stopped), 5)
     assert backend.sizes == [3]
     assert not running.outcomes
     running.scheduler.close()
@@ -78,21 +78,21 @@ async def test_batch_that_loses_the_device_is_neither_run_again_nor_answered() -
 async def test_lane_ends_at_once_though_another_pass_hangs_on_the_lost_device() -> None:
     backend = Lost()
     running = Running(lambda: backend, passes=2)
-    await asyncio.wrap_future(running.lane.loaded)
+    await asyncio.wrap_future(running.worker.loaded)
     backend.gate.clear()
     running.scheduler.submit([running.single(0)])
     async with asyncio.timeout(5):
-        while not running.lane.running_tokens:
+        while not running.worker.running_tokens:
             await asyncio.sleep(0.002)
     running.scheduler.submit([running.single(number) for number in range(1, 4)])
     with pytest.raises(DeviceLostError):
-        await asyncio.wait_for(asyncio.wrap_future(running.lane.stopped), 5)
+        await asyncio.wait_for(asyncio.wrap_future(running.worker.stopped), 5)
     assert not backend.closed
     backend.gate.set()
     running.scheduler.close()
 
 
-async def test_any_thread_that_dies_ends_the_lane() -> None:
+async def test_any_thread_that_dies_ends_the_worker() -> None:
     class Dying(Recording):
         def __init__(self) -> None:
             super().__init__()
@@ -104,13 +104,13 @@ async def test_any_thread_that_dies_ends_the_lane() -> None:
             return super().run(batch)
 
     running = Running(Dying, passes=2)
-    backend = await asyncio.wrap_future(running.lane.loaded)
+    backend = await asyncio.wrap_future(running.worker.loaded)
     assert isinstance(backend, Dying)
     backend.gate.clear()
     async with asyncio.timeout(5):
-        while not running.lane.stopped.done():  # the first thread may take one of them
+        while not running.worker.stopped.done():  # the first thread may take one of them
             running.scheduler.submit([Submission(columns(sequence(2)), "flow", lambda outcome: None)])
             await asyncio.sleep(0.01)
-    assert isinstance(running.lane.stopped.exception(), SystemExit)
+    assert isinstance(running.worker.stopped.exception(), SystemExit)
     backend.gate.set()
     running.scheduler.close()

@@ -1,4 +1,4 @@
-"""A lane with a real thread: what it answers, what stays with one sequence, and how it begins and ends."""
+"""A worker with a real thread: what it answers, what stays with one sequence, and how it begins and ends."""
 
 import asyncio
 import threading
@@ -17,8 +17,8 @@ from engine_svc.rows import Rows
 from engine_svc.submission import Outcome, Submission
 from engine_svc.warm_up import split, warm_up_batches
 from heddle.rpc.errors import ErrorKind, HeddleError
-from tests.engine_svc.lanes import NAN, POISON, Recording, Running
 from tests.engine_svc.submissions import ROOMY, sequence
+from tests.engine_svc.workers import NAN, POISON, Recording, Running
 from tests.sequences import columns, run_each, sequences_of
 
 
@@ -28,7 +28,7 @@ async def test_outcomes_arrive_on_the_event_loop() -> None:
     running.scheduler.submit([running.single(number) for number in range(20)])
     await running.until(20)
     assert running.threads == {threading.get_ident()}
-    assert backend.threads == {"lane"}
+    assert backend.threads == {"worker"}
     assert all(outcome.results[0].values.shape == (1, 384) for outcome in running.outcomes.values())
     await running.end()
     assert backend.closed
@@ -81,11 +81,11 @@ async def test_what_expires_while_other_parts_are_computed_fails_alone() -> None
     backend = Recording()
     backend.gate.clear()
     running = Running(lambda: backend, limits=replace(ROOMY, batch_items_max=2))
-    await asyncio.wrap_future(running.lane.loaded)
+    await asyncio.wrap_future(running.worker.loaded)
     submission = running.several(0, [sequence(2) for _ in range(5)])
     running.scheduler.submit([submission])
     async with asyncio.timeout(5):
-        while running.lane.running_since is None:
+        while running.worker.running_since is None:
             await asyncio.sleep(0.002)
     submission.deadline = time.monotonic()
     backend.gate.set()
@@ -100,11 +100,11 @@ async def test_what_is_cancelled_while_a_part_is_computed_is_not_delivered() -> 
     backend = Recording()
     backend.gate.clear()
     running = Running(lambda: backend, limits=replace(ROOMY, batch_items_max=2))
-    await asyncio.wrap_future(running.lane.loaded)
+    await asyncio.wrap_future(running.worker.loaded)
     submission = running.several(0, [sequence(2) for _ in range(5)])
     running.scheduler.submit([submission])
     async with asyncio.timeout(5):
-        while running.lane.running_since is None:
+        while running.worker.running_since is None:
             await asyncio.sleep(0.002)
     assert running.scheduler.cancel(submission)
     running.scheduler.submit([running.single(1)])
@@ -173,7 +173,7 @@ async def test_failures_in_a_row_are_counted_until_a_batch_succeeds() -> None:
     for number, of in enumerate((POISON, POISON, sequence(2))):
         running.scheduler.submit([running.single(number, of)])
         await running.until(number + 1)
-        counts.append(running.lane.consecutive_failures)
+        counts.append(running.worker.consecutive_failures)
     assert counts == [1, 2, 0]
     await running.end()
 
@@ -181,7 +181,7 @@ async def test_failures_in_a_row_are_counted_until_a_batch_succeeds() -> None:
 async def test_outcome_tells_the_time_in_the_queue_and_in_the_backend() -> None:
     running = Running(lambda: SimulatedBackend(fixed_us=30_000))
     running.scheduler.submit([running.single(0)])
-    while running.lane.running_since is None:
+    while running.worker.running_since is None:
         await asyncio.sleep(0.001)
     running.scheduler.submit([running.single(1)])
     await running.until(2)
@@ -193,7 +193,7 @@ async def test_outcome_tells_the_time_in_the_queue_and_in_the_backend() -> None:
 async def test_what_expired_is_told_so_and_not_computed() -> None:
     backend = Recording()
     running = Running(lambda: backend)
-    await asyncio.wrap_future(running.lane.loaded)
+    await asyncio.wrap_future(running.worker.loaded)
     running.scheduler.submit([running.single(0, deadline=time.monotonic() - 1), running.single(1)])
     await running.until(2)
     assert running.kind(0) is ErrorKind.DEADLINE_EXCEEDED
@@ -205,18 +205,18 @@ async def test_what_expired_is_told_so_and_not_computed() -> None:
 async def test_batch_is_formed_when_the_lane_is_free_and_takes_all_that_came_meanwhile() -> None:
     backend = Recording()
     running = Running(lambda: backend)
-    await asyncio.wrap_future(running.lane.loaded)
+    await asyncio.wrap_future(running.worker.loaded)
     backend.gate.clear()
     running.scheduler.submit([running.single(0)])
-    while running.lane.running_since is None:
+    while running.worker.running_since is None:
         await asyncio.sleep(0.002)
     for number in range(1, 6):
         running.scheduler.submit([running.single(number)])
-    assert running.lane.running_tokens == 2
+    assert running.worker.running_tokens == 2
     backend.gate.set()
     await running.until(6)
     assert backend.sizes == [1, 5]
-    assert running.lane.running_since is None
+    assert running.worker.running_since is None
     await running.end()
 
 
@@ -235,7 +235,7 @@ async def test_backend_that_cannot_be_loaded_says_why() -> None:
         raise ValueError("no such weights")
 
     running = Running(fail)
-    for future in (running.lane.loaded, running.lane.stopped):
+    for future in (running.worker.loaded, running.worker.stopped):
         with pytest.raises(ValueError, match="no such weights"):
             await asyncio.wait_for(asyncio.wrap_future(future), 5)
 
@@ -254,7 +254,7 @@ async def test_closed_lane_first_answers_what_waits() -> None:
 async def test_backend_is_warm_before_it_counts_as_loaded() -> None:
     backend = Recording()
     running = Running(lambda: backend, [[1], [3, 3]])
-    await asyncio.wrap_future(running.lane.loaded)
+    await asyncio.wrap_future(running.worker.loaded)
     assert backend.sizes == [1, 2]
     await running.end()
 

@@ -61,7 +61,7 @@ def test_empty_groups_are_removed() -> None:
     scheduler = scheduler_of(*tickets, limits=SchedulerLimits(100, 8, 10**6, 10**5))
     assert all(scheduler.cancel(each) for each in tickets[::2])
     assert sum(len(computed(batch)) for batch in batches(scheduler)) == 100
-    assert not scheduler._flows._classes
+    assert not scheduler._queue._classes
 
 
 def test_an_express_batch_takes_from_each_caller_in_turn() -> None:

@@ -1,4 +1,4 @@
-"""The threads that run one backend, from load to close. __main__ starts a lane per device, all on one scheduler.
+"""The threads that run one backend, from load to close. __main__ starts a worker per device, all on one scheduler.
 
 Each thread asks the scheduler for a batch whenever it is free, and hands the outcomes of a batch to the event loop in
 one call. On a CPU there are several, so that small batches, each on a core of its own, need not wait for the slowest
@@ -42,7 +42,7 @@ NICENESS = 5
 log = logging.getLogger(__name__)
 
 
-class Lane:
+class Worker:
     """Stops when the scheduler is closed and empty. All attributes may be read from any thread."""
 
     def __init__(
@@ -54,9 +54,9 @@ class Lane:
         *,
         threads: int = 1,
         has_express: bool = False,
-        name: str = "lane",
+        name: str = "worker",
     ) -> None:
-        """`load_backend` runs in the lane's first thread. A warm-up batch is the lengths of its sequences, in tokens.
+        """`load_backend` runs in the worker's first thread. A warm-up batch is the lengths of its sequences, in tokens.
         So many threads take batches from the scheduler and run the backend at once, and one more those that go by
         express."""
         self.loaded: Future[Backend] = Future()  # once warm, or the error of loading or warming up

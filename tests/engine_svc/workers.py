@@ -1,4 +1,4 @@
-"""A lane on a backend that remembers, for the tests of the lane."""
+"""A worker on a backend that remembers, for the tests of the worker."""
 
 import asyncio
 import os
@@ -11,10 +11,10 @@ from engine_svc.backends.backend import Backend
 from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.forming import SchedulerLimits
-from engine_svc.lane import Lane
 from engine_svc.rows import Rows
 from engine_svc.scheduler import Scheduler
 from engine_svc.submission import Outcome, Submission
+from engine_svc.worker import Worker
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.engine_svc.submissions import ROOMY, sequence
 from tests.sequences import Sequence as TokenSequence
@@ -58,7 +58,7 @@ class Recording:
 
 
 class Running:
-    """A lane on a backend, and what it delivered."""
+    """A worker on a backend, and what it delivered."""
 
     def __init__(
         self,
@@ -72,10 +72,10 @@ class Running:
     ) -> None:
         self.scheduler = Scheduler(limits, passes=passes, cores=passes, runs_in_turn=runs_in_turn)
         loop = asyncio.get_running_loop()
-        self.lane = Lane(load_backend, self.scheduler, loop, warm_up, threads=passes, has_express=has_express)
+        self.worker = Worker(load_backend, self.scheduler, loop, warm_up, threads=passes, has_express=has_express)
         self.outcomes: dict[int, Outcome] = {}
         self.threads: set[int] = set()
-        self.lane.start()
+        self.worker.start()
 
     def single(self, number: int, of: TokenSequence | None = None, deadline: float | None = None) -> Submission:
         return self.several(number, [of or sequence(2)], deadline)
@@ -95,7 +95,7 @@ class Running:
 
     async def end(self) -> None:
         self.scheduler.close()
-        await asyncio.wait_for(asyncio.wrap_future(self.lane.stopped), 5)
+        await asyncio.wait_for(asyncio.wrap_future(self.worker.stopped), 5)
 
     def kind(self, number: int) -> ErrorKind | None:
         """Of the error of a submission or of its first sequence that failed."""
