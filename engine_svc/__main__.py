@@ -1,4 +1,4 @@
-"""Starts an engine pod: settings, backend on its lane, scheduler, servicer, server. `engine-svc --help` tells all."""
+"""Starts an engine pod: settings, backend on its worker, scheduler, servicer, server. `engine-svc --help` tells all."""
 
 import asyncio
 import logging
@@ -14,11 +14,13 @@ from engine_svc.backends.loading import check_loadable, load_backend
 from engine_svc.data_type import auto_data_type
 from engine_svc.description import described
 from engine_svc.device import CPU, CPU_PASSES, GPU_PASSES, Device, find_device
+from engine_svc.forming import SchedulerLimits
 from engine_svc.hardware import check_gpu
-from engine_svc.lane import Lane, warm_up_batches
-from engine_svc.scheduler import Scheduler, SchedulerLimits
+from engine_svc.scheduler import Scheduler
 from engine_svc.servicer import EngineServicer
 from engine_svc.settings import EngineSettings
+from engine_svc.warm_up import warm_up_batches
+from engine_svc.worker import Worker
 from heddle.checkpoint import Checkpoint
 from heddle.cores import usable_cores
 from heddle.gpus import VARIABLE, visible_gpus
@@ -103,10 +105,15 @@ def leave_if_broken(stopped: Future[None]) -> None:
         leave(1)
 
 
-async def until_closed(lane: Lane) -> None:
+async def until_closed(worker: Worker) -> None:
     """Waits until the backend has released its device, but not for a pass that still runs."""
     deadline = time.monotonic() + CLOSE_S_MAX
-    while lane.loaded.done() and not lane.stopped.done() and lane.running_since is None and time.monotonic() < deadline:
+    while (
+        worker.loaded.done()
+        and not worker.stopped.done()
+        and worker.running_since is None
+        and time.monotonic() < deadline
+    ):
         await asyncio.sleep(0.005)
 
 
@@ -126,7 +133,7 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
     passes, cores = concurrency(settings, device)
     runs_in_turn = settings.backend == "torch" and device.kind == "cuda"
     scheduler = Scheduler(limits, passes=passes, cores=cores, runs_in_turn=runs_in_turn)
-    lane = Lane(
+    worker = Worker(
         lambda: load_backend(replace(settings, threads=cores), checkpoint),
         scheduler,
         asyncio.get_running_loop(),
@@ -134,21 +141,21 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
         threads=passes,
         has_express=computes_on_cpu(settings, device),
     )
-    servicer = EngineServicer(scheduler, [lane])
+    servicer = EngineServicer(scheduler, [worker])
     keys = load_api_keys(settings.api_keys, settings.api_keys_file)
     server = Server(settings.listen, drain_s_max=settings.drain_s_max, tls=settings.tls, keys=keys, stop=stop)
     server.add("heddle.v1.EngineService", add_EngineServiceServicer_to_server, servicer)
 
     async def warm_up() -> None:
-        lane.start()
-        backend = await asyncio.wrap_future(lane.loaded)
-        lane.stopped.add_done_callback(leave_if_broken)
+        worker.start()
+        backend = await asyncio.wrap_future(worker.loaded)
+        worker.stopped.add_done_callback(leave_if_broken)
         model = described(checkpoint, backend, device, settings, limits.batch_tokens_max)
         servicer.serve_model(model, backend.outputs)
 
     async def close() -> None:
         scheduler.close()
-        await until_closed(lane)
+        await until_closed(worker)
 
     if settings.metrics_port is not None:
         serve_metrics(settings.metrics_port)

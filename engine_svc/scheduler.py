@@ -1,16 +1,17 @@
-"""Which waiting sequences run next. The servicer submits and cancels; a lane takes a batch for each pass that is free.
+"""Decides which waiting sequences run next. The servicer submits and cancels; workers take a batch for each free pass.
 
 A batch is formed at the moment a pass can begin, never before and never after a wait for more:
 
 * Classes are served by priority, strictly: while smaller numbers fill every batch, larger ones wait.
-* Within a class flows take turns, one sequence a turn, each flow in its own order. New flows join at the end. Flows
-  whose names have the same prefix, such as `caller/one` and `caller/two`, form a group. A group takes turns with other
-  flows as if it were one flow, and its members take turns inside it. So a caller gets one share of the engine, however
-  many requests it sends at once.
+* Within a class flows take turns, each flow in its own order. A turn takes as many sequences as all flows of the class
+  could in what is left of the batch, and at least one. New flows join at the end. Flows whose names have the same
+  prefix, such as `caller/one` and `caller/two`, form a group. A group takes turns with other flows as if it were one
+  flow, and its members take turns inside it. So a caller gets one share of the engine, however many requests it sends
+  at once.
 * A sequence that does not fit in what is left of the budget keeps its flow's place, and other flows fill the rest.
   The flow in front is in every batch but an express one, so one with n flows before it in the first class is in one of
   the next n + 1. Inside a group of m flows, it may take m times as many.
-* Expired tickets leave without costing a turn. Equal sequences met while forming a batch are computed once.
+* Expired submissions leave without costing a turn.
 * The passes that can begin at once share what waits, and the cores that are free, as far as each has enough to do: a
   pass on one core waits for no other core, and while one's answers are on their way, the others compute. What is less
   than that, or a sequence alone, has all cores.
@@ -20,19 +21,20 @@ A batch is formed at the moment a pass can begin, never before and never after a
 * While one flow has more waiting than a batch holds and all passes are busy, an express pass takes little sequences of
   others beside them, where somebody asks for it: the system shares the cores, and nobody waits for a bulk's batch.
 
-The work of forming is proportional to the tickets that leave, however many wait.
+The work of forming is proportional to the submissions and flows that leave, however many sequences they have and
+however many wait.
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
-from engine_svc.batch import Sequence
-from engine_svc.flows import Flow, Flows
-from engine_svc.ticket import Ticket
+from engine_svc.fair_queue import FairQueue, Flow
+from engine_svc.forming import Batch, SchedulerLimits, Share
+from engine_svc.submission import Part, Submission
 
 # Flows that one batch may pass over in search of sequences that fit. More would fill batches little better.
 PASSED_OVER_MAX = 64
@@ -52,45 +54,9 @@ QUEUED_PASS_SHARE_MIN = 0.25
 EXPRESS_TOKENS_MAX = 128
 
 
-@dataclass(frozen=True, slots=True)
-class SchedulerLimits:
-    """The queue's are limits of what waits, beyond what is running. A single sequence may exceed both in tokens."""
-
-    batch_tokens_max: int
-    batch_items_max: int  # sequences computed; duplicates are not counted
-    queue_tokens_max: int
-    queue_items_max: int
-
-
 class Load(NamedTuple):
     waiting_items: int
     waiting_tokens: int
-
-
-@dataclass(slots=True, eq=False)
-class Batch:
-    """What one forward is to compute, and for whom. Holds no sequences if all that was found had expired."""
-
-    formed_at: float  # time.monotonic
-    tickets: dict[Sequence, list[Ticket]] = field(default_factory=dict)
-    expired: list[Ticket] = field(default_factory=list)
-    tokens: int = 0  # of the sequences, each counted once
-    cores: int = 1  # that its pass has; 0 where passes run in turn
-    is_express: bool = False
-
-    def is_full(self, limits: SchedulerLimits) -> bool:
-        return self.tokens >= limits.batch_tokens_max or len(self.tickets) >= limits.batch_items_max
-
-    def add(self, ticket: Ticket, tokens_max: int) -> bool:
-        """False if it does not fit. The first always fits: one that is longer than the budget runs alone."""
-        exceeds = self.tokens + ticket.tokens > tokens_max
-        if exceeds and self.tickets and ticket.sequence not in self.tickets:
-            return False
-        waiting_for_it = self.tickets.setdefault(ticket.sequence, [])
-        if not waiting_for_it:
-            self.tokens += ticket.tokens
-        waiting_for_it.append(ticket)
-        return True
 
 
 class Scheduler:
@@ -104,23 +70,24 @@ class Scheduler:
         self._express_limits = replace(limits, batch_tokens_max=min(limits.batch_tokens_max, EXPRESS_TOKENS_MAX))
         self._passes_max = self._passes_free = passes if runs_in_turn else min(passes, cores)
         self._cores_free = cores
-        self._flows = Flows(bulk_tokens=limits.batch_tokens_max)
+        self._queue = FairQueue(bulk_tokens=limits.batch_tokens_max)
         self._closed = False
         self._lock = threading.Lock()
         self._waiting: list[threading.Condition] = []  # threads in `take`, the one that came last at the end
         self._waiting_express: list[threading.Condition] = []
 
-    def submit(self, tickets: Iterable[Ticket]) -> list[Ticket]:
+    def submit(self, submissions: Iterable[Submission]) -> list[Submission]:
         """Returns those that were refused, because the queue is full or closed."""
         with self._lock:
-            refused = [ticket for ticket in tickets if not self._enqueue(ticket)]
+            refused = [submission for submission in submissions if not self._enqueue(submission)]
             self._wake()
         return refused
 
-    def cancel(self, ticket: Ticket) -> bool:
-        """True if it was waiting: it has left, and nothing will be delivered. No effect if it is running or gone."""
+    def cancel(self, submission: Submission) -> bool:
+        """True if some of it was waiting: that has left, and nothing will be delivered, also of what is running. No
+        effect if all of it is running or gone."""
         with self._lock:
-            return self._flows.remove(ticket)
+            return self._queue.remove(submission)
 
     def take(self, timeout_s: float | None = None) -> Batch | None:
         """The next batch, as soon as anything waits and a pass is free for it; `give_back` frees the pass. None after
@@ -155,7 +122,7 @@ class Scheduler:
             self._wake()
 
     def load(self) -> Load:
-        return Load(self._flows.items, self._flows.tokens)
+        return Load(self._queue.items, self._queue.tokens)
 
     @property
     def _passes(self) -> int:
@@ -167,26 +134,27 @@ class Scheduler:
 
     @property
     def _is_worth_queueing(self) -> bool:
-        waiting, limits = self._flows, self._limits
+        waiting, limits = self._queue, self._limits
         filled = max(waiting.tokens / limits.batch_tokens_max, waiting.items / limits.batch_items_max)
         return filled >= QUEUED_PASS_SHARE_MIN
 
     @property
     def _is_over(self) -> bool:
-        return self._closed and not self._flows
+        return self._closed and not self._queue
 
-    def _enqueue(self, ticket: Ticket) -> bool:
-        if not self._admits(ticket):
+    def _enqueue(self, submission: Submission) -> bool:
+        if not self._admits(submission):
             return False
-        ticket.submitted_at = time.monotonic()
-        self._flows.put(ticket)
+        submission.submitted_at = time.monotonic()
+        self._queue.put(submission)
         return True
 
-    def _admits(self, ticket: Ticket) -> bool:
-        waiting = self._flows
-        if self._closed or waiting.items >= self._limits.queue_items_max:
-            return False
-        return not waiting or waiting.tokens + ticket.tokens <= self._limits.queue_tokens_max
+    def _admits(self, submission: Submission) -> bool:
+        waiting, limits = self._queue, self._limits
+        if self._closed or not waiting:
+            return not self._closed
+        tokens, items = waiting.tokens + submission.tokens, waiting.items + submission.waiting
+        return tokens <= limits.queue_tokens_max and items <= limits.queue_items_max
 
     def _wait(self, line: list[threading.Condition], can_begin: Callable[[], bool], timeout_s: float | None) -> None:
         turn = threading.Condition(self._lock)
@@ -209,7 +177,7 @@ class Scheduler:
             turn.notify()
 
     def _can_begin(self) -> bool:
-        return bool(self._flows and self._passes)
+        return bool(self._queue and self._passes)
 
     def _can_begin_express(self) -> bool:
         return not self._passes and bool(self._little_flows())
@@ -221,52 +189,77 @@ class Scheduler:
             batch.cores = 0
         else:
             self._fill(batch, self._limits_of_a_share())
-            share = self._cores_free // self._passes if self._flows else self._cores_free
+            share = self._cores_free // self._passes if self._queue else self._cores_free
             batch.cores = min(share, max(1, batch.tokens // TOKENS_PER_CORE_MIN))
         self._passes_free -= 1
         self._cores_free -= batch.cores
         return batch
 
     def _limits_of_a_share(self) -> SchedulerLimits:
-        share_tokens = max(PASS_TOKENS_MIN, -(-self._flows.tokens // self._passes))
+        share_tokens = max(PASS_TOKENS_MIN, -(-self._queue.tokens // self._passes))
         return replace(self._limits, batch_tokens_max=min(share_tokens, self._limits.batch_tokens_max))
 
     def _fill(self, batch: Batch, limits: SchedulerLimits) -> None:
+        queue, share = self._queue, Share(limits)
         passed_over: list[Flow] = []
-        while self._flows and not batch.is_full(limits) and len(passed_over) < PASSED_OVER_MAX:
-            flow = self._flows.front
-            if flow.first.is_expired(batch.formed_at):
-                batch.expired.append(flow.first)
-                self._flows.remove(flow.first)
-            elif batch.add(flow.first, limits.batch_tokens_max):
-                self._flows.take_turn(flow)
+        while queue and not batch.is_full(limits) and len(passed_over) < PASSED_OVER_MAX:
+            flow = queue.front
+            if self._drop_expired(flow.first, batch):
+                continue
+            fitting = batch.fitting(flow.first, limits)
+            if fitting:
+                share.begin_turn(batch, queue)
+                queue.move_to_end(flow)
+                self._take_turn(flow, batch, share, fitting)
             else:
                 passed_over.append(flow)
-                self._flows.set_aside(flow)
+                queue.set_aside(flow)
         for flow in reversed(passed_over):
-            self._flows.put_back(flow)
+            queue.put_back(flow)
+
+    def _take_turn(self, flow: Flow, batch: Batch, share: Share, fitting: int) -> None:
+        """`fitting` are the sequences of its first submission that the batch has room for."""
+        tokens_max = min(batch.tokens + share.tokens, share.limits.batch_tokens_max)
+        items_max = min(batch.items + share.items, share.limits.batch_items_max)
+        count = min(fitting, max(1, flow.first.fitting(share.tokens, share.items)))
+        while count > 0:
+            tokens = flow.tokens
+            part = self._queue.take(flow, count)
+            batch.add(part, tokens - flow.tokens)
+            while flow.submissions and self._drop_expired(flow.first, batch):
+                pass
+            if not flow.submissions:
+                return
+            count = flow.first.fitting(tokens_max - batch.tokens, items_max - batch.items)
+
+    def _drop_expired(self, submission: Submission, batch: Batch) -> bool:
+        if not submission.is_expired(batch.formed_at):
+            return False
+        batch.expired.append(Part(submission, submission.taken, len(submission.sequences)))
+        self._queue.remove(submission)
+        return True
 
     def _express(self) -> Batch:
         batch = Batch(formed_at=time.monotonic(), is_express=True)
         limits = self._express_limits
         for flow in self._little_flows():
-            for ticket in tuple(flow.tickets):
-                if ticket.is_expired(batch.formed_at):
-                    batch.expired.append(ticket)
-                elif batch.is_full(limits) or batch.tokens + ticket.tokens > limits.batch_tokens_max:
+            while flow.submissions and not batch.is_full(limits):
+                if self._drop_expired(flow.first, batch):
+                    continue
+                count = batch.fitting(flow.first, limits)
+                if not count:
                     break
-                else:
-                    batch.add(ticket, limits.batch_tokens_max)
-                self._flows.remove(ticket)
+                tokens = flow.tokens
+                batch.add(self._queue.take(flow, count), tokens - flow.tokens)
         return batch
 
     def _little_flows(self) -> list[Flow]:
         """Of the first ones, those that an express pass has something of to run."""
-        if not self._flows.bulks:
+        if not self._queue.bulks:
             return []
-        first = islice(self._flows.of_first_class(), PASSED_OVER_MAX)
+        first = islice(self._queue.of_first_class(), PASSED_OVER_MAX)
         return [
             flow
             for flow in first
-            if not self._flows.is_bulk(flow) and flow.first.tokens <= self._express_limits.batch_tokens_max
+            if not self._queue.is_bulk(flow) and flow.first.first_tokens <= self._express_limits.batch_tokens_max
         ]

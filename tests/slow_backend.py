@@ -1,13 +1,11 @@
 """A backend that takes its time, for tests of what happens meanwhile."""
 
 import time
-from collections.abc import Sequence
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Mapping
 
 from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import PackedBatch
+from engine_svc.batch import Output, PackedBatch
+from engine_svc.rows import Rows
 
 
 class SlowBackend:
@@ -19,9 +17,9 @@ class SlowBackend:
         self.is_warm = False
         self.ran = 0
 
-    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
+    def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
         if self.is_warm:
-            self.ran += len(batch.sequences)
+            self.ran += len(batch)
             time.sleep(0.5)
         return self._simulated.run(batch)
 

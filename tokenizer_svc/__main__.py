@@ -6,6 +6,7 @@ import sys
 from typing import NoReturn
 
 from heddle.checkpoint import Checkpoint
+from heddle.freed_memory import keep_freed_memory
 from heddle.model_source import locate
 from heddle.rpc.keys import load_api_keys
 from heddle.rpc.lifecycle import Server, interrupt_nobody, run
@@ -20,11 +21,15 @@ from tokenizer_svc.settings import TokenizerSettings
 from tokenizer_svc.tei.services import add_services
 from tokenizer_svc.tokenization import Tokenizer
 
+# An answer of a thousand vectors is some blocks of 1.5 MiB, whose new pages would cost as much as all work on them.
+FREED_BYTES_KEPT = 64 << 20
+
 
 def main() -> NoReturn:
     settings = load(TokenizerSettings, sys.argv[1:], os.environ, prog="tokenizer-svc", env_prefix="HEDDLE_TOKENIZER_")
     start_logging("tokenizer_svc", log_format=settings.log_format, log_level=settings.log_level)
     interrupt_nobody()
+    keep_freed_memory(FREED_BYTES_KEPT)
     run(lambda: serve(settings))
 
 

@@ -6,20 +6,26 @@ from collections.abc import Callable, Sequence
 import tokenizers
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from tokenizer_svc.view import Text
+from tokenizer_svc.text_window import Text
 
-EncodeBatch = Callable[[list[Text]], list[tokenizers.Encoding]]
+EncodeBatch = Callable[..., list[tokenizers.Encoding]]
 
 log = logging.getLogger(__name__)
 
 
-def encode_each(texts: list[Text], encode_batch: EncodeBatch) -> Sequence[tokenizers.Encoding | HeddleError]:
-    """An encoding for each text, or INVALID_INPUT where it has none."""
+def encode_all(texts: list[Text], encode_batch: EncodeBatch, **options: bool) -> list[tokenizers.Encoding] | None:
+    """None if a text among them has no encoding: `encode_each` finds which."""
     try:
-        return encode_batch(texts)
+        return encode_batch(texts, **options)
     except BaseException as exception:  # noqa: BLE001 - logged for the text that fails alone
         reraise_exit(exception)
-        return [encode_alone(text, encode_batch) for text in texts]
+        return None
+
+
+def encode_each(texts: list[Text], encode_batch: EncodeBatch) -> Sequence[tokenizers.Encoding | HeddleError]:
+    """An encoding for each text, or INVALID_INPUT where it has none."""
+    encodings = encode_all(texts, encode_batch)
+    return [encode_alone(text, encode_batch) for text in texts] if encodings is None else encodings
 
 
 def encode_alone(text: Text, encode_batch: EncodeBatch) -> tokenizers.Encoding | HeddleError:

@@ -8,27 +8,28 @@ of a long request while later ones are still being tokenized, and a short reques
 import asyncio
 import itertools
 import logging
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeVar
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.turns import Turns
-from tokenizer_svc.framed import Framed
-from tokenizer_svc.sequence import INPUTS, FieldOf, Input, Options, Result, Tokenized
+from tokenizer_svc.input_sizes import sizes_of
+from tokenizer_svc.sequence import INPUTS, FieldOf, Input, Options
+from tokenizer_svc.token_sequences import TokenSequences
 
 # Measured on 2 cores: a text costs 15 us and 0.5 us per byte, a hop to the executor and back 100 us of CPU time.
 SLICE_BYTES_MAX = 32 * 1024  # about 15 ms of one core, what a request behind it waits
 TURN_BYTES = 4 * 1024
 INLINE_BYTES_MAX = 512  # encoding it on the loop blocks for as long as the hop would take
-INPUT_BYTES = 32  # what an input costs beside its bytes
 WAITING_BYTES_MAX = 64 * 1024 * 1024
 WORKERS = 1  # threads that tokenize: the library has more of its own
 
 T = TypeVar("T")
-OnEncoded = Callable[[int, list[Result]], None]
+OnEncoded = Callable[[int, TokenSequences], None]
 
 log = logging.getLogger(__name__)
 
@@ -36,19 +37,19 @@ log = logging.getLogger(__name__)
 class BatchTokenizer(Protocol):
     """`tokenizer_svc.tokenization.Tokenizer`, as far as the encoder knows it."""
 
-    def encode(self, work: Sequence[tuple[Input, Options]]) -> list[Result]: ...
+    def encode(self, work: Sequence[tuple[Sequence[Input], Options]]) -> list[TokenSequences]: ...
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """The inputs of one request. `on_encoded(start, results)` is called on the loop, in order, until all are done."""
+    """The inputs of one request. `on_encoded(start, sequences)` is called on the loop, in order, until all are done."""
 
     name: str  # its key in the order of turns
     inputs: Sequence[Input]
     options: Options
     on_encoded: OnEncoded
     field_of: FieldOf
-    sizes: list[int]
+    size_before: Sequence[int]  # [inputs + 1]: bytes of the inputs before each
     first_options: Options | None = None  # for the first input, if its options differ
     cursor: int = 0  # inputs before it have been taken
     cancelled: bool = False
@@ -57,50 +58,56 @@ class Job:
     def is_taken(self) -> bool:
         return self.cursor == len(self.inputs)
 
-    def work(self, start: int, end: int) -> list[tuple[Input, Options]]:
-        """The inputs from `start` to `end`, each with its options."""
-        work = [(content, self.options) for content in self.inputs[start:end]]
-        if start == 0 and self.first_options is not None:
-            work[0] = self.inputs[0], self.first_options
-        return work
+    @property
+    def next_size(self) -> int:
+        return self.size_before[self.cursor + 1] - self.size_before[self.cursor]
+
+    def pieces(self, start: int, end: int) -> "list[Piece]":
+        """The inputs from `start` to `end`, in ranges that share their options."""
+        if start or self.first_options is None:
+            return [Piece(self, start, self.inputs[start:end], self.options)]
+        first = Piece(self, 0, self.inputs[:1], self.first_options)
+        return [first, *([Piece(self, 1, self.inputs[1:end], self.options)] if end > 1 else [])]
 
     def advance(self, budget: int) -> int:
         """Takes the next inputs that the budget allows, at least one; returns their size in bytes."""
-        spent = self.sizes[self.cursor]
-        self.cursor += 1
-        while not self.is_taken and spent + self.sizes[self.cursor] <= budget:
-            spent += self.sizes[self.cursor]
-            self.cursor += 1
-        return spent
+        before = self.size_before[self.cursor]
+        fit = bisect_right(self.size_before, before + budget, lo=self.cursor + 1) - 1
+        self.cursor = max(fit, self.cursor + 1)
+        return self.size_before[self.cursor] - before
 
     def drop_rest(self) -> int:
         """Leaves what was not taken; returns its size in bytes."""
-        size = sum(self.sizes[self.cursor :])
+        size = self.size_before[-1] - self.size_before[self.cursor]
         self.cursor = len(self.inputs)
         return size
 
-    def deliver(self, start: int, results: list[Result]) -> None:
+    def deliver(self, start: int, sequences: TokenSequences) -> None:
         if self.cancelled:
             return
-        for index, result in enumerate(results, start):
-            if isinstance(result, HeddleError):
-                result.field = self.field_of(index)
+        for index, error in sequences.errors.items():
+            error.field = self.field_of(start + index)
         try:
-            self.on_encoded(start, results)
+            self.on_encoded(start, sequences)
         except Exception:
             log.exception("a request failed to take its tokens")
 
 
+class Piece(NamedTuple):
+    """Inputs in a row of one job that one call encodes, with the same options."""
+
+    job: Job
+    start: int
+    inputs: Sequence[Input]
+    options: Options
+
+
 @dataclass(slots=True)
 class Slice:
-    """What one call encodes: a range of inputs from each of some jobs."""
+    """What one call encodes: inputs of some jobs."""
 
-    ranges: list[tuple[Job, int, int]] = field(default_factory=list)
-    size_bytes: int = 0
-
-    @property
-    def work(self) -> list[tuple[Input, Options]]:
-        return [pair for job, start, end in self.ranges for pair in job.work(start, end)]
+    pieces: list[Piece]
+    size_bytes: int
 
 
 class Encoder:
@@ -139,13 +146,13 @@ class Encoder:
         """Queues the inputs of a request. Flows take turns, as at the engines. Raises OVERLOADED at once if too much is
         waiting, UNAVAILABLE after `close`.
 
-        `on_encoded(start, results)` gets the results of inputs `start` onwards, an error in the place of each input
-        that has one; the error's `field` is that input's, such as `inputs[3]`.
+        `on_encoded(start, sequences)` gets the sequences of inputs `start` onwards, an error for each input that has
+        one; the error's `field` is that input's, such as `inputs[3]`.
         """
-        sizes = [size_bytes(content) for content in inputs]
-        self._admit(sum(sizes))
+        size_before = list(itertools.accumulate(sizes_of(inputs), initial=0))
+        self._admit(size_before[-1])
         name = f"{flow}/{next(self._numbers)}" if flow else str(next(self._numbers))
-        job = Job(name, inputs, options, on_encoded, field_of, sizes, first_options)
+        job = Job(name, inputs, options, on_encoded, field_of, size_before, first_options)
         if inputs:
             self._jobs.add(name, job)
         if self._worker is None or self._worker.done():
@@ -158,25 +165,6 @@ class Encoder:
         job.cancelled = True
         self._jobs.remove(job.name)
         self.waiting_bytes -= job.drop_rest()
-
-    async def encode(self, inputs: Sequence[Input], options: Options, *, field_of: FieldOf = INPUTS) -> list[Result]:
-        """All results of a request at once. Cancelling the caller cancels the job."""
-        results: list[Result] = []
-        done = asyncio.get_running_loop().create_future()
-
-        def gather(_: int, encoded: list[Result]) -> None:
-            results.extend(encoded)
-            if len(results) == len(inputs) and not done.done():
-                done.set_result(None)
-
-        if not inputs:
-            return results
-        job = self.submit(inputs, options, gather, field_of=field_of)
-        try:
-            await done
-        finally:
-            self.cancel(job)
-        return results
 
     async def run(self, call: Callable[[], T], size: int) -> T:
         """Another use of the tokenizer's thread (decode, tokenize) on `size` bytes, under the same bound."""
@@ -205,7 +193,7 @@ class Encoder:
         for job in rest:
             start = job.cursor
             self.waiting_bytes -= job.drop_rest()
-            job.deliver(start, [_closed() for _ in range(start, len(job.inputs))])
+            job.deliver(start, TokenSequences.of([_closed() for _ in range(start, len(job.inputs))]))
         self._executor.shutdown(wait=False)
 
     def _admit(self, size: int) -> None:
@@ -219,11 +207,10 @@ class Encoder:
         """Runs while there is work; `submit` starts it again."""
         while self._jobs:
             part = self._take()
-            results = await self._encode(part)
+            encoded = await self._encode(part)
             self.running_bytes = 0
-            for job, start, end in part.ranges:
-                job.deliver(start, results[: end - start])
-                del results[: end - start]
+            for piece, sequences in zip(part.pieces, encoded, strict=True):
+                piece.job.deliver(piece.start, sequences)
             if self._jobs:
                 await asyncio.sleep(0)  # slices that run on the loop leave it to others in between
 
@@ -234,7 +221,7 @@ class Encoder:
         while self._jobs:
             job = self._jobs.front
             room = self._slice_bytes_max - size
-            if starts and job.sizes[job.cursor] > room:
+            if starts and job.next_size > room:
                 break
             starts.setdefault(job, job.cursor)
             size += job.advance(min(TURN_BYTES, room))
@@ -243,10 +230,10 @@ class Encoder:
                 self._jobs.remove(job.name)
         self.waiting_bytes -= size
         self.running_bytes = size
-        return Slice([(job, start, job.cursor) for job, start in starts.items()], size)
+        return Slice([piece for job, start in starts.items() for piece in job.pieces(start, job.cursor)], size)
 
-    async def _encode(self, part: Slice) -> list[Result]:
-        work = part.work
+    async def _encode(self, part: Slice) -> list[TokenSequences]:
+        work = [(piece.inputs, piece.options) for piece in part.pieces]
         try:
             if part.size_bytes <= self._inline_bytes_max:
                 return self._tokenizer.encode(work)
@@ -254,20 +241,7 @@ class Encoder:
             return await loop.run_in_executor(self._executor, self._tokenizer.encode, work)
         except Exception as exception:  # noqa: BLE001 - logged by from_exception
             error = HeddleError.from_exception(exception)
-            return [HeddleError(error.kind, error.message) for _ in work]
-
-
-def size_bytes(content: Input) -> int:
-    """What an input counts for in budgets and load reports: its UTF-8 bytes, and a constant."""
-    if isinstance(content, tuple):
-        return size_bytes(content[0]) + size_bytes(content[1])
-    if isinstance(content, Framed):
-        return sum(map(size_bytes, content.texts))
-    if isinstance(content, Tokenized):
-        return size_bytes(content.token_ids)
-    if isinstance(content, bytes) or content.isascii():
-        return len(content) + INPUT_BYTES
-    return len(content.encode("utf-8", "surrogatepass")) + INPUT_BYTES
+            return [TokenSequences.of([HeddleError(error.kind, error.message) for _ in inputs]) for inputs, _ in work]
 
 
 def _closed() -> HeddleError:

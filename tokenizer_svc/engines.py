@@ -48,4 +48,4 @@ class Engines(Pool[engine_pb2.Submission, engine_pb2.Outcome]):
 
 
 def tokens_of(item: engine_pb2.Submission) -> int:
-    return len(item.sequence.token_ids) // 4
+    return len(item.sequences.token_ids) // 4

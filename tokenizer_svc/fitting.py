@@ -10,44 +10,44 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from tokenizer_svc.framed import FramedTokens, Limits, Role
 from tokenizer_svc.sequence import Options, Result, TokenSequence, pack_ids
 from tokenizer_svc.template import Template
+from tokenizer_svc.text_window import TextWindow
 from tokenizer_svc.truncation import Truncation, no_room, too_large
-from tokenizer_svc.view import View
 
 
-def fit_text(sequence: TokenSequence, encoding: tokenizers.Encoding, view: View, template: Template) -> Result:
+def fit_text(sequence: TokenSequence, encoding: tokenizers.Encoding, window: TextWindow, template: Template) -> Result:
     """Fits the sequence of a text or a pair."""
-    options, tokens_max = view.options, view.tokens_max
+    options, tokens_max = window.options, window.tokens_max
     side = options.truncation
     tokens = sequence.tokens
-    is_long = view.is_cut or tokens > tokens_max
+    is_long = window.is_cut or tokens > tokens_max
     # Counted only for a pair whose document has a limit of its own.
-    document_tokens = encoding.sequence_ids.count(1) if options.document_tokens_max and view.is_pair else 0
+    document_tokens = encoding.sequence_ids.count(1) if options.document_tokens_max and window.is_pair else 0
     is_document_long = document_tokens > options.document_tokens_max > 0
     if not is_long and not is_document_long:
         sequence.prompt_tokens = min(options.prompt_tokens, tokens)
         return sequence
     if side is Truncation.REFUSE:
         if is_long:
-            return too_large(tokens, tokens_max, is_cut=view.is_cut)
+            return too_large(tokens, tokens_max, is_cut=window.is_cut)
         return too_large(document_tokens, options.document_tokens_max, is_cut=False, thing="document")
-    specials = sum(template.pair_specials) if view.is_pair else template.lead + template.trail
+    specials = sum(template.pair_specials) if window.is_pair else template.lead + template.trail
     if tokens_max <= specials:
         return no_room(tokens_max, specials)
-    if view.is_pair:
+    if window.is_pair:
         kept = template.kept_of_pair(encoding, tokens_max, side, options.document_tokens_max)
     else:
         kept = template.kept_of_single(tokens, tokens_max, side)
-    return sequence.keep(kept, remaining_prompt_tokens(tokens, view, template))
+    return sequence.keep(kept, remaining_prompt_tokens(tokens, window, template))
 
 
-def remaining_prompt_tokens(tokens: int, view: View, template: Template) -> int:
+def remaining_prompt_tokens(tokens: int, window: TextWindow, template: Template) -> int:
     """Tokens of the prompt that are left after truncation, which from the left cuts the prompt first."""
-    prompt_tokens = view.options.prompt_tokens
+    prompt_tokens = window.options.prompt_tokens
     if not prompt_tokens:
         return 0
-    if view.options.truncation is not Truncation.LEFT:
-        return min(prompt_tokens, view.tokens_max - template.trail)
-    gone = prompt_tokens if view.is_cut else tokens - view.tokens_max
+    if window.options.truncation is not Truncation.LEFT:
+        return min(prompt_tokens, window.tokens_max - template.trail)
+    gone = prompt_tokens if window.is_cut else tokens - window.tokens_max
     return max(template.lead, prompt_tokens - gone)
 
 

@@ -145,7 +145,7 @@ def known_by_score(checkpoint: Checkpoint) -> KnownReranker | None:
 
 
 def check_room(prompt: RerankPrompt, tokenizer: Tokenizer) -> None:
-    (empty,) = tokenizer.encode([(prompt.framed("", ""), Options())])
+    [[empty]] = tokenizer.encode([([prompt.framed("", "")], Options())])
     if isinstance(empty, HeddleError):
         raise CheckpointError(f"the rerank template cannot be used: {empty.message}")
     if empty.tokens >= tokenizer.sequence_tokens_max:

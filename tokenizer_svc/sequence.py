@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from heddle.rpc.errors import HeddleError
-from tokenizer_svc.framed import Framed, Limits, Role
+from tokenizer_svc.framed import Framed, Limits
 from tokenizer_svc.truncation import Span, Truncation
 
 
@@ -65,7 +65,7 @@ class TextLayout:
 
 @dataclass(slots=True)
 class TokenSequence:
-    """One tokenized text or pair, as heddle.v1.Sequence carries it."""
+    """One tokenized text or pair."""
 
     token_ids: bytes  # uint32 little-endian [tokens], special tokens included
     type_ids: bytes = b""  # uint8 [tokens]; empty = all zero
@@ -101,19 +101,6 @@ class Token:
 
 def kept(column: list[T], spans: list[Span]) -> list[T]:
     return [value for start, end in spans for value in column[start:end]]
-
-
-def characters_of(content: Input) -> int:
-    """Code points of the input's texts without prompts; a token id counts as one. TEI counts the same way."""
-    if isinstance(content, str):
-        return len(content)
-    if isinstance(content, tuple):
-        return len(content[0]) + len(content[1])
-    if isinstance(content, bytes):
-        return len(content) // 4
-    if isinstance(content, Tokenized):
-        return len(content.token_ids) // 4
-    return content.of_role(Role.QUERY) + content.of_role(Role.DOCUMENT)
 
 
 def numbered(field: str) -> FieldOf:

@@ -1,7 +1,7 @@
-"""The wire edge of the tokenizer pod: each request becomes a plan, and a gathering of its outcomes.
+"""The wire edge of the tokenizer pod: each request becomes a plan, and an object that carries it out.
 
 Read a request's way from `submit`: its task plans it (tasks/), the encoder tokenizes its inputs, the engines
-compute its sequences, and its gathering answers. What only looks at the request is refused here, before any work.
+compute its sequences, and its `EngineRequest` answers. What only looks at the request is refused here, before any work.
 """
 
 from collections.abc import Awaitable
@@ -20,9 +20,10 @@ from tokenizer_svc.encoder import WORKERS, Encoder
 from tokenizer_svc.engines import Engines
 from tokenizer_svc.rerank_prompts import prompt_for
 from tokenizer_svc.settings import TokenizerSettings
-from tokenizer_svc.tasks.errand import Errand, RunningErrand
-from tokenizer_svc.tasks.gathering import Gathering
-from tokenizer_svc.tasks.promised import PromisedBytes
+from tokenizer_svc.tasks.engine_request import EngineRequest
+from tokenizer_svc.tasks.grouping import GroupLimits
+from tokenizer_svc.tasks.local_request import LocalPlan, LocalRequest
+from tokenizer_svc.tasks.memory_budget import MemoryBudget
 from tokenizer_svc.tasks.table import planned
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tokenization import Tokenizer
@@ -64,10 +65,11 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self._terms = Terms(checkpoint, tokenizer, settings, rerank_prompt)
         self._encoder = encoder
         self._engines = engines
-        self._promised = PromisedBytes(
+        self._memory = MemoryBudget(
             answer_bytes_max=settings.answer_bytes_max, answers_bytes_max=settings.answers_bytes_max
         )
-        self._unanswered: set[Gathering | RunningErrand] = set()
+        self._group_limits = GroupLimits(settings.submission_sequences_max, settings.submission_tokens_max)
+        self._unanswered: set[EngineRequest | LocalRequest] = set()
         self.flow_names = FlowNames()
         self.stream = StreamServer(
             self.submit,
@@ -131,21 +133,22 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
 
     def _running(
         self, item: inference_pb2.InferenceItem, deadline: float, reply: Reply[inference_pb2.InferenceOutcome]
-    ) -> Gathering | RunningErrand:
+    ) -> EngineRequest | LocalRequest:
         """Raises HeddleError for what cannot be served."""
         name = item.WhichOneof("request")
         if name is None:
             raise HeddleError(ErrorKind.INVALID_INPUT, "the item holds no request that this version knows")
         plan = planned(name, getattr(item, name), self._terms)
-        if isinstance(plan, Errand):
-            return RunningErrand(plan, deadline, reply, on_end=self._unanswered.discard)
-        return Gathering(
+        if isinstance(plan, LocalPlan):
+            return LocalRequest(plan, deadline, reply, on_end=self._unanswered.discard)
+        return EngineRequest(
             plan,
             item,
             deadline,
             reply,
             self._engines.submit,
-            promised=self._promised,
+            limits=self._group_limits,
+            memory=self._memory,
             device=self._engines.model.device,
             on_end=self._unanswered.discard,
         )

@@ -93,6 +93,10 @@ class TokenizerSettings:
     truncation_side: Literal["auto", "right", "left"] = "auto"
     # Inputs of one request.
     request_inputs_max: int = 2048
+    # Sequences of one submission to an engine pod, and their tokens; a longer sequence is sent alone. Submissions are
+    # what engine pods are balanced by and take turns with.
+    submission_sequences_max: int = 32
+    submission_tokens_max: int = 4096
     # Bytes of one request to tokenize or decode, of which nothing is cut off; each input counts for 32 more.
     tokenize_bytes_max: int = 1 << 20
     # Bytes of the answer to one request, as far as it is vectors, scores or entities; at most 255 MiB.
@@ -119,6 +123,11 @@ class TokenizerSettings:
         ServerTls.of(self.tls_cert, self.tls_key, self.tls_ca)
         self._check_engines()
         at_least(1, request_inputs_max=self.request_inputs_max, queue_bytes_max=self.queue_bytes_max)
+        at_least(
+            1,
+            submission_sequences_max=self.submission_sequences_max,
+            submission_tokens_max=self.submission_tokens_max,
+        )
         at_least(1, tokenize_bytes_max=self.tokenize_bytes_max, answer_bytes_max=self.answer_bytes_max)
         if self.answer_bytes_max > ANSWER_BYTES_MOST:
             raise ValueError(f"answer_bytes_max must be at most {ANSWER_BYTES_MOST}, not {self.answer_bytes_max}")

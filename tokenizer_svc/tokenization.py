@@ -6,7 +6,7 @@
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 
 import tokenizers
 from tokenizers import normalizers
@@ -30,11 +30,13 @@ from tokenizer_svc.sequence import (
     pack_ids,
     pack_type_ids,
 )
+from tokenizer_svc.short_texts import ShortTextEncoder
 from tokenizer_svc.subwords import Subwords, unknown_token_of
 from tokenizer_svc.template import Template
+from tokenizer_svc.text_window import Text, TextWindow
+from tokenizer_svc.token_sequences import TokenSequences
 from tokenizer_svc.truncation import WINDOWS_MAX, Truncation, window_chars
-from tokenizer_svc.type_ids import gives_type_ids
-from tokenizer_svc.view import Text, View
+from tokenizer_svc.type_ids import gives_type_ids, type_id_error
 
 
 class Tokenizer:
@@ -74,6 +76,14 @@ class Tokenizer:
         self._gives_type_ids = gives_type_ids
         self._exceeds_vocabulary = tokenizer.get_vocab_size() > vocabulary_size
         self._options: dict[tuple[Truncation, str], Options] = {}
+        self._short = ShortTextEncoder(
+            tokenizer,
+            self._template,
+            gives_type_ids=gives_type_ids,
+            sequence_tokens_max=sequence_tokens_max,
+            exceeds_vocabulary=self._exceeds_vocabulary,
+            fit=self._fit,
+        )
         if sequence_tokens_max <= sum(self._template.pair_specials):
             raise ValueError(f"sequence_tokens_max {sequence_tokens_max} leaves no room for text")
 
@@ -114,12 +124,24 @@ class Tokenizer:
             raise HeddleError(ErrorKind.INVALID_INPUT, message, field="prompt_name")
         return self.prompts.get(name, "")
 
-    def encode(self, work: Sequence[tuple[Input, Options]]) -> list[Result]:
+    def encode(self, work: Sequence[tuple[Sequence[Input], Options]]) -> list[TokenSequences]:
         """A sequence for each input, or the error of that one alone: its neighbours are unharmed.
 
         EMPTY_INPUT for no text or no ids, INVALID_INPUT for what is not Unicode or outside the vocabulary, TOO_LARGE
         where truncation is refused. The second text of a pair may be empty.
         """
+        short = {key: texts for key, some in enumerate(work) if (texts := self._short.short_texts(*some))}
+        encoded = self._short.encode(short) if short else {}
+        if len(encoded) < len(work):
+            rest = {key: some for key, some in enumerate(work) if key not in encoded}
+            results = iter(
+                self._encode_each([(content, options) for inputs, options in rest.values() for content in inputs])
+            )
+            encoded |= {key: TokenSequences.of(list(islice(results, len(inputs)))) for key, (inputs, _) in rest.items()}
+        return [encoded[key] for key in range(len(work))]
+
+    def _encode_each(self, work: Sequence[tuple[Input, Options]]) -> list[Result]:
+        """Results of inputs of any kind and length, each with its options."""
         results: dict[int, Result] = {}
         texts: dict[int, tuple[Text, Options]] = {}
         framed: dict[int, tuple[Framed, Options]] = {}
@@ -161,32 +183,32 @@ class Tokenizer:
 
     def _encode_windows(self, texts: Mapping[int, tuple[Text, Options]], attempt: int) -> dict[int, Result]:
         """Results of the texts for which this attempt's window is large enough."""
-        views = self._views(texts.values(), attempt)
+        windows = self._windows(texts.values(), attempt)
         results: dict[int, Result] = {}
-        for index, view, encoding in zip(texts, views, self._encode_views(views), strict=True):
+        for index, window, encoding in zip(texts, windows, self._encode_texts(windows), strict=True):
             if isinstance(encoding, HeddleError):
                 results[index] = encoding
-            elif attempt + 1 == WINDOWS_MAX or view.suffices(encoding):
-                results[index] = self._of_encoding(encoding, view)
+            elif attempt + 1 == WINDOWS_MAX or window.suffices(encoding):
+                results[index] = self._of_encoding(encoding, window)
         return results
 
-    def _views(self, texts: Iterable[tuple[Text, Options]], attempt: int) -> list[View]:
+    def _windows(self, texts: Iterable[tuple[Text, Options]], attempt: int) -> list[TextWindow]:
         """Windows are larger for texts that may be refused, so that the error can state how long they are."""
-        views: list[View] = []
+        windows: list[TextWindow] = []
         seen: Options | None = None  # the texts of a request share their options
         for text, options in texts:
             if options is not seen:
                 seen, tokens_max = options, options.limit(self.sequence_tokens_max)
                 is_refused = options.truncation is Truncation.REFUSE
                 chars = window_chars(tokens_max, max(attempt, 1) if is_refused else attempt)
-            views.append(View.of(text, options, tokens_max, chars))
-        return views
+            windows.append(TextWindow.of(text, options, tokens_max, chars))
+        return windows
 
-    def _encode_views(self, views: list[View]) -> Sequence[tokenizers.Encoding | HeddleError]:
+    def _encode_texts(self, windows: list[TextWindow]) -> Sequence[tokenizers.Encoding | HeddleError]:
         """Uses the library's faster call, which has no offsets, unless they are needed. The ids are the same."""
-        with_layout = any(view.options.with_layout for view in views)
+        with_layout = any(window.options.with_layout for window in windows)
         encode_batch = self._tokenizer.encode_batch if with_layout else self._tokenizer.encode_batch_fast
-        return encode_each([view.text for view in views], encode_batch)
+        return encode_each([window.text for window in windows], encode_batch)
 
     def _encode_framed(self, framed: Mapping[int, tuple[Framed, Options]]) -> dict[int, Result]:
         encode_batch = functools.partial(self._tokenizer.encode_batch, add_special_tokens=False)
@@ -205,18 +227,20 @@ class Tokenizer:
             return error
         return fit_framed(tokens, limits, self._template)
 
-    def _of_encoding(self, encoding: tokenizers.Encoding, view: View) -> Result:
-        options = view.options
-        if len(encoding) == 0:
+    def _of_encoding(self, encoding: tokenizers.Encoding, window: TextWindow) -> Result:
+        has_type_ids = self._gives_type_ids and (window.is_pair or self._template.has_type_ids)
+        sequence = TokenSequence(pack_ids(encoding.ids), pack_type_ids(encoding.type_ids) if has_type_ids else b"")
+        if window.options.with_layout:
+            sequence.layout = layout_of_text(encoding, window.skipped)
+        return self._fit(sequence, encoding, window)
+
+    def _fit(self, sequence: TokenSequence, encoding: tokenizers.Encoding, window: TextWindow) -> Result:
+        if not sequence.token_ids:
             return HeddleError(ErrorKind.EMPTY_INPUT, "the text has no tokens")
-        ids = encoding.ids
+        ids = memoryview(sequence.token_ids).cast("I")
         if self._exceeds_vocabulary and (error := self._vocabulary_error(max(ids))):
             return error
-        has_type_ids = self._gives_type_ids and (view.is_pair or self._template.has_type_ids)
-        sequence = TokenSequence(pack_ids(ids), pack_type_ids(encoding.type_ids) if has_type_ids else b"")
-        if options.with_layout:
-            sequence.layout = layout_of_text(encoding, view.skipped)
-        return fit_text(sequence, encoding, view, self._template)
+        return fit_text(sequence, encoding, window, self._template)
 
     def _of_ids(self, token_ids: bytes, options: Options) -> Result:
         try:
@@ -228,6 +252,8 @@ class Tokenizer:
     def _of_tokenized(self, content: Tokenized, options: Options) -> Result:
         sequence = self._of_ids(content.token_ids, Options(Truncation.REFUSE, tokens_max=options.tokens_max))
         if isinstance(sequence, TokenSequence):
+            if error := type_id_error(content.type_ids, sequence.tokens):
+                return error
             sequence.type_ids = pack_type_ids(content.type_ids)
             if options.with_layout:
                 sequence.layout = layout_without_text(content.token_ids, self._tokenizer)

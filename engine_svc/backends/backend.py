@@ -1,12 +1,10 @@
-"""The interface of a backend. `engine_svc.lane` calls it: one thread loads and closes it, some may run it at once."""
+"""The interface of a backend. `engine_svc.worker` calls it: one thread loads and closes it, some may run it at once."""
 
-from collections.abc import Sequence as Sequences
+from collections.abc import Mapping
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from engine_svc.batch import Output, PackedBatch
+from engine_svc.rows import Rows
 
 
 class OutOfMemoryError(Exception):
@@ -18,7 +16,7 @@ class DeviceLostError(Exception):
 
 
 class Backend(Protocol):
-    """A loaded model. Only `run` may be called from several threads at once, and only where a lane is told to."""
+    """A loaded model. Only `run` may be called from several threads at once, and only where a worker is told to."""
 
     @property
     def outputs(self) -> frozenset[Output]:
@@ -30,13 +28,14 @@ class Backend(Protocol):
         """Of the computation: float32, bfloat16 or float16."""
         ...
 
-    def run(self, batch: PackedBatch, cores: int = 0) -> Sequences[npt.NDArray[np.float32]]:
-        """Runs one forward pass. Returns one array for each output of each sequence, in the order of the sequences and
-        of their outputs. Shapes are those of heddle.v1.Output; vectors are cut and normalised as the sequence asks. A
-        sparse vector is either [vocabulary] or [2, entries]: ascending indices, then values. NaN and Inf are returned
-        as they are: the lane turns them into an error of that item. The pass may use `cores` cores of the CPU, or, with
-        0, all that the backend was loaded with; a GPU ignores it. Raises OutOfMemoryError and DeviceLostError; the lane
-        runs a batch that raised anything but DeviceLostError again in halves."""
+    def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
+        """Runs one forward pass. Returns, for each output that a sequence of the batch asks for, the rows of the
+        sequences that ask for it, in the order of the batch. Shapes of a sequence are those of heddle.v1.Output, and a
+        sparse vector is its entries. Vectors are cut and normalised as the sequence asks; a cut one has zeros behind
+        its dimensions, or all have the same width. NaN and Inf are returned as they are: the worker turns them into an
+        error of that sequence. The pass may use `cores` cores of the CPU, or, with 0, all that the backend was loaded
+        with; a GPU ignores it. Raises OutOfMemoryError and DeviceLostError; the worker runs a batch that raised
+        anything but DeviceLostError again in halves."""
         ...
 
     def close(self) -> None: ...

@@ -6,8 +6,7 @@ no sequence, and sequences, which are empty. Neither changes the hidden states o
 """
 
 import logging
-from collections.abc import Callable, Iterable
-from collections.abc import Sequence as Sequences
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import product
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from engine_svc.backends.cuda_errors import first_line
-from engine_svc.batch import PackedBatch, Sequence
+from engine_svc.batch import PackedBatch, Sequences
 from engine_svc.models.layout import Layout, Run
 from engine_svc.models.packed_tokens import PackedTokens
 
@@ -131,10 +130,10 @@ def sequences_of(tokens: PackedTokens) -> int:
     return len(tokens.layout.cu_seqlens) - 1
 
 
-def batch_of(lengths: Sequences[int]) -> PackedBatch:
+def batch_of(lengths: Sequence[int]) -> PackedBatch:
     """Sequences of these lengths. Their ids are below 8, so every vocabulary has them."""
-    ids = [(np.arange(length, dtype="<u4") + index) % 8 for index, length in enumerate(lengths)]
-    return PackedBatch.of([Sequence(own.astype("<u4").tobytes()) for own in ids])
+    ids = [(np.arange(length, dtype=np.uint32) + index) % 8 for index, length in enumerate(lengths)]
+    return PackedBatch.of([Sequences.of(np.concatenate(ids), np.array(lengths))])
 
 
 def lengths_of(tokens: int, sequences: int, length_max: int) -> list[int]:

@@ -7,14 +7,15 @@ has come to them. PyTorch keeps pinned memory for reuse, as it keeps that of the
 """
 
 import threading
-from collections.abc import Callable
-from collections.abc import Sequence as Sequences
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from engine_svc.models.heads.head import Array, HeadOutputs
+from engine_svc.batch import Output
+from engine_svc.models.heads.head import HeadOutputs
+from engine_svc.rows import Rows
 
 Inputs = TypeVar("Inputs")
 
@@ -30,7 +31,7 @@ class CudaPasses:
         self._launching = threading.Lock()
         self._of_thread = threading.local()
 
-    def run(self, upload: Callable[[], Inputs], compute: Callable[[Inputs], HeadOutputs]) -> Sequences[Array]:
+    def run(self, upload: Callable[[], Inputs], compute: Callable[[Inputs], HeadOutputs]) -> Mapping[Output, Rows]:
         """`upload` starts copies from pinned memory. `compute` starts kernels. Neither may wait for the device."""
         copies = self._copy_stream()
         with torch.cuda.stream(copies):

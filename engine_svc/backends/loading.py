@@ -1,4 +1,4 @@
-"""Loads the backend that the settings name, in the lane's thread. Imports a model library only if it is needed."""
+"""Loads the backend that the settings name, in the worker's thread. Imports a model library only if it is needed."""
 
 import logging
 from collections.abc import Mapping

@@ -1,15 +1,20 @@
 """A backend without a model: deterministic arrays after a modelled time. For tests, load tests of the other services,
 and capacity planning. The time is slept, not computed, so that it takes nothing from the processes being measured."""
 
-import hashlib
 import time
-from collections.abc import Sequence as Sequences
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
-from engine_svc.batch import Output, PackedBatch, Sequence
+from engine_svc.batch import Output, PackedBatch
+from engine_svc.duplicates import hashes_of, mixed
+from engine_svc.rows import Rows, ranges
+
+Hashes = npt.NDArray[np.uint64]
 
 # About as many words as a short text has, and its synonyms.
 SPARSE_WORDS = 24
@@ -26,47 +31,69 @@ class SimulatedBackend:
     per_token_ns: int = 1_000
     data_type: str = "float32"
 
-    def run(self, batch: PackedBatch, cores: int = 0) -> Sequences[npt.NDArray[np.float32]]:
+    def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
         ready_at = time.monotonic() + self.fixed_us / 1e6 + self.per_token_ns * batch.tokens / 1e9
-        arrays = [self._array(sequence, output) for sequence in batch.sequences for output in sequence.outputs]
-        time.sleep(max(0.0, ready_at - time.monotonic()))
-        return arrays
+        contents = contents_of(batch)
+        results = {output: self._rows(batch, output, places, contents) for output, places in batch.places.items()}
+        left_s = ready_at - time.monotonic()
+        if left_s > 0:
+            time.sleep(left_s)
+        return results
 
     def close(self) -> None:
         pass
 
-    def _array(self, sequence: Sequence, output: Output) -> npt.NDArray[np.float32]:
+    def _rows(self, batch: PackedBatch, output: Output, places: npt.NDArray[np.intp], contents: Hashes) -> Rows:
         if output not in self.outputs:
             raise ValueError(f"not simulated: {output}")
+        contents = contents[places]
         match output:
             case Output.VECTOR:
-                vector = noise(sequence, self.dimension)[: sequence.dimensions or None]
-                return vector if sequence.skip_normalization else vector / np.sqrt(vector @ vector)
-            case Output.TOKEN_VECTORS | Output.TOKEN_LOGITS:
-                return noise(sequence, sequence.tokens * self.dimension).reshape(sequence.tokens, self.dimension)
-            case Output.COLBERT_VECTORS:
-                rows = sequence.tokens - 1
-                return noise(sequence, rows * self.dimension).reshape(rows, self.dimension)
-            case Output.SPARSE_VECTOR:
-                return sparse_noise(sequence, self.sparse_dimension or self.dimension)
+                return Rows(self._vectors(batch, places, contents))
             case Output.LOGITS:
-                return noise(sequence, self.dimension)
+                return Rows(noise(contents, self.dimension))
+            case Output.SPARSE_VECTOR:
+                return sparse_noise(contents, self.sparse_dimension or self.dimension)
+            case Output.TOKEN_VECTORS | Output.TOKEN_LOGITS | Output.COLBERT_VECTORS:
+                lengths = batch.lengths[places] - (output is Output.COLBERT_VECTORS)
+                number_in_sequence = ranges(np.zeros_like(lengths), lengths).astype(np.uint64)
+                of_rows = mixed(np.repeat(contents, lengths) + number_in_sequence)
+                return Rows(noise(of_rows, self.dimension), lengths)
+
+    def _vectors(self, batch: PackedBatch, places: npt.NDArray[np.intp], contents: Hashes) -> npt.NDArray[np.float32]:
+        vectors, option_of = noise(contents, self.dimension), batch.option_of[places]
+        if any(options.dimensions for options in batch.options):
+            kept = np.array([options.dimensions or self.dimension for options in batch.options])[option_of]
+            vectors *= np.arange(self.dimension) < kept[:, None]
+        norms = np.sqrt(np.square(vectors).sum(1))
+        if any(options.skip_normalization for options in batch.options):
+            norms[np.array([options.skip_normalization for options in batch.options])[option_of]] = 1
+        vectors /= norms[:, None]
+        return vectors
 
 
-def sparse_noise(sequence: Sequence, dimension: int) -> npt.NDArray[np.float32]:
-    """At most SPARSE_WORDS components of `dimension` are not 0; those are positive. They follow from the tokens."""
-    digest = np.frombuffer(digest_of(sequence, 4 * SPARSE_WORDS), "<u4")
-    vector = np.zeros(dimension, np.float32)
-    vector[digest % dimension] = (1 + digest % 255) / np.float32(128)
-    return vector
+def contents_of(batch: PackedBatch) -> Hashes:
+    """[B]: numbers that follow from the tokens, the prompt and the task of each sequence."""
+    seeds = [seed_of(options.prompt_tokens, options.task) for options in batch.options]
+    return mixed(hashes_of(batch) ^ np.array(seeds, np.uint64)[batch.option_of])
 
 
-def noise(sequence: Sequence, size: int) -> npt.NDArray[np.float32]:
-    """Components in [-1, 1) that follow from the tokens: the bytes of a hash, of any length."""
-    return np.frombuffer(digest_of(sequence, size), np.int8).astype(np.float32) / np.float32(128)
+@cache
+def seed_of(prompt_tokens: int, task: str) -> int:
+    return zlib.crc32(f"{prompt_tokens} {task}".encode()) << 32
 
 
-def digest_of(sequence: Sequence, size: int) -> bytes:
-    content = sequence.token_ids + sequence.type_ids + sequence.prompt_tokens.to_bytes(4, "little")
-    content += sequence.task.encode()
-    return hashlib.shake_128(content).digest(size)
+def sparse_noise(contents: Hashes, dimension: int) -> Rows:
+    """Vectors of which at most SPARSE_WORDS components are not 0; those are positive."""
+    numbers = mixed(np.add.outer(contents, np.arange(SPARSE_WORDS, dtype=np.uint64)))
+    words = (numbers % np.uint64(dimension)).astype(np.int64)
+    places, firsts = np.unique(np.arange(len(contents))[:, None] * dimension + words, return_index=True)
+    weights = (1 + (numbers.ravel()[firsts] >> np.uint64(56))).astype(np.float32) / np.float32(128)
+    sequences, words = np.divmod(places, dimension)
+    return Rows(weights, np.bincount(sequences, minlength=len(contents)), words)
+
+
+def noise(contents: Hashes, size: int) -> npt.NDArray[np.float32]:
+    """[n, size]: components in [-1, 1) that follow from a number for each row."""
+    numbers = mixed(np.add.outer(contents, np.arange(-(-size // 8), dtype=np.uint64)))
+    return numbers.view(np.int8)[:, :size].astype(np.float32) / np.float32(128)

@@ -1,7 +1,6 @@
 """The backend that runs the models of `engine_svc.models` with PyTorch, on a CPU or an NVIDIA GPU."""
 
-from collections.abc import Sequence as Sequences
-from itertools import chain
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -12,14 +11,15 @@ from engine_svc.backends.cuda_errors import check_device, is_out_of_memory
 from engine_svc.backends.cuda_graphs import CudaGraphs, capture_graphs, capture_on
 from engine_svc.backends.cuda_passes import CudaPasses
 from engine_svc.backends.host_memory import keep_freed_memory, return_freed_memory
-from engine_svc.batch import Output, PackedBatch, split_by_sequence
+from engine_svc.batch import Output, PackedBatch
 from engine_svc.data_type import auto_data_type
 from engine_svc.device import find_device
-from engine_svc.models.heads.head import Array, HeadOutputs
+from engine_svc.models.heads.head import HeadOutputs
 from engine_svc.models.low_rank import use_adapters
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.quantization import NO_QUANT
+from engine_svc.rows import Rows
 from heddle.checkpoint import Checkpoint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -73,25 +73,25 @@ class TorchBackend:
     def data_type(self) -> str:
         return str(self._dtype).removeprefix("torch.")
 
-    def run(self, batch: PackedBatch, cores: int = 0) -> Sequences[Array]:
+    def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
         """As the model's head answers, in the order of the batch."""
         torch.set_num_threads(cores or self._threads)  # of this thread's passes; takes no time
+        lengths = batch.lengths
+        if (lengths[1:] >= lengths[:-1]).all():
+            return self._run_by_length(batch)
         # Attention makes one call for all sequences of a length.
-        order = np.argsort(batch.lengths, kind="stable")
-        by_length = PackedBatch.of([batch.sequences[index] for index in order])
-        arrays: list[list[Array]] = [[]] * len(order)
-        for index, own in zip(
-            order, split_by_sequence(self._run_by_length(by_length), by_length.sequences), strict=True
-        ):
-            arrays[index] = own
-        return list(chain.from_iterable(arrays))
+        order = np.argsort(lengths, kind="stable")
+        by_length = batch.take(order)
+        results = self._run_by_length(by_length)
+        # The places in the batch, in the order of the rows, are sorted to find the row of each place.
+        return {output: rows.take(np.argsort(order[by_length.places[output]])) for output, rows in results.items()}
 
     def close(self) -> None:
         del self._model, self._graphs
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _run_by_length(self, batch: PackedBatch) -> Sequences[Array]:
+    def _run_by_length(self, batch: PackedBatch) -> Mapping[Output, Rows]:
         if self._passes is None:
             outputs = self._compute(self._packed(batch), batch)
             return outputs.split(outputs.flat.numpy())

@@ -5,31 +5,29 @@ Most batches ask for the default in everything. Then there is nothing to upload,
 """
 
 from collections.abc import Mapping
-from collections.abc import Sequence as Sequences
 from dataclasses import dataclass, field
-from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engine_svc.batch import Output, PackedBatch, Sequence
+from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.upload import Upload
 from engine_svc.pooling import Prompts
 
-# Outputs with an array for each sequence; the others have one for each token.
+# Outputs with a row for each sequence; the others have one for each token.
 SEQUENCE_OUTPUTS = frozenset({Output.VECTOR, Output.LOGITS})
 
-OPTIONS = attrgetter("prompt_tokens", "dimensions", "skip_normalization")
-OUTPUTS = attrgetter("output", "more_outputs")
+NAMES = ("prompt_tokens", "dimensions", "skip_normalization")
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """The sequences of a batch that ask for an output."""
 
-    sequences: Sequences[Sequence]
+    places: npt.NDArray[np.intp]  # in the batch, on the host
+    lengths: npt.NDArray[np.int32]  # their tokens, on the host
     rows: Tensor | None = None  # int32: their rows, or rows of their tokens; None if all sequences ask for it
 
     def of(self, rows: Tensor) -> Tensor:
@@ -52,27 +50,25 @@ class HeadOptions:
 
     columns: Mapping[str, npt.NDArray[np.int32]]
     pooled_tokens: int
-    sequences: Mapping[Output, Sequences[Sequence]]
+    lengths: npt.NDArray[np.int32]
+    places: Mapping[Output, npt.NDArray[np.intp]]  # of the sequences that ask for the output
 
     @classmethod
     def of(cls, batch: PackedBatch) -> "HeadOptions":
         columns: dict[str, npt.NDArray[np.int32]] = {}
+        for name in NAMES:
+            values = [getattr(options, name) for options in batch.options]
+            if any(values):
+                columns[name] = np.array(values, np.int32)[batch.option_of]
         pooled_tokens = batch.tokens
-        options = list(map(OPTIONS, batch.sequences))
-        if options.count((0, 0, False)) != len(options):
-            prompt_tokens, dimensions, skips = np.array(options, np.int32).T
-            columns = {"prompt_tokens": prompt_tokens, "dimensions": dimensions, "skips_normalization": skips}
-            columns = {name: column for name, column in columns.items() if column.any()}
-            pooled_tokens -= int(np.minimum(prompt_tokens, batch.lengths).sum())
-        outputs = list(map(OUTPUTS, batch.sequences))
-        if outputs.count(outputs[0]) == len(outputs):
-            return cls(columns, pooled_tokens, dict.fromkeys(batch.sequences[0].outputs, batch.sequences))
-        sequences: dict[Output, Sequences[Sequence]] = {}
-        for output, indices in indices_by_output(batch.sequences).items():
-            sequences[output] = [batch.sequences[index] for index in indices]
-            if len(indices) != len(batch.sequences):
-                columns[output.name] = rows_of(output, np.array(indices), batch)
-        return cls(columns, pooled_tokens, sequences)
+        if "prompt_tokens" in columns:
+            columns["prompt_tokens"] = np.minimum(columns["prompt_tokens"], batch.lengths)
+            pooled_tokens -= int(columns["prompt_tokens"].sum())
+        places = batch.places
+        for output, own in places.items():
+            if len(own) < len(batch):
+                columns[output.name] = rows_of(output, own, batch)
+        return cls(columns, pooled_tokens, batch.lengths, places)
 
     def add_to(self, upload: Upload) -> None:
         for name, column in self.columns.items():
@@ -80,23 +76,16 @@ class HeadOptions:
 
     def on_device(self, sent: Mapping[str, Tensor]) -> HeadInputs:
         """From the columns of the upload, under the names of `add_to`."""
-        prompt_tokens, skips = sent.get("prompt_tokens"), sent.get("skips_normalization")
+        prompt_tokens, skips = sent.get("prompt_tokens"), sent.get("skip_normalization")
         return HeadInputs(
             prompts=None if prompt_tokens is None else Prompts(prompt_tokens, self.pooled_tokens),
             dimensions=sent.get("dimensions"),
             skips_normalization=None if skips is None else skips.to(torch.bool),
             selections={
-                output: Selection(sequences, sent.get(output.name)) for output, sequences in self.sequences.items()
+                output: Selection(places, self.lengths[places], sent.get(output.name))
+                for output, places in self.places.items()
             },
         )
-
-
-def indices_by_output(sequences: Sequences[Sequence]) -> dict[Output, list[int]]:
-    indices: dict[Output, list[int]] = {}
-    for index, sequence in enumerate(sequences):
-        for output in sequence.outputs:
-            indices.setdefault(output, []).append(index)
-    return indices
 
 
 def rows_of(output: Output, indices: npt.NDArray[np.intp], batch: PackedBatch) -> npt.NDArray[np.int32]:

@@ -64,12 +64,12 @@ def adapted_rows() -> AdaptedRows | None:
 def rows_by_adapter(batch: PackedBatch, tasks: Sequence[str]) -> Mapping[str, npt.NDArray[np.intp]]:
     """The rows of the sequences that name one of `tasks`, by that name, and under "" those of the others. Nothing if no
     sequence names one."""
-    if not tasks or not any(sequence.task for sequence in batch.sequences):
+    if not tasks or not any(options.task for options in batch.options):
         return {}
-    number = {"": -1} | {task: index for index, task in enumerate(tasks)}
-    of_token = np.repeat([number[sequence.task] for sequence in batch.sequences], batch.lengths)
-    found = [task for task in tasks if any(sequence.task == task for sequence in batch.sequences)]
-    return {task: np.flatnonzero(of_token == number[task]) for task in ("", *found)}
+    numbers = np.array([tasks.index(options.task) if options.task else -1 for options in batch.options])
+    of_token = np.repeat(numbers[batch.option_of], batch.lengths)
+    rows = {task: np.flatnonzero(of_token == number) for number, task in enumerate(("", *tasks), -1)}
+    return {task: own for task, own in rows.items() if len(own) or not task}
 
 
 def add_changes(outputs: Tensor, inputs: Tensor, changes: Changes) -> None:

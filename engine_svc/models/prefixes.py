@@ -7,13 +7,12 @@ and so are the queries of attention; keys and values are found where the tokens 
 """
 
 import itertools
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from engine_svc.batch import PackedBatch, Sequence
+from engine_svc.batch import PackedBatch
 
 # Rows per token beyond which moving rows around costs more than it saves.
 ROWS_PER_TOKEN_MAX = 0.9
@@ -34,7 +33,7 @@ class Merging:
 
 def merging_of(batch: PackedBatch) -> Merging | None:
     """None where too little is shared to be worth it."""
-    shared = shared_tokens(batch.sequences)
+    shared = shared_tokens(batch)
     if not shared or batch.tokens - sum(count for _, count in shared.values()) > ROWS_PER_TOKEN_MAX * batch.tokens:
         return None
     stands_for = np.arange(batch.tokens)  # the token whose row it takes
@@ -51,12 +50,13 @@ def merging_of(batch: PackedBatch) -> Merging | None:
     return Merging(row_of_first[stands_for], token_of_row, own_tokens)
 
 
-def shared_tokens(sequences: Iterable[Sequence]) -> dict[int, tuple[int, int]]:
+def shared_tokens(batch: PackedBatch) -> dict[int, tuple[int, int]]:
     """Of each sequence that shares a prefix worth it with another one: which one, and how many tokens.
 
     In lexicographic order a sequence shares its longest prefix with its neighbour.
     """
-    ordered = sorted(((sequence.token_ids, index) for index, sequence in enumerate(sequences)))
+    packed, bounds = batch.token_ids.astype("<u4").tobytes(), (4 * batch.cu_seqlens).tolist()
+    ordered = sorted((packed[start:stop], index) for index, (start, stop) in enumerate(itertools.pairwise(bounds)))
     shared: dict[int, tuple[int, int]] = {}
     least = 4 * PREFIX_TOKENS_MIN
     for (before, other), (ids, index) in itertools.pairwise(ordered):

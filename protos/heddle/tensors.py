@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +11,7 @@ import numpy.typing as npt
 from heddle.v1 import tensor_pb2
 
 Floats = npt.NDArray[np.float32]
+Counts = npt.NDArray[np.integer]
 
 
 def to_proto(array: Floats, data_type: tensor_pb2.DataType = tensor_pb2.DATA_TYPE_FLOAT32) -> tensor_pb2.Tensor:
@@ -74,6 +77,53 @@ def from_proto(tensor: tensor_pb2.Tensor) -> Floats:
             raise ValueError(f"not a data type: {tensor.data_type}")
 
 
+def fill_tokens(tokens: tensor_pb2.TokenTensor, rows: Floats, lengths: Counts, data_type: tensor_pb2.DataType) -> None:
+    """`rows` are those of all sequences, end to end; `lengths` says how many of them each sequence has."""
+    fill(tokens.tensor, rows, data_type)
+    tokens.lengths = lengths.astype("<u4", copy=False).tobytes()
+
+
+def split_tokens(tokens: tensor_pb2.TokenTensor) -> list[Floats]:
+    """The rows of each sequence, as views of one array."""
+    rows = from_proto(tokens.tensor)
+    return [rows[start:end] for start, end in spans(tokens.lengths)]
+
+
+def copy_tokens(tokens: tensor_pb2.TokenTensor, targets: Sequence[tensor_pb2.Tensor]) -> None:
+    """Fills an empty tensor for each sequence with its rows, as they are."""
+    whole = tokens.tensor
+    rows, *row_shape = whole.shape
+    row_bytes = len(whole.data) // max(rows, 1)
+    data = memoryview(whole.data)
+    for target, (start, end) in zip(targets, spans(tokens.lengths), strict=True):
+        target.data_type = whole.data_type
+        target.shape.extend((end - start, *row_shape))
+        target.data = bytes(data[start * row_bytes : end * row_bytes])
+
+
+def fill_sparse(
+    sparse: tensor_pb2.SparseTensors, lengths: Counts, indices: Counts, values: Floats, dimension: int
+) -> None:
+    """`indices` and `values` are those of all vectors, end to end; `lengths` says how many of them each vector has."""
+    sparse.lengths = lengths.astype("<u4", copy=False).tobytes()
+    sparse.indices = indices.astype("<u4", copy=False).tobytes()
+    sparse.values = values.astype("<f4", copy=False).tobytes()
+    sparse.dimension = dimension
+
+
+def copy_sparse(sparse: tensor_pb2.SparseTensors, targets: Sequence[tensor_pb2.SparseTensor]) -> None:
+    """Fills an empty message for each vector."""
+    for target, (start, end) in zip(targets, spans(sparse.lengths), strict=True):
+        target.indices = sparse.indices[start * 4 : end * 4]
+        target.values = sparse.values[start * 4 : end * 4]
+        target.dimension = sparse.dimension
+
+
+def spans(lengths: bytes) -> Iterator[tuple[int, int]]:
+    """Where each of the parts that lie end to end begins and ends; `lengths` are uint32."""
+    return pairwise([0, *np.cumsum(np.frombuffer(lengths, "<u4"), dtype=np.int64).tolist()])
+
+
 def is_finite(tensor: tensor_pb2.Tensor) -> bool:
     """Whether all of it are numbers, as far as its data type can hold anything else."""
     match tensor.data_type:
@@ -111,5 +161,5 @@ def bfloat16_bits(array: Floats) -> npt.NDArray[np.uint16]:
 
 def signs(packed: npt.NDArray[np.integer], shape: tuple[int, ...]) -> Floats:
     rows = math.prod(shape[:-1])
-    bits = np.unpackbits(packed.astype(np.uint8).reshape(rows, -1), axis=-1)[:, : shape[-1]]
+    bits = np.unpackbits(packed.astype(np.uint8).reshape(rows, math.ceil(shape[-1] / 8)), axis=-1)[:, : shape[-1]]
     return np.where(bits, np.float32(1), np.float32(-1)).reshape(shape)

@@ -16,11 +16,11 @@ import numpy as np
 from engine_svc.__main__ import concurrency, limits_of
 from engine_svc.backends.backend import Backend
 from engine_svc.backends.loading import load_backend
-from engine_svc.batch import PackedBatch, Sequence
+from engine_svc.batch import PackedBatch, Sequences
 from engine_svc.device import find_device
 from engine_svc.scheduler import Scheduler
 from engine_svc.settings import EngineSettings
-from engine_svc.ticket import Ticket
+from engine_svc.submission import Submission
 from heddle.checkpoint import Checkpoint
 from heddle.model_source import PACKAGED_NAME, locate
 
@@ -61,16 +61,16 @@ class BareEngine:
 class Loop:
     """So many sequences wait all the time: each is there again when it has been computed."""
 
-    def __init__(self, backend: Backend, scheduler: Scheduler, sequences: list[Sequence]) -> None:
+    def __init__(self, backend: Backend, scheduler: Scheduler, sequences: list[Sequences]) -> None:
         self._backend = backend
         self._scheduler = scheduler
         self._put(sequences)
 
     def run(self, seconds: float, threads: int) -> BarePasses:
         began = time.perf_counter()
-        with ThreadPoolExecutor(threads) as lanes:
-            lane = [lanes.submit(self._passes, began + seconds) for _ in range(threads)]
-            passes = [one for each in lane for one in each.result()]
+        with ThreadPoolExecutor(threads) as workers:
+            worker = [workers.submit(self._passes, began + seconds) for _ in range(threads)]
+            passes = [one for each in worker for one in each.result()]
         took = time.perf_counter() - began
         return BarePasses(sum(sequences for sequences, _ in passes), [taken_s for _, taken_s in passes], took)
 
@@ -82,14 +82,14 @@ class Loop:
             if batch is None:
                 break
             began = time.perf_counter()
-            self._backend.run(PackedBatch.of(list(batch.tickets)), batch.cores)
-            passes.append((len(batch.tickets), time.perf_counter() - began))
+            self._backend.run(PackedBatch.of([part.sequences for part in batch.parts]), batch.cores)
+            passes.append((batch.items, time.perf_counter() - began))
             self._scheduler.give_back(batch)
-            self._put(batch.tickets)
+            self._put(part.sequences for part in batch.parts)
         return passes
 
-    def _put(self, sequences: Iterable[Sequence]) -> None:
-        self._scheduler.submit(Ticket(sequence, str(number), print) for number, sequence in enumerate(sequences))
+    def _put(self, sequences: Iterable[Sequences]) -> None:
+        self._scheduler.submit(Submission(sequence, str(number), print) for number, sequence in enumerate(sequences))
 
 
 def main() -> None:
@@ -100,7 +100,10 @@ def main() -> None:
     rng = np.random.default_rng(SEED)
     for line in sys.stdin:
         waiting, tokens, seconds = json.loads(line)
-        sequences = [Sequence(row.tobytes()) for row in rng.integers(1000, 30_000, (waiting, tokens), dtype=np.uint32)]
+        sequences = [
+            Sequences.of(row, np.array([tokens]))
+            for row in rng.integers(1000, 30_000, (waiting, tokens), dtype=np.uint32)
+        ]
         loop = Loop(backend, Scheduler(limits_of(settings, device), passes=passes, cores=cores), sequences)
         loop.run(0, passes)
         print(json.dumps(asdict(loop.run(seconds, passes))), flush=True)

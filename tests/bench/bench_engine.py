@@ -12,17 +12,16 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from engine_svc.backends.torch_backend import DTYPES, TorchBackend
-from engine_svc.batch import PackedBatch
-from engine_svc.batch import Sequence as TokenSequence
+from engine_svc.batch import Output, PackedBatch
 from heddle.checkpoint import Checkpoint
 from heddle.model_source import PACKAGED_NAME, locate
 from tests.bench.ceiling import Products, has_prepacked
@@ -30,6 +29,8 @@ from tests.bench.contenders import OpenVINO, PaddedCompiled, PaddedEager
 from tests.bench.environments import NotInstalledError
 from tests.bench.measurement import CEILING, OURS, EngineFigure
 from tests.bench.race import processor, raced
+from tests.sequences import Sequence as TokenSequence
+from tests.sequences import packed
 
 SHAPES = "1x8,128x8,32x32,16x128,16x256,8x512,mix"
 COSINE_MIN = 0.99
@@ -69,7 +70,7 @@ def figures(options: argparse.Namespace, checkpoint: Checkpoint, dtype: str) -> 
     ours = TorchBackend(checkpoint, dtype=dtype, threads=options.threads, device=options.device)
     contenders: dict[str, Contender] = {OURS: ours, **dict(made_contenders(options, checkpoint, dtype))}
     for shape in options.shapes.split(","):
-        batch = PackedBatch.of(sequences_of(shape, checkpoint.vocabulary_size))
+        batch = packed(sequences_of(shape, checkpoint.vocabulary_size))
         check_agreement(contenders, batch)
         ceilings = products(checkpoint, batch.tokens, dtype) if options.device == "cpu" else []
         passes: list[Callable[[], object]] = [partial(one.run, batch) for one in contenders.values()]
@@ -101,9 +102,17 @@ def products(checkpoint: Checkpoint, tokens: int, dtype: str) -> list[Products]:
     return [Products(checkpoint.config, tokens, DTYPES[dtype], prepacked=form) for form in forms]
 
 
+def first_vector(results: object) -> np.ndarray[Any, Any]:
+    if isinstance(results, Mapping):
+        first: np.ndarray[Any, Any] = results[Output.VECTOR].values[0]
+        return first
+    vectors: np.ndarray[Any, Any] = np.atleast_2d(np.asarray(results))
+    return vectors[0]  # type: ignore[no-any-return]
+
+
 def check_agreement(contenders: dict[str, Contender], batch: PackedBatch) -> None:
     """Of the vectors of the first sequence; contenders that compute something else are of no interest."""
-    first = {name: np.atleast_2d(np.asarray(one.run(batch)))[0] for name, one in contenders.items()}
+    first = {name: first_vector(one.run(batch)) for name, one in contenders.items()}
     for name, vector in first.items():
         cosine = float(vector @ first[OURS])
         if cosine < COSINE_MIN:

@@ -20,11 +20,12 @@ import torch
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForSequenceClassification
 
 from engine_svc.backends.torch_backend import DTYPES, TorchBackend
-from engine_svc.batch import Output, PackedBatch
-from engine_svc.batch import Sequence as TokenSequence
+from engine_svc.batch import Output
 from heddle.checkpoint import Checkpoint
 from tests.bench.measurement import PrefixFigure
 from tests.bench.race import processor, raced
+from tests.sequences import Sequence as TokenSequence
+from tests.sequences import packed, run_each
 
 VOCABULARY_SIZE = 1000
 
@@ -51,9 +52,11 @@ def main() -> None:
         print(f"{options.layers} layers, {once.data_type}, {torch.get_num_threads()} threads, {processor()}\n")
         print("| prefix | document | tokens | ms, prefix once | ms, each time | factor |\n|---|---|---|---|---|---|")
     for prefix in map(int, options.prefixes.split(",")):
-        batch = PackedBatch.of(sequences(options.documents, prefix, options.tokens))
+        batch = packed(sequences(options.documents, prefix, options.tokens))
         np.testing.assert_allclose(
-            np.stack(once.run(batch)), np.stack(each_time.run(batch)), atol=0.02 if "16" in once.data_type else 1e-4
+            np.stack(run_each(once, batch)),
+            np.stack(run_each(each_time, batch)),
+            atol=0.02 if "16" in once.data_type else 1e-4,
         )
         merged, plain = raced([partial(once.run, batch), partial(each_time.run, batch)], options.seconds)
         if options.json:

@@ -19,6 +19,7 @@ import tokenizers
 
 from heddle.checkpoint import Checkpoint
 from heddle.model_source import PACKAGED_NAME, locate
+from tests.tokenizer_svc.encoding import encoded
 from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.tokenization import Tokenizer
 
@@ -81,7 +82,7 @@ def texts_of(words: int, batch: int) -> list[str]:
 
 def calls_of(library: tokenizers.Tokenizer, tokenizer: Tokenizer, encoder: Encoder, texts: list[str]) -> list[Call]:
     options = tokenizer.options()
-    work = [(text, options) for text in texts]
+    work = [(texts, options)]
 
     async def bare() -> object:
         return library.encode_batch_fast(texts)
@@ -90,7 +91,7 @@ def calls_of(library: tokenizers.Tokenizer, tokenizer: Tokenizer, encoder: Encod
         return tokenizer.encode(work)
 
     async def served() -> object:
-        return await encoder.encode(texts, options)
+        return await encoded(encoder, texts, options)
 
     return [bare, encode, served]
 

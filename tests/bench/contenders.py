@@ -14,15 +14,16 @@ from engine_svc.backends.torch_backend import DTYPES
 from engine_svc.batch import PackedBatch
 from heddle.checkpoint import Checkpoint
 from tests.bench.environments import PINS, Environment
+from tests.sequences import sequences_of
 
 Padded = tuple[torch.Tensor, torch.Tensor]
 
 
 def padded(batch: PackedBatch) -> Padded:
     """Ids and mask [sequences, longest]."""
-    ids = torch.zeros(len(batch.sequences), batch.length_max, dtype=torch.int64)
+    ids = torch.zeros(len(batch), batch.length_max, dtype=torch.int64)
     mask = torch.zeros_like(ids)
-    for row, sequence in enumerate(batch.sequences):
+    for row, sequence in enumerate(sequences_of(batch)):
         ids[row, : sequence.tokens] = torch.from_numpy(np.frombuffer(sequence.token_ids, "<u4").astype(np.int64))
         mask[row, : sequence.tokens] = 1
     return ids, mask

@@ -1,50 +1,77 @@
-"""Packing: sequences end to end, whatever their lengths, and back again."""
+"""Columns of sequences: parts, chosen ones, packed ones, whatever their lengths, and back again."""
 
 import hypothesis.strategies as st
 import numpy as np
 from hypothesis import given
 
-from engine_svc.batch import PackedBatch, Sequence
+from engine_svc.batch import Options, Output, PackedBatch, Sequences
+from tests.sequences import Sequence, columns, packed, sequences_of
+
+IDS = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=12)
+OPTIONS = [{}, {"prompt_tokens": 1}, {"dimensions": 4}, {"output": Output.TOKEN_VECTORS}]
 
 
-def sequences() -> st.SearchStrategy[list[Sequence]]:
-    ids = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=12)
-    return st.lists(st.builds(sequence_of, ids, st.booleans()), min_size=1, max_size=10)
+@st.composite
+def sequence(draw: st.DrawFn, *, with_options: bool = True) -> Sequence:
+    ids = draw(IDS)
+    types = bytes(index % 2 for index in range(len(ids))) if len(ids) > 1 and draw(st.booleans()) else b""
+    options = draw(st.sampled_from(OPTIONS)) if with_options else {}
+    return Sequence(np.array(ids, "<u4").tobytes(), types, **options)  # type: ignore[arg-type]
 
 
-def sequence_of(ids: list[int], has_types: bool) -> Sequence:
-    types = bytes(index % 2 for index in range(len(ids))) if has_types else b""
-    return Sequence(np.array(ids, "<u4").tobytes(), types)
-
-
-@given(sequences())
-def test_each_sequence_is_found_again_between_its_bounds(packed: list[Sequence]) -> None:
-    batch = PackedBatch.of(packed)
-    assert batch.cu_seqlens[0] == 0
-    for index, sequence in enumerate(packed):
-        own = slice(batch.cu_seqlens[index], batch.cu_seqlens[index + 1])
-        assert batch.token_ids[own].astype("<u4").tobytes() == sequence.token_ids
-        assert batch.type_ids[own].tolist() == list(sequence.type_ids or bytes(sequence.tokens))
-        assert batch.positions[own].tolist() == list(range(sequence.tokens))
+def sequences(*, with_options: bool = True) -> st.SearchStrategy[list[Sequence]]:
+    return st.lists(sequence(with_options=with_options), min_size=1, max_size=10)
 
 
 @given(sequences())
-def test_sizes_are_those_of_the_sequences(packed: list[Sequence]) -> None:
-    batch = PackedBatch.of(packed)
-    lengths = [sequence.tokens for sequence in packed]
+def test_each_sequence_is_found_again_between_its_bounds(them: list[Sequence]) -> None:
+    batch = packed(them)
+    assert sequences_of(batch) == them
+    for start, stop in zip(batch.cu_seqlens, batch.cu_seqlens[1:], strict=False):
+        assert batch.positions[start:stop].tolist() == list(range(stop - start))
+
+
+@given(sequences())
+def test_sizes_are_those_of_the_sequences(them: list[Sequence]) -> None:
+    batch = packed(them)
+    lengths = [one.tokens for one in them]
+    assert len(batch) == len(them)
     assert (batch.tokens, batch.length_max, batch.lengths.tolist()) == (sum(lengths), max(lengths), lengths)
-    columns = (batch.token_ids, batch.type_ids, batch.positions)
-    assert {(len(column), column.dtype) for column in columns} == {(batch.tokens, np.dtype(np.int32))}
+    arrays = (batch.token_ids, batch.type_ids, batch.positions)
+    assert {(len(array), array.dtype) for array in arrays} == {(batch.tokens, np.dtype(np.int32))}
     assert batch.cu_seqlens.dtype == np.int32
 
 
-def test_sequences_are_equal_by_what_is_asked_of_them() -> None:
-    ids = np.array([1, 2], "<u4").tobytes()
-    assert Sequence(ids) == Sequence(bytes(ids))
-    variants = {
-        Sequence(ids),
-        Sequence(ids, bytes([0, 1])),
-        Sequence(ids, prompt_tokens=1),
-        Sequence(ids, dimensions=1),
-    }
-    assert len({*variants, Sequence(ids, skip_normalization=True)}) == 5
+@given(sequences(), st.data())
+def test_chosen_sequences_of_a_batch_are_a_batch(them: list[Sequence], data: st.DataObject) -> None:
+    places = data.draw(st.lists(st.integers(0, len(them) - 1), min_size=1, max_size=12))
+    assert sequences_of(packed(them).take(np.array(places))) == [them[place] for place in places]
+
+
+@given(sequences(with_options=False), st.data())
+def test_parts_and_chosen_ones_of_columns_are_those_sequences(them: list[Sequence], data: st.DataObject) -> None:
+    whole = columns(*them)
+    start = data.draw(st.integers(0, len(them) - 1))
+    stop = data.draw(st.integers(start + 1, len(them)))
+    places = data.draw(st.lists(st.integers(0, len(them) - 1), min_size=1, max_size=12))
+    assert sequences_of(PackedBatch.of([whole.part(start, stop)])) == them[start:stop]
+    assert sequences_of(PackedBatch.of([whole.take(np.array(places))])) == [them[place] for place in places]
+
+
+@given(sequences())
+def test_who_asks_for_an_output_is_found(them: list[Sequence]) -> None:
+    batch = packed(them)
+    assert set(batch.places) == {output for one in them for output in one.outputs}
+    for output, places in batch.places.items():
+        assert places.tolist() == [place for place, one in enumerate(them) if output in one.outputs]
+
+
+def test_options_are_equal_by_what_is_asked() -> None:
+    assert Options() == Options()
+    variants = {Options(), Options(prompt_tokens=1), Options(dimensions=1), Options(skip_normalization=True)}
+    assert len({*variants, Options(task="a"), Options(Output.LOGITS), Options(more_outputs=(Output.LOGITS,))}) == 7
+
+
+def test_lengths_of_columns_add_up() -> None:
+    own = Sequences.of(np.arange(6, dtype=np.uint32), np.array([1, 3, 2]))
+    assert (len(own), own.tokens, own.starts.tolist(), own.lengths.tolist()) == (3, 6, [0, 1, 4, 6], [1, 3, 2])

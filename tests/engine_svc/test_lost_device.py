@@ -2,18 +2,16 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-import numpy as np
-import numpy.typing as npt
-
 import engine_svc.__main__ as engine
 from engine_svc.backends.backend import DeviceLostError
 from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import PackedBatch
+from engine_svc.batch import Output, PackedBatch
+from engine_svc.rows import Rows
 from heddle.client import Client
 from heddle.readiness import grpc_ready
 from tests.cluster import ENGINE, READY_S_MAX, engine_pod, tokenizer_pod
@@ -24,7 +22,7 @@ class Lost:
 
     outputs, data_type = SimulatedBackend().outputs, "float32"
 
-    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
+    def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
         if batch.token_ids.any():
             raise DeviceLostError("an illegal memory access was encountered")
         return SimulatedBackend().run(batch)

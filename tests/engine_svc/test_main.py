@@ -139,19 +139,19 @@ def test_a_pod_whose_lane_has_died_does_not_live_on(monkeypatch: pytest.MonkeyPa
     assert left == [1]
 
 
-def lane_of(*, is_loaded: bool, running_since: float | None) -> Any:
-    lane = SimpleNamespace(loaded=Future[Any](), stopped=Future[None](), running_since=running_since)
+def worker_of(*, is_loaded: bool, running_since: float | None) -> Any:
+    worker = SimpleNamespace(loaded=Future[Any](), stopped=Future[None](), running_since=running_since)
     if is_loaded:
-        lane.loaded.set_result(None)
-    return lane
+        worker.loaded.set_result(None)
+    return worker
 
 
 async def test_a_pod_ends_after_its_backend_is_closed() -> None:
-    lane = lane_of(is_loaded=True, running_since=None)
-    closing = asyncio.create_task(main.until_closed(lane))
+    worker = worker_of(is_loaded=True, running_since=None)
+    closing = asyncio.create_task(main.until_closed(worker))
     await asyncio.sleep(0.05)
     assert not closing.done()
-    lane.stopped.set_result(None)
+    worker.stopped.set_result(None)
     await asyncio.wait_for(closing, 10)
 
 
@@ -160,13 +160,13 @@ async def test_a_pod_ends_without_a_backend_that_loads_or_computes(
     *, is_loaded: bool, running_since: float | None
 ) -> None:
     async with asyncio.timeout(main.CLOSE_S_MAX / 2):
-        await main.until_closed(lane_of(is_loaded=is_loaded, running_since=running_since))
+        await main.until_closed(worker_of(is_loaded=is_loaded, running_since=running_since))
 
 
 async def test_a_pod_ends_without_a_backend_that_does_not_close(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(main, "CLOSE_S_MAX", 0.05)
     async with asyncio.timeout(10):
-        await main.until_closed(lane_of(is_loaded=True, running_since=None))
+        await main.until_closed(worker_of(is_loaded=True, running_since=None))
 
 
 def test_tensorrt_llm_reports_nothing_and_stays_in_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

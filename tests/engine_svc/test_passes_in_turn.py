@@ -3,16 +3,16 @@
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 
-from engine_svc.batch import PackedBatch
-from engine_svc.scheduler import QUEUED_PASS_SHARE_MIN, Scheduler, SchedulerLimits
-from tests.engine_svc.lanes import Recording, Running
-from tests.engine_svc.tickets import computed, ticket
+from engine_svc.batch import Output, PackedBatch
+from engine_svc.forming import SchedulerLimits
+from engine_svc.rows import Rows
+from engine_svc.scheduler import QUEUED_PASS_SHARE_MIN, Scheduler
+from tests.engine_svc.submissions import computed, single
+from tests.engine_svc.workers import Recording, Running
 
 LIMITS = SchedulerLimits(batch_tokens_max=400, batch_items_max=80, queue_tokens_max=10**6, queue_items_max=10**5)
 TOKENS_MIN = int(QUEUED_PASS_SHARE_MIN * LIMITS.batch_tokens_max)
@@ -26,9 +26,9 @@ def on_a_device(passes: int = 2) -> Scheduler:
 @pytest.mark.parametrize("waiting", [[TOKENS_MIN], [1] * ITEMS_MIN])
 def test_next_pass_is_formed_beside_a_running_one_once_enough_waits(waiting: list[int]) -> None:
     scheduler = on_a_device()
-    scheduler.submit([ticket(1)])
+    scheduler.submit([single(1)])
     assert scheduler.take(0) is not None
-    tickets = [ticket(tokens) for tokens in waiting]
+    tickets = [single(tokens) for tokens in waiting]
     scheduler.submit(tickets[:-1])
     assert scheduler.take(0) is None
     scheduler.submit(tickets[-1:])
@@ -37,10 +37,10 @@ def test_next_pass_is_formed_beside_a_running_one_once_enough_waits(waiting: lis
 
 def test_what_is_less_is_taken_when_the_device_is_free() -> None:
     scheduler = on_a_device()
-    scheduler.submit([ticket(1)])
+    scheduler.submit([single(1)])
     running = scheduler.take(0)
     assert running is not None
-    waiting = [ticket(1), ticket(1)]
+    waiting = [single(1), single(1)]
     for each in waiting:
         scheduler.submit([each])
         assert scheduler.take(0) is None
@@ -50,14 +50,14 @@ def test_what_is_less_is_taken_when_the_device_is_free() -> None:
 
 def test_a_pass_takes_all_that_waits_and_leaves_no_share_to_another() -> None:
     scheduler = on_a_device()
-    scheduler.submit(ticket(50) for _ in range(12))
+    scheduler.submit(single(50) for _ in range(12))
     taken = [scheduler.take(0), scheduler.take(0)]
     assert [len(computed(batch)) for batch in taken] == [8, 4]
 
 
 def test_no_more_passes_are_in_flight_than_allowed() -> None:
     scheduler = on_a_device()
-    scheduler.submit(ticket(400) for _ in range(4))
+    scheduler.submit(single(400) for _ in range(4))
     first = scheduler.take(0)
     assert first is not None
     assert scheduler.take(0) is not None
@@ -68,10 +68,10 @@ def test_no_more_passes_are_in_flight_than_allowed() -> None:
 
 def test_closed_scheduler_hands_out_the_little_that_waits_behind_a_running_pass() -> None:
     scheduler, taken = on_a_device(), []
-    scheduler.submit([ticket(1)])
+    scheduler.submit([single(1)])
     running = scheduler.take(0)
     assert running is not None
-    last = ticket(1)
+    last = single(1)
     scheduler.submit([last])
     thread = threading.Thread(target=lambda: taken.append(scheduler.take(5)), daemon=True)
     thread.start()
@@ -90,7 +90,7 @@ class Device(Recording):
         super().__init__()
         self.busy = threading.Lock()
 
-    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
+    def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
         with self.busy:
             time.sleep(self.PASS_S)
             return super().run(batch)
@@ -98,8 +98,8 @@ class Device(Recording):
 
 async def test_compute_time_leaves_out_the_wait_for_the_pass_before() -> None:
     running = Running(Device, limits=LIMITS, passes=2, runs_in_turn=True)
-    await asyncio.wrap_future(running.lane.loaded)
-    running.scheduler.submit([running.ticket(number) for number in range(4 * LIMITS.batch_items_max)])
+    await asyncio.wrap_future(running.worker.loaded)
+    running.scheduler.submit([running.single(number) for number in range(4 * LIMITS.batch_items_max)])
     await running.until(4 * LIMITS.batch_items_max)
     seconds = sorted(outcome.compute_s for outcome in running.outcomes.values())
     assert seconds[0] > Device.PASS_S * 0.8

@@ -7,9 +7,10 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from engine_svc.scheduler import Batch, Load, Scheduler
-from engine_svc.ticket import Ticket
-from tests.engine_svc.tickets import LIMITS, computed, passed, ticket
+from engine_svc.forming import Batch
+from engine_svc.scheduler import Load, Scheduler
+from engine_svc.submission import Part, Submission
+from tests.engine_svc.submissions import LIMITS, passed, several
 
 FLOWS = ["a", "b", "c", "d/1", "d/2", "d/3", "e/", "e/f/1", "e/f/2", "e/g/1", "d"]
 
@@ -24,58 +25,77 @@ def turns_until(flow: str, flows: Iterable[str]) -> int:
     return turns
 
 
+Waiting = tuple[Submission, int]  # and which of its sequences
+
+
+def leavers_of(parts: Iterable[Part]) -> list[Waiting]:
+    return [(part.submission, index) for part in parts for index in range(part.start, part.stop)]
+
+
+def tokens_of(waiting: Waiting) -> int:
+    submission, index = waiting
+    return int(submission.sequences.lengths[index])
+
+
 class SchedulerMachine(RuleBasedStateMachine):
-    """Any order of submit, cancel, expiry and take, against plain lists of what waits in each flow."""
+    """Any order of submit, cancel, expiry and take, against plain lists of the sequences that wait in each flow."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scheduler = Scheduler(LIMITS)
-        self.waiting: dict[tuple[int, str], list[Ticket]] = {}
-        self.gone: list[Ticket] = []  # served, expired or cancelled
-        self.turns_left: dict[Ticket, int] = {}  # of the first ticket of each flow
+        self.waiting: dict[tuple[int, str], list[Waiting]] = {}
+        self.gone: list[Submission] = []  # served, expired or cancelled, all of it
+        self.turns_left: dict[Waiting, int] = {}  # of the first sequence of each flow
 
-    def all_waiting(self) -> list[Ticket]:
-        return [ticket for tickets in self.waiting.values() for ticket in tickets]
+    def all_waiting(self) -> list[Waiting]:
+        return [waiting for flow in self.waiting.values() for waiting in flow]
 
-    def flows_of(self, priority: int) -> list[list[Ticket]]:
-        return [tickets for (of, _), tickets in self.waiting.items() if of == priority]
+    def submissions(self) -> list[Submission]:
+        return list(dict.fromkeys(submission for submission, _ in self.all_waiting()))
+
+    def flows_of(self, priority: int) -> list[list[Waiting]]:
+        return [flow for (of, _), flow in self.waiting.items() if of == priority]
 
     def names_of(self, priority: int) -> list[str]:
         return [flow for of, flow in self.waiting if of == priority]
 
-    def forget(self, ticket: Ticket) -> None:
-        key = ticket.priority, ticket.flow
-        self.waiting[key].remove(ticket)
+    def forget(self, leaver: Waiting) -> None:
+        submission, index = leaver
+        key = submission.priority, submission.flow
+        self.waiting[key].remove(leaver)
         if not self.waiting[key]:
             del self.waiting[key]
-        self.gone.append(ticket)
+        if index == len(submission.sequences) - 1:
+            self.gone.append(submission)
 
     @rule(
         specs=st.lists(
-            st.tuples(
-                st.integers(1, 20), st.sampled_from(FLOWS), st.integers(0, 2), st.sampled_from([None, None, 1, 2])
-            ),
-            max_size=8,
+            st.tuples(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.sampled_from(FLOWS), st.integers(0, 2)),
+            max_size=6,
         )
     )
-    def submit(self, specs: list[tuple[int, str, int, int | None]]) -> None:
-        tickets = [ticket(*spec) for spec in specs]
+    def submit(self, specs: list[tuple[list[int], str, int]]) -> None:
+        submissions = [several(*spec) for spec in specs]
         expected = []
-        for submitted in tickets:
-            tokens = sum(waiting.tokens for waiting in self.all_waiting())
-            full = len(self.all_waiting()) >= LIMITS.queue_items_max
-            if full or (tokens and tokens + submitted.tokens > LIMITS.queue_tokens_max):
+        for submitted in submissions:
+            waiting = self.all_waiting()
+            tokens = sum(map(tokens_of, waiting)) + submitted.tokens
+            full = len(waiting) + len(submitted.sequences) > LIMITS.queue_items_max or tokens > LIMITS.queue_tokens_max
+            if waiting and full:
                 expected.append(submitted)
             else:
-                self.waiting.setdefault((submitted.priority, submitted.flow), []).append(submitted)
-        assert self.scheduler.submit(tickets) == expected
+                flow = self.waiting.setdefault((submitted.priority, submitted.flow), [])
+                flow += [(submitted, index) for index in range(len(submitted.sequences))]
+        assert self.scheduler.submit(submissions) == expected
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def cancel_waiting(self, data: st.DataObject) -> None:
-        chosen = data.draw(st.sampled_from(self.all_waiting()))
+        chosen = data.draw(st.sampled_from(self.submissions()))
         assert self.scheduler.cancel(chosen)
-        self.forget(chosen)
+        for waiting in self.all_waiting():
+            if waiting[0] is chosen:
+                self.forget(waiting)
 
     @precondition(lambda self: self.gone)
     @rule(data=st.data())
@@ -85,7 +105,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def expire(self, data: st.DataObject) -> None:
-        data.draw(st.sampled_from(self.all_waiting())).deadline = time.monotonic()
+        data.draw(st.sampled_from(self.submissions())).deadline = time.monotonic()
 
     @rule()
     def take(self) -> None:
@@ -97,63 +117,64 @@ class SchedulerMachine(RuleBasedStateMachine):
         first_class = min(priority for priority, _ in self.waiting)
         self.check_budget(batch)
         self.check_leavers(batch)
-        for leaver in (*computed(batch), *batch.expired):
+        for leaver in leavers_of([*batch.parts, *batch.expired]):
             self.forget(leaver)
         self.check_nothing_else_fits(batch)
         self.check_priorities(batch)
         self.check_turns(first_class)
 
     def check_budget(self, batch: Batch) -> None:
-        assert batch.tokens == sum(sequence.tokens for sequence in batch.tickets)
-        assert batch.tokens <= LIMITS.batch_tokens_max or len(batch.tickets) == 1
-        assert len(batch.tickets) <= LIMITS.batch_items_max
+        assert batch.tokens == sum(part.sequences.tokens for part in batch.parts)
+        assert batch.items == sum(map(len, batch.parts))
+        assert batch.tokens <= LIMITS.batch_tokens_max or batch.items == 1
+        assert batch.items <= LIMITS.batch_items_max
 
     def check_leavers(self, batch: Batch) -> None:
         """Each waited, leaves once, to the right place; and what leaves a flow is its beginning."""
-        leavers = [*computed(batch), *batch.expired]
+        leavers = leavers_of([*batch.parts, *batch.expired])
         assert leavers
         assert len(set(leavers)) == len(leavers)
-        assert all(leaver in self.waiting[leaver.priority, leaver.flow] for leaver in leavers)
-        assert all(ticket.deadline is not None for ticket in batch.expired)
-        assert all(ticket.deadline is None for ticket in computed(batch))
-        assert all(ticket.sequence == key for key, tickets in batch.tickets.items() for ticket in tickets)
-        for (priority, flow), tickets in self.waiting.items():
-            left = {leaver for leaver in leavers if (leaver.priority, leaver.flow) == (priority, flow)}
-            assert left == set(tickets[: len(left)])
+        assert all(leaver in self.waiting[leaver[0].priority, leaver[0].flow] for leaver in leavers)
+        assert all(part.submission.deadline is not None for part in batch.expired)
+        assert all(part.submission.deadline is None for part in batch.parts)
+        for (priority, flow), waiting in self.waiting.items():
+            left = {leaver for leaver in leavers if (leaver[0].priority, leaver[0].flow) == (priority, flow)}
+            assert left == set(waiting[: len(left)])
 
-    def fits(self, batch: Batch, waiting: Ticket) -> bool:
-        return batch.tokens + waiting.tokens <= LIMITS.batch_tokens_max or waiting.sequence in batch.tickets
+    def fits(self, batch: Batch, waiting: Waiting) -> bool:
+        return batch.tokens + tokens_of(waiting) <= LIMITS.batch_tokens_max
 
     def check_nothing_else_fits(self, batch: Batch) -> None:
         if not batch.is_full(LIMITS):
-            assert not any(self.fits(batch, tickets[0]) for tickets in self.waiting.values())
+            assert not any(self.fits(batch, flow[0]) for flow in self.waiting.values())
 
     def check_priorities(self, batch: Batch) -> None:
         """Sequences of a later class are only what first ones of earlier classes left room for."""
-        last_class = max((ticket.priority for ticket in computed(batch)), default=0)
+        last_class = max((part.submission.priority for part in batch.parts), default=0)
         for priority in range(last_class):
-            assert not any(self.fits(batch, tickets[0]) for tickets in self.flows_of(priority))
+            assert not any(self.fits(batch, flow[0]) for flow in self.flows_of(priority))
 
     def check_turns(self, first_class: int) -> None:
-        """The first ticket of a flow in the first class is in one of the next n batches: n is the number of flows or,
+        """The first sequence of a flow in the first class is in one of the next n batches: n is the number of flows or,
         for flows in groups, the product of the numbers of members."""
-        for waiting, turns in self.turns_left.items():
-            if waiting.priority == first_class and waiting not in self.gone:
+        waiting = set(self.all_waiting())
+        for first, turns in self.turns_left.items():
+            if first[0].priority == first_class and first in waiting:
                 assert turns > 1
-                self.turns_left[waiting] = turns - 1
+                self.turns_left[first] = turns - 1
 
     @invariant()
     def count_turns(self) -> None:
         """New flows join at the end, but may come before members of a group that are not first in it."""
-        for (priority, flow), tickets in self.waiting.items():
-            if "/" in flow or tickets[0] not in self.turns_left:
-                self.turns_left[tickets[0]] = turns_until(flow, self.names_of(priority))
-        self.turns_left = {tickets[0]: self.turns_left[tickets[0]] for tickets in self.waiting.values()}
+        for (priority, flow), waiting in self.waiting.items():
+            if "/" in flow or waiting[0] not in self.turns_left:
+                self.turns_left[waiting[0]] = turns_until(flow, self.names_of(priority))
+        self.turns_left = {waiting[0]: self.turns_left[waiting[0]] for waiting in self.waiting.values()}
 
     @invariant()
     def load_is_what_waits(self) -> None:
         waiting = self.all_waiting()
-        assert self.scheduler.load() == Load(len(waiting), sum(ticket.tokens for ticket in waiting))
+        assert self.scheduler.load() == Load(len(waiting), sum(map(tokens_of, waiting)))
 
     def teardown(self) -> None:
         self.scheduler.close()

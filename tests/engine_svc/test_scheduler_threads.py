@@ -1,4 +1,4 @@
-"""The scheduler between threads: lanes that wait, submitters that race, and the end of both."""
+"""The scheduler between threads: workers that wait, submitters that race, and the end of both."""
 
 import subprocess
 import sys
@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from engine_svc.scheduler import Batch, Load, Scheduler, SchedulerLimits
-from engine_svc.ticket import Ticket
-from tests.engine_svc.tickets import ROOMY, computed, passed, scheduler_of, ticket
+from engine_svc.forming import Batch, SchedulerLimits
+from engine_svc.scheduler import Load, Scheduler
+from engine_svc.submission import Submission
+from tests.engine_svc.submissions import ROOMY, computed, expired, passed, scheduler_of, single
 
 
 def test_take_gives_up_after_its_timeout() -> None:
@@ -27,16 +28,16 @@ def taker(scheduler: Scheduler, taken: list[Batch | None]) -> threading.Thread:
 def test_waiting_lane_gets_what_is_submitted() -> None:
     scheduler, taken = Scheduler(ROOMY), list[Batch | None]()
     thread = taker(scheduler, taken)
-    submitted = ticket()
+    submitted = single()
     scheduler.submit([submitted])
     thread.join(5)
     assert computed(taken[0]) == [submitted]
 
 
-def test_one_submission_of_two_batches_wakes_two_waiting_lanes() -> None:
+def test_one_submission_of_two_batches_wakes_two_waiting_workers() -> None:
     scheduler, taken = Scheduler(ROOMY, passes=2, cores=2), list[Batch | None]()
     threads = [taker(scheduler, taken) for _ in range(2)]
-    scheduler.submit(ticket() for _ in range(16))
+    scheduler.submit(single() for _ in range(16))
     for thread in threads:
         thread.join(5)
     assert [len(computed(batch)) for batch in taken] == [8, 8]
@@ -48,7 +49,7 @@ def test_thread_that_came_last_is_the_next_to_go() -> None:
     until_waiting(scheduler, 1)
     last = taker(scheduler, taken)
     until_waiting(scheduler, 2)
-    scheduler.submit([ticket()])
+    scheduler.submit([single()])
     last.join(5)
     assert (first.is_alive(), last.is_alive()) == (True, False)
     scheduler.close()
@@ -69,8 +70,8 @@ def test_close_wakes_waiting_lanes_with_nothing() -> None:
     assert taken == [None] * 3
 
 
-def test_closed_scheduler_refuses_new_tickets_and_hands_out_what_waits() -> None:
-    accepted, late = ticket(), ticket()
+def test_closed_scheduler_refuses_new_submissions_and_hands_out_what_waits() -> None:
+    accepted, late = single(), single()
     scheduler = scheduler_of(accepted)
     scheduler.close()
     assert scheduler.submit([late]) == [late]
@@ -81,20 +82,20 @@ def test_closed_scheduler_refuses_new_tickets_and_hands_out_what_waits() -> None
 def test_many_submitters_cancellers_and_lanes_lose_nothing_and_serve_nothing_twice() -> None:
     limits = SchedulerLimits(64, 6, queue_tokens_max=2_000, queue_items_max=300)
     scheduler = Scheduler(limits, passes=3, cores=5)
-    accepted, cancelled, taken = list[Ticket](), list[Ticket](), list[Batch]()
+    accepted, cancelled, taken = list[Submission](), list[Submission](), list[Batch]()
     out, most_passes, most_cores = list[Batch](), [0], [0]
 
     def submit(seed: int) -> None:
         random = np.random.default_rng(seed)
         for _ in range(150):
             specs = random.integers((1, 0, 0, 0), (80, 9, 3, 9), (10, 4)).tolist()
-            tickets = [ticket(tokens, str(flow), priority, content) for tokens, flow, priority, content in specs]
-            tickets[0].deadline = time.monotonic() + random.random() / 100
-            refused = set(scheduler.submit(tickets))
-            accepted.extend(ticket for ticket in tickets if ticket not in refused)
-            cancelled.extend(ticket for ticket in tickets[::4] if scheduler.cancel(ticket))
+            submissions = [single(tokens, str(flow), priority, content) for tokens, flow, priority, content in specs]
+            submissions[0].deadline = time.monotonic() + random.random() / 100
+            refused = set(scheduler.submit(submissions))
+            accepted.extend(each for each in submissions if each not in refused)
+            cancelled.extend(each for each in submissions[::4] if scheduler.cancel(each))
 
-    def lane(take: Callable[[], Batch | None]) -> None:
+    def worker(take: Callable[[], Batch | None]) -> None:
         while (batch := take()) is not None:
             taken.append(batch)
             out.append(batch)
@@ -107,17 +108,17 @@ def test_many_submitters_cancellers_and_lanes_lose_nothing_and_serve_nothing_twi
 
     submitters = [threading.Thread(target=submit, args=(seed,), daemon=True) for seed in range(3)]
     takes = [scheduler.take, scheduler.take, scheduler.take, scheduler.take_express]
-    lanes = [threading.Thread(target=lane, args=(take,), daemon=True) for take in takes]
-    for thread in submitters + lanes:
+    workers = [threading.Thread(target=worker, args=(take,), daemon=True) for take in takes]
+    for thread in submitters + workers:
         thread.start()
     for thread in submitters:
         thread.join(10)
     scheduler.close()
-    for thread in lanes:
+    for thread in workers:
         thread.join(10)
-    leavers = [leaver for batch in taken for leaver in (*computed(batch), *batch.expired)]
+    leavers = [leaver for batch in taken for leaver in (*computed(batch), *expired(batch))]
     assert Counter([*leavers, *cancelled]) == Counter(accepted)
-    assert all(batch.tokens <= 64 or len(batch.tickets) == 1 for batch in taken)
+    assert all(batch.tokens <= 64 or batch.items == 1 for batch in taken)
     assert scheduler.load() == Load(0, 0)
     assert max(most_passes) <= 3
     assert max(most_cores) <= 5

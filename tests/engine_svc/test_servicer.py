@@ -1,13 +1,12 @@
 """The engine pod as callers with token ids see it: stream and unary, checks, and errors that stay with their item."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import grpc
 import numpy as np
-import numpy.typing as npt
 import pytest
 from transformers import (
     BertForMaskedLM,
@@ -20,7 +19,7 @@ from transformers import (
 from engine_svc.backends.loading import load_backend
 from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.servicer import check_wishes
+from engine_svc.rows import Rows
 from engine_svc.settings import EngineSettings
 from heddle import tensors
 from heddle.checkpoint import Checkpoint
@@ -31,10 +30,7 @@ from heddle.v1 import error_pb2, tensor_pb2
 from heddle.v1.engine_pb2_grpc import EngineServiceStub
 from tests.checkpoints import VOCABULARY_SIZE, write_bert, write_old_modules
 from tests.cluster import engine_pod
-
-
-def sequence(*token_ids: int, **wishes: object) -> pb.Sequence:
-    return pb.Sequence(token_ids=np.array(token_ids, "<u4").tobytes(), **wishes)  # type: ignore[arg-type]
+from tests.sequences import submitted
 
 
 def any_stub(channel: grpc.aio.Channel) -> Any:
@@ -42,23 +38,28 @@ def any_stub(channel: grpc.aio.Channel) -> Any:
     return EngineServiceStub(channel)
 
 
-NAN_TOKEN = sequence(777).token_ids
-
-
 class Brittle:
     """Fails on token 666, gives NaN for token 777."""
 
     outputs, data_type = SimulatedBackend().outputs, "float32"
 
-    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
+    def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
         if 666 in batch.token_ids:
             raise RuntimeError("the device does not like that token")
-        broken = np.full(384, np.nan, np.float32)
-        arrays = zip(batch.sequences, SimulatedBackend().run(batch), strict=True)
-        return [broken if one.token_ids == NAN_TOKEN else array for one, array in arrays]
+        bad = batch.token_ids[batch.cu_seqlens[:-1]] == 777
+        vectors = SimulatedBackend().run(batch)[Output.VECTOR].values
+        return {Output.VECTOR: Rows(np.where(bad[:, None], np.float32("nan"), vectors))}
 
     def close(self) -> None:
         pass
+
+
+async def encode(stub: Any, sequences: pb.Sequences) -> pb.Outcome:
+    return (await stub.Encode(pb.EncodeRequest(sequences=sequences))).outcome  # type: ignore[no-any-return]
+
+
+def failures(outcome: pb.Outcome) -> dict[int, error_pb2.ErrorKind]:
+    return {each.index: each.error.kind for each in outcome.errors}
 
 
 @pytest.fixture
@@ -68,97 +69,121 @@ async def stub(tmp_path: Path) -> AsyncIterator[Any]:
 
 
 BAD_SEQUENCES = [
-    (pb.Sequence(), error_pb2.ERROR_KIND_EMPTY_INPUT, "at least one token"),
-    (pb.Sequence(token_ids=b"12345"), error_pb2.ERROR_KIND_INVALID_INPUT, "multiple of 4"),
-    (sequence(30522), error_pb2.ERROR_KIND_INVALID_INPUT, "outside the vocabulary"),
-    (sequence(*[7] * 257), error_pb2.ERROR_KIND_TOO_LARGE, "longer than the model's 256"),
-    (sequence(7, 8, type_ids=b"\0"), error_pb2.ERROR_KIND_INVALID_INPUT, "one byte per token"),
-    (sequence(7, more_outputs=[pb.OUTPUT_VECTOR]), error_pb2.ERROR_KIND_INVALID_INPUT, "names an output twice"),
-    (sequence(7, more_outputs=[pb.OUTPUT_COLBERT_VECTORS]), error_pb2.ERROR_KIND_WRONG_TASK, "another kind"),
-    (sequence(7, type_ids=b"\2"), error_pb2.ERROR_KIND_INVALID_INPUT, "0 or 1"),
-    (sequence(7, dimensions=385), error_pb2.ERROR_KIND_INVALID_INPUT, "at most 384"),
-    (
-        sequence(7, output=pb.OUTPUT_TOKEN_VECTORS, dimensions=8),
-        *(error_pb2.ERROR_KIND_INVALID_INPUT, "dimensions has no effect on the output token vectors"),
-    ),
-    (
-        sequence(7, output=pb.OUTPUT_TOKEN_VECTORS, skip_normalization=True),
-        *(error_pb2.ERROR_KIND_INVALID_INPUT, "skip_normalization has no effect on the output token vectors"),
-    ),
-    (sequence(7, data_type=99), error_pb2.ERROR_KIND_INVALID_INPUT, "no data type 99"),
-    (sequence(7, output=pb.OUTPUT_LOGITS), error_pb2.ERROR_KIND_WRONG_TASK, "another kind: embedder"),
+    ([], error_pb2.ERROR_KIND_EMPTY_INPUT, "at least one token"),
+    ([7, 30522, 9], error_pb2.ERROR_KIND_INVALID_INPUT, "token id 30522 is outside the vocabulary"),
+    ([7] * 257, error_pb2.ERROR_KIND_TOO_LARGE, "257 tokens is longer than the model's 256"),
 ]
 
 
 @pytest.mark.parametrize(("bad", "kind", "words"), BAD_SEQUENCES)
 async def test_a_bad_sequence_is_refused_alone(
-    stub: Any, bad: pb.Sequence, kind: error_pb2.ErrorKind, words: str
+    stub: Any, bad: list[int], kind: error_pb2.ErrorKind, words: str
 ) -> None:
-    response = await stub.Encode(pb.EncodeRequest(sequences=[sequence(7), bad, sequence(8)]))
-    assert [outcome.WhichOneof("result") for outcome in response.outcomes] == ["tensor", "error", "tensor"]
-    assert response.outcomes[1].error.kind == kind
-    assert words in response.outcomes[1].error.message
+    outcome = await encode(stub, submitted([7], bad, [8], bad, [9]))
+    assert failures(outcome) == {1: kind, 3: kind}
+    assert words in outcome.errors[0].error.message
+    assert outcome.errors[0].error.field == "token_ids"
+    vectors = tensors.from_proto(outcome.results[0].tensor)
+    good = tensors.from_proto((await encode(stub, submitted([7], [8], [9]))).results[0].tensor)
+    assert np.array_equal(vectors[[0, 2, 4]], good)
+    assert not vectors[[1, 3]].any()
 
 
-@pytest.mark.parametrize(
-    ("output", "refused"),
-    [
-        (Output.VECTOR, []),
-        (Output.TOKEN_VECTORS, []),
-        (Output.LOGITS, ["INT8", "UINT8", "BINARY", "UBINARY"]),
-        (Output.TOKEN_LOGITS, ["INT8", "UINT8", "BINARY", "UBINARY"]),
-        (Output.SPARSE_VECTOR, ["FLOAT16", "BFLOAT16", "INT8", "UINT8", "BINARY", "UBINARY"]),
-        (Output.COLBERT_VECTORS, []),
-    ],
-)
-def test_an_output_has_the_data_types_that_it_can_be_told_in(output: Output, refused: list[str]) -> None:
-    for data_type in tensor_pb2.DataType.keys():  # noqa: SIM118 - an enum of protobuf is no mapping
-        message = pb.Sequence(data_type=data_type)
-        if data_type.removeprefix("DATA_TYPE_") not in refused:
-            check_wishes(message, (output,))
-            continue
-        with pytest.raises(HeddleError) as caught:
-            check_wishes(message, (output,))
-        assert (caught.value.kind, caught.value.field) == (ErrorKind.INVALID_INPUT, "data_type")
+async def test_a_bad_sequence_of_many_rows_gets_none(stub: Any) -> None:
+    outcome = await encode(stub, submitted([7, 8], [], [9], output=pb.OUTPUT_TOKEN_VECTORS))
+    tokens = outcome.results[0].tokens
+    assert failures(outcome) == {1: error_pb2.ERROR_KIND_EMPTY_INPUT}
+    assert np.frombuffer(tokens.lengths, "<u4").tolist() == [2, 0, 1]
+    assert list(tokens.tensor.shape) == [3, 384]
+
+
+async def test_a_submission_of_bad_sequences_alone_has_an_error_for_each(stub: Any) -> None:
+    outcome = await encode(stub, submitted([30522], [], more_outputs=[pb.OUTPUT_TOKEN_VECTORS]))
+    assert failures(outcome) == {0: error_pb2.ERROR_KIND_INVALID_INPUT, 1: error_pb2.ERROR_KIND_EMPTY_INPUT}
+    assert [result.tensor.shape[0] for result in outcome.results] == [2, 2]
+
+
+async def test_a_bad_type_id_is_that_of_its_sequence(stub: Any) -> None:
+    outcome = await encode(stub, submitted([7, 8], [9], type_ids=b"\0\0\2"))
+    assert failures(outcome) == {1: error_pb2.ERROR_KIND_INVALID_INPUT}
+    assert "0 or 1" in outcome.errors[0].error.message
+
+
+BAD_SUBMISSIONS = [
+    (pb.Sequences(), "lengths", ErrorKind.EMPTY_INPUT, "at least one sequence"),
+    (pb.Sequences(token_ids=b"12345", lengths=b"\1\0\0\0"), "token_ids", ErrorKind.INVALID_INPUT, "multiple of 4"),
+    (pb.Sequences(token_ids=b"1234", lengths=b"\1"), "lengths", ErrorKind.INVALID_INPUT, "multiple of 4"),
+    (pb.Sequences(token_ids=b"12345678", lengths=b"\1\0\0\0"), "lengths", ErrorKind.INVALID_INPUT, "add up to 1"),
+    (submitted([7, 8], type_ids=b"\0"), "type_ids", ErrorKind.INVALID_INPUT, "one byte per token"),
+    (
+        submitted([7], more_outputs=[pb.OUTPUT_VECTOR]),
+        *("more_outputs", ErrorKind.INVALID_INPUT, "names an output twice"),
+    ),
+    (submitted([7], more_outputs=[pb.OUTPUT_COLBERT_VECTORS]), "", ErrorKind.WRONG_TASK, "another kind"),
+    (submitted([7], dimensions=385), "dimensions", ErrorKind.INVALID_INPUT, "at most 384"),
+    (
+        submitted([7], output=pb.OUTPUT_TOKEN_VECTORS, dimensions=8),
+        *("dimensions", ErrorKind.INVALID_INPUT, "dimensions has no effect on the output token vectors"),
+    ),
+    (
+        submitted([7], output=pb.OUTPUT_TOKEN_VECTORS, skip_normalization=True),
+        *("skip_normalization", ErrorKind.INVALID_INPUT, "no effect on the output token vectors"),
+    ),
+    (submitted([7], data_type=99), "data_type", ErrorKind.INVALID_INPUT, "no data type 99"),
+    (submitted([7], output=pb.OUTPUT_LOGITS), "", ErrorKind.WRONG_TASK, "another kind: embedder"),
+    (submitted([7], task="cats"), "task", ErrorKind.INVALID_INPUT, "there is no task 'cats'"),
+]
+
+
+@pytest.mark.parametrize(("bad", "field", "kind", "words"), BAD_SUBMISSIONS)
+async def test_a_bad_submission_is_refused_and_the_field_named(
+    stub: Any, bad: pb.Sequences, field: str, kind: ErrorKind, words: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await encode(stub, bad)
+    error = HeddleError.from_rpc_error(caught.value)
+    assert (error.kind, error.field) == (kind, field)
+    assert words in error.message
 
 
 async def test_several_outputs_of_a_sequence_come_in_the_order_in_which_they_were_asked_for(stub: Any) -> None:
-    wanted = sequence(7, 8, 9, output=pb.OUTPUT_TOKEN_VECTORS, more_outputs=[pb.OUTPUT_VECTOR], dimensions=4)
-    both, first, second = (
-        await stub.Encode(
-            pb.EncodeRequest(
-                sequences=[
-                    wanted,
-                    sequence(7, 8, 9, output=pb.OUTPUT_TOKEN_VECTORS),
-                    sequence(7, 8, 9, dimensions=4),
-                ]
-            )
-        )
-    ).outcomes
-    assert list(both.tensor.shape) == [3, 384]
-    assert both.tensor == first.tensor
-    assert [result.tensor for result in both.more] == [second.tensor]
+    ids, options = [[7, 8, 9], [10]], {"output": pb.OUTPUT_TOKEN_VECTORS}
+    both = await encode(stub, submitted(*ids, **options, more_outputs=[pb.OUTPUT_VECTOR], dimensions=4))
+    first = await encode(stub, submitted(*ids, **options))
+    second = await encode(stub, submitted(*ids, dimensions=4))
+    assert list(first.results[0].tokens.tensor.shape) == [4, 384]
+    assert list(both.results) == [*first.results, *second.results]
 
 
-async def test_outcomes_come_in_the_order_of_the_sequences(stub: Any) -> None:
-    sequences = [sequence(number) for number in range(100)]
-    together = (await stub.Encode(pb.EncodeRequest(sequences=sequences))).outcomes
-    assert [outcome.id for outcome in together] == list(range(100))
+async def test_rows_come_in_the_order_of_the_sequences(stub: Any) -> None:
+    together = tensors.from_proto(
+        (await encode(stub, submitted(*([number] for number in range(100))))).results[0].tensor
+    )
+    assert together.shape == (100, 384)
     for index in (0, 57, 99):
-        alone = (await stub.Encode(pb.EncodeRequest(sequences=[sequences[index]]))).outcomes[0]
-        assert alone.tensor == together[index].tensor
+        alone = tensors.from_proto((await encode(stub, submitted([index]))).results[0].tensor)
+        assert np.array_equal(alone[0], together[index])
+
+
+async def test_a_submission_larger_than_a_batch_is_answered_once_and_whole(tmp_path: Path) -> None:
+    ids = [[number] * (1 + number % 7) for number in range(60)]
+    limits: Any = {"batch_tokens_max": 16, "batch_items_max": 4}
+    async with engine_pod(tmp_path) as address, open_channel(address) as channel:
+        whole = await encode(any_stub(channel), submitted(*ids, output=pb.OUTPUT_TOKEN_VECTORS))
+    async with engine_pod(tmp_path, **limits) as address, open_channel(address) as channel:
+        parts = await encode(any_stub(channel), submitted(*ids, output=pb.OUTPUT_TOKEN_VECTORS))
+    assert parts.results == whole.results
 
 
 async def test_vectors_are_cut_normalised_and_encoded_as_asked(stub: Any) -> None:
-    wishes = [
-        sequence(7, dimensions=16),
-        sequence(7, skip_normalization=True),
-        sequence(7, data_type=tensor_pb2.DATA_TYPE_BFLOAT16),
+    wishes: list[Any] = [
+        {"dimensions": 16},
+        {"skip_normalization": True},
+        {"data_type": tensor_pb2.DATA_TYPE_BFLOAT16},
     ]
-    cut, raw, short = (
-        tensors.from_proto(outcome.tensor)
-        for outcome in (await stub.Encode(pb.EncodeRequest(sequences=wishes))).outcomes
-    )
+    cut, raw, short = [
+        tensors.from_proto((await encode(stub, submitted([7], **wish))).results[0].tensor)[0] for wish in wishes
+    ]
     assert cut.shape == (16,)
     assert np.linalg.norm(cut) == pytest.approx(1)
     assert np.allclose(cut, raw[:16] / np.linalg.norm(raw[:16]), atol=1e-6)
@@ -167,7 +192,7 @@ async def test_vectors_are_cut_normalised_and_encoded_as_asked(stub: Any) -> Non
 
 async def test_unary_caller_with_another_fingerprint_is_refused(stub: Any) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.Encode(pb.EncodeRequest(sequences=[sequence(7)], tokenizer_fingerprint="f" * 64))
+        await stub.Encode(pb.EncodeRequest(sequences=submitted([7]), tokenizer_fingerprint="f" * 64))
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert "do not belong together" in str(caught.value.details())
 
@@ -184,8 +209,8 @@ async def test_stream_of_another_fingerprint_is_refused(stub: Any) -> None:
 @pytest.mark.parametrize(
     ("model_class", "modules", "shape"),
     [
-        (BertModel, [], [32]),
-        (BertForSequenceClassification, [], [5]),
+        (BertModel, [], [1, 32]),
+        (BertForSequenceClassification, [], [1, 5]),
         (BertForTokenClassification, [], [3, 5]),
         (BertForMaskedLM, ["MLMTransformer", "SpladePooling"], None),
     ],
@@ -202,42 +227,54 @@ async def test_what_is_not_said_is_what_the_model_is_for(
         write_old_modules(tmp_path, modules)
     loaded = load_backend(EngineSettings(backend=backend), Checkpoint.read(tmp_path))
     async with engine_pod(tmp_path, loaded, model=str(tmp_path)) as address, open_channel(address) as channel:
-        [outcome] = (await any_stub(channel).Encode(pb.EncodeRequest(sequences=[sequence(7, 8, 9)]))).outcomes
+        [result] = (await encode(any_stub(channel), submitted([7, 8, 9]))).results
     if shape is None:
-        assert outcome.sparse.dimension == VOCABULARY_SIZE
-        assert 0 < len(outcome.sparse.indices) == len(outcome.sparse.values)
+        assert result.sparse.dimension == VOCABULARY_SIZE
+        assert 0 < len(result.sparse.indices) == len(result.sparse.values)
     else:
-        assert list(outcome.tensor.shape) == shape
+        assert list((result.tensor if result.HasField("tensor") else result.tokens.tensor).shape) == shape
 
 
-async def test_a_frame_is_answered_item_by_item(stub: Any) -> None:
+async def test_a_frame_is_answered_submission_by_submission(stub: Any) -> None:
     model = (await stub.GetModel(pb.EngineServiceGetModelRequest())).model
     call = stub.Infer()
-    items = [pb.Submission(id=number, sequence=sequence(number)) for number in (5, 30522, 9)]
+    items = [
+        pb.Submission(id=5, sequences=submitted([5], [6])),
+        pb.Submission(id=6, sequences=submitted([30522], [6])),
+        pb.Submission(id=7, sequences=submitted([5], dimensions=9999)),
+    ]
     await call.write(pb.EngineServiceInferRequest(tokenizer_fingerprint=model.tokenizer_fingerprint, items=items))
-    results: dict[int, str | None] = {}
-    while len(results) < 3:
+    outcomes: dict[int, pb.Outcome] = {}
+    while len(outcomes) < 3:
         frame = await asyncio.wait_for(call.read(), 5)
-        results |= {outcome.id: outcome.WhichOneof("result") for outcome in frame.outcomes}
-    assert results == {5: "tensor", 30522: "error", 9: "tensor"}
+        outcomes |= {outcome.id: outcome for outcome in frame.outcomes}
+    assert [list(outcomes[number].results[0].tensor.shape) for number in (5, 6)] == [[2, 384]] * 2
+    assert [failures(outcomes[number]) for number in (5, 6)] == [{}, {0: error_pb2.ERROR_KIND_INVALID_INPUT}]
+    assert (outcomes[7].error.field, len(outcomes[7].results)) == ("dimensions", 0)
     await call.done_writing()
 
 
 async def test_what_the_device_cannot_do_with_one_sequence_stays_with_that_one(tmp_path: Path) -> None:
     async with engine_pod(tmp_path, Brittle()) as address, open_channel(address) as channel:
-        request = pb.EncodeRequest(sequences=[sequence(1), sequence(666), sequence(2), sequence(777)])
-        outcomes = (await any_stub(channel).Encode(request)).outcomes
-    assert [outcome.WhichOneof("result") for outcome in outcomes] == ["tensor", "error", "tensor", "error"]
-    assert outcomes[1].error == error_pb2.Error(kind=error_pb2.ERROR_KIND_INTERNAL, message="internal error")
-    assert outcomes[3].error.kind == error_pb2.ERROR_KIND_BAD_OUTPUT
+        outcome = await encode(any_stub(channel), submitted([1], [30522], [666], [2], [777]))
+        good = await encode(any_stub(channel), submitted([1], [2]))
+    assert failures(outcome) == {
+        1: error_pb2.ERROR_KIND_INVALID_INPUT,
+        2: error_pb2.ERROR_KIND_INTERNAL,
+        4: error_pb2.ERROR_KIND_BAD_OUTPUT,
+    }
+    assert outcome.errors[1].error == error_pb2.Error(kind=error_pb2.ERROR_KIND_INTERNAL, message="internal error")
+    vectors = tensors.from_proto(outcome.results[0].tensor)
+    assert np.array_equal(vectors[[0, 3]], tensors.from_proto(good.results[0].tensor))
+    assert not vectors[[1, 2, 4]].any()
 
 
 async def test_what_the_queue_has_no_room_for_is_refused_at_once(tmp_path: Path) -> None:
     settings: Any = {"queue_items_max": 4, "batch_items_max": 1, "simulated_fixed_us": 200_000}
     async with engine_pod(tmp_path, **settings) as address, open_channel(address) as channel:
-        sequences = [sequence(number) for number in range(10)]
-        outcomes = (await any_stub(channel).Encode(pb.EncodeRequest(sequences=sequences))).outcomes
-    refused = [outcome.error for outcome in outcomes if outcome.WhichOneof("result") == "error"]
-    assert len(refused) >= 5
-    assert {error.kind for error in refused} == {error_pb2.ERROR_KIND_OVERLOADED}
+        calls = (encode(any_stub(channel), submitted([number], [number])) for number in range(8))
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    refused = [HeddleError.from_rpc_error(one) for one in outcomes if isinstance(one, grpc.aio.AioRpcError)]
+    assert len(refused) >= 4
+    assert {error.kind for error in refused} == {ErrorKind.OVERLOADED}
     assert all(error.retry_after_ms for error in refused)

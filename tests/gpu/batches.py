@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine_svc.batch import PackedBatch
-from engine_svc.batch import Sequence as TokenSequence
 from engine_svc.device import GPU_BATCH_TOKENS
 from engine_svc.settings import EngineSettings
 from tests.gpu.shapes import ModelShape
+from tests.sequences import Sequence as TokenSequence
+from tests.sequences import packed
 
 # Distinct batches rotate, so that no cache can help.
 BATCHES = 4
@@ -29,7 +30,7 @@ class Workload:
         rng = np.random.default_rng(self.tokens)
         size = (self.sequences, self.tokens)
         drawn = (rng.integers(FIRST_ID, shape.config["vocab_size"], size, dtype=np.uint32) for _ in range(BATCHES))
-        return [PackedBatch.of([TokenSequence(row.tobytes()) for row in rows]) for rows in drawn]
+        return [packed([TokenSequence(row.tobytes()) for row in rows]) for rows in drawn]
 
 
 def full(tokens: int) -> Workload:

@@ -26,6 +26,7 @@ from tests.gpu.starting import no_graphs_captured
 from tests.gpu.subjects import CannotBeMadeError, Subject, stored
 from tests.gpu.waits import noted_waits
 from tests.gpu.workers import share
+from tests.sequences import packed, run_each, sequences_of
 
 ERROR_MAX = 1e-4  # relative, in float32; for both comparisons
 COSINE_MIN = {"bfloat16": 0.998, "float16": 0.999}
@@ -86,7 +87,7 @@ def compare(subject: Subject, task: Task) -> None:
         with tempfile.TemporaryDirectory() as folder, noted_choices(attention):
             batch = subject.write(Path(folder))
             checkpoint = subject.read(Path(folder))
-            expected = TorchBackend(checkpoint, dtype="float32", device="cpu", adapter=subject.adapter).run(batch)
+            expected = run_each(TorchBackend(checkpoint, dtype="float32", device="cpu", adapter=subject.adapter), batch)
             model = Model(subject, checkpoint, batch, expected, waits)
             for dtype in DTYPES:
                 values |= compared(task, model, dtype)
@@ -105,12 +106,12 @@ def compared(task: Task, model: Model, dtype: str) -> Row:
     # Capturing takes most of the time of loading such a small model.
     with contextlib.nullcontext() if dtype in DTYPES_WITH_GRAPHS else no_graphs_captured():
         backend = model.backend(task.device, dtype)
-    together = backend.run(model.batch)
-    chosen = [model.batch.sequences[index] for index in ALONE]
-    alone = [array for sequence in chosen for array in backend.run(PackedBatch.of([sequence]))]
+    together = run_each(backend, model.batch)
+    chosen = [sequences_of(model.batch)[index] for index in ALONE]
+    alone = [array for sequence in chosen for array in run_each(backend, packed([sequence]))]
     in_batch = [together[index] for index in ALONE]
     with noted_waits(model.waits, task.device):
-        backend.run(model.batch)
+        run_each(backend, model.batch)
     error, cosine = relative_error(together, model.expected), least_cosine(together, model.expected)
     error_alone, cosine_alone = relative_error(alone, in_batch), least_cosine(alone, in_batch)
     name = model.subject.name
@@ -135,9 +136,9 @@ def compared(task: Task, model: Model, dtype: str) -> Row:
 def compared_quantized(task: Task, model: Model) -> Row:
     found: Row = {}
     with no_graphs_captured():
-        theirs = model.backend(task.device, "bfloat16").run(model.batch)
+        theirs = run_each(model.backend(task.device, "bfloat16"), model.batch)
         for quantization, least in COSINE_QUANTIZED_MIN.items():
-            ours = model.backend(task.device, "bfloat16", quantization=quantization).run(model.batch)
+            ours = run_each(model.backend(task.device, "bfloat16", quantization=quantization), model.batch)
             # Pooled, as it is served: single tokens of random weights move further.
             pooled = [[np.atleast_2d(array).mean(0) for array in arrays] for arrays in (ours, theirs)]
             found[f"cosine {quantization}"] = cosine = least_cosine(*pooled)

@@ -38,7 +38,7 @@ class Transformers:
 
     @torch.inference_mode()
     def run(self, batch: PackedBatch) -> np.ndarray[Any, np.dtype[np.float32]]:
-        rows = torch.from_numpy(batch.token_ids.reshape(len(batch.sequences), -1).astype(np.int64))
+        rows = torch.from_numpy(batch.token_ids.reshape(len(batch), -1).astype(np.int64))
         hidden = self._model(input_ids=rows.to(self._device)).last_hidden_state
         vectors: np.ndarray[Any, np.dtype[np.float32]] = (
             functional.normalize(self._pools(hidden), dim=1).float().cpu().numpy()

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.batch import Sequence as TokenSequence
 from heddle.checkpoint import Checkpoint
 from heddle.sentence_modules import PoolingSetting
+from tests.sequences import Sequence as TokenSequence
+from tests.sequences import packed, sequences_of
 
 # Names in the folder of a stored subject.
 WEIGHTS, BATCH, ABOUT = "checkpoint", "batch.npz", "about.json"
@@ -55,8 +56,8 @@ def store(subject: Subject, folder: Path) -> None:
         token_ids=batch.token_ids,
         type_ids=batch.type_ids,
         lengths=batch.lengths,
-        output=batch.sequences[0].output.value,
-        has_types=any(sequence.type_ids for sequence in batch.sequences),
+        output=sequences_of(batch)[0].output.value,
+        has_types=any(sequence.type_ids for sequence in sequences_of(batch)),
     )
     about = {
         "architecture": subject.architecture,
@@ -88,7 +89,7 @@ def batch_of(path: Path) -> PackedBatch:
         ids = np.split(arrays["token_ids"].astype("<u4"), stops)
         types = np.split(arrays["type_ids"].astype(np.uint8), stops)
         has_types, output = bool(arrays["has_types"]), Output(int(arrays["output"]))
-    return PackedBatch.of(
+    return packed(
         [
             TokenSequence(own.tobytes(), kinds.tobytes() if has_types else b"", output=output)
             for own, kinds in zip(ids, types, strict=True)

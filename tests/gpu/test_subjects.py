@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from engine_svc.batch import PackedBatch
 from tests.engine_svc.models.cases_of.all import CASES
 from tests.engine_svc.models.published_checkpoints import PUBLISHED
 from tests.gpu.made_subjects import made
 from tests.gpu.subjects import Subject, in_turns, store, stored
+from tests.sequences import packed, sequences_of
 
 
 def test_all_parity_cases_and_published_checkpoints_are_compared() -> None:
@@ -38,10 +38,10 @@ def test_a_stored_checkpoint_is_the_one_that_was_made(tmp_path: Path) -> None:
         assert (again.name, again.adapter, again.pooling) == (subject.name, subject.adapter, subject.pooling)
         assert {path.name for path in first.iterdir()} == {path.name for path in second.iterdir()}
         assert subject.read(first).config == again.read(second).config
-        assert same_batch.sequences == batch.sequences
+        assert sequences_of(same_batch) == sequences_of(batch)
         np.testing.assert_array_equal(same_batch.cu_seqlens, batch.cu_seqlens)
 
 
 def test_turns_keep_the_order_within_an_architecture() -> None:
-    subjects = [Subject(name[0], name, lambda _: PackedBatch.of([])) for name in ("a1", "a2", "a3", "b1", "c1", "c2")]
+    subjects = [Subject(name[0], name, lambda _: packed([])) for name in ("a1", "a2", "a3", "b1", "c1", "c2")]
     assert [subject.name for subject in in_turns(subjects)] == ["a1", "b1", "c1", "a2", "c2", "a3"]

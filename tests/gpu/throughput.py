@@ -26,6 +26,7 @@ from tests.gpu.record import Row, read_rows
 from tests.gpu.running import Task
 from tests.gpu.shapes import ModelShape, shapes
 from tests.gpu.starting import graphs_of, no_graphs_in, noted_compilations
+from tests.sequences import run_each
 
 SECONDS, SECONDS_DRY = 1.5, 0.02
 # Enough passes for a p99.
@@ -62,7 +63,7 @@ def measure_model(task: Task, shape: ModelShape, format_: str, vectors: dict[str
                 task.record.note(f"stopped before {shape.name} {format_} with {workload}: no time left")
                 return
             batches = workload.batches(shape)
-            vectors.setdefault(format_, backend.run(batches[0]))
+            vectors.setdefault(format_, run_each(backend, batches[0]))
             measure(task, shape, format_, backend, workload)
     finally:
         backend.close()
@@ -162,7 +163,7 @@ def seconds_of_two_in_flight(run_nth: Callable[[int], object], seconds: float) -
 
 def check_vectors(task: Task, shape: ModelShape, backend: TorchBackend, batches: Sequence[PackedBatch]) -> None:
     """Guards against timing nonsense: vectors must have length 1 and differ."""
-    first, second = (backend.run(batch)[0] for batch in batches[:2])
+    first, second = (run_each(backend, batch)[0] for batch in batches[:2])
     if not np.allclose([np.linalg.norm(first), np.linalg.norm(second)], 1, atol=1e-3):
         task.record.fail(f"{shape.name}: vectors are not of length 1")
     if float(first @ second) > 0.9999:

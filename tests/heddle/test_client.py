@@ -138,7 +138,7 @@ async def test_a_cancelled_call_leaves_the_queue_of_the_engine(
         kind(address) as client,
     ):
         backend.is_warm = True
-        first = asyncio.create_task(client.vectors(["occupies the lane"]))
+        first = asyncio.create_task(client.vectors(["occupies the worker"]))
         while not backend.ran:
             await asyncio.sleep(0.01)
         doomed = [asyncio.create_task(client.vectors([f"never wanted {n}"])) for n in range(20)]

@@ -76,3 +76,40 @@ def test_what_is_no_number_is_found_wherever_it_is(data_type: tensor_pb2.DataTyp
 
 def test_a_data_type_that_has_numbers_alone_is_finite() -> None:
     assert tensors.is_finite(tensor_pb2.Tensor(data_type=tensor_pb2.DATA_TYPE_INT8, shape=[2], data=b"\xff\xff"))
+
+
+@pytest.mark.parametrize("data_type", sorted(set(tensor_pb2.DataType.values()) - {0}))
+def test_rows_of_tokens_lie_end_to_end_and_are_found_again(data_type: tensor_pb2.DataType) -> None:
+    lengths = np.array([2, 0, 3])
+    tokens = tensor_pb2.TokenTensor()
+    tensors.fill_tokens(tokens, VECTORS, lengths, data_type)
+    assert tokens.tensor == tensors.to_proto(VECTORS, data_type)
+    split = tensors.split_tokens(tokens)
+    assert [len(rows) for rows in split] == lengths.tolist()
+    np.testing.assert_array_equal(np.concatenate(split), tensors.from_proto(tokens.tensor))
+    copies = [tensor_pb2.Tensor() for _ in lengths]
+    tensors.copy_tokens(tokens, copies)
+    for copy, rows in zip(copies, split, strict=True):
+        assert copy.data_type == data_type
+        np.testing.assert_array_equal(tensors.from_proto(copy), rows)
+
+
+def test_sparse_vectors_lie_end_to_end_and_are_found_again() -> None:
+    indices, values = np.array([1, 7, 9]), np.array([0.5, 1.5, 2.5], np.float32)
+    sparse = tensor_pb2.SparseTensors()
+    tensors.fill_sparse(sparse, np.array([2, 0, 1]), indices, values, 30)
+    copies = [tensor_pb2.SparseTensor() for _ in range(3)]
+    tensors.copy_sparse(sparse, copies)
+    found = [
+        (np.frombuffer(copy.indices, "<u4").tolist(), np.frombuffer(copy.values, "<f4").tolist()) for copy in copies
+    ]
+    assert found == [([1, 7], [0.5, 1.5]), ([], []), ([9], [2.5])]
+    assert {copy.dimension for copy in copies} == {30}
+
+
+def test_none_of_nothing_is_split_into_nothing() -> None:
+    tokens = tensor_pb2.TokenTensor()
+    tensors.fill_tokens(tokens, np.zeros((0, 4), np.float32), np.array([0, 0]), tensor_pb2.DATA_TYPE_FLOAT16)
+    copies = [tensor_pb2.Tensor() for _ in range(2)]
+    tensors.copy_tokens(tokens, copies)
+    assert [(tuple(copy.shape), copy.data) for copy in copies] == [((0, 4), b"")] * 2

@@ -2,17 +2,16 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
-import numpy.typing as npt
 import pytest
 
 from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import PackedBatch
+from engine_svc.batch import Output, PackedBatch
+from engine_svc.rows import Rows
 from engine_svc.servicer import EngineServicer
 from tests.cluster import engine_pod, gateway, tokenizer_pod
 
@@ -31,8 +30,8 @@ class GatedBackend:
         self.gate.set()
         self.batches: list[list[int]] = []
 
-    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
-        self.batches.append([sequence.tokens for sequence in batch.sequences])
+    def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
+        self.batches.append(batch.lengths.tolist())
         self.gate.wait(30)
         return self._simulated.run(batch)
 

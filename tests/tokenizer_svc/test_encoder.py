@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heddle.rpc.errors import ErrorKind, HeddleError
+from tests.tokenizer_svc.encoding import encoded
 from tests.tokenizer_svc.parity import parity_of
-from tokenizer_svc.encoder import INPUT_BYTES, Encoder, size_bytes
+from tokenizer_svc.encoder import Encoder
+from tokenizer_svc.input_sizes import INPUT_BYTES, size_bytes, sizes_of
 from tokenizer_svc.sequence import Input, Options, Result, TokenSequence, numbered
+from tokenizer_svc.token_sequences import TokenSequences
 from tokenizer_svc.tokenization import Tokenizer
 
 OPTIONS = Options()
@@ -29,8 +32,8 @@ class Watched:
         self.gate.set()
         self.broken = False
 
-    def encode(self, work: Sequence[tuple[Input, Options]]) -> list[Result]:
-        self.calls.append([content for content, _ in work])
+    def encode(self, work: Sequence[tuple[Sequence[Input], Options]]) -> list[TokenSequences]:
+        self.calls.append([content for inputs, _ in work for content in inputs])
         self.threads.append(threading.current_thread().name)
         assert self.gate.wait(10)
         if self.broken:
@@ -45,10 +48,10 @@ class Inbox:
         self.starts: list[int] = []
         self.results: list[Result] = []
 
-    def take(self, start: int, results: list[Result]) -> None:
+    def take(self, start: int, sequences: TokenSequences) -> None:
         assert start == len(self.results)
         self.starts.append(start)
-        self.results += results
+        self.results += sequences
 
 
 @pytest.fixture
@@ -78,31 +81,27 @@ async def until_done(inbox: Inbox, count: int) -> None:
 
 
 def expected(tokenizer: Watched, inputs: Sequence[Input]) -> list[Result]:
-    return tokenizer.tokenizer.encode([(content, OPTIONS) for content in inputs])
+    return [result for content in inputs for [result] in tokenizer.tokenizer.encode([([content], OPTIONS)])]
 
 
 async def test_results_come_in_order(encoder: Encoder, tokenizer: Watched) -> None:
     inputs: list[Input] = [f"{LONG} {index}" for index in range(90)]
-    assert await encoder.encode(inputs, OPTIONS) == expected(tokenizer, inputs)
+    assert await encoded(encoder, inputs, OPTIONS) == expected(tokenizer, inputs)
     assert len(tokenizer.calls) > 1
-
-
-async def test_a_request_without_inputs_is_answered(encoder: Encoder) -> None:
-    assert await encoder.encode([], OPTIONS) == []
 
 
 async def test_all_that_waits_goes_into_one_call(encoder: Encoder, tokenizer: Watched) -> None:
     texts = [f"text {index}" for index in range(50)]
-    results = await asyncio.gather(*(encoder.encode([text], OPTIONS) for text in texts))
+    results = await asyncio.gather(*(encoded(encoder, [text], OPTIONS) for text in texts))
     assert [result for (result,) in results] == expected(tokenizer, texts)
     assert tokenizer.calls == [texts]
 
 
 async def test_what_arrives_during_a_call_shares_the_next(encoder: Encoder, tokenizer: Watched) -> None:
     tokenizer.gate.clear()
-    first = asyncio.create_task(encoder.encode([LONG], OPTIONS))
+    first = asyncio.create_task(encoded(encoder, [LONG], OPTIONS))
     await until_called(tokenizer)
-    others = [asyncio.create_task(encoder.encode([f"text {index}"], OPTIONS)) for index in range(5)]
+    others = [asyncio.create_task(encoded(encoder, [f"text {index}"], OPTIONS)) for index in range(5)]
     await asyncio.sleep(0)
     tokenizer.gate.set()
     await asyncio.gather(first, *others)
@@ -138,7 +137,7 @@ async def test_the_first_texts_are_delivered_while_later_ones_wait(tokenizer: Wa
 
 async def test_the_loop_runs_on_while_texts_are_encoded(encoder: Encoder, tokenizer: Watched) -> None:
     tokenizer.gate.clear()
-    task = asyncio.create_task(encoder.encode([LONG], OPTIONS))
+    task = asyncio.create_task(encoded(encoder, [LONG], OPTIONS))
     await until_called(tokenizer)
     assert encoder.running_bytes == size_bytes(LONG)
     assert not task.done()
@@ -147,8 +146,8 @@ async def test_the_loop_runs_on_while_texts_are_encoded(encoder: Encoder, tokeni
 
 
 async def test_only_tiny_slices_are_encoded_on_the_loop(encoder: Encoder, tokenizer: Watched) -> None:
-    await encoder.encode(["tiny"], OPTIONS)
-    await encoder.encode([LONG], OPTIONS)
+    await encoded(encoder, ["tiny"], OPTIONS)
+    await encoded(encoder, [LONG], OPTIONS)
     assert tokenizer.threads[0] == threading.current_thread().name
     assert tokenizer.threads[1].startswith("tokenizer")
 
@@ -169,9 +168,9 @@ async def test_a_cancelled_job_is_neither_encoded_nor_delivered(encoder: Encoder
 
 async def test_a_caller_that_goes_away_frees_its_place(encoder: Encoder, tokenizer: Watched) -> None:
     tokenizer.gate.clear()
-    first = asyncio.create_task(encoder.encode([LONG], OPTIONS))
+    first = asyncio.create_task(encoded(encoder, [LONG], OPTIONS))
     await until_called(tokenizer)
-    second = asyncio.create_task(encoder.encode([LONG], OPTIONS))
+    second = asyncio.create_task(encoded(encoder, [LONG], OPTIONS))
     await asyncio.sleep(0)
     assert encoder.waiting_bytes == size_bytes(LONG)
     second.cancel()
@@ -185,12 +184,12 @@ async def test_a_caller_that_goes_away_frees_its_place(encoder: Encoder, tokeniz
 
 async def test_beyond_the_bound_requests_are_refused_at_once(encoder: Encoder, tokenizer: Watched) -> None:
     tokenizer.gate.clear()
-    first = asyncio.create_task(encoder.encode([LONG], OPTIONS))
+    first = asyncio.create_task(encoded(encoder, [LONG], OPTIONS))
     await until_called(tokenizer)
-    waiting = asyncio.create_task(encoder.encode(["x" * 90_000], OPTIONS))
+    waiting = asyncio.create_task(encoded(encoder, ["x" * 90_000], OPTIONS))
     await asyncio.sleep(0)
     with pytest.raises(HeddleError) as caught:
-        await encoder.encode(["y" * 20_000], OPTIONS)
+        await encoded(encoder, ["y" * 20_000], OPTIONS)
     assert caught.value.kind is ErrorKind.OVERLOADED
     assert caught.value.retry_after_ms > 0
     tokenizer.gate.set()
@@ -198,12 +197,12 @@ async def test_beyond_the_bound_requests_are_refused_at_once(encoder: Encoder, t
 
 
 async def test_one_request_over_the_bound_runs_when_nothing_else_waits(encoder: Encoder) -> None:
-    (result,) = await encoder.encode(["x" * 200_000], OPTIONS)
+    (result,) = await encoded(encoder, ["x" * 200_000], OPTIONS)
     assert isinstance(result, TokenSequence)
 
 
 async def test_errors_name_their_input_and_leave_the_others_alone(encoder: Encoder, tokenizer: Watched) -> None:
-    good, bad = await encoder.encode(["fine", ""], OPTIONS, field_of=numbered("documents"))
+    good, bad = await encoded(encoder, ["fine", ""], OPTIONS, field_of=numbered("documents"))
     assert [good] == expected(tokenizer, ["fine"])
     assert isinstance(bad, HeddleError)
     assert (bad.kind, bad.field) == (ErrorKind.EMPTY_INPUT, "documents[1]")
@@ -214,17 +213,17 @@ async def test_a_bug_fails_what_was_in_the_call_and_nothing_later(
     encoder: Encoder, tokenizer: Watched, text: str
 ) -> None:
     tokenizer.broken = True
-    (failed,) = await encoder.encode([text], OPTIONS)
+    (failed,) = await encoded(encoder, [text], OPTIONS)
     assert isinstance(failed, HeddleError)
     assert (failed.kind, failed.message) == (ErrorKind.INTERNAL, "internal error")
     tokenizer.broken = False
-    assert await encoder.encode([text], OPTIONS) == expected(tokenizer, [text])
+    assert await encoded(encoder, [text], OPTIONS) == expected(tokenizer, [text])
 
 
 async def test_a_request_that_cannot_take_its_tokens_harms_no_other(
     encoder: Encoder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(_start: int, _results: list[Result]) -> None:
+    def fail(_start: int, _sequences: TokenSequences) -> None:
         raise RuntimeError("a bug")
 
     inbox = Inbox()
@@ -236,9 +235,9 @@ async def test_a_request_that_cannot_take_its_tokens_harms_no_other(
 
 async def test_close_finishes_the_call_and_answers_the_rest(encoder: Encoder, tokenizer: Watched) -> None:
     tokenizer.gate.clear()
-    running = asyncio.create_task(encoder.encode([LONG] * 60, OPTIONS))
+    running = asyncio.create_task(encoded(encoder, [LONG] * 60, OPTIONS))
     await until_called(tokenizer)
-    waiting = asyncio.create_task(encoder.encode(["waits"], OPTIONS))
+    waiting = asyncio.create_task(encoded(encoder, ["waits"], OPTIONS))
     await asyncio.sleep(0)
     closing = asyncio.create_task(encoder.close())
     await asyncio.sleep(0)
@@ -250,7 +249,7 @@ async def test_close_finishes_the_call_and_answers_the_rest(encoder: Encoder, to
     assert refused
     assert all(isinstance(result, HeddleError) and result.kind is ErrorKind.UNAVAILABLE for result in refused)
     with pytest.raises(HeddleError, match="shutting down"):
-        await encoder.encode(["late"], OPTIONS)
+        await encoded(encoder, ["late"], OPTIONS)
 
 
 async def test_other_work_runs_on_the_same_thread_under_the_same_bound(encoder: Encoder, tokenizer: Watched) -> None:
@@ -266,10 +265,17 @@ async def test_other_work_runs_on_the_same_thread_under_the_same_bound(encoder: 
 
 
 def test_sizes_are_utf8_bytes() -> None:
-    assert size_bytes("añ字🎉") == len("añ字🎉".encode()) + INPUT_BYTES
-    assert size_bytes(("ab", "c")) == 3 + 2 * INPUT_BYTES
-    assert size_bytes(b"\0" * 8) == 8 + INPUT_BYTES
-    assert size_bytes("\ud800") == 3 + INPUT_BYTES
+    sizes: dict[Input, int] = {
+        "añ字🎉": len("añ字🎉".encode()) + INPUT_BYTES,
+        "\ud800": 3 + INPUT_BYTES,
+        ("ab", "c"): 3 + 2 * INPUT_BYTES,
+        ("ñ", ""): 2 + 2 * INPUT_BYTES,
+        b"\0" * 8: 8 + INPUT_BYTES,
+    }
+    assert sizes_of(list(sizes)) == list(sizes.values())
+    for kind in (str, tuple, bytes):
+        alike = [content for content in sizes if isinstance(content, kind)]
+        assert sizes_of(alike) == [sizes[content] for content in alike]
 
 
 @settings(max_examples=50, deadline=None)
@@ -283,7 +289,7 @@ def test_every_input_is_encoded_once_in_order_and_within_the_budget(jobs: list[l
 
     async def run_all() -> list[list[Result]]:
         encoder = Encoder(tokenizer, slice_bytes_max=budget)
-        results = await asyncio.gather(*(encoder.encode(request, OPTIONS) for request in requests))
+        results = await asyncio.gather(*(encoded(encoder, request, OPTIONS) for request in requests))
         await encoder.close()
         return results
 

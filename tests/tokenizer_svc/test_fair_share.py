@@ -14,7 +14,8 @@ from heddle.tei.v1 import tei_pb2, tei_pb2_grpc
 from heddle.v1 import inference_pb2 as pb
 from tests.cluster import engine_pod, tokenizer_pod
 from tokenizer_svc.encoder import Encoder
-from tokenizer_svc.sequence import Input, Options, Result, TokenSequence
+from tokenizer_svc.sequence import Input, Options, TokenSequence
+from tokenizer_svc.token_sequences import TokenSequences
 
 REQUEST = pb.EmbedRequest(inputs=[pb.Input(text="one"), pb.Input(text="two")])
 
@@ -45,7 +46,8 @@ async def address(tmp_path: Path, flows: Flows, request: pytest.FixtureRequest) 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     own = f"127.0.0.1:{port}" if request.param == "tcp" else f"unix:{tmp_path}/tokenizer"
-    async with engine_pod(tmp_path) as engine, tokenizer_pod(tmp_path, engine, address=own) as address:
+    one_by_one = {"address": own, "submission_sequences_max": 1}
+    async with engine_pod(tmp_path) as engine, tokenizer_pod(tmp_path, engine, **one_by_one) as address:
         yield address
 
 
@@ -102,9 +104,9 @@ class Recorder:
     def __init__(self) -> None:
         self.texts: list[Input] = []
 
-    def encode(self, work: Sequence[tuple[Input, Options]]) -> list[Result]:
-        self.texts += [content for content, _ in work]
-        return [TokenSequence(bytes(4)) for _ in work]
+    def encode(self, work: Sequence[tuple[Sequence[Input], Options]]) -> list[TokenSequences]:
+        self.texts += [content for inputs, _ in work for content in inputs]
+        return [TokenSequences.of([TokenSequence(bytes(4)) for _ in inputs]) for inputs, _ in work]
 
 
 async def test_a_callers_many_requests_have_one_turn_of_the_tokenizer_against_anothers_query() -> None:

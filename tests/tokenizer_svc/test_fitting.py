@@ -25,7 +25,8 @@ texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=20).map(" ".join)
 
 
 def encode(tokenizer: Tokenizer, content: Input, options: Options) -> Result:
-    return tokenizer.encode([(content, options)])[0]
+    [[result]] = tokenizer.encode([([content], options)])
+    return result
 
 
 def kept_by_transformers(

@@ -91,7 +91,7 @@ def framed(name: str, query: str, document: str) -> Framed:
 @pytest.mark.parametrize("name", PROMPTS)
 def test_ids_are_those_of_the_models_authors(name: str) -> None:
     pairs = list(zip(TEXTS, reversed(TEXTS), strict=True))
-    results = tokenizer_of(name, 100_000).encode([(framed(name, *pair), Options()) for pair in pairs])
+    [results] = tokenizer_of(name, 100_000).encode([([framed(name, *pair) for pair in pairs], Options())])
     for pair, result in zip(pairs, results, strict=True):
         before, both, after = reference(name, *pair)
         assert ids_of(result) == before + both + after
@@ -105,7 +105,7 @@ def test_of_a_long_document_its_end_goes_and_the_prompt_stays(name: str) -> None
     before, _, after = reference(name, "", "")
     tokens_max = len(before) + len(after) + ROOM
     texts = [" ".join(TEXTS[start : start + count]) for start in range(5) for count in (30, 110)]
-    results = tokenizer_of(name, tokens_max).encode([(framed(name, "Why?", text), Options()) for text in texts])
+    [results] = tokenizer_of(name, tokens_max).encode([([framed(name, "Why?", text) for text in texts], Options())])
     for text, result in zip(texts, results, strict=True):
         assert ids_of(result) == before + reference(name, "Why?", text)[1][:ROOM] + after
         assert isinstance(result, TokenSequence)
@@ -118,7 +118,7 @@ def test_from_the_left_the_beginning_of_the_document_goes(name: str) -> None:
     tokens_max = len(before) + len(after) + ROOM
     text = " ".join(f"w{number}" for number in range(1_000))
     options = Options(Truncation.LEFT)
-    (result,) = tokenizer_of(name, tokens_max).encode([(framed(name, "Why?", text), options)])
+    [[result]] = tokenizer_of(name, tokens_max).encode([([framed(name, "Why?", text)], options)])
     ids = ids_of(result)
     assert len(ids) == tokens_max
     whole = before + reference(name, "Why?", text)[1] + after
@@ -132,7 +132,7 @@ def test_the_query_gives_way_only_where_nothing_is_left_of_the_document() -> Non
     before, both, after = reference(name, "", "")
     tokens_max = len(before) + len(both) + len(after) + 30
     query = " ".join(f"q{number}" for number in range(500))
-    (result,) = tokenizer_of(name, tokens_max).encode([(framed(name, query, "never seen"), Options())])
+    [[result]] = tokenizer_of(name, tokens_max).encode([([framed(name, query, "never seen")], Options())])
     ids = ids_of(result)
     text = library().decode(ids, skip_special_tokens=False)
     assert len(ids) == tokens_max
@@ -147,16 +147,16 @@ def test_a_document_of_megabytes_costs_no_more_than_its_window() -> None:
     tokenizer = tokenizer_of(name, 400)
     text = "The quick brown fox jumps over the lazy dog. " * 100_000
     began = time.perf_counter()
-    (result,) = tokenizer.encode([(framed(name, "fox?", text), Options())])
+    [[result]] = tokenizer.encode([([framed(name, "fox?", text)], Options())])
     assert time.perf_counter() - began < 2.0
-    (of_a_part,) = tokenizer.encode([(framed(name, "fox?", text[:100_000]), Options())])
+    [[of_a_part]] = tokenizer.encode([([framed(name, "fox?", text[:100_000])], Options())])
     assert ids_of(result) == ids_of(of_a_part)
     assert len(ids_of(result)) == 400
 
 
 def test_refusing_names_length_and_limit() -> None:
-    (result,) = tokenizer_of("qwen3-reranker", 300).encode(
-        [(framed("qwen3-reranker", "a", "b " * 400), Options(Truncation.REFUSE))]
+    [[result]] = tokenizer_of("qwen3-reranker", 300).encode(
+        [([framed("qwen3-reranker", "a", "b " * 400)], Options(Truncation.REFUSE))]
     )
     assert isinstance(result, HeddleError)
     assert result.kind is ErrorKind.TOO_LARGE
@@ -165,15 +165,15 @@ def test_refusing_names_length_and_limit() -> None:
 
 def test_a_prompt_that_is_too_long_by_itself_is_refused() -> None:
     content = PROMPTS["qwen3-reranker"].framed("a", "b", "because " * 500)
-    (result,) = tokenizer_of("qwen3-reranker", 400).encode([(content, Options())])
+    [[result]] = tokenizer_of("qwen3-reranker", 400).encode([([content], Options())])
     assert isinstance(result, HeddleError)
     assert result.kind is ErrorKind.TOO_LARGE
 
 
 def test_one_document_that_is_no_text_leaves_the_others_alone() -> None:
     name = "mxbai-rerank-v2"
-    bad, good = tokenizer_of(name, 1_000).encode(
-        [(framed(name, "a", "\ud800"), Options()), (framed(name, "a", "b"), Options())]
+    [[bad, good]] = tokenizer_of(name, 1_000).encode(
+        [([framed(name, "a", "\ud800"), framed(name, "a", "b")], Options())]
     )
     assert isinstance(bad, HeddleError)
     assert bad.kind is ErrorKind.INVALID_INPUT
@@ -192,7 +192,7 @@ def test_a_token_of_text_and_frame_is_of_the_frame() -> None:
     assert prompt is not None
     own = library()
     tokenizer = Tokenizer(own, sequence_tokens_max=24, vocabulary_size=own.get_vocab_size())
-    (result,) = tokenizer.encode([(prompt.framed("why" * 3, "because " * 40), Options())])
+    [[result]] = tokenizer.encode([([prompt.framed("why" * 3, "because " * 40)], Options())])
     text = own.decode(ids_of(result))
     assert text.startswith("Q: whywhywhy\nD: b")
     assert text.endswith("\nA:")

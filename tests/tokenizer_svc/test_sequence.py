@@ -3,7 +3,8 @@
 import pytest
 
 from tokenizer_svc.framed import Framed, Role
-from tokenizer_svc.sequence import Input, characters_of
+from tokenizer_svc.input_sizes import characters_in
+from tokenizer_svc.sequence import Input
 
 FRAMED = Framed((((Role.FRAME, "<system> "), (Role.QUERY, "qü")), ((Role.FRAME, "\n"), (Role.DOCUMENT, "d🎉c"))))
 
@@ -12,4 +13,4 @@ FRAMED = Framed((((Role.FRAME, "<system> "), (Role.QUERY, "qü")), ((Role.FRAME,
     ("content", "characters"), [("Zoë 🎉", 5), ("", 0), (("ab", "c🎉"), 4), (bytes(12), 3), (FRAMED, 5)]
 )
 def test_characters_are_code_points_of_what_the_caller_sent(content: Input, characters: int) -> None:
-    assert characters_of(content) == characters
+    assert characters_in([content]) == characters

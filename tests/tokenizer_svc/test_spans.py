@@ -92,7 +92,7 @@ def rows_of(spans: list[Span]) -> list[tuple[str, float, int, int, str]]:
 @pytest.mark.parametrize("kind", UNKNOWN)
 def test_entities_are_those_of_the_pipeline(kind: str, side: Truncation) -> None:
     tokenizer, pipeline = ours(kind), theirs(kind, side)
-    results = tokenizer.encode([(text, Options(side, with_layout=True)) for text in TEXTS])
+    [results] = tokenizer.encode([(TEXTS, Options(side, with_layout=True))])
     compared = several = truncated = 0
     for seed, (text, sequence) in enumerate(zip(TEXTS, results, strict=True)):
         if not isinstance(sequence, TokenSequence):  # no special tokens, and nothing else
@@ -152,7 +152,7 @@ def test_a_word_has_one_label_whatever_its_tokens_say() -> None:
 def test_unaggregated_tokens_are_all_there_with_their_special_ones() -> None:
     tokenizer = ours("word_piece")
     text = "El niño 🎉 İstanbul"
-    (sequence,) = tokenizer.encode([(text, Options(with_layout=True))])
+    [[sequence]] = tokenizer.encode([([text], Options(with_layout=True))])
     assert isinstance(sequence, TokenSequence)
     logits = some_logits(sequence.tokens, 0)
     spans = labelled_tokens(tokens_of(text, sequence), logits, LABELS, raw_scores=False)
@@ -175,7 +175,7 @@ def test_raw_scores_are_the_logits_of_every_label() -> None:
 @pytest.mark.parametrize("side", [Truncation.RIGHT, Truncation.LEFT])
 def test_offsets_count_from_the_beginning_of_a_text_that_was_cut_before_it_was_tokenized(side: Truncation) -> None:
     text = "Größe é 字 🎉 niño " * 5_000
-    (sequence,) = ours("word_piece").encode([(text, Options(side, with_layout=True))])
+    [[sequence]] = ours("word_piece").encode([([text], Options(side, with_layout=True))])
     assert isinstance(sequence, TokenSequence)
     assert sequence.layout is not None
     assert sequence.truncated

@@ -41,7 +41,8 @@ def kind_of(result: Result) -> ErrorKind:
 
 
 def encode(tokenizer: Tokenizer, *inputs: Input, options: Options | None = None) -> list[Result]:
-    return tokenizer.encode([(content, options or tokenizer.options()) for content in inputs])
+    [sequences] = tokenizer.encode([(inputs, options or tokenizer.options())])
+    return list(sequences)
 
 
 def tokenizer_of(library: Library, tokens_max: int = 16, **settings: Any) -> Tokenizer:

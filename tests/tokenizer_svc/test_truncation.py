@@ -36,7 +36,8 @@ def long_text(seed: int, count: int = 3000) -> str:
 
 
 def encode(tokenizer: Tokenizer, content: Any, side: Truncation) -> TokenSequence | HeddleError:
-    return tokenizer.encode([(content, tokenizer.options(side))])[0]
+    [[result]] = tokenizer.encode([([content], tokenizer.options(side))])
+    return result
 
 
 class Watched:

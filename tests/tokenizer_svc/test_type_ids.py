@@ -22,7 +22,7 @@ def saved(folder: Path, **settings: Any) -> None:
 
 
 def type_ids_of(folder: Path) -> list[int]:
-    [sequence] = Tokenizer.load(Checkpoint.read(folder)).encode([(PAIR, Options())])
+    [[sequence]] = Tokenizer.load(Checkpoint.read(folder)).encode([([PAIR], Options())])
     assert isinstance(sequence, TokenSequence)
     return list(sequence.type_ids or bytes(sequence.tokens))
 

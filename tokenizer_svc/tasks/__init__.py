@@ -1,1 +1,1 @@
-"""What requests come down to: each task plans its messages as sequences, and a gathering sees a plan through."""
+"""What requests come down to: each task plans a request, and `EngineRequest` or `LocalRequest` carries the plan out."""

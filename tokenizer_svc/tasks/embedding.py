@@ -29,7 +29,7 @@ def plan(request: inference_pb2.EmbedRequest, terms: Terms) -> Plan:
         options=terms.options(request, request.prompt_name, request.task),
         output=engine_pb2.OUTPUT_VECTOR,
         assemble=assembled,
-        expected_bytes=lambda sequence: row_bytes,
+        expected_bytes=lambda sequences: len(sequences) * row_bytes,
         skip_normalization=request.skip_normalization,
         dimensions=request.dimensions,
         data_type=data_type,
@@ -38,5 +38,5 @@ def plan(request: inference_pb2.EmbedRequest, terms: Terms) -> Plan:
 
 def assembled(outcomes: Sequence[engine_pb2.Outcome]) -> inference_pb2.InferenceOutcome:
     answer = inference_pb2.InferenceOutcome()
-    joint_embedding.stack([outcome.tensor for outcome in outcomes], answer.embed.embeddings)
+    joint_embedding.stack([outcome.results[0].tensor for outcome in outcomes], answer.embed.embeddings)
     return answer

@@ -2,13 +2,14 @@
 kinds of vectors of a text. Called by `tokenizer_svc.tasks.embedding`, which plans requests for dense vectors itself.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from heddle import tensors
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, inference_pb2, model_pb2, tensor_pb2
-from tokenizer_svc.sequence import TokenSequence
+from tokenizer_svc.tasks.grouping import Group
 from tokenizer_svc.tasks.plan import Plan, slots
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import contents
@@ -22,6 +23,14 @@ OUTPUTS = {
     SPARSE: engine_pb2.OUTPUT_SPARSE_VECTOR,
     COLBERT: engine_pb2.OUTPUT_COLBERT_VECTORS,
 }
+
+
+class Part(NamedTuple):
+    """What is kept of an outcome: a copy, since a message inside it would keep all of its ColBERT vectors in memory."""
+
+    dense: tensor_pb2.Tensor
+    sparse_bytes: int  # not known before
+
 
 # The kinds on which a field has an effect.
 KINDS_OF_FIELD = {"dimensions": {DENSE}, "skip_normalization": {DENSE, COLBERT}, "data_type": {DENSE, COLBERT}}
@@ -58,25 +67,26 @@ def plan(
     answer = inference_pb2.InferenceOutcome()
     sparse = slots(answer.embed.sparse_embeddings, count) if SPARSE in outputs else []
     colbert = slots(answer.embed.colbert_embeddings, count) if COLBERT in outputs else []
-    dense: list[tensor_pb2.Tensor] = [tensor_pb2.Tensor()] * count
     dimension, token_dimension = terms.checkpoint.dimension, terms.checkpoint.token_dimension
     dense_bytes = tensors.bytes_of_row(request.dimensions or dimension, data_type) if DENSE in outputs else 0
     token_bytes = tensors.bytes_of_row(token_dimension, data_type) if COLBERT in outputs else 0
 
-    def read(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> int:
-        """Stores the vectors. Returns the bytes of the sparse one, whose size was not known before."""
-        for kind, result in zip(outputs, results_of(outcome), strict=True):
+    def read(group: Group, outcome: engine_pb2.Outcome) -> Part:
+        targets = slice(group.start, group.start + len(group.sequences))
+        part = Part(tensor_pb2.Tensor(), 0)
+        for kind, result in zip(outputs, outcome.results, strict=True):
             if kind == DENSE:
-                dense[index] = result.tensor
-            elif kind == SPARSE:
-                sparse[index].CopyFrom(result.sparse)
+                part.dense.CopyFrom(result.tensor)
+            elif kind == COLBERT:
+                tensors.copy_tokens(result.tokens, colbert[targets])
             else:
-                colbert[index].CopyFrom(result.tensor)
-        return sparse[index].ByteSize() if sparse else 0
+                tensors.copy_sparse(result.sparse, sparse[targets])
+                part = part._replace(sparse_bytes=sum(map(tensor_pb2.SparseTensor.ByteSize, sparse[targets])))
+        return part
 
-    def assembled(_: object) -> inference_pb2.InferenceOutcome:
+    def assembled(parts: Sequence[Part]) -> inference_pb2.InferenceOutcome:
         if DENSE in outputs:
-            stack(dense, answer.embed.embeddings)
+            stack([part.dense for part in parts], answer.embed.embeddings)
         return answer
 
     first, *more = outputs.values()
@@ -87,21 +97,16 @@ def plan(
         more_outputs=more,
         read=read,
         assemble=assembled,
-        expected_bytes=lambda sequence: dense_bytes + (sequence.tokens - 1) * token_bytes,
-        read_bytes=int,
+        expected_bytes=lambda some: len(some) * dense_bytes + (some.tokens - len(some)) * token_bytes,
+        read_bytes=lambda part: part.sparse_bytes,
         skip_normalization=request.skip_normalization,
         dimensions=request.dimensions,
         data_type=data_type,
     )
 
 
-def results_of(outcome: engine_pb2.Outcome) -> Iterator[engine_pb2.Outcome | engine_pb2.Result]:
-    yield outcome
-    yield from outcome.more
-
-
-def stack(rows: Sequence[tensor_pb2.Tensor], embeddings: tensor_pb2.Tensor) -> None:
-    """Fills `embeddings` with the rows, in the order of the inputs. Filled in place, they need no second copy."""
-    embeddings.data_type = rows[0].data_type
-    embeddings.shape.extend((len(rows), *rows[0].shape))
-    embeddings.data = b"".join([row.data for row in rows])
+def stack(parts: Sequence[tensor_pb2.Tensor], embeddings: tensor_pb2.Tensor) -> None:
+    """Fills `embeddings` with the rows of the parts, in their order. Filled in place, they need no second copy."""
+    embeddings.data_type = parts[0].data_type
+    embeddings.shape.extend((sum([part.shape[0] for part in parts]), *parts[0].shape[1:]))
+    embeddings.data = b"".join([part.data for part in parts])

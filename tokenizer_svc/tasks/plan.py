@@ -1,18 +1,20 @@
-"""What a request that the engines compute comes down to. Each task makes a plan of its request; a gathering runs it."""
+"""What a request comes down to that the engines compute: each task makes a plan, and `EngineRequest` carries it out."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from heddle.v1 import engine_pb2, inference_pb2, item_pb2, tensor_pb2
-from tokenizer_svc.sequence import INPUTS, FieldOf, Input, Options, TokenSequence
+from tokenizer_svc.sequence import INPUTS, FieldOf, Input, Options
+from tokenizer_svc.tasks.grouping import Group
+from tokenizer_svc.token_sequences import TokenSequences
 
 
-def as_it_is(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> engine_pb2.Outcome:
+def as_it_is(group: Group, outcome: engine_pb2.Outcome) -> engine_pb2.Outcome:
     """The `read` of a task that needs nothing but outcomes."""
     return outcome
 
 
-# From what was read of each outcome, in the order of the inputs, to the answer less its usage and timings.
+# From what was read of each outcome, in the order of the groups, to the answer less its usage and timings.
 Assemble = Callable[[Sequence[Any]], inference_pb2.InferenceOutcome]
 
 Message_co = TypeVar("Message_co", covariant=True)
@@ -41,11 +43,11 @@ class Plan(NamedTuple):
     options: Options
     output: engine_pb2.Output
     assemble: Assemble
-    # Called for each input as its outcome comes, so that a long answer is not made all at once.
-    read: Callable[[int, TokenSequence, engine_pb2.Outcome], Any] = as_it_is
-    # Bytes that an input adds to the answer: those that its tokens tell of before any work, and those that only show in
-    # what was read.
-    expected_bytes: Callable[[TokenSequence], int] = nothing
+    # Called for each group of sequences as its outcome comes, so that a long answer is not made all at once.
+    read: Callable[[Group, engine_pb2.Outcome], Any] = as_it_is
+    # Bytes that sequences add to the answer: those that are known of their tokens before any work, and those that only
+    # show in what was read.
+    expected_bytes: Callable[[TokenSequences], int] = nothing
     read_bytes: Callable[[Any], int] = nothing
     field_of: FieldOf = INPUTS
     # Options of the first input, if they differ from those of the others: a query beside documents.
@@ -59,15 +61,17 @@ class Plan(NamedTuple):
         """Of the input of this index."""
         return self.options if index or self.first_options is None else self.first_options
 
-    def submission(self, index: int, sequence: TokenSequence, context: item_pb2.ItemContext) -> engine_pb2.Submission:
+    def submission(self, group: Group, context: item_pb2.ItemContext) -> engine_pb2.Submission:
+        sequences = group.sequences
         submission = engine_pb2.Submission()
         submission.context.CopyFrom(context)
-        wanted = submission.sequence  # filled where it is, at half of what it costs to make it and give it away
-        wanted.token_ids = sequence.token_ids
-        wanted.type_ids = sequence.type_ids
-        wanted.prompt_tokens = sequence.prompt_tokens
+        wanted = submission.sequences  # filled where it is, at half of what it costs to make it and give it away
+        wanted.token_ids = sequences.token_ids
+        wanted.lengths = sequences.lengths.tobytes()
+        wanted.type_ids = sequences.type_ids
+        wanted.prompt_tokens = sequences.prompt_tokens[0]
         wanted.output = self.output
-        wanted.task = self.options_of(index).task
+        wanted.task = self.options_of(group.start).task
         if self.more_outputs:
             wanted.more_outputs.extend(self.more_outputs)
         wanted.skip_normalization = self.skip_normalization

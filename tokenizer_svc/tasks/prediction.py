@@ -33,7 +33,7 @@ def plan(request: inference_pb2.PredictRequest, terms: Terms) -> Plan:
         output=engine_pb2.OUTPUT_LOGITS,
         read=table.read,
         assemble=assembled,
-        expected_bytes=lambda sequence: row_bytes,
+        expected_bytes=lambda sequences: len(sequences) * row_bytes,
     )
 
 

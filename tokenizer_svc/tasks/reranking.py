@@ -12,7 +12,7 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.tensors import Floats
 from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.scores import best_first
-from tokenizer_svc.sequence import Input, TokenSequence, numbered
+from tokenizer_svc.sequence import Input, numbered
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.score_table import as_they_are
 from tokenizer_svc.tasks.terms import Terms
@@ -26,8 +26,8 @@ def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
     search results must not fail the request."""
     inputs = tokenized_inputs_of(request, terms) if request.tokenized_inputs else inputs_of(request, terms)
 
-    def assembled(by_document: Sequence[float]) -> inference_pb2.InferenceOutcome:
-        logits = np.array(by_document, "<f4")
+    def assembled(outcomes: Sequence[engine_pb2.Outcome]) -> inference_pb2.InferenceOutcome:
+        logits = np.concatenate([tensors.from_proto(outcome.results[0].tensor) for outcome in outcomes]).reshape(-1)
         scores = logits if request.raw_scores else sigmoid(logits)
         answer = inference_pb2.RerankResponse(scores=scores.tobytes(), ranking=best_first(logits).tobytes())
         return inference_pb2.InferenceOutcome(rerank=answer)
@@ -36,7 +36,6 @@ def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
         inputs=inputs,
         options=replace(terms.options(request), document_tokens_max=request.document_tokens_max),
         output=engine_pb2.OUTPUT_LOGITS,
-        read=logit_of,
         assemble=assembled,
         field_of=TOKENIZED_INPUTS if request.tokenized_inputs else DOCUMENTS,
     )
@@ -45,10 +44,6 @@ def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
 def scoring_of(checkpoint: Checkpoint) -> Callable[[Floats], Floats]:
     """From raw scores to scores. The cosines of an embedder that reranks are both."""
     return sigmoid if checkpoint.kind is ModelKind.RERANKER else as_they_are
-
-
-def logit_of(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> float:
-    return tensors.from_proto(outcome.tensor).item()
 
 
 def tokenized_inputs_of(request: inference_pb2.RerankRequest, terms: Terms) -> list[Input]:

@@ -8,7 +8,7 @@ from heddle import tensors
 from heddle.tensors import Floats
 from heddle.v1 import engine_pb2
 from tokenizer_svc.scores import Ranking, best_first
-from tokenizer_svc.sequence import TokenSequence
+from tokenizer_svc.tasks.grouping import Group
 
 # Logits per call, which blocks the event loop for about a millisecond, most of it to rank. A call costs 50 us more, so
 # several inputs are scored at once.
@@ -25,24 +25,27 @@ class ScoreTable:
         self._score = score
         self._unscored: list[int] = []
 
-    def read(self, index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> None:
+    def read(self, group: Group, outcome: engine_pb2.Outcome) -> None:
         """The `read` of a plan."""
-        self._rows[index] = tensors.from_proto(outcome.tensor)
-        self._unscored.append(index)
-        if len(self._unscored) * self._rows.shape[1] >= NUMBERS_AT_ONCE:
-            self._settle()
+        logits = tensors.from_proto(outcome.results[0].tensor)
+        self._rows[group.start : group.start + len(logits)] = logits
+        self._unscored.extend(range(group.start, group.start + len(logits)))
+        rows_at_once = max(NUMBERS_AT_ONCE // self._rows.shape[1], 1)
+        while len(self._unscored) >= rows_at_once:
+            self._settle(rows_at_once)
 
     def to_bytes(self) -> tuple[bytes, bytes]:
         """Scores, and for each row the indices of its labels, best first. Call it once all rows have been read."""
-        self._settle()
+        self._settle(len(self._unscored))
         return self._rows.astype("<f4", copy=False).tobytes(), self._rankings.tobytes()
 
-    def _settle(self) -> None:
-        if self._unscored:
-            logits = self._rows[self._unscored]
-            self._rankings[self._unscored] = best_first(logits)
-            self._rows[self._unscored] = self._score(logits)
-            self._unscored.clear()
+    def _settle(self, count: int) -> None:
+        rows = self._unscored[:count]
+        if rows:
+            logits = self._rows[rows]
+            self._rankings[rows] = best_first(logits)
+            self._rows[rows] = self._score(logits)
+            del self._unscored[:count]
 
 
 def as_they_are(logits: Floats) -> Floats:

@@ -38,5 +38,5 @@ def assembled(outcomes: Sequence[engine_pb2.Outcome]) -> inference_pb2.Inference
 
 def cosines_of(outcomes: Sequence[engine_pb2.Outcome]) -> Floats:
     """Cosines between the first vector and each of the others."""
-    vectors = np.stack([tensors.from_proto(outcome.tensor) for outcome in outcomes])
+    vectors = np.concatenate([tensors.from_proto(outcome.results[0].tensor) for outcome in outcomes])
     return cosines(vectors[0], vectors[1:])

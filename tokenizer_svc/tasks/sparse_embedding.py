@@ -1,7 +1,8 @@
 """The task of `EmbedSparse`: texts to the words of the vocabulary that they are about, each with a weight."""
 
+from heddle import tensors
 from heddle.v1 import engine_pb2, inference_pb2, tensor_pb2
-from tokenizer_svc.sequence import TokenSequence
+from tokenizer_svc.tasks.grouping import Group
 from tokenizer_svc.tasks.plan import Plan, slots
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import contents
@@ -12,9 +13,11 @@ def plan(request: inference_pb2.EmbedSparseRequest, terms: Terms) -> Plan:
     answer = inference_pb2.InferenceOutcome()
     embeddings = slots(answer.embed_sparse.embeddings, len(request.inputs))
 
-    def read(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> tensor_pb2.SparseTensor:
-        embeddings[index].CopyFrom(outcome.sparse)
-        return embeddings[index]
+    def read(group: Group, outcome: engine_pb2.Outcome) -> int:
+        """Returns the bytes of the vectors, which were not known before."""
+        targets = embeddings[group.start : group.start + len(group.sequences)]
+        tensors.copy_sparse(outcome.results[0].sparse, targets)
+        return sum(map(tensor_pb2.SparseTensor.ByteSize, targets))
 
     return Plan(
         inputs=contents(request.inputs),
@@ -22,5 +25,5 @@ def plan(request: inference_pb2.EmbedSparseRequest, terms: Terms) -> Plan:
         output=engine_pb2.OUTPUT_SPARSE_VECTOR,
         read=read,
         assemble=lambda _: answer,
-        read_bytes=tensor_pb2.SparseTensor.ByteSize,
+        read_bytes=int,
     )

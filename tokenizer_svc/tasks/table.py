@@ -17,7 +17,7 @@ from tokenizer_svc.tasks import (
     token_prediction,
     tokens_of_texts,
 )
-from tokenizer_svc.tasks.errand import Errand
+from tokenizer_svc.tasks.local_request import LocalPlan
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.terms import Terms
 
@@ -26,7 +26,7 @@ from tokenizer_svc.tasks.terms import Terms
 class Task:
     does: str  # as in "the model cannot …"
     can: Callable[[Checkpoint], bool]  # whether a model can do it
-    plan: Callable[[Any, Terms], Plan | Errand]  # of the request; raises HeddleError
+    plan: Callable[[Any, Terms], Plan | LocalPlan]  # of the request; raises HeddleError
 
 
 def any_model(checkpoint: Checkpoint) -> bool:
@@ -62,7 +62,7 @@ TASKS = {
 RERANK_BY_COSINE_HINT = "; the tokenizer's setting rerank_by_cosine lets it rerank by cosine"
 
 
-def planned(name: str, request: Any, terms: Terms) -> Plan | Errand:
+def planned(name: str, request: Any, terms: Terms) -> Plan | LocalPlan:
     """Raises HeddleError for what cannot be served, WRONG_TASK where another kind of model could."""
     task = TASKS.get(name)
     if task is None:

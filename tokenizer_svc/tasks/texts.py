@@ -1,6 +1,7 @@
 """Converts the inputs of requests for the encoder, and checks them. Tasks call it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from operator import attrgetter
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
@@ -9,9 +10,13 @@ from tokenizer_svc.sequence import Input, Tokenized, numbered
 TOKENIZED_INPUTS = numbered("tokenized_inputs")
 
 
-def contents(inputs: Iterable[inference_pb2.Input]) -> list[Input]:
+text_of = attrgetter("text")
+
+
+def contents(inputs: Sequence[inference_pb2.Input]) -> list[Input]:
     """An input without content is an empty text."""
-    return [item.text or item.token_ids or "" for item in inputs]
+    texts: list[Input] = list(map(text_of, inputs))
+    return texts if all(texts) else [text or item.token_ids or "" for text, item in zip(texts, inputs, strict=True)]
 
 
 def to_tokenized(item: inference_pb2.TokenizedInput) -> Tokenized:

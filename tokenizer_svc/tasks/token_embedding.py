@@ -2,7 +2,7 @@
 
 from heddle import tensors
 from heddle.v1 import engine_pb2, inference_pb2
-from tokenizer_svc.sequence import TokenSequence
+from tokenizer_svc.tasks.grouping import Group
 from tokenizer_svc.tasks.plan import Plan, slots
 from tokenizer_svc.tasks.terms import Terms, data_type_of
 from tokenizer_svc.tasks.texts import contents
@@ -15,8 +15,9 @@ def plan(request: inference_pb2.EmbedTokensRequest, terms: Terms) -> Plan:
     answer = inference_pb2.InferenceOutcome()
     embeddings = slots(answer.embed_tokens.embeddings, len(request.inputs))
 
-    def read(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> None:
-        embeddings[index].CopyFrom(outcome.tensor)
+    def read(group: Group, outcome: engine_pb2.Outcome) -> None:
+        targets = embeddings[group.start : group.start + len(group.sequences)]
+        tensors.copy_tokens(outcome.results[0].tokens, targets)
 
     return Plan(
         inputs=contents(request.inputs),
@@ -24,6 +25,6 @@ def plan(request: inference_pb2.EmbedTokensRequest, terms: Terms) -> Plan:
         output=engine_pb2.OUTPUT_TOKEN_VECTORS,
         read=read,
         assemble=lambda _: answer,
-        expected_bytes=lambda sequence: sequence.tokens * row_bytes,
+        expected_bytes=lambda sequences: sequences.tokens * row_bytes,
         data_type=data_type,
     )

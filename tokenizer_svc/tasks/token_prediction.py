@@ -1,12 +1,14 @@
 """The task of `PredictTokens`: texts to named entities, or to a label for each of their tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.tensors import Floats
 from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.sequence import INPUTS, Input, Options, TokenSequence
-from tokenizer_svc.spans import Aggregation, Tokens, entities, labelled_tokens
+from tokenizer_svc.spans import Aggregation, Span, Tokens, entities, labelled_tokens
+from tokenizer_svc.tasks.grouping import Group
 from tokenizer_svc.tasks.plan import Plan, nothing, slots
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import TOKENIZED_INPUTS, check_no_text, to_tokenized
@@ -21,32 +23,27 @@ def plan(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Plan:
     answer = inference_pb2.InferenceOutcome()
     results = slots(answer.predict_tokens.results, len(inputs))
 
-    def read(index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> inference_pb2.Entities:
+    def read(group: Group, outcome: engine_pb2.Outcome) -> int:
+        """Fills the results of the group. Returns their bytes."""
+        own_logits = tensors.split_tokens(outcome.results[0].tokens)
+        indices = range(group.start, group.start + len(own_logits))
+        for index, sequence, logits in zip(indices, group.sequences, own_logits, strict=True):
+            assert isinstance(sequence, TokenSequence)  # the request ends with the first that failed
+            fill(results[index], spans_of(inputs[index], sequence, logits))
+        return sum(results[index].ByteSize() for index in indices)
+
+    def spans_of(content: Input, sequence: TokenSequence, logits: Floats) -> Iterable[Span]:
         assert sequence.layout is not None  # the options ask for it
-        content = inputs[index]
         text = content if isinstance(content, str) else ""
         tokens = Tokens(text, memoryview(sequence.token_ids).cast("I"), sequence.layout)
-        logits = tensors.from_proto(outcome.tensor)
         if aggregation is Aggregation.NONE:
             spelled_by = terms.tokenizer.subwords if request.with_words else None
-            spans = labelled_tokens(tokens, logits, labels, raw_scores=request.raw_scores, subwords=spelled_by)
-        else:
-            spans = entities(
-                *(tokens, logits, labels, aggregation, terms.tokenizer.subwords),
-                with_words=request.with_words,
-                with_outside=request.with_outside,
-            )
-        for span in spans:
-            results[index].entities.add(
-                text=span.text,
-                token_id=span.token_id,
-                start_char=span.start,
-                end_char=span.end,
-                scores=span.scores,
-                word=span.word,
-                special=span.special,
-            )
-        return results[index]
+            return labelled_tokens(tokens, logits, labels, raw_scores=request.raw_scores, subwords=spelled_by)
+        return entities(
+            *(tokens, logits, labels, aggregation, terms.tokenizer.subwords),
+            with_words=request.with_words,
+            with_outside=request.with_outside,
+        )
 
     # All labels of all tokens are many, and are known ahead.
     is_known = aggregation is Aggregation.NONE and request.raw_scores
@@ -57,10 +54,23 @@ def plan(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Plan:
         output=engine_pb2.OUTPUT_TOKEN_LOGITS,
         read=read,
         assemble=lambda _: answer,
-        expected_bytes=(lambda sequence: sequence.tokens * token_bytes) if is_known else nothing,
-        read_bytes=nothing if is_known else inference_pb2.Entities.ByteSize,
+        expected_bytes=(lambda sequences: sequences.tokens * token_bytes) if is_known else nothing,
+        read_bytes=nothing if is_known else int,
         field_of=TOKENIZED_INPUTS if request.tokenized_inputs else INPUTS,
     )
+
+
+def fill(result: inference_pb2.Entities, spans: Iterable[Span]) -> None:
+    for span in spans:
+        result.entities.add(
+            text=span.text,
+            token_id=span.token_id,
+            start_char=span.start,
+            end_char=span.end,
+            scores=span.scores,
+            word=span.word,
+            special=span.special,
+        )
 
 
 def least_bytes(labels: Sequence[str]) -> int:

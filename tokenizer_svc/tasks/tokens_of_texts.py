@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
-from tokenizer_svc.encoder import size_bytes
+from tokenizer_svc.input_sizes import sizes_of
 from tokenizer_svc.sequence import numbered
-from tokenizer_svc.tasks.errand import Errand
+from tokenizer_svc.tasks.local_request import LocalPlan
 from tokenizer_svc.tasks.plan import slots
 from tokenizer_svc.tasks.terms import Terms
 
 
-def tokenize(request: inference_pb2.TokenizeRequest, terms: Terms) -> Errand:
+def tokenize(request: inference_pb2.TokenizeRequest, terms: Terms) -> LocalPlan:
     terms.check_count(len(request.inputs))
     prompt = terms.tokenizer.options(prompt_name=request.prompt_name).prompt
     skip_special_tokens = request.skip_special_tokens
@@ -31,16 +31,16 @@ def tokenize(request: inference_pb2.TokenizeRequest, terms: Terms) -> Errand:
             )
 
     sizes = checked_sizes(request.inputs, terms.settings.tokenize_bytes_max, "inputs")
-    return Errand(sizes, answer, lambda _: outcome, numbered("inputs"))
+    return LocalPlan(sizes, answer, lambda _: outcome, numbered("inputs"))
 
 
-def decode(request: inference_pb2.DecodeRequest, terms: Terms) -> Errand:
+def decode(request: inference_pb2.DecodeRequest, terms: Terms) -> LocalPlan:
     terms.check_count(len(request.token_ids), "token_ids")
 
     def answer(index: int) -> str:
         return terms.tokenizer.decode(request.token_ids[index], keep_special_tokens=request.keep_special_tokens)
 
-    return Errand(
+    return LocalPlan(
         checked_sizes(request.token_ids, terms.settings.tokenize_bytes_max, "token_ids"),
         answer,
         decoded,
@@ -55,7 +55,7 @@ def decoded(texts: Sequence[str]) -> inference_pb2.InferenceOutcome:
 def checked_sizes(inputs: Sequence[str] | Sequence[bytes], bytes_max: int, field: str) -> list[int]:
     """Bytes of each input, as the encoder counts them. Raises TOO_LARGE: nothing of these is cut off, so that all of it
     would be worked on."""
-    sizes = [size_bytes(content) for content in inputs]
+    sizes = sizes_of(inputs)
     if sum(sizes) > bytes_max:
         message = f"the request has {sum(sizes)} bytes to tokenize or decode, the limit is {bytes_max}"
         raise HeddleError(ErrorKind.TOO_LARGE, message, field=field)

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import tempfile
 import threading
-from collections.abc import Sequence as Sequences
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +19,12 @@ from engine_svc.backends.tensorrt_llm.versions import installed_api, installed_v
 from engine_svc.backends.torch_backend import DTYPES, device_of
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.architectures.table import architecture_of
-from engine_svc.models.heads.head import Array, Head
+from engine_svc.models.heads.head import Head
 from engine_svc.models.model import load_head
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
+from engine_svc.rows import Rows
 from heddle.causality import is_causal
 from heddle.checkpoint import Checkpoint
 
@@ -62,8 +63,8 @@ class TensorRTLLMBackend:
         return self._data_type
 
     @torch.inference_mode()
-    def run(self, batch: PackedBatch, cores: int = 0) -> Sequences[Array]:
-        """Returns the arrays of the model's head, in the order of the batch."""
+    def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
+        """Returns the rows of the model's head, in the order of the batch."""
         self._check_thread()
         hidden = self._engine.hidden_states(batch)
         if len(hidden) != batch.tokens:

@@ -35,7 +35,7 @@ class SequenceClassificationHead:
     def __call__(self, hidden: Tensor, tokens: PackedTokens, batch: PackedBatch) -> HeadOutputs:
         """float32 [labels] each."""
         pooled = pool(hidden[: batch.tokens], tokens.layout.cu_seqlens, [self.pooling])
-        return HeadOutputs.of(apply_stages(self.stages, pooled))
+        return HeadOutputs.of(Output.LOGITS, apply_stages(self.stages, pooled))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class TokenClassificationHead:
     def __call__(self, hidden: Tensor, tokens: PackedTokens, batch: PackedBatch) -> HeadOutputs:
         """float32 [tokens, labels] each."""
         logits = apply_stages(self.stages, hidden.float())[: batch.tokens]
-        return HeadOutputs.of(logits, lambda rows: by_tokens(rows, batch.sequences))
+        return HeadOutputs.of(Output.TOKEN_LOGITS, logits, by_tokens(batch.lengths))
 
 
 def float32_linear(

@@ -38,10 +38,10 @@ class EmbeddingHead:
         )
 
     def __call__(self, hidden: Tensor, tokens: PackedTokens, batch: PackedBatch) -> HeadOutputs:
-        """Vectors float32 [dimensions], token vectors float32 [tokens, token dimension]."""
+        """Vectors float32 [dimension], token vectors float32 [tokens, token dimension]."""
         hidden = self.token_rows(hidden)[: batch.tokens]
         parts = {output: self.part(output, hidden, tokens) for output in tokens.head_inputs.selections}
-        return joined(parts, batch.sequences)
+        return joined(parts)
 
     def token_rows(self, hidden: Tensor) -> Tensor:
         """The rows that are pooled and returned as token vectors: [at least T, token dimension]."""
@@ -51,16 +51,8 @@ class EmbeddingHead:
         """`hidden` are the token rows [T, token dimension]."""
         selection = tokens.head_inputs.selections[output]
         if output is Output.TOKEN_VECTORS:
-            return Part(selection.of(hidden).float(), lambda rows: by_tokens(rows, selection.sequences))
-        vectors = selection.of(self.vectors(hidden, tokens))
-        if tokens.head_inputs.dimensions is None:
-            return Part(vectors)
-        return Part(
-            vectors,
-            lambda rows: [
-                row[: sequence.dimensions or None] for row, sequence in zip(rows, selection.sequences, strict=True)
-            ],
-        )
+            return Part(selection.of(hidden).float(), by_tokens(selection.lengths))
+        return Part(selection.of(self.vectors(hidden, tokens)))
 
     def vectors(self, hidden: Tensor, tokens: PackedTokens) -> Tensor:
         """Pools, cuts and normalises token rows [T, token dimension]: float32 [B, dimension], also for sequences that

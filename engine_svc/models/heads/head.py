@@ -1,7 +1,6 @@
 """The interface of a head, chosen by the architecture or, for an embedder, by `load_head`, called after a forward."""
 
-from collections.abc import Callable, Iterable, Mapping
-from collections.abc import Sequence as Sequences
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Protocol
@@ -11,13 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engine_svc.batch import Output, PackedBatch, Sequence
+from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.packed_tokens import PackedTokens
+from engine_svc.rows import Rows
 
 Array = npt.NDArray[np.float32]
-
-# From rows on the host to the arrays of the sequences that the rows belong to, in their order.
-Cut = Callable[[Array], Iterable[Array]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +22,12 @@ class HeadOutputs:
     """The answer of a batch, for one copy to the host."""
 
     flat: Tensor  # float32 [n], on the device of the model
-    split: Callable[[Array], list[Array]]  # from `flat` on the host to the arrays of `Backend.run`: views where it can
+    split: Callable[[Array], Mapping[Output, Rows]]  # from `flat` on the host to what `Backend.run` returns
 
     @classmethod
-    def of(cls, rows: Tensor, cut: Cut = list) -> "HeadOutputs":
-        """Of one kind of output, `rows` float32 [rows, width]. Without `cut` each row is the array of a sequence."""
-        shape = rows.shape
-        return cls(rows.flatten(), lambda host: list(cut(host.reshape(shape))))
+    def of(cls, output: Output, rows: Tensor, read: Callable[[Array], Rows] = Rows) -> "HeadOutputs":
+        """Of one output. `rows` is float32 [rows, width], `read` makes the results of the sequences from it."""
+        return joined({output: Part(rows, read)})
 
 
 class Head(Protocol):
@@ -48,31 +44,27 @@ class Head(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One kind of output of the sequences that ask for it."""
+    """One output of the sequences that ask for it."""
 
     rows: Tensor  # float32 [rows, width]
-    cut: Cut = list
+    read: Callable[[Array], Rows] = Rows  # from the rows on the host
 
 
-def joined(parts: Mapping[Output, Part], sequences: Sequences[Sequence]) -> HeadOutputs:
+def joined(parts: Mapping[Output, Part]) -> HeadOutputs:
     """`parts` are all outputs that the sequences of the batch ask for."""
-    if len(parts) == 1:
-        [part] = parts.values()
-        return HeadOutputs.of(part.rows, part.cut)
-    cuts = [(output, part.rows.shape, part.cut) for output, part in parts.items()]
+    readers = [(output, part.rows.shape, part.read) for output, part in parts.items()]
     bounds = [0, *accumulate(part.rows.numel() for part in parts.values())]
 
-    def split(host: Array) -> list[Array]:
-        arrays = {
-            output: iter(cut(host[start:stop].reshape(shape)))
-            for (output, shape, cut), (start, stop) in zip(cuts, pairwise(bounds), strict=True)
+    def split(host: Array) -> Mapping[Output, Rows]:
+        return {
+            output: read(host[start:stop].reshape(shape))
+            for (output, shape, read), (start, stop) in zip(readers, pairwise(bounds), strict=True)
         }
-        return [next(arrays[output]) for sequence in sequences for output in sequence.outputs]
 
-    return HeadOutputs(torch.cat([part.rows.flatten() for part in parts.values()]), split)
+    flat = [part.rows.flatten() for part in parts.values()]
+    return HeadOutputs(flat[0] if len(flat) == 1 else torch.cat(flat), split)
 
 
-def by_tokens(rows: Array, sequences: Iterable[Sequence]) -> list[Array]:
-    """The rows of the tokens of each sequence, [tokens, width]."""
-    bounds = accumulate((sequence.tokens for sequence in sequences), initial=0)
-    return [rows[start:stop] for start, stop in pairwise(bounds)]
+def by_tokens(lengths: npt.NDArray[np.integer]) -> Callable[[Array], Rows]:
+    """Reads rows of tokens; `lengths` are those of the sequences."""
+    return lambda rows: Rows(rows, lengths)

@@ -5,7 +5,6 @@ occurs more than once gets its largest weight; special tokens get none. ColBERT:
 tokens but the first.
 """
 
-from collections.abc import Iterator
 from collections.abc import Sequence as Sequences
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine_svc.batch import Output, PackedBatch, Sequence
+from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.heads.embedding import EmbeddingHead
-from engine_svc.models.heads.head import Array, HeadOutputs, Part, by_tokens, joined
+from engine_svc.models.heads.head import Array, HeadOutputs, Part, joined
 from engine_svc.models.heads.vector_modules import Stage
 from engine_svc.models.linear import linear
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
+from engine_svc.rows import Rows, ranges
 from heddle.checkpoint import Checkpoint, hidden_size_of
 from heddle.checkpoint_files import CheckpointError
 
@@ -52,22 +52,23 @@ class M3Head:
         )
 
     def __call__(self, hidden: Tensor, tokens: PackedTokens, batch: PackedBatch) -> HeadOutputs:
-        parts = {output: self._part(output, hidden, tokens, batch.tokens) for output in tokens.head_inputs.selections}
-        return joined(parts, batch.sequences)
+        return joined({output: self._part(output, hidden, tokens, batch) for output in tokens.head_inputs.selections})
 
-    def _part(self, output: Output, hidden: Tensor, tokens: PackedTokens, count: int) -> Part:
-        """`count` are the tokens of the batch."""
-        selection, rows = tokens.head_inputs.selections[output], hidden[:count]
+    def _part(self, output: Output, hidden: Tensor, tokens: PackedTokens, batch: PackedBatch) -> Part:
+        selection, rows = tokens.head_inputs.selections[output], hidden[: batch.tokens]
         match output:
             case Output.SPARSE_VECTOR:
                 weights = torch.relu(self.sparse(rows.float()))
-                return Part(selection.of(weights), lambda host: self._sparse_vectors(host, selection.sequences))
+                ids = batch.token_ids[ranges(batch.cu_seqlens[selection.places], selection.lengths)]
+                return Part(
+                    selection.of(weights), lambda host: self._sparse_vectors(host[:, 0], ids, selection.lengths)
+                )
             case Output.COLBERT_VECTORS:
-                projected = selection.of(self._projected(rows, tokens))
-                # Without the first token.
-                return Part(projected, lambda host: [own[1:] for own in by_tokens(host, selection.sequences)])
+                return Part(
+                    selection.of(self._projected(rows, tokens)), lambda host: without_first(host, selection.lengths)
+                )
             case _:
-                return self.embedding.part(output, self.embedding.token_rows(hidden)[:count], tokens)
+                return self.embedding.part(output, self.embedding.token_rows(hidden)[: batch.tokens], tokens)
 
     def _projected(self, rows: Tensor, tokens: PackedTokens) -> Tensor:
         projected = self.colbert(rows.float())
@@ -79,18 +80,24 @@ class M3Head:
         skips_of_rows = torch.repeat_interleave(skips, lengths, output_size=len(rows))
         return torch.where(skips_of_rows[:, None], projected, normalised)
 
-    def _sparse_vectors(self, weights: Array, sequences: Sequences[Sequence]) -> Iterator[Array]:
-        for sequence, own in zip(sequences, by_tokens(weights[:, 0], sequences), strict=True):
-            yield self._sparse_vector(np.frombuffer(sequence.token_ids, "<i4"), own)
-
-    def _sparse_vector(self, token_ids: npt.NDArray[np.int32], weights: Array) -> Array:
-        """float32 [2, entries]: ascending ids, and the largest weight of each. NaN stays, for the lane to find."""
-        ids, places = np.unique(token_ids, return_inverse=True)
-        largest = np.zeros(len(ids), np.float32)
+    def _sparse_vectors(self, weights: Array, ids: npt.NDArray[np.int32], lengths: npt.NDArray[np.integer]) -> Rows:
+        """The largest weight of each id of a sequence. NaN stays, for the worker to find."""
+        sequences = np.repeat(np.arange(len(lengths)), lengths)
+        entries = sequences << 32 | ids
+        order = np.argsort(entries, kind="stable")
+        entries = entries[order]
+        firsts = np.flatnonzero(np.diff(entries, prepend=-1))
         with np.errstate(invalid="ignore"):
-            np.maximum.at(largest, places, weights)
-        kept = ~(largest <= 0) & ~np.isin(ids, self.ids_without_weight)
-        return np.stack([ids[kept].astype(np.float32), largest[kept]])
+            largest = np.maximum.reduceat(weights[order], firsts)
+        words, sequences = ids[order[firsts]], sequences[order[firsts]]
+        kept = ~(largest <= 0) & ~np.isin(words, self.ids_without_weight)
+        return Rows(largest[kept], np.bincount(sequences[kept], minlength=len(lengths)), words[kept])
+
+
+def without_first(rows: Array, lengths: npt.NDArray[np.integer]) -> Rows:
+    """Leaves out the row of each sequence's first token."""
+    starts = np.cumsum(lengths) - lengths
+    return Rows(np.delete(rows, starts, axis=0), lengths - 1)
 
 
 def load_pickled_linear(path: Path, outputs: int, inputs: int, device: torch.device) -> Stage:

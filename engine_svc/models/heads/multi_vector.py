@@ -29,4 +29,4 @@ class MultiVectorHead:
     def __call__(self, hidden: Tensor, tokens: PackedTokens, batch: PackedBatch) -> HeadOutputs:
         """float32 [tokens, dimension] each."""
         rows = functional.normalize(apply_stages(self.token_modules, hidden[: batch.tokens].float()), dim=1)
-        return HeadOutputs.of(rows, lambda host: by_tokens(host, batch.sequences))
+        return HeadOutputs.of(Output.TOKEN_VECTORS, rows, by_tokens(batch.lengths))

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.models.heads.head import HeadOutputs
+from engine_svc.models.heads.head import Array, HeadOutputs
 from engine_svc.models.layout import runs_of
 from engine_svc.models.linear import Linear, linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import Norm
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
+from engine_svc.rows import Rows
 from heddle.sentence_modules import Splade
 
 # The logits of a slice of tokens exist at once. Enough rows for a fast product, few enough for the memory: with the
@@ -42,9 +43,9 @@ class SpladeHead:
     splade: Splade
 
     def __call__(self, hidden: Tensor, tokens: PackedTokens, batch: PackedBatch) -> HeadOutputs:
-        """float32 [vocabulary] each, most of it zeros."""
+        """float32 [vocabulary] each, most of it zeros, which are left out on the host."""
         transformed = self.norm(self.transform(hidden))
-        weights = torch.zeros(len(batch.sequences), self.vocabulary_size, device=hidden.device)
+        weights = torch.zeros(len(batch), self.vocabulary_size, device=hidden.device)
         if hidden.is_cuda:
             self._reduce_segments(transformed, tokens.layout.cu_seqlens, batch.cu_seqlens, weights)
         else:
@@ -52,7 +53,9 @@ class SpladeHead:
         if not self.splade.sums:
             # The activation rises with its argument, so it can wait for the maximum.
             self._activated(weights)
-        return HeadOutputs.of(weights if self.splade.active_max is None else largest(weights, self.splade.active_max))
+        if self.splade.active_max is not None:
+            weights = largest(weights, self.splade.active_max)
+        return HeadOutputs.of(Output.SPARSE_VECTOR, weights, entries_of)
 
     def _reduce_runs(self, transformed: Tensor, cu_seqlens: npt.NDArray[np.int32], pooled: Tensor) -> None:
         """Sums or takes the maximum of the tokens of each sequence, into the zeros of `pooled` [B, vocabulary]."""
@@ -86,6 +89,12 @@ class SpladeHead:
         """In place."""
         values.relu_().log1p_()
         return values.log1p_() if self.splade.logs_twice else values
+
+
+def entries_of(dense: Array) -> Rows:
+    """The entries of [B, vocabulary] that are not 0. NaN is one of them, for the worker to find."""
+    sequences, words = dense.nonzero()
+    return Rows(dense[sequences, words], np.bincount(sequences, minlength=len(dense)), words)
 
 
 def by_length(logits: Tensor, lengths: Sequences[int]) -> Iterator[tuple[int, Tensor]]:

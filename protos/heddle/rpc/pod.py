@@ -260,7 +260,7 @@ class Pod(Generic[Item, Outcome]):
         if pending is None:  # cancelled meanwhile
             return
         self._forget(pending)
-        if outcome.WhichOneof("result") == "error":
+        if outcome.HasField("error"):
             pending.answer(HeddleError.from_proto(outcome.error))
         else:
             pending.answer(outcome)

@@ -42,7 +42,7 @@ def start_logging(service: str, *, log_format: LogFormat, log_level: LogLevel) -
 
 
 class TextFormatter(logging.Formatter):
-    """`12:00:01.123 info engine_svc.lane: model loaded`; a traceback follows on lines of its own."""
+    """`12:00:01.123 info engine_svc.worker: model loaded`; a traceback follows on lines of its own."""
 
     def __init__(self) -> None:
         super().__init__("{asctime}.{msecs:03.0f} {level} {name}: {text}{request}", "%H:%M:%S", style="{")

@@ -28,9 +28,10 @@ OUTPUT_LOGITS: Output
 OUTPUT_TOKEN_LOGITS: Output
 OUTPUT_COLBERT_VECTORS: Output
 
-class Sequence(_message.Message):
-    __slots__ = ("token_ids", "type_ids", "prompt_tokens", "output", "skip_normalization", "dimensions", "data_type", "more_outputs", "task")
+class Sequences(_message.Message):
+    __slots__ = ("token_ids", "lengths", "type_ids", "prompt_tokens", "output", "skip_normalization", "dimensions", "data_type", "more_outputs", "task")
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
     TYPE_IDS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +41,7 @@ class Sequence(_message.Message):
     MORE_OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     token_ids: bytes
+    lengths: bytes
     type_ids: bytes
     prompt_tokens: int
     output: Output
@@ -48,17 +50,17 @@ class Sequence(_message.Message):
     data_type: _tensor_pb2.DataType
     more_outputs: _containers.RepeatedScalarFieldContainer[Output]
     task: str
-    def __init__(self, token_ids: _Optional[bytes] = ..., type_ids: _Optional[bytes] = ..., prompt_tokens: _Optional[int] = ..., output: _Optional[_Union[Output, str]] = ..., skip_normalization: bool = ..., dimensions: _Optional[int] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., more_outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., task: _Optional[str] = ...) -> None: ...
+    def __init__(self, token_ids: _Optional[bytes] = ..., lengths: _Optional[bytes] = ..., type_ids: _Optional[bytes] = ..., prompt_tokens: _Optional[int] = ..., output: _Optional[_Union[Output, str]] = ..., skip_normalization: bool = ..., dimensions: _Optional[int] = ..., data_type: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., more_outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., task: _Optional[str] = ...) -> None: ...
 
 class Submission(_message.Message):
-    __slots__ = ("id", "context", "sequence")
+    __slots__ = ("id", "context", "sequences")
     ID_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
-    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     id: int
     context: _item_pb2.ItemContext
-    sequence: Sequence
-    def __init__(self, id: _Optional[int] = ..., context: _Optional[_Union[_item_pb2.ItemContext, _Mapping]] = ..., sequence: _Optional[_Union[Sequence, _Mapping]] = ...) -> None: ...
+    sequences: Sequences
+    def __init__(self, id: _Optional[int] = ..., context: _Optional[_Union[_item_pb2.ItemContext, _Mapping]] = ..., sequences: _Optional[_Union[Sequences, _Mapping]] = ...) -> None: ...
 
 class EngineServiceInferRequest(_message.Message):
     __slots__ = ("items", "cancel_ids", "tokenizer_fingerprint")
@@ -71,30 +73,38 @@ class EngineServiceInferRequest(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[Submission, _Mapping]]] = ..., cancel_ids: _Optional[_Iterable[int]] = ..., tokenizer_fingerprint: _Optional[str] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("tensor", "sparse")
+    __slots__ = ("tensor", "tokens", "sparse")
     TENSOR_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
     SPARSE_FIELD_NUMBER: _ClassVar[int]
     tensor: _tensor_pb2.Tensor
-    sparse: _tensor_pb2.SparseTensor
-    def __init__(self, tensor: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., sparse: _Optional[_Union[_tensor_pb2.SparseTensor, _Mapping]] = ...) -> None: ...
+    tokens: _tensor_pb2.TokenTensor
+    sparse: _tensor_pb2.SparseTensors
+    def __init__(self, tensor: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., tokens: _Optional[_Union[_tensor_pb2.TokenTensor, _Mapping]] = ..., sparse: _Optional[_Union[_tensor_pb2.SparseTensors, _Mapping]] = ...) -> None: ...
+
+class SequenceError(_message.Message):
+    __slots__ = ("index", "error")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    error: _error_pb2.Error
+    def __init__(self, index: _Optional[int] = ..., error: _Optional[_Union[_error_pb2.Error, _Mapping]] = ...) -> None: ...
 
 class Outcome(_message.Message):
-    __slots__ = ("id", "tensor", "sparse", "error", "queue_us", "compute_us", "more")
+    __slots__ = ("id", "error", "results", "errors", "queue_us", "compute_us")
     ID_FIELD_NUMBER: _ClassVar[int]
-    TENSOR_FIELD_NUMBER: _ClassVar[int]
-    SPARSE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
     QUEUE_US_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_US_FIELD_NUMBER: _ClassVar[int]
-    MORE_FIELD_NUMBER: _ClassVar[int]
     id: int
-    tensor: _tensor_pb2.Tensor
-    sparse: _tensor_pb2.SparseTensor
     error: _error_pb2.Error
+    results: _containers.RepeatedCompositeFieldContainer[Result]
+    errors: _containers.RepeatedCompositeFieldContainer[SequenceError]
     queue_us: int
     compute_us: int
-    more: _containers.RepeatedCompositeFieldContainer[Result]
-    def __init__(self, id: _Optional[int] = ..., tensor: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., sparse: _Optional[_Union[_tensor_pb2.SparseTensor, _Mapping]] = ..., error: _Optional[_Union[_error_pb2.Error, _Mapping]] = ..., queue_us: _Optional[int] = ..., compute_us: _Optional[int] = ..., more: _Optional[_Iterable[_Union[Result, _Mapping]]] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., error: _Optional[_Union[_error_pb2.Error, _Mapping]] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[SequenceError, _Mapping]]] = ..., queue_us: _Optional[int] = ..., compute_us: _Optional[int] = ...) -> None: ...
 
 class EngineServiceInferResponse(_message.Message):
     __slots__ = ("outcomes", "load", "draining")
@@ -110,15 +120,15 @@ class EncodeRequest(_message.Message):
     __slots__ = ("sequences", "tokenizer_fingerprint")
     SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     TOKENIZER_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
-    sequences: _containers.RepeatedCompositeFieldContainer[Sequence]
+    sequences: Sequences
     tokenizer_fingerprint: str
-    def __init__(self, sequences: _Optional[_Iterable[_Union[Sequence, _Mapping]]] = ..., tokenizer_fingerprint: _Optional[str] = ...) -> None: ...
+    def __init__(self, sequences: _Optional[_Union[Sequences, _Mapping]] = ..., tokenizer_fingerprint: _Optional[str] = ...) -> None: ...
 
 class EncodeResponse(_message.Message):
-    __slots__ = ("outcomes",)
-    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
-    outcomes: _containers.RepeatedCompositeFieldContainer[Outcome]
-    def __init__(self, outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ...) -> None: ...
+    __slots__ = ("outcome",)
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    outcome: Outcome
+    def __init__(self, outcome: _Optional[_Union[Outcome, _Mapping]] = ...) -> None: ...
 
 class EngineServiceGetModelRequest(_message.Message):
     __slots__ = ()

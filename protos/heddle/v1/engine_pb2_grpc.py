@@ -64,7 +64,7 @@ class EngineServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Encode(self, request, context):
-        """The same for simple callers: sequences of one call, answers in their order.
+        """The same for simple callers: one submission.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

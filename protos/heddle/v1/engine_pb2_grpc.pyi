@@ -112,7 +112,7 @@ class EngineServiceStub(typing.Generic[_EngineServiceInferType, _EngineServiceEn
     """The way for services: one long-lived stream per pod. A frame carries all that was waiting when it was written."""
 
     Encode: _EngineServiceEncodeType
-    """The same for simple callers: sequences of one call, answers in their order."""
+    """The same for simple callers: one submission."""
 
     GetModel: _EngineServiceGetModelType
 
@@ -148,7 +148,7 @@ class EngineServiceServicer(metaclass=abc.ABCMeta):
         request: heddle.v1.engine_pb2.EncodeRequest,
         context: _ServicerContext,
     ) -> typing.Union[heddle.v1.engine_pb2.EncodeResponse, collections.abc.Awaitable[heddle.v1.engine_pb2.EncodeResponse]]:
-        """The same for simple callers: sequences of one call, answers in their order."""
+        """The same for simple callers: one submission."""
 
     @abc.abstractmethod
     def GetModel(

@@ -24,17 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16heddle/v1/tensor.proto\x12\theddle.v1\"M\n\x06Tensor\x12&\n\tdata_type\x18\x01 \x01(\x0e\x32\x13.heddle.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"B\n\x0cSparseTensor\x12\x0f\n\x07indices\x18\x01 \x01(\x0c\x12\x0e\n\x06values\x18\x02 \x01(\x0c\x12\x11\n\tdimension\x18\x03 \x01(\r*\xc1\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x03\x12\x12\n\x0e\x44\x41TA_TYPE_INT8\x10\x04\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x05\x12\x14\n\x10\x44\x41TA_TYPE_BINARY\x10\x06\x12\x15\n\x11\x44\x41TA_TYPE_UBINARY\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16heddle/v1/tensor.proto\x12\theddle.v1\"M\n\x06Tensor\x12&\n\tdata_type\x18\x01 \x01(\x0e\x32\x13.heddle.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"B\n\x0cSparseTensor\x12\x0f\n\x07indices\x18\x01 \x01(\x0c\x12\x0e\n\x06values\x18\x02 \x01(\x0c\x12\x11\n\tdimension\x18\x03 \x01(\r\"A\n\x0bTokenTensor\x12!\n\x06tensor\x18\x01 \x01(\x0b\x32\x11.heddle.v1.Tensor\x12\x0f\n\x07lengths\x18\x02 \x01(\x0c\"T\n\rSparseTensors\x12\x0f\n\x07lengths\x18\x01 \x01(\x0c\x12\x0f\n\x07indices\x18\x02 \x01(\x0c\x12\x0e\n\x06values\x18\x03 \x01(\x0c\x12\x11\n\tdimension\x18\x04 \x01(\r*\xc1\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x03\x12\x12\n\x0e\x44\x41TA_TYPE_INT8\x10\x04\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x05\x12\x14\n\x10\x44\x41TA_TYPE_BINARY\x10\x06\x12\x15\n\x11\x44\x41TA_TYPE_UBINARY\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'heddle.v1.tensor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=185
-  _globals['_DATATYPE']._serialized_end=378
+  _globals['_DATATYPE']._serialized_start=338
+  _globals['_DATATYPE']._serialized_end=531
   _globals['_TENSOR']._serialized_start=37
   _globals['_TENSOR']._serialized_end=114
   _globals['_SPARSETENSOR']._serialized_start=116
   _globals['_SPARSETENSOR']._serialized_end=182
+  _globals['_TOKENTENSOR']._serialized_start=184
+  _globals['_TOKENTENSOR']._serialized_end=249
+  _globals['_SPARSETENSORS']._serialized_start=251
+  _globals['_SPARSETENSORS']._serialized_end=335
 # @@protoc_insertion_point(module_scope)

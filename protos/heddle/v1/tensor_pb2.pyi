@@ -2,7 +2,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -45,3 +45,23 @@ class SparseTensor(_message.Message):
     values: bytes
     dimension: int
     def __init__(self, indices: _Optional[bytes] = ..., values: _Optional[bytes] = ..., dimension: _Optional[int] = ...) -> None: ...
+
+class TokenTensor(_message.Message):
+    __slots__ = ("tensor", "lengths")
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    tensor: Tensor
+    lengths: bytes
+    def __init__(self, tensor: _Optional[_Union[Tensor, _Mapping]] = ..., lengths: _Optional[bytes] = ...) -> None: ...
+
+class SparseTensors(_message.Message):
+    __slots__ = ("lengths", "indices", "values", "dimension")
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    INDICES_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    DIMENSION_FIELD_NUMBER: _ClassVar[int]
+    lengths: bytes
+    indices: bytes
+    values: bytes
+    dimension: int
+    def __init__(self, lengths: _Optional[bytes] = ..., indices: _Optional[bytes] = ..., values: _Optional[bytes] = ..., dimension: _Optional[int] = ...) -> None: ...

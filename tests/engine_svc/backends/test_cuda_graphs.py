@@ -14,8 +14,6 @@ from torch.nn import functional
 from transformers import BertModel
 
 from engine_svc.backends.cuda_graphs import Capture, CudaGraphs, Function, batch_of, capture_graphs, lengths_of
-from engine_svc.batch import PackedBatch
-from engine_svc.batch import Sequence as TokenSequence
 from engine_svc.models import transformer as transformer_module
 from engine_svc.models.attention import attend
 from engine_svc.models.attention_pattern import AttentionPattern
@@ -25,6 +23,8 @@ from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.transformer import Transformer
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import write_bert, write_tokenizer
+from tests.sequences import Sequence as TokenSequence
+from tests.sequences import packed as packed_batch
 
 CPU = torch.device("cpu")
 LENGTHS = [[5], [1], [2, 3, 4], [8], [1] * 20, [3] * 60, [100, 1, 60], [256], [253, 1, 1, 1], [64] * 4]
@@ -82,7 +82,7 @@ def captured(
 def packed(lengths: Sequence[int], seed: int = 0) -> PackedTokens:
     random = np.random.default_rng(seed)
     sequences = [TokenSequence(random.integers(5, 90, length).astype("<u4").tobytes()) for length in lengths]
-    return PackedTokens.of(PackedBatch.of(sequences), device=CPU, dtype=torch.float32)
+    return PackedTokens.of(packed_batch(sequences), device=CPU, dtype=torch.float32)
 
 
 def test_replayed_batches_are_those_of_the_transformer_whatever_ran_before(

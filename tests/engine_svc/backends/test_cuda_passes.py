@@ -12,15 +12,17 @@ import torch
 from engine_svc.backends.backend import DeviceLostError, OutOfMemoryError
 from engine_svc.backends.cuda_passes import CudaPasses
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import PackedBatch
-from engine_svc.batch import Sequence as TokenSequence
+from engine_svc.batch import Output
 from engine_svc.models.heads.head import HeadOutputs
 from engine_svc.models.model import Model
+from engine_svc.rows import Rows
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import write_bert, write_tokenizer
 from tests.engine_svc.backends import fake_cuda
 from tests.engine_svc.backends.fake_cuda import FakeDevice
 from tests.engine_svc.gpus import H100, install_gpus
+from tests.sequences import Sequence as TokenSequence
+from tests.sequences import packed, run_each
 
 CPU = torch.device("cpu")
 
@@ -39,9 +41,9 @@ def run(passes: CudaPasses, number: float, device: FakeDevice) -> list[float]:
         device.write("launch")
         time.sleep(0.002)  # lets another thread in, unless it is kept out
         device.write("launched")
-        return HeadOutputs(torch.tensor([uploaded, 2 * uploaded]), list)
+        return HeadOutputs(torch.tensor([uploaded, 2 * uploaded]), lambda host: {Output.VECTOR: Rows(host)})
 
-    return [float(array) for array in passes.run(upload, compute)]
+    return passes.run(upload, compute)[Output.VECTOR].values.tolist()  # type: ignore[no-any-return]
 
 
 def test_a_pass_computes_after_its_upload_and_downloads_after_that(device: FakeDevice) -> None:
@@ -122,12 +124,12 @@ def test_the_model_is_loaded_with_its_own_gpu_as_the_current_one(
         TorchBackend(checkpoint, device="cuda:1")
 
 
-BATCH = PackedBatch.of([TokenSequence(np.arange(5, 5 + length, dtype="<u4").tobytes()) for length in (9, 3, 3, 14)])
+BATCH = packed([TokenSequence(np.arange(5, 5 + length, dtype="<u4").tobytes()) for length in (9, 3, 3, 14)])
 
 
 def test_vectors_by_way_of_a_gpu_are_those_of_the_cpu(backend: TorchBackend, checkpoint: Checkpoint) -> None:
-    expected = TorchBackend(checkpoint, dtype="float32", device="cpu").run(BATCH)
-    for ours, theirs in zip(backend.run(BATCH), expected, strict=True):
+    expected = run_each(TorchBackend(checkpoint, dtype="float32", device="cpu"), BATCH)
+    for ours, theirs in zip(run_each(backend, BATCH), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -152,7 +154,7 @@ def test_too_little_memory_is_told_apart_and_the_cache_emptied(
 ) -> None:
     fail(backend, error)
     with pytest.raises(OutOfMemoryError):
-        backend.run(BATCH)
+        run_each(backend, BATCH)
     assert device.emptied == 1
 
 
@@ -162,11 +164,11 @@ def test_error_after_which_the_device_answers_only_errors_is_a_lost_device(
     fail(backend, RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"))
     device.error = RuntimeError("CUDA error: an illegal memory access was encountered\nFor debugging consider")
     with pytest.raises(DeviceLostError, match=r"an illegal memory access was encountered$"):
-        backend.run(BATCH)
+        run_each(backend, BATCH)
 
 
 def test_error_after_which_the_device_works_is_raised_as_it_is(backend: TorchBackend, device: FakeDevice) -> None:
     fail(backend, RuntimeError("CUDA error: invalid configuration argument"))
     with pytest.raises(RuntimeError, match="invalid configuration argument"):
-        backend.run(BATCH)
+        run_each(backend, BATCH)
     assert not device.emptied

@@ -14,8 +14,7 @@ from tokenizers import Tokenizer
 from transformers import BertForSequenceClassification, BertForTokenClassification, BertModel, PreTrainedModel
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch
-from engine_svc.batch import Sequence as TokenSequence
+from engine_svc.batch import Output
 from heddle.checkpoint import Checkpoint
 from heddle.model_source import locate
 from heddle.sentence_modules import POOLING_OF_MODE
@@ -27,6 +26,8 @@ from tests.checkpoints import (
     write_old_modules,
     write_tokenizer,
 )
+from tests.sequences import Sequence as TokenSequence
+from tests.sequences import packed, run_each
 from tests.texts import varied_texts
 
 BATCH_TOKENS = 2_048
@@ -79,10 +80,10 @@ def vectors_of(backend: TorchBackend, sequences: Sequence[TokenSequence]) -> Vec
     batch: list[TokenSequence] = []
     for sequence in sequences:
         if sum(waiting.tokens for waiting in batch) + sequence.tokens > BATCH_TOKENS:
-            vectors += backend.run(PackedBatch.of(batch))
+            vectors += run_each(backend, packed(batch))
             batch = []
         batch.append(sequence)
-    return np.stack([*vectors, *backend.run(PackedBatch.of(batch))])
+    return np.stack([*vectors, *run_each(backend, packed(batch))])
 
 
 def cosines(ours: Vectors, theirs: Vectors) -> Vectors:
@@ -117,7 +118,7 @@ def test_text_alone_has_the_vector_that_it_has_in_a_batch(
 ) -> None:
     backend = TorchBackend(minilm, dtype=dtype, device="cpu")
     some = [*sequences[:46], max(sequences, key=lambda sequence: sequence.tokens)]
-    alone = np.stack([backend.run(PackedBatch.of([sequence]))[0] for sequence in some])
+    alone = np.stack([run_each(backend, packed([sequence]))[0] for sequence in some])
     assert cosines(vectors_of(backend, some), alone).min() > least
 
 
@@ -125,10 +126,10 @@ def test_text_alone_has_the_vector_that_it_has_in_a_batch(
 def test_passes_that_run_at_once_agree_with_one_alone(
     minilm_backend: TorchBackend, sequences: list[TokenSequence], cores: int
 ) -> None:
-    batches = [PackedBatch.of(sequences[start : start + 20]) for start in range(0, 80, 20)]
-    alone = [np.stack(minilm_backend.run(batch)) for batch in batches]
+    batches = [packed(sequences[start : start + 20]) for start in range(0, 80, 20)]
+    alone = [np.stack(run_each(minilm_backend, batch)) for batch in batches]
     with ThreadPoolExecutor(4) as threads:
-        at_once = threads.map(lambda batch: np.stack(minilm_backend.run(batch, cores)), batches * 3)
+        at_once = threads.map(lambda batch: np.stack(run_each(minilm_backend, batch, cores)), batches * 3)
     for together, expected in zip(at_once, alone * 3, strict=True):
         np.testing.assert_allclose(together, expected, atol=1e-5)
 
@@ -144,14 +145,15 @@ def test_lengths_from_one_to_the_longest_share_a_batch(minilm: Checkpoint, minil
     longest = minilm.sequence_tokens_max
     some = [sequence_of(random_ids(length, seed=length)) for length in (1, longest, 2, 3, 33, longest, 17, 1)]
     together = vectors_of(minilm_backend, some)
-    alone = np.stack([minilm_backend.run(PackedBatch.of([sequence]))[0] for sequence in some])
+    alone = np.stack([run_each(minilm_backend, packed([sequence]))[0] for sequence in some])
     assert cosines(together, alone).min() > 0.9999999
 
 
 def test_wishes_of_each_sequence_are_met_in_one_batch(minilm_backend: TorchBackend) -> None:
     ids = random_ids(9)
-    whole, raw, cut, cut_raw, tokens = minilm_backend.run(
-        PackedBatch.of(
+    whole, raw, cut, cut_raw, tokens = run_each(
+        minilm_backend,
+        packed(
             [
                 sequence_of(ids),
                 sequence_of(ids, skip_normalization=True),
@@ -159,7 +161,7 @@ def test_wishes_of_each_sequence_are_met_in_one_batch(minilm_backend: TorchBacke
                 sequence_of(ids, dimensions=64, skip_normalization=True),
                 sequence_of(ids, output=Output.TOKEN_VECTORS),
             ]
-        )
+        ),
     )
     assert {array.dtype for array in (whole, raw, cut, cut_raw, tokens)} == {np.dtype(np.float32)}
     assert [array.shape for array in (whole, raw, cut, cut_raw, tokens)] == [(384,), (384,), (64,), (64,), (9, 384)]
@@ -171,13 +173,14 @@ def test_wishes_of_each_sequence_are_met_in_one_batch(minilm_backend: TorchBacke
 
 def test_prompt_is_read_but_not_pooled(minilm_backend: TorchBackend) -> None:
     ids = random_ids(9)
-    pooled, tokens = minilm_backend.run(
-        PackedBatch.of(
+    pooled, tokens = run_each(
+        minilm_backend,
+        packed(
             [
                 sequence_of(ids, prompt_tokens=4, skip_normalization=True),
                 sequence_of(ids, output=Output.TOKEN_VECTORS),
             ]
-        )
+        ),
     )
     np.testing.assert_allclose(pooled, tokens[4:].mean(0), atol=1e-6)
 
@@ -225,7 +228,7 @@ def test_vectors_are_cut_as_the_checkpoint_says(tmp_path: Path) -> None:
     write_bert(tmp_path)
     write_json(tmp_path / "config_sentence_transformers.json", {"truncate_dim": 8})
     backend = TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu")
-    [vector] = backend.run(PackedBatch.of([sequence_of(random_ids(5))]))
+    [vector] = run_each(backend, packed([sequence_of(random_ids(5))]))
     assert vector.shape == (8,)
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
 
@@ -236,7 +239,7 @@ def test_nan_of_one_sequence_spares_the_others(tmp_path: Path) -> None:
         model.get_parameter("embeddings.word_embeddings.weight")[7] = float("nan")
     model.save_pretrained(tmp_path)
     backend = TorchBackend(Checkpoint.read(tmp_path), dtype="float16", device="cpu")
-    bad, *good = backend.run(PackedBatch.of([sequence_of([5, 7]), sequence_of([5, 6]), sequence_of([8, 9, 10])]))
+    bad, *good = run_each(backend, packed([sequence_of([5, 7]), sequence_of([5, 6]), sequence_of([8, 9, 10])]))
     assert np.isnan(bad).any()
     assert all(np.isfinite(vector).all() for vector in good)
 
@@ -275,4 +278,4 @@ def test_closed_backend_lets_go_of_its_weights(tmp_path: Path) -> None:
     backend = TorchBackend(Checkpoint.read(tmp_path), device="cpu")
     backend.close()
     with pytest.raises(AttributeError):
-        backend.run(PackedBatch.of([sequence_of([5])]))
+        run_each(backend, packed([sequence_of([5])]))

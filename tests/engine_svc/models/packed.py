@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.batch import Sequence as TokenSequence
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE
+from tests.sequences import Sequence as TokenSequence
+from tests.sequences import packed
 
 ALL_LENGTHS = (1, 2, 3, 3, 3, 5, 7, 8, 8, 8, 8, 8, 16, 17, 17, 31, 33, POSITIONS, 1, POSITIONS, 2)
 
@@ -22,7 +23,7 @@ def random_batch(
     vocabulary_size: int = VOCABULARY_SIZE,
 ) -> PackedBatch:
     rng = np.random.default_rng(0)
-    return PackedBatch.of(
+    return packed(
         [
             TokenSequence(
                 rng.integers(0, vocabulary_size, length, dtype=np.uint32).tobytes(),

@@ -3,11 +3,12 @@
 import numpy as np
 
 from engine_svc.batch import PackedBatch
-from engine_svc.batch import Sequence as TokenSequence
 from heddle.checkpoint import Checkpoint
 from tests.engine_svc.models.cases import OUTPUTS
 from tests.engine_svc.models.published_checkpoints import VOCABULARY, Published
 from tests.engine_svc.models.published_code import has_types
+from tests.sequences import Sequence as TokenSequence
+from tests.sequences import packed
 
 # The longest exceeds every sliding window, and has distances that share a bucket.
 LENGTHS = (1, 2, 3, 17, 64, 150)
@@ -27,4 +28,4 @@ def random_batch(published: Published, checkpoint: Checkpoint) -> PackedBatch:
         )
         for length in LENGTHS
     ]
-    return PackedBatch.of(sequences)
+    return packed(sequences)

@@ -20,13 +20,14 @@ CODE = """
 import re, pathlib, sys
 import numpy as np
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import PackedBatch, Sequence
+from engine_svc.batch import PackedBatch
 from heddle.checkpoint import Checkpoint
+from tests.sequences import Sequence, packed, run_each
 def kib(name): return int(re.search(name + r":\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
 backend = TorchBackend(Checkpoint.read(pathlib.Path(sys.argv[1])), dtype="float32", device="cpu")
 ids = np.random.default_rng(0).integers(0, 97, int(sys.argv[2]), dtype=np.uint32)
 before = kib("VmRSS")
-[vector] = backend.run(PackedBatch.of([Sequence(ids.tobytes())]))
+[vector] = run_each(backend, packed([Sequence(ids.tobytes())]))
 assert np.isclose(np.linalg.norm(vector), 1)
 print((kib("VmHWM") - before) / 2**10)
 """

@@ -15,6 +15,7 @@ from heddle.checkpoint import Checkpoint, ModelKind
 from tests.engine_svc.models.cases import Array, Reference, one_by_one
 from tests.engine_svc.models.cases_of.jina_roberta import ADAPTERS, hub_case
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
+from tests.sequences import packed, run_each, sequences_of
 
 TASKS = ("", *ADAPTERS)
 
@@ -33,17 +34,17 @@ def references(folder: Path) -> Mapping[str, Reference]:
 
 def mixed_batch(tasks: tuple[str, ...] = TASKS) -> PackedBatch:
     batch = random_batch(ALL_LENGTHS, with_types=True, output=Output.TOKEN_VECTORS)
-    return PackedBatch.of(
+    return packed(
         [
             dataclasses.replace(sequence, task=tasks[index % len(tasks)])
-            for index, sequence in enumerate(batch.sequences)
+            for index, sequence in enumerate(sequences_of(batch))
         ]
     )
 
 
 def expected_of(references: Mapping[str, Reference], batch: PackedBatch, own: str = "") -> list[Array]:
     every = {task: one_by_one(reference, batch) for task, reference in references.items()}
-    return [every[sequence.task or own][index] for index, sequence in enumerate(batch.sequences)]
+    return [every[sequence.task or own][index] for index, sequence in enumerate(sequences_of(batch))]
 
 
 @pytest.mark.parametrize("own", ["", "retrieval.query", "text-matching"])
@@ -52,7 +53,7 @@ def test_each_sequence_has_its_adapter_or_that_of_the_pod(
 ) -> None:
     backend = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", adapter=own)
     batch = mixed_batch()
-    for ours, theirs in zip(backend.run(batch), expected_of(references, batch, own), strict=True):
+    for ours, theirs in zip(run_each(backend, batch), expected_of(references, batch, own), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
@@ -65,18 +66,18 @@ def test_adapters_make_a_difference(references: Mapping[str, Reference]) -> None
 def test_sequence_alone_equals_itself_among_others(folder: Path, references: Mapping[str, Reference]) -> None:
     backend = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu")
     batch = mixed_batch()
-    together = backend.run(batch)
-    for index, sequence in enumerate(batch.sequences):
-        [alone] = backend.run(PackedBatch.of([sequence]))
+    together = run_each(backend, batch)
+    for index, sequence in enumerate(sequences_of(batch)):
+        [alone] = run_each(backend, packed([sequence]))
         np.testing.assert_allclose(together[index], alone, atol=1e-5)
 
 
 def test_pass_after_one_with_adapters_has_none(folder: Path, references: Mapping[str, Reference]) -> None:
     backend = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu")
     plain = mixed_batch(("",))
-    before = backend.run(plain)
-    backend.run(mixed_batch())
-    for first, second in zip(before, backend.run(plain), strict=True):
+    before = run_each(backend, plain)
+    run_each(backend, mixed_batch())
+    for first, second in zip(before, run_each(backend, plain), strict=True):
         np.testing.assert_array_equal(first, second)
 
 
@@ -85,8 +86,8 @@ def test_sequence_without_adapter_is_the_same_beside_those_that_have_one(
 ) -> None:
     backend = TorchBackend(Checkpoint.read(folder), dtype="bfloat16", device="cpu")
     plain, mixed = mixed_batch(("",)), mixed_batch()
-    for index, (first, second) in enumerate(zip(backend.run(plain), backend.run(mixed), strict=True)):
-        assert np.array_equal(first, second) is not bool(mixed.sequences[index].task)
+    for index, (first, second) in enumerate(zip(run_each(backend, plain), run_each(backend, mixed), strict=True)):
+        assert np.array_equal(first, second) is not bool(sequences_of(mixed)[index].task)
 
 
 @pytest.mark.parametrize("own", ["", "separation"])
@@ -95,6 +96,6 @@ def test_in_bfloat16_vectors_point_where_they_should(
 ) -> None:
     backend = TorchBackend(Checkpoint.read(folder), dtype="bfloat16", device="cpu", adapter=own)
     batch = mixed_batch()
-    for ours, theirs in zip(backend.run(batch), expected_of(references, batch, own), strict=True):
+    for ours, theirs in zip(run_each(backend, batch), expected_of(references, batch, own), strict=True):
         cosines = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
         assert cosines.min() > 0.999

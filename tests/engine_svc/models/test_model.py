@@ -19,6 +19,7 @@ from tests.engine_svc.models.cases import one_by_one, reference_of, saved
 from tests.engine_svc.models.cases_of.decoders import bare_names, small
 from tests.engine_svc.models.hub_layout import change_config, rename_tensors
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
+from tests.sequences import run_each
 
 
 def write_qwen(folder: Path) -> None:
@@ -89,7 +90,9 @@ def test_unused_tensors_do_not_change_the_vectors(tmp_path: Path) -> None:
     model = BertModel.from_pretrained(tmp_path)
     batch = random_batch(ALL_LENGTHS)
     theirs = one_by_one(reference_of(model, Checkpoint.read(tmp_path).kind), batch)
-    for ours, hidden in zip(TorchBackend(Checkpoint.read(tmp_path), dtype="float32").run(batch), theirs, strict=True):
+    for ours, hidden in zip(
+        run_each(TorchBackend(Checkpoint.read(tmp_path), dtype="float32"), batch), theirs, strict=True
+    ):
         expected = torch.nn.functional.normalize(torch.from_numpy(hidden.mean(0)), dim=0)
         torch.testing.assert_close(torch.from_numpy(ours), expected, atol=1e-5, rtol=1e-4)
 

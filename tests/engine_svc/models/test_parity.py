@@ -15,6 +15,7 @@ from heddle.checkpoint import Checkpoint, ModelKind
 from tests.engine_svc.models.cases import OUTPUTS, POOLED, Array, Case, one_by_one
 from tests.engine_svc.models.cases_of.all import CASES
 from tests.engine_svc.models.packed import random_batch
+from tests.sequences import dense, packed, run_each, sequences_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,10 @@ class Parity:
 
     def outputs(self, dtype: str, batch: PackedBatch | None = None) -> list[Array]:
         backend = TorchBackend(self.checkpoint, dtype=dtype, device="cpu", adapter=self.case.adapter)
-        return list(backend.run(batch or self.batch))
+        arrays = run_each(backend, batch or self.batch)
+        if self.checkpoint.kind is ModelKind.SPARSE_EMBEDDER:
+            return list(dense(arrays, self.checkpoint.vocabulary_size))
+        return arrays
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.id)
@@ -66,10 +70,10 @@ def test_vectors_of_every_pooling_are_those_of_the_reference(parity: Parity) -> 
         pytest.skip("has no vectors")
     width = parity.checkpoint.dimension * len(POOLED)
     checkpoint = dataclasses.replace(parity.checkpoint, pooling=tuple(POOLED), dimension=width)
-    batch = PackedBatch.of(
+    batch = packed(
         [
             dataclasses.replace(sequence, output=Output.VECTOR, skip_normalization=True)
-            for sequence in parity.batch.sequences
+            for sequence in sequences_of(parity.batch)
         ]
     )
     vectors = dataclasses.replace(parity, checkpoint=checkpoint).outputs("float32", batch)
@@ -90,10 +94,10 @@ def test_outputs_in_bfloat16_point_where_the_reference_does(parity: Parity) -> N
 
 
 def test_sequence_alone_equals_itself_in_a_batch(parity: Parity) -> None:
-    sequences = parity.batch.sequences
+    sequences = sequences_of(parity.batch)
     together = parity.outputs("float32")
     for index in (0, 1, 5, 13, len(sequences) - 2):
-        [alone] = parity.outputs("float32", PackedBatch.of([sequences[index]]))
+        [alone] = parity.outputs("float32", packed([sequences[index]]))
         np.testing.assert_allclose(together[index], alone, atol=1e-5, rtol=0)
 
 

@@ -20,10 +20,11 @@ from transformers import (
 )
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch, Sequence
+from engine_svc.batch import Output
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import SMALL_BERT, VOCABULARY_SIZE
 from tests.engine_svc.models.cases import randomized, saved
+from tests.sequences import Sequence, packed, run_each
 
 ROWS = 40  # rows of the position table
 MODELS: list[tuple[type[PreTrainedModel], type[PretrainedConfig]]] = [
@@ -48,8 +49,8 @@ def test_the_longest_text_that_fits_equals_transformers(
     assert checkpoint.sequence_tokens_max == ROWS - 1 - (1 if model_class is MPNetModel else padding)
     for length in (1, 7, checkpoint.sequence_tokens_max):
         ids = np.random.default_rng(length).integers(5, VOCABULARY_SIZE, length, dtype=np.uint32)
-        batch = PackedBatch.of([Sequence(ids.tobytes(), output=Output.TOKEN_VECTORS)])
-        (ours,) = TorchBackend(checkpoint, dtype="float32", device="cpu").run(batch)
+        batch = packed([Sequence(ids.tobytes(), output=Output.TOKEN_VECTORS)])
+        (ours,) = run_each(TorchBackend(checkpoint, dtype="float32", device="cpu"), batch)
         with torch.inference_mode():
             theirs = model(input_ids=torch.from_numpy(ids.astype(np.int64))[None]).last_hidden_state[0]
         np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Qwen3Model
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch, Sequence
+from engine_svc.batch import Output, PackedBatch
 from engine_svc.models import packed_tokens
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
@@ -21,6 +21,7 @@ from heddle.checkpoint import Checkpoint
 from tests.checkpoints import VOCABULARY_SIZE
 from tests.engine_svc.models.cases import saved
 from tests.engine_svc.models.cases_of.decoders import small
+from tests.sequences import Sequence, packed, run_each, sequences_of
 
 Ids = list[int]
 
@@ -32,7 +33,7 @@ SEQUENCES = st.builds(lambda start, own: [*start, *own], STARTS, st.lists(st.int
 
 
 def batch_of(sequences: Iterable[Ids], output: Output = Output.TOKEN_VECTORS) -> PackedBatch:
-    return PackedBatch.of([Sequence(np.array(ids, "<u4").tobytes(), output=output) for ids in sequences])
+    return packed([Sequence(np.array(ids, "<u4").tobytes(), output=output) for ids in sequences])
 
 
 def prefixes_of(sequences: list[Ids]) -> list[tuple[object, ...]]:
@@ -141,10 +142,10 @@ def test_merging_changes_no_output(folder: Path, name: str, dtype: torch.dtype, 
 def test_backend_answers_each_sequence_as_alone(folder: Path, name: str) -> None:
     backend = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu")
     batch = batch_of(BATCHES[name], Output.VECTOR)
-    apart = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", merges_prefixes=False).run(batch)
-    np.testing.assert_allclose(np.stack(backend.run(batch)), np.stack(apart), atol=1e-5, rtol=0)
-    for together, sequence in zip(backend.run(batch), batch.sequences, strict=True):
-        [alone] = backend.run(PackedBatch.of([sequence]))
+    apart = run_each(TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", merges_prefixes=False), batch)
+    np.testing.assert_allclose(np.stack(run_each(backend, batch)), np.stack(apart), atol=1e-5, rtol=0)
+    for together, sequence in zip(run_each(backend, batch), sequences_of(batch), strict=True):
+        [alone] = run_each(backend, packed([sequence]))
         np.testing.assert_allclose(together, alone, atol=1e-5, rtol=0)
 
 
@@ -166,9 +167,9 @@ def test_merging_can_be_switched_off(folder: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(packed_tokens, "merging_of", merged)
     batch = batch_of(BATCHES["40 tokens"], Output.VECTOR)
-    TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", merges_prefixes=False).run(batch)
+    run_each(TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", merges_prefixes=False), batch)
     with pytest.raises(AssertionError, match="merged all the same"):
-        TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu").run(batch)
+        run_each(TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu"), batch)
 
 
 def test_model_that_sees_the_whole_text_merges_nothing(tmp_path: Path) -> None:
@@ -176,6 +177,6 @@ def test_model_that_sees_the_whole_text_merges_nothing(tmp_path: Path) -> None:
     saved(small(Qwen3Model, is_causal=False), tmp_path)
     backend = TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu")
     one, other = [*START, 1], [*START, 2]
-    together = backend.run(batch_of([one, other, one, other]))
-    np.testing.assert_allclose(together[0], backend.run(batch_of([one]))[0], atol=1e-5)
+    together = run_each(backend, batch_of([one, other, one, other]))
+    np.testing.assert_allclose(together[0], run_each(backend, batch_of([one]))[0], atol=1e-5)
     assert np.abs(together[0][0] - together[1][0]).max() > 1e-3

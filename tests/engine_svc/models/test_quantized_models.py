@@ -15,7 +15,6 @@ from torch import Tensor
 
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import PackedBatch
-from engine_svc.batch import Sequence as TokenSequence
 from engine_svc.models.architectures.decoder import FAMILIES
 from engine_svc.models.float8 import FLOAT8
 from engine_svc.models.model import Model
@@ -28,6 +27,8 @@ from tests.engine_svc.models.cases import Case
 from tests.engine_svc.models.cases_of.all import CASES
 from tests.engine_svc.models.packed import random_batch
 from tests.engine_svc.models.trained_like import DECODERS, write_decoder
+from tests.sequences import Sequence as TokenSequence
+from tests.sequences import packed, run_each, sequences_of
 from tests.texts import varied_texts
 
 CPU = torch.device("cpu")
@@ -43,7 +44,7 @@ EMBEDDERS = [
 
 
 def vectors(checkpoint: Checkpoint, batch: PackedBatch, quantization: str, dtype: str = "bfloat16") -> Vectors:
-    return list(TorchBackend(checkpoint, dtype=dtype, device="cpu", quantization=quantization).run(batch))
+    return list(run_each(TorchBackend(checkpoint, dtype=dtype, device="cpu", quantization=quantization), batch))
 
 
 def cosines(ours: Vectors, theirs: Vectors) -> list[float]:
@@ -89,7 +90,7 @@ def test_an_encoder_stays_near_its_vectors_in_fp8_but_not_in_fp4(quantization: s
     tokenizer.no_padding()
     tokenizer.enable_truncation(checkpoint.sequence_tokens_max)
     encodings = tokenizer.encode_batch(varied_texts(40))
-    batch = PackedBatch.of([TokenSequence(np.array(encoding.ids, "<u4").tobytes()) for encoding in encodings])
+    batch = packed([TokenSequence(np.array(encoding.ids, "<u4").tobytes()) for encoding in encodings])
     found = cosines(vectors(checkpoint, batch, quantization), vectors(checkpoint, batch, "no_quant"))
     assert min(found) >= least
     assert np.mean(found) >= mean
@@ -105,9 +106,9 @@ def test_sequence_alone_equals_itself_in_a_batch(
     write_decoder(tmp_path, DECODERS[0])
     backend = TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu", quantization=quantization)
     batch = random_batch((1, 3, 8, 17, 33, 5, 5))
-    together = backend.run(batch)
-    for index, sequence in enumerate(batch.sequences):
-        [alone] = backend.run(PackedBatch.of([sequence]))
+    together = run_each(backend, batch)
+    for index, sequence in enumerate(sequences_of(batch)):
+        [alone] = run_each(backend, packed([sequence]))
         # Rounding can tip a number to the next step of FP8 or FP4.
         assert least_cosine([alone], [together[index]]) > 0.99999 if not native else 0.999
 

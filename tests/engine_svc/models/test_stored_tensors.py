@@ -16,6 +16,7 @@ from heddle.checkpoint_files import CheckpointError
 from tests.checkpoints import VOCABULARY_SIZE, write_bert, write_json
 from tests.engine_svc.models.cases import renamed
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
+from tests.sequences import run_each
 
 PICKLED = "pytorch_model.bin"
 OLD_NORMS = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
@@ -88,11 +89,13 @@ def test_tensors_are_those_that_were_saved(
 def test_model_is_that_of_its_safetensors(tmp_path: Path, write: Callable[[Path], None]) -> None:
     model = write_bert(tmp_path)
     batch = random_batch(ALL_LENGTHS)
-    expected = TorchBackend(Checkpoint.read(tmp_path), dtype="float32").run(batch)
+    expected = run_each(TorchBackend(Checkpoint.read(tmp_path), dtype="float32"), batch)
     write(tmp_path)
     reference = BertModel.from_pretrained(tmp_path).state_dict()
     assert all(torch.equal(reference[name], tensor) for name, tensor in model.state_dict().items())
-    for ours, theirs in zip(TorchBackend(Checkpoint.read(tmp_path), dtype="float32").run(batch), expected, strict=True):
+    for ours, theirs in zip(
+        run_each(TorchBackend(Checkpoint.read(tmp_path), dtype="float32"), batch), expected, strict=True
+    ):
         assert (ours == theirs).all()
 
 

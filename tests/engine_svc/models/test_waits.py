@@ -1,7 +1,7 @@
 """No forward pass waits for the device before its end, and each copies once to it and once from it: every architecture
 on a fake GPU, beside the same pass on the CPU, which says what the shapes must be."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.batch import Sequence as TokenSequence
 from engine_svc.models.low_rank import use_adapters
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
+from engine_svc.rows import Rows
 from heddle.checkpoint import Checkpoint
 from heddle.sentence_modules import Pooling
 from tests.engine_svc.models.cases import OUTPUTS, Case
@@ -24,9 +24,16 @@ from tests.engine_svc.models.cases_of.all import CASES
 from tests.engine_svc.models.fake_gpu import CUDA, WaitError, fake_gpu
 from tests.engine_svc.models.heads.test_m3 import MIXES, sequences
 from tests.engine_svc.models.packed import random_batch
+from tests.sequences import Sequence as TokenSequence
+from tests.sequences import packed, sequences_of
 from tests.small_models.m3 import write_m3
 
-Shapes = list[tuple[int, ...]]
+Shapes = dict[Output, tuple[int, ...]]
+
+
+def shapes_of(results: Mapping[Output, Rows]) -> Shapes:
+    """Without that of sparse vectors, whose entries depend on the numbers."""
+    return {output: rows.values.shape for output, rows in results.items() if rows.indices is None}
 
 
 def shapes_on_gpu(
@@ -50,11 +57,11 @@ def shapes_on_gpu(
         outputs.flat.cpu()
         assert (len(gpu.uploads), len(gpu.downloads)) == (1, 1), (gpu.uploads, gpu.downloads)
         size = outputs.flat.numel()
-    return [array.shape for array in outputs.split(np.ones(size, np.float32))]
+    return shapes_of(outputs.split(np.ones(size, np.float32)))
 
 
 def check(monkeypatch: pytest.MonkeyPatch, checkpoint: Checkpoint, batch: PackedBatch, adapter: str = "") -> None:
-    expected = [array.shape for array in TorchBackend(checkpoint, device="cpu", adapter=adapter).run(batch)]
+    expected = shapes_of(TorchBackend(checkpoint, device="cpu", adapter=adapter).run(batch))
     assert shapes_on_gpu(monkeypatch, checkpoint, batch, adapter) == expected
 
 
@@ -65,7 +72,7 @@ def batch_for(checkpoint: Checkpoint, output: Output, *, with_types: bool = Fals
 
 def with_options(batch: PackedBatch) -> PackedBatch:
     """Of an embedder: all options, and both outputs."""
-    return PackedBatch.of(
+    return packed(
         [
             replace(
                 sequence,
@@ -74,7 +81,7 @@ def with_options(batch: PackedBatch) -> PackedBatch:
                 skip_normalization=index % 2 == 1,
                 output=(Output.VECTOR, Output.TOKEN_VECTORS)[index % 2],
             )
-            for index, sequence in enumerate(batch.sequences)
+            for index, sequence in enumerate(sequences_of(batch))
         ]
     )
 
@@ -111,7 +118,7 @@ def test_no_pooling_waits(mode: Pooling, embedder: Checkpoint, monkeypatch: pyte
 def test_merged_prefixes_do_not_wait(embedder: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = np.arange(40, dtype="<u4").tobytes()
     batch = batch_for(embedder, Output.VECTOR)
-    merged = PackedBatch.of([TokenSequence(shared + sequence.token_ids) for sequence in batch.sequences])
+    merged = packed([TokenSequence(shared + sequence.token_ids) for sequence in sequences_of(batch)])
     check(monkeypatch, embedder, merged)
 
 
@@ -120,13 +127,13 @@ def test_mixed_outputs_of_m3_do_not_wait(
     mixes: Sequence[tuple[Output, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_m3(tmp_path)
-    batch = PackedBatch.of(sequences(24, tuple(mixes)))
+    batch = packed(sequences(24, tuple(mixes)))
     with_skips = [
-        replace(sequence, skip_normalization=index % 2 == 0) for index, sequence in enumerate(batch.sequences)
+        replace(sequence, skip_normalization=index % 2 == 0) for index, sequence in enumerate(sequences_of(batch))
     ]
     shapes = shapes_on_gpu(monkeypatch, Checkpoint.read(tmp_path), batch)
-    assert len(shapes) == sum(len(sequence.outputs) for sequence in batch.sequences)
-    assert shapes_on_gpu(monkeypatch, Checkpoint.read(tmp_path), PackedBatch.of(with_skips)) == shapes
+    assert set(shapes) == {*batch.places} - {Output.SPARSE_VECTOR}
+    assert shapes_on_gpu(monkeypatch, Checkpoint.read(tmp_path), packed(with_skips)) == shapes
 
 
 WAITS: dict[str, Callable[[Tensor], object]] = {

@@ -26,7 +26,7 @@ class LoomServicer(engine_pb2_grpc.EngineServiceServicer):
 
     async def Encode(self, request: engine_pb2.EncodeRequest, context: Any) -> engine_pb2.EncodeResponse:
         await self.encode()
-        return engine_pb2.EncodeResponse(outcomes=[engine_pb2.Outcome(id=len(request.sequences))])
+        return engine_pb2.EncodeResponse(outcome=engine_pb2.Outcome(id=len(request.sequences.lengths)))
 
     async def Infer(self, request_iterator: Any, context: Any) -> AsyncIterator[engine_pb2.EngineServiceInferResponse]:
         yield engine_pb2.EngineServiceInferResponse()

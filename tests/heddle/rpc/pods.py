@@ -24,7 +24,7 @@ FINGERPRINT = "fingerprint"
 
 def echo(item: engine_pb2.Submission, deadline: float, reply: Reply[engine_pb2.Outcome]) -> Cancel:
     """Answers at once with the item's own token ids."""
-    reply(engine_pb2.Outcome(tensor=tensor_pb2.Tensor(data=item.sequence.token_ids)))
+    reply(engine_pb2.Outcome(results=[engine_pb2.Result(tensor=tensor_pb2.Tensor(data=item.sequences.token_ids))]))
     return nothing_to_cancel
 
 
@@ -94,7 +94,7 @@ def dialect(
         frame_type=engine_pb2.EngineServiceInferRequest,
         open_stream=lambda channel, metadata: engine_pb2_grpc.EngineServiceStub(channel).Infer(metadata=metadata),
         handshake=handshake,
-        cost_of=lambda item: max(1, len(item.sequence.token_ids) // 4),
+        cost_of=lambda item: max(1, len(item.sequences.token_ids) // 4),
         item_bytes_max=item_bytes_max,
     )
 
@@ -108,7 +108,7 @@ async def pool_of(
 
 
 def submission(data: bytes = b"\0\0\0\0") -> engine_pb2.Submission:
-    return engine_pb2.Submission(sequence=engine_pb2.Sequence(token_ids=data))
+    return engine_pb2.Submission(sequences=engine_pb2.Sequences(token_ids=data))
 
 
 def ask(
@@ -121,7 +121,7 @@ def ask(
         if isinstance(outcome, HeddleError):
             future.set_exception(outcome)
         else:
-            future.set_result(outcome.tensor.data)
+            future.set_result(outcome.results[0].tensor.data)
 
     return future, pool.submit(submission(data), deadline, reply)
 

@@ -19,8 +19,8 @@ NAME = "heddle.v1.EngineService"
 
 class SlowServicer(engine_pb2_grpc.EngineServiceServicer):
     async def Encode(self, request: engine_pb2.EncodeRequest, context: Any) -> engine_pb2.EncodeResponse:
-        await asyncio.sleep(len(request.sequences) / 1000)
-        return engine_pb2.EncodeResponse(outcomes=[engine_pb2.Outcome(id=len(request.sequences))])
+        await asyncio.sleep(len(request.sequences.lengths) / 1000)
+        return engine_pb2.EncodeResponse(outcome=engine_pb2.Outcome(id=len(request.sequences.lengths)))
 
 
 async def warm_up(kind: str) -> None:

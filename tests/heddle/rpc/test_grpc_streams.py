@@ -197,7 +197,7 @@ async def test_a_stop_sends_what_was_written_and_waits_only_so_long() -> None:
     deaf, reader = engine_pb2.EngineServiceInferRequest(), engine_pb2.EngineServiceInferRequest()
     for number, first in enumerate((deaf, reader)):
         first.tokenizer_fingerprint = FINGERPRINT
-        first.items.add(id=number, sequence=engine_pb2.Sequence(token_ids=bytes(16 * MIB)))
+        first.items.add(id=number, sequences=engine_pb2.Sequences(token_ids=bytes(16 * MIB)))
     async with serving(EnginePod(held.submit), drain_s_max=1) as server:
         channels = [open_channel(server.addresses[0]) for _ in range(2)]
         calls = [infer(channel) for channel in channels]
@@ -208,7 +208,7 @@ async def test_a_stop_sends_what_was_written_and_waits_only_so_long() -> None:
         server._stop.set()
         began = time.monotonic()
         answers = [outcome async for frame in until_broken(calls[1]) for outcome in frame.outcomes]
-        assert [len(outcome.tensor.data) for outcome in answers] == [16 * MIB]
+        assert [len(outcome.results[0].tensor.data) for outcome in answers] == [16 * MIB]
     assert time.monotonic() - began < 5
     for channel in channels:
         await channel.close()

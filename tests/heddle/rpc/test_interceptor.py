@@ -103,12 +103,12 @@ async def test_logs_carry_the_callers_request_id() -> None:
 async def test_an_answer_to_a_call_that_no_message_can_carry_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     async with living() as life:
         monkeypatch.setattr(life.server._boundary, "answer_bytes_max", 3)
-        request = engine_pb2.EncodeRequest(sequences=[engine_pb2.Sequence()])
+        request = engine_pb2.EncodeRequest(sequences=engine_pb2.Sequences(lengths=bytes(1)))
         status = await failure(life.stub.Encode(request))
         assert HeddleError.from_rpc_error(status).kind is ErrorKind.TOO_LARGE
         assert status.details() == "the answer has 4 bytes, the limit of a message is 3"
         monkeypatch.setattr(life.server._boundary, "answer_bytes_max", 4)
-        assert (await life.stub.Encode(request)).outcomes[0].id == 1
+        assert (await life.stub.Encode(request)).outcome.id == 1
 
 
 async def test_a_message_that_grpc_refuses_is_too_large_to_its_sender() -> None:

@@ -72,7 +72,7 @@ async def test_a_stopping_server_is_not_ready_and_finishes_what_it_accepted() ->
             await asyncio.sleep(0.001)
         assert await life.health("") == SERVING
         go_on.set()
-        assert (await call).outcomes
+        assert (await call).HasField("outcome")
         await asyncio.wait_for(life.task, 5)
 
 
@@ -121,10 +121,12 @@ async def test_sigterm_drains_in_order_and_exits_0(tmp_path: Path) -> None:
         while await health_of(channel, NAME) != SERVING:
             await asyncio.sleep(0.01)
         stub: Any = engine_pb2_grpc.EngineServiceStub(channel)
-        call = asyncio.ensure_future(stub.Encode(engine_pb2.EncodeRequest(sequences=[engine_pb2.Sequence()] * 400)))
+        call = asyncio.ensure_future(
+            stub.Encode(engine_pb2.EncodeRequest(sequences=engine_pb2.Sequences(lengths=bytes(400))))
+        )
         await asyncio.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        assert (await call).outcomes[0].id == 400
+        assert (await call).outcome.id == 400
     code, output, _ = await ended(process)
     assert code == 0
     assert output.split() == ["draining", "idle", "closed"]
@@ -136,7 +138,7 @@ async def test_draining_ends_after_its_limit(tmp_path: Path) -> None:
         while await health_of(channel, NAME) != SERVING:
             await asyncio.sleep(0.01)
         stub: Any = engine_pb2_grpc.EngineServiceStub(channel)
-        call = stub.Encode(engine_pb2.EncodeRequest(sequences=[engine_pb2.Sequence()] * 60_000))
+        call = stub.Encode(engine_pb2.EncodeRequest(sequences=engine_pb2.Sequences(lengths=bytes(60_000))))
         await asyncio.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         await failure(call)
@@ -151,7 +153,9 @@ async def test_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
         while await health_of(channel, NAME) != SERVING:
             await asyncio.sleep(0.01)
         stub: Any = engine_pb2_grpc.EngineServiceStub(channel)
-        call = asyncio.ensure_future(stub.Encode(engine_pb2.EncodeRequest(sequences=[engine_pb2.Sequence()] * 60_000)))
+        call = asyncio.ensure_future(
+            stub.Encode(engine_pb2.EncodeRequest(sequences=engine_pb2.Sequences(lengths=bytes(60_000))))
+        )
         await asyncio.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         assert process.stdout

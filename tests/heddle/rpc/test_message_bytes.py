@@ -21,7 +21,10 @@ class BeyondProtobuf:
 @pytest.mark.parametrize("size", [0, 1, 120, 128, 16_384, 3_000_000])
 def test_a_frame_put_together_of_bytes_is_the_frame(size: int) -> None:
     outcomes = [
-        engine_pb2.Outcome(id=number, tensor=tensor_pb2.Tensor(data=bytes([number]) * size)) for number in range(3)
+        engine_pb2.Outcome(
+            id=number, results=[engine_pb2.Result(tensor=tensor_pb2.Tensor(data=bytes([number]) * size))]
+        )
+        for number in range(3)
     ]
     frame = engine_pb2.EngineServiceInferResponse(outcomes=outcomes, load=item_pb2.Load(waiting_items=7), draining=True)
     rest = engine_pb2.EngineServiceInferResponse(load=frame.load, draining=True)

@@ -25,15 +25,15 @@ class Repeating:
         self.asked: list[bytes] = []
 
     def submit(self, item: engine_pb2.Submission, deadline: float, reply: Reply[engine_pb2.Outcome]) -> Cancel:
-        data = item.sequence.token_ids
+        data = item.sequences.token_ids
         self.asked.append(data)
-        reply(engine_pb2.Outcome(tensor=tensor_pb2.Tensor(data=100 * data)))
+        reply(engine_pb2.Outcome(results=[engine_pb2.Result(tensor=tensor_pb2.Tensor(data=100 * data))]))
         return nothing_to_cancel
 
 
 async def test_a_bug_that_one_item_meets_costs_the_others_nothing() -> None:
     def submit(item: engine_pb2.Submission, deadline: float, reply: Reply[engine_pb2.Outcome]) -> Cancel:
-        if item.sequence.token_ids == b"bug!":
+        if item.sequences.token_ids == b"bug!":
             raise ZeroDivisionError
         return held.submit(item, deadline, reply)
 
@@ -81,7 +81,7 @@ async def test_frames_of_several_large_outcomes_are_cut_by_their_bytes() -> None
         call = engine_pb2_grpc.EngineServiceStub(channel).Infer()
         frame = engine_pb2.EngineServiceInferRequest(tokenizer_fingerprint=FINGERPRINT)
         for number in range(50):
-            frame.items.add(id=number, sequence=engine_pb2.Sequence(token_ids=bytes(5 * KIB)))
+            frame.items.add(id=number, sequences=engine_pb2.Sequences(token_ids=bytes(5 * KIB)))
         await call.write(frame)
         await call.done_writing()
         frames = [frame async for frame in call]
@@ -95,7 +95,7 @@ async def test_an_item_over_the_message_limit_fails_before_it_reaches_the_stream
     received: list[bytes] = []
 
     def submit(item: engine_pb2.Submission, deadline: float, reply: Reply[engine_pb2.Outcome]) -> Cancel:
-        received.append(item.sequence.token_ids)
+        received.append(item.sequences.token_ids)
         return echo(item, deadline, reply)
 
     options: Options = [("grpc.max_receive_message_length", 64 * KIB + FRAME_EXTRA_BYTES)]
@@ -155,7 +155,9 @@ async def test_an_id_that_is_in_use_ends_the_stream_and_never_gets_two_outcomes(
     pod = EnginePod(held.submit)
     async with grpc.aio.insecure_channel(await pod.start()) as channel:
         call: Any = engine_pb2_grpc.EngineServiceStub(channel).Infer()
-        items = [engine_pb2.Submission(id=7, sequence=engine_pb2.Sequence(token_ids=ids)) for ids in (b"1234", b"5678")]
+        items = [
+            engine_pb2.Submission(id=7, sequences=engine_pb2.Sequences(token_ids=ids)) for ids in (b"1234", b"5678")
+        ]
         await call.write(engine_pb2.EngineServiceInferRequest(tokenizer_fingerprint=FINGERPRINT, items=items))
         outcomes: list[engine_pb2.Outcome] = []
 

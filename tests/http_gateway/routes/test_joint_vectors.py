@@ -1,6 +1,6 @@
 """Dense, sparse and ColBERT vectors in one call, over HTTP and gRPC, equal FlagEmbedding's."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,14 @@ import pytest
 from tokenizers import Tokenizer
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import PackedBatch
+from engine_svc.batch import Output, PackedBatch
+from engine_svc.rows import Rows
 from heddle import tensors
 from heddle.checkpoint import Checkpoint
 from heddle.client import Client
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2 as pb
 from heddle.v1 import model_pb2, tensor_pb2
-from tests.engine_svc.models.cases import Array
 from tests.http_gateway.calls import answer_to, refusal_of
 from tests.kinds import http_of
 from tests.small_models.m3 import Vectors, write_m3
@@ -37,9 +37,9 @@ class Counting(TorchBackend):
 
     computed = 0
 
-    def run(self, batch: PackedBatch, cores: int = 0) -> list[Array]:
-        self.computed += len(batch.sequences)
-        return list(super().run(batch, cores))
+    def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
+        self.computed += len(batch)
+        return super().run(batch, cores)
 
 
 class Served:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.client import Client
 from heddle.rpc.channels import open_channel
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.v1 import engine_pb2, error_pb2
+from heddle.v1 import engine_pb2
 from heddle.v1 import inference_pb2 as pb
 from heddle.v1.engine_pb2_grpc import EngineServiceStub
 from tests.checkpoints import write_json, write_tokenizer
@@ -24,6 +25,7 @@ from tests.engine_svc.models.cases import Array, Reference
 from tests.engine_svc.models.cases_of.jina_roberta import ADAPTERS, hub_case, write_setting
 from tests.http_gateway.calls import answer_to, refusal_of
 from tests.kinds import http_of
+from tests.sequences import submitted
 
 INSTRUCTIONS = {"retrieval.query": "w7 w8 w9 ", "retrieval.passage": "w10 ", "separation": ""}
 TEXT = "w1 w2 w3 w2"
@@ -116,12 +118,13 @@ async def test_an_unknown_task_is_refused_with_the_list_of_tasks(served: Served,
 async def test_engine_refuses_a_task_that_it_has_no_adapter_for(served: Served) -> None:
     async with open_channel(served.engine) as channel:
         stub: Any = EngineServiceStub(channel)
-        token_ids = np.array([5, 6], "<u4").tobytes()
-        sequences = [engine_pb2.Sequence(token_ids=token_ids, task=task) for task in ("cats", ADAPTERS[0])]
-        refused, fine = (await stub.Encode(engine_pb2.EncodeRequest(sequences=sequences))).outcomes
-    assert (refused.error.kind, refused.error.field) == (error_pb2.ERROR_KIND_INVALID_INPUT, "task")
-    assert "there are: retrieval.query, retrieval.passage" in refused.error.message
-    assert fine.HasField("tensor")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Encode(engine_pb2.EncodeRequest(sequences=submitted([5, 6], task="cats")))
+        fine = await stub.Encode(engine_pb2.EncodeRequest(sequences=submitted([5, 6], task=ADAPTERS[0])))
+    refused = HeddleError.from_rpc_error(caught.value)
+    assert (refused.kind, refused.field) == (ErrorKind.INVALID_INPUT, "task")
+    assert "there are: retrieval.query, retrieval.passage" in refused.message
+    assert fine.outcome.results[0].HasField("tensor")
 
 
 async def test_model_without_tasks_refuses_one(http: httpx.AsyncClient) -> None:

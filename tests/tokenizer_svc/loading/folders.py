@@ -62,7 +62,7 @@ def write_folder(
 def ids_of(folder: Path, texts: list[str]) -> list[list[int]]:
     """Ids by our tokenizer; [] for a text without tokens."""
     tokenizer = Tokenizer.load(Checkpoint.read(folder))
-    results = tokenizer.encode([(text, Options()) for text in texts])
+    [results] = tokenizer.encode([(texts, Options())])
     return [
         memoryview(result.token_ids).cast("I").tolist() if isinstance(result, TokenSequence) else []
         for result in results

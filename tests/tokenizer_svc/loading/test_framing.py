@@ -69,7 +69,7 @@ def checkpoint_of(
 
 
 def ids_of(tokenizer: Tokenizer, text: str | tuple[str, str], side: Truncation = Truncation.RIGHT) -> list[int]:
-    [result] = tokenizer.encode([(text, Options(side))])
+    [[result]] = tokenizer.encode([([text], Options(side))])
     assert isinstance(result, TokenSequence)
     return memoryview(result.token_ids).cast("I").tolist()
 

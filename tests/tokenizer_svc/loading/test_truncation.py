@@ -48,7 +48,7 @@ def test_long_text_is_cut_as_sentence_transformers_cuts_it(tmp_path: Path, setti
     expected = reference.preprocess([LONG])["input_ids"][0].tolist()
     checkpoint = Checkpoint.read(tmp_path)
     tokenizer = Tokenizer.load(checkpoint)
-    [result] = tokenizer.encode([(LONG, tokenizer.options(tokenizer.truncation_side))])
+    [[result]] = tokenizer.encode([([LONG], tokenizer.options(tokenizer.truncation_side))])
     assert isinstance(result, TokenSequence)
     assert memoryview(result.token_ids).cast("I").tolist() == expected
     assert len(expected) == checkpoint.sequence_tokens_max == min(settings.get("model_max_length") or 1e30, POSITIONS)

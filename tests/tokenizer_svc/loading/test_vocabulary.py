@@ -164,7 +164,7 @@ def test_decoded_text_is_the_one_that_was_encoded(tmp_path: Path) -> None:
     for class_name in ("XLMRobertaTokenizer", "LlamaTokenizer", "RobertaTokenizer", "GemmaTokenizer"):
         write_vocabulary(tmp_path / class_name, class_name, {})
         tokenizer = Tokenizer.load(Checkpoint.read(tmp_path / class_name))
-        ids = tokenizer.encode([("the quick fox", tokenizer.options())])[0]
+        [[ids]] = tokenizer.encode([(["the quick fox"], tokenizer.options())])
         assert tokenizer.decode(ids.token_ids) == "the quick fox"  # type: ignore[union-attr]
 
 

@@ -1,4 +1,4 @@
-"""What the simulated engine computes for texts that transformers' tokenizer encoded, for the tests of tasks."""
+"""What the fake engine computes for texts that transformers' tokenizer encoded, for the tests of tasks."""
 
 from functools import cache
 
@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from engine_svc.backends.simulated import noise
-from engine_svc.batch import Output, Sequence
 from heddle.model_source import PACKAGED_NAME, locate
+from tests.tokenizer_svc.fake_engine import noise
+from tokenizer_svc.sequence import TokenSequence
 
 TOKENS_MAX = 256
 
@@ -18,7 +18,7 @@ def minilm_tokenizer() -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(locate(PACKAGED_NAME))
 
 
-def sequence_of(text: str, pair: str | None = None) -> Sequence:
+def sequence_of(text: str, pair: str | None = None) -> TokenSequence:
     """As a batch of one: alone, transformers takes an empty second text for none."""
     encoded = minilm_tokenizer()(
         [text],
@@ -29,7 +29,7 @@ def sequence_of(text: str, pair: str | None = None) -> Sequence:
     )
     token_ids = np.array(encoded["input_ids"][0], "<u4").tobytes()
     types = bytes(encoded["token_type_ids"][0])
-    return Sequence(token_ids, types if any(types) else b"", output=Output.LOGITS)
+    return TokenSequence(token_ids, types if any(types) else b"")
 
 
 def logits_of(labels: int, text: str, pair: str | None = None) -> npt.NDArray[np.float32]:

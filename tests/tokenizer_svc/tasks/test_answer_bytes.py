@@ -5,38 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import PackedBatch
 from heddle.client import CallOptions, InferenceClient
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2 as pb
 from heddle.v1 import tensor_pb2
 from tests.kinds import EMOTIONS, write_classifier, write_sparse_embedder, write_token_classifier
-from tests.slow_backend import SlowBackend
+from tests.tokenizer_svc.fake_engine import FakeEngine
 from tests.tokenizer_svc.tasks.conftest import Serve
 from tests.tokenizer_svc.tei.served_model import write_embedder
 from tokenizer_svc.settings import TokenizerSettings
 
 Call = Callable[[InferenceClient, int], Any]
-
-
-class Counting(SimulatedBackend):
-    """Knows which sequences it ran, warm-up aside."""
-
-    ran: list[bytes] = []  # noqa: RUF012 - the backend's class is frozen
-
-    def run(self, batch: PackedBatch, cores: int = 0) -> list[np.ndarray]:
-        self.ran.extend(sequence.token_ids for sequence in batch.sequences if any(sequence.token_ids))
-        return list(super().run(batch))
-
-
-@pytest.fixture
-def counting() -> Counting:
-    Counting.ran.clear()
-    return Counting()
 
 
 def inputs(count: int) -> list[pb.Input]:
@@ -94,20 +75,21 @@ async def test_an_answer_over_the_limit_is_refused_and_one_within_it_is_not(
     assert refused.value.kind is ErrorKind.TOO_LARGE
 
 
-async def test_what_is_known_ahead_is_refused_before_it_is_computed(serve: Serve, counting: Counting) -> None:
-    client = await serve(write_embedder, counting, answer_bytes_max=4 * 1536 * 10)
+async def test_what_is_known_ahead_is_refused_before_it_is_computed(serve: Serve) -> None:
+    engine = FakeEngine()
+    client = await serve(write_embedder, engine, answer_bytes_max=4 * 1536 * 10)
     neighbours = [asyncio.create_task(client.vectors([f"neighbour {number}"])) for number in range(10)]
     with pytest.raises(HeddleError):
         await client.embed_tokens(pb.EmbedTokensRequest(inputs=inputs(500)))
     assert all(vectors.shape == (1, 384) for vectors in await asyncio.gather(*neighbours))
-    assert len(counting.ran) == 10
+    assert len(engine.sequences) == 10
     assert len((await client.embed_tokens(pb.EmbedTokensRequest(inputs=inputs(8)))).embeddings) == 8
 
 
 async def test_what_all_answers_have_together_is_limited_and_given_back(serve: Serve) -> None:
-    slow = SlowBackend()
+    slow = FakeEngine()
+    slow.delay_s = 0.5
     client = await serve(write_embedder, slow, answer_bytes_max=1536 * 10, answers_bytes_max=1536 * 10)
-    slow.is_warm = True
 
     async def ask(count: int, timeout_s: float = 10) -> tuple[ErrorKind, int] | None:
         try:

@@ -4,21 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from engine_svc import lane
-from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import PackedBatch
-from heddle import tensors
 from heddle.client import InferenceClient
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, tensor_pb2
 from heddle.v1 import inference_pb2 as pb
 from tests.kinds import write_classifier, write_reranker, write_sparse_embedder, write_token_classifier
+from tests.tokenizer_svc.fake_engine import FakeEngine
 from tests.tokenizer_svc.tasks.conftest import Serve
 from tests.tokenizer_svc.tei.served_model import write_embedder
-from tokenizer_svc.tasks.gathering import checked
+from tokenizer_svc.sequence import TokenSequence
 
 TEXTS = ["fine", "fine too", "a text that has far more tokens than the others have"]
 INPUTS = [pb.Input(text=text) for text in TEXTS]
@@ -48,36 +44,17 @@ CALLS: dict[str, tuple[Callable[[Path], Path], Call, str]] = {
 }
 
 
-def broken(run: Callable[..., Any]) -> Callable[..., list[np.ndarray]]:
-    """A backend's `run` that makes NaN for sequences of more than ten tokens."""
+class Broken(FakeEngine):
+    """Sends NaN for sequences of more than ten tokens."""
 
-    def broken_run(self: SimulatedBackend, batch: PackedBatch, cores: int = 0) -> list[np.ndarray]:
-        long = [len(sequence.token_ids) // 4 > 10 for sequence in batch.sequences]
-        arrays = zip(run(self, batch, cores), long, strict=True)
-        return [np.full_like(array, np.nan) if is_long else array for array, is_long in arrays]
-
-    return broken_run
+    def is_broken(self, sequence: TokenSequence, output: engine_pb2.Output) -> bool:
+        return sequence.tokens > 10
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_what_is_no_number_is_an_error_of_its_input(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setattr(lane, "checked", lambda array: array)
-    monkeypatch.setattr(SimulatedBackend, "run", broken(SimulatedBackend.run))
+async def test_what_is_no_number_is_an_error_of_its_input(serve: Serve, name: str) -> None:
     write, call, field = CALLS[name]
-    client = await serve(write)
+    client = await serve(write, Broken())
     with pytest.raises(HeddleError, match="NaN or infinity") as failed:
         await call(client)
     assert (failed.value.kind, failed.value.field) == (ErrorKind.BAD_OUTPUT, f"{field}[2]")
-
-
-@pytest.mark.parametrize("bad", ["first", "second"])
-def test_each_of_several_outputs_is_looked_at(bad: str) -> None:
-    fine, broken = np.ones(4, np.float32), np.full(4, np.nan, np.float32)
-    outcome = engine_pb2.Outcome(tensor=tensors.to_proto(broken if bad == "first" else fine))
-    outcome.more.add(tensor=tensors.to_proto(fine))
-    outcome.more.add(sparse=tensor_pb2.SparseTensor(values=(broken if bad == "second" else fine).tobytes()))
-    failure = checked(outcome, has_more=True)
-    assert isinstance(failure, HeddleError)
-    assert failure.kind is ErrorKind.BAD_OUTPUT

@@ -1,19 +1,16 @@
 """Rerank: pairs in the order of the documents, sigmoid or raw; inside the prompt of a decoder where it has one."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import Output, PackedBatch
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2 as pb
 from tests.kinds import write_reranker
 from tests.texts import SENTENCES
+from tests.tokenizer_svc.fake_engine import FakeEngine
 from tests.tokenizer_svc.tasks.conftest import Serve
 from tests.tokenizer_svc.tasks.simulated_logits import TOKENS_MAX, logits_of, minilm_tokenizer
 
@@ -94,30 +91,21 @@ async def test_bad_requests_are_refused_by_the_name_of_their_field(serve: Serve)
         assert words in caught.value.message
 
 
-@dataclass(frozen=True)
-class Listening(SimulatedBackend):
-    """Remembers the texts of the sequences it ran, as MiniLM's tokenizer spells them."""
-
-    outputs: frozenset[Output] = frozenset({Output.LOGITS})
-    dimension: int = 1
-    fixed_us: int = 0
-    heard: list[str] = field(default_factory=list)
-
-    def run(self, batch: PackedBatch, cores: int = 0) -> Any:
-        for sequence in batch.sequences:
-            self.heard.append(str(minilm_tokenizer().decode(np.frombuffer(sequence.token_ids, "<u4").tolist())))
-        return super().run(batch)
+def texts_sent(engine: FakeEngine) -> list[str]:
+    """As MiniLM's tokenizer spells them."""
+    ids = [np.frombuffer(sequence.token_ids, "<u4").tolist() for sequence in engine.sequences]
+    return [str(minilm_tokenizer().decode(own)) for own in ids]
 
 
 @pytest.mark.parametrize(
     ("instruction", "told"), [("", "given a web search query, retrieve"), ("Find laws", "find laws < query >")]
 )
 async def test_a_decoder_is_asked_with_its_own_prompt(serve: Serve, instruction: str, told: str) -> None:
-    backend = Listening()
-    client = await serve(write_qwen3, backend)
+    engine = FakeEngine()
+    client = await serve(write_qwen3, engine)
     documents = ["my text", "because " * 400]
     await client.rerank(pb.RerankRequest(query="my query", documents=documents, instruction=instruction))
-    first, cut = (next(text for text in backend.heard if word in text) for word in ("my text", "because"))
+    first, cut = (next(text for text in texts_sent(engine) if word in text) for word in ("my text", "because"))
     for text in (first, cut):
         assert text.startswith("[CLS] < | im _ start | > system judge whether the document meets")
         assert f"< instruct > : {told}" in text
@@ -126,14 +114,14 @@ async def test_a_decoder_is_asked_with_its_own_prompt(serve: Serve, instruction:
 
 
 async def test_the_operator_states_another_prompt(serve: Serve) -> None:
-    backend = Listening()
-    client = await serve(write_reranker, backend, rerank_template="Is {query} in {document}? {instruction}")
+    engine = FakeEngine()
+    client = await serve(write_reranker, engine, rerank_template="Is {query} in {document}? {instruction}")
     await client.rerank(pb.RerankRequest(query="this", documents=["that"], instruction="Say yes"))
-    assert "[CLS] is this in that? say yes [SEP]" in backend.heard
+    assert "[CLS] is this in that? say yes [SEP]" in texts_sent(engine)
 
 
 async def test_predict_leaves_the_text_for_a_decoder_as_it_is(serve: Serve) -> None:
-    backend = Listening()
-    client = await serve(write_qwen3, backend)
+    engine = FakeEngine()
+    client = await serve(write_qwen3, engine)
     await client.predict(pb.PredictRequest(inputs=[pb.TextOrPair(text="this, that")]))
-    assert "[CLS] this, that [SEP]" in backend.heard
+    assert "[CLS] this, that [SEP]" in texts_sent(engine)

@@ -9,15 +9,16 @@ import pytest
 from heddle import tensors
 from heddle.activations import sigmoid, softmax
 from heddle.tensors import Floats
-from heddle.v1 import engine_pb2
+from heddle.v1 import engine_pb2, tensor_pb2
 from heddle.v1 import inference_pb2 as pb
 from tests.kinds import EMOTIONS, write_classifier
 from tests.tokenizer_svc.tasks.conftest import Serve
-from tokenizer_svc.sequence import TokenSequence
 from tokenizer_svc.tasks import prediction, score_table
+from tokenizer_svc.tasks.grouping import Group
 from tokenizer_svc.tasks.score_table import NUMBERS_AT_ONCE, ScoreTable, as_they_are
+from tokenizer_svc.token_sequences import TokenSequences
 
-SEQUENCE = TokenSequence(b"")
+NONE = TokenSequences.of([])
 
 
 @pytest.mark.parametrize("score", [softmax, sigmoid, as_they_are])
@@ -33,8 +34,11 @@ def test_scores_are_those_of_all_logits_at_once_in_the_order_of_the_inputs(
         return score(some)
 
     table = ScoreTable(inputs, labels, counted)
-    for index in random.Random(0).sample(range(inputs), inputs):
-        table.read(index, SEQUENCE, engine_pb2.Outcome(tensor=tensors.to_proto(logits[index])))
+    starts = range(0, inputs, 7)
+    for start in random.Random(0).sample(starts, len(starts)):
+        outcome = engine_pb2.Outcome()
+        tensors.fill(outcome.results.add().tensor, logits[start : start + 7], tensor_pb2.DATA_TYPE_FLOAT32)
+        table.read(Group(start, NONE), outcome)
     scores, ranking = table.to_bytes()
     np.testing.assert_array_equal(np.frombuffer(scores, "<f4").reshape(inputs, labels), score(logits))
     best_first = np.argsort(-logits, axis=1, kind="stable")

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from engine_svc.backends.simulated import noise
-from engine_svc.batch import Sequence
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2 as pb
 from tests.kinds import TAGS, write_token_classifier
 from tests.texts import SENTENCES
+from tests.tokenizer_svc.fake_engine import noise
 from tests.tokenizer_svc.tasks.conftest import Serve
 from tests.tokenizer_svc.tasks.simulated_logits import TOKENS_MAX, sequence_of
+from tokenizer_svc.sequence import TokenSequence
 
 
-def logits_of(sequence: Sequence) -> np.ndarray:
+def logits_of(sequence: TokenSequence) -> np.ndarray:
     return noise(sequence, sequence.tokens * len(TAGS)).reshape(-1, len(TAGS))
 
 

@@ -4,17 +4,18 @@ import numpy as np
 import pytest
 from sentence_transformers.util import cos_sim
 
-from engine_svc.backends.simulated import SimulatedBackend, noise, sparse_noise
-from engine_svc.batch import Output, PackedBatch
 from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.tensors import Floats
+from heddle.v1 import engine_pb2, tensor_pb2
 from heddle.v1 import inference_pb2 as pb
-from heddle.v1 import tensor_pb2
 from tests.kinds import write_sparse_embedder
 from tests.texts import SENTENCES
+from tests.tokenizer_svc.fake_engine import FakeEngine, noise, sparse_noise
 from tests.tokenizer_svc.tasks.conftest import Serve
 from tests.tokenizer_svc.tasks.simulated_logits import sequence_of
 from tests.tokenizer_svc.tei.served_model import write_embedder
+from tokenizer_svc.sequence import TokenSequence
 
 DIMENSION = 384
 INPUTS = [pb.Input(text=text) for text in SENTENCES]
@@ -60,15 +61,15 @@ async def test_similarity_is_the_cosine_with_each_sentence(serve: Serve) -> None
     assert scores[-1] == 1.0
 
 
-class Pointless(SimulatedBackend):
+class Pointless(FakeEngine):
     """Its vectors have no direction, as those of an embedder that was trained on nothing."""
 
-    def run(self, batch: PackedBatch, cores: int = 0) -> list[np.ndarray]:
-        return [np.zeros(DIMENSION, np.float32) for _ in batch.sequences]
+    def array(self, sequence: TokenSequence, output: engine_pb2.Output, wanted: engine_pb2.Sequences) -> Floats:
+        return np.zeros(DIMENSION, np.float32)
 
 
 async def test_vectors_without_a_direction_are_like_nothing(serve: Serve) -> None:
-    client = await serve(write_embedder, Pointless(outputs=frozenset({Output.VECTOR})))
+    client = await serve(write_embedder, Pointless())
     response = await client.similarity(pb.SimilarityRequest(source="a", sentences=["a", "b"]))
     np.testing.assert_array_equal(np.frombuffer(response.scores, "<f4"), [0.0, 0.0])
 

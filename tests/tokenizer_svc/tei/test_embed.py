@@ -1,20 +1,20 @@
 """tei.v1.Embed against a pod: the vectors are those of heddle.v1, and the flags mean what they mean to TEI."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from engine_svc.batch import PackedBatch
 from heddle import tensors
 from heddle.tei.v1 import tei_pb2 as tei
+from heddle.v1 import engine_pb2
 from heddle.v1 import inference_pb2 as pb
-from tests.slow_backend import SlowBackend
+from tests.tokenizer_svc.fake_engine import FakeEngine
 from tests.tokenizer_svc.tei.served_model import TOKENS_MAX, ServedModel, served, status_of, texts
+from tokenizer_svc.engines import Engines
+from tokenizer_svc.sequence import TokenSequence
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 LONG = " ".join(f"thread{number}" for number in range(TOKENS_MAX))
@@ -137,15 +137,17 @@ async def test_what_the_model_is_not_made_for_is_a_failed_precondition(embedder:
         assert (await status_of(call))[0] is grpc.StatusCode.FAILED_PRECONDITION
 
 
-class NanBackend(SlowBackend):
-    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
-        return [np.full_like(array, np.nan) if self.is_warm else array for array in super().run(batch)]
+class NanEngine(FakeEngine):
+    def is_broken(self, sequence: TokenSequence, output: engine_pb2.Output) -> bool:
+        return True
 
 
-async def test_a_model_that_computes_nan_is_a_failed_precondition(tmp_path: Path) -> None:
-    backend = NanBackend()
-    async with served(tmp_path, backend=backend) as model:
-        backend.is_warm = True
+async def test_a_model_that_computes_nan_is_a_failed_precondition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = NanEngine()
+    monkeypatch.setattr(Engines, "submit", lambda _, *submission: engine.submit(*submission))
+    async with served(tmp_path) as model:
         unary, stream = model.embed.Embed(tei.EmbedRequest(inputs="warp")), model.embed.EmbedStream()
         await stream.write(tei.EmbedRequest(inputs="weft"))
         for call in (unary, stream.read()):

@@ -13,7 +13,7 @@ from transformers import LlamaModel, Qwen2Model
 
 from engine_svc.backends.tensorrt_llm.fitness import check_fitness
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch
+from engine_svc.batch import Output
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.sentence_modules import PoolingSetting
@@ -24,6 +24,7 @@ from tests.engine_svc.backends.tensorrt_llm.served import SERVED, written
 from tests.engine_svc.gpus import H100
 from tests.engine_svc.models.cases import OUTPUTS, Array, Case
 from tests.engine_svc.models.packed import random_batch
+from tests.sequences import packed, run_each, sequences_of
 
 # TensorRT-LLM itself uses nested tensors for models that return something for each token.
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
@@ -41,11 +42,11 @@ def assert_same(ours: Sequence[Array], theirs: Sequence[Array]) -> None:
 def test_answers_are_those_of_torch(tmp_path: Path, opened: Open, install: Install, case: Case) -> None:
     case.write(tmp_path)
     batch = random_batch(SOME_LENGTHS, output=OUTPUTS[case.kind])
-    expected = TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu").run(batch)
+    expected = run_each(TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu"), batch)
     for version in VERSIONS.values():
         install(version)
         check_fitness(EngineSettings(backend="tensorrt_llm"), Checkpoint.read(tmp_path), H100)
-        assert_same(opened(tmp_path).run(batch), expected)
+        assert_same(run_each(opened(tmp_path), batch), expected)
 
 
 @pytest.mark.usefixtures("llm")
@@ -60,9 +61,9 @@ def test_options_of_a_sequence_act_as_with_torch(tmp_path: Path, opened: Open, p
         {"output": Output.TOKEN_VECTORS},
         {"dimensions": 4, "skip_normalization": True},
     ]
-    asked = PackedBatch.of([replace(one, **own) for one, own in zip(batch.sequences, options, strict=True)])
+    asked = packed([replace(one, **own) for one, own in zip(sequences_of(batch), options, strict=True)])
     theirs = TorchBackend(Checkpoint.read(tmp_path, pooling=pooling), dtype="float32", device="cpu")
-    assert_same(opened(tmp_path, pooling).run(asked), theirs.run(asked))
+    assert_same(run_each(opened(tmp_path, pooling), asked), run_each(theirs, asked))
 
 
 @pytest.mark.usefixtures("llm")
@@ -70,8 +71,8 @@ def test_a_sequence_has_alone_what_it_has_in_a_batch(tmp_path: Path, opened: Ope
     written(tmp_path, Qwen2Model)
     backend = opened(tmp_path)
     batch = random_batch(SOME_LENGTHS)
-    alone = [backend.run(PackedBatch.of([one]))[0] for one in batch.sequences]
-    assert_same(backend.run(batch), alone)
+    alone = [run_each(backend, packed([one]))[0] for one in sequences_of(batch)]
+    assert_same(run_each(backend, batch), alone)
 
 
 def test_limits_are_passed_on_and_hold(tmp_path: Path, opened: Open, llm: type[Llm]) -> None:
@@ -81,18 +82,18 @@ def test_limits_are_passed_on_and_hold(tmp_path: Path, opened: Open, llm: type[L
     assert made.arguments["max_batch_size"] == 3
     assert made.arguments["max_num_tokens"] == 100
     assert made.arguments["max_seq_len"] >= POSITIONS
-    assert len(backend.run(random_batch([30, 30, 30]))) == 3
+    assert len(run_each(backend, random_batch([30, 30, 30]))) == 3
     if made.encode_only:
         with pytest.raises(ValueError, match="max_batch_size"):
-            backend.run(random_batch([1, 1, 1, 1]))
+            run_each(backend, random_batch([1, 1, 1, 1]))
         with pytest.raises(ValueError, match="max_num_tokens"):
-            backend.run(random_batch([50, 51]))
+            run_each(backend, random_batch([50, 51]))
 
 
 def test_the_longest_sequence_has_room_in_a_smaller_batch(tmp_path: Path, opened: Open, llm: type[Llm]) -> None:
     written(tmp_path, LlamaModel)
     backend = opened(tmp_path, batch_tokens_max=8)
-    assert len(backend.run(random_batch([POSITIONS]))) == 1
+    assert len(run_each(backend, random_batch([POSITIONS]))) == 1
     assert llm.made[0].calls == 1
 
 
@@ -103,7 +104,7 @@ def test_another_thread_is_refused(tmp_path: Path, opened: Open) -> None:
     refused: list[str] = []
 
     def use() -> None:
-        for call in (lambda: backend.run(random_batch([3])), backend.close):
+        for call in (lambda: run_each(backend, random_batch([3])), backend.close):
             try:
                 call()
             except RuntimeError as error:
@@ -127,7 +128,7 @@ def test_closing_shuts_down_once_and_leaves_no_files(tmp_path: Path, opened: Ope
     assert made.shutdowns == 1
     assert not folder.exists()
     with pytest.raises(RuntimeError, match="shut down"):
-        backend.run(random_batch([3]))
+        run_each(backend, random_batch([3]))
 
 
 def test_a_failed_batch_leaves_the_backend_usable(tmp_path: Path, opened: Open, llm: type[Llm]) -> None:
@@ -136,8 +137,8 @@ def test_a_failed_batch_leaves_the_backend_usable(tmp_path: Path, opened: Open, 
     [made] = llm.made
     made.fails_next = MemoryError("CUDA out of memory")
     with pytest.raises(MemoryError):
-        backend.run(random_batch([3, 4]))
-    assert len(backend.run(random_batch([3, 4]))) == 2
+        run_each(backend, random_batch([3, 4]))
+    assert len(run_each(backend, random_batch([3, 4]))) == 2
 
 
 def test_requests_before_the_one_that_fails_are_aborted(tmp_path: Path, opened: Open, install: Install) -> None:
@@ -145,7 +146,7 @@ def test_requests_before_the_one_that_fails_are_aborted(tmp_path: Path, opened: 
     written(tmp_path, LlamaModel)
     backend = opened(tmp_path, batch_tokens_max=8)
     with pytest.raises(RuntimeError, match="max_num_tokens"):
-        backend.run(random_batch([3, 4, 2 * POSITIONS]))
+        run_each(backend, random_batch([3, 4, 2 * POSITIONS]))
     assert llm.made[0].aborted == 2
 
 
@@ -158,4 +159,4 @@ def test_fewer_rows_than_tokens_are_an_error(
     backend = opened(tmp_path)
     monkeypatch.setitem(llm.made[0].arguments, "cuda_graph_config", object())
     with pytest.raises(RuntimeError, match="2 hidden states for 7 tokens"):
-        backend.run(random_batch([3, 4]))
+        run_each(backend, random_batch([3, 4]))

@@ -12,8 +12,7 @@ from transformers import LlamaModel, MistralModel, PreTrainedModel, Qwen2Model, 
 from engine_svc.backends.tensorrt_llm.engine_folder import ARCHITECTURE
 from engine_svc.backends.tensorrt_llm.model_classes import add_prefix
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch
-from engine_svc.batch import Sequence as TokenSequence
+from engine_svc.batch import Output
 from heddle.checkpoint import Checkpoint
 from tests.engine_svc.backends.tensorrt_llm import fake_llm
 from tests.engine_svc.backends.tensorrt_llm.conftest import Install, Open
@@ -25,6 +24,8 @@ from tests.engine_svc.backends.tensorrt_llm.fake_models import (
 )
 from tests.engine_svc.backends.tensorrt_llm.served import written
 from tests.engine_svc.models.hub_layout import change_config
+from tests.sequences import Sequence as TokenSequence
+from tests.sequences import packed, run_each
 
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 
@@ -33,7 +34,7 @@ FAMILIES = [LlamaModel, MistralModel, Qwen2Model, Qwen3Model]
 
 def token_vectors(backend: Any, *ids: int) -> Any:
     sequence = TokenSequence(np.array(ids, "<u4").tobytes(), output=Output.TOKEN_VECTORS)
-    return backend.run(PackedBatch.of([sequence]))[0]
+    return run_each(backend, packed([sequence]))[0]
 
 
 @pytest.mark.usefixtures("llm")

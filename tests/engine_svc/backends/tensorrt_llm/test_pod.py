@@ -1,4 +1,4 @@
-"""An engine pod whose backend is TensorRT-LLM: requests over gRPC, through scheduler and lane to the fake and back."""
+"""An engine pod whose backend is TensorRT-LLM: requests over gRPC through scheduler and worker to the fake."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -13,8 +13,6 @@ from transformers import MistralModel
 import engine_svc.__main__ as engine
 from engine_svc.backends.tensorrt_llm import versions
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import PackedBatch
-from engine_svc.batch import Sequence as TokenSequence
 from engine_svc.settings import EngineSettings
 from heddle import tensors
 from heddle.checkpoint import Checkpoint
@@ -28,6 +26,8 @@ from tests.cluster import ENGINE, running
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
 from tests.engine_svc.backends.tensorrt_llm.served import written
 from tests.engine_svc.gpus import H100
+from tests.sequences import Sequence as TokenSequence
+from tests.sequences import packed, run_each, submitted
 
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 
@@ -55,14 +55,13 @@ async def stub(tmp_path: Path, model: Path, llm: type[Llm], monkeypatch: pytest.
 
 
 async def encoded(stub: Any, **options: Any) -> Any:
-    sequences = [pb.Sequence(token_ids=np.array(ids, "<u4").tobytes(), **options) for ids in IDS]
-    return (await stub.Encode(pb.EncodeRequest(sequences=sequences))).outcomes
+    return (await stub.Encode(pb.EncodeRequest(sequences=submitted(*IDS, **options)))).outcome
 
 
 async def test_vectors_are_those_of_torch(stub: Any, model: Path) -> None:
-    ours = np.stack([tensors.from_proto(outcome.tensor) for outcome in await encoded(stub, dimensions=16)])
-    batch = PackedBatch.of([TokenSequence(np.array(ids, "<u4").tobytes(), dimensions=16) for ids in IDS])
-    theirs = np.stack(TorchBackend(Checkpoint.read(model), dtype="float32", device="cpu").run(batch))
+    ours = tensors.from_proto((await encoded(stub, dimensions=16)).results[0].tensor)
+    batch = packed([TokenSequence(np.array(ids, "<u4").tobytes(), dimensions=16) for ids in IDS])
+    theirs = np.stack(run_each(TorchBackend(Checkpoint.read(model), dtype="float32", device="cpu"), batch))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
@@ -73,15 +72,15 @@ async def test_the_pod_says_what_runs_its_model(stub: Any) -> None:
 
 async def test_a_batch_that_fails_is_run_again_in_halves(stub: Any, llm: type[Llm]) -> None:
     llm.made[0].fails_next = RuntimeError("CUDA out of memory")
-    outcomes = await encoded(stub)
-    assert [outcome.WhichOneof("result") for outcome in outcomes] == ["tensor"] * len(IDS)
+    outcome = await encoded(stub)
+    assert (outcome.results[0].tensor.shape[0], len(outcome.errors)) == (len(IDS), 0)
 
 
 async def test_a_sequence_that_fails_alone_is_that_ones_error(stub: Any, llm: type[Llm]) -> None:
     llm.made[0].fails_next = RuntimeError("CUDA error")
-    outcomes = (await stub.Encode(pb.EncodeRequest(sequences=[pb.Sequence(token_ids=b"\5\0\0\0")]))).outcomes
-    assert [outcome.error.kind for outcome in outcomes] == [error_pb2.ERROR_KIND_INTERNAL]
-    assert [outcome.WhichOneof("result") for outcome in await encoded(stub)] == ["tensor"] * len(IDS)
+    outcome = (await stub.Encode(pb.EncodeRequest(sequences=submitted([5])))).outcome
+    assert [error.error.kind for error in outcome.errors] == [error_pb2.ERROR_KIND_INTERNAL]
+    assert not (await encoded(stub)).errors
 
 
 async def test_a_pod_without_the_package_does_not_start(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

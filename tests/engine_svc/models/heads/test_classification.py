@@ -13,6 +13,7 @@ from engine_svc.batch import PackedBatch
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import write_bert
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch, split
+from tests.sequences import packed, run_each, sequences_of
 
 HEADS = [
     pytest.param(BertForSequenceClassification, 1, id="reranker"),
@@ -38,7 +39,7 @@ def one_by_one(model: PreTrainedModel, batch: PackedBatch) -> list[Logits]:
 def test_logits_equal_transformers(tmp_path: Path, model_class: type[PreTrainedModel], labels: int) -> None:
     model = write_bert(tmp_path, model_class, num_labels=labels)
     batch = random_batch(ALL_LENGTHS, with_types=True)
-    for ours, theirs in zip(backend_of(tmp_path).run(batch), one_by_one(model, batch), strict=True):
+    for ours, theirs in zip(run_each(backend_of(tmp_path), batch), one_by_one(model, batch), strict=True):
         assert ours.dtype == np.float32
         assert ours.shape == theirs.shape
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -50,10 +51,10 @@ def test_logits_of_a_sequence_do_not_depend_on_its_batch(
 ) -> None:
     write_bert(tmp_path, model_class, num_labels=labels)
     backend, batch = backend_of(tmp_path), random_batch(ALL_LENGTHS, with_types=True)
-    together = backend.run(batch)
-    backwards = backend.run(PackedBatch.of(batch.sequences[::-1]))[::-1]
-    for index, sequence in enumerate(batch.sequences):
-        [alone] = backend.run(PackedBatch.of([sequence]))
+    together = run_each(backend, batch)
+    backwards = run_each(backend, packed(sequences_of(batch)[::-1]))[::-1]
+    for index, sequence in enumerate(sequences_of(batch)):
+        [alone] = run_each(backend, packed([sequence]))
         np.testing.assert_allclose(together[index], alone, atol=1e-5)
         np.testing.assert_allclose(backwards[index], alone, atol=1e-5)
 
@@ -61,9 +62,9 @@ def test_logits_of_a_sequence_do_not_depend_on_its_batch(
 @pytest.mark.parametrize(("model_class", "labels"), HEADS)
 def test_type_ids_of_a_pair_count(tmp_path: Path, model_class: type[PreTrainedModel], labels: int) -> None:
     write_bert(tmp_path, model_class, num_labels=labels)
-    pair, text = random_batch([12], with_types=True).sequences[0], random_batch([12]).sequences[0]
+    pair, text = sequences_of(random_batch([12], with_types=True))[0], sequences_of(random_batch([12]))[0]
     assert pair.token_ids == text.token_ids
-    as_pair, as_text = backend_of(tmp_path).run(PackedBatch.of([pair, text]))
+    as_pair, as_text = run_each(backend_of(tmp_path), packed([pair, text]))
     assert np.abs(as_pair - as_text).max() > 0.01
 
 
@@ -74,7 +75,7 @@ def test_the_head_computes_in_float32_whatever_the_encoder_does(
 ) -> None:
     model = write_bert(tmp_path, model_class, num_labels=labels)
     batch = random_batch(ALL_LENGTHS)
-    ours, theirs = backend_of(tmp_path, dtype).run(batch), one_by_one(model, batch)
+    ours, theirs = run_each(backend_of(tmp_path, dtype), batch), one_by_one(model, batch)
     flat = np.concatenate([array.ravel() for array in ours])
     assert not np.array_equal(flat, torch.from_numpy(flat).to(getattr(torch, dtype)).float().numpy())
     assert np.corrcoef(flat, np.concatenate([array.ravel() for array in theirs]))[0, 1] > 0.99
@@ -89,6 +90,6 @@ def test_nan_of_one_sequence_spares_the_others(tmp_path: Path, model_class: type
     with torch.no_grad():
         model.get_parameter("bert.embeddings.word_embeddings.weight")[bad_id] = float("nan")
     model.save_pretrained(tmp_path)
-    bad, *good = backend_of(tmp_path).run(batch)
+    bad, *good = run_each(backend_of(tmp_path), batch)
     assert np.isnan(bad).any()
     assert all(np.isfinite(array).all() for array in good)

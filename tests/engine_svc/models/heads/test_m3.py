@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch, Sequence, split_by_sequence
+from engine_svc.batch import Output
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.transformer import Transformer
@@ -19,6 +19,7 @@ from heddle.checkpoint import Checkpoint
 from heddle.checkpoint_files import CheckpointError
 from tests.engine_svc.models.cases import Array
 from tests.engine_svc.models.packed import ALL_LENGTHS
+from tests.sequences import Sequence, run_each
 from tests.small_models.m3 import SmallM3, token_weights, write_m3
 
 DENSE, SPARSE, COLBERT, HIDDEN = Output.VECTOR, Output.SPARSE_VECTOR, Output.COLBERT_VECTORS, Output.TOKEN_VECTORS
@@ -60,8 +61,8 @@ def ids_of(sequence: Sequence) -> list[int]:
 
 
 def run(backend: TorchBackend, batch: list[Sequence]) -> list[dict[Output, Array]]:
-    arrays = split_by_sequence(backend.run(PackedBatch.of(batch)), batch)
-    return [dict(zip(sequence.outputs, own, strict=True)) for sequence, own in zip(batch, arrays, strict=True)]
+    arrays = iter(run_each(backend, batch))
+    return [{output: next(arrays) for output in sequence.outputs} for sequence in batch]
 
 
 def check(small: SmallM3, sequence: Sequence, found: dict[Output, Array]) -> None:

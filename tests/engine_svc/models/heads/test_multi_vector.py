@@ -23,6 +23,7 @@ from heddle.checkpoint_files import CheckpointError
 from tests.checkpoints import write_bert, write_json, write_old_modules, write_tokenizer
 from tests.engine_svc.models.cases import Reference, one_by_one
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
+from tests.sequences import run_each
 
 DIMENSION = 12
 
@@ -46,7 +47,7 @@ def assert_served_as(folder: Path, reference: Reference) -> None:
     backend = TorchBackend(checkpoint, dtype="float32", device="cpu")
     assert backend.outputs == {Output.TOKEN_VECTORS}
     batch = random_batch(ALL_LENGTHS, output=Output.TOKEN_VECTORS)
-    for ours, theirs in zip(backend.run(batch), one_by_one(reference, batch), strict=True):
+    for ours, theirs in zip(run_each(backend, batch), one_by_one(reference, batch), strict=True):
         assert ours.shape == theirs.shape
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from engine_svc.backends.loading import check_loadable
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch
+from engine_svc.batch import Output
 from engine_svc.models.heads.vector_modules import apply_stages, load_vector_modules
 from engine_svc.models.weights import Weights
 from engine_svc.settings import EngineSettings
@@ -28,6 +28,7 @@ from heddle.vector_modules import ELEMENTWISE, ROWWISE
 from tests.checkpoints import SMALL_BERT, write_bert, write_json, write_tokenizer
 from tests.engine_svc.models.cases import one_by_one
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
+from tests.sequences import packed, run_each, sequences_of
 
 HIDDEN = SMALL_BERT["hidden_size"]
 TOKENS = "token_embeddings"
@@ -51,12 +52,12 @@ def written(folder: Path, dense: Sequence[nn.Module], modes: Sequence[str] = ("m
 
 def assert_served_as(folder: Path, model: SentenceTransformer, *, normalizes: bool) -> None:
     batch = random_batch(ALL_LENGTHS)
-    batch = PackedBatch.of([replace(sequence, skip_normalization=not normalizes) for sequence in batch.sequences])
+    batch = packed([replace(sequence, skip_normalization=not normalizes) for sequence in sequences_of(batch)])
 
     def reference(ids: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
         return model({"input_ids": ids, "attention_mask": torch.ones_like(ids)})["sentence_embedding"][0]  # type: ignore[no-any-return]
 
-    outputs = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu").run(batch)
+    outputs = run_each(TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu"), batch)
     for ours, theirs in zip(outputs, one_by_one(reference, batch), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-4)
 
@@ -126,7 +127,7 @@ def test_token_vectors_are_those_that_are_pooled(tmp_path: Path) -> None:
     checkpoint = Checkpoint.read(tmp_path)
     assert checkpoint.token_dimension == 24
     batch = random_batch((3, 5), output=Output.TOKEN_VECTORS)
-    outputs = TorchBackend(checkpoint, dtype="float32", device="cpu").run(batch)
+    outputs = run_each(TorchBackend(checkpoint, dtype="float32", device="cpu"), batch)
     assert [output.shape for output in outputs] == [(3, 24), (5, 24)]
 
 

@@ -25,6 +25,7 @@ from heddle.checkpoint import Checkpoint
 from tests.engine_svc.models.cases import OUTPUTS, Array
 from tests.engine_svc.models.cases_of.all import CASES
 from tests.engine_svc.models.packed import random_batch
+from tests.sequences import run_each
 
 # RMS norms before branches and of heads, gates; layer norms of sums; RMS norms before and behind a branch; layer norms
 # before branches; norms of two sums and of all heads together.
@@ -53,7 +54,8 @@ def test_model_has_the_same_vectors_with_kernels(
     batch = random_batch((3, 1, 17), output=OUTPUTS[case.kind], vocabulary_size=checkpoint.vocabulary_size)
 
     def outputs(dtype: str) -> list[Array]:
-        return list(TorchBackend(checkpoint, dtype=dtype, device="cpu", quantization=quantization).run(batch))
+        backend = TorchBackend(checkpoint, dtype=dtype, device="cpu", quantization=quantization)
+        return list(run_each(backend, batch))
 
     plain = outputs("float32")
     request.getfixturevalue("_kernels")

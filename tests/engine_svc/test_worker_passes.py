@@ -1,4 +1,4 @@
-"""Passes of a lane that run side by side, each in a thread of its own."""
+"""Passes of a worker that run side by side, each in a thread of its own."""
 
 import asyncio
 import os
@@ -6,28 +6,29 @@ import sys
 
 import pytest
 
-from engine_svc.lane import NICENESS
-from engine_svc.scheduler import SchedulerLimits
-from engine_svc.ticket import Ticket
-from tests.engine_svc.lanes import Recording, Running
-from tests.engine_svc.tickets import sequence
+from engine_svc.forming import SchedulerLimits
+from engine_svc.submission import Submission
+from engine_svc.worker import NICENESS
+from tests.engine_svc.submissions import sequence
+from tests.engine_svc.workers import Recording, Running
+from tests.sequences import columns
 
 
 async def test_passes_run_side_by_side_and_each_takes_what_came_meanwhile() -> None:
     backend = Recording()
     running = Running(lambda: backend, passes=2)
-    await asyncio.wrap_future(running.lane.loaded)
+    await asyncio.wrap_future(running.worker.loaded)
     backend.gate.clear()
     for number in range(2):
-        running.scheduler.submit([running.ticket(number)])
+        running.scheduler.submit([running.single(number)])
         async with asyncio.timeout(5):
-            while running.lane.running_tokens < 2 * (number + 1):
+            while running.worker.running_tokens < 2 * (number + 1):
                 await asyncio.sleep(0.002)
-    running.scheduler.submit([running.ticket(number) for number in range(2, 6)])
+    running.scheduler.submit([running.single(number) for number in range(2, 6)])
     backend.gate.set()
     await running.until(6)
     assert sorted(backend.sizes) == [1, 1, 4]
-    assert running.lane.running_since is None
+    assert running.worker.running_since is None
     await running.end()
     assert backend.closed
 
@@ -37,15 +38,15 @@ async def test_a_query_among_bulks_goes_by_express_to_which_their_passes_give_wa
     backend = Recording()
     limits = SchedulerLimits(batch_tokens_max=8, batch_items_max=8, queue_tokens_max=10**6, queue_items_max=10**6)
     running = Running(lambda: backend, limits=limits, has_express=True)
-    await asyncio.wrap_future(running.lane.loaded)
+    await asyncio.wrap_future(running.worker.loaded)
     backend.gate.clear()
-    running.scheduler.submit([running.ticket(number, sequence(2, content=number)) for number in range(12)])
+    running.scheduler.submit([running.single(number, sequence(2, content=number)) for number in range(12)])
     async with asyncio.timeout(5):
-        while not running.lane.running_tokens:
+        while not running.worker.running_tokens:
             await asyncio.sleep(0.002)
-    running.scheduler.submit([Ticket(sequence(1), "query", lambda outcome: None, 0, None)])
+    running.scheduler.submit([Submission(columns(sequence(1)), "query", lambda outcome: None, 0, None)])
     async with asyncio.timeout(5):
-        while running.lane.running_tokens < 9:
+        while running.worker.running_tokens < 9:
             await asyncio.sleep(0.002)
     backend.gate.set()
     await running.until(12)
@@ -59,6 +60,6 @@ async def test_where_nobody_may_give_way_passes_run_all_the_same(monkeypatch: py
 
     monkeypatch.setattr(os, "setpriority", refused)
     running = Running(Recording, has_express=True)
-    running.scheduler.submit([running.ticket(0)])
+    running.scheduler.submit([running.single(0)])
     await running.until(1)
     await running.end()

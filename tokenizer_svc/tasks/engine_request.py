@@ -1,8 +1,8 @@
-"""One request on its way through the pod: inputs at the encoder, sequences at the engines, outcomes gathered.
+"""One request on its way through the pod: inputs to the encoder, submissions to the engines, outcomes to one answer.
 
-The edge makes a `Gathering` per request, from the `Plan` that the request's task made of it. The first input that fails
-fails the request, and what is still on its way is cancelled: a request is answered once, wholly or with one error. So
-does an answer that grows too large for a message, as soon as that is known: mostly before its inputs are computed.
+The servicer makes an `EngineRequest` of the `Plan` of each request that needs an engine. The first input that fails
+fails the request, and its other submissions are cancelled: a request gets one answer or one error. It also fails as
+soon as its answer is known to be too large for a message, mostly before anything is computed.
 """
 
 import functools
@@ -10,23 +10,23 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.stream import Cancel, Reply, Submit, cancel_all
 from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.encoder import Encoder
-from tokenizer_svc.sequence import Result, TokenSequence, characters_of
+from tokenizer_svc.input_sizes import characters_in
+from tokenizer_svc.tasks.grouping import Group, GroupLimits, groups_of
+from tokenizer_svc.tasks.memory_budget import MemoryBudget
+from tokenizer_svc.tasks.outcomes import first_failure
 from tokenizer_svc.tasks.plan import Plan
-from tokenizer_svc.tasks.promised import PromisedBytes
+from tokenizer_svc.token_sequences import TokenSequences
 
 # What is wrong with one input, and not with the pod that worked on it.
 KINDS_OF_INPUT = frozenset({ErrorKind.INVALID_INPUT, ErrorKind.EMPTY_INPUT, ErrorKind.TOO_LARGE, ErrorKind.BAD_OUTPUT})
 
 
-class Gathering:
-    """`reply` is told once, unless `cancel` came first."""
+class EngineRequest:
+    """Calls `reply` once, unless `cancel` comes first."""
 
     def __init__(
         self,
@@ -36,9 +36,10 @@ class Gathering:
         reply: Reply[inference_pb2.InferenceOutcome],
         engines: Submit[engine_pb2.Submission, engine_pb2.Outcome],
         *,
-        promised: PromisedBytes,
+        limits: GroupLimits,
+        memory: MemoryBudget,
         device: str,
-        on_end: Callable[["Gathering"], None],
+        on_end: Callable[["EngineRequest"], None],
     ) -> None:
         """The context of `item` names a flow. `device` is the engines'. `on_end` is called once, however it ends."""
         self._plan = plan
@@ -46,13 +47,14 @@ class Gathering:
         self._deadline = deadline
         self._reply = reply
         self._engines = engines
-        self._promised = promised
+        self._limits = limits
+        self._memory = memory
         self._device = device
         self._on_end = on_end
         self._answer_bytes = 0  # that are known of so far
-        self._cancels: list[Cancel] = []  # the encoder's, and one of each input that is encoded
-        self._parts: list[Any] = [None] * len(plan.inputs)  # what was read of the outcome of each input
-        self._missing = len(plan.inputs)
+        self._cancels: list[Cancel] = []  # the encoder's, and one of each submission
+        self._parts: list[Any] = []  # what was read of the outcome of each group that was sent, in the order of inputs
+        self._missing = len(plan.inputs)  # inputs whose outcome has not been read
         self._tokens = 0
         self._truncated_inputs = 0
         self._queue_us = 0
@@ -81,60 +83,68 @@ class Gathering:
     def _end(self) -> None:
         self._done = True
         self._cancels = []  # They lead back here. Such circles were a tenth of the pod's time, to find and free them.
-        self._promised.give_back(self._answer_bytes)
+        self._memory.give_back(self._answer_bytes)
         self._on_end(self)
 
-    def _on_encoded(self, start: int, results: list[Result]) -> None:
+    def _on_encoded(self, start: int, sequences: TokenSequences) -> None:
         self._encoded = time.perf_counter()
-        for index, result in enumerate(results, start):
-            if self._done:
-                return
-            if isinstance(result, HeddleError):
-                self._fail(result)
-                return
-            try:
-                self._count(self._plan.expected_bytes(result))
-            except HeddleError as too_much:
-                self._fail(too_much)
-                return
-            self._send(index, result)
+        if self._done:
+            return
+        if sequences.errors:
+            self._fail(sequences.errors[min(sequences.errors)])
+            return
+        try:
+            self._count(self._plan.expected_bytes(sequences))
+        except HeddleError as too_much:
+            self._fail(too_much)
+            return
+        self._tokens += sequences.tokens
+        self._truncated_inputs += sum(sequences.truncated)
+        for group in groups_of(start, sequences, self._limits):
+            if not self._done:
+                self._send(group)
 
     def _count(self, answer_bytes: int) -> None:
         """Raises TOO_LARGE once there are more than an answer may have, OVERLOADED when all answers have too many."""
         if answer_bytes:
             self._answer_bytes += answer_bytes
-            self._promised.take(answer_bytes, self._answer_bytes)
+            self._memory.take(answer_bytes, self._answer_bytes)
 
-    def _send(self, index: int, sequence: TokenSequence) -> None:
-        self._tokens += sequence.tokens
-        self._truncated_inputs += sequence.truncated
-        submission = self._plan.submission(index, sequence, self._context)
-        reply = functools.partial(self._on_outcome, index, sequence)
+    def _send(self, group: Group) -> None:
+        reply = functools.partial(self._on_outcome, len(self._parts), group)
+        self._parts.append(None)
+        submission = self._plan.submission(group, self._context)
         self._cancels.append(self._engines(submission, self._deadline, reply))
 
-    def _on_outcome(self, index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome | HeddleError) -> None:
+    def _on_outcome(self, number: int, group: Group, outcome: engine_pb2.Outcome | HeddleError) -> None:
         if self._done:
             return
-        outcome = checked(outcome, has_more=bool(self._plan.more_outputs))
         if isinstance(outcome, HeddleError):
-            if outcome.kind in KINDS_OF_INPUT:
-                outcome.field = self._plan.field_of(index)
             self._fail(outcome)
             return
         try:
-            self._take(index, sequence, outcome)
+            failure = first_failure(outcome, len(group.sequences), 1 + len(self._plan.more_outputs))
+            if failure is None:
+                self._take(number, group, outcome)
+            else:
+                self._fail_for(group.start + failure.index, failure.error)
         except Exception as exception:  # noqa: BLE001 - logged by from_exception
             self._fail(HeddleError.from_exception(exception))
 
-    def _take(self, index: int, sequence: TokenSequence, outcome: engine_pb2.Outcome) -> None:
-        part = self._plan.read(index, sequence, outcome)
+    def _take(self, number: int, group: Group, outcome: engine_pb2.Outcome) -> None:
+        part = self._plan.read(group, outcome)
         self._count(self._plan.read_bytes(part))
-        self._parts[index] = part
-        self._missing -= 1
+        self._parts[number] = part
+        self._missing -= len(group.sequences)
         self._queue_us = max(self._queue_us, outcome.queue_us)
         self._compute_us = max(self._compute_us, outcome.compute_us)
         if not self._missing:
             self._finish()
+
+    def _fail_for(self, index: int, error: HeddleError) -> None:
+        if error.kind in KINDS_OF_INPUT:
+            error.field = self._plan.field_of(index)
+        self._fail(error)
 
     def _fail(self, error: HeddleError) -> None:
         self.cancel()
@@ -146,7 +156,7 @@ class Gathering:
         usage, timings = response.usage, response.timings
         usage.tokens = self._tokens
         usage.truncated_inputs = self._truncated_inputs
-        usage.characters = sum(map(characters_of, self._plan.inputs))
+        usage.characters = characters_in(self._plan.inputs)
         usage.device = self._device
         timings.tokenize_us = microseconds(self._encoded - self._started)
         timings.queue_us = self._queue_us
@@ -154,22 +164,6 @@ class Gathering:
         timings.total_us = microseconds(time.perf_counter() - self._started)
         self._end()
         self._reply(answer)
-
-
-def checked(outcome: engine_pb2.Outcome | HeddleError, *, has_more: bool) -> engine_pb2.Outcome | HeddleError:
-    """Replaces an outcome with NaN or infinity by BAD_OUTPUT: JSON has neither, and `null` is no answer. `has_more` is
-    false for a request of one output, whose `more` need not be looked at."""
-    if isinstance(outcome, HeddleError):
-        return outcome
-    if is_finite(outcome) and (not has_more or all(map(is_finite, outcome.more))):
-        return outcome
-    return HeddleError(ErrorKind.BAD_OUTPUT, "the engine sent NaN or infinity for this input")
-
-
-def is_finite(result: engine_pb2.Outcome | engine_pb2.Result) -> bool:
-    if result.WhichOneof("result") == "sparse":
-        return tensors.are_finite(np.frombuffer(result.sparse.values, "<f4"))
-    return tensors.is_finite(result.tensor)
 
 
 def microseconds(seconds: float) -> int:

@@ -1,19 +1,19 @@
-"""What a lane does when its device has too little memory, or is lost."""
+"""What a worker does when its device has too little memory, or is lost."""
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 
 from engine_svc.backends.backend import DeviceLostError, OutOfMemoryError
-from engine_svc.batch import PackedBatch
-from engine_svc.ticket import Ticket
+from engine_svc.batch import Output, PackedBatch
+from engine_svc.rows import Rows
+from engine_svc.submission import Submission
 from heddle.rpc.errors import ErrorKind, HeddleError
-from tests.engine_svc.lanes import Recording, Running
-from tests.engine_svc.tickets import sequence
+from tests.engine_svc.submissions import sequence
+from tests.engine_svc.workers import Recording, Running
+from tests.sequences import columns
 
 
 class Small(Recording):
@@ -21,17 +21,17 @@ class Small(Recording):
 
     tokens_max = 12
 
-    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
-        arrays = super().run(batch)
+    def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
+        results = super().run(batch)
         if batch.tokens > self.tokens_max:
             raise OutOfMemoryError(f"tried to allocate memory for {batch.tokens} tokens")
-        return arrays
+        return results
 
 
 async def test_batch_that_is_too_large_for_the_memory_is_run_in_halves() -> None:
     backend = Small()
     running = Running(lambda: backend)
-    running.scheduler.submit([running.ticket(number, sequence(3)) for number in range(8)])
+    running.scheduler.submit([running.single(number, sequence(3)) for number in range(8)])
     await running.until(8)
     assert not any(running.kind(number) for number in range(8))
     assert backend.sizes == [8, 4, 4]
@@ -40,9 +40,9 @@ async def test_batch_that_is_too_large_for_the_memory_is_run_in_halves() -> None
 
 async def test_sequence_that_is_too_large_for_the_memory_fails_alone_and_may_come_again() -> None:
     running = Running(Small)
-    running.scheduler.submit([running.ticket(number, sequence(13 if number == 2 else 3)) for number in range(6)])
+    running.scheduler.submit([running.single(number, sequence(13 if number == 2 else 3)) for number in range(6)])
     await running.until(6)
-    error = running.outcomes[2].result
+    error = running.error(2)
     assert isinstance(error, HeddleError)
     assert error.kind is ErrorKind.OVERLOADED
     assert error.retry_after_ms
@@ -56,10 +56,10 @@ class Lost(Recording):
 
     is_lost = False
 
-    def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
-        self.is_lost = self.is_lost or len(batch.sequences) == 3
+    def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
+        self.is_lost = self.is_lost or len(batch) == 3
         if self.is_lost:
-            self.sizes.append(len(batch.sequences))
+            self.sizes.append(len(batch))
             raise DeviceLostError("an illegal memory access was encountered")
         return super().run(batch)
 
@@ -67,9 +67,9 @@ class Lost(Recording):
 async def test_batch_that_loses_the_device_is_neither_run_again_nor_answered() -> None:
     backend = Lost()
     running = Running(lambda: backend)
-    running.scheduler.submit([running.ticket(number) for number in range(3)])
+    running.scheduler.submit([running.single(number) for number in range(3)])
     with pytest.raises(DeviceLostError):
-        await asyncio.wait_for(asyncio.wrap_future(running.lane.stopped), 5)
+        await asyncio.wait_for(asyncio.wrap_future(running.worker.stopped), 5)
     assert backend.sizes == [3]
     assert not running.outcomes
     running.scheduler.close()
@@ -78,39 +78,39 @@ async def test_batch_that_loses_the_device_is_neither_run_again_nor_answered() -
 async def test_lane_ends_at_once_though_another_pass_hangs_on_the_lost_device() -> None:
     backend = Lost()
     running = Running(lambda: backend, passes=2)
-    await asyncio.wrap_future(running.lane.loaded)
+    await asyncio.wrap_future(running.worker.loaded)
     backend.gate.clear()
-    running.scheduler.submit([running.ticket(0)])
+    running.scheduler.submit([running.single(0)])
     async with asyncio.timeout(5):
-        while not running.lane.running_tokens:
+        while not running.worker.running_tokens:
             await asyncio.sleep(0.002)
-    running.scheduler.submit([running.ticket(number) for number in range(1, 4)])
+    running.scheduler.submit([running.single(number) for number in range(1, 4)])
     with pytest.raises(DeviceLostError):
-        await asyncio.wait_for(asyncio.wrap_future(running.lane.stopped), 5)
+        await asyncio.wait_for(asyncio.wrap_future(running.worker.stopped), 5)
     assert not backend.closed
     backend.gate.set()
     running.scheduler.close()
 
 
-async def test_any_thread_that_dies_ends_the_lane() -> None:
+async def test_any_thread_that_dies_ends_the_worker() -> None:
     class Dying(Recording):
         def __init__(self) -> None:
             super().__init__()
             self.first = threading.current_thread()
 
-        def run(self, batch: PackedBatch, cores: int = 0) -> Sequence[npt.NDArray[np.float32]]:
+        def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
             if threading.current_thread() is not self.first:
                 raise SystemExit
             return super().run(batch)
 
     running = Running(Dying, passes=2)
-    backend = await asyncio.wrap_future(running.lane.loaded)
+    backend = await asyncio.wrap_future(running.worker.loaded)
     assert isinstance(backend, Dying)
     backend.gate.clear()
     async with asyncio.timeout(5):
-        while not running.lane.stopped.done():  # the first thread may take one of them
-            running.scheduler.submit([Ticket(sequence(2), "flow", lambda outcome: None)])
+        while not running.worker.stopped.done():  # the first thread may take one of them
+            running.scheduler.submit([Submission(columns(sequence(2)), "flow", lambda outcome: None)])
             await asyncio.sleep(0.01)
-    assert isinstance(running.lane.stopped.exception(), SystemExit)
+    assert isinstance(running.worker.stopped.exception(), SystemExit)
     backend.gate.set()
     running.scheduler.close()

@@ -1,6 +1,6 @@
 """The part of a text or pair that the tokenizer is shown: all of it, or a window of one that is far too long.
 
-`tokenizer_svc.tokenization` makes a view of each input, and a wider one where the first shows too little.
+`tokenizer_svc.tokenization` makes a window of each input, and a wider one where the first shows too little.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Text = str | tuple[str, str]
 
 
 @dataclass(slots=True)
-class View:
+class TextWindow:
     text: Text  # the prompt included
     options: Options
     tokens_max: int  # that are kept, special tokens included
@@ -23,7 +23,7 @@ class View:
     skipped: int = 0  # characters of a single text that lie before what is shown of it
 
     @classmethod
-    def of(cls, text: Text, options: Options, tokens_max: int, chars: int) -> "View":
+    def of(cls, text: Text, options: Options, tokens_max: int, chars: int) -> "TextWindow":
         if isinstance(text, str):
             whole = options.prompt + text
             if len(whole) <= chars:

@@ -1,4 +1,4 @@
-"""An errand takes turns on the tokenizer's thread, and ends with its request: at its deadline, or when cancelled."""
+"""A request without an engine takes turns on the tokenizer's thread, and ends at its deadline or when cancelled."""
 
 import asyncio
 import time
@@ -9,10 +9,11 @@ import pytest
 from heddle.rpc.deadlines import NEVER, deadline_after
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2 as pb
+from tests.tokenizer_svc.encoding import encoded
 from tests.tokenizer_svc.parity import parity_of
 from tokenizer_svc.encoder import TURN_BYTES, Encoder
 from tokenizer_svc.sequence import Options, TokenSequence, numbered
-from tokenizer_svc.tasks.errand import Errand, RunningErrand, turns_of
+from tokenizer_svc.tasks.local_request import LocalPlan, LocalRequest, turns_of
 
 Outcome = pb.InferenceOutcome | HeddleError
 
@@ -24,21 +25,21 @@ async def encoder() -> AsyncIterator[Encoder]:
     await made.close()
 
 
-def errand_of(answer: Callable[[int], str], turns: int) -> Errand:
+def plan_of(answer: Callable[[int], str], turns: int) -> LocalPlan:
     def assemble(texts: Sequence[str]) -> pb.InferenceOutcome:
         return pb.InferenceOutcome(decode=pb.DecodeResponse(texts=texts))
 
-    return Errand([TURN_BYTES] * turns, answer, assemble, numbered("inputs"))
+    return LocalPlan([TURN_BYTES] * turns, answer, assemble, numbered("inputs"))
 
 
-async def outcome_of(errand: Errand, encoder: Encoder, deadline: float = NEVER) -> Outcome:
+async def outcome_of(plan: LocalPlan, encoder: Encoder, deadline: float = NEVER) -> Outcome:
     told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    RunningErrand(errand, deadline, told.set_result).start(encoder)
+    LocalRequest(plan, deadline, told.set_result).start(encoder)
     return await told
 
 
 async def test_answers_come_in_order(encoder: Encoder) -> None:
-    outcome = await outcome_of(errand_of(str, 5), encoder)
+    outcome = await outcome_of(plan_of(str, 5), encoder)
     assert isinstance(outcome, pb.InferenceOutcome)
     assert list(outcome.decode.texts) == ["0", "1", "2", "3", "4"]
     assert encoder.waiting_bytes == 0
@@ -52,12 +53,12 @@ async def test_others_are_tokenized_between_its_turns(encoder: Encoder) -> None:
         done.append(index)
         return ""
 
-    errand = asyncio.create_task(outcome_of(errand_of(answer, 50), encoder))
+    request = asyncio.create_task(outcome_of(plan_of(answer, 50), encoder))
     await asyncio.sleep(0.05)
-    (result,) = await encoder.encode(["short"], Options())
+    (result,) = await encoded(encoder, ["short"], Options())
     assert isinstance(result, TokenSequence)
     assert len(done) < 25
-    await errand
+    await request
 
 
 async def test_the_answer_at_the_deadline_is_that_it_passed(encoder: Encoder) -> None:
@@ -69,7 +70,7 @@ async def test_the_answer_at_the_deadline_is_that_it_passed(encoder: Encoder) ->
         return ""
 
     began = time.monotonic()
-    outcome = await outcome_of(errand_of(answer, 100), encoder, deadline_after(0.1))
+    outcome = await outcome_of(plan_of(answer, 100), encoder, deadline_after(0.1))
     assert isinstance(outcome, HeddleError)
     assert outcome.kind is ErrorKind.DEADLINE_EXCEEDED
     assert time.monotonic() - began < 1.0
@@ -78,7 +79,7 @@ async def test_the_answer_at_the_deadline_is_that_it_passed(encoder: Encoder) ->
     assert encoder.waiting_bytes == 0
 
 
-async def test_a_cancelled_errand_says_nothing_and_stops(encoder: Encoder) -> None:
+async def test_a_cancelled_request_says_nothing_and_stops(encoder: Encoder) -> None:
     done: list[int] = []
     told: list[Outcome] = []
 
@@ -87,7 +88,7 @@ async def test_a_cancelled_errand_says_nothing_and_stops(encoder: Encoder) -> No
         done.append(index)
         return ""
 
-    running = RunningErrand(errand_of(answer, 100), NEVER, told.append)
+    running = LocalRequest(plan_of(answer, 100), NEVER, told.append)
     running.start(encoder)
     await asyncio.sleep(0.05)
     running.cancel()
@@ -103,13 +104,13 @@ async def test_what_goes_wrong_is_said_of_its_input(encoder: Encoder) -> None:
             raise HeddleError(ErrorKind.INVALID_INPUT, "no")
         return ""
 
-    outcome = await outcome_of(errand_of(refuse, 3), encoder)
+    outcome = await outcome_of(plan_of(refuse, 3), encoder)
     assert isinstance(outcome, HeddleError)
     assert (outcome.kind, outcome.field) == (ErrorKind.INVALID_INPUT, "inputs[1]")
 
 
 async def test_a_bug_is_an_internal_error(encoder: Encoder) -> None:
-    outcome = await outcome_of(errand_of(lambda index: str(1 // index), 1), encoder)
+    outcome = await outcome_of(plan_of(lambda index: str(1 // index), 1), encoder)
     assert isinstance(outcome, HeddleError)
     assert (outcome.kind, outcome.message) == (ErrorKind.INTERNAL, "internal error")
 
@@ -120,9 +121,9 @@ async def test_too_much_waiting_is_refused() -> None:
         return ""
 
     small = Encoder(parity_of("word_piece").ours, waiting_bytes_max=3 * TURN_BYTES)
-    first = asyncio.create_task(outcome_of(errand_of(answer, 2), small))
+    first = asyncio.create_task(outcome_of(plan_of(answer, 2), small))
     await asyncio.sleep(0.02)
-    outcome = await outcome_of(errand_of(str, 2), small)
+    outcome = await outcome_of(plan_of(str, 2), small)
     assert isinstance(outcome, HeddleError)
     assert outcome.kind is ErrorKind.OVERLOADED
     assert isinstance(await first, pb.InferenceOutcome)

@@ -1,71 +1,71 @@
 """Callers take turns at the engine, however many requests each of them sends, and the requests of a caller do, too."""
 
-from engine_svc.scheduler import SchedulerLimits
+from engine_svc.forming import SchedulerLimits
+from tests.engine_svc.submissions import batches, computed, passed, scheduler_of, single
 from tests.engine_svc.test_scheduler import with_bulk
-from tests.engine_svc.tickets import batches, computed, passed, scheduler_of, ticket
 
 
 def test_one_caller_with_many_requests_has_no_more_turns_than_one_with_a_single_query() -> None:
-    many = [ticket(flow=f"many/{request}") for request in range(256)]
+    many = [single(flow=f"many/{request}") for request in range(256)]
     scheduler = scheduler_of(*many)
     passed(scheduler)
-    query = ticket(flow="few/1")
+    query = single(flow="few/1")
     scheduler.submit([query])
     assert query in computed(passed(scheduler))
 
 
 def test_callers_share_the_turns_equally_whatever_they_sent() -> None:
-    many = [ticket(flow=f"many/{request}") for request in range(30) for _ in range(4)]
-    few = [ticket(flow="few/1") for _ in range(40)]
+    many = [single(flow=f"many/{request}") for request in range(30) for _ in range(4)]
+    few = [single(flow="few/1") for _ in range(40)]
     taken = [each for batch in batches(scheduler_of(*many, *few)) for each in computed(batch)]
     assert [each.flow.split("/")[0] for each in taken[:80]] == ["many", "few"] * 40
 
 
 def test_requests_of_one_caller_take_turns() -> None:
-    bulk = [ticket(flow="caller/bulk") for _ in range(2048)]
+    bulk = [single(flow="caller/bulk") for _ in range(2048)]
     scheduler = scheduler_of(*bulk)
     passed(scheduler)
-    query = ticket(flow="caller/query")
+    query = single(flow="caller/query")
     scheduler.submit([query])
     assert query in computed(passed(scheduler))
 
 
 def test_users_take_turns_inside_their_key() -> None:
-    ann = [ticket(flow=f"key/ann/{request}") for request in range(50)]
-    bob, other_key = ticket(flow="key/bob/1"), [ticket(flow=f"other//{request}") for request in range(3)]
+    ann = [single(flow=f"key/ann/{request}") for request in range(50)]
+    bob, other_key = single(flow="key/bob/1"), [single(flow=f"other//{request}") for request in range(3)]
     taken = [each for batch in batches(scheduler_of(*ann, bob, *other_key)) for each in computed(batch)]
     assert taken[:6] == [ann[0], other_key[0], bob, other_key[1], ann[1], other_key[2]]
 
 
 def test_a_sequence_that_does_not_fit_keeps_its_place_in_its_group_and_before_others() -> None:
-    first, long, short, other = ticket(60), ticket(50, "c/long"), ticket(10, "c/short"), ticket(10, "d/1")
+    first, long, short, other = single(60), single(50, "c/long"), single(10, "c/short"), single(10, "d/1")
     scheduler = scheduler_of(first, long, short, other)
     assert computed(passed(scheduler)) == [first, short, other]
-    latecomers = [ticket(10, f"e/{number}") for number in range(8)]
+    latecomers = [single(10, f"e/{number}") for number in range(8)]
     scheduler.submit(latecomers)
     assert computed(passed(scheduler))[0] is long
 
 
 def test_a_long_sequence_is_passed_over_only_once_for_short_ones_of_its_group() -> None:
-    long = ticket(90, "c/long")
-    scheduler = scheduler_of(ticket(20, "f/0"), long)
+    long = single(90, "c/long")
+    scheduler = scheduler_of(single(20, "f/0"), long)
     for number in range(1, 4):
-        scheduler.submit([ticket(10, f"c/{number}"), ticket(20, f"f/{number}")])
+        scheduler.submit([single(10, f"c/{number}"), single(20, f"f/{number}")])
         if long in computed(passed(scheduler)):
             break
     assert number == 2
 
 
 def test_empty_groups_are_removed() -> None:
-    tickets = [ticket(flow=f"{number % 7}/{number % 3}/{number}") for number in range(200)]
+    tickets = [single(flow=f"{number % 7}/{number % 3}/{number}") for number in range(200)]
     scheduler = scheduler_of(*tickets, limits=SchedulerLimits(100, 8, 10**6, 10**5))
     assert all(scheduler.cancel(each) for each in tickets[::2])
     assert sum(len(computed(batch)) for batch in batches(scheduler)) == 100
-    assert not scheduler._flows._classes
+    assert not scheduler._queue._classes
 
 
 def test_an_express_batch_takes_from_each_caller_in_turn() -> None:
-    many = [ticket(20, f"many/{number}") for number in range(20)]
-    few = [ticket(20, "few/1"), ticket(20, "few/2")]
+    many = [single(20, f"many/{number}") for number in range(20)]
+    few = [single(20, "few/1"), single(20, "few/2")]
     express = with_bulk(*many, *few).take_express(0)
     assert computed(express) == [many[0], few[0], many[1], few[1], many[2], many[3]]

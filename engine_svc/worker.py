@@ -1,4 +1,4 @@
-"""The threads that run one backend, from load to close. __main__ starts a lane per device, all on one scheduler.
+"""The threads that run one backend, from load to close. __main__ starts a worker per device, all on one scheduler.
 
 Each thread asks the scheduler for a batch whenever it is free, and hands the outcomes of a batch to the event loop in
 one call. On a CPU there are several, so that small batches, each on a core of its own, need not wait for the slowest
@@ -12,7 +12,6 @@ answered, and callers send them to another pod, as they do whenever a pod is gon
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import os
 import sys
@@ -23,20 +22,18 @@ from collections.abc import Sequence as Sequences
 from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
-from engine_svc.backends.backend import Backend, DeviceLostError, OutOfMemoryError
-from engine_svc.batch import Array, PackedBatch, Sequence, split_by_sequence
-from engine_svc.scheduler import Batch, Scheduler, SchedulerLimits
-from engine_svc.ticket import Outcome, Ticket
-from heddle import tensors
+from engine_svc.backends.backend import Backend
+from engine_svc.batch import PackedBatch
+from engine_svc.computing import Computed, compute
+from engine_svc.duplicates import without_duplicates
+from engine_svc.forming import Batch
+from engine_svc.scheduler import Scheduler
+from engine_svc.submission import Outcome, Part, Submission, failure
+from engine_svc.warm_up import warm_up
 from heddle.rpc.errors import ErrorKind, HeddleError
 
-Result = list[Array] | HeddleError  # for a sequence: one array per output
 # Of the scheduler: blocks until there is a batch, None at its end.
 Take = Callable[[], Batch | None]
-
-# Of a warm-up: all, and one, which most passes have where several run side by side.
-CORES_OF_ONE_PASS = (0,)
-CORES_OF_SEVERAL = (0, 1)
 
 # In a storm of one caller's bulks single queries of others took 16.5 ms where they took 19.3, their 99th percentile 36
 # where it was 44. With 10, whatever else runs on the machine would take too much from the passes.
@@ -45,7 +42,7 @@ NICENESS = 5
 log = logging.getLogger(__name__)
 
 
-class Lane:
+class Worker:
     """Stops when the scheduler is closed and empty. All attributes may be read from any thread."""
 
     def __init__(
@@ -57,9 +54,9 @@ class Lane:
         *,
         threads: int = 1,
         has_express: bool = False,
-        name: str = "lane",
+        name: str = "worker",
     ) -> None:
-        """`load_backend` runs in the lane's first thread. A warm-up batch is the lengths of its sequences, in tokens.
+        """`load_backend` runs in the worker's first thread. A warm-up batch is the lengths of its sequences, in tokens.
         So many threads take batches from the scheduler and run the backend at once, and one more those that go by
         express."""
         self.loaded: Future[Backend] = Future()  # once warm, or the error of loading or warming up
@@ -101,7 +98,7 @@ class Lane:
             give_way()
         try:
             with contextlib.closing(self._load_backend()) as backend:
-                warm_up(backend, self._warm_up_batches, CORES_OF_ONE_PASS if self._threads == 1 else CORES_OF_SEVERAL)
+                warm_up(backend, self._warm_up_batches, passes=self._threads)
                 self.loaded.set_result(backend)
                 self._serve_by_all(backend, others)
         except BaseException as exception:  # noqa: BLE001 - whatever it is, the pod ends
@@ -143,25 +140,27 @@ class Lane:
 
     def _answer_expired(self, batch: Batch) -> None:
         error = HeddleError(ErrorKind.DEADLINE_EXCEEDED, "the deadline passed while the sequence waited for the engine")
-        self._deliver([(ticket, Outcome(error, queue_s(ticket, batch), 0.0)) for ticket in batch.expired])
+        self._deliver([(part, failure(part, error, queue_s(part, batch))) for part in batch.expired])
 
-    def _outcomes(self, backend: Backend, batch: Batch) -> list[tuple[Ticket, Outcome]]:
+    def _outcomes(self, backend: Backend, batch: Batch) -> list[tuple[Part, Outcome]]:
         started_at = time.monotonic()
         self._running[batch] = started_at
         try:
-            results = compute(backend, list(batch.tickets), batch.cores)
+            computed = compute_parts(backend, batch)
             compute_s = self._seconds_since(started_at)
         finally:
             del self._running[batch]
             self._scheduler.give_back(batch)
-        if results:
-            is_failure = all(isinstance(result, HeddleError) for result in results)
-            self.consecutive_failures = self.consecutive_failures + 1 if is_failure else 0
-        return [
-            (ticket, outcome_of(result, queue_s(ticket, batch), compute_s))
-            for tickets, result in zip(batch.tickets.values(), results, strict=True)
-            for ticket in tickets
-        ]
+        if computed is None:
+            return []
+        self.consecutive_failures = self.consecutive_failures + 1 if computed.has_failed else 0
+        outcomes, start = [], 0
+        for part in batch.parts:
+            stop = start + part.stop - part.start
+            results, errors = computed.part(start, stop, part.submission.sequences.options)
+            outcomes.append((part, Outcome(results, errors, None, queue_s(part, batch), compute_s)))
+            start = stop
+        return outcomes
 
     def _seconds_since(self, started_at: float) -> float:
         """Of a pass that ends now; without its wait for the one before it, where passes run in turn."""
@@ -170,13 +169,19 @@ class Lane:
         self._last_ended_at = now
         return now - began_at
 
-    def _deliver(self, outcomes: list[tuple[Ticket, Outcome]]) -> None:
-        if not outcomes:
+    def _deliver(self, outcomes: Iterable[tuple[Part, Outcome]]) -> None:
+        """Encoding takes long where a submission has many rows, so it is done here, off the event loop."""
+        encoded: list[tuple[Submission, Any]] = []
+        for part, own in outcomes:
+            outcome = part.submission.finish(part, own)
+            if outcome is not None:
+                encoded.append((part.submission, part.submission.encode(outcome)))
+        if not encoded:
             return
         try:
-            self._loop.call_soon_threadsafe(deliver, outcomes)
+            self._loop.call_soon_threadsafe(deliver, encoded)
         except RuntimeError:
-            log.warning("%d outcomes have nobody to go to: the event loop is closed", len(outcomes))
+            log.warning("%d outcomes have nobody to go to: the event loop is closed", len(encoded))
 
 
 def give_way() -> None:
@@ -188,85 +193,24 @@ def give_way() -> None:
             os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
 
 
-def outcome_of(result: Result, queue_s: float, compute_s: float) -> Outcome:
-    if isinstance(result, HeddleError):
-        return Outcome(result, queue_s, compute_s)
-    first, *more = result
-    return Outcome(first, queue_s, compute_s, more)
+def compute_parts(backend: Backend, batch: Batch) -> Computed | None:
+    """The results of the parts end to end; None if there are none. Equal sequences are computed once. Raises
+    DeviceLostError."""
+    if not batch.parts:
+        return None
+    distinct = without_duplicates(PackedBatch.of([part.sequences for part in batch.parts]))
+    computed = compute(backend, distinct.batch, batch.cores)
+    return computed if distinct.place_of is None else computed.take(distinct.place_of)
 
 
-def queue_s(ticket: Ticket, batch: Batch) -> float:
-    return batch.formed_at - ticket.submitted_at
+def queue_s(part: Part, batch: Batch) -> float:
+    return batch.formed_at - part.submission.submitted_at
 
 
-def deliver(outcomes: Iterable[tuple[Ticket, Outcome]]) -> None:
+def deliver(encoded: Iterable[tuple[Submission, Any]]) -> None:
     """On the event loop. One receiver's bug does not cost the others their outcomes."""
-    for ticket, outcome in outcomes:
+    for submission, outcome in encoded:
         try:
-            ticket.deliver(outcome)
+            submission.deliver(outcome)
         except Exception:
             log.exception("the receiver of an outcome failed")
-
-
-def compute(backend: Backend, sequences: Sequences[Sequence], cores: int) -> list[Result]:
-    """One result per sequence. A batch that raises is run again in halves, down to the sequences that fail alone: so
-    neither one bad item nor a batch too large for the device's memory fails the rest. Raises DeviceLostError."""
-    if not sequences:
-        return []
-    try:
-        return [checked(arrays) for arrays in split_by_sequence(run(backend, sequences, cores), sequences)]
-    except DeviceLostError:
-        raise
-    except Exception as exception:  # noqa: BLE001 - logged once it fails alone
-        if len(sequences) == 1:
-            return [error_of(exception, sequences[0])]
-        log.warning("a batch of %d sequences failed and is run again in halves: %r", len(sequences), exception)
-    # Not inside `except`: there the traceback would keep the failed attempt's memory from being freed.
-    middle = len(sequences) // 2
-    return compute(backend, sequences[:middle], cores) + compute(backend, sequences[middle:], cores)
-
-
-def error_of(exception: Exception, sequence: Sequence) -> HeddleError:
-    """What a sequence is answered that has failed alone."""
-    if isinstance(exception, OutOfMemoryError):
-        log.error("the device's memory is too small for a sequence of %d tokens: %s", sequence.tokens, exception)
-        message = f"the engine's device has no memory for a sequence of {sequence.tokens} tokens just now"
-        return HeddleError(ErrorKind.OVERLOADED, message, retry_after_ms=1000)
-    return HeddleError.from_exception(exception)
-
-
-def run(backend: Backend, sequences: Sequences[Sequence], cores: int = 0) -> Sequences[Array]:
-    arrays = backend.run(PackedBatch.of(sequences), cores)
-    expected = len(sequences) + sum([len(sequence.more_outputs) for sequence in sequences])
-    if len(arrays) != expected:
-        raise RuntimeError(f"the backend returned {len(arrays)} arrays for {expected} outputs")
-    return arrays
-
-
-def checked(arrays: list[Array]) -> Result:
-    for array in arrays:
-        if not tensors.are_finite(array):
-            return HeddleError(ErrorKind.BAD_OUTPUT, "the model produced NaN or infinity for this input")
-    return arrays
-
-
-def warm_up(backend: Backend, batches: Iterable[Sequences[int]], cores: Iterable[int]) -> None:
-    """Runs batches of the given lengths: a backend's first passes allocate, tune and compile, for each number of cores
-    anew."""
-    output = min(backend.outputs, key=lambda output: output.value)
-    for lengths, share in itertools.product(batches, cores):
-        run(backend, [Sequence(bytes(4 * length), output=output) for length in lengths], share)
-
-
-def warm_up_batches(limits: SchedulerLimits, sequence_tokens_max: int) -> list[list[int]]:
-    """From one token to the whole budget in the longest sequences, then the most sequences that a batch can hold."""
-    totals = [16**exponent for exponent in range(8) if 16**exponent < limits.batch_tokens_max]
-    longest = [split(total, sequence_tokens_max) for total in (*totals, limits.batch_tokens_max)]
-    shortest = max(1, min(limits.batch_tokens_max // limits.batch_items_max, sequence_tokens_max))
-    most = min(limits.batch_items_max, max(1, limits.batch_tokens_max // shortest))
-    return [lengths[: limits.batch_items_max] for lengths in (*longest, [shortest] * most)]
-
-
-def split(total: int, part_max: int) -> list[int]:
-    parts, rest = divmod(total, part_max)
-    return [part_max] * parts + [rest] * (rest > 0)

@@ -1,6 +1,6 @@
 """A request that the tokenizer answers alone, on its thread, where its inputs take turns with other work.
 
-The tasks of `Tokenize` and `Decode` make an `Errand` of their request; the edge makes a `RunningErrand` of that.
+The tasks of `Tokenize` and `Decode` make a `LocalPlan` of their request; the servicer runs it as a `LocalRequest`.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from tokenizer_svc.sequence import FieldOf
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class LocalPlan:
     """Inputs by index, what to make of each on the tokenizer's thread, and the answer to the request."""
 
     sizes: Sequence[int]  # bytes of each input
@@ -27,19 +27,19 @@ class Errand:
     field_of: FieldOf
 
 
-class RunningErrand:
-    """`reply` is told once, unless `cancel` came first."""
+class LocalRequest:
+    """Calls `reply` once, unless `cancel` comes first."""
 
     def __init__(
         self,
-        errand: Errand,
+        plan: LocalPlan,
         deadline: float,
         reply: Reply[inference_pb2.InferenceOutcome],
         *,
-        on_end: Callable[["RunningErrand"], None] = lambda errand: None,
+        on_end: Callable[["LocalRequest"], None] = lambda request: None,
     ) -> None:
-        """`on_end` is told once, whatever the end is."""
-        self._errand = errand
+        """`on_end` is called once, however the request ends."""
+        self._plan = plan
         self._deadline = deadline
         self._reply = reply
         self._on_end = on_end
@@ -72,19 +72,19 @@ class RunningErrand:
         self._reply(outcome)
 
     async def _outcome(self, encoder: Encoder) -> inference_pb2.InferenceOutcome:
-        sizes = self._errand.sizes
+        sizes = self._plan.sizes
         turns = [functools.partial(self._answers, turn) for turn in turns_of(sizes)]
         answers = await encoder.run_each(turns, sum(sizes))
-        return self._errand.assemble([answer for turn in answers for answer in turn])
+        return self._plan.assemble([answer for turn in answers for answer in turn])
 
     def _answers(self, turn: range) -> list[Any]:
         return [self._answer(index) for index in turn]
 
     def _answer(self, index: int) -> Any:
         try:
-            return self._errand.answer(index)
+            return self._plan.answer(index)
         except HeddleError as error:
-            error.field = self._errand.field_of(index)
+            error.field = self._plan.field_of(index)
             raise
 
 

@@ -1,12 +1,13 @@
-"""Bytes of all answers that a pod is gathering: what has been promised is going to be held. Used by the gatherings."""
+"""Limits the memory of answers that are being put together. Every `EngineRequest` takes its share from it."""
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 
 RETRY_AFTER_MS = 1_000
 
 
-class PromisedBytes:
-    """One answer's and the pod's limit. A request's share is taken as it becomes known, and given back at its end."""
+class MemoryBudget:
+    """The limits of one answer and of all answers of the pod. A request takes bytes when it learns of them, and
+    gives them back at its end."""
 
     def __init__(self, *, answer_bytes_max: int, answers_bytes_max: int) -> None:
         self.answer_bytes_max = answer_bytes_max

@@ -1,0 +1,128 @@
+"""Token sequences one by one, for tests: packed into batches, and the results of a backend for each of them."""
+
+from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as List
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from engine_svc.batch import Options, Output, PackedBatch, Sequences
+from engine_svc.computing import cut
+from engine_svc.rows import Rows
+from heddle.v1 import engine_pb2
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    token_ids: bytes  # uint32
+    type_ids: bytes = b""  # uint8; empty = all zero
+    prompt_tokens: int = 0
+    output: Output = Output.VECTOR
+    more_outputs: tuple[Output, ...] = ()
+    skip_normalization: bool = False
+    dimensions: int = 0
+    task: str = ""
+
+    @property
+    def tokens(self) -> int:
+        return len(self.token_ids) // 4
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        return (self.output, *self.more_outputs)
+
+    @property
+    def options(self) -> Options:
+        return Options(
+            self.output,
+            self.more_outputs,
+            self.prompt_tokens,
+            self.skip_normalization,
+            self.dimensions,
+            self.task,
+        )
+
+
+class Runner(Protocol):
+    def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]: ...
+
+
+def columns(*sequences: Sequence) -> Sequences:
+    """Of sequences with the same options."""
+    types = None
+    if any(one.type_ids for one in sequences):
+        types = np.frombuffer(b"".join(one.type_ids or bytes(one.tokens) for one in sequences), np.uint8)
+    ids = np.frombuffer(b"".join(one.token_ids for one in sequences), "<u4")
+    [options] = {one.options for one in sequences}
+    return Sequences.of(ids, np.array([one.tokens for one in sequences]), types, options)
+
+
+def submitted(*id_lists: List[int], **options: Any) -> engine_pb2.Sequences:
+    """The message of sequences with these ids."""
+    return engine_pb2.Sequences(
+        token_ids=np.array([token_id for ids in id_lists for token_id in ids], "<u4").tobytes(),
+        lengths=np.array([len(ids) for ids in id_lists], "<u4").tobytes(),
+        **options,
+    )
+
+
+def packed(sequences: List[Sequence]) -> PackedBatch:
+    return PackedBatch.of([columns(one) for one in sequences])
+
+
+def sequences_of(batch: PackedBatch) -> list[Sequence]:
+    sequences = []
+    for (start, stop), number in zip(pairwise(batch.cu_seqlens.tolist()), batch.option_of.tolist(), strict=True):
+        options, types = batch.options[number], batch.type_ids[start:stop].astype(np.uint8)
+        sequences.append(
+            Sequence(
+                batch.token_ids[start:stop].astype("<u4").tobytes(),
+                types.tobytes() if types.any() else b"",
+                *(options.prompt_tokens, options.output, options.more_outputs),
+                *(options.skip_normalization, options.dimensions, options.task),
+            )
+        )
+    return sequences
+
+
+def run_each(backend: Runner, batch: PackedBatch | List[Sequence], cores: int = 0) -> list[Array]:
+    """An array for each output of each sequence. A sparse vector is [2, entries]: indices, then values."""
+    if not isinstance(batch, PackedBatch):
+        batch = packed(batch)
+    outputs: frozenset[Output] = getattr(backend, "outputs", frozenset())
+    if len(outputs) == 1:  # what is asked for unless the caller says something else
+        [only] = outputs
+        batch = replace(batch, options=[replace(options, output=only, more_outputs=()) for options in batch.options])
+    results = backend.run(batch, cores)
+    arrays = {output: iterate(rows) for output, rows in results.items()}
+    return [
+        trimmed(next(arrays[output]), output, options)
+        for options in (batch.options[number] for number in batch.option_of)
+        for output in options.outputs
+    ]
+
+
+def iterate(rows: Rows) -> Iterator[Array]:
+    if rows.lengths is None:
+        yield from rows.values
+        return
+    for start, stop in pairwise([0, *np.cumsum(rows.lengths).tolist()]):
+        values = rows.values[start:stop]
+        yield values if rows.indices is None else np.stack([rows.indices[start:stop].astype(np.float32), values])
+
+
+def trimmed(array: Array, output: Output, options: Options) -> Array:
+    return cut(Rows(array[None]), output, options).values[0] if output is Output.VECTOR else array
+
+
+def dense(sparse: List[Array], size: int) -> Array:
+    """[n, size], of sparse vectors."""
+    whole = np.zeros((len(sparse), size), np.float32)
+    for row, (indices, values) in zip(whole, sparse, strict=True):
+        row[indices.astype(np.int64)] = values
+    return whole

@@ -1,0 +1,28 @@
+"""All results of some inputs at once, for tests that do not care in how many parts they come."""
+
+import asyncio
+from collections.abc import Sequence
+
+from tokenizer_svc.encoder import Encoder
+from tokenizer_svc.sequence import INPUTS, FieldOf, Input, Options, Result
+from tokenizer_svc.token_sequences import TokenSequences
+
+
+async def encoded(
+    encoder: Encoder, inputs: Sequence[Input], options: Options, *, field_of: FieldOf = INPUTS
+) -> list[Result]:
+    """Cancelling the caller cancels the job."""
+    results: list[Result] = []
+    done = asyncio.Event()
+
+    def gather(_: int, sequences: TokenSequences) -> None:
+        results.extend(sequences)
+        if len(results) == len(inputs):
+            done.set()
+
+    job = encoder.submit(inputs, options, gather, field_of=field_of)
+    try:
+        await done.wait()
+    finally:
+        encoder.cancel(job)
+    return results

@@ -1,0 +1,57 @@
+"""How the sequences of a request are divided into submissions. Pure; `engine_request` calls it for all that it sends.
+
+A submission is what engine pods are balanced by, take turns with and retry: large enough that it costs little per
+sequence, small enough that a long request spreads over pods and its first answers do not wait for its last.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate, groupby
+from typing import NamedTuple
+
+from tokenizer_svc.token_sequences import TokenSequences
+
+
+class Group(NamedTuple):
+    """The sequences of one submission."""
+
+    start: int  # index of the first of them in the request
+    sequences: TokenSequences
+
+
+class GroupLimits(NamedTuple):
+    sequences_max: int
+    tokens_max: int  # a longer sequence goes alone
+
+
+def groups_of(start: int, sequences: TokenSequences, limits: GroupLimits) -> list[Group]:
+    """`start` is the index of the first sequence in the request."""
+    ranges = divide(sequences.lengths, sequences.prompt_tokens, limits)
+    if len(ranges) == 1:
+        return [Group(start, sequences)]
+    parts = sequences.split(ranges)
+    return [Group(start + range_.start, part) for range_, part in zip(ranges, parts, strict=True)]
+
+
+def divide(lengths: Sequence[int], prompt_tokens: Sequence[int], limits: GroupLimits) -> list[range]:
+    """Ranges of sequences in a row, as large as the limits allow. A submission states `prompt_tokens` once, so that a
+    range ends where they change."""
+    if len(lengths) == 1:
+        return [range(1)]
+    tokens_before = list(accumulate(lengths, initial=0))
+    ranges: list[range] = []
+    start = 0
+    for stop in ends_of_runs(prompt_tokens):
+        while start < stop:
+            fit = bisect_right(tokens_before, tokens_before[start] + limits.tokens_max, lo=start + 1) - 1
+            end = max(start + 1, min(fit, start + limits.sequences_max, stop))
+            ranges.append(range(start, end))
+            start = end
+    return ranges
+
+
+def ends_of_runs(numbers: Sequence[int]) -> list[int]:
+    """Where equal numbers in a row end."""
+    if min(numbers) == max(numbers):
+        return [len(numbers)]
+    return list(accumulate(len(list(run)) for _, run in groupby(numbers)))
