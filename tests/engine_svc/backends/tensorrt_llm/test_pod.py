@@ -26,8 +26,9 @@ from tests.cluster import ENGINE, running
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
 from tests.engine_svc.backends.tensorrt_llm.served import written
 from tests.engine_svc.gpus import H100
+from tests.messages import submitted
 from tests.sequences import Sequence as TokenSequence
-from tests.sequences import packed, run_each, submitted
+from tests.sequences import packed, run_each
 
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 
