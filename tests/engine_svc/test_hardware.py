@@ -20,7 +20,7 @@ P100 = Device("cuda", 0, "Tesla P100", (6, 0), 16 << 30)
 ALL_MODELS = (A100, A10G, L4, H100, H200, B200)
 BIDIRECTIONAL_ONLY = (V100, T4)
 
-# Bidirectional, as in BEI-Bert, and causal, as in BEI.
+# Bidirectional models, which BEI-Bert serves, and causal ones, which BEI serves.
 BIDIRECTIONAL: tuple[dict[str, Any], ...] = (
     {"model_type": "bert"},
     {"model_type": "modernbert"},
@@ -33,7 +33,7 @@ CAUSAL: tuple[dict[str, Any], ...] = tuple({"model_type": name} for name in ("ll
 
 
 def checkpoint_of(config: dict[str, Any], kind: ModelKind = ModelKind.EMBEDDER) -> Checkpoint:
-    """As much of one as is asked for."""
+    """Has only what the checks read."""
     described = SimpleNamespace(config=config, kind=kind, architecture="SomeModel", folder=Path("/m"), name="m")
     return cast("Checkpoint", described)
 
