@@ -36,8 +36,8 @@ class PlanSettings:
         heddle plan --tokens-per-s 450000 --engine-price 0.8 --cpu-price 0.05 --json
         heddle plan --fixed-us 2000 --per-token-ns 1000
 
-    Latencies come from queueing formulas that send each input to a random engine pod. Heddle balances better than that,
-    so its p99 is lower. A request's latency ends with its last input."""
+    Latencies come from queueing formulas, which assume that each input goes to a random engine pod. Heddle balances
+    better than that, so its p99 is lower. A request's latency ends with its last input."""
 
     # Traffic
 
@@ -226,8 +226,8 @@ def as_table(figures: Mapping[str, Any]) -> str:
     lines += [
         f"{'total, with network':<40}{figures['p50_ms']:>10.1f}{figures['p99_ms']:>10.1f}",
         "",
-        f"Engine pods compute {engine['busy']:.0%} of the time, {engine['batch_tokens']:,.0f} tokens per batch.",
-        "The load is a share of the throughput in full batches.",
+        f"Engine pods compute {engine['busy']:.0%} of the time, in batches of {engine['batch_tokens']:,.0f} tokens.",
+        "Load is the share of a pod's highest throughput, which it has in full batches.",
     ]
     if engine["memory_gb"]:
         lines.append(f"An engine pod needs {engine['memory_gb']:.1f} GB for weights and a full batch.")

@@ -131,7 +131,7 @@ async def serve(settings: ServeSettings, checkpoint: Checkpoint, environ: Mappin
 
 
 def gpus_of(settings: ServeSettings, environ: Mapping[str, str]) -> int:
-    """How many GPUs the engines are spread over; 0 where they are not, because none is there or one is chosen."""
+    """How many GPUs the engines are spread over: 0 if there are none, or if the device is chosen."""
     is_chosen = settings.engine == "simulated" or settings.device != "auto" or environ.get(DEVICE_VARIABLE)
     return 0 if is_chosen else len(visible_gpus(environ))
 
@@ -185,7 +185,7 @@ class Machine:
         return self._service(name, "engine_svc", flags, lambda: grpc_ready(address, "heddle.v1.EngineService"))
 
     def device_flags(self, index: int) -> tuple[str, ...]:
-        """None where an engine finds the right device itself."""
+        """Empty if the engine finds the right device itself."""
         if self.settings.device != "auto":
             return ("--device", self.settings.device)
         is_spread = self.gpus > 1 and self.settings.engines > 1

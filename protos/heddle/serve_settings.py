@@ -1,4 +1,4 @@
-"""What can be set of `heddle serve`: flag, else HEDDLE_SERVE_* variable, else the default here."""
+"""The settings of `heddle serve`: flag, else HEDDLE_SERVE_* variable, else the default here."""
 
 from dataclasses import dataclass
 from pathlib import Path

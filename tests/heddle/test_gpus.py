@@ -1,4 +1,4 @@
-"""The GPUs that a process may use are those of NVML that CUDA_VISIBLE_DEVICES leaves, each as it can be shown alone."""
+"""The GPUs that a process may use: those of NVML, filtered by CUDA_VISIBLE_DEVICES, each under a name of its own."""
 
 import ctypes
 from functools import partial
@@ -15,7 +15,7 @@ FIRST_SLICE, SECOND_SLICE = "MIG-c6f1e4b2-1b9b-5a0f-8f7d-000000000001", "MIG-GPU
 
 
 class Nvml(SimpleNamespace):
-    """As much of the library as is called. `failing` names the function that fails."""
+    """The functions of the library that are called. `failing` names the one that fails."""
 
     def __init__(self, count: int, failing: str = "") -> None:
         def set_count(place: Any) -> int:

@@ -90,6 +90,8 @@ def test_help_names_every_gpu() -> None:
         (["--fixed-us", "100"], "fixed_us and per_token_ns go together"),
         (["--tokens-per-s", "100", *MEASURED], "exclude tokens_per_s"),
         (["--gpu", "H100-SXN"], "did you mean H100-SXM?"),
+        (["--gpu", "h100-sxm"], "did you mean H100-SXM?"),
+        (["--gpu", "h100"], "H200, B200\n"),
         (["--tokens-mean", "300"], "all-MiniLM-L6-v2 takes 256 at most"),
         (["--model", "/no/such/model"], "there is no model folder /no/such/model"),
         (["--requests-per-s", "0"], "requests_per_s must be more than 0"),

@@ -1,4 +1,4 @@
-"""`heddle serve` on a machine with several GPUs: the device that each engine is told, and the lines for the operator.
+"""`heddle serve` on a machine with several GPUs: the device that each engine gets, and the lines for the operator.
 NVML is replaced in the process by a module that Python imports at its start."""
 
 import os
@@ -61,7 +61,7 @@ async def test_engines_are_spread_over_the_gpus(folder: Path, two_gpus: str) -> 
     assert "GPUs" not in log
 
 
-async def test_gpus_that_are_left_idle_are_told(folder: Path, two_gpus: str) -> None:
+async def test_idle_gpus_are_reported(folder: Path, two_gpus: str) -> None:
     told, log = await devices(folder, PYTHONPATH=two_gpus)
     assert told == [""]
     assert log.startswith("uses 1 of 2 GPUs; --engines 2 uses all\n")
@@ -82,7 +82,7 @@ async def test_a_gpu_that_the_variable_hides_is_not_used(folder: Path, two_gpus:
         (["--engine", "simulated"], {}, ""),
     ],
 )
-async def test_a_device_that_is_chosen_is_that_of_all_engines(
+async def test_all_engines_get_the_chosen_device(
     folder: Path, two_gpus: str, flags: list[str], environ: dict[str, str], device: str
 ) -> None:
     told, log = await devices(folder, "--engines", "2", *flags, PYTHONPATH=two_gpus, **environ)
