@@ -58,8 +58,8 @@ def check_device(device: str) -> None:
 
 
 def visible_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The GPUs in CUDA's order. Each is named by the value of CUDA_VISIBLE_DEVICES that shows a process this one alone.
-    Of several MIG devices a process sees only the first, but each is listed, since each can be shown alone."""
+    """The GPUs in CUDA's order. Each is named by the value of CUDA_VISIBLE_DEVICES that shows a process only this one.
+    A process sees only the first of several MIG devices, but all are listed, because each can be shown alone."""
     count = count_gpus()
     stated = environ.get(GPUS_VARIABLE)
     if stated is None or not count:

@@ -1,7 +1,7 @@
 """What a process may use of its machine.
 
-Cores: those it may run on, or what its container is limited to. GPUs: those of NVML that CUDA_VISIBLE_DEVICES leaves,
-each as it can be shown alone. Memory that a process keeps is not cleared by the kernel again.
+Cores: those it may run on, or what its container is limited to. GPUs: those of NVML, filtered by
+CUDA_VISIBLE_DEVICES, each under a name of its own. Memory that a process keeps is not cleared by the kernel again.
 """
 
 import ctypes
@@ -60,7 +60,7 @@ def test_there_is_always_one_core(tmp_path: Path) -> None:
 
 
 class Nvml(SimpleNamespace):
-    """As much of the library as is called. `failing` names the function that fails."""
+    """The functions of the library that are called. `failing` names the one that fails."""
 
     def __init__(self, count: int, failing: str = "") -> None:
         def set_count(place: Any) -> int:
