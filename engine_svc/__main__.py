@@ -23,9 +23,8 @@ from engine_svc.settings import EngineSettings
 from engine_svc.warm_up import warm_up_batches
 from engine_svc.worker import Worker
 from heddle.checkpoint import Checkpoint
-from heddle.cores import usable_cores
-from heddle.gpus import VARIABLE, visible_gpus
-from heddle.model_source import locate
+from heddle.checkpoint.model_source import locate
+from heddle.machine import GPUS_VARIABLE, usable_cores, visible_gpus
 from heddle.rpc.keys import load_api_keys
 from heddle.rpc.lifecycle import Server, leave, run
 from heddle.rpc.metrics import serve_metrics
@@ -59,7 +58,7 @@ def alone_on_gpu(settings: EngineSettings) -> EngineSettings:
     gpus = visible_gpus(os.environ) if index else ()
     if not index or int(index) >= len(gpus):  # `find_device` reports an index that is too large
         return settings
-    os.environ[VARIABLE] = gpus[int(index)]
+    os.environ[GPUS_VARIABLE] = gpus[int(index)]
     return replace(settings, device="cuda")
 
 

@@ -19,8 +19,8 @@ from collections.abc import Mapping
 
 from engine_svc.device import Capability, Device, dotted
 from engine_svc.models.quantization import NO_QUANT, Format
-from heddle.causality import is_causal
 from heddle.checkpoint import Checkpoint
+from heddle.checkpoint.causality import is_causal
 from heddle.rpc.settings import ConfigurationError
 
 log = logging.getLogger(__name__)

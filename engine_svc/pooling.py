@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from heddle.sentence_modules import Pooling
+from heddle.checkpoint.sentence_modules import Pooling
 
 
 @dataclass(frozen=True, slots=True)

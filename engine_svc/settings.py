@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from heddle.gpus import check_device
-from heddle.language_models import AUTO, parse_score_tokens
-from heddle.model_source import PACKAGED_NAME
+from heddle.checkpoint.language_models import AUTO, parse_score_tokens
+from heddle.checkpoint.model_source import PACKAGED_NAME
+from heddle.checkpoint.sentence_modules import PoolingSetting
+from heddle.machine import check_device
 from heddle.rpc.credentials import ServerTls
 from heddle.rpc.settings import at_least
 from heddle.rpc.telemetry import LogFormat, LogLevel
-from heddle.sentence_modules import PoolingSetting
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from engine_svc.batch import Output
 from engine_svc.models.quantization import NO_QUANT
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 
 log = logging.getLogger(__name__)
 

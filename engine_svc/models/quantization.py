@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError, field_of, read_json
+from heddle.checkpoint.json_files import CheckpointError, field_of, read_json
 
 FILE = "hf_quant_config.json"
 

@@ -12,7 +12,7 @@ from engine_svc.models.float4 import BLOCK, Float4Rows, fit_to_float4
 from engine_svc.models.float8 import FLOAT8, Float8Rows, quantize_rows
 from engine_svc.models.quantization import Format
 from engine_svc.models.weights import Weights
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 
 Parts = Sequence[tuple[str, int]]  # names of linears on the same inputs, and their numbers of outputs
 

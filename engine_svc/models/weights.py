@@ -15,7 +15,7 @@ from torch import Tensor
 from engine_svc.models.low_rank import Changes
 from engine_svc.models.quantization import Quantization
 from engine_svc.models.stored_tensors import StoredTensor, stored_tensors
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 
 # Names of TensorFlow's layer norms, found in the oldest checkpoints.
 LEGACY_NAMES = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))

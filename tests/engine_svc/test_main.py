@@ -15,9 +15,9 @@ from engine_svc import __main__ as main
 from engine_svc.__main__ import alone_on_gpu, concurrency, fitted, limits_of
 from engine_svc.device import CPU, Device, find_device
 from engine_svc.settings import EngineSettings
-from heddle import gpus
+from heddle import machine
 from heddle.checkpoint import Checkpoint
-from heddle.model_source import locate
+from heddle.checkpoint.model_source import locate
 from heddle.rpc.settings import ConfigurationError
 from tests.engine_svc.gpus import H100, T4, install_gpus
 
@@ -83,7 +83,7 @@ def test_a_pod_on_one_of_several_gpus_sees_no_other(
 ) -> None:
     environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     monkeypatch.setattr(os, "environ", environment)
-    monkeypatch.setattr(gpus, "count_gpus", lambda: 4)
+    monkeypatch.setattr(machine, "count_gpus", lambda: 4)
     assert alone_on_gpu(EngineSettings(device=wanted)).device == device
     assert environment.get("CUDA_VISIBLE_DEVICES") == left
 

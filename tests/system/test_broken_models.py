@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from heddle.model_source import packaged_folder
+from heddle.checkpoint.model_source import packaged_folder
 
 pytestmark = pytest.mark.slow
 

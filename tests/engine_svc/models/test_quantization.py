@@ -14,7 +14,7 @@ from engine_svc.backends.loading import check_loadable
 from engine_svc.models.model import Model
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 from tests.checkpoints import write_bert, write_json
 from tests.engine_svc.models.cases import randomized, saved
 from tests.engine_svc.models.cases_of.decoders import SMALL

@@ -16,7 +16,7 @@ from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.settings import EngineSettings
 from heddle import tensors
 from heddle.checkpoint import Checkpoint
-from heddle.readiness import grpc_ready
+from heddle.cli.readiness import grpc_ready
 from heddle.rpc.channels import open_channel
 from heddle.rpc.settings import ConfigurationError
 from heddle.v1 import engine_pb2 as pb
