@@ -1,9 +1,9 @@
 """The one idea of the transport: take everything that is waiting, and never wait for more.
 
 A producer puts items as they come. The consumer takes one frame at a time: when it was idle it gets the first item at
-once, after a turn of the event loop; when it was busy it comes back to find many, and gets them all, up to a frame's limits. So latency is that of a
-single item when there is no load, and cost per item falls as load grows, without a timer and without tuning. Every
-stream writer of Heddle is a loop around `take`.
+once, after a turn of the event loop; when it was busy it comes back to find many, and gets them all, up to a frame's
+limits. So latency is that of a single item when there is no load, and cost per item falls as load grows, without a
+timer and without tuning. Every stream writer of Heddle is a loop around `take`.
 """
 
 import asyncio
