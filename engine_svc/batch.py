@@ -25,6 +25,8 @@ class Output(enum.Enum):
     TOKEN_LOGITS = 5
     COLBERT_VECTORS = 6
 
+    __hash__ = object.__hash__  # that of Enum is a Python call, made several times for each batch
+
 
 @dataclass(frozen=True, slots=True)
 class Options:

@@ -140,7 +140,7 @@ class Scheduler:
 
     @property
     def _is_over(self) -> bool:
-        return self._closed and not self._queue
+        return self._closed and not self._queue.items
 
     def _enqueue(self, submission: Submission) -> bool:
         if not self._admits(submission):
@@ -151,7 +151,7 @@ class Scheduler:
 
     def _admits(self, submission: Submission) -> bool:
         waiting, limits = self._queue, self._limits
-        if self._closed or not waiting:
+        if self._closed or not waiting.items:
             return not self._closed
         tokens, items = waiting.tokens + submission.tokens, waiting.items + submission.waiting
         return tokens <= limits.queue_tokens_max and items <= limits.queue_items_max
@@ -167,7 +167,7 @@ class Scheduler:
         takes its share, and if something is left, wakes the next."""
         if self._is_over:
             turns = self._waiting + self._waiting_express
-        elif self._can_begin():
+        elif self._waiting and self._can_begin():
             turns = self._waiting[-1:]
         elif self._waiting_express and self._can_begin_express():
             turns = self._waiting_express[-1:]
@@ -177,7 +177,7 @@ class Scheduler:
             turn.notify()
 
     def _can_begin(self) -> bool:
-        return bool(self._queue and self._passes)
+        return self._queue.items > 0 and self._passes > 0
 
     def _can_begin_express(self) -> bool:
         return not self._passes and bool(self._little_flows())
@@ -189,14 +189,17 @@ class Scheduler:
             batch.cores = 0
         else:
             self._fill(batch, self._limits_of_a_share())
-            share = self._cores_free // self._passes if self._queue else self._cores_free
+            share = self._cores_free // self._passes if self._queue.items else self._cores_free
             batch.cores = min(share, max(1, batch.tokens // TOKENS_PER_CORE_MIN))
         self._passes_free -= 1
         self._cores_free -= batch.cores
         return batch
 
     def _limits_of_a_share(self) -> SchedulerLimits:
-        share_tokens = max(PASS_TOKENS_MIN, -(-self._queue.tokens // self._passes))
+        waiting = self._queue.tokens
+        if waiting <= PASS_TOKENS_MIN:
+            return self._limits
+        share_tokens = max(PASS_TOKENS_MIN, -(-waiting // self._passes))
         return replace(self._limits, batch_tokens_max=min(share_tokens, self._limits.batch_tokens_max))
 
     def _fill(self, batch: Batch, limits: SchedulerLimits) -> None:

@@ -95,15 +95,17 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         return lambda: self._cancel(submission)
 
     def load(self) -> item_pb2.Load:
-        waiting = self._scheduler.load()
-        now = time.monotonic()
-        since = [began for worker in self._workers if (began := worker.running_since) is not None]
-        return item_pb2.Load(
-            waiting_items=waiting.waiting_items + sum(submission.waiting for submission in self._arrived),
-            waiting_cost=waiting.waiting_tokens + sum(submission.tokens for submission in self._arrived),
-            running_cost=sum(worker.running_tokens for worker in self._workers),
-            running_ms=max(0, int(1000 * (now - min(since)))) if since else 0,
-        )
+        items, tokens = self._scheduler.load()
+        for submission in self._arrived:
+            items += submission.waiting
+            tokens += submission.tokens
+        load = item_pb2.Load(waiting_items=items, waiting_cost=tokens)
+        since = now = time.monotonic()
+        for worker in self._workers:
+            load.running_cost += worker.running_tokens
+            since = min(since, worker.running_since or now)
+        load.running_ms = int(1000 * (now - since))
+        return load
 
     def _submit_arrived(self) -> None:
         arrived, self._arrived = self._arrived, []

@@ -133,7 +133,8 @@ class Worker:
         """Never raises: the first thread must not close the backend of a lost device, which may block."""
         try:
             while (batch := take()) is not None:
-                self._answer_expired(batch)
+                if batch.expired:
+                    self._answer_expired(batch)
                 self._deliver(self._outcomes(backend, batch))
         except BaseException as exception:  # noqa: BLE001 - the same
             self._fail(exception)

@@ -1,9 +1,9 @@
 """The one idea of the transport: take everything that is waiting, and never wait for more.
 
 A producer puts items as they come. The consumer takes one frame at a time: when it was idle it gets the first item at
-once; when it was busy it comes back to find many, and gets them all, up to a frame's limits. So latency is that of a
-single item when there is no load, and cost per item falls as load grows, without a timer and without tuning. Every
-stream writer of Heddle is a loop around `take`.
+once, after a few turns of the event loop; when it was busy it comes back to find many, and gets them all, up to a
+frame's limits. So latency is that of a single item when there is no load, and cost per item falls as load grows,
+without a timer and without tuning. Every stream writer of Heddle is a loop around `take`.
 """
 
 import asyncio
@@ -12,6 +12,11 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+# What the event loop has ready within so many turns joins a frame. A turn takes a few microseconds, a message of
+# grpc.aio about 70 at either end. With 8 callers at once, 4 turns instead of 1 saved 12 % of all CPU time, 10 saved
+# 17 %; a single caller noticed neither.
+TURNS = 4
 
 
 class CoalescerFull(Exception):
@@ -87,6 +92,8 @@ class Coalescer(Generic[T]):
                 await self._consumer
             finally:
                 self._consumer = None
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
         self._nudged = False
         frame = self._cut_frame()
         self._wake_producers()

@@ -208,7 +208,7 @@ class Pod(Generic[Item, Outcome]):
             raise HeddleError(ErrorKind.UNAVAILABLE, f"{self.target} closed the stream")
         if frame is None:  # grpc.aio has logged why it cannot be parsed
             raise HeddleError(ErrorKind.INTERNAL, f"{self.target} sent bytes that are not a frame")
-        return cast(ResponseFrame[Outcome], frame)
+        return cast("ResponseFrame[Outcome]", frame)
 
     async def _write(self, call: Any) -> None:
         try:
