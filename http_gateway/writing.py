@@ -197,10 +197,12 @@ class Writer:
 
 def numbers_in(value: Any) -> int:
     """That are copied when the value is written, roughly; eight characters count as one."""
-    if isinstance(value, np.ndarray):
-        return value.size
-    if isinstance(value, str):
-        return 1 + len(value) // 8
-    if isinstance(value, dict):
-        return sum(map(numbers_in, value.values()))
-    return 1
+    numbers = 0
+    for part in value.values() if isinstance(value, dict) else (value,):
+        if isinstance(part, str):
+            numbers += 1 + len(part) // 8
+        elif isinstance(part, np.ndarray):
+            numbers += part.size
+        else:
+            numbers += numbers_in(part) if isinstance(part, dict) else 1
+    return numbers
