@@ -49,7 +49,7 @@ class Format:
     list_start: Callable[[int], bytes]  # of a list of so many items
     object_start: Callable[[int], bytes]
     key: Callable[[str], bytes]
-    inside: Callable[[bytes], bytes]  # of a list: its items, without what is around them
+    inside: Callable[[bytes], memoryview]  # of a list: its items, without what is around them
     separator: bytes = b""
     list_end: bytes = b""
     object_end: bytes = b""
@@ -86,8 +86,8 @@ def map_start(count: int) -> bytes:
     return bytes((0x80 | count,)) if count < 16 else b"\xde" + count.to_bytes(2, "big")
 
 
-def inside_array(array: bytes) -> bytes:
-    return array[1 + ARRAY_SIZE_BYTES.get(array[0], 0) :]
+def inside_array(array: bytes) -> memoryview:
+    return memoryview(array)[1 + ARRAY_SIZE_BYTES.get(array[0], 0) :]
 
 
 JSON = Format(
@@ -96,7 +96,7 @@ JSON = Format(
     list_start=lambda _: b"[",
     object_start=lambda _: b"{",
     key=lambda name: dump_json(name) + b":",
-    inside=lambda array: array[1:-1],
+    inside=lambda array: memoryview(array)[1:-1],
     separator=b",",
     list_end=b"]",
     object_end=b"}",
@@ -123,7 +123,7 @@ class Writer:
         self._format = chosen
         self._hold = hold
         self._parts: list[bytes] = []
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | memoryview] = []
         self._begin_turn()
 
     async def write(self, value: Any) -> None:
