@@ -9,18 +9,22 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-import numpy as np
 import orjson
 import ormsgpack
 
 from http_gateway.long_list import LongList
 from http_gateway.message import Hold, ResponseBody, uncounted
 
-# What others have to wait for at a time, whichever is reached first: about a millisecond of writing, and one of making.
-NUMBERS_PER_TURN = 32_768
+# What others have to wait for at a time, whichever is reached first.
+BYTES_PER_TURN = 256 << 10
 SECONDS_PER_TURN = 0.001
+
+# The items of an answer are much alike: as many are written together as take a small part of a turn, so many at most.
+ITEMS_TOGETHER = 32
+SECONDS_TOGETHER = SECONDS_PER_TURN / 8
 
 # An answer with no more items than this, in all its lists together, is written at once.
 ITEMS_AT_ONCE = 32
@@ -124,6 +128,7 @@ class Writer:
         self._hold = hold
         self._parts: list[bytes] = []
         self._pieces: list[bytes | memoryview] = []
+        self._count = 1  # of the items that are written together next, in whichever list
         self._begin_turn()
 
     async def write(self, value: Any) -> None:
@@ -150,39 +155,39 @@ class Writer:
 
     async def _write_list(self, items: LongList | list[Any]) -> None:
         self._pieces.append(self._format.list_start(len(items)))
-        together: list[Any] = []  # made, and to be written at once
+        left = iter(items)
         separator = b""
-        for item in items:
-            if isinstance(item, LongList):
-                separator = await self._write_items(together, separator)
-                self._pieces.append(separator)
-                separator = self._format.separator
-                await self._write_list(item)
-            else:
-                together.append(item)
-                self._numbers_left -= numbers_in(item)
-            if self._numbers_left <= 0 or time.perf_counter() >= self._turn_ends:
-                separator = await self._write_items(together, separator)
+        began = time.perf_counter()
+        while together := list(islice(left, self._count)):
+            await self._write_items(together, separator)
+            separator = self._format.separator
+            together.clear()  # before others have their turn
+            now = time.perf_counter()
+            is_quick = now - began < SECONDS_TOGETHER
+            self._count = min(2 * self._count, ITEMS_TOGETHER) if is_quick else max(1, self._count // 2)
+            if self._bytes_left <= 0 or now >= self._turn_ends:
                 self._end_turn()
                 await asyncio.sleep(0)
                 self._begin_turn()
-        await self._write_items(together, separator)
+                now = time.perf_counter()
+            began = now
         self._pieces.append(self._format.list_end)
 
-    async def _write_items(self, items: list[Any], separator: bytes) -> bytes:
-        """All at once, unless there are long lists in some of them. Empties `items`; returns what separates the next
-        one from them."""
-        if not items:
-            return separator
-        try:
-            self._pieces += separator, self._format.inside(self._format.dump(items))
-        except TypeError:
-            for item in items:
-                self._pieces.append(separator)
-                separator = self._format.separator
-                await self.write(item)
-        items.clear()
-        return self._format.separator
+    async def _write_items(self, items: list[Any], separator: bytes) -> None:
+        """All at once, unless there are lists among them or long ones in some of them."""
+        if LongList not in map(type, items):
+            try:
+                piece = self._format.dump(items)
+            except TypeError:
+                pass  # each by itself
+            else:
+                self._pieces += separator, self._format.inside(piece)
+                self._bytes_left -= len(piece)
+                return
+        for item in items:
+            self._pieces.append(separator)
+            separator = self._format.separator
+            await self.write(item)
 
     def _end_turn(self) -> None:
         part = b"".join(self._pieces)
@@ -191,18 +196,5 @@ class Writer:
         self._parts.append(part)
 
     def _begin_turn(self) -> None:
-        self._numbers_left = NUMBERS_PER_TURN
+        self._bytes_left = BYTES_PER_TURN
         self._turn_ends = time.perf_counter() + SECONDS_PER_TURN
-
-
-def numbers_in(value: Any) -> int:
-    """That are copied when the value is written, roughly; eight characters count as one."""
-    numbers = 0
-    for part in value.values() if isinstance(value, dict) else (value,):
-        if isinstance(part, str):
-            numbers += 1 + len(part) // 8
-        elif isinstance(part, np.ndarray):
-            numbers += part.size
-        else:
-            numbers += numbers_in(part) if isinstance(part, dict) else 1
-    return numbers
