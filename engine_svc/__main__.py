@@ -16,15 +16,15 @@ from engine_svc.description import described
 from engine_svc.device import CPU, CPU_PASSES, GPU_PASSES, Device, find_device
 from engine_svc.forming import SchedulerLimits
 from engine_svc.hardware import check_gpu
+from engine_svc.models.quantization import NO_QUANT
 from engine_svc.scheduler import Scheduler
 from engine_svc.servicer import EngineServicer
 from engine_svc.settings import EngineSettings
 from engine_svc.warm_up import warm_up_batches
 from engine_svc.worker import Worker
 from heddle.checkpoint import Checkpoint
-from heddle.cores import usable_cores
-from heddle.gpus import VARIABLE, visible_gpus
-from heddle.model_source import locate
+from heddle.checkpoint.model_source import locate
+from heddle.machine import GPUS_VARIABLE, usable_cores, visible_gpus
 from heddle.rpc.keys import load_api_keys
 from heddle.rpc.lifecycle import Server, leave, run
 from heddle.rpc.metrics import serve_metrics
@@ -51,14 +51,14 @@ def main() -> NoReturn:
 
 
 def alone_on_gpu(settings: EngineSettings) -> EngineSettings:
-    """Hides all GPUs from this process but that of `--device cuda:N`. It must be called before CUDA is initialised.
+    """Hides all GPUs from this process except that of `--device cuda:N`. Must be called before CUDA is initialised.
     Nothing in the process can then compute on another GPU or leave a context there, and TensorRT-LLM, which takes the
     first GPU that it sees, takes the right one."""
     _, _, index = settings.device.partition(":")
     gpus = visible_gpus(os.environ) if index else ()
-    if not index or int(index) >= len(gpus):  # the latter is an error that `find_device` describes
+    if not index or int(index) >= len(gpus):  # `find_device` reports an index that is too large
         return settings
-    os.environ[VARIABLE] = gpus[int(index)]
+    os.environ[GPUS_VARIABLE] = gpus[int(index)]
     return replace(settings, device="cuda")
 
 
@@ -67,8 +67,8 @@ def computes_on_cpu(settings: EngineSettings, device: Device) -> bool:
 
 
 def concurrency(settings: EngineSettings, device: Device) -> tuple[int, int]:
-    """Passes that run at once, and the cores that they share. TensorRT-LLM's run one after the other, and simulated
-    ones do unless that is set otherwise."""
+    """How many passes run at once, and how many cores they share. TensorRT-LLM runs one pass at a time, and so does the
+    simulated backend unless `--passes` says otherwise."""
     cores = settings.threads or usable_cores()
     passes = settings.passes or {"torch": CPU_PASSES if device.kind == "cpu" else GPU_PASSES}.get(settings.backend, 1)
     if computes_on_cpu(settings, device):
@@ -86,7 +86,7 @@ def limits_of(settings: EngineSettings, device: Device) -> SchedulerLimits:
 
 
 def fitted(settings: EngineSettings, checkpoint: Checkpoint, device: Device) -> EngineSettings:
-    """With the device and the data type that `auto` stands for. Raises ConfigurationError if the GPU does not fit."""
+    """Replaces `auto` in the device and the data type. Raises ConfigurationError if the GPU cannot serve the model."""
     if settings.backend == "simulated":
         return settings
     check_gpu(device, checkpoint, dtype=settings.dtype, quantization=settings.quantization)
@@ -95,7 +95,8 @@ def fitted(settings: EngineSettings, checkpoint: Checkpoint, device: Device) -> 
         from engine_svc.weight_memory import check_memory
 
         check_memory(device, checkpoint, dtype, settings.quantization)
-    log.info("%s computes on %s in %s", checkpoint.name, device, dtype)
+    weights = "" if settings.quantization == NO_QUANT else f", with weights in {settings.quantization}"
+    log.info("%s computes on %s in %s%s", checkpoint.name, device, dtype, weights)
     return replace(settings, device=device.torch_name, dtype=dtype)
 
 

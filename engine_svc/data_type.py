@@ -1,4 +1,4 @@
-"""Chooses the number format of `--dtype auto`. `__main__` asks for a pod, TorchBackend where it is made without one."""
+"""Chooses the number format of `--dtype auto`. Called by `__main__`, and by TorchBackend without a pod."""
 
 import logging
 from typing import Literal
@@ -15,9 +15,8 @@ log = logging.getLogger(__name__)
 
 
 def auto_data_type(device: Device, checkpoint: Checkpoint) -> DataType:
-    """The fastest format of the hardware that is exact enough. A CPU computes scores in float32: a vector points where
-    it should in spite of its rounding, a score or a sparse weight is off by it. On a GPU float32 would cost too much.
-    """
+    """The fastest format of the hardware that is exact enough. Rounding hardly changes the direction of a vector, but
+    changes a score or a sparse weight directly, so a CPU computes these in float32. On a GPU float32 is too slow."""
     if device.kind == "cpu":
         return "bfloat16" if checkpoint.kind in KINDS_OF_VECTORS and cpu_has_bfloat16() else "float32"
     if device.capability >= BFLOAT16:

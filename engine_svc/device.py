@@ -14,7 +14,7 @@ CPU_BATCH_TOKENS = 512
 
 # Passes that run side by side, each on a core of its own or on several. Beyond so many they would wait for Python.
 CPU_PASSES = 8
-# While one runs, the host packs the next.
+# The host packs the second while the first runs.
 GPU_PASSES = 2
 
 

@@ -1,17 +1,17 @@
 """Which models and number formats an NVIDIA GPU serves. `__main__` checks the GPU at start; the TensorRT-LLM backend
-uses the same numbers. A misfit is one line.
+uses the same numbers.
 
 The rules follow BEI's table of GPUs (https://docs.baseten.co/engines/bei/overview, "Hardware requirements"). BEI serves
 models with causal attention, BEI-Bert those with bidirectional attention. We take the compute capability of the cards,
 so that the rules hold for cards that are not in the table, too:
 
-| GPU        | compute capability | BEI  | BEI-Bert | 16 bit   | products in |
-|------------|--------------------|------|----------|----------|-------------|
-| T4         | 7.5                | No   | Full     | float16  |             |
-| A100, A10G | 8.0, 8.6           | Full | Full     | bfloat16 |             |
-| L4         | 8.9                | Full | Full     | bfloat16 | FP8         |
-| H100, H200 | 9.0                | Full | Full     | bfloat16 | FP8         |
-| B200       | 10.0               | Full | Full     | bfloat16 | FP8, FP4    |
+| GPU        | compute capability | BEI  | BEI-Bert | 16 bit   | quantized products |
+|------------|--------------------|------|----------|----------|--------------------|
+| T4         | 7.5                | No   | Full     | float16  |                    |
+| A100, A10G | 8.0, 8.6           | Full | Full     | bfloat16 |                    |
+| L4         | 8.9                | Full | Full     | bfloat16 | FP8                |
+| H100, H200 | 9.0                | Full | Full     | bfloat16 | FP8                |
+| B200       | 10.0               | Full | Full     | bfloat16 | FP8, FP4           |
 """
 
 import logging
@@ -19,13 +19,13 @@ from collections.abc import Mapping
 
 from engine_svc.device import Capability, Device, dotted
 from engine_svc.models.quantization import NO_QUANT, Format
-from heddle.causality import is_causal
 from heddle.checkpoint import Checkpoint
+from heddle.checkpoint.causality import is_causal
 from heddle.rpc.settings import ConfigurationError
 
 log = logging.getLogger(__name__)
 
-# The first compute capability that has it in hardware. torch.cuda.is_bf16_supported() is true for older cards as well,
+# The lowest compute capability with hardware support. torch.cuda.is_bf16_supported() is true for older cards as well,
 # which emulate bfloat16.
 CAUSAL_MODELS: Capability = (8, 0)
 BFLOAT16: Capability = (8, 0)
@@ -36,13 +36,13 @@ FP4: Capability = (10, 0)
 # By the values of the setting `quantization`.
 QUANTIZED_PRODUCTS: Mapping[str, Capability] = {Format.FP8: FP8, Format.FP4: FP4}
 
-# Of models whose hidden states exceed 65,504, the largest number in float16. The model card of EmbeddingGemma says so.
+# Model types whose hidden states exceed 65,504, the largest number in float16, as EmbeddingGemma's model card says.
 FLOAT16_OVERFLOWS = frozenset({"gemma", "gemma2", "gemma3_text"})
 
 
 def check_gpu(device: Device, checkpoint: Checkpoint, *, dtype: str, quantization: str = NO_QUANT) -> None:
-    """Raises ConfigurationError for a GPU that cannot serve the model, and warns of one without hardware for what the
-    settings ask for. `dtype` and `quantization` are those of the settings."""
+    """Raises ConfigurationError if the GPU cannot serve the model, and logs a warning if it has no hardware for the
+    number format. `dtype` and `quantization` are those of the settings."""
     if device.kind != "cuda":
         return
     check_age(device)
@@ -52,13 +52,13 @@ def check_gpu(device: Device, checkpoint: Checkpoint, *, dtype: str, quantizatio
             f"{checkpoint.architecture} needs compute capability {dotted(CAUSAL_MODELS)} (A100, A10G, L4, H100)"
         )
     if dtype == "bfloat16" and device.capability < BFLOAT16:
-        log.warning("%s emulates bfloat16, which is slow; float16 is not", device)
+        log.warning("%s emulates bfloat16, which is slow; --dtype float16 is faster", device)
     if device.capability < FLOAT16:
         log.warning("%s is slow: it has no tensor cores", device)
     needed = QUANTIZED_PRODUCTS.get(quantization, (0, 0))
     if device.capability < needed:
         log.warning(
-            "%s has no products in %s, which needs compute capability %s: --quantization %s saves memory, not time",
+            "%s does not multiply %s, which needs compute capability %s: --quantization %s saves memory, not time",
             *(device, quantization.upper(), dotted(needed), quantization),
         )
 

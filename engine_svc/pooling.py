@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from heddle.sentence_modules import Pooling
+from heddle.checkpoint.sentence_modules import Pooling
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Spans:
         return lengths.cumsum(0, dtype=torch.int32) - lengths
 
     def repeated(self, values: Tensor) -> Tensor:
-        """The value [B] of its sequence for each row."""
+        """For each row, the value [B] of its sequence."""
         return torch.repeat_interleave(values, self.lengths, output_size=self.count)
 
     def rows(self) -> Tensor:
@@ -96,8 +96,9 @@ def first_pooled(spans: Spans) -> Tensor:
 
 
 def bags(hidden: Tensor, spans: Spans, mode: str) -> Tensor:
-    """A sequence is a bag of rows of an embedding table: the one fused, vectorised segment reduction that PyTorch has
-    on every device. Each bag is summed row by row, whatever bags are beside it. A bag without tokens gives 0."""
+    """Uses `embedding_bag`, with a bag of rows for each sequence, because it is the one fused, vectorised segment
+    reduction that PyTorch has on every device. Each bag is summed row by row, independently of the bags beside it. A
+    bag without tokens gives 0."""
     return functional.embedding_bag(spans.rows(), hidden.float(), spans.offsets, mode=mode)
 
 
@@ -112,8 +113,8 @@ def weighted_mean(hidden: Tensor, spans: Spans) -> Tensor:
 
 
 def finish(vectors: Tensor, dimensions: Tensor | None = None, skips_normalization: Tensor | None = None) -> Tensor:
-    """Cuts vectors [B, D] to their first `dimensions` int32 [B] components, which leaves zeros behind, then scales them
-    to length 1, but for those that `skips_normalization` bool [B] says. 0 dimensions are all."""
+    """Zeroes all components of vectors [B, D] after the first `dimensions` int32 [B], where 0 keeps all. Then scales
+    the vectors to length 1, except those with `skips_normalization` bool [B]."""
     if dimensions is not None:
         component = torch.arange(vectors.shape[1], device=vectors.device)
         is_cut = dimensions[:, None] > 0

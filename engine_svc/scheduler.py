@@ -1,4 +1,4 @@
-"""Decides which waiting sequences run next. The servicer submits and cancels; workers take a batch for each free pass.
+"""Decides which waiting sequences run next. The servicer submits and cancels; a worker takes a batch for each pass.
 
 A batch is formed at the moment a pass can begin, never before and never after a wait for more:
 

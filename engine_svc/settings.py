@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from heddle.gpus import check_device
-from heddle.language_models import AUTO, parse_score_tokens
-from heddle.model_source import PACKAGED_NAME
+from heddle.checkpoint.language_models import AUTO, parse_score_tokens
+from heddle.checkpoint.model_source import PACKAGED_NAME
+from heddle.checkpoint.sentence_modules import PoolingSetting
+from heddle.machine import check_device
 from heddle.rpc.credentials import ServerTls
 from heddle.rpc.settings import at_least
 from heddle.rpc.telemetry import LogFormat, LogLevel
-from heddle.sentence_modules import PoolingSetting
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class EngineSettings:
     # What computes: torch (CPU or CUDA), tensorrt_llm, auto, which is tensorrt_llm where it is installed and serves the
     # model on this GPU and torch otherwise, or simulated, which answers made-up vectors after a modelled time.
     backend: Literal["auto", "torch", "tensorrt_llm", "simulated"] = "torch"
-    # Where it computes: cpu, cuda (the first GPU), cuda:N (one of several, in the order of CUDA_VISIBLE_DEVICES if that
-    # is set), or auto, which is the first GPU if there is one, else the CPU.
+    # Where the pod computes: cpu, cuda (the first GPU), cuda:N (one of several, in the order of CUDA_VISIBLE_DEVICES if
+    # that is set), or auto, which is the first GPU if there is one, else the CPU.
     device: str = "auto"
     # Number format of the computation; auto takes bfloat16 where the device is fast at it, else float16 on a GPU and
     # float32 on a CPU, which takes float32 for scores and sparse vectors in any case.

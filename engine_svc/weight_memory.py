@@ -1,5 +1,5 @@
 """Checks at start whether the weights of a checkpoint fit into the memory of the GPU, from the headers of its files.
-Called by `engine_svc.__main__`. Loading would fail after minutes, and say less."""
+Called by `engine_svc.__main__`. Without it, loading would fail only after minutes, with a message that says less."""
 
 import math
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ from engine_svc.models.stored_tensors import FLOAT_TYPES, stored_tensors
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.settings import ConfigurationError
 
-# For the smallest passes and the workspaces of the libraries. Larger passes are split when the memory is full.
+# For small passes and the workspaces of the libraries. Larger passes are split when the memory is full.
 WORKING_BYTES = 512 << 20
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
-# Of a number in the weight of a linear, with its part of the scales.
+# Of each number in the weight of a linear, including its share of the scales.
 QUANTIZED_BYTES: Mapping[str, float] = {Format.FP8: 1.0, Format.FP4: 0.5 + 1 / 16}
 
 
 def check_memory(device: Device, checkpoint: Checkpoint, dtype: str, quantization: str = NO_QUANT) -> None:
-    """Raises ConfigurationError. `dtype` is not auto."""
+    """Raises ConfigurationError if they do not fit. `dtype` must not be auto."""
     if device.kind != "cuda":
         return
     weights = weight_bytes(checkpoint, dtype, quantization)
@@ -36,7 +36,7 @@ def check_memory(device: Device, checkpoint: Checkpoint, dtype: str, quantizatio
 
 
 def weight_bytes(checkpoint: Checkpoint, dtype: str, quantization: str = NO_QUANT) -> int:
-    """On the device. Numbers of other types than the usual four are quantized already, and are loaded as they are."""
+    """Bytes on the device. Tensors of other types than FLOAT_TYPES are stored quantized, and are loaded as they are."""
     config = {name: value for name, value in checkpoint.config.items() if name != "quantization_config"}
     architecture = architecture_of(ModelConfig(config, checkpoint.folder / "config.json"))
     unused = (*architecture.unused, *(architecture.prefix + name for name in architecture.unused))

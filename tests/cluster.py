@@ -15,7 +15,7 @@ import tokenizer_svc.__main__ as tokenizer
 from engine_svc.backends.backend import Backend
 from engine_svc.backends.loading import load_backend
 from engine_svc.settings import EngineSettings
-from heddle.readiness import grpc_ready, http_ready
+from heddle.cli.readiness import grpc_ready, http_ready
 from http_gateway.settings import GatewaySettings
 from tokenizer_svc.settings import TokenizerSettings
 

@@ -10,7 +10,7 @@ import tokenizers
 from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.rows import Rows
-from heddle.model_source import PACKAGED_NAME, locate
+from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from tests.sequences import sequences_of
 
 # Logits by the word of a text. Their order is neither ascending nor descending.

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from engine_svc.backends.backend import Backend
-from heddle.model_source import PACKAGED_NAME, locate
+from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from tests.cluster import engine_pod, gateway, tokenizer_pod
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")

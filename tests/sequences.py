@@ -4,15 +4,13 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as List
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from engine_svc.batch import Options, Output, PackedBatch, Sequences
-from engine_svc.computing import cut
 from engine_svc.rows import Rows
-from heddle.v1 import engine_pb2
 
 Array = npt.NDArray[np.float32]
 
@@ -62,15 +60,6 @@ def columns(*sequences: Sequence) -> Sequences:
     return Sequences.of(ids, np.array([one.tokens for one in sequences]), types, options)
 
 
-def submitted(*id_lists: List[int], **options: Any) -> engine_pb2.Sequences:
-    """The message of sequences with these ids."""
-    return engine_pb2.Sequences(
-        token_ids=np.array([token_id for ids in id_lists for token_id in ids], "<u4").tobytes(),
-        lengths=np.array([len(ids) for ids in id_lists], "<u4").tobytes(),
-        **options,
-    )
-
-
 def packed(sequences: List[Sequence]) -> PackedBatch:
     return PackedBatch.of([columns(one) for one in sequences])
 
@@ -117,7 +106,7 @@ def iterate(rows: Rows) -> Iterator[Array]:
 
 
 def trimmed(array: Array, output: Output, options: Options) -> Array:
-    return cut(Rows(array[None]), output, options).values[0] if output is Output.VECTOR else array
+    return array[: options.dimensions or None] if output is Output.VECTOR else array
 
 
 def dense(sparse: List[Array], size: int) -> Array:

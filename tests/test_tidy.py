@@ -135,7 +135,7 @@ def test_the_top_level_holds_nothing_but_what_the_readme_shows() -> None:
         ("tokenizer_svc.__main__", {"torch", "transformers"}),
         ("engine_svc.__main__", {"torch", "tokenizers", "transformers"}),
         ("engine_svc.scheduler", {"grpc", "torch"}),
-        ("heddle.plan", {"grpc", "torch", "tokenizers", "huggingface_hub"}),
+        ("heddle.cli.plan", {"grpc", "torch", "tokenizers", "huggingface_hub"}),
         # What a client gets without any extra is enough.
         ("heddle.client", {"torch", "tokenizers", "uvloop", "prometheus_client", "msgspec"}),
     ],

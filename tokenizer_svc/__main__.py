@@ -6,8 +6,8 @@ import sys
 from typing import NoReturn
 
 from heddle.checkpoint import Checkpoint
-from heddle.freed_memory import keep_freed_memory
-from heddle.model_source import locate
+from heddle.checkpoint.model_source import locate
+from heddle.machine import keep_freed_memory
 from heddle.rpc.keys import load_api_keys
 from heddle.rpc.lifecycle import Server, interrupt_nobody, run
 from heddle.rpc.metrics import serve_metrics

@@ -7,8 +7,15 @@ import re
 from dataclasses import dataclass
 
 from heddle.checkpoint import Checkpoint, ModelKind
-from heddle.checkpoint_files import CheckpointError
-from heddle.language_models import AUTO, KNOWN_RERANKERS, KnownReranker, is_scored_as, known_reranker, names_of
+from heddle.checkpoint.json_files import CheckpointError
+from heddle.checkpoint.language_models import (
+    AUTO,
+    KNOWN_RERANKERS,
+    KnownReranker,
+    is_scored_as,
+    known_reranker,
+    names_of,
+)
 from heddle.rpc.errors import HeddleError
 from tokenizer_svc.framed import Framed, Piece, Role
 from tokenizer_svc.sequence import Options

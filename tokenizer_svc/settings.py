@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from heddle.language_models import AUTO, parse_score_tokens
-from heddle.model_source import PACKAGED_NAME
+from heddle.checkpoint.language_models import AUTO, parse_score_tokens
+from heddle.checkpoint.model_source import PACKAGED_NAME
+from heddle.checkpoint.sentence_modules import PoolingSetting
 from heddle.rpc.channels import MESSAGE_BYTES_MAX
 from heddle.rpc.credentials import Access, ServerTls
 from heddle.rpc.settings import at_least
 from heddle.rpc.target import check_targets
 from heddle.rpc.telemetry import LogFormat, LogLevel
-from heddle.sentence_modules import PoolingSetting
 from tokenizer_svc import rerank_prompts
 from tokenizer_svc.loading.framing import EndToken
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tokenizers
 
-from heddle.checkpoint_files import read_json_if_there
+from heddle.checkpoint.json_files import read_json_if_there
 from tokenizer_svc.sequence import TextLayout
 
 

@@ -12,7 +12,7 @@ import tokenizers
 from tokenizers import normalizers
 
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tokenizer_svc.batch_encoding import check_unicode, encode_each
 from tokenizer_svc.fitting import fit_framed, fit_ids, fit_text

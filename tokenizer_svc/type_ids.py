@@ -3,9 +3,9 @@
 
 from pathlib import Path
 
-from heddle.checkpoint_files import read_json_if_there
+from heddle.checkpoint.json_files import read_json_if_there
+from heddle.checkpoint.tokenizer_files import PLAIN_TOKENIZER
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.tokenizer_files import PLAIN_TOKENIZER
 
 TYPE_IDS = "token_type_ids"
 

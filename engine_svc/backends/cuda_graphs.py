@@ -1,8 +1,8 @@
 """CUDA graphs of a model's transformer for batches of few tokens, whose passes take longer to launch than to compute.
 `TorchBackend` captures them at load and replays one wherever a batch fits.
 
-A graph runs on static inputs: so many rows, so many sequences. A batch that has fewer leaves rows over, which belong to
-no sequence, and sequences, which are empty. Neither changes the hidden states of the others.
+A graph runs on static inputs, with a fixed number of rows and sequences. If a batch has fewer, the spare rows belong to
+no sequence, and the spare sequences are empty. Neither changes the hidden states of the others.
 """
 
 import logging
@@ -24,12 +24,12 @@ BUCKETS_OF_TOKENS = (8, 16, 32, 64, 128, 256)
 # An empty sequence costs attention a little in each layer, so a batch of few sequences has a graph of its own.
 BUCKETS_OF_SEQUENCES = (4, 16, 64)
 
-# How far replayed hidden states may be from computed ones, compared with how far these are from their mean. Rounding in
-# 16 bit stays far below. A graph that ignores its inputs is far above.
+# The largest distance of replayed hidden states from computed ones, divided by the distance of the computed ones from
+# their mean. Rounding in 16 bit stays far below this; a graph that ignores its inputs is far above.
 DIFFERENCE_MAX = 0.5
 
 Function = Callable[[], Tensor]
-# Captures a function: its output, and what runs it anew on the inputs that it read, into the same output.
+# Captures a function. Returns its output, and a replay that reads the same inputs again and overwrites that output.
 Capture = Callable[[Function], tuple[Tensor, Callable[[], None]]]
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Graph:
         return is_short and rows_of(tokens) <= rows_of(own) and sequences_of(tokens) <= sequences_of(own)
 
     def run(self, tokens: PackedTokens) -> Tensor:
-        """As the transformer does: hidden states [rows, hidden] of its own, which the next run does not change."""
+        """The hidden states [rows, hidden] of the transformer, in a copy that the next run does not change."""
         rows, stop = rows_of(tokens), sequences_of(tokens) + 1
         own, given = self.inputs, tokens.layout.cu_seqlens
         own.ids[:rows].copy_(tokens.ids)
@@ -88,12 +88,12 @@ def capture_graphs(
     dtype: torch.dtype,
     sequence_tokens_max: int,
 ) -> CudaGraphs:
-    """No graphs for a model that does what a graph cannot hold, such as reading the lengths of the sequences on the
-    host; a line in the log says so."""
+    """Returns no graphs, and logs a warning, if the model does what a graph cannot hold, such as reading the lengths of
+    the sequences on the host."""
     packed = partial(PackedTokens.of, device=device, dtype=dtype)
     graphs: list[Graph] = []
     try:
-        # The largest first: the smaller ones then fit into the memory that it has taken.
+        # The largest first: the smaller ones then reuse its memory.
         for tokens, sequences in reversed(list(product(BUCKETS_OF_TOKENS, BUCKETS_OF_SEQUENCES))):
             if 2 * sequences > tokens:
                 continue
@@ -101,15 +101,15 @@ def capture_graphs(
             graphs.append(Graph(inputs, *capture(partial(transformer, inputs))))
             others = lengths_of(tokens - 1, sequences - 1, min(tokens // sequences, sequence_tokens_max))
             check(graphs[-1], transformer, packed(batch_of(others)))
-    except Exception as error:  # noqa: BLE001 - whatever cannot be captured runs as it does without graphs
+    except Exception as error:  # noqa: BLE001 - without graphs the model still works
         log.warning("no CUDA graphs for this model: %s: %s", type(error).__name__, first_line(error))
         return CudaGraphs()
     return CudaGraphs(graphs)
 
 
 def check(graph: Graph, transformer: Callable[[PackedTokens], Tensor], tokens: PackedTokens) -> None:
-    """Raises ValueError if the graph computes something else than the transformer."""
-    count = int(tokens.layout.cu_seqlens[-1])  # the rows behind mean nothing
+    """Raises ValueError if the graph and the transformer compute different hidden states."""
+    count = int(tokens.layout.cu_seqlens[-1])  # later rows belong to no sequence
     expected, replayed = transformer(tokens)[:count].float(), graph.run(tokens)[:count].float()
     difference = float((replayed - expected).norm() / (expected - expected.mean(0)).norm())
     if not difference <= DIFFERENCE_MAX:  # so that NaN is an error too
@@ -117,7 +117,7 @@ def check(graph: Graph, transformer: Callable[[PackedTokens], Tensor], tokens: P
 
 
 def without_runs(tokens: PackedTokens) -> PackedTokens:
-    """Attention that reads them fails, rather than being captured for these sequences alone."""
+    """Makes attention that reads the runs fail: a graph of it would be right for these sequences only."""
     layout = tokens.layout
     return replace(tokens, layout=CapturedLayout.of(layout.lengths, layout.cu_seqlens))
 
@@ -146,7 +146,7 @@ def lengths_of(tokens: int, sequences: int, length_max: int) -> list[int]:
 
 
 def capture_on(stream: torch.cuda.Stream) -> Capture:
-    """Captures into one pool of memory, which suits graphs that are replayed on this stream alone."""
+    """All graphs share one pool of memory, which is safe because they are replayed on this stream only."""
     pool = torch.cuda.graph_pool_handle()
 
     def capture(function: Function) -> tuple[Tensor, Callable[[], None]]:

@@ -2,8 +2,8 @@
 
 One stream computes the passes of all threads, one after the other. Each thread has another stream for its copies, so
 that it can upload the next pass while the device still computes one of another thread. The kernels of the next pass are
-then queued before the former pass ends. All copies use pinned memory: others would block the thread until the device
-has come to them. PyTorch keeps pinned memory for reuse, as it keeps that of the device.
+then queued before the previous pass ends. All copies use pinned memory: a copy of other memory would block the thread
+until the device has done it. PyTorch keeps pinned memory for reuse, as it keeps that of the device.
 """
 
 import threading
@@ -35,7 +35,7 @@ class CudaPasses:
         """`upload` starts copies from pinned memory. `compute` starts kernels. Neither may wait for the device."""
         copies = self._copy_stream()
         with torch.cuda.stream(copies):
-            # Its memory belongs to this stream, and is freed when the function returns: the device has used it then.
+            # Their memory is reused on this stream once the function returns, when the device is done with it.
             inputs = upload()
             uploaded = copies.record_event()
         # The lock keeps passes apart on the stream: they share the static memory of CUDA graphs.

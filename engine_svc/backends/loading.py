@@ -9,7 +9,7 @@ from engine_svc.batch import Output
 from engine_svc.models.quantization import NO_QUANT
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +57,14 @@ def check_loadable(settings: EngineSettings, checkpoint: Checkpoint) -> None:
 
 
 def check_quantizable(settings: EngineSettings, checkpoint: Checkpoint) -> None:
-    """Raises CheckpointError if the settings would quantize an encoder: those are small, and lose most by it."""
+    """Raises CheckpointError if the settings would quantize an encoder: those are small, and lose most accuracy."""
     from engine_svc.models.architectures.decoder import FAMILIES
 
     model_type = checkpoint.config.get("model_type")
     if settings.quantization != NO_QUANT and model_type not in FAMILIES:
         raise CheckpointError(
-            f"{checkpoint.folder}: a {model_type} is an encoder, which does not support --quantization "
-            f"{settings.quantization} (supported: {', '.join(FAMILIES)})"
+            f"{checkpoint.folder}: --quantization {settings.quantization} is for decoders, not for {model_type} "
+            f"(supported: {', '.join(FAMILIES)})"
         )
 
 

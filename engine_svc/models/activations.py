@@ -1,6 +1,4 @@
-"""The activations of the models, by the names that transformers has for them. Linears apply the one that follows them,
-gated feed-forwards apply their own.
-"""
+"""Activation functions. Linears apply the one that follows them, gated feed-forwards apply their own."""
 
 import enum
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from engine_svc.models.low_rank import Changes, LowRank
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.weights import Weights
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 
 
 @dataclass(frozen=True, slots=True)

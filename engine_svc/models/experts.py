@@ -17,9 +17,9 @@ from engine_svc.models.linear import Linear, linear, suitable_rows
 # Rows [rows, hidden] and the experts of each, int64 [rows, chosen], to [rows, chosen, hidden].
 FeedForwards = Callable[[Tensor, Tensor], Tensor]
 
-# Hopper and Blackwell: on other GPUs the grouped product of PyTorch counts rows on the host.
+# Hopper and Blackwell. On other GPUs PyTorch's grouped product counts rows on the host.
 GROUPED_CAPABILITIES = (9, 10)
-# Rows of its matrices must start at multiples of so many bytes.
+# The grouped product needs each row of its matrices to start at a multiple of this many bytes.
 GROUPED_BYTES = 16
 
 
@@ -60,8 +60,8 @@ class CountedExperts:
 
 @dataclass(frozen=True, slots=True)
 class GroupedExperts:
-    """Each expert computes its own rows, in one product that reads on the GPU where they start. For bfloat16 from
-    Hopper on."""
+    """Each expert computes its own rows, all in one product, which reads on the GPU where the rows of each start. For
+    bfloat16 from Hopper on."""
 
     ups: Tensor  # [experts, intermediate, hidden]
     downs: Tensor  # [experts, hidden, intermediate]
@@ -81,8 +81,8 @@ class GroupedExperts:
 
 @dataclass(frozen=True, slots=True)
 class MaskedExperts:
-    """Each expert computes all rows, and the result keeps those that chose it. Several times the work, for a GPU that
-    has no grouped product."""
+    """Each expert computes all rows, and the result keeps those that chose it. This is several times the work, for GPUs
+    without a grouped product."""
 
     experts: Sequence[tuple[Linear, Linear]]
 
@@ -94,8 +94,7 @@ class MaskedExperts:
 
 
 def expert_feed_forwards(ups: Tensor, downs: Tensor, activation: Activation) -> FeedForwards:
-    """`ups` are [experts, intermediate, hidden]; so are `downs`, as checkpoints store them. The choice follows from
-    device and type."""
+    """`ups` and `downs` are [experts, intermediate, hidden], as checkpoints store both. Chooses by device and type."""
     if multiplies_groups(ups):
         return GroupedExperts(ups, downs.transpose(1, 2).contiguous(), activation)
     experts = [
@@ -105,7 +104,8 @@ def expert_feed_forwards(ups: Tensor, downs: Tensor, activation: Activation) -> 
 
 
 def multiplies_groups(weights: Tensor) -> bool:
-    """Whether PyTorch has a grouped product for these weights [experts, outputs, inputs] that does not wait."""
+    """Whether PyTorch has a grouped product for these weights [experts, outputs, inputs] that the host need not wait
+    for."""
     if not weights.is_cuda or weights.dtype is not torch.bfloat16 or not hasattr(functional, "grouped_mm"):
         return False
     is_aligned = all(size * weights.element_size() % GROUPED_BYTES == 0 for size in weights.shape[1:])

@@ -1,8 +1,8 @@
-"""The flash kernels of others: flash-attn 3 on Hopper, flash-attn 2, and the one in PyTorch. Each takes a packed batch
-and its `cu_seqlens`, in 16 bit. `engine_svc.models.attention` asks for the best one that is installed.
+"""Flash kernels of other packages: flash-attn 3 on Hopper, flash-attn 2, and the one in PyTorch. Each takes a packed
+batch and its `cu_seqlens`, in 16 bit. `engine_svc.models.attention` asks for the best one that is installed.
 
-They are called so that a sequence has the same result in any batch: never with split keys (`num_splits`), whose partial
-sums are added in an order that depends on the batch. The longest lengths that they are given are rounded up to a few
+They are never called with split keys (`num_splits`), whose partial sums are added in an order that depends on the
+batch. So a sequence has the same result in any batch. The maximum lengths passed to them are rounded up to a few
 values, so that a CUDA graph of a pass fits many batches.
 """
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def flash_attention(device: torch.device, dtype: torch.dtype, head_dim: int, has_softcap: bool) -> Attend | None:
-    """The best kernel for this, or None. No flash kernel adds a bias."""
+    """The best kernel for these sizes, or None. No flash kernel adds a bias."""
     if dtype not in FLASH_DTYPES or head_dim % 8 or head_dim > HEAD_DIM_MAX:
         return None
     capability = torch.cuda.get_device_capability(device)
@@ -52,7 +52,7 @@ def flash_attn_2() -> Attend | None:
 
 
 def torch_varlen() -> Attend | None:
-    """From torch 2.11 on: 2.10 has neither windows nor a scale."""
+    """Needs torch 2.11: in 2.10 it has neither windows nor a scale."""
     kernel = installed("torch.nn.attention.varlen", "varlen_attn", "window_size", "scale")
     if kernel is None:
         return None
@@ -74,7 +74,7 @@ def installed(module: str, name: str, *parameters: str) -> Callable[..., Any] | 
 
 @dataclass(frozen=True, slots=True)
 class FlashAttn:
-    """flash-attn 2 or 3. With fewer queries than keys, it takes the queries for those of the last tokens."""
+    """flash-attn 2 or 3. If a sequence has fewer queries than keys, they are those of its last tokens."""
 
     kernel: Callable[..., Any]
     options: Mapping[str, int]
@@ -94,7 +94,7 @@ class FlashAttn:
 
 @dataclass(frozen=True, slots=True)
 class Varlen:
-    """PyTorch's. From 2.12 on, it takes fewer key heads than query heads only with `enable_gqa`."""
+    """PyTorch's `varlen_attn`. From 2.12 on, it needs `enable_gqa` if there are fewer key heads than query heads."""
 
     kernel: Callable[..., Any]
     takes_gqa: bool
@@ -117,6 +117,6 @@ def window_of(pattern: AttentionPattern) -> tuple[int, int]:
 
 
 def key_bucket(layout: Layout, pattern: AttentionPattern) -> int:
-    """Always longer than the window. A kernel ignores a window that is longer than the longest sequence, and then
-    rounds differently: a sequence would depend on the batch."""
+    """The maximum length of keys, always longer than the window. A kernel ignores a window that is longer than the
+    maximum, and then rounds differently: the result for a sequence would depend on the batch."""
     return max(layout.key_bucket, *(reach + 2 for reach in window_of(pattern)))

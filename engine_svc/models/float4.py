@@ -14,27 +14,27 @@ from engine_svc.models.float8 import FLOAT8, FLOAT8_MAX
 
 BLOCK = 16  # numbers that share an E4M3 scale
 
-# By the lower three bits of the code; the fourth is the sign.
+# Indexed by the lower three bits of the code. The fourth is the sign.
 MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 FLOAT4_MAX = MAGNITUDES[-1]
 
-# The scale of smaller rows would not be a normal float32 number.
+# If the largest magnitude of a row were smaller, its scale would not be a normal float32 number.
 LARGEST_MIN = 1e-30
 
-# Scales that are tried for a block of a weight, in steps from one E4M3 number to the next; eight double a scale. Step 0
-# makes the block's largest magnitude 8. The first three make it about 6, as usual. The others make it about 4, below
-# which the numbers lie closer (Cook et al. 2025, arXiv 2512.02010). More steps gain nothing.
+# The scales to try for a block of a weight, in steps from one E4M3 number to the next; eight steps double a scale. Step
+# 0 makes the block's largest magnitude 8. Steps 2 to 4 make it about 6, as usual. Steps 7 and 8 make it about 4,
+# below which the numbers lie closer (Cook et al. 2025, arXiv 2512.02010). More steps gain nothing.
 FITTED_STEPS = (2, 3, 4, 7, 8)
-# E4M3 has this number and one and a half times as much, so that both 6 and 4 are exact for a row's largest magnitude.
+# E4M3 has both this number and 1.5 times it, so a row's largest magnitude can be exactly 6 or exactly 4.
 LARGEST_FITTED_SCALE = 256.0
 
-# The tile of scales that the GPU's product reads as one.
+# The GPU's product reads scales in tiles of this size.
 TILE_ROWS, TILE_COLUMNS = 128, 4
 
 
 @dataclass(frozen=True, slots=True)
 class Float4Rows:
-    """Stands for values * block_scales * scales."""
+    """The numbers are values * block_scales * scales."""
 
     packed: Tensor  # uint8 [rows, numbers / 2]; the number with the even index in the lower bits
     block_scales: Tensor  # float8_e4m3fn [rows, numbers / BLOCK]
@@ -42,7 +42,8 @@ class Float4Rows:
 
 
 def quantize_to_float4(rows: Tensor) -> Float4Rows:
-    """Of the inputs of a linear: each block's largest magnitude becomes 6. A row must be a multiple of BLOCK long."""
+    """For the inputs of a linear: each block's largest magnitude becomes 6. The length of a row must be a multiple of
+    BLOCK."""
     blocks = blocks_of(rows)
     largest = blocks.abs().amax(-1)
     scales = scales_of(largest, FLOAT8_MAX)
@@ -50,8 +51,8 @@ def quantize_to_float4(rows: Tensor) -> Float4Rows:
 
 
 def fit_to_float4(rows: Tensor) -> Float4Rows:
-    """Of a weight: as `quantize_to_float4`, but each block gets the scale with the least squared error among some. On
-    normally distributed weights the error is 0.082 of their norm instead of 0.095."""
+    """For weights: like `quantize_to_float4`, but tries several scales for each block and keeps that with the least
+    squared error. On normally distributed weights the error is 0.082 of their norm instead of 0.095."""
     blocks = blocks_of(rows)
     magnitudes = blocks.abs()
     largest = magnitudes.amax(-1)
@@ -73,7 +74,8 @@ def blocks_of(rows: Tensor) -> Tensor:
 
 
 def scales_of(largest: Tensor, largest_scale: float) -> Tensor:
-    """[rows, 1], from the largest magnitudes of blocks. A row's largest one becomes 6 with this block scale."""
+    """[rows, 1], from the largest magnitudes of blocks. A row's largest one becomes 6 if its block has the scale
+    `largest_scale`."""
     return largest.amax(-1, keepdim=True).clamp(min=LARGEST_MIN) / (FLOAT4_MAX * largest_scale)
 
 
@@ -99,20 +101,21 @@ def codes_of(values: Tensor) -> Tensor:
 
 
 def widened(rows: Float4Rows, pairs: Tensor) -> Tensor:
-    """In the type of `pairs`, which are those of `pairs_of_bytes`."""
+    """[rows, numbers] in the type of `pairs`, which `pairs_of_bytes` makes."""
     values = functional.embedding(rows.packed.int(), pairs).view(*rows.block_scales.shape, BLOCK)
     return values.mul_((rows.block_scales.float() * rows.scales).unsqueeze(-1)).flatten(1)
 
 
 def pairs_of_bytes(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[256, 2]: the two numbers in each byte. Not for a forward pass, which must not wait for this copy to a GPU."""
+    """[256, 2]: the two numbers in each byte. Made at load, as a forward pass must not wait for a copy to a GPU."""
     numbers = torch.tensor([*MAGNITUDES, *(-number for number in MAGNITUDES)], dtype=dtype, device=device)
     return torch.stack([numbers.repeat(16), numbers.repeat_interleave(16)], 1)
 
 
 def swizzled(block_scales: Tensor) -> Tensor:
-    """The order in which the GPU's product reads block scales [rows, columns], with zeros up to whole tiles. In each
-    tile of 128 rows and 4 columns, the rows 0, 32, 64 and 96 come first, then 1, 33 and so on (SWIZZLE_32_4_4)."""
+    """Block scales [rows, columns] in the order in which the GPU's product reads them, padded with zeros to full tiles.
+    In each tile of 128 rows and 4 columns, the rows 0, 32, 64 and 96 come first, then 1, 33 and so on (SWIZZLE_32_4_4).
+    """
     rows, columns = block_scales.shape
     fillers = (0, -columns % TILE_COLUMNS, 0, -rows % TILE_ROWS)
     padded = functional.pad(block_scales.view(torch.uint8), fillers)

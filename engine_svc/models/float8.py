@@ -1,5 +1,5 @@
-"""Rows in FP8 (E4M3) with one scale each: the input of an FP8 linear. Norms and activations make them where the linear
-behind them takes them; `engine_svc.models.quantized_linear` makes them from 16-bit rows everywhere else."""
+"""Rows in FP8 (E4M3) with one scale each: the input of an FP8 linear. Norms and activations make them if the next
+linear takes them; otherwise `engine_svc.models.quantized_linear` makes them from 16-bit rows."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +16,7 @@ FLOAT8_MAX = 448.0
 
 @dataclass(frozen=True, slots=True)
 class Float8Rows:
-    """Stands for values * scales."""
+    """The numbers are values * scales."""
 
     values: Tensor  # float8_e4m3fn [rows, numbers]
     scales: Tensor  # float32 [rows, 1]

@@ -1,8 +1,8 @@
 """The product of FP8 rows and an FP8 weight. `engine_svc.models.quantized_linear` chooses one for each linear.
 
 torch has two names for the GPU's own product: `torch._scaled_mm`, in every version, and since 2.10
-`torch.nn.functional.scaled_mm`. Both run the same kernels. The first costs the host less. Where the GPU has no FP8, and
-on a CPU, both sides are widened: the same numbers up to rounding.
+`torch.nn.functional.scaled_mm`. Both run the same kernels. The first costs the host less. On a GPU without FP8 and on a
+CPU, both sides are widened, with the same results up to rounding.
 """
 # ruff: noqa: SLF001 - torch._scaled_mm has no public name before torch 2.10
 
@@ -17,7 +17,7 @@ from engine_svc.models.float8 import Float8Rows, has_native_float8
 # The GPU's product needs both sides of the weight to be multiples of this.
 SIDE_MULTIPLE = 16
 
-# The only output that rows with scales of their own have on every GPU.
+# The only output type that every GPU supports for rows with their own scales.
 NATIVE_OUTPUT = torch.bfloat16
 
 # From rows, weight [outputs, inputs], bias and the type of the outputs. A native product takes a bias in NATIVE_OUTPUT.
@@ -31,7 +31,7 @@ def product_for(weight: Float8Rows) -> Product:
 
 
 def native_product() -> Product:
-    """`python -m tests.gpu` measures both."""
+    """The one that costs the host less, if torch has it. `python -m tests.gpu` measures both."""
     return private_product if hasattr(torch, "_scaled_mm") else public_product
 
 

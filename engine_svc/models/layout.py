@@ -24,7 +24,7 @@ class Run:
     first_row: int
     sequences: int
     length: int  # tokens of each
-    own_tokens: int  # of each, its last ones
+    own_tokens: int  # how many of these have rows, the last ones
 
     @property
     def stop(self) -> int:
@@ -43,7 +43,7 @@ class Layout:
     lengths: Sequence[int]  # [B]
     own_lengths: Sequence[int]  # [B]: tokens with rows of their own
     cu_seqlens: Tensor  # int32 [B + 1], on the device
-    cu_rows: Tensor  # int32 [B + 1], on the device: the same, of the rows
+    cu_rows: Tensor  # int32 [B + 1], on the device: the same for rows
     row_of_token: Tensor | None = None  # integers [T], where tokens share rows
 
     @classmethod
@@ -80,12 +80,12 @@ class Layout:
 
     @cached_property
     def query_bucket(self) -> int:
-        """At least as many as any sequence has rows. Rounded up, so that a captured pass serves many batches."""
+        """The most rows of a sequence, rounded up so that a captured pass serves many batches."""
         return bucket_of(max(self.own_lengths))
 
     @cached_property
     def key_bucket(self) -> int:
-        """At least as many as any sequence has tokens, rounded up likewise."""
+        """The most tokens of a sequence, rounded up for the same reason."""
         return bucket_of(self.length_max)
 
     @cached_property
@@ -108,5 +108,5 @@ def runs_of(lengths: Sequence[int], own_lengths: Sequence[int]) -> list[Run]:
 
 
 def bucket_of(length: int) -> int:
-    """The next power of two. Flash kernels treat a maximum of 1 in a way of their own, so it is never passed."""
+    """The next power of two. Never 1, which flash kernels treat differently."""
     return max(BUCKET_MIN, 1 << (length - 1).bit_length())

@@ -57,8 +57,8 @@ def load_linear(
     first_row: int = 0,
 ) -> Linear:
     """The linear of this name. Several names, each with its number of outputs, are linears on the same input that run
-    as one, one below the other. `dtype` where it is not the model's. Row `first_row` of what is stored becomes the
-    first output, the rows before it the last ones. Raises CheckpointError."""
+    as one, one below the other. `dtype` overrides the model's. Row `first_row` of the stored weight becomes the first
+    output, and the rows before it become the last ones. Raises CheckpointError."""
     names = [name] if isinstance(name, str) else name
     sizes = [outputs] * len(names) if isinstance(outputs, int) else outputs
     parts = list(zip(names, sizes, strict=True))
@@ -122,7 +122,7 @@ class PrepackedLinear:
 
     @property
     def is_fused(self) -> bool:
-        """Whether the activation works on what the product has not rounded yet."""
+        """Whether the activation is applied before the product is rounded."""
         return self.activation in FUSED and self.activation is not Activation.NONE
 
     def __call__(self, inputs: Tensor) -> Tensor:

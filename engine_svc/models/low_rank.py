@@ -62,7 +62,7 @@ def adapted_rows() -> AdaptedRows | None:
 
 
 def rows_by_adapter(batch: PackedBatch, tasks: Sequence[str]) -> Mapping[str, npt.NDArray[np.intp]]:
-    """The rows of the sequences that name one of `tasks`, by that name, and under "" those of the others. Nothing if no
+    """The rows of the sequences that name one of `tasks`, by that name, and under "" those of the others. Empty if no
     sequence names one."""
     if not tasks or not any(options.task for options in batch.options):
         return {}

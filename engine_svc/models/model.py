@@ -35,9 +35,9 @@ class Model:
         adapter: str = "",
         quantization: str = NO_QUANT,
     ) -> "Model":
-        """`quantization` is of the transformer's linears: no_quant, fp8 or fp4. Raises CheckpointError for an
-        architecture that is not known, for a kind of model that it has no head for, for weights that do not fit it, or
-        are quantized otherwise, and for an adapter that the checkpoint does not have."""
+        """`quantization` is that of the transformer's linears: no_quant, fp8 or fp4. Raises CheckpointError if the
+        architecture is not known or has no head for this kind of model, if the weights do not fit it or are quantized
+        in another way, and if the checkpoint does not have the adapter."""
         config = ModelConfig.of(checkpoint, adapter)
         architecture = architecture_of(config)
         weights = open_weights(checkpoint, config, dtype=dtype, device=device, prefix=architecture.prefix)

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from engine_svc.models.activations import ACTIVATIONS, Activation
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 
 
 @dataclass(frozen=True, slots=True)

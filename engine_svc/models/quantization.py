@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError, field_of, read_json
+from heddle.checkpoint.json_files import CheckpointError, field_of, read_json
 
 FILE = "hf_quant_config.json"
 
@@ -52,15 +52,15 @@ class StoredQuantization:
 
 
 def quantization_of(checkpoint: Checkpoint, setting: str) -> Quantization | None:
-    """None for weights in 16 bit or wider. `setting` is NO_QUANT or the value of a Format. Raises CheckpointError for a
-    checkpoint that is quantized in another way than the setting says, or in a way that cannot be read."""
+    """None for weights in 16 bit or wider. `setting` is NO_QUANT or the value of a Format. Raises CheckpointError if
+    the checkpoint is quantized in another way than the setting says, or in an unsupported way."""
     asked = None if setting == NO_QUANT else Format(setting)
     stored = stored_quantization(checkpoint)
     if stored is None:
         return None if asked is None else Quantization(asked, is_stored=False)
     stored.check_supported(FORMATS)
     if asked not in (None, FORMATS[stored.algorithm]):
-        raise CheckpointError(f"{stored.path}: the weights are {stored.algorithm} already, they cannot become {asked}")
+        raise CheckpointError(f"{stored.path}: the weights are already {stored.algorithm} and cannot become {asked}")
     return Quantization(FORMATS[stored.algorithm], is_stored=True)
 
 

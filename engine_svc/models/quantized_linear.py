@@ -2,8 +2,8 @@
 
 FP8 (E4M3) has one scale for each output of the weight and one for each row of the inputs, so a row has the same outputs
 in any batch. The one scale for all inputs that ModelOpt's FP8 checkpoints have (`input_scale`) is not used: it was
-measured on other texts. FP4 (NVFP4) weights are widened for each product, unless the GPU multiplies FP4 itself: then
-the inputs are quantized, too, again each row for itself.
+measured on other texts. FP4 (NVFP4) weights are widened for each product. If the GPU multiplies FP4, they stay as they
+are, and the inputs are quantized too, each row by itself.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class Float4Linear:
     weight: Float4Rows  # [outputs, inputs]
     bias: Tensor | None
     activation: Activation
-    pairs: Tensor  # as `pairs_of_bytes`, in the type of the outputs
+    pairs: Tensor  # those of `pairs_of_bytes`, in the type of the outputs
 
     def __call__(self, inputs: Tensor) -> Tensor:
         return activated(functional.linear(inputs, self._widened(), self.bias), self.activation)
@@ -75,7 +75,7 @@ class NativeFloat4Linear:
     """The GPU multiplies FP4. Its product applies the block scales; those of rows and outputs are applied here."""
 
     packed: Tensor  # uint8 [outputs, inputs / 2]
-    block_scales: Tensor  # as `swizzled`
+    block_scales: Tensor  # in the order of `swizzled`
     scales: Tensor  # float32 [1, outputs]
     bias: Tensor | None
     activation: Activation

@@ -1,5 +1,5 @@
-"""Loads the weights of a linear as FP8 or FP4 rows: quantized on the device while they are read, a block of rows at a
-time, or as ModelOpt stored them. `load_linear` calls this.
+"""Loads the weights of a linear as FP8 or FP4 rows. Either quantizes them on the device while it reads them, a block of
+rows at a time, or takes them as ModelOpt stored them. `load_linear` calls this.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from engine_svc.models.float4 import BLOCK, Float4Rows, fit_to_float4
 from engine_svc.models.float8 import FLOAT8, Float8Rows, quantize_rows
 from engine_svc.models.quantization import Format
 from engine_svc.models.weights import Weights
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 
 Parts = Sequence[tuple[str, int]]  # names of linears on the same inputs, and their numbers of outputs
 
@@ -39,7 +39,7 @@ def is_quantized(weights: Weights, parts: Parts, inputs: int) -> bool:
 
 
 def load_rows(weights: Weights, parts: Parts, inputs: int, first_row: int) -> Float8Rows | Float4Rows:
-    """The weights of all parts, one below the other, then turned so that `first_row` comes first."""
+    """The weights of all parts, one below the other, then rotated so that `first_row` comes first."""
     quantization = weights.quantization
     assert quantization is not None
     rows = empty_rows(quantization.format, sum(size for _, size in parts), inputs, weights.device)

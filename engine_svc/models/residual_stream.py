@@ -15,10 +15,10 @@ from engine_svc.models.norms import LayerNorm, Norm, RMSNorm
 class ResidualStream:
     def __init__(self, hidden: Tensor) -> None:
         self._hidden = hidden  # [rows, hidden]
-        self._update: Tensor | None = None  # what is not yet added to it
+        self._update: Tensor | None = None  # not yet added to `_hidden`
 
     def add(self, update: Tensor) -> None:
-        """Adds the output of a branch. Takes the tensor over: the sum may be written into it."""
+        """Adds the output of a branch. The caller must not use the tensor again: the sum may be written into it."""
         self._hidden, self._update = self.hidden(), update
 
     def hidden(self) -> Tensor:
@@ -27,7 +27,7 @@ class ResidualStream:
         return self._hidden
 
     def normalized(self, norm: Norm, *, as_float8: bool) -> Tensor | Float8Rows:
-        """The norm of the hidden states, which stay as they are. Float8Rows if `as_float8` and a kernel can do it."""
+        """The norm of the hidden states, which stay as they are. Float8Rows if `as_float8`, where a kernel runs."""
         if not has_kernel(norm, self._hidden):
             return norm(self.hidden())
         from engine_svc.models.kernels.norms import add_and_normalize

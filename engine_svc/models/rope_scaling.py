@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.rotary import Rotary
-from heddle.checkpoint_files import field_of
+from heddle.checkpoint.json_files import field_of
 
 Parameters = Mapping[str, Any]
 

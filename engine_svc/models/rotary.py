@@ -51,8 +51,7 @@ class Rotary:
 
 
 def rotate(heads: Tensor, rotation: Rotation, norm: Norm | None = None) -> Tensor:
-    """Normalizes heads [rows, heads, head_dim] if there is a norm, then rotates them. The result may be `heads` itself,
-    written over."""
+    """Normalizes heads [rows, heads, head_dim] if there is a norm, then rotates them. May do so in place."""
     if runs_kernels(heads.device) and (norm is None or isinstance(norm, RMSNorm)):
         from engine_svc.models.kernels.rotary import rotate_in_place
 

@@ -20,8 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from heddle.checkpoint_files import CheckpointError
-from heddle.weight_files import weight_files
+from heddle.checkpoint.json_files import CheckpointError
+from heddle.checkpoint.weight_files import weight_files
 
 # Bytes of the file per read, rounded to whole rows. Opening the file again takes a fraction of the time to copy these.
 BLOCK_BYTES = 8 << 20

@@ -25,13 +25,13 @@ from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.residual_stream import ResidualStream
 from engine_svc.models.rotary import Rotary, Rotation, rotate
 
-# Beyond so many numbers the wide inside of a feed-forward is computed a slice of the rows at a time: on a CPU to stay
-# in its caches, on a GPU to bound its memory (1 GiB in 16 bits).
+# A feed-forward with more intermediate values than this computes a slice of the rows at a time: on a CPU to stay in its
+# caches, on a GPU to bound its memory (1 GiB in 16 bits).
 FEED_FORWARD_NUMBERS_MAX = 1 << 26
 FEED_FORWARD_NUMBERS_MAX_OF_GPU = 1 << 29
 
 Rotations = Mapping[Rotary, Rotation]
-# What a norm makes for the branch behind it. Float8Rows only for one that `takes_float8`.
+# What a norm passes to the branch after it: Float8Rows only if the branch `takes_float8`.
 Rows = Tensor | Float8Rows
 
 
@@ -145,7 +145,7 @@ class Norms:
     of_sum: Norm | None = None
 
     def around(self, branch: Callable[[Any], Tensor], stream: ResidualStream, *, as_float8: bool = False) -> None:
-        """`as_float8` is for a branch that takes Float8Rows: it gets them where a kernel normalizes before it."""
+        """`as_float8` says that the branch takes Float8Rows. It gets them if a kernel computes the norm before it."""
         update = branch(stream.hidden() if self.before is None else stream.normalized(self.before, as_float8=as_float8))
         stream.add(update if self.behind is None else self.behind(update))
         if self.of_sum is not None:

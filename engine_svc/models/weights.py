@@ -15,7 +15,7 @@ from torch import Tensor
 from engine_svc.models.low_rank import Changes
 from engine_svc.models.quantization import Quantization
 from engine_svc.models.stored_tensors import StoredTensor, stored_tensors
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 
 # Names of TensorFlow's layer norms, found in the oldest checkpoints.
 LEGACY_NAMES = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
@@ -46,7 +46,7 @@ class Weights:
         self._unused = {name for name in self._tensors if not name.endswith((*BUFFERS, *UNUSED_SCALES))}
 
     def quantized(self, quantization: Quantization | None) -> Self:
-        """The same tensors; which of them are used is counted together."""
+        """A copy that reads linears as quantized. Both copies note the tensors that are used in one set."""
         weights = copy.copy(self)
         weights.quantization = quantization
         return weights
@@ -92,8 +92,8 @@ class Weights:
     def row_blocks(
         self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None
     ) -> Iterator[tuple[slice, Tensor]]:
-        """All rows of the tensor, in the type of the file, which must be `dtype` if that is given; none on the device
-        "meta". A block lies in the mapped file: copy it before you ask for the next one."""
+        """All rows of the tensor in blocks, in the type of the file, which must be `dtype` if that is given. No rows on
+        the device "meta". A block lies in the mapped file: copy it before you ask for the next one."""
         stored = self._stored(name, shape, dtype)
         if self.device.type != "meta":
             for rows in stored.blocks():
@@ -112,7 +112,7 @@ class Weights:
         if stored is None:
             module = name.removesuffix(".weight")
             if any(self.has(f"{module}{ending}") for ending in FOREIGN_WEIGHTS):
-                raise CheckpointError(f"{self.folder}: the weights of {module} are quantized in a way not supported")
+                raise CheckpointError(f"{self.folder}: the weights of {module} are quantized in an unsupported way")
             raise CheckpointError(f"{self.folder} has no tensor {name} in its weight files")
         self._unused.discard(stored)
         return self._tensors[stored]

@@ -4,11 +4,11 @@ import os
 import sys
 from typing import NoReturn
 
-from heddle import cli
+from heddle.cli.main import main as run
 
 
 def main() -> NoReturn:
-    sys.exit(cli.main(sys.argv[1:], os.environ))
+    sys.exit(run(sys.argv[1:], os.environ))
 
 
 if __name__ == "__main__":

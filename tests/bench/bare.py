@@ -22,7 +22,7 @@ from engine_svc.scheduler import Scheduler
 from engine_svc.settings import EngineSettings
 from engine_svc.submission import Submission
 from heddle.checkpoint import Checkpoint
-from heddle.model_source import PACKAGED_NAME, locate
+from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 
 SEED = 0
 

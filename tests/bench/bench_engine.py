@@ -23,7 +23,7 @@ import torch
 from engine_svc.backends.torch_backend import DTYPES, TorchBackend
 from engine_svc.batch import Output, PackedBatch
 from heddle.checkpoint import Checkpoint
-from heddle.model_source import PACKAGED_NAME, locate
+from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from tests.bench.ceiling import Products, has_prepacked
 from tests.bench.contenders import OpenVINO, PaddedCompiled, PaddedEager
 from tests.bench.environments import NotInstalledError

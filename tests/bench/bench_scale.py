@@ -24,9 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
-from heddle.capacity import Amount, EnginePod, Traffic, engine_tier, quantile
+from heddle.cli.capacity import Amount, EnginePod, Traffic, engine_tier, quantile
+from heddle.cli.readiness import grpc_ready
 from heddle.client import Client
-from heddle.readiness import grpc_ready
 from tests.bench.scale_costs import measure_costs
 
 TOKENS = 16  # of a text, special tokens included

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 import tokenizers
 
 from heddle.checkpoint import Checkpoint
-from heddle.model_source import PACKAGED_NAME, locate
+from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from tests.tokenizer_svc.encoding import encoded
 from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.tokenization import Tokenizer

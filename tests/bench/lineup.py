@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from heddle.model_source import packaged_folder
+from heddle.checkpoint.model_source import packaged_folder
 from tests.bench.environments import PINS, Environment, NotInstalledError
 from tests.bench.servers import Server, heddle
 

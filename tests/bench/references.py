@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from heddle.model_source import packaged_folder
+from heddle.checkpoint.model_source import packaged_folder
 from tests.bench.dialect import Vectors, scores_of, vectors_of
 from tests.bench.workloads import WORKLOADS
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from heddle.readiness import http_ready
+from heddle.cli.readiness import http_ready
 from tests.processes import descendants, module_of
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"

@@ -10,7 +10,7 @@ import pytest
 import requests
 from baseten_performance_client import PerformanceClient, RequestProcessingPreference
 
-from heddle.model_source import PACKAGED_NAME
+from heddle.checkpoint.model_source import PACKAGED_NAME
 from tests.kinds import EMOTIONS
 from tests.system.served import Served, served
 

@@ -13,7 +13,7 @@ from baseten_performance_client import PerformanceClient, RequestProcessingPrefe
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import pipeline
 
-from heddle.model_source import PACKAGED_NAME, packaged_folder
+from heddle.checkpoint.model_source import PACKAGED_NAME, packaged_folder
 from tests.ner_sentences import ner_sentences
 from tests.small_models.ner import ner_pipeline
 from tests.system.served import Served, served

@@ -7,7 +7,7 @@ import numpy as np
 import ollama
 import pytest
 
-from heddle.model_source import PACKAGED_NAME
+from heddle.checkpoint.model_source import PACKAGED_NAME
 from tests.system.served import Served
 
 pytestmark = pytest.mark.slow

@@ -7,8 +7,8 @@ import numpy as np
 import openai
 import pytest
 
+from heddle.checkpoint.model_source import PACKAGED_NAME
 from heddle.client import Client
-from heddle.model_source import PACKAGED_NAME
 from tests.system.served import Served, served
 
 pytestmark = pytest.mark.slow

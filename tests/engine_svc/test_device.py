@@ -1,4 +1,4 @@
-"""The device of a pod is what torch says there is, and one that is not there is one line."""
+"""A pod takes its device from torch, and a missing device is an error of one line."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def test_a_gpu_is_described_by_torch(monkeypatch: pytest.MonkeyPatch, wanted: st
 
 
 @pytest.mark.parametrize(("gpus", "seen"), [(0, "no GPU"), (1, "1 GPU"), (2, "2 GPUs")])
-def test_a_gpu_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch, gpus: int, seen: str) -> None:
+def test_a_missing_gpu_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch, gpus: int, seen: str) -> None:
     install_gpus(monkeypatch, *[T4] * gpus)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     with pytest.raises(ConfigurationError) as caught:

@@ -20,7 +20,7 @@ P100 = Device("cuda", 0, "Tesla P100", (6, 0), 16 << 30)
 ALL_MODELS = (A100, A10G, L4, H100, H200, B200)
 BIDIRECTIONAL_ONLY = (V100, T4)
 
-# Bidirectional, as in BEI-Bert, and causal, as in BEI.
+# Bidirectional models, which BEI-Bert serves, and causal ones, which BEI serves.
 BIDIRECTIONAL: tuple[dict[str, Any], ...] = (
     {"model_type": "bert"},
     {"model_type": "modernbert"},
@@ -33,7 +33,7 @@ CAUSAL: tuple[dict[str, Any], ...] = tuple({"model_type": name} for name in ("ll
 
 
 def checkpoint_of(config: dict[str, Any], kind: ModelKind = ModelKind.EMBEDDER) -> Checkpoint:
-    """As much of one as is asked for."""
+    """Has only what the checks read."""
     described = SimpleNamespace(config=config, kind=kind, architecture="SomeModel", folder=Path("/m"), name="m")
     return cast("Checkpoint", described)
 
@@ -81,7 +81,7 @@ def test_a_quantization_that_saves_no_time_is_a_warning(
     for quantization, is_native in {"fp8": fp8_is_native, "fp4": fp4_is_native, "no_quant": True}.items():
         lines = logged(caplog, device, logging.WARNING, quantization=quantization)
         assert bool(lines) != is_native
-        assert all(f"has no products in {quantization.upper()}," in line for line in lines)
+        assert all(f"does not multiply {quantization.upper()}," in line for line in lines)
 
 
 def test_bfloat16_where_it_is_emulated_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:

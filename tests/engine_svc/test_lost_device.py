@@ -12,8 +12,8 @@ from engine_svc.backends.backend import DeviceLostError
 from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.rows import Rows
+from heddle.cli.readiness import grpc_ready
 from heddle.client import Client
-from heddle.readiness import grpc_ready
 from tests.cluster import ENGINE, READY_S_MAX, engine_pod, tokenizer_pod
 
 

@@ -1,6 +1,7 @@
 """What an engine pod makes of its settings and its device: passes, cores, the GPU that it sees; and when it ends."""
 
 import asyncio
+import logging
 import os
 import sys
 from concurrent.futures import Future
@@ -14,9 +15,9 @@ from engine_svc import __main__ as main
 from engine_svc.__main__ import alone_on_gpu, concurrency, fitted, limits_of
 from engine_svc.device import CPU, Device, find_device
 from engine_svc.settings import EngineSettings
-from heddle import gpus
+from heddle import machine
 from heddle.checkpoint import Checkpoint
-from heddle.model_source import locate
+from heddle.checkpoint.model_source import locate
 from heddle.rpc.settings import ConfigurationError
 from tests.engine_svc.gpus import H100, T4, install_gpus
 
@@ -82,7 +83,7 @@ def test_a_pod_on_one_of_several_gpus_sees_no_other(
 ) -> None:
     environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     monkeypatch.setattr(os, "environ", environment)
-    monkeypatch.setattr(gpus, "count_gpus", lambda: 4)
+    monkeypatch.setattr(machine, "count_gpus", lambda: 4)
     assert alone_on_gpu(EngineSettings(device=wanted)).device == device
     assert environment.get("CUDA_VISIBLE_DEVICES") == left
 
@@ -92,13 +93,24 @@ def minilm() -> Checkpoint:
     return Checkpoint.read(locate("all-MiniLM-L6-v2"))
 
 
-def test_a_pod_is_told_the_device_and_data_type_that_auto_stands_for(
+def test_auto_becomes_the_device_and_data_type_of_the_machine(
     monkeypatch: pytest.MonkeyPatch, minilm: Checkpoint
 ) -> None:
     install_gpus(monkeypatch, T4)
     settings = fitted(EngineSettings(), minilm, find_device("auto"))
     assert (settings.device, settings.dtype) == ("cuda:0", "float16")
     assert fitted(EngineSettings(dtype="float32"), minilm, find_device("auto")).dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("quantization", "end"), [("no_quant", "in float32"), ("fp8", "in float32, with weights in fp8")]
+)
+def test_a_log_line_says_what_a_pod_computes_in(
+    caplog: pytest.LogCaptureFixture, minilm: Checkpoint, quantization: Any, end: str
+) -> None:
+    caplog.set_level(logging.INFO, "engine_svc")
+    fitted(EngineSettings(dtype="float32", quantization=quantization), minilm, CPU)
+    assert caplog.messages == [f"{minilm.name} computes on the CPU {end}"]
 
 
 def test_a_pod_does_not_start_on_a_gpu_that_its_model_does_not_fit(

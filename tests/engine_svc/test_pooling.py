@@ -9,7 +9,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling as Poolin
 from torch import Tensor
 
 from engine_svc.pooling import Prompts, finish, pool
-from heddle.sentence_modules import POOLING_OF_MODE, Pooling
+from heddle.checkpoint.sentence_modules import POOLING_OF_MODE, Pooling
 
 LENGTHS = [1, 2, 7, 31, 3]
 HIDDEN = 16

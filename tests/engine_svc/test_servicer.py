@@ -30,7 +30,7 @@ from heddle.v1 import error_pb2, tensor_pb2
 from heddle.v1.engine_pb2_grpc import EngineServiceStub
 from tests.checkpoints import VOCABULARY_SIZE, write_bert, write_old_modules
 from tests.cluster import engine_pod
-from tests.sequences import submitted
+from tests.messages import submitted
 
 
 def any_stub(channel: grpc.aio.Channel) -> Any:

@@ -1,4 +1,4 @@
-"""A model that does not fit into the memory of the GPU is one line, before its weights are loaded."""
+"""A model that does not fit into the memory of the GPU is refused in one line, before its weights are loaded."""
 
 from pathlib import Path
 

@@ -3,14 +3,14 @@
     python -m tests.gpu --out results
     python -m tests.gpu --dry-run          # every step on the CPU, with tiny shapes
 
-Where the GPU machine's transformers is older than the tests', make the small checkpoints elsewhere and take them along:
+If transformers on the GPU machine is older than the tests need, make the small checkpoints elsewhere and copy them:
 
     python -m tests.gpu --prepare checkpoints
     python -m tests.gpu --checkpoints checkpoints --out results
 
-Each step prints what it finds and keeps it in DIR/<step>.json, which is whole at any time; DIR/summary.json says how
-every step ended and which aims were met. Needs torch, triton, transformers, sentence-transformers, grpcio, numpy and
-safetensors, and no network. The exit code is 1 if a step failed, crashed or was not run.
+Each step prints what it finds and keeps it in DIR/<step>.json, which is complete JSON at any time. DIR/summary.json
+says how every step ended and which aims were met. Needs torch, triton, transformers, sentence-transformers, grpcio,
+numpy and safetensors, and no network. The exit code is 1 if a step failed, crashed or was not run.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from tests.gpu.running import Outcome, Settings, Step, request_stop, run_all
 from tests.gpu.steps import STEPS
 
 BUDGET_S = 340.0
+OUT = Path(tempfile.gettempdir()) / "heddle-gpu"
 # Files of an earlier run, which must not be mistaken for results of this one.
 STALE = ("summary", *(step.name for step in STEPS))
 
@@ -45,7 +46,7 @@ def main() -> int:
 
         prepare(options.prepare, is_dry=options.dry_run)
         return 0
-    folder: Path = options.out or Path(tempfile.gettempdir()) / "heddle-gpu"
+    folder: Path = options.out
     folder.mkdir(parents=True, exist_ok=True)
     steps = [step for step in STEPS if not options.only or step.name in options.only]
     forget(folder, steps, everything=not options.only)
@@ -61,14 +62,33 @@ def parsed_options() -> argparse.Namespace:
         prog="python -m tests.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = [step.name for step in STEPS]
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results")
-    parser.add_argument("--only", action="append", choices=names, metavar="STEP", help="may be given several times")
-    parser.add_argument("--budget-s", type=float, default=BUDGET_S, metavar="S", help="of all steps together")
-    parser.add_argument("--dry-run", action="store_true", help="on the CPU, with tiny shapes")
-    parser.add_argument("--prepare", type=Path, metavar="DIR", help="store the checkpoints of `correctness` and end")
-    parser.add_argument("--checkpoints", type=Path, metavar="DIR", help="take those that --prepare has stored")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"folder for the results [default: {OUT}]")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=names,
+        metavar="STEP",
+        help="run this step, see --list; may be given several times",
+    )
+    parser.add_argument(
+        "--budget-s",
+        type=float,
+        default=BUDGET_S,
+        metavar="S",
+        help=f"seconds for all steps together [default: {BUDGET_S:.0f}]",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="run on the CPU, with tiny shapes")
+    parser.add_argument(
+        "--prepare", type=Path, metavar="DIR", help="write the checkpoints of `correctness` to DIR and end"
+    )
+    parser.add_argument(
+        "--checkpoints", type=Path, metavar="DIR", help="use the checkpoints that --prepare wrote to DIR"
+    )
     parser.add_argument("--list", action="store_true", help="print the steps and end")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.checkpoints and not options.checkpoints.is_dir():
+        parser.error(f"argument --checkpoints: there is no folder {options.checkpoints}; --prepare makes one")
+    return options
 
 
 def forget(folder: Path, steps: Sequence[Step], *, everything: bool) -> None:

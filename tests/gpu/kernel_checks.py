@@ -35,7 +35,7 @@ PATTERNS = {
     "causal, softcap": AttentionPattern(ahead=0, softcap=5.0),
     "ALiBi": AttentionPattern(bias=alibi_bias(16, max(LENGTHS), torch.device("cpu"))),
 }
-# Triton compiles for a second for each head size, pattern and type, so not all of them together.
+# Triton takes a second to compile each head size, pattern and type, so not all combinations are checked.
 CASES = [(HEADS[1], name) for name in PATTERNS] + [
     (heads, "causal window, scaled") for heads in HEADS if heads != HEADS[1]
 ]
@@ -49,7 +49,7 @@ def items(task: Task) -> Sequence[Item]:
         for heads, name in CASES
     ]
     if not has_triton():
-        task.record.fail("Triton is not there, so no kernel is checked but those for attention that are installed")
+        task.record.fail("Triton is not installed: only installed attention kernels are checked")
         return attention
     return [*items_of_table(task), *attention]
 

@@ -36,7 +36,7 @@ class Case:
 
 def run(task: Task) -> None:
     if importlib.util.find_spec("triton") is None:
-        task.record.note("no speeds of kernels: Triton is not there")
+        task.record.note("no speeds of our kernels: Triton is not installed")
         return
     if task.device == "cpu":
         import tests.engine_svc.models.kernels.interpreter  # noqa: F401

@@ -16,18 +16,13 @@ PACKAGES = (
 )
 
 
-# Triton compiles a launcher in C for each kernel.
-NO_COMPILER = "none, without which Triton launches no kernel"
-
-
-class NoGpuError(Exception):
-    def __init__(self) -> None:
-        super().__init__("torch finds no NVIDIA GPU; --dry-run runs every step on the CPU, with tiny shapes")
+NO_COMPILER = "none: Triton needs one to launch kernels"
 
 
 def run(task: Task) -> None:
     if not task.is_dry and not torch.cuda.is_available():
-        raise NoGpuError
+        task.record.fail("torch finds no NVIDIA GPU; --dry-run runs every step on the CPU, with tiny shapes")
+        return
     described = card() if task.device == "cuda" else {}
     task.record.add(device=device_name(task.device), **described)
     task.record.add(python=platform.python_version(), cuda=str(torch.version.cuda))

@@ -65,7 +65,7 @@ class Record:
         self.write()
 
     def keep(self, rows: Sequence[Row], notes: Sequence[str], failures: Sequence[str]) -> None:
-        """What another process found, and printed."""
+        """Keeps what another process found and has printed."""
         self.rows += rows
         self.notes += notes
         self.failures += failures

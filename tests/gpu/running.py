@@ -41,7 +41,7 @@ context = multiprocessing.get_context("fork")
 
 
 class NotedWarnings(logging.Handler):
-    """What the engine warns of, such as a model that cannot be captured as CUDA graphs, belongs to what was found."""
+    """Notes the engine's warnings in the record, such as that a model cannot be captured as CUDA graphs."""
 
     def __init__(self, record: Record) -> None:
         super().__init__(logging.WARNING)

@@ -27,7 +27,7 @@ class Compilations:
 
 @contextlib.contextmanager
 def noted_compilations() -> Iterator[Compilations]:
-    """What Triton compiles inside the block; nothing where Triton is not there."""
+    """Counts what Triton compiles inside the block: nothing if Triton is not installed."""
     compilations = Compilations()
     if importlib.util.find_spec("triton") is None:
         yield compilations
@@ -44,7 +44,7 @@ def graphs_of(backend: TorchBackend) -> int:
 
 @contextlib.contextmanager
 def no_graphs_in(backend: TorchBackend) -> Iterator[None]:
-    """The backend runs small batches inside the block as it runs large ones."""
+    """Inside the block, the backend runs small batches without graphs, as it runs large ones."""
     with mock.patch.object(backend, "_graphs", CudaGraphs()):
         yield
 

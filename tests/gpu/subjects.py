@@ -15,7 +15,7 @@ import numpy as np
 
 from engine_svc.batch import Output, PackedBatch
 from heddle.checkpoint import Checkpoint
-from heddle.sentence_modules import PoolingSetting
+from heddle.checkpoint.sentence_modules import PoolingSetting
 from tests.sequences import Sequence as TokenSequence
 from tests.sequences import packed, sequences_of
 

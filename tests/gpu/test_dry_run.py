@@ -100,4 +100,11 @@ def test_a_run_without_a_gpu_says_so_and_fails(tmp_path: Path) -> None:
     done = run_python("-m", "tests.gpu", *only, "--out", str(tmp_path), CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 1
     assert "torch finds no NVIDIA GPU" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
     assert written(tmp_path, "ceilings")["failures"] == ["machine failed"]
+
+
+def test_a_folder_of_checkpoints_that_is_missing_is_named(tmp_path: Path) -> None:
+    done = dry_run(tmp_path, "--checkpoints", "/no/such/folder")
+    assert done.returncode == 2
+    assert "--checkpoints: there is no folder /no/such/folder" in done.stderr

@@ -1,4 +1,4 @@
-"""The step that needs the whole server says in one line why it cannot run."""
+"""The step that runs the whole server says in one line why it cannot."""
 
 import sys
 

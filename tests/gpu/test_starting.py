@@ -17,7 +17,7 @@ from tests.gpu.starting import graphs_of, no_graphs_captured, no_graphs_in, note
 CPU = torch.device("cpu")
 
 
-def test_graphs_are_off_inside_the_block_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_are_off_only_inside_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = drawn_backend(shapes(is_dry=True)[2], "cpu")
     graphs: Any = ["a graph"]
     monkeypatch.setattr(backend._graphs, "_graphs", graphs)
@@ -33,7 +33,7 @@ def test_nothing_is_captured_inside_the_block() -> None:
         assert len(capture.capture_graphs("anything")) == 0
 
 
-def test_compilations_are_counted_but_for_those_found_on_disk() -> None:
+def test_compilations_found_on_disk_are_not_counted() -> None:
     class Taken:
         total = 250_000
 

@@ -40,7 +40,7 @@ Vectors = Sequence[np.ndarray[Any, np.dtype[np.float32]]]
 
 @dataclass(frozen=True)
 class Taken:
-    alone: Times  # one pass behind the other
+    alone: Times  # one pass after the other
     in_flight: float  # seconds per pass, with two in flight
 
 

@@ -24,7 +24,7 @@ Found = tuple[list[Row], list[str], list[str], bool]  # rows, notes, failures; w
 
 
 class FoundByWorker(Record):
-    """Prints what is found. The process of the step writes it."""
+    """Prints what a worker finds. The process of the step writes it to the file."""
 
     def write(self, status: Status = Status.RUNNING) -> None: ...
 
@@ -107,7 +107,7 @@ def work_on(pipe: Connection, task: Task, items: Sequence[Item]) -> None:
 
 
 def is_usable(device: str) -> bool:
-    """False after an illegal memory access, say: whatever the process asks of CUDA then fails."""
+    """False after an illegal memory access, for example: then all CUDA calls of the process fail."""
     try:
         if device == "cuda":
             torch.cuda.synchronize()

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from heddle.model_source import PACKAGED_NAME
+from heddle.checkpoint.model_source import PACKAGED_NAME
 from heddle.rpc.errors import ErrorKind, HeddleError
 from http_gateway.errors import STATUS_OF_KIND, Failure
 from tests.cluster import engine_pod, gateway, tokenizer_pod

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import BatchEncoding, BertTokenizer, PreTrainedModel
 
-from heddle.model_source import PACKAGED_NAME, locate
+from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 
 # MiniLM's last two layers work towards one mean over the text. Without them its tokens, and the texts of a pair, are
 # easier to tell apart.

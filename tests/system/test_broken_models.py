@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from heddle.model_source import packaged_folder
+from heddle.checkpoint.model_source import packaged_folder
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +66,7 @@ async def test_a_broken_model_is_one_clear_line(tmp_path: Path, break_: Callable
     ("flags", "words"),
     [
         (["--device", "cuda:99"], "device cuda:99: PyTorch "),
-        (["--quantization", "fp8"], "a bert is an encoder, which does not support --quantization fp8"),
+        (["--quantization", "fp8"], "--quantization fp8 is for decoders, not for bert"),
     ],
 )
 async def test_a_setting_that_the_machine_or_the_model_does_not_allow_is_one_clear_line(

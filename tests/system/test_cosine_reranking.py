@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 from engine_svc.backends.torch_backend import TorchBackend
 from heddle.checkpoint import Checkpoint
-from heddle.model_source import PACKAGED_NAME, locate
+from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from tests.cluster import engine_pod, gateway, tokenizer_pod
 from tests.http_gateway.calls import answer_to
 from tests.texts import varied_texts

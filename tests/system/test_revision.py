@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from heddle.model_source import locate
+from heddle.checkpoint.model_source import locate
 from tests.kinds import write_classifier
 from tests.system.served import served
 

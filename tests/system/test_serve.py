@@ -14,8 +14,8 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from sentence_transformers import SentenceTransformer
 
+from heddle.checkpoint.model_source import PACKAGED_NAME, packaged_folder
 from heddle.client import Client, UnaryClient
-from heddle.model_source import PACKAGED_NAME, packaged_folder
 from heddle.rpc.channels import open_channel
 from tests.processes import resident_bytes, running
 from tests.system.served import Served

@@ -13,8 +13,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from heddle.cli.readiness import grpc_ready
 from heddle.client import Client, UnaryClient
-from heddle.readiness import grpc_ready
 from heddle.rpc.credentials import Access, ClientTls
 from heddle.rpc.errors import HeddleError
 from heddle.rpc.listening import usable_port

@@ -7,10 +7,10 @@ import pytest
 import tokenizers
 
 from heddle.checkpoint import Checkpoint, ModelKind
-from heddle.checkpoint_files import CheckpointError
-from heddle.language_models import AUTO
+from heddle.checkpoint.json_files import CheckpointError
+from heddle.checkpoint.language_models import AUTO
+from heddle.checkpoint.sentence_modules import LogitScore
 from heddle.rpc.settings import ConfigurationError, resolve
-from heddle.sentence_modules import LogitScore
 from tests.kinds import write_reranker
 from tokenizer_svc.rerank_prompts import NONE, PROMPTS, RerankPrompt, prompt_for, stated
 from tokenizer_svc.settings import TokenizerSettings

@@ -16,13 +16,13 @@ import pytest
 import engine_svc.__main__ as engine
 from heddle import tensors
 from heddle.checkpoint import Checkpoint
+from heddle.checkpoint.language_models import AUTO
+from heddle.checkpoint.model_source import PACKAGED_NAME, locate
+from heddle.checkpoint.sentence_modules import PoolingSetting
+from heddle.cli.readiness import grpc_ready
 from heddle.client import CallOptions, Client, UnaryClient
-from heddle.language_models import AUTO
-from heddle.model_source import PACKAGED_NAME, locate
-from heddle.readiness import grpc_ready
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.telemetry import TextFormatter
-from heddle.sentence_modules import PoolingSetting
 from heddle.v1 import inference_pb2 as pb
 from heddle.v1 import tensor_pb2
 from tests.cluster import engine_pod, tokenizer_pod

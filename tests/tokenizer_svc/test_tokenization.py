@@ -12,7 +12,7 @@ from tokenizers import AddedToken, models, pre_tokenizers
 from tokenizers import Tokenizer as Library
 
 from heddle.checkpoint import Checkpoint
-from heddle.model_source import PACKAGED_NAME, locate
+from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.small_tokenizers import small_tokenizer
 from tests.texts import varied_texts

@@ -12,7 +12,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken
 
-from heddle.checkpoint_files import CheckpointError, field_of, read_json_if_there
+from heddle.checkpoint.json_files import CheckpointError, field_of, read_json_if_there
 from tokenizer_svc.loading.folder import SETTINGS, TokenizerFolder, content_of
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from pathlib import Path
 import tokenizers
 
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
-from heddle.tokenizer_files import TOKENIZER_FILE
+from heddle.checkpoint.json_files import CheckpointError
+from heddle.checkpoint.tokenizer_files import TOKENIZER_FILE
 from tokenizer_svc.loading.added_tokens import add_stated_tokens
 from tokenizer_svc.loading.folder import SETTINGS, TokenizerFolder
 from tokenizer_svc.loading.framing import EndToken, frame

@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from heddle.checkpoint_files import field_of, read_json_if_there
-from heddle.tokenizer_files import is_of_transformers_5
+from heddle.checkpoint.json_files import field_of, read_json_if_there
+from heddle.checkpoint.tokenizer_files import is_of_transformers_5
 from tokenizer_svc.loading.classes import CLASS_OF_MODEL_TYPE, CLASSES, NAMES, PLAIN, TokenizerClass
 
 log = logging.getLogger(__name__)

@@ -22,10 +22,10 @@ from typing import Any, Literal
 import tokenizers
 from tokenizers.processors import Sequence, TemplateProcessing
 
-from heddle.causality import BIDIRECTIONAL_CODE, remote_code_of
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
-from heddle.sentence_modules import Pooling
+from heddle.checkpoint.causality import BIDIRECTIONAL_CODE, remote_code_of
+from heddle.checkpoint.json_files import CheckpointError
+from heddle.checkpoint.sentence_modules import Pooling
 from tokenizer_svc.loading.classes import END_OF_TEXT
 from tokenizer_svc.loading.folder import TokenizerFolder
 

@@ -12,7 +12,7 @@ import tokenizers
 from google.protobuf.message import DecodeError
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
-from heddle.checkpoint_files import CheckpointError, field_of
+from heddle.checkpoint.json_files import CheckpointError, field_of
 from tokenizer_svc.loading.classes import ALBERT, CAMEMBERT, DEBERTA_V2, GEMMA, LLAMA, T5, XLM_ROBERTA, TokenizerClass
 from tokenizer_svc.loading.folder import SETTINGS, TokenizerFolder
 

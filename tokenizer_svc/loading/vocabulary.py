@@ -9,8 +9,8 @@ from pathlib import Path
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
-from heddle.checkpoint_files import CheckpointError, read_json, read_text
-from heddle.tokenizer_files import BYTE_LEVEL_FILES, SENTENCE_PIECE_FILES, VOCABULARY_FILES, WORD_PIECE_FILE
+from heddle.checkpoint.json_files import CheckpointError, read_json, read_text
+from heddle.checkpoint.tokenizer_files import BYTE_LEVEL_FILES, SENTENCE_PIECE_FILES, VOCABULARY_FILES, WORD_PIECE_FILE
 from tokenizer_svc.loading.classes import GPT2, MPNET, QWEN2
 from tokenizer_svc.loading.folder import TokenizerFolder
 from tokenizer_svc.loading.normalizing import bert_normalizer

@@ -25,8 +25,8 @@ from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
 from engine_svc.rows import Rows
-from heddle.causality import is_causal
 from heddle.checkpoint import Checkpoint
+from heddle.checkpoint.causality import is_causal
 
 log = logging.getLogger(__name__)
 

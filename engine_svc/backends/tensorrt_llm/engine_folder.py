@@ -15,7 +15,7 @@ from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.quantization import FILE
 from engine_svc.models.rope_scaling import rope_parameters
 from heddle.checkpoint import Checkpoint
-from heddle.weight_files import weight_files
+from heddle.checkpoint.weight_files import weight_files
 
 # TensorRT-LLM lists this name among the architectures that do not generate, and has no class of that name. A class that
 # we register under it runs without a KV cache.

@@ -22,8 +22,8 @@ from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import load_layer_norm
 from engine_svc.models.transformer import Attention, Embeddings, FeedForward, Layer, Norms, Transformer
 from engine_svc.models.weights import Weights
-from heddle.checkpoint import Checkpoint, ModelKind, first_position_of
-from heddle.sentence_modules import Pooling, Splade
+from heddle.checkpoint.checkpoint import Checkpoint, ModelKind, first_position_of
+from heddle.checkpoint.sentence_modules import Pooling, Splade
 
 PREFIX = "bert."  # of the encoder's weights in a model with a head
 UNUSED = ("pooler.", "cls.")  # where the model is used without them

@@ -30,8 +30,8 @@ from engine_svc.models.norms import RMSNorm, load_rms_norm
 from engine_svc.models.transformer import Attention, Embeddings, GatedFeedForward, Layer, Norms, Transformer
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint, ModelKind
-from heddle.language_models import POOLING_OF_NEMO
-from heddle.sentence_modules import LogitScore, Pooling
+from heddle.checkpoint.language_models import POOLING_OF_NEMO
+from heddle.checkpoint.sentence_modules import LogitScore, Pooling
 
 PREFIX = "model."  # of the decoder's weights in a model with a head
 UNUSED = ("lm_head.",)

@@ -12,7 +12,7 @@ from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.rope_scaling import Parameters, rope_parameters, rotary_of
 from engine_svc.models.rotary import Rotary
-from heddle.causality import is_causal
+from heddle.checkpoint.causality import is_causal
 
 WINDOW_OF_MISTRAL = 4096  # where the config has none
 

@@ -25,7 +25,7 @@ from engine_svc.models.rotary import Rotary
 from engine_svc.models.transformer import Attention, Embeddings, GatedFeedForward, Layer, Norms, Transformer
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint, ModelKind
-from heddle.sentence_modules import Pooling, Splade
+from heddle.checkpoint.sentence_modules import Pooling, Splade
 
 PREFIX = "model."
 WORDS = "embeddings.tok_embeddings.weight"

@@ -10,7 +10,7 @@ from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Transformer
 from engine_svc.models.weights import Weights
-from heddle.checkpoint import positions_of
+from heddle.checkpoint.checkpoint import positions_of
 
 PREFIX = "mpnet."
 

@@ -19,7 +19,7 @@ from engine_svc.models.linear import load_linear
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
 from engine_svc.pooling import pool
-from heddle.sentence_modules import Pooling
+from heddle.checkpoint.sentence_modules import Pooling
 
 
 @dataclass(frozen=True, slots=True)

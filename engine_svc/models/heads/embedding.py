@@ -13,7 +13,7 @@ from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
 from engine_svc.pooling import finish, pool
 from heddle.checkpoint import Checkpoint
-from heddle.sentence_modules import Pooling
+from heddle.checkpoint.sentence_modules import Pooling
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from engine_svc.models.linear import linear
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
 from engine_svc.rows import Rows, ranges
-from heddle.checkpoint import Checkpoint, hidden_size_of
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.checkpoint import Checkpoint, hidden_size_of
+from heddle.checkpoint.json_files import CheckpointError
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from engine_svc.models.norms import Norm
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
 from engine_svc.rows import Rows
-from heddle.sentence_modules import Splade
+from heddle.checkpoint.sentence_modules import Splade
 
 # The logits of a slice of tokens exist at once. Enough rows for a fast product, few enough for the memory: with the
 # 30,522 words of BERT in float32, 31 MB on a CPU and 500 MB on a GPU.

@@ -15,9 +15,9 @@ from torch.nn import functional
 from engine_svc.models.linear import Linear, load_linear
 from engine_svc.models.norms import load_layer_norm
 from engine_svc.models.weights import Weights
-from heddle.checkpoint import Checkpoint, hidden_size_of
-from heddle.checkpoint_files import CheckpointError
-from heddle.vector_modules import ROWWISE, Dense, LayerNorm, Normalize, VectorModule
+from heddle.checkpoint.checkpoint import Checkpoint, hidden_size_of
+from heddle.checkpoint.json_files import CheckpointError
+from heddle.checkpoint.vector_modules import ROWWISE, Dense, LayerNorm, Normalize, VectorModule
 
 Stage = Callable[[Tensor], Tensor]  # of float32 rows
 

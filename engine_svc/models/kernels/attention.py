@@ -1,6 +1,6 @@
 """Flash attention (Dao et al. 2022, arXiv 2205.14135) over a packed batch in one launch. It does what other flash
-kernels cannot: float32, biases, soft-capping, odd head sizes, cards before Ampere. `engine_svc.models.attention` and
-`engine_svc.models.disentangled_attention` call it.
+kernels cannot: float32, biases, soft-capping, unusual head sizes, cards before Ampere. Called by
+`engine_svc.models.attention` and `engine_svc.models.disentangled_attention`.
 
 Memory is linear in the tokens. Each program finds its sequence on the device, so the launch depends on shapes alone and
 can be captured in a CUDA graph. The keys of a sequence are read in the same blocks and the same order in any batch, so
@@ -42,8 +42,8 @@ class Blocks:
 
 @cache
 def blocks_for(head_dim: int, dtype: torch.dtype, device: torch.device) -> Blocks:
-    """Triton 3.6 uses tensor cores from Ampere on, for 16 bit. Other products need smaller blocks: their operands are
-    in registers too. The tests check for all cards that registers and shared memory suffice."""
+    """Triton 3.6 uses tensor cores for 16 bit, from Ampere on. Other products need smaller blocks, because they keep
+    their operands in registers too. The tests check for all cards that registers and shared memory suffice."""
     head = max(16, triton.next_power_of_2(head_dim))
     has_tensor_cores = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     if dtype == torch.float32 or not has_tensor_cores:
@@ -62,7 +62,7 @@ def attend_by_kernel(
 ) -> Tensor:
     """`query` is [rows, heads, head_dim], `key` and `value` are [tokens, key heads, head_dim]. All are float32, float16
     or bfloat16. They may be strided, except in the last dimension. The result has the shape of `query` and is
-    contiguous. Its rows behind the last token of the layout are not written."""
+    contiguous. Its rows after the last token of the layout are not written."""
     rows, heads, head_dim = query.shape
     result = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     blocks = blocks_for(head_dim, query.dtype, query.device)
@@ -94,7 +94,7 @@ def attend_by_kernel(
 
 
 @triton.jit(
-    # They change from batch to batch. Triton would compile another kernel for 1 and for multiples of 16.
+    # These change from batch to batch, and Triton would compile other kernels for 1 and for multiples of 16.
     do_not_specialize=["sequences", "product_head"],
     do_not_specialize_on_alignment=["cu_rows", "cu_seqlens"],
 )
@@ -162,11 +162,11 @@ def attend_kernel(
 
 @triton.jit
 def find_tile(cu_rows: tl.tensor, cu_seqlens: tl.tensor, sequences: tl.tensor, row_block: tl.constexpr) -> tl.tensor:
-    """The first row of the sequence in the packed rows, how many rows the sequence has, the tile's first among them,
-    the first token of the sequence, and its length.
+    """The first row of the tile's sequence in the packed rows, how many rows the sequence has, which of these is the
+    first of the tile, the first token of the sequence, and its length.
 
     The tiles of sequence i start at cu_rows[i] // row_block + i. That leaves enough tiles for its rows, and needs no
-    more in all than the full ones and one for each sequence. A tile left over starts behind the sequence's rows."""
+    more in all than the full ones and one for each sequence. A spare tile starts after the sequence's rows."""
     tile = tl.program_id(0)
     sequence: tl.int32 = 0
     stop = sequences

@@ -1,5 +1,5 @@
-"""Examples of the attention kernel in the forms that models use, each with attention by runs as its plain version. For
-tests and `tests.gpu`."""
+"""Examples of the attention kernel in the forms that models use, for tests and `tests.gpu`. The plain version of each
+is attention by runs."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence

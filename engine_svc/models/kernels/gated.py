@@ -52,7 +52,7 @@ def gate_kernel(
     COLUMNS: tl.constexpr,
     ACTIVATION: tl.constexpr,
 ) -> None:
-    """With `scales`, a program has whole rows: a scale needs the largest number of its row."""
+    """With `scales`, a program must have whole rows, because a scale depends on the largest number of the row."""
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     is_inside = (row < rows) & (column < WIDTH)
@@ -83,7 +83,7 @@ def activate_gate_to_float8(gate_up: Tensor, activation: Activation) -> Float8Ro
 
 
 def launch(gate_up: Tensor, activation: Activation, result: Tensor, scales: Tensor | None, columns: int) -> None:
-    """`columns` of a row go to one program."""
+    """A program computes `columns` of a row."""
     rows, width = result.shape
     tile = tile_of(columns)
     gate_kernel[tile.programs(rows), triton.cdiv(width, tile.columns)](

@@ -71,8 +71,8 @@ def normalize(hidden: Tensor, norm: LayerNorm | RMSNorm, update: Tensor | None =
 def add_and_normalize(
     hidden: Tensor, norm: LayerNorm | RMSNorm, update: Tensor | None, *, as_float8: bool
 ) -> Tensor | Float8Rows:
-    """The norm of hidden + update [rows, width], a new tensor. The sum is written over `update`. Without an update, the
-    norm of `hidden`."""
+    """The norm of hidden + update [rows, width], or of `hidden` alone, in a new tensor. The sum is written over
+    `update`."""
     if not as_float8:
         result = torch.empty_like(hidden)
         launch(hidden, norm, update, result, keeps_sum=update is not None)

@@ -32,8 +32,8 @@ def rotate_kernel(
     COLUMNS: tl.constexpr,
     REST_COLUMNS: tl.constexpr,
 ) -> None:
-    """A program rotates HEADS heads. The `count` heads of all rows are numbered through, so these may be of two rows.
-    REST is how many numbers of a head, its last ones, are normalized but not rotated."""
+    """A program rotates HEADS heads. They may be of several rows, because the `count` heads of all rows are numbered in
+    one sequence. The last REST numbers of a head are normalized but not rotated."""
     index = (tl.program_id(0) * HEADS + tl.arange(0, HEADS))[:, None]
     row, head = (index // ROW_HEADS).to(tl.int64), index % ROW_HEADS
     column = tl.arange(0, COLUMNS)[None, :]
@@ -67,8 +67,8 @@ def rotate_kernel(
 
 
 def rotate_in_place(heads: Tensor, rotation: Rotation, norm: RMSNorm | None) -> None:
-    """`heads` is [rows, heads, head_dim]; rows may lie apart, a row's heads may not. The weight of `norm` is
-    [heads, head_dim]."""
+    """`heads` is [rows, heads, head_dim]; rows may be strided, the heads of a row are contiguous. The weight of `norm`
+    is [heads, head_dim]."""
     cosines, sines = rotation
     rows, row_heads, head_dim = heads.shape
     assert heads.stride()[1:] == (head_dim, 1)

@@ -1,4 +1,4 @@
-"""How many rows and warps a program of a row-wise kernel has. Only the width of the rows decides it. So a row is
+"""How many rows and warps a program of a row-wise kernel has. This depends only on the width of the rows, so a row is
 computed in the same way in any batch, and a kernel compiles once for each width."""
 
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from functools import cache
 
 import triton
 
-# Narrow rows share a program, up to so many numbers: fewer do not keep its threads busy.
+# Narrow rows share a program until it has this many numbers: fewer do not keep its threads busy.
 NUMBERS_MIN = 2048
 NUMBERS_PER_WARP = 512  # 16 for each thread
 WARPS_MAX = 32  # of a program, on any GPU

@@ -1,5 +1,5 @@
-"""Widens FP4 weights in one pass over them, which PyTorch's own operations take many for. `Float4Linear` calls it for
-each product on GPUs that do not multiply FP4."""
+"""Widens FP4 weights in one pass over them; PyTorch's own operations need many. `Float4Linear` calls it for each
+product on GPUs that do not multiply FP4."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from engine_svc.models.kernels.kernel import Kernel
 
 BYTES_OF_PROGRAM = 1024
 BLOCK_BYTES = tl.constexpr(BLOCK // 2)
-# Between the biases of the exponents of float32 and E4M3, in place of the exponent.
+# The difference of the exponent biases of float32 and E4M3, shifted to the exponent's bits.
 E4M3_TO_FLOAT32 = tl.constexpr((127 - 7) << 23)
 E4M3_SMALLEST = tl.constexpr(2.0**-9)
 
@@ -28,7 +28,7 @@ def number_of(code: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def scale_of(byte: tl.tensor) -> tl.tensor:
-    """E4M3 as float32, without the sign, which scales do not have. Triton has the type only where the GPU has."""
+    """E4M3 as float32, without the sign, which scales do not have. Triton has the type only on GPUs that have it."""
     bits = byte.to(tl.int32)
     normal = ((bits << 20) + E4M3_TO_FLOAT32).to(tl.float32, bitcast=True)
     return tl.where(bits < 8, bits.to(tl.float32) * E4M3_SMALLEST, normal)

@@ -1,4 +1,4 @@
-"""How much is ahead of an item at a pod, by what its client knows. Used by heddle.rpc.pod."""
+"""Estimates the work ahead of an item at a pod, from what the client knows. Called by heddle.rpc.pod."""
 
 # A report is late: by the time it is read, others have been answered and have sent more. Taken for the truth, it drives
 # all clients to the same pods; as a hint it tells slow pods from others. Simulated with 2 to 64 clients and 400 pods, a

@@ -256,5 +256,7 @@ def refuse_unknown(known: Iterable[str], variables: Iterable[str]) -> None:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    by_lower_case = {one.lower(): one for one in known}
+    # A lower cutoff proposes V100 for h100.
+    nearest = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.8)
+    return f"; did you mean {by_lower_case[nearest[0]]}?" if nearest else ""

@@ -47,13 +47,13 @@ class FakeStream:
 
 @dataclass
 class FakeDevice:
-    """`finished` is whether the device has done what it was given: threads that wait for it are held until then."""
+    """Threads that wait for the device are held until the test sets `finished`."""
 
     log: list[tuple[str, str]] = field(default_factory=list)  # thread and what it did
     finished: threading.Event = field(default_factory=threading.Event)
-    error: RuntimeError | None = None  # that a synchronisation raises
+    error: RuntimeError | None = None  # raised by a synchronisation
     streams: int = 0
-    emptied: int = 0  # times that the cache was emptied
+    emptied: int = 0  # how often the cache was emptied
 
     def write(self, what: str) -> None:
         self.log.append((threading.current_thread().name, what))

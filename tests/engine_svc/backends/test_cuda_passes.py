@@ -127,7 +127,7 @@ def test_the_model_is_loaded_with_its_own_gpu_as_the_current_one(
 BATCH = packed([TokenSequence(np.arange(5, 5 + length, dtype="<u4").tobytes()) for length in (9, 3, 3, 14)])
 
 
-def test_vectors_by_way_of_a_gpu_are_those_of_the_cpu(backend: TorchBackend, checkpoint: Checkpoint) -> None:
+def test_vectors_by_the_code_for_a_gpu_are_those_of_the_cpu(backend: TorchBackend, checkpoint: Checkpoint) -> None:
     expected = run_each(TorchBackend(checkpoint, dtype="float32", device="cpu"), BATCH)
     for ours, theirs in zip(run_each(backend, BATCH), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -149,7 +149,7 @@ def fail(backend: TorchBackend, error: Exception) -> None:
         RuntimeError("Triton Error [CUDA]: out of memory"),
     ],
 )
-def test_too_little_memory_is_told_apart_and_the_cache_emptied(
+def test_too_little_memory_has_its_own_error_and_empties_the_cache(
     backend: TorchBackend, device: FakeDevice, error: Exception
 ) -> None:
     fail(backend, error)
@@ -158,16 +158,14 @@ def test_too_little_memory_is_told_apart_and_the_cache_emptied(
     assert device.emptied == 1
 
 
-def test_error_after_which_the_device_answers_only_errors_is_a_lost_device(
-    backend: TorchBackend, device: FakeDevice
-) -> None:
+def test_an_error_that_leaves_the_device_unusable_is_a_lost_device(backend: TorchBackend, device: FakeDevice) -> None:
     fail(backend, RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"))
     device.error = RuntimeError("CUDA error: an illegal memory access was encountered\nFor debugging consider")
     with pytest.raises(DeviceLostError, match=r"an illegal memory access was encountered$"):
         run_each(backend, BATCH)
 
 
-def test_error_after_which_the_device_works_is_raised_as_it_is(backend: TorchBackend, device: FakeDevice) -> None:
+def test_an_error_that_leaves_the_device_usable_is_raised_as_it_is(backend: TorchBackend, device: FakeDevice) -> None:
     fail(backend, RuntimeError("CUDA error: invalid configuration argument"))
     with pytest.raises(RuntimeError, match="invalid configuration argument"):
         run_each(backend, BATCH)

@@ -16,8 +16,8 @@ from transformers import BertForSequenceClassification, BertForTokenClassificati
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output
 from heddle.checkpoint import Checkpoint
-from heddle.model_source import locate
-from heddle.sentence_modules import POOLING_OF_MODE
+from heddle.checkpoint.model_source import locate
+from heddle.checkpoint.sentence_modules import POOLING_OF_MODE
 from tests.checkpoints import (
     SMALL_BERT,
     VOCABULARY_SIZE,

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from engine_svc.batch import Output, PackedBatch
 from heddle.checkpoint import ModelKind
-from heddle.sentence_modules import Pooling
+from heddle.checkpoint.sentence_modules import Pooling
 from tests.checkpoints import write_old_modules
 from tests.engine_svc.models.packed import ALL_LENGTHS, split
 

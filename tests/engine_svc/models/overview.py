@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from heddle.checkpoint import ModelKind
-from heddle.sentence_modules import Pooling
+from heddle.checkpoint.sentence_modules import Pooling
 from tests.engine_svc.models.cases import POOLED, Case
 from tests.engine_svc.models.cases_of.all import CASES
 from tests.engine_svc.models.published_checkpoints import PUBLISHED
 
 ROOT = Path(__file__).parents[3]
 README = ROOT / "README.md"
-PRINTED = ROOT / "protos" / "heddle" / "models.md"
+PRINTED = ROOT / "protos" / "heddle" / "cli" / "models.md"
 BEGIN, END = "<!-- models: made by `make models` -->\n", "<!-- /models -->\n"
 
 TASKS = {

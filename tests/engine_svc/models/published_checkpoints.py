@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from heddle.checkpoint import ModelKind
-from heddle.sentence_modules import PoolingSetting
+from heddle.checkpoint.sentence_modules import PoolingSetting
 
 FOLDER = Path(__file__).parent / "published"
 

@@ -19,8 +19,8 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
-from heddle.causality import is_causal
 from heddle.checkpoint import ModelKind
+from heddle.checkpoint.causality import is_causal
 from tests.checkpoints import write_json
 from tests.engine_svc.models import published_code
 from tests.engine_svc.models.cases import Reference, randomized, reference_of

@@ -11,7 +11,7 @@ import pytest
 from engine_svc.backends.loading import load_backend
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 from tests.checkpoints import write_bert
 from tests.engine_svc.models.cases_of import jina_roberta
 

@@ -80,8 +80,8 @@ def test_router_is_loaded_in_float32(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 7, 100])
-def test_experts_of_a_gpu_make_the_same_of_rows(rows: int) -> None:
-    """PyTorch's grouped product runs on a CPU, too."""
+def test_experts_for_a_gpu_compute_the_same_as_those_for_a_cpu(rows: int) -> None:
+    """Here all of them run on the CPU, which has a grouped product too."""
     generator = torch.Generator().manual_seed(4)
     ups, downs = (torch.randn(COUNT, *shape, generator=generator).bfloat16() for shape in ((16, 8), (8, 16)))
     pairs = [

@@ -1,4 +1,4 @@
-"""Calls of the flash kernels of others, against the signatures that they were published with.
+"""Calls of the flash kernels of other packages, against the signatures of their published versions.
 
 flash-attn 2: flash_attn/flash_attn_interface.py of Dao-AILab/flash-attention at 2.8; 3: hopper/flash_attn_interface.py
 there. The fakes refuse arguments that these do not have, and what the kernels behind them refuse.
@@ -150,7 +150,7 @@ def varlen_of_torch_2_13(  # noqa: PLR0917 - torch's
 
 
 def offer(monkeypatch: pytest.MonkeyPatch, kernels: dict[str, Kernel | None]) -> None:
-    """Nothing is installed but these."""
+    """Only these are installed."""
     installed = {"flash_attn_interface": None, "flash_attn": None, "torch.nn.attention.varlen": None} | kernels
     monkeypatch.setattr("importlib.util.find_spec", lambda module: installed.get(module) and object())
     for name, kernel in installed.items():
@@ -257,15 +257,15 @@ def test_the_best_kernel_that_can_do_it_is_chosen(
     assert getattr(attends, "kernel", attends) == expected
 
 
-def test_runs_are_for_what_no_kernel_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_by_runs_is_the_last_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, {})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(attention, "runs_kernels", lambda _: False)
     assert choose_kernel(CUDA, BFLOAT16, 64, False, False) is attend_by_runs
 
 
-def test_a_window_is_never_wider_than_what_the_kernel_is_told_of_the_longest_sequence() -> None:
-    """Kernels drop such a window, and round otherwise without it: a sequence would depend on the batch."""
+def test_the_maximum_length_passed_to_a_kernel_exceeds_the_window() -> None:
+    """Otherwise kernels drop the window and round differently: the result for a sequence would depend on the batch."""
     *_, layout, _ = arguments_of(PATTERN)
     assert flash_attention.key_bucket(layout, AttentionPattern(behind=500, ahead=0)) > 501
     assert flash_attention.key_bucket(layout, AttentionPattern()) == layout.key_bucket

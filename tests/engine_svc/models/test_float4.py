@@ -36,7 +36,7 @@ def error_of(rows: Tensor, quantize: Quantize) -> float:
     return float((numbers_of(quantize(rows)) - rows).norm() / rows.norm())
 
 
-def test_codes_are_those_of_the_nearest_numbers_and_of_two_nearest_the_even() -> None:
+def test_numbers_are_rounded_to_the_nearest_and_ties_to_the_even_code() -> None:
     values = torch.arange(-56, 57) / 8
     for value, code in zip(values.tolist(), codes_of(values).tolist(), strict=True):
         distances = [abs(number - value) for number in E2M1]
@@ -81,7 +81,7 @@ def least_error(rows: Tensor) -> float:
 
 
 @pytest.mark.parametrize("tails", [1, 3], ids=["normal", "with outliers"])
-def test_weights_get_almost_the_best_scales_there_are(tails: int) -> None:
+def test_the_scales_of_weights_are_almost_the_best(tails: int) -> None:
     rows = random_rows(10, 256) ** tails
     assert least_error(rows) <= error_of(rows, fit_to_float4) <= 1.02 * least_error(rows)
     assert error_of(rows, fit_to_float4) < 0.95 * error_of(rows, quantize_to_float4)

@@ -13,7 +13,7 @@ from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.models.model import Model
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 from tests.checkpoints import write_bert, write_old_modules
 from tests.engine_svc.models.cases import one_by_one, reference_of, saved
 from tests.engine_svc.models.cases_of.decoders import bare_names, small

@@ -14,7 +14,7 @@ from engine_svc.backends.loading import check_loadable
 from engine_svc.models.model import Model
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 from tests.checkpoints import write_bert, write_json
 from tests.engine_svc.models.cases import randomized, saved
 from tests.engine_svc.models.cases_of.decoders import SMALL
@@ -54,7 +54,7 @@ def test_weights_that_another_tool_quantized_are_refused(llama: Path, method: st
 def test_packed_weights_that_no_config_mentions_are_refused(llama: Path, ending: str) -> None:
     name = "layers.0.self_attn.q_proj"
     change_tensors(llama, {f"{name}.{ending}": torch.zeros(4, 32, dtype=torch.int32)}, without=f"{name}.weight")
-    assert f"the weights of {name} are quantized in a way not supported" in refusal(llama)
+    assert f"the weights of {name} are quantized in an unsupported way" in refusal(llama)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_algorithms_of_modelopt_that_cannot_be_read_are_refused(llama: Path, alg
 @pytest.mark.parametrize(("stored", "asked"), [("FP8", "fp4"), ("NVFP4", "fp8")])
 def test_quantized_weights_cannot_become_others(llama: Path, stored: str, asked: str) -> None:
     write_json(llama / "hf_quant_config.json", {"quantization": {"quant_algo": stored}})
-    assert f"the weights are {stored} already, they cannot become {asked}" in refusal(llama, asked)
+    assert f"the weights are already {stored} and cannot become {asked}" in refusal(llama, asked)
 
 
 def test_linears_that_run_as_one_must_be_quantized_alike(llama: Path) -> None:
@@ -102,9 +102,7 @@ def test_scales_must_be_one_or_one_for_each_output(llama: Path, shape: list[int]
 
 def test_encoders_are_not_quantized(tmp_path: Path) -> None:
     write_bert(tmp_path)
-    assert "a bert is an encoder, which does not support --quantization fp8 (supported: llama," in refusal(
-        tmp_path, "fp8"
-    )
+    assert "--quantization fp8 is for decoders, not for bert (supported: llama," in refusal(tmp_path, "fp8")
 
 
 @pytest.mark.parametrize("setting", ["no_quant", "fp8", "fp4"])

@@ -20,7 +20,7 @@ from engine_svc.models.float8 import FLOAT8
 from engine_svc.models.model import Model
 from engine_svc.models.quantized_linear import Float4Linear, Float8Linear
 from heddle.checkpoint import Checkpoint, ModelKind
-from heddle.model_source import locate
+from heddle.checkpoint.model_source import locate
 from tests.checkpoints import write_json
 from tests.engine_svc.models import gpu_products
 from tests.engine_svc.models.cases import Case

@@ -11,7 +11,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.rope_scaling import rope_parameters, rotary_of
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 
 HEAD_DIM = 32
 LLAMA3 = {

@@ -12,7 +12,7 @@ from transformers import BertModel
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 from tests.checkpoints import VOCABULARY_SIZE, write_bert, write_json
 from tests.engine_svc.models.cases import renamed
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch

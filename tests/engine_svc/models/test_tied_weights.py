@@ -22,7 +22,7 @@ from transformers import (
 
 from engine_svc.models.model import Model
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 from tests.checkpoints import SMALL_BERT
 from tests.engine_svc.models.cases import saved
 from tests.engine_svc.models.cases_of.decoders import small

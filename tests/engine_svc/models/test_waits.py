@@ -18,7 +18,7 @@ from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.rows import Rows
 from heddle.checkpoint import Checkpoint
-from heddle.sentence_modules import Pooling
+from heddle.checkpoint.sentence_modules import Pooling
 from tests.engine_svc.models.cases import OUTPUTS, Case
 from tests.engine_svc.models.cases_of.all import CASES
 from tests.engine_svc.models.fake_gpu import CUDA, WaitError, fake_gpu

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine_svc.models.weights import Weights
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 from tests.checkpoints import write_bert
 
 CPU = torch.device("cpu")

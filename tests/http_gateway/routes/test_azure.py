@@ -4,7 +4,7 @@ from urllib.parse import quote
 
 import httpx
 
-from heddle.model_source import PACKAGED_NAME
+from heddle.checkpoint.model_source import PACKAGED_NAME
 from tests.cluster import gateway
 from tests.http_gateway.calls import answer_to
 

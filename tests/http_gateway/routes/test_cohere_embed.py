@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from heddle.model_source import PACKAGED_NAME, locate
+from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from tests.http_gateway.calls import answer_to
 from tests.kinds import http_of
 

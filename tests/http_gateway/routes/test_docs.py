@@ -10,7 +10,7 @@ import httpx
 import jsonschema_rs
 import pytest
 
-from heddle.model_source import PACKAGED_NAME
+from heddle.checkpoint.model_source import PACKAGED_NAME
 from tests.http_gateway.calls import COSTS
 from tests.kinds import http_of, write_classifier, write_reranker, write_sparse_embedder, write_token_classifier
 

@@ -9,8 +9,8 @@ import httpx
 import numpy as np
 import pytest
 
+from heddle.checkpoint.model_source import PACKAGED_NAME
 from heddle.client import Client
-from heddle.model_source import PACKAGED_NAME
 from tests.cluster import gateway
 
 PATH = "/v1/embeddings"

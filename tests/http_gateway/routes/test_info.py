@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from heddle.model_source import PACKAGED_NAME
+from heddle.checkpoint.model_source import PACKAGED_NAME
 from tests.cluster import engine_pod, gateway, tokenizer_pod
 from tests.kinds import (
     EMOTIONS,

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from heddle.model_source import PACKAGED_NAME
+from heddle.checkpoint.model_source import PACKAGED_NAME
 from tests.cluster import engine_pod, gateway, tokenizer_pod
 from tests.kinds import http_of, write_classifier, write_reranker, write_sparse_embedder
 

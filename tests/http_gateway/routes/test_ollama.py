@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from heddle.model_source import PACKAGED_NAME
+from heddle.checkpoint.model_source import PACKAGED_NAME
 from tests.http_gateway.calls import answer_to
 
 TEXTS = ["hello", "hello world"]

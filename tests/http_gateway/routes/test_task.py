@@ -25,7 +25,7 @@ from tests.engine_svc.models.cases import Array, Reference
 from tests.engine_svc.models.cases_of.jina_roberta import ADAPTERS, hub_case, write_setting
 from tests.http_gateway.calls import answer_to, refusal_of
 from tests.kinds import http_of
-from tests.sequences import submitted
+from tests.messages import submitted
 
 INSTRUCTIONS = {"retrieval.query": "w7 w8 w9 ", "retrieval.passage": "w10 ", "separation": ""}
 TEXT = "w1 w2 w3 w2"

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer as Library
 from transformers import AutoTokenizer
 
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
-from heddle.sentence_modules import PoolingSetting
+from heddle.checkpoint.json_files import CheckpointError
+from heddle.checkpoint.sentence_modules import PoolingSetting
 from tests.checkpoints import SMALL_BERT, write_json
 from tests.small_tokenizers import byte_level, small_tokenizer
 from tokenizer_svc.loading.framing import EndToken

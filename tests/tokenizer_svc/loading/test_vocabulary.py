@@ -15,8 +15,8 @@ from tokenizers import Tokenizer as Library
 from tokenizers import models
 
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
-from heddle.model_source import packaged_folder
+from heddle.checkpoint.json_files import CheckpointError
+from heddle.checkpoint.model_source import packaged_folder
 from tests.checkpoints import write_json
 from tests.small_vocabularies import write_vocabulary
 from tests.texts import SENTENCES, varied_texts

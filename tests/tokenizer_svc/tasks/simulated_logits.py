@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from heddle.model_source import PACKAGED_NAME, locate
+from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from tests.tokenizer_svc.fake_engine import noise
 from tokenizer_svc.sequence import TokenSequence
 

@@ -8,7 +8,7 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import tokenizer_svc.__main__ as tokenizer
-from heddle.readiness import grpc_ready
+from heddle.cli.readiness import grpc_ready
 from heddle.rpc.channels import open_channel
 from heddle.tei.v1 import tei_pb2 as tei
 from heddle.v1 import model_pb2

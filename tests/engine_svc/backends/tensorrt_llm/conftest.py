@@ -14,7 +14,7 @@ from engine_svc.backends.tensorrt_llm import backend, versions
 from engine_svc.backends.tensorrt_llm.backend import TensorRTLLMBackend
 from engine_svc.backends.tensorrt_llm.versions import Api, api_of
 from heddle.checkpoint import Checkpoint
-from heddle.sentence_modules import PoolingSetting
+from heddle.checkpoint.sentence_modules import PoolingSetting
 from tests.engine_svc.backends.tensorrt_llm import fake_llm, fake_models
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm, Recorded
 from tests.engine_svc.backends.tensorrt_llm.records import bound

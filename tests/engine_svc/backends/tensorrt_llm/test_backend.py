@@ -16,7 +16,7 @@ from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
-from heddle.sentence_modules import PoolingSetting
+from heddle.checkpoint.sentence_modules import PoolingSetting
 from tests.checkpoints import POSITIONS
 from tests.engine_svc.backends.tensorrt_llm.conftest import VERSIONS, Install, Open
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm

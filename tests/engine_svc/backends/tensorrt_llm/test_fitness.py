@@ -150,7 +150,7 @@ def test_quantized_weights_of_modelopt_are_loadable(llama: Path) -> None:
     ("stored", "asked", "words"),
     [
         (None, "fp8", "it does not quantize weights"),
-        ("FP8", "fp4", "the weights are FP8 already, they cannot become fp4"),
+        ("FP8", "fp4", "the weights are already FP8 and cannot become fp4"),
         ("FP8", "fp8", None),
     ],
 )

@@ -16,7 +16,7 @@ from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.settings import EngineSettings
 from heddle import tensors
 from heddle.checkpoint import Checkpoint
-from heddle.readiness import grpc_ready
+from heddle.cli.readiness import grpc_ready
 from heddle.rpc.channels import open_channel
 from heddle.rpc.settings import ConfigurationError
 from heddle.v1 import engine_pb2 as pb
@@ -26,8 +26,9 @@ from tests.cluster import ENGINE, running
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
 from tests.engine_svc.backends.tensorrt_llm.served import written
 from tests.engine_svc.gpus import H100
+from tests.messages import submitted
 from tests.sequences import Sequence as TokenSequence
-from tests.sequences import packed, run_each, submitted
+from tests.sequences import packed, run_each
 
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 

@@ -19,7 +19,7 @@ from transformers import (
 from engine_svc.models.heads.splade import SpladeHead
 from engine_svc.models.model import Model
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 from tests.checkpoints import write_bert, write_old_modules
 
 WORDS = "bert.embeddings.word_embeddings.weight"

@@ -9,7 +9,7 @@ import torch
 
 from engine_svc.models.model import Model
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 from tests.engine_svc.models.cases_of.all import CASES
 
 NOMIC = "nomic_bert embedder, as nomic-embed-text-v1.5, before transformers knew it"

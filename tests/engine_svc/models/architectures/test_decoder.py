@@ -19,7 +19,7 @@ from transformers import (
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 from tests.engine_svc.models.cases import saved
 from tests.engine_svc.models.cases_of.decoders import small
 from tests.engine_svc.models.cases_of.gemmas import GEMMA2, GEMMA3

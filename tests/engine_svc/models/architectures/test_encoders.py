@@ -13,7 +13,7 @@ from engine_svc.models.linear import PlainLinear
 from engine_svc.models.model import Model
 from engine_svc.models.transformer import FeedForward
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 from tests.engine_svc.models.cases import Case
 from tests.engine_svc.models.cases_of.all import CASES
 from tests.engine_svc.models.cases_of.encoders import change_config

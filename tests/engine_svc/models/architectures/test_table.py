@@ -10,7 +10,7 @@ from transformers import BertForTokenClassification
 from engine_svc.models.architectures.table import ARCHITECTURES
 from engine_svc.models.model import Model
 from heddle.checkpoint import Checkpoint, ModelKind
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 from tests.checkpoints import write_bert
 
 # Their heads come from the modules, not from the architecture.

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from heddle.checkpoint import ModelKind
-from heddle.language_models import LANGUAGE_MODEL
+from heddle.checkpoint.language_models import LANGUAGE_MODEL
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE, write_json, write_old_modules
 from tests.engine_svc.models.cases import Case, Reference, randomized, reference_of, saved
 from tests.engine_svc.models.hub_layout import as_transformers_4, change_config, rename_tensors

@@ -16,7 +16,7 @@ from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.transformer import Transformer
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 from tests.engine_svc.models.cases import Array
 from tests.engine_svc.models.packed import ALL_LENGTHS
 from tests.sequences import Sequence, run_each

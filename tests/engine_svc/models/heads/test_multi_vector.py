@@ -19,7 +19,7 @@ from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
-from heddle.checkpoint_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError
 from tests.checkpoints import write_bert, write_json, write_old_modules, write_tokenizer
 from tests.engine_svc.models.cases import Reference, one_by_one
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch

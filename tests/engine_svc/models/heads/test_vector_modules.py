@@ -23,8 +23,8 @@ from engine_svc.models.heads.vector_modules import apply_stages, load_vector_mod
 from engine_svc.models.weights import Weights
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint_files import CheckpointError
-from heddle.vector_modules import ELEMENTWISE, ROWWISE
+from heddle.checkpoint.json_files import CheckpointError
+from heddle.checkpoint.vector_modules import ELEMENTWISE, ROWWISE
 from tests.checkpoints import SMALL_BERT, write_bert, write_json, write_tokenizer
 from tests.engine_svc.models.cases import one_by_one
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch

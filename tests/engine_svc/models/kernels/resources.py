@@ -1,4 +1,4 @@
-"""What a compiled kernel takes of a GPU. `compile_attention` and `compile_kernels` ask for it."""
+"""What a compiled kernel uses of a GPU. `compile_attention` and `compile_kernels` ask for it."""
 
 import re
 import subprocess

@@ -44,7 +44,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that short sequences have several tiles."""
+    """Small ones, so that short sequences have several tiles."""
     monkeypatch.setattr(
         attention, "blocks_for", lambda *need: dataclasses.replace(blocks_for(*need), rows=BLOCK, keys=BLOCK)
     )
@@ -165,7 +165,7 @@ def test_registered_kernel_equals_its_plain_version(name: str, monkeypatch: pyte
 
 
 class Launches:
-    """In place of the kernel: what it was launched with."""
+    """Takes the place of the kernel and keeps what it was launched with."""
 
     def __init__(self) -> None:
         self.grids: list[tuple[int, int]] = []

@@ -110,7 +110,7 @@ def test_norms_and_gates_quantize_for_linears_that_take_it(
 
 
 @pytest.mark.usefixtures("_kernels")
-def test_norms_do_not_quantize_for_linears_that_do_not_say_so() -> None:
+def test_norms_do_not_quantize_for_linears_that_do_not_take_it() -> None:
     branch = feed_forward()
     plain = dataclasses.replace(branch, gate_up=partial(branch.gate_up))
     passed_through(plain, torch.randn(5, 32))

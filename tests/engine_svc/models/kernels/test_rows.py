@@ -139,7 +139,7 @@ def test_quantized_rows_are_the_plain_ones(width: int) -> None:
     assert (ours.values.float() == theirs.values.float()).float().mean() > 0.99
 
 
-def test_quantized_rows_keep_zeros_and_spoil_what_is_not_finite() -> None:
+def test_quantized_zeros_stay_zero_and_rows_that_are_not_finite_get_nan() -> None:
     rows = torch.ones(4, 16)
     rows[0], rows[1, 3], rows[2, 5] = 0.0, torch.nan, torch.inf
     quantized = widened(quantize_rows_by_kernel(rows))

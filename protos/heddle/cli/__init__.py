@@ -1,0 +1,1 @@
+"""The commands: `heddle serve`, `models` and `plan`, and those of the single services."""

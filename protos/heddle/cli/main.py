@@ -1,0 +1,79 @@
+"""The `heddle` command: finds the subcommand, which reads its own settings. Called by heddle.__main__."""
+
+import importlib.metadata
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from heddle.rpc.settings import EXIT_MISCONFIGURED, suggestion
+
+Command = Callable[[Sequence[str], Mapping[str, str]], int]
+
+# Made of the parity tests, and the same as in the README.
+MODELS = Path(__file__).with_name("models.md")
+
+USAGE = """usage: heddle COMMAND [options]
+
+Serves embedding, reranking, classification and entity models over HTTP and gRPC.
+
+commands:
+  serve        run all services on this machine
+  models       show which models can be served
+  plan         say how many pods a load needs
+
+options:
+  -h, --help   show this text; `heddle COMMAND --help` shows a command's options
+  --version    show the version"""
+
+MODELS_HELP = """usage: heddle models
+
+Prints the model architectures that the engine runs: checkpoints that have them, and how many variations of each are
+compared with their reference implementation, by task. `heddle serve --model` takes any checkpoint of these, a folder or
+a name on the hub."""
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Runs a subcommand; returns the exit code."""
+    name = argv[0] if argv else "--help"
+    if name in ("-h", "--help"):
+        print(USAGE)
+        return 0 if argv else EXIT_MISCONFIGURED
+    if name == "--version":
+        print(f"heddle {importlib.metadata.version('heddle')}")
+        return 0
+    if name not in COMMANDS:
+        print(f"heddle: unknown command {name}{suggestion(name, COMMANDS)} (see heddle --help)", file=sys.stderr)
+        return EXIT_MISCONFIGURED
+    try:
+        return COMMANDS[name](argv[1:], environ)
+    except KeyboardInterrupt:
+        return 130
+
+
+def serve(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    try:
+        from heddle.cli import serve as command
+    except ModuleNotFoundError as error:
+        print(f"heddle: serve needs {error.name}; pip install 'heddle[local]'", file=sys.stderr)
+        return EXIT_MISCONFIGURED
+    return command.main(argv, environ)
+
+
+def models(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    if argv in (["-h"], ["--help"]):
+        print(MODELS_HELP)
+        return 0
+    if argv:
+        print(f"heddle models: unknown argument {argv[0]} (see heddle models --help)", file=sys.stderr)
+        return EXIT_MISCONFIGURED
+    print(MODELS.read_text(encoding="utf-8"), end="")
+    return 0
+
+
+def plan(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    from heddle.cli import plan as command
+
+    return command.main(argv, environ)
+
+
+COMMANDS: dict[str, Command] = {"serve": serve, "models": models, "plan": plan}

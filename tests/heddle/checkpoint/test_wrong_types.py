@@ -1,0 +1,72 @@
+"""JSON whose fields are of other kinds than they have to be: one sentence that names file and field, no traceback."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heddle.checkpoint import Checkpoint
+from heddle.checkpoint.json_files import CheckpointError
+from tests.checkpoints import write_json, write_old_modules
+from tests.heddle.checkpoint.bert_folder import with_config
+
+CLASSIFIER = {"architectures": ["BertForSequenceClassification"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({**CLASSIFIER, "id2label": {"a": "x"}}, "id2label has the index 'a', which is not a whole number"),
+        ({**CLASSIFIER, "id2label": ["x"]}, r"id2label \['x'\] is not an object"),
+        ({**CLASSIFIER, "num_labels": "x"}, "num_labels 'x' is not a whole number"),
+        ({"model_type": "roberta", "pad_token_id": "x"}, "pad_token_id 'x' is not a whole number"),
+        ({"model_type": ["bert"]}, r"model_type \['bert'\] is not a text"),
+        ({"architectures": 5}, "architectures 5 is not a list"),
+        ({"architectures": ["BertForMaskedLM"], "hidden_size": "x"}, "has no hidden_size, or one that is not"),
+        ({"vocab_size": [1]}, "has no vocab_size, or one that is not"),
+    ],
+)
+def test_config(folder: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"{folder}/config\.json:? {message}"):
+        Checkpoint.read(with_config(folder, **changes))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("1_Pooling/config.json", {"pooling_mode": 5}, "pooling_mode 5 is neither a text nor a list of them"),
+        ("1_Pooling/config.json", {"pooling_mode": [{}]}, "has the pooling mode {}, which is not supported"),
+        ("1_Pooling/config.json", {"include_prompt": "no"}, "include_prompt 'no' is not true or false"),
+        ("2_Dense/config.json", {"activation_function": {}}, "activation_function {} is not a text"),
+        ("2_Dense/config.json", {"bias": "x"}, "bias 'x' is not true or false"),
+        ("config_sentence_transformers.json", {"truncate_dim": "8"}, "truncate_dim '8' is not a whole number"),
+        ("config_sentence_transformers.json", {"truncate_dim": True}, "truncate_dim True is not a whole number"),
+        ("config_sentence_transformers.json", {"truncate_dim": -1}, "truncate_dim -1 is not a positive number"),
+        ("config_sentence_transformers.json", {"prompts": ["query: "]}, r"prompts \['query: '\] is not an object"),
+        ("config_sentence_transformers.json", {"prompts": {"query": 5}}, "prompts has 5 as query, which is not a text"),
+        ("config_sentence_transformers.json", {"default_prompt_name": []}, r"default_prompt_name \[\] is not a text"),
+        ("sentence_bert_config.json", {"max_seq_length": "512"}, "max_seq_length '512' is not a number"),
+        ("sentence_bert_config.json", {"max_seq_length": [512]}, r"max_seq_length \[512\] is not a number"),
+        ("sentence_bert_config.json", {"transformer_task": {}}, "transformer_task {} is not a text"),
+    ],
+)
+def test_files_of_sentence_transformers(folder: Path, file: str, content: dict[str, Any], message: str) -> None:
+    write_old_modules(folder, ["Transformer", "Pooling", "Dense"])
+    write_json(folder / "2_Dense" / "config.json", {"in_features": 32, "out_features": 8, "bias": True})
+    whole = {"in_features": 32, "out_features": 8} if file.startswith("2_Dense") else {}
+    write_json(folder / file, {**whole, **content})
+    with pytest.raises(CheckpointError, match=rf"{folder}/{file}:? {message}"):
+        Checkpoint.read(folder)
+
+
+def test_metadata_of_colbert(folder: Path) -> None:
+    write_json(folder / "artifact.metadata", {"dim": "x"})
+    with pytest.raises(CheckpointError, match=rf"{folder}/artifact\.metadata: dim 'x' is not a whole number"):
+        Checkpoint.read(with_config(folder, architectures=["HF_ColBERT"]))
+
+
+def test_null_is_as_good_as_nothing(folder: Path) -> None:
+    settings = dict.fromkeys(("truncate_dim", "prompts", "default_prompt_name"))
+    write_json(folder / "config_sentence_transformers.json", settings)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": None, "do_lower_case": None})
+    assert Checkpoint.read(with_config(folder, id2label=None, num_labels=None)).prompts == {}

@@ -1,0 +1,96 @@
+"""`heddle serve` on a machine with several GPUs: the device that each engine gets, and the lines for the operator.
+NVML is replaced in the process by a module that Python imports at its start."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.heddle.cli.command import ended, serving, write_stand_ins
+
+TWO_GPUS = """
+import ctypes
+
+CDLL = ctypes.CDLL
+
+
+class Nvml:
+    def nvmlInit_v2(self):
+        return 0
+
+    def nvmlDeviceGetCount_v2(self, count):
+        count._obj.value = 2
+        return 0
+
+    def nvmlShutdown(self):
+        return 0
+
+
+ctypes.CDLL = lambda name, *args, **kwargs: Nvml() if name == "libnvidia-ml.so.1" else CDLL(name, *args, **kwargs)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_stand_ins(tmp_path)
+
+
+@pytest.fixture
+def two_gpus(tmp_path: Path) -> str:
+    """The PYTHONPATH of a process that finds two."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(TWO_GPUS)
+    return os.pathsep.join([str(tmp_path / "site"), *sys.path])
+
+
+async def devices(folder: Path, *flags: str, **environ: str) -> tuple[list[str], str]:
+    """What each engine is told, "" for nothing, and the log."""
+    async with serving(folder, *flags, **environ) as (process, _):
+        process.terminate()
+        code, _, log = await ended(process)
+    assert code == 0
+    started = sorted(line for line in log.splitlines() if line.startswith("engine") and ": started " in line)
+    told = [words[words.index("--device") + 1] if "--device" in words else "" for words in map(str.split, started)]
+    return told, log
+
+
+async def test_engines_are_spread_over_the_gpus(folder: Path, two_gpus: str) -> None:
+    told, log = await devices(folder, "--engines", "4", PYTHONPATH=two_gpus)
+    assert told == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert "GPUs" not in log
+
+
+async def test_idle_gpus_are_reported(folder: Path, two_gpus: str) -> None:
+    told, log = await devices(folder, PYTHONPATH=two_gpus)
+    assert told == [""]
+    assert log.startswith("uses 1 of 2 GPUs; --engines 2 uses all\n")
+
+
+async def test_a_gpu_that_the_variable_hides_is_not_used(folder: Path, two_gpus: str) -> None:
+    told, log = await devices(folder, "--engines", "2", PYTHONPATH=two_gpus, CUDA_VISIBLE_DEVICES="1")
+    assert told == ["", ""]
+    assert "GPUs" not in log
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "device"),
+    [
+        (["--device", "cuda:1"], {}, "cuda:1"),
+        (["--device", "cpu"], {}, "cpu"),
+        ([], {"HEDDLE_ENGINE_DEVICE": "cpu"}, ""),
+        (["--engine", "simulated"], {}, ""),
+    ],
+)
+async def test_all_engines_get_the_chosen_device(
+    folder: Path, two_gpus: str, flags: list[str], environ: dict[str, str], device: str
+) -> None:
+    told, log = await devices(folder, "--engines", "2", *flags, PYTHONPATH=two_gpus, **environ)
+    assert told == [device, device]
+    assert "GPUs" not in log
+
+
+async def test_without_gpus_engines_choose_for_themselves(folder: Path) -> None:
+    told, log = await devices(folder, "--engines", "2")
+    assert told == ["", ""]
+    assert "GPUs" not in log
