@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from heddle.freed_memory import keep_freed_memory
+from heddle.machine import keep_freed_memory
 from heddle.rpc.keys import load_api_keys
 from heddle.rpc.lifecycle import interrupt_nobody, run, settle_memory, stop_on_signal
 from heddle.rpc.settings import ConfigurationError, load, suggestion
