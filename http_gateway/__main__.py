@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from heddle.machine import keep_freed_memory
 from heddle.rpc.keys import load_api_keys
 from heddle.rpc.lifecycle import interrupt_nobody, run, settle_memory, stop_on_signal
 from heddle.rpc.settings import ConfigurationError, load, suggestion
@@ -21,11 +22,15 @@ from http_gateway.served_models import ServedModels
 from http_gateway.server import HttpServer
 from http_gateway.settings import GatewaySettings
 
+# An answer of a thousand vectors is some blocks of 2 MiB, whose new pages would cost as much as writing it.
+FREED_BYTES_KEPT = 64 << 20
+
 
 def main() -> NoReturn:
     settings = load(GatewaySettings, sys.argv[1:], os.environ, prog="http-gateway", env_prefix="HEDDLE_GATEWAY_")
     start_logging("http_gateway", log_format=settings.log_format, log_level=settings.log_level)
     interrupt_nobody()
+    keep_freed_memory(FREED_BYTES_KEPT)
     run(lambda: serve(settings))
 
 

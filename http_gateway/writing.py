@@ -9,18 +9,22 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-import numpy as np
 import orjson
 import ormsgpack
 
 from http_gateway.long_list import LongList
 from http_gateway.message import Hold, ResponseBody, uncounted
 
-# What others have to wait for at a time, whichever is reached first: about a millisecond of writing, and one of making.
-NUMBERS_PER_TURN = 32_768
+# What others have to wait for at a time, whichever is reached first.
+BYTES_PER_TURN = 256 << 10
 SECONDS_PER_TURN = 0.001
+
+# The items of an answer are much alike: as many are written together as take a small part of a turn, so many at most.
+ITEMS_TOGETHER = 32
+SECONDS_TOGETHER = SECONDS_PER_TURN / 8
 
 # An answer with no more items than this, in all its lists together, is written at once.
 ITEMS_AT_ONCE = 32
@@ -49,7 +53,7 @@ class Format:
     list_start: Callable[[int], bytes]  # of a list of so many items
     object_start: Callable[[int], bytes]
     key: Callable[[str], bytes]
-    inside: Callable[[bytes], bytes]  # of a list: its items, without what is around them
+    inside: Callable[[bytes], memoryview]  # of a list: its items, without what is around them
     separator: bytes = b""
     list_end: bytes = b""
     object_end: bytes = b""
@@ -86,8 +90,8 @@ def map_start(count: int) -> bytes:
     return bytes((0x80 | count,)) if count < 16 else b"\xde" + count.to_bytes(2, "big")
 
 
-def inside_array(array: bytes) -> bytes:
-    return array[1 + ARRAY_SIZE_BYTES.get(array[0], 0) :]
+def inside_array(array: bytes) -> memoryview:
+    return memoryview(array)[1 + ARRAY_SIZE_BYTES.get(array[0], 0) :]
 
 
 JSON = Format(
@@ -96,7 +100,7 @@ JSON = Format(
     list_start=lambda _: b"[",
     object_start=lambda _: b"{",
     key=lambda name: dump_json(name) + b":",
-    inside=lambda array: array[1:-1],
+    inside=lambda array: memoryview(array)[1:-1],
     separator=b",",
     list_end=b"]",
     object_end=b"}",
@@ -123,7 +127,8 @@ class Writer:
         self._format = chosen
         self._hold = hold
         self._parts: list[bytes] = []
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | memoryview] = []
+        self._count = 1  # of the items that are written together next, in whichever list
         self._begin_turn()
 
     async def write(self, value: Any) -> None:
@@ -150,39 +155,39 @@ class Writer:
 
     async def _write_list(self, items: LongList | list[Any]) -> None:
         self._pieces.append(self._format.list_start(len(items)))
-        together: list[Any] = []  # made, and to be written at once
+        left = iter(items)
         separator = b""
-        for item in items:
-            if isinstance(item, LongList):
-                separator = await self._write_items(together, separator)
-                self._pieces.append(separator)
-                separator = self._format.separator
-                await self._write_list(item)
-            else:
-                together.append(item)
-                self._numbers_left -= numbers_in(item)
-            if self._numbers_left <= 0 or time.perf_counter() >= self._turn_ends:
-                separator = await self._write_items(together, separator)
+        began = time.perf_counter()
+        while together := list(islice(left, self._count)):
+            await self._write_items(together, separator)
+            separator = self._format.separator
+            together.clear()  # before others have their turn
+            now = time.perf_counter()
+            is_quick = now - began < SECONDS_TOGETHER
+            self._count = min(2 * self._count, ITEMS_TOGETHER) if is_quick else max(1, self._count // 2)
+            if self._bytes_left <= 0 or now >= self._turn_ends:
                 self._end_turn()
                 await asyncio.sleep(0)
                 self._begin_turn()
-        await self._write_items(together, separator)
+                now = time.perf_counter()
+            began = now
         self._pieces.append(self._format.list_end)
 
-    async def _write_items(self, items: list[Any], separator: bytes) -> bytes:
-        """All at once, unless there are long lists in some of them. Empties `items`; returns what separates the next
-        one from them."""
-        if not items:
-            return separator
-        try:
-            self._pieces += separator, self._format.inside(self._format.dump(items))
-        except TypeError:
-            for item in items:
-                self._pieces.append(separator)
-                separator = self._format.separator
-                await self.write(item)
-        items.clear()
-        return self._format.separator
+    async def _write_items(self, items: list[Any], separator: bytes) -> None:
+        """All at once, unless there are lists among them or long ones in some of them."""
+        if LongList not in map(type, items):
+            try:
+                piece = self._format.dump(items)
+            except TypeError:
+                pass  # each by itself
+            else:
+                self._pieces += separator, self._format.inside(piece)
+                self._bytes_left -= len(piece)
+                return
+        for item in items:
+            self._pieces.append(separator)
+            separator = self._format.separator
+            await self.write(item)
 
     def _end_turn(self) -> None:
         part = b"".join(self._pieces)
@@ -191,16 +196,5 @@ class Writer:
         self._parts.append(part)
 
     def _begin_turn(self) -> None:
-        self._numbers_left = NUMBERS_PER_TURN
+        self._bytes_left = BYTES_PER_TURN
         self._turn_ends = time.perf_counter() + SECONDS_PER_TURN
-
-
-def numbers_in(value: Any) -> int:
-    """That are copied when the value is written, roughly; eight characters count as one."""
-    if isinstance(value, np.ndarray):
-        return value.size
-    if isinstance(value, str):
-        return 1 + len(value) // 8
-    if isinstance(value, dict):
-        return sum(map(numbers_in, value.values()))
-    return 1

@@ -3,6 +3,7 @@ and vLLM.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -28,6 +29,10 @@ FLOATS = {
 }
 
 
+# base64 of a row's bytes. msgspec takes two thirds of the time of Python's base64 module.
+base64_of: Callable[[memoryview], str] = msgspec.to_builtins
+
+
 class VectorFormat(NamedTuple):
     data_type: tensor_pb2.DataType
     is_base64: bool
@@ -37,13 +42,10 @@ class VectorFormat(NamedTuple):
         """A function from the index of a vector to its value in the answer. `table` has this data type."""
         if not self.is_base64 and self.integers is None:
             return tensors.from_proto(table).__getitem__
-        data, row_bytes = memoryview(table.data), len(table.data) // table.shape[0]
-
-        def row(index: int) -> Any:
-            part = data[index * row_bytes : (index + 1) * row_bytes]
-            return base64_of(part) if self.is_base64 else np.frombuffer(part, self.integers)
-
-        return row
+        data = memoryview(table.data)  # each look at the field copies it
+        row_bytes = len(data) // table.shape[0]
+        value_of = base64_of if self.is_base64 else partial(np.frombuffer, dtype=self.integers)
+        return lambda index: value_of(data[index * row_bytes : (index + 1) * row_bytes])
 
 
 PLAIN = VectorFormat(tensor_pb2.DATA_TYPE_FLOAT32, False, None)
@@ -76,9 +78,3 @@ class FormattedBody(TEIBody, kw_only=True):
             data_type, integers = QUANTIZED[name]
             return VectorFormat(data_type, is_base64, integers)
         return VectorFormat(FLOATS[self.embed_dtype or "float32"], True, None) if is_base64 else PLAIN
-
-
-def base64_of(row: memoryview) -> str:
-    """base64 of the row's bytes. msgspec takes two thirds of the time of Python's base64 module."""
-    encoded: str = msgspec.to_builtins(row)
-    return encoded

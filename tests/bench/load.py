@@ -41,6 +41,7 @@ class Load:
     connections: int = 0  # 0: open loop
     per_second: float = 0.0  # of the open loop
     grace_s: float = 2.0  # how long an open loop waits for what is due when the time is over
+    drain_s_max: float = 0.0  # how long a closed loop waits for its last answers, which only answers_in_all counts
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Driver:
         self.measuring = self.stopped = False
         self.latencies: list[float] = []
         self.answered = [0] * len(load.bodies)
-        self.answers_in_all = self.errors = self.lost = 0
+        self.sent = self.answers_in_all = self.errors = self.lost = 0
         self.kept: dict[int, bytes] = {}
         self.connections: list[Connection] = []
         self.cpu_began = time.process_time()
@@ -114,7 +115,11 @@ class Driver:
         while len(self.latencies) < self.load.connections and time.perf_counter() - began < self.load.seconds_max:
             await asyncio.sleep(0.1)
         self.measuring, self.stopped = False, True
-        return self.report(time.perf_counter() - began, unanswered=0)
+        seconds = time.perf_counter() - began
+        drained_by = time.perf_counter() + self.load.drain_s_max
+        while self.answers_in_all < self.sent and time.perf_counter() < drained_by:
+            await asyncio.sleep(0.005)
+        return self.report(seconds, unanswered=0)
 
     async def run_open(self) -> Report:
         self.free: list[Connection] = [await self.connected() for _ in range(8)]
@@ -158,6 +163,7 @@ class Driver:
 
     def send_next(self, connection: Connection, since: float) -> None:
         connection.send(self.requests[self.next], self.next, since)
+        self.sent += 1
         self.next = (self.next + 1) % len(self.requests)
 
     def on_answer(self, connection: Connection, *, is_ok: bool, body: bytes) -> None:

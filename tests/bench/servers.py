@@ -38,6 +38,7 @@ class Server:
     ranks_as_tei: bool = False
     has_base64: bool = True
     computes: bool = True  # False: made-up answers, which are not compared with anything
+    folder: Path | None = None  # where it runs; None: here
 
 
 def heddle(*flags: str, name: str = OURS, model: str = MODEL, **environment: str) -> Server:
@@ -63,8 +64,9 @@ class Running:
             self.port: int = free.getsockname()[1]
         command = [part.format(port=self.port) for part in server.command]
         self.log = tempfile.NamedTemporaryFile()  # noqa: SIM115 # as long as the server
+        environment = {**os.environ, **server.environment}
         self.process = subprocess.Popen(
-            command, env={**os.environ, **server.environment}, stdout=subprocess.DEVNULL, stderr=self.log
+            command, cwd=server.folder, env=environment, stdout=subprocess.DEVNULL, stderr=self.log
         )
         self.pid = self.process.pid
 

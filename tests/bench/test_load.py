@@ -91,3 +91,10 @@ async def test_a_server_that_closes_connections_fails_the_load() -> None:
     async with serving(hangs_up=True) as port:
         with pytest.raises(LoadError):
             await Driver(load(port, connections=2)).run()
+
+
+async def test_a_closed_loop_that_drains_has_an_answer_for_all_that_was_sent() -> None:
+    async with serving() as port:
+        driver = Driver(replace(load(port, connections=4), drain_s_max=1.0))
+        report = await driver.run()
+    assert report.answers_in_all == driver.sent

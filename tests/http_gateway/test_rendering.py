@@ -14,10 +14,10 @@ from httpx import Headers
 from http_gateway.long_list import LongList
 from http_gateway.message import Answer, ResponseBody
 from http_gateway.rendering import format_for, rendered
-from http_gateway.writing import ITEMS_AT_ONCE, JSON, MESSAGE_PACK, NUMBERS_PER_TURN, SECONDS_PER_TURN, written
+from http_gateway.writing import BYTES_PER_TURN, ITEMS_AT_ONCE, JSON, MESSAGE_PACK, SECONDS_PER_TURN, written
 from tests.http_gateway.turns import Turns
 
-ROWS_OF_SEVERAL_TURNS = 3 * NUMBERS_PER_TURN // 384
+ROWS_OF_SEVERAL_TURNS = 3 * BYTES_PER_TURN // (384 * 10)  # 10 bytes of JSON a number, and more
 
 
 def table(rows: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -85,7 +85,7 @@ async def test_a_long_list_is_written_in_several_turns() -> None:
     assert 3 <= len(parts) <= 30
     rows = json.loads(b"".join(parts))
     assert len(rows) == ROWS_OF_SEVERAL_TURNS
-    assert len(await written(LongList(["x" * 9 * NUMBERS_PER_TURN, *"y" * ITEMS_AT_ONCE]), JSON)) == 2
+    assert len(await written(LongList(["x" * BYTES_PER_TURN, *"y" * ITEMS_AT_ONCE]), JSON)) == 2
 
 
 def slowly(number: int) -> str:
