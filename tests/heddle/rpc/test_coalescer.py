@@ -17,6 +17,16 @@ async def test_idle_consumer_gets_a_single_item_at_once() -> None:
     assert await asyncio.wait_for(taker, 1) == ["only"]
 
 
+async def test_items_of_the_next_turns_of_the_loop_share_the_frame_of_an_idle_consumer() -> None:
+    coalescer: Coalescer[int] = Coalescer()
+    taker = asyncio.create_task(coalescer.take())
+    await asyncio.sleep(0)
+    for number in range(3):
+        coalescer.put(number)
+        await asyncio.sleep(0)
+    assert await asyncio.wait_for(taker, 1) == list(range(3))
+
+
 async def test_busy_consumer_comes_back_to_all_that_waits() -> None:
     coalescer: Coalescer[int] = Coalescer()
     for number in range(100):
