@@ -2,16 +2,20 @@
 
 All files are read again when they change: a server reads them at the next handshake, a client connects again. Sockets
 of the file system carry neither TLS nor keys; the permissions of their folder say who may connect.
+
+Settings use it, also on machines that have torch alone, so grpc is imported where it is used.
 """
 
 import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-
-import grpc
+from typing import TYPE_CHECKING
 
 from heddle.rpc.settings import ConfigurationError
+
+if TYPE_CHECKING:
+    import grpc
 
 Metadata = tuple[tuple[str, str], ...]
 Stamp = tuple[tuple[int, int, int] | None, ...]
@@ -56,7 +60,9 @@ class ClientTls:
         if self.cert and self.key:
             check_pair(self.cert, self.key)
 
-    def channel_credentials(self) -> grpc.ChannelCredentials:
+    def channel_credentials(self) -> "grpc.ChannelCredentials":
+        import grpc
+
         self.check()
         key, cert = (read(self.key), read(self.cert)) if self.cert and self.key else (None, None)
         return grpc.ssl_channel_credentials(read(self.ca), key, cert)
@@ -121,12 +127,14 @@ class Access:
 OPEN = Access()
 
 
-def server_credentials(tls: ServerTls) -> grpc.ServerCredentials:
+def server_credentials(tls: ServerTls) -> "grpc.ServerCredentials":
     """Raises ConfigurationError. What is wrong with files that change later is logged, and the old ones stay in use."""
+    import grpc
+
     files = (tls.cert, tls.key, tls.ca)
     seen = stamp_of(*files)
 
-    def renewed() -> grpc.ServerCertificateConfiguration | None:
+    def renewed() -> "grpc.ServerCertificateConfiguration | None":
         """Called by gRPC for each handshake, on a thread of its own; None: nothing has changed."""
         nonlocal seen
         now = stamp_of(*files)
@@ -148,7 +156,9 @@ def server_credentials(tls: ServerTls) -> grpc.ServerCredentials:
     )
 
 
-def certificate_configuration(tls: ServerTls) -> grpc.ServerCertificateConfiguration:
+def certificate_configuration(tls: ServerTls) -> "grpc.ServerCertificateConfiguration":
+    import grpc
+
     tls.check()
     return grpc.ssl_server_certificate_configuration(
         [(read(tls.key), read(tls.cert))], read(tls.ca) if tls.ca else None
