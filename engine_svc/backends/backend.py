@@ -25,7 +25,7 @@ class Backend(Protocol):
 
     @property
     def data_type(self) -> str:
-        """Of the computation: float32, bfloat16 or float16."""
+        """Number format of the computation: float32, bfloat16 or float16."""
         ...
 
     def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:

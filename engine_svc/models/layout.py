@@ -7,11 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-import numpy as np
-import torch
 from torch import Tensor
-
-from engine_svc.models.prefixes import Merging
 
 BUCKET_MIN = 16
 
@@ -50,25 +46,6 @@ class Layout:
     def of(cls, lengths: Sequence[int], cu_seqlens: Tensor) -> Self:
         """Each token has a row. `cu_seqlens` is that of the lengths, on the device that computes."""
         return cls(lengths, lengths, cu_seqlens, cu_seqlens)
-
-    @classmethod
-    def of_merged(
-        cls,
-        lengths: Sequence[int],
-        own_lengths: Sequence[int],
-        cu_seqlens: Tensor,
-        cu_rows: Tensor,
-        row_of_token: Tensor,
-    ) -> "Layout":
-        """Some tokens share rows. The tensors are on the device that computes."""
-        return cls(lengths, own_lengths, cu_seqlens, cu_rows, row_of_token)
-
-    def merged(self, merging: Merging) -> "Layout":
-        """The same sequences, some of whose tokens share rows."""
-        device, own = self.cu_seqlens.device, merging.own_tokens
-        cu_rows = torch.from_numpy(np.concatenate([[0], own.cumsum()]).astype(np.int32)).to(device)
-        row_of_token = torch.from_numpy(merging.row_of_token).to(device)
-        return Layout.of_merged(self.lengths, own.tolist(), self.cu_seqlens, cu_rows, row_of_token)
 
     @cached_property
     def tokens(self) -> int:

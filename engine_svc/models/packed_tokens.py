@@ -52,9 +52,7 @@ class PackedTokens:
         layout = (
             Layout.of(lengths, cu_seqlens)
             if merging is None
-            else Layout.of_merged(
-                lengths, merging.own_tokens.tolist(), cu_seqlens, sent["cu_rows"], sent["row_of_token"]
-            )
+            else Layout(lengths, merging.own_tokens.tolist(), cu_seqlens, sent["cu_rows"], sent["row_of_token"])
         )
         return cls(
             sent["ids"],

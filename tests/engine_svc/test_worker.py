@@ -77,7 +77,8 @@ async def test_a_submission_of_several_batches_has_one_outcome() -> None:
     await running.end()
 
 
-async def test_what_expires_while_other_parts_are_computed_fails_alone() -> None:
+async def start_submission_of_three_parts() -> tuple[Recording, Running, Submission]:
+    """Returns while the first part is computed, until the gate of the backend opens."""
     backend = Recording()
     backend.gate.clear()
     running = Running(lambda: backend, limits=replace(ROOMY, batch_items_max=2))
@@ -87,6 +88,11 @@ async def test_what_expires_while_other_parts_are_computed_fails_alone() -> None
     async with asyncio.timeout(5):
         while running.worker.running_since is None:
             await asyncio.sleep(0.002)
+    return backend, running, submission
+
+
+async def test_what_expires_while_other_parts_are_computed_fails_alone() -> None:
+    backend, running, submission = await start_submission_of_three_parts()
     submission.deadline = time.monotonic()
     backend.gate.set()
     await running.until(1)
@@ -97,15 +103,7 @@ async def test_what_expires_while_other_parts_are_computed_fails_alone() -> None
 
 
 async def test_what_is_cancelled_while_a_part_is_computed_is_not_delivered() -> None:
-    backend = Recording()
-    backend.gate.clear()
-    running = Running(lambda: backend, limits=replace(ROOMY, batch_items_max=2))
-    await asyncio.wrap_future(running.worker.loaded)
-    submission = running.several(0, [sequence(2) for _ in range(5)])
-    running.scheduler.submit([submission])
-    async with asyncio.timeout(5):
-        while running.worker.running_since is None:
-            await asyncio.sleep(0.002)
+    backend, running, submission = await start_submission_of_three_parts()
     assert running.scheduler.cancel(submission)
     running.scheduler.submit([running.single(1)])
     backend.gate.set()

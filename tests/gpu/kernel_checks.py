@@ -17,6 +17,7 @@ from engine_svc.models.flash_attention import Attend
 from engine_svc.models.kernels.kernel import Kernel
 from engine_svc.models.layout import Layout
 from engine_svc.models.prefixes import Merging
+from tests.engine_svc.models.merged_layouts import merged_layout
 from tests.gpu.attention_kernels import kernels_for
 from tests.gpu.running import Task
 from tests.gpu.workers import Item
@@ -154,7 +155,7 @@ def merged(layout: Layout, lengths: Sequence[int]) -> Layout:
     """The layout when only the last half of each sequence has queries, as with merged prefixes."""
     own = own_tokens(lengths)
     tokens = np.arange(sum(lengths))
-    return layout.merged(Merging(tokens, tokens[: int(own.sum())], own))
+    return merged_layout(layout, Merging(tokens, tokens[: int(own.sum())], own))
 
 
 def own_tokens(lengths: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

@@ -15,6 +15,7 @@ from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.dense_attention import SHORT_TOKENS
 from engine_svc.models.layout import Layout
 from engine_svc.models.prefixes import Merging
+from tests.engine_svc.models.merged_layouts import merged_layout
 
 HEADS, HEAD_DIM = 3, 8
 CPU = torch.device("cpu")
@@ -101,6 +102,6 @@ def test_rows_that_stand_for_several_tokens_are_attended_to_as_those_tokens(
     row_of_token = np.array([*range(length), *range(shared), *others, *range(shared), *others])
     token_of_row = np.array([*range(length), *range(length + shared, 2 * length)])
     layout = layout_of(lengths)
-    merged = layout.merged(Merging(row_of_token, token_of_row, np.array([length, 4, 0], np.int32)))
+    merged = merged_layout(layout, Merging(row_of_token, token_of_row, np.array([length, 4, 0], np.int32)))
     tokens = attend(query[row_of_token], key[row_of_token], value[row_of_token], layout, pattern)
     torch.testing.assert_close(attend(query, key, value, merged, pattern), tokens[token_of_row], atol=1e-6, rtol=0)

@@ -9,6 +9,7 @@ import torch
 
 from engine_svc.models.layout import Layout, Run, bucket_of
 from engine_svc.models.prefixes import Merging
+from tests.engine_svc.models.merged_layouts import merged_layout
 
 
 def layout_of(lengths: Sequence[int]) -> Layout:
@@ -25,7 +26,9 @@ def test_adjacent_sequences_of_equal_length_are_one_run() -> None:
 
 
 def test_merged_layout_knows_where_own_tokens_are() -> None:
-    layout = layout_of([5, 5, 5, 7]).merged(Merging(np.arange(22), np.arange(22), np.array([5, 2, 2, 0], np.int32)))
+    layout = merged_layout(
+        layout_of([5, 5, 5, 7]), Merging(np.arange(22), np.arange(22), np.array([5, 2, 2, 0], np.int32))
+    )
     assert layout.runs == (Run(0, 0, 1, 5, 5), Run(5, 5, 2, 5, 2), Run(15, 9, 1, 7, 0))
     assert layout.cu_rows.tolist() == [0, 5, 7, 9, 9]
     assert (layout.tokens, layout.length_max) == (22, 7)
@@ -46,5 +49,5 @@ def test_buckets_are_powers_of_two(length: int, bucket: int) -> None:
 def test_rows_and_tokens_have_buckets_of_their_own() -> None:
     cu_seqlens = torch.tensor([0, 100, 200], dtype=torch.int32)
     cu_rows = torch.tensor([0, 100, 130], dtype=torch.int32)
-    layout = Layout.of_merged([100, 100], [30, 20], cu_seqlens, cu_rows, torch.arange(200))
+    layout = Layout([100, 100], [30, 20], cu_seqlens, cu_rows, torch.arange(200))
     assert (layout.query_bucket, layout.key_bucket) == (32, 128)

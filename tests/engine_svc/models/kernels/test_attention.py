@@ -56,7 +56,7 @@ def layout_of(lengths: Sequence[int]) -> Layout:
 
 def merged_layout(lengths: Sequence[int], own: Sequence[int]) -> Layout:
     row_of_token = torch.arange(sum(lengths))
-    return Layout.of_merged(lengths, own, cumulated(lengths), cumulated(own), row_of_token)
+    return Layout(lengths, own, cumulated(lengths), cumulated(own), row_of_token)
 
 
 def cumulated(lengths: Sequence[int]) -> Tensor:
@@ -188,7 +188,7 @@ def test_attention_on_cuda_waits_for_no_number(name: str, dtype: torch.dtype, mo
         query, key, value = torch.empty(40, 3, HEADS, HEAD_DIM, device="cuda", dtype=dtype).unbind(1)
         cu_seqlens = torch.empty(4, device="cuda", dtype=torch.int32)
         row_of_token = torch.empty(60, device="cuda", dtype=torch.int32)
-        layout = Layout.of_merged([20, 20, 20], [20, 4, 16], cu_seqlens, cu_seqlens.clone(), row_of_token)
+        layout = Layout([20, 20, 20], [20, 4, 16], cu_seqlens, cu_seqlens.clone(), row_of_token)
         attended = attend(query, key, value, layout, PATTERNS[name])
     assert attended.shape == query.shape
     pattern = PATTERNS[name]
