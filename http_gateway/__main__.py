@@ -12,15 +12,15 @@ from heddle.rpc.lifecycle import interrupt_nobody, run, settle_memory, stop_on_s
 from heddle.rpc.settings import ConfigurationError, load, suggestion
 from heddle.rpc.telemetry import start_logging
 from http_gateway.admission import Admission
+from http_gateway.api.by_kind import default_path
+from http_gateway.api.served_models import ServedModels
+from http_gateway.api.table import routes
 from http_gateway.app import App
-from http_gateway.cors import Cors
 from http_gateway.fair_share import FairShare
-from http_gateway.routes.by_kind import default_path
-from http_gateway.routes.table import routes
-from http_gateway.routing import Route, Router
-from http_gateway.served_models import ServedModels
-from http_gateway.server import HttpServer
 from http_gateway.settings import GatewaySettings
+from http_gateway.web.cors import Cors
+from http_gateway.web.routing import Route, Router
+from http_gateway.web.server import HttpServer
 
 # An answer of a thousand vectors is some blocks of 2 MiB, whose new pages would cost as much as writing it.
 FREED_BYTES_KEPT = 64 << 20

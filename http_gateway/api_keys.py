@@ -2,7 +2,7 @@
 `Authorization: Api-Key KEY`, Azure's in the api-key header. The app passes it to `heddle.rpc.keys`.
 """
 
-from http_gateway.message import Headers
+from http_gateway.web.message import Headers
 
 
 def authorization_of(headers: Headers) -> str | None:

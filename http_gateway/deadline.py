@@ -6,7 +6,7 @@ Callers can only shorten the time that the gateway gives. Baseten's client sends
 import math
 import time
 
-from http_gateway.message import Headers
+from http_gateway.web.message import Headers
 
 TIMEOUT_HEADER = "request-timeout-ms"
 DEADLINE_HEADER = "request-deadline-ms"  # milliseconds since 1970

@@ -1,6 +1,6 @@
 """How a request can fail over HTTP: one table from ErrorKind to status, and the words that the caller knows.
 
-The app turns whatever a handler raises into a `Failure`; the family of the route (http_gateway.families) tells it.
+The app turns whatever a handler raises into a `Failure`; the family of the route (http_gateway.api.families) tells it.
 """
 
 import math

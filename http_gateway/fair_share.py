@@ -20,7 +20,7 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.keys import ApiKey
 from heddle.rpc.priorities import PRIORITY_MAX, is_priority
 from http_gateway.errors import Failure
-from http_gateway.message import Request
+from http_gateway.web.message import Request
 
 FLOW_HEADER = "x-heddle-flow"
 PRIORITY_HEADER = "x-heddle-priority"

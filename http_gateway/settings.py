@@ -9,7 +9,7 @@ from heddle.rpc.priorities import PRIORITY_MAX
 from heddle.rpc.settings import at_least
 from heddle.rpc.target import check_targets
 from heddle.rpc.telemetry import LogFormat, LogLevel
-from http_gateway.cors import check_origins
+from http_gateway.web.cors import check_origins
 
 # What a target may begin with; an `=` further on is then part of a path.
 SCHEMES = ("unix:", "dns:")

@@ -19,7 +19,7 @@ FUNCTION_LINES_MAX = 60
 
 # Where a service meets the wire; every other file of it is about the domain.
 EDGES = {"__main__.py", "servicer.py", "checks.py", "answers.py", "app.py", "description.py", "engines.py"}
-EDGE_FOLDERS = {"routes", "tasks", "tei"}
+EDGE_FOLDERS = {"api", "tasks", "tei"}
 # Where a process meets its environment.
 # grpc_core sets a variable for gRPC.
 READERS_OF_THE_ENVIRONMENT = {"__main__.py", "settings.py", "grpc_core.py"}
@@ -81,6 +81,10 @@ def test_the_contract_imports_no_service() -> None:
 def test_domain_files_know_no_transport() -> None:
     domain = [path for path in sources(*SERVICES) if path.name not in EDGES and path.parts[1] not in EDGE_FOLDERS]
     assert not {path: found for path in domain if (found := imports_any(path, "grpc", "heddle.v1"))}
+
+
+def test_tokenization_knows_no_event_loop() -> None:
+    assert not {path: found for path in sources("tokenizer_svc/text") if (found := imports_any(path, "asyncio"))}
 
 
 def test_only_entry_points_read_the_environment() -> None:

@@ -17,9 +17,9 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.turns import Turns
-from tokenizer_svc.input_sizes import sizes_of
-from tokenizer_svc.sequence import INPUTS, FieldOf, Input, Options
-from tokenizer_svc.token_sequences import TokenSequences
+from tokenizer_svc.text.input_sizes import sizes_of
+from tokenizer_svc.text.sequence import INPUTS, FieldOf, Input, Options
+from tokenizer_svc.text.token_sequences import TokenSequences
 
 # Measured on 2 cores: a text costs 15 us and 0.5 us per byte, a hop to the executor and back 100 us of CPU time.
 SLICE_BYTES_MAX = 32 * 1024  # about 15 ms of one core, what a request behind it waits
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class BatchTokenizer(Protocol):
-    """`tokenizer_svc.tokenization.Tokenizer`, as far as the encoder knows it."""
+    """`tokenizer_svc.text.tokenization.Tokenizer`, as far as the encoder knows it."""
 
     def encode(self, work: Sequence[tuple[Sequence[Input], Options]]) -> list[TokenSequences]: ...
 

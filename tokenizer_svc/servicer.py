@@ -18,7 +18,6 @@ from heddle.rpc.unary import answered, context_of, deadline_of_call
 from heddle.v1 import inference_pb2, inference_pb2_grpc, item_pb2, model_pb2
 from tokenizer_svc.encoder import WORKERS, Encoder
 from tokenizer_svc.engines import Engines
-from tokenizer_svc.rerank_prompts import prompt_for
 from tokenizer_svc.settings import TokenizerSettings
 from tokenizer_svc.tasks.engine_request import EngineRequest
 from tokenizer_svc.tasks.grouping import GroupLimits
@@ -26,7 +25,8 @@ from tokenizer_svc.tasks.local_request import LocalPlan, LocalRequest
 from tokenizer_svc.tasks.memory_budget import MemoryBudget
 from tokenizer_svc.tasks.table import planned
 from tokenizer_svc.tasks.terms import Terms
-from tokenizer_svc.tokenization import Tokenizer
+from tokenizer_svc.text.rerank_prompts import prompt_for
+from tokenizer_svc.text.tokenization import Tokenizer
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")

@@ -12,8 +12,8 @@ from heddle.rpc.credentials import Access, ServerTls
 from heddle.rpc.settings import at_least
 from heddle.rpc.target import check_targets
 from heddle.rpc.telemetry import LogFormat, LogLevel
-from tokenizer_svc import rerank_prompts
-from tokenizer_svc.loading.framing import EndToken
+from tokenizer_svc.text import rerank_prompts
+from tokenizer_svc.text.loading.framing import EndToken
 
 # Leaves room in a gRPC message for what comes with vectors: shapes, lengths, timings.
 ANSWER_BYTES_MOST = MESSAGE_BYTES_MAX - (1 << 20)

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Sequence
 
 from tokenizer_svc.encoder import Encoder
-from tokenizer_svc.sequence import INPUTS, FieldOf, Input, Options, Result
-from tokenizer_svc.token_sequences import TokenSequences
+from tokenizer_svc.text.sequence import INPUTS, FieldOf, Input, Options, Result
+from tokenizer_svc.text.token_sequences import TokenSequences
 
 
 async def encoded(

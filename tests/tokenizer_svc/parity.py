@@ -7,9 +7,9 @@ from tokenizers import Tokenizer as Library
 from transformers import PreTrainedTokenizerFast
 
 from tests.small_tokenizers import small_tokenizer
-from tokenizer_svc.sequence import TokenSequence
-from tokenizer_svc.tokenization import Tokenizer
-from tokenizer_svc.truncation import Truncation
+from tokenizer_svc.text.sequence import TokenSequence
+from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.truncation import Truncation
 
 TOKENS_MAX = 16
 

@@ -12,10 +12,10 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.tokenizer_svc.encoding import encoded
 from tests.tokenizer_svc.parity import parity_of
 from tokenizer_svc.encoder import Encoder
-from tokenizer_svc.input_sizes import INPUT_BYTES, size_bytes, sizes_of
-from tokenizer_svc.sequence import Input, Options, Result, TokenSequence, numbered
-from tokenizer_svc.token_sequences import TokenSequences
-from tokenizer_svc.tokenization import Tokenizer
+from tokenizer_svc.text.input_sizes import INPUT_BYTES, size_bytes, sizes_of
+from tokenizer_svc.text.sequence import Input, Options, Result, TokenSequence, numbered
+from tokenizer_svc.text.token_sequences import TokenSequences
+from tokenizer_svc.text.tokenization import Tokenizer
 
 OPTIONS = Options()
 LONG = "a long enough text to leave the loop for " * 20

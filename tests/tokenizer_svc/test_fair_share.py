@@ -14,8 +14,8 @@ from heddle.tei.v1 import tei_pb2, tei_pb2_grpc
 from heddle.v1 import inference_pb2 as pb
 from tests.cluster import engine_pod, tokenizer_pod
 from tokenizer_svc.encoder import Encoder
-from tokenizer_svc.sequence import Input, Options, TokenSequence
-from tokenizer_svc.token_sequences import TokenSequences
+from tokenizer_svc.text.sequence import Input, Options, TokenSequence
+from tokenizer_svc.text.token_sequences import TokenSequences
 
 REQUEST = pb.EmbedRequest(inputs=[pb.Input(text="one"), pb.Input(text="two")])
 

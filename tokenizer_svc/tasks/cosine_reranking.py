@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, inference_pb2
-from tokenizer_svc.scores import best_first
-from tokenizer_svc.sequence import Input, Options, pack_ids
 from tokenizer_svc.tasks.plan import Plan
+from tokenizer_svc.tasks.scores import best_first
 from tokenizer_svc.tasks.similarity import cosines_of
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import check_not_empty
+from tokenizer_svc.text.sequence import Input, Options, pack_ids
 
 # The first prompt that the model has is used, or its default prompt if it has none of them.
 QUERY_PROMPTS = ("query", "search_query", "retrieval.query", "s2p_query")

@@ -14,12 +14,12 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.stream import Cancel, Reply, Submit, cancel_all
 from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.encoder import Encoder
-from tokenizer_svc.input_sizes import characters_in
 from tokenizer_svc.tasks.grouping import Group, GroupLimits, groups_of
 from tokenizer_svc.tasks.memory_budget import MemoryBudget
 from tokenizer_svc.tasks.outcomes import first_failure
 from tokenizer_svc.tasks.plan import Plan
-from tokenizer_svc.token_sequences import TokenSequences
+from tokenizer_svc.text.input_sizes import characters_in
+from tokenizer_svc.text.token_sequences import TokenSequences
 
 # What is wrong with one input, and not with the pod that worked on it.
 KINDS_OF_INPUT = frozenset({ErrorKind.INVALID_INPUT, ErrorKind.EMPTY_INPUT, ErrorKind.TOO_LARGE, ErrorKind.BAD_OUTPUT})

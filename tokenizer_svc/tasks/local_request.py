@@ -14,7 +14,7 @@ from heddle.rpc.errors import HeddleError
 from heddle.rpc.stream import Reply
 from heddle.v1 import inference_pb2
 from tokenizer_svc.encoder import TURN_BYTES, Encoder
-from tokenizer_svc.sequence import FieldOf
+from tokenizer_svc.text.sequence import FieldOf
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from heddle.v1 import engine_pb2, inference_pb2, item_pb2, tensor_pb2
-from tokenizer_svc.sequence import INPUTS, FieldOf, Input, Options
 from tokenizer_svc.tasks.grouping import Group
-from tokenizer_svc.token_sequences import TokenSequences
+from tokenizer_svc.text.sequence import INPUTS, FieldOf, Input, Options
+from tokenizer_svc.text.token_sequences import TokenSequences
 
 
 def as_it_is(group: Group, outcome: engine_pb2.Outcome) -> engine_pb2.Outcome:

@@ -6,11 +6,11 @@ from heddle.activations import sigmoid, softmax
 from heddle.checkpoint import Checkpoint
 from heddle.tensors import Floats
 from heddle.v1 import engine_pb2, inference_pb2
-from tokenizer_svc.sequence import INPUTS, Input
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.score_table import ScoreTable, as_they_are
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import check_no_text, to_tokenized
+from tokenizer_svc.text.sequence import INPUTS, Input
 
 
 def plan(request: inference_pb2.PredictRequest, terms: Terms) -> Plan:

@@ -11,12 +11,12 @@ from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.tensors import Floats
 from heddle.v1 import engine_pb2, inference_pb2
-from tokenizer_svc.scores import best_first
-from tokenizer_svc.sequence import Input, numbered
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.score_table import as_they_are
+from tokenizer_svc.tasks.scores import best_first
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import TOKENIZED_INPUTS, check_no_text, check_not_empty, to_tokenized
+from tokenizer_svc.text.sequence import Input, numbered
 
 DOCUMENTS = numbered("documents")
 

@@ -7,8 +7,8 @@ import numpy as np
 from heddle import tensors
 from heddle.tensors import Floats
 from heddle.v1 import engine_pb2
-from tokenizer_svc.scores import Ranking, best_first
 from tokenizer_svc.tasks.grouping import Group
+from tokenizer_svc.tasks.scores import Ranking, best_first
 
 # Logits per call, which blocks the event loop for about a millisecond, most of it to rank. A call costs 50 us more, so
 # several inputs are scored at once.

@@ -7,8 +7,8 @@ import numpy as np
 from heddle import tensors
 from heddle.tensors import Floats
 from heddle.v1 import engine_pb2, inference_pb2
-from tokenizer_svc.scores import cosines
 from tokenizer_svc.tasks.plan import Plan
+from tokenizer_svc.tasks.scores import cosines
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import check_not_empty
 

@@ -7,11 +7,11 @@ from typing import Protocol
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2, tensor_pb2
-from tokenizer_svc.rerank_prompts import RerankPrompt
-from tokenizer_svc.sequence import Options
 from tokenizer_svc.settings import TokenizerSettings
-from tokenizer_svc.tokenization import Tokenizer
-from tokenizer_svc.truncation import Truncation
+from tokenizer_svc.text.rerank_prompts import RerankPrompt
+from tokenizer_svc.text.sequence import Options
+from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.truncation import Truncation
 
 TRUNCATIONS = frozenset(inference_pb2.Truncation.values())
 TRUNCATION_SIDES = frozenset(inference_pb2.TruncationSide.values())

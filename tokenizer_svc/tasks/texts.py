@@ -5,7 +5,7 @@ from operator import attrgetter
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
-from tokenizer_svc.sequence import Input, Tokenized, numbered
+from tokenizer_svc.text.sequence import Input, Tokenized, numbered
 
 TOKENIZED_INPUTS = numbered("tokenized_inputs")
 

@@ -6,12 +6,12 @@ from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.tensors import Floats
 from heddle.v1 import engine_pb2, inference_pb2
-from tokenizer_svc.sequence import INPUTS, Input, Options, TokenSequence
-from tokenizer_svc.spans import Aggregation, Span, Tokens, entities, labelled_tokens
 from tokenizer_svc.tasks.grouping import Group
 from tokenizer_svc.tasks.plan import Plan, nothing, slots
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import TOKENIZED_INPUTS, check_no_text, to_tokenized
+from tokenizer_svc.text.sequence import INPUTS, Input, Options, TokenSequence
+from tokenizer_svc.text.spans import Aggregation, Span, Tokens, entities, labelled_tokens
 
 AGGREGATIONS = frozenset(inference_pb2.Aggregation.values())
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
-from tokenizer_svc.input_sizes import sizes_of
-from tokenizer_svc.sequence import numbered
 from tokenizer_svc.tasks.local_request import LocalPlan
 from tokenizer_svc.tasks.plan import slots
 from tokenizer_svc.tasks.terms import Terms
+from tokenizer_svc.text.input_sizes import sizes_of
+from tokenizer_svc.text.sequence import numbered
 
 
 def tokenize(request: inference_pb2.TokenizeRequest, terms: Terms) -> LocalPlan:

@@ -9,8 +9,8 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.tei.v1 import tei_pb2, tei_pb2_grpc
 from heddle.tensors import Floats
 from heddle.v1 import inference_pb2
-from tokenizer_svc.scores import best_first
 from tokenizer_svc.tasks.score_table import as_they_are
+from tokenizer_svc.tasks.scores import best_first
 from tokenizer_svc.tei.call import Call, Context
 from tokenizer_svc.tei.calls import Calls
 from tokenizer_svc.tei.metadata import headers, metadata_of

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.tei.v1 import tei_pb2, tei_pb2_grpc
 from tokenizer_svc.encoder import Encoder
-from tokenizer_svc.sequence import Token, pack_ids
 from tokenizer_svc.tasks.tokens_of_texts import checked_sizes
 from tokenizer_svc.tei.call import Call, Context
 from tokenizer_svc.tei.calls import Calls
-from tokenizer_svc.tokenization import Tokenizer
+from tokenizer_svc.text.sequence import Token, pack_ids
+from tokenizer_svc.text.tokenization import Tokenizer
 
 
 class TokenizeServicer(tei_pb2_grpc.TokenizeServicer):

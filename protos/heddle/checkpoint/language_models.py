@@ -2,7 +2,7 @@
 
 Many rerankers are published as a bare language model, and their files do not say what it is for. Known ones are
 recognised by name; for others the operator sets `score_tokens` or `pooling`. A language model without either is
-refused. Called by `checkpoint`, and by `tokenizer_svc.rerank_prompts` for the prompts of the same models.
+refused. Called by `checkpoint`, and by `tokenizer_svc.text.rerank_prompts` for the prompts of the same models.
 """
 
 import re
@@ -35,7 +35,7 @@ EMBEDDER_NAME = re.compile(r"embed", re.IGNORECASE)
 class KnownReranker:
     """A family of rerankers with the same prompt and the same score tokens."""
 
-    name: str  # of the prompt in tokenizer_svc.rerank_prompts
+    name: str  # of the prompt in tokenizer_svc.text.rerank_prompts
     pattern: re.Pattern[str]  # searched for in the names of a checkpoint
     score_tokens: str  # as an operator would set them
 

@@ -1,7 +1,7 @@
 """The files of a checkpoint that decide which ids a text becomes, their fingerprint, and the ids of single tokens.
 
 `checkpoint` takes the fingerprint, so that tokenizer and engine pods can check that they have the same tokenizer;
-`tokenizer_svc.loading` reads the files. `language_models` and `m3` look up ids, in the JSON files alone: engines have
+`loading` reads the files. `language_models` and `m3` look up ids, in the JSON files alone: engines have
 no tokenizer library.
 """
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from tokenizer_svc.sequence import Result, TokenSequence, pack_ids
 from tokenizer_svc.tasks.grouping import GroupLimits, divide, groups_of
-from tokenizer_svc.token_sequences import TokenSequences
+from tokenizer_svc.text.sequence import Result, TokenSequence, pack_ids
+from tokenizer_svc.text.token_sequences import TokenSequences
 
 LIMITS = GroupLimits(32, 4096)
 

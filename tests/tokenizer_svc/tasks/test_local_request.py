@@ -12,8 +12,8 @@ from heddle.v1 import inference_pb2 as pb
 from tests.tokenizer_svc.encoding import encoded
 from tests.tokenizer_svc.parity import parity_of
 from tokenizer_svc.encoder import TURN_BYTES, Encoder
-from tokenizer_svc.sequence import Options, TokenSequence, numbered
 from tokenizer_svc.tasks.local_request import LocalPlan, LocalRequest, turns_of
+from tokenizer_svc.text.sequence import Options, TokenSequence, numbered
 
 Outcome = pb.InferenceOutcome | HeddleError
 

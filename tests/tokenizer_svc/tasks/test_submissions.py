@@ -20,10 +20,10 @@ from tests.small_models.m3 import write_m3
 from tests.tokenizer_svc.fake_engine import FakeEngine
 from tests.tokenizer_svc.tei.served_model import write_embedder
 from tokenizer_svc.encoder import Encoder
-from tokenizer_svc.sequence import TokenSequence
 from tokenizer_svc.servicer import InferenceServicer
 from tokenizer_svc.settings import TokenizerSettings
-from tokenizer_svc.tokenization import Tokenizer
+from tokenizer_svc.text.sequence import TokenSequence
+from tokenizer_svc.text.tokenization import Tokenizer
 
 RNG = random.Random(0)
 WORDS = ["the", "loom", "weaves", "blue", "cloth", "with", "a", "red", "thread"]

@@ -1,0 +1,155 @@
+"""The OpenAPI document of the routes, from the types that they decode and answer. `routes/docs.py` serves it.
+
+https://spec.openapis.org/oas/v3.1.0
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from http_gateway.api.families import Family
+from http_gateway.web.routing import Description, Route
+
+DESCRIPTION = (
+    "Embedding, reranking, classification and entity models. Answers are JSON, or MessagePack where Accept names it."
+)
+
+# Every status with which a described route can refuse a request.
+REFUSALS = {
+    400: "The request is invalid, or its input is over a limit",
+    401: "The key is missing or wrong",
+    403: "The key does not allow this priority",
+    404: "There is no such model",
+    413: "The request is over a limit, which the message names",
+    415: "The content-encoding of the body is not supported",
+    422: "The request is over a limit, if over_limit_status is 422",
+    424: "The model has another task, or could not compute this input",
+    429: "Overloaded: try again later",
+    503: "No pod can be reached just now",
+    504: "The deadline passed",
+}
+
+# Baseten's edge and containers put this before the path of any route; baseten_paths knows its variants.
+SERVERS = [
+    {"url": "/"},
+    {
+        "url": "/environments/{environment}/sync",
+        "description": "As Baseten has it; also /production/sync, /development/sync and /deployment/{id}/sync",
+        "variables": {"environment": {"default": "production"}},
+    },
+]
+DEFAULT_ROUTE_PATHS = ("/environments/{environment}/predict", "/v1/models/model:predict")
+
+
+def document(routes: Iterable[Route]) -> dict[str, Any]:
+    described = [route for route in routes if route.described]
+    types = [kind for route in described for kind in types_of(route)]
+    schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    schema_of = dict(zip(map(repr, types), schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for route in described:
+        paths.setdefault(route.path, {})[route.method.lower()] = operation(route, schema_of)
+    paths |= {path: {"post": default_operation(path)} for path in DEFAULT_ROUTE_PATHS}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Heddle", "version": version("heddle"), "description": DESCRIPTION},
+        "servers": SERVERS,
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"key": []}],
+    }
+
+
+def types_of(route: Route) -> Sequence[Any]:
+    assert route.described
+    return (*bodies_of(route.described), route.described.answer, route.family.error)
+
+
+def bodies_of(described: Description) -> tuple[Any, ...]:
+    if described.body is None:
+        return ()
+    return described.body if isinstance(described.body, tuple) else (described.body,)
+
+
+def operation(route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
+    assert route.described
+    entry: dict[str, Any] = {
+        "summary": route.described.summary,
+        "operationId": operation_id(route.method, route.path),
+        "tags": [route.family.name],
+        "responses": {"200": success(route.described, schema_of)} | refusals(route.family, schema_of),
+    }
+    if route.is_open:
+        entry["security"] = []
+    if bodies := [schema_of[repr(body)] for body in bodies_of(route.described)]:
+        schema = bodies[0] if len(bodies) == 1 else {"anyOf": bodies}
+        if route.described.listed_in:
+            schema = object_with_list(route.described.listed_in, schema)
+        content = {"schema": schema, "example": route.described.example}
+        entry["requestBody"] = {"required": True, "content": {"application/json": content}}
+    if parameters := parameters_of(route.path):
+        entry["parameters"] = parameters
+    return entry
+
+
+def object_with_list(field: str, item: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": {field: {"type": "array", "items": item}}, "required": [field]}
+
+
+def default_operation(path: str) -> dict[str, Any]:
+    """Its answers and refusals are those of the default route, which depends on the model and the settings."""
+    anything: dict[str, Any] = {"application/json": {"schema": {}}}
+    example = {"application/json": {"schema": {"type": "object"}, "example": {"input": "What is deep learning?"}}}
+    return {
+        "summary": "The default route: what the model is for, unless the gateway is set to another.",
+        "operationId": operation_id("POST", path),
+        "tags": ["Baseten"],
+        "parameters": parameters_of(path),
+        "requestBody": {"required": True, "content": example},
+        "responses": {
+            "200": {"description": "Done", "content": {**anything, "application/msgpack": {"schema": {}}}},
+            **{str(status): {"description": text, "content": anything} for status, text in REFUSALS.items()},
+        },
+    }
+
+
+def success(described: Description, schema_of: Mapping[str, Any]) -> dict[str, Any]:
+    content = {described.content_type: {"schema": schema_of[repr(described.answer)]}}
+    if described.content_type == "application/json":
+        content["application/msgpack"] = content["application/json"]
+    headers = {name: header(text, TYPES.get(name, "integer")) for name, text in described.headers.items()}
+    return {"description": "Done", "content": content, "headers": {**headers, "x-request-id": REQUEST_ID}}
+
+
+# Types of the headers that are not integers.
+TYPES = {"x-compute-type": "string"}
+
+
+def header(text: str, kind: str) -> dict[str, Any]:
+    return {"description": text, "required": True, "schema": {"type": kind}}
+
+
+REQUEST_ID = header("The request's own, or a new one; it is in the logs of every service", "string")
+
+
+def operation_id(method: str, path: str) -> str:
+    return re.sub(r"\W+", "_", f"{method.lower()}{path}").rstrip("_")
+
+
+def parameters_of(path: str) -> list[dict[str, Any]]:
+    names = re.findall(r"{(\w+)}", path)
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+
+
+def refusals(family: Family, schema_of: Mapping[str, Any]) -> dict[str, Any]:
+    content = {"application/json": {"schema": schema_of[repr(family.error)]}}
+    headers = {"x-request-id": REQUEST_ID}
+    return {
+        str(status): {"description": text, "content": content, "headers": headers} for status, text in REFUSALS.items()
+    }

@@ -1,0 +1,98 @@
+"""The table of routes: the handler of a method and path, and the shape of its errors."""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from http_gateway.api.baseten_paths import is_default_route, without_deployment
+from http_gateway.api.families import OPENAI, Family
+from http_gateway.errors import Failure
+from http_gateway.web.message import Answer, Request, Response
+
+Handler = Callable[[Request], Awaitable[Answer | Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The types of the body and the answer, from which msgspec makes JSON schemas."""
+
+    summary: str
+    body: Any  # None = no body; a tuple of types = any of them; see `listed_in`
+    answer: Any
+    example: Any = None  # of the body
+    headers: Mapping[str, str] = field(default_factory=dict)  # of the answer: their names, and what they say
+    content_type: str = "application/json"  # which stands for MessagePack too
+    listed_in: str = ""  # the field of the request that holds a list of such bodies; "" if the request is the body
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    method: str
+    path: str  # may contain one {name}: what stands there, slashes included, is the request's parameter
+    handler: Handler
+    family: Family = OPENAI
+    is_open: bool = False  # answered without a key and without limits, as probes must be
+    described: Description | None = None  # in /openapi.json
+
+
+class Router:
+    """Finds exact paths first, then paths with a {name}, longest beginning first. Extra slashes at either end of a path
+    are ignored. HEAD finds the route of GET; the server leaves the body out."""
+
+    def __init__(self, routes: Iterable[Route], default_path: Callable[[], str]) -> None:
+        """`default_path` is called for paths such as Baseten's /predict, which name no route."""
+        self._default_path = default_path
+        by_path: dict[str, dict[str, Route]] = defaultdict(dict)
+        for route in routes:
+            by_path[route.path][route.method] = route
+        self._exact = {path: methods for path, methods in by_path.items() if "{" not in path}
+        self._open = [(*split_around_name(path), methods) for path, methods in by_path.items() if "{" in path]
+        self._open.sort(key=lambda item: -len(item[0]))
+
+    def find(self, request: Request) -> Route:
+        """Always returns a route. An unknown path gets one that answers 404."""
+        path = request.path
+        methods = self._exact.get(path)
+        if not methods:
+            path = join_slashes(self._meant(join_slashes(path)))
+            methods = self._exact.get(path) or self._open_ended(request, path)
+        if not methods:
+            return Route(request.method, "unmatched", not_found, is_open=True)
+        method = "GET" if request.method == "HEAD" else request.method
+        return methods.get(method) or not_allowed(path, methods)
+
+    def _meant(self, path: str) -> str:
+        return self._default_path() if is_default_route(path) else without_deployment(path)
+
+    def _open_ended(self, request: Request, path: str) -> dict[str, Route] | None:
+        for beginning, ending, methods in self._open:
+            if path.startswith(beginning) and path.endswith(ending) and len(path) > len(beginning) + len(ending):
+                request.parameter = path[len(beginning) : len(path) - len(ending)]
+                return methods
+        return None
+
+
+def split_around_name(path: str) -> tuple[str, str]:
+    """The parts of a path before and after its {name}."""
+    beginning, _, rest = path.partition("{")
+    return beginning, rest.partition("}")[2]
+
+
+def join_slashes(path: str) -> str:
+    """One slash at the beginning, none at the end. A base URL with a trailing slash yields paths with two."""
+    return f"/{path.strip('/')}"
+
+
+async def not_found(request: Request) -> Response:
+    raise Failure(404, "not_found", f"there is no {request.path} here")
+
+
+def not_allowed(path: str, methods: Mapping[str, Route]) -> Route:
+    async def refuse(request: Request) -> Response:
+        allowed = ", ".join(methods)
+        message = f"{path} answers {allowed}, not {request.method}"
+        raise Failure(405, "method_not_allowed", message, headers=[("allow", allowed)])
+
+    (family, *_) = (route.family for route in methods.values())
+    return Route("", "unmatched", refuse, family, is_open=True)

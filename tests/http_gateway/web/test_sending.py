@@ -1,0 +1,192 @@
+"""Answers on their way out: counted until they have left, given up when nobody takes them, and never in others' way."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from http_gateway.web.sending import AT_ONCE_BYTES_MAX, send
+from tests.cluster import engine_pod, gateway, tokenizer_pod
+from tests.http_gateway.turns import Turns
+from tests.slow_backend import SlowBackend
+
+LONG = {"inputs": [f"text {number}" for number in range(2048)]}  # answered by about 9 MB
+LONG_BYTES = 8 << 20
+
+
+@asynccontextmanager
+async def stalled(url: str, path: str = "/embed") -> AsyncIterator[socket.socket]:
+    """A caller that asks for a long answer, and never reads."""
+    body = json.dumps(LONG).encode()
+    host, port = url.removeprefix("http://").split(":")
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        caller.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(caller, (host, int(port)))
+        head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (path.encode(), len(body))
+        await loop.sock_sendall(caller, head + body)
+        yield caller
+
+
+async def gauge(http: httpx.AsyncClient, name: str) -> float:
+    lines = (await http.get("/metrics")).text.splitlines()
+    return float(next(line for line in lines if line.startswith(f"heddle_gateway_{name} ")).split()[1])
+
+
+async def until(http: httpx.AsyncClient, name: str, holds: Callable[[float], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds(await gauge(http, name)):
+            await asyncio.sleep(0.02)
+
+
+async def test_an_answer_that_nobody_reads_is_counted_until_its_reader_is_gone(tokenizer: str) -> None:
+    async with (
+        gateway(tokenizer, answers_bytes_max=12 << 20) as url,
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+    ):
+        async with stalled(url):
+            await until(http, "answers_bytes", lambda size: size > LONG_BYTES)
+            assert (await gauge(http, "requests"), await gauge(http, "bodies_bytes")) == (1, 0)
+            refused = await http.post("/embed", json=LONG)
+            assert (refused.status_code, refused.json()["error_type"]) == (429, "Overloaded")
+            assert int(refused.headers["retry-after"]) >= 1
+            assert await gauge(http, "answers_bytes") < 12 << 20  # what was made of the one that was refused is gone
+            assert (await http.post("/embed", json={"inputs": "a"})).status_code == 200
+        await until(http, "answers_bytes", lambda size: size == 0)
+        assert await gauge(http, "requests") == 0
+        assert len((await http.post("/embed", json=LONG)).json()) == 2048
+
+
+async def test_a_request_counts_until_its_answer_has_left(tokenizer: str) -> None:
+    async with gateway(tokenizer, requests_max=1) as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
+        async with stalled(url):
+            await until(http, "answers_bytes", lambda size: size > LONG_BYTES)
+            assert (await http.post("/embed", json={"inputs": "a"})).status_code == 429
+        await until(http, "requests", lambda count: count == 0)
+        assert (await http.post("/embed", json={"inputs": "a"})).status_code == 200
+
+
+async def test_an_answer_that_alone_is_over_the_limit_is_too_large(tokenizer: str) -> None:
+    async with (
+        gateway(tokenizer, answers_bytes_max=1 << 20) as url,
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+    ):
+        assert (await http.post("/embed", json=LONG)).status_code == 413
+        assert await gauge(http, "answers_bytes") == 0
+
+
+async def test_an_answer_of_which_nothing_is_taken_is_given_up(tokenizer: str) -> None:
+    async with (
+        gateway(tokenizer, stall_s_max=0.2) as url,
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+        stalled(url) as caller,
+    ):
+        await until(http, "answers_bytes", lambda size: size > 0)
+        await until(http, "answers_bytes", lambda size: size == 0)
+        assert await gauge(http, "requests") == 0
+        assert 0 < await received(caller) < LONG_BYTES
+
+
+async def received(caller: socket.socket) -> int:
+    """Bytes until the connection is closed."""
+    count = 0
+    async with asyncio.timeout(10):
+        while piece := await asyncio.get_running_loop().sock_recv(caller, 1 << 20):
+            count += len(piece)
+    return count
+
+
+async def test_a_slow_reader_gets_all_of_it(tokenizer: str) -> None:
+    """It takes longer than `stall_s_max` in all, but takes something again and again, as far as the kernel tells: that
+    has room for megabytes, and says so when a third of it is free."""
+    async with gateway(tokenizer, stall_s_max=1.5) as url, stalled(url) as caller:
+        size = began = 0.0
+        while size < LONG_BYTES and (piece := await asyncio.get_running_loop().sock_recv(caller, 150_000)):
+            began = began or time.monotonic()
+            size += len(piece)
+            await asyncio.sleep(0.04)
+    assert size >= LONG_BYTES
+    assert time.monotonic() - began > 1.5
+
+
+async def test_a_reader_that_takes_nothing_does_not_hold_up_draining(tokenizer: str) -> None:
+    stop = asyncio.Event()
+    async with AsyncExitStack() as callers:
+        async with gateway(tokenizer, stop=stop, stall_s_max=0.5, drain_s_max=20) as url:
+            await callers.enter_async_context(stalled(url))
+            async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+                await until(http, "answers_bytes", lambda size: size > 0)
+            began = time.monotonic()
+            stop.set()
+        assert time.monotonic() - began < 5
+
+
+async def test_hang_up_within_a_long_answer_ends_it_and_disturbs_nobody(tokenizer: str) -> None:
+    async with gateway(tokenizer, stall_s_max=60) as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
+        await gauge(http, "requests")
+        files = open_files()
+        async with stalled(url) as caller:
+            await asyncio.get_running_loop().sock_recv(caller, 100)
+            assert await gauge(http, "answers_bytes") > LONG_BYTES
+        await until(http, "answers_bytes", lambda size: size == 0)
+        assert (await http.post("/embed", json={"inputs": "a"})).status_code == 200
+        assert open_files() <= files
+
+
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4])
+async def test_hang_up_before_a_long_answer_ends_it(tokenizer: str, pause_s: float) -> None:
+    async with gateway(tokenizer, stall_s_max=60) as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
+        async with stalled(url):
+            await asyncio.sleep(pause_s)
+        await asyncio.sleep(0.1)
+        await until(http, "requests", lambda count: count == 0)
+        assert await gauge(http, "answers_bytes") == 0
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_long_answer_after_a_long_wait_arrives_whole(tmp_path: Path, version: int) -> None:
+    """By then it is watched whether the caller hangs up."""
+    backend = SlowBackend()
+    async with (
+        engine_pod(tmp_path, backend) as engine,
+        tokenizer_pod(tmp_path, engine) as tokenizer,
+        gateway(tokenizer) as url,
+        httpx.AsyncClient(base_url=url, http1=version == 1, http2=version == 2, timeout=30) as http,
+    ):
+        backend.is_warm = True
+        for _ in range(2):
+            answer = await http.post("/embed", json={"inputs": LONG["inputs"][:200]})
+            assert len(answer.content) > AT_ONCE_BYTES_MAX
+            assert np.array(answer.json()).shape == (200, 384)
+
+
+class Taken:
+    """What granian makes of an answer, as far as `send` knows it: it reads the file, on a thread of its own."""
+
+    def __init__(self) -> None:
+        self.body: asyncio.Future[bytes] | None = None
+
+    def response_file(self, status: int, headers: list[tuple[str, str]], path: str) -> None:
+        self.body = asyncio.ensure_future(asyncio.to_thread(Path(path).read_bytes))
+
+
+async def test_others_have_their_turns_while_a_long_answer_is_sent() -> None:
+    protocol: Any = Taken()
+    parts = [bytes([number]) * AT_ONCE_BYTES_MAX for number in range(64)]
+    with Turns() as turns:
+        await send(protocol, 200, [], parts, stall_s_max=10, on_taken=lambda: None)
+    assert turns.count >= len(parts)
+    assert await protocol.body == b"".join(parts)

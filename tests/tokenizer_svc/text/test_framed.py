@@ -1,0 +1,204 @@
+"""A query and a document inside a prompt: the ids that the models' authors make of them, and what gives way."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+from tokenizers import Tokenizer as Library
+from tokenizers import processors
+
+from heddle.rpc.errors import ErrorKind, HeddleError
+from tests.small_tokenizers import small_tokenizer
+from tests.texts import varied_texts
+from tokenizer_svc.text.framed import Framed, Role
+from tokenizer_svc.text.rerank_prompts import PROMPTS, stated
+from tokenizer_svc.text.sequence import Options, TokenSequence
+from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.truncation import Truncation
+
+ROOM = 120  # for query and document, beside the prompt
+TEXTS = varied_texts(120, seed=8)
+INSTRUCTION = "Find what a lawyer would cite"
+
+Ids = list[int]
+
+
+def library(*, bos: bool = False) -> Library:
+    """As Qwen: byte-level, with the tokens of chats; with `bos` as Gemma, whose template puts a token before a text."""
+    tokenizer = small_tokenizer("bare")
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 0)]
+        )
+    return tokenizer
+
+
+def qwen3(encode: Callable[[str], Ids], query: str, document: str, instruction: str) -> tuple[Ids, Ids, Ids]:
+    """`process_inputs` of the card of Qwen3-Reranker."""
+    prefix = (
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+        'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+    )
+    pair = f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}"
+    return encode(prefix), encode(pair), encode("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
+
+
+def mxbai(encode: Callable[[str], Ids], query: str, document: str, instruction: str) -> tuple[Ids, Ids, Ids]:
+    """`prepare_inputs` of the package mxbai-rerank."""
+    prefix = (
+        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n"
+    )
+    task = (
+        "You are a search relevance expert who evaluates how well documents match search queries. For each "
+        "query-document pair, carefully analyze the semantic relationship between them, then provide your binary "
+        "relevance judgment (0 for not relevant, 1 for relevant).\nRelevance:"
+    )
+    pair = encode(f"instruction: {instruction}\nquery: {query}") + encode("\n") + encode(f"document: {document}")
+    return encode(prefix), pair, encode("\n") + encode(task) + encode("<|im_end|>\n<|im_start|>assistant\n")
+
+
+def bge_gemma(encode: Callable[[str], Ids], query: str, document: str, instruction: str) -> tuple[Ids, Ids, Ids]:
+    """`get_inputs` of the card of bge-reranker-v2-gemma."""
+    pair = encode(f"A: {query}") + encode("\n") + encode(f"B: {document}")
+    return [0], pair, encode("\n") + encode(instruction)
+
+
+REFERENCES = {"qwen3-reranker": qwen3, "mxbai-rerank-v2": mxbai, "bge-reranker-gemma": bge_gemma}
+
+
+def tokenizer_of(name: str, tokens_max: int) -> Tokenizer:
+    own = library(bos=name == "bge-reranker-gemma")
+    return Tokenizer(own, sequence_tokens_max=tokens_max, vocabulary_size=own.get_vocab_size())
+
+
+def reference(name: str, query: str, document: str) -> tuple[Ids, Ids, Ids]:
+    """Ids before, of and after query and document."""
+    own = library()
+    return REFERENCES[name](lambda text: own.encode(text, add_special_tokens=False).ids, query, document, INSTRUCTION)
+
+
+def ids_of(result: TokenSequence | HeddleError) -> Ids:
+    assert isinstance(result, TokenSequence)
+    return memoryview(result.token_ids).cast("I").tolist()
+
+
+def framed(name: str, query: str, document: str) -> Framed:
+    return PROMPTS[name].framed(query, document, INSTRUCTION)
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_ids_are_those_of_the_models_authors(name: str) -> None:
+    pairs = list(zip(TEXTS, reversed(TEXTS), strict=True))
+    [results] = tokenizer_of(name, 100_000).encode([([framed(name, *pair) for pair in pairs], Options())])
+    for pair, result in zip(pairs, results, strict=True):
+        before, both, after = reference(name, *pair)
+        assert ids_of(result) == before + both + after
+        assert isinstance(result, TokenSequence)
+        assert not result.truncated
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_of_a_long_document_its_end_goes_and_the_prompt_stays(name: str) -> None:
+    """As the authors' own code does it: the pair is cut, and what follows it is put behind it."""
+    before, _, after = reference(name, "", "")
+    tokens_max = len(before) + len(after) + ROOM
+    texts = [" ".join(TEXTS[start : start + count]) for start in range(5) for count in (30, 110)]
+    [results] = tokenizer_of(name, tokens_max).encode([([framed(name, "Why?", text) for text in texts], Options())])
+    for text, result in zip(texts, results, strict=True):
+        assert ids_of(result) == before + reference(name, "Why?", text)[1][:ROOM] + after
+        assert isinstance(result, TokenSequence)
+        assert result.truncated
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_from_the_left_the_beginning_of_the_document_goes(name: str) -> None:
+    before, _, after = reference(name, "", "")
+    tokens_max = len(before) + len(after) + ROOM
+    text = " ".join(f"w{number}" for number in range(1_000))
+    options = Options(Truncation.LEFT)
+    [[result]] = tokenizer_of(name, tokens_max).encode([([framed(name, "Why?", text)], options)])
+    ids = ids_of(result)
+    assert len(ids) == tokens_max
+    whole = before + reference(name, "Why?", text)[1] + after
+    tail = ROOM // 2
+    assert ids[-tail - len(after) :] == whole[-tail - len(after) :]
+    assert "Why?" in library().decode(ids, skip_special_tokens=False)
+
+
+def test_the_query_gives_way_only_where_nothing_is_left_of_the_document() -> None:
+    name = "qwen3-reranker"
+    before, both, after = reference(name, "", "")
+    tokens_max = len(before) + len(both) + len(after) + 30
+    query = " ".join(f"q{number}" for number in range(500))
+    [[result]] = tokenizer_of(name, tokens_max).encode([([framed(name, query, "never seen")], Options())])
+    ids = ids_of(result)
+    text = library().decode(ids, skip_special_tokens=False)
+    assert len(ids) == tokens_max
+    assert ids[-len(after) :] == after
+    assert "<Query>: q0 q1 q2" in text
+    assert "<Document>:" in text
+    assert "never" not in text
+
+
+def test_a_document_of_megabytes_costs_no_more_than_its_window() -> None:
+    name = "qwen3-reranker"
+    tokenizer = tokenizer_of(name, 400)
+    text = "The quick brown fox jumps over the lazy dog. " * 100_000
+    began = time.perf_counter()
+    [[result]] = tokenizer.encode([([framed(name, "fox?", text)], Options())])
+    assert time.perf_counter() - began < 2.0
+    [[of_a_part]] = tokenizer.encode([([framed(name, "fox?", text[:100_000])], Options())])
+    assert ids_of(result) == ids_of(of_a_part)
+    assert len(ids_of(result)) == 400
+
+
+def test_refusing_names_length_and_limit() -> None:
+    [[result]] = tokenizer_of("qwen3-reranker", 300).encode(
+        [([framed("qwen3-reranker", "a", "b " * 400)], Options(Truncation.REFUSE))]
+    )
+    assert isinstance(result, HeddleError)
+    assert result.kind is ErrorKind.TOO_LARGE
+    assert "the limit is 300 tokens" in result.message
+
+
+def test_a_prompt_that_is_too_long_by_itself_is_refused() -> None:
+    content = PROMPTS["qwen3-reranker"].framed("a", "b", "because " * 500)
+    [[result]] = tokenizer_of("qwen3-reranker", 400).encode([([content], Options())])
+    assert isinstance(result, HeddleError)
+    assert result.kind is ErrorKind.TOO_LARGE
+
+
+def test_one_document_that_is_no_text_leaves_the_others_alone() -> None:
+    name = "mxbai-rerank-v2"
+    [[bad, good]] = tokenizer_of(name, 1_000).encode(
+        [([framed(name, "a", "\ud800"), framed(name, "a", "b")], Options())]
+    )
+    assert isinstance(bad, HeddleError)
+    assert bad.kind is ErrorKind.INVALID_INPUT
+    assert isinstance(good, TokenSequence)
+
+
+def test_what_a_text_holds_in_braces_is_text() -> None:
+    prompt = stated("{query} | {document}")
+    assert prompt is not None
+    assert prompt.framed("{document}", "{query}").texts == ["{document}", " | ", "{query}"]
+
+
+def test_a_token_of_text_and_frame_is_of_the_frame() -> None:
+    """Such as "?\\n" in byte-level vocabularies: cutting it would take the line's end from the prompt."""
+    prompt = stated("Q: {query}\nD: {document}\nA:")
+    assert prompt is not None
+    own = library()
+    tokenizer = Tokenizer(own, sequence_tokens_max=24, vocabulary_size=own.get_vocab_size())
+    [[result]] = tokenizer.encode([([prompt.framed("why" * 3, "because " * 40)], Options())])
+    text = own.decode(ids_of(result))
+    assert text.startswith("Q: whywhywhy\nD: b")
+    assert text.endswith("\nA:")
+
+
+def test_roles_of_a_prompt_are_in_its_parts() -> None:
+    parts = PROMPTS["bge-reranker-gemma"].framed("q", "d").pieces
+    assert parts[0] == ((Role.FRAME, "A: "), (Role.QUERY, "q"))
+    assert parts[2] == ((Role.FRAME, "B: "), (Role.DOCUMENT, "d"))
