@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 
 from engine_svc.device import Device
-from engine_svc.models.architectures.table import architecture_of
+from engine_svc.models.architectures.registry import find_architecture
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.quantization import NO_QUANT, Format
-from engine_svc.models.stored_tensors import FLOAT_TYPES, stored_tensors
+from engine_svc.models.stored_tensors import FLOAT_TYPES, open_stored_tensors
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.settings import ConfigurationError
 
@@ -38,10 +38,10 @@ def check_memory(device: Device, checkpoint: Checkpoint, dtype: str, quantizatio
 def weight_bytes(checkpoint: Checkpoint, dtype: str, quantization: str = NO_QUANT) -> int:
     """Bytes on the device. Tensors of other types than FLOAT_TYPES are stored quantized, and are loaded as they are."""
     config = {name: value for name, value in checkpoint.config.items() if name != "quantization_config"}
-    architecture = architecture_of(ModelConfig(config, checkpoint.folder / "config.json"))
+    architecture = find_architecture(ModelConfig(config, checkpoint.folder / "config.json"))
     unused = (*architecture.unused, *(architecture.prefix + name for name in architecture.unused))
     total = 0.0
-    for name, tensor in stored_tensors(checkpoint.folder).items():
+    for name, tensor in open_stored_tensors(checkpoint.folder).items():
         if name.startswith(unused):
             continue
         number_bytes = BYTES[dtype]

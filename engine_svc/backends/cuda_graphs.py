@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engine_svc.backends.cuda_errors import first_line
 from engine_svc.batch import PackedBatch, Sequences
-from engine_svc.models.layout import Layout, Run
+from engine_svc.models.layout import EqualLengths, Layout
 from engine_svc.models.packed_tokens import PackedTokens
 
 BUCKETS_OF_TOKENS = (8, 16, 32, 64, 128, 256)
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 class CapturedLayout(Layout):
     @cached_property
-    def runs(self) -> tuple[Run, ...]:
+    def groups(self) -> tuple[EqualLengths, ...]:
         raise RuntimeError("attention depends on the lengths of the sequences")
 
 
@@ -50,7 +50,7 @@ class Graph:
     def fits(self, tokens: PackedTokens) -> bool:
         """Kernels are launched for the longest sequence, so none may be longer than that of the capture."""
         own = self.inputs
-        is_short = tokens.layout.length_max <= own.layout.length_max
+        is_short = tokens.layout.max_length <= own.layout.max_length
         return is_short and rows_of(tokens) <= rows_of(own) and sequences_of(tokens) <= sequences_of(own)
 
     def run(self, tokens: PackedTokens) -> Tensor:
@@ -75,7 +75,7 @@ class CudaGraphs:
 
     def find(self, tokens: PackedTokens) -> Graph | None:
         """The smallest graph for the batch; None for a large batch, and for one with merged prefixes or adapters."""
-        if tokens.layout.row_of_token is not None or tokens.adapted_rows is not None:
+        if tokens.layout.row_of_token is not None or tokens.adapter_rows is not None:
             return None
         return next((graph for graph in self._graphs if graph.fits(tokens)), None)
 
@@ -97,7 +97,7 @@ def capture_graphs(
         for tokens, sequences in reversed(list(product(BUCKETS_OF_TOKENS, BUCKETS_OF_SEQUENCES))):
             if 2 * sequences > tokens:
                 continue
-            inputs = without_runs(packed(batch_of(lengths_of(tokens, sequences, sequence_tokens_max))))
+            inputs = without_groups(packed(batch_of(lengths_of(tokens, sequences, sequence_tokens_max))))
             graphs.append(Graph(inputs, *capture(partial(transformer, inputs))))
             others = lengths_of(tokens - 1, sequences - 1, min(tokens // sequences, sequence_tokens_max))
             check(graphs[-1], transformer, packed(batch_of(others)))
@@ -116,7 +116,7 @@ def check(graph: Graph, transformer: Callable[[PackedTokens], Tensor], tokens: P
         raise ValueError(f"the replay differs from the computation by {difference:.3g}")
 
 
-def without_runs(tokens: PackedTokens) -> PackedTokens:
+def without_groups(tokens: PackedTokens) -> PackedTokens:
     """Makes attention that reads the runs fail: a graph of it would be right for these sequences only."""
     layout = tokens.layout
     return replace(tokens, layout=CapturedLayout.of(layout.lengths, layout.cu_seqlens))

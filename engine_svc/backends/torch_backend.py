@@ -15,7 +15,7 @@ from engine_svc.batch import Output, PackedBatch
 from engine_svc.data_type import auto_data_type
 from engine_svc.device import find_device
 from engine_svc.models.heads.head import HeadOutputs
-from engine_svc.models.low_rank import use_adapters
+from engine_svc.models.lora import use_adapters
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.quantization import NO_QUANT
@@ -37,12 +37,12 @@ class TorchBackend:
         device: str = "auto",
         adapter: str = "",
         quantization: str = NO_QUANT,
-        merges_prefixes: bool = True,
+        share_prefixes: bool = True,
     ) -> None:
         """`dtype` is auto, float32, bfloat16 or float16. `threads` of the CPU are for a pass that is told of none;
         0 leaves PyTorch's choice, one per core. `device` is auto, cpu, cuda or cuda:N. `adapter` is one of the
         checkpoint's, or "". `quantization` is no_quant, fp8 or fp4. A causal model computes prefixes that sequences of
-        a batch share once, unless `merges_prefixes` says no. Raises CheckpointError."""
+        a batch share once, unless `share_prefixes` says no. Raises CheckpointError."""
         if threads:
             torch.set_num_threads(threads)
         self._threads = torch.get_num_threads()
@@ -58,7 +58,7 @@ class TorchBackend:
         if self._device.type == "cpu":
             keep_freed_memory()
         # Sequences with different adapters have different hidden states for the same prefix.
-        self._merges_prefixes = merges_prefixes and self._model.transformer.is_causal and not self._model.tasks
+        self._share_prefixes = share_prefixes and self._model.transformer.is_causal and not self._model.tasks
         self._passes: CudaPasses | None = None
         self._graphs = CudaGraphs()
         if self._device.type == "cuda":
@@ -112,19 +112,19 @@ class TorchBackend:
             batch,
             device=self._device,
             dtype=self._dtype,
-            merges_prefixes=self._merges_prefixes,
+            share_prefixes=self._share_prefixes,
             tasks=self._model.tasks,
         )
 
     @torch.inference_mode()
     def _compute(self, tokens: PackedTokens, batch: PackedBatch) -> HeadOutputs:
-        return self._model.head(tokens.of_tokens(self._hidden(tokens)), tokens, batch)
+        return self._model.head(tokens.gather_tokens(self._hidden(tokens)), tokens, batch)
 
     def _hidden(self, tokens: PackedTokens) -> Tensor:
         graph = self._graphs.find(tokens)
         if graph is not None:
             return graph.run(tokens)
-        with use_adapters(tokens.adapted_rows):
+        with use_adapters(tokens.adapter_rows):
             return self._model.transformer(tokens)
 
     @torch.inference_mode()

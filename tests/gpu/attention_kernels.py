@@ -7,7 +7,7 @@ from unittest import mock
 import torch
 
 from engine_svc.models import attention
-from engine_svc.models.attention import attend_by_runs, choose_kernel, our_kernel
+from engine_svc.models.attention import attend_by_group, choose_kernel, find_own_kernel
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.flash_attention import Attend
 
@@ -19,9 +19,9 @@ def kernels_for(
 ) -> Mapping[str, Attend]:
     """By name: first the one that models get, then our own, which stands in where flash attention cannot do it."""
     if device.type != "cuda":
-        return {name_of(attend_by_runs): attend_by_runs}
+        return {name_of(attend_by_group): attend_by_group}
     chosen = choose_kernel(device, dtype, head_dim, pattern.bias is not None, pattern.softcap is not None)
-    ours = our_kernel(device)
+    ours = find_own_kernel(device)
     return {name_of(chosen): chosen, **({} if ours is None else {name_of(ours): ours})}
 
 

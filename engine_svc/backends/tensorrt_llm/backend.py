@@ -18,7 +18,7 @@ from engine_svc.backends.tensorrt_llm.quantization import quantization_of
 from engine_svc.backends.tensorrt_llm.versions import installed_api, installed_version
 from engine_svc.backends.torch_backend import DTYPES, device_of
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.models.architectures.table import architecture_of
+from engine_svc.models.architectures.registry import find_architecture
 from engine_svc.models.heads.head import Head
 from engine_svc.models.model import load_head
 from engine_svc.models.model_config import ModelConfig
@@ -88,6 +88,6 @@ def load_head_of(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
     """The weights of a head are not quantized, even in a quantized checkpoint. Raises CheckpointError."""
     config = {name: value for name, value in checkpoint.config.items() if name != "quantization_config"}
     plain = replace(checkpoint, config=config)
-    architecture = architecture_of(ModelConfig.of(plain))
+    architecture = find_architecture(ModelConfig.of(plain))
     weights = Weights(checkpoint.folder, dtype=dtype, device=device, prefix=architecture.prefix)
     return load_head(plain, ModelConfig.of(plain), architecture, weights)

@@ -13,7 +13,7 @@ from engine_svc.backends.tensorrt_llm.fitness import MODEL_TYPES
 from engine_svc.backends.tensorrt_llm.quantization import quantization_of
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.quantization import FILE
-from engine_svc.models.rope_scaling import rope_parameters
+from engine_svc.models.rotary import rope_parameters
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.weight_files import weight_files
 

@@ -7,11 +7,10 @@ from engine_svc.backends.tensorrt_llm.quantization import quantization_of
 from engine_svc.backends.tensorrt_llm.versions import installed_api
 from engine_svc.device import Device, dotted
 from engine_svc.models.architectures.decoder import FAMILIES
-from engine_svc.models.architectures.decoder_attention import reach_of
+from engine_svc.models.architectures.decoder_attention import read_window
 from engine_svc.models.model_config import ModelConfig
-from engine_svc.models.quantization import NO_QUANT
-from engine_svc.models.quantization import quantization_of as asked_quantization
-from engine_svc.models.rope_scaling import rope_parameters
+from engine_svc.models.quantization import NO_QUANT, find_quantization
+from engine_svc.models.rotary import rope_parameters
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.settings import ConfigurationError
@@ -42,7 +41,7 @@ def check_settings(settings: EngineSettings, checkpoint: Checkpoint) -> None:
     if settings.adapter or checkpoint.tasks:
         raise ConfigurationError("adapters are not supported")
     if settings.quantization != NO_QUANT:
-        quantization = asked_quantization(checkpoint, settings.quantization)
+        quantization = find_quantization(checkpoint, settings.quantization)
         if quantization is None or not quantization.is_stored:
             raise ConfigurationError("it does not quantize weights; it takes a checkpoint that ModelOpt has quantized")
 
@@ -74,9 +73,9 @@ def check_rope(config: ModelConfig, model_type: str) -> None:
 def check_windows(config: ModelConfig, sequence_tokens_max: int) -> None:
     """A window as long as the longest sequence has no effect, and is accepted."""
     for layer_type in set(FAMILIES[config.get("model_type")].layer_types(config)):
-        behind, _ = reach_of(config, layer_type)
-        if behind is not None and behind < sequence_tokens_max - 1:
-            config.refuse(f"layers that see {behind + 1} of {sequence_tokens_max} tokens are not supported")
+        window_left, _ = read_window(config, layer_type)
+        if window_left is not None and window_left < sequence_tokens_max - 1:
+            config.refuse(f"layers that see {window_left + 1} of {sequence_tokens_max} tokens are not supported")
 
 
 def check_gpu(checkpoint: Checkpoint, device: Device) -> None:

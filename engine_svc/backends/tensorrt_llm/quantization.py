@@ -8,7 +8,7 @@ from typing import Any
 
 from engine_svc.device import Capability
 from engine_svc.hardware import FP4, FP8
-from engine_svc.models.quantization import stored_quantization
+from engine_svc.models.quantization import read_stored_quantization
 from heddle.checkpoint import Checkpoint
 
 # The compute capability that each algorithm needs, by ModelOpt's name for it.
@@ -35,7 +35,7 @@ class Quantization:
 
 def quantization_of(checkpoint: Checkpoint) -> Quantization | None:
     """None for weights that are not quantized. Raises CheckpointError for an unsupported algorithm."""
-    stored = stored_quantization(checkpoint)
+    stored = read_stored_quantization(checkpoint)
     if stored is None:
         return None
     stored.check_supported(CAPABILITIES)

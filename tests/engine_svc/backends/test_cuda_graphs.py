@@ -44,7 +44,7 @@ def attend_by_cu_seqlens(query: Tensor, key: Tensor, value: Tensor, layout: Layo
     sequence are NaN."""
     result = torch.full_like(query, torch.nan)
     for start, stop in itertools.pairwise(layout.cu_seqlens.tolist()):
-        assert stop - start <= layout.length_max
+        assert stop - start <= layout.max_length
         if stop > start:
             own, keys, values = (part[start:stop].transpose(0, 1)[None] for part in (query, key, value))
             result[start:stop] = functional.scaled_dot_product_attention(own, keys, values)[0].transpose(0, 1)

@@ -16,7 +16,7 @@ from engine_svc.batch import Output, PackedBatch
 from engine_svc.models import packed_tokens
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
-from engine_svc.models.prefixes import PREFIX_TOKENS_MIN, ROWS_PER_TOKEN_MAX, merging_of
+from engine_svc.models.prefixes import PREFIX_TOKENS_MIN, ROWS_PER_TOKEN_MAX, find_shared_prefixes
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import VOCABULARY_SIZE
 from tests.engine_svc.models.cases import saved
@@ -54,7 +54,7 @@ def prefixes_of(sequences: list[Ids]) -> list[tuple[object, ...]]:
 @example([LONG[:15], LONG[:15]])
 def test_rows_are_the_distinct_prefixes(sequences: list[Ids]) -> None:
     batch, prefixes = batch_of(sequences), prefixes_of(sequences)
-    merging = merging_of(batch)
+    merging = find_shared_prefixes(batch)
     distinct = len(set(prefixes))
     is_worth_it = distinct <= ROWS_PER_TOKEN_MAX * batch.tokens
     assert (merging is not None) == is_worth_it
@@ -69,7 +69,7 @@ def test_rows_are_the_distinct_prefixes(sequences: list[Ids]) -> None:
 @given(st.lists(SEQUENCES, min_size=2, max_size=12))
 def test_columns_come_back_from_their_rows(sequences: list[Ids]) -> None:
     batch = batch_of([*sequences, LONG, LONG, LONG, LONG])
-    merging = merging_of(batch)
+    merging = find_shared_prefixes(batch)
     assert merging is not None
     for column in (batch.token_ids, batch.positions):
         np.testing.assert_array_equal(column[merging.token_of_row][merging.row_of_token], column)
@@ -79,11 +79,11 @@ def test_columns_come_back_from_their_rows(sequences: list[Ids]) -> None:
 @given(st.lists(SEQUENCES, min_size=2, max_size=12))
 def test_own_tokens_follow_the_shared_ones_and_lie_end_to_end(sequences: list[Ids]) -> None:
     batch = batch_of([*sequences, LONG, LONG, LONG, LONG])
-    merging = merging_of(batch)
+    merging = find_shared_prefixes(batch)
     assert merging is not None
     own = [
         token
-        for stop, count in zip(batch.cu_seqlens[1:], merging.own_tokens, strict=True)
+        for stop, count in zip(batch.cu_seqlens[1:], merging.query_lengths, strict=True)
         for token in range(stop - count, stop)
     ]
     assert merging.token_of_row.tolist() == own
@@ -124,8 +124,8 @@ def hidden_states(folder: Path, batch: PackedBatch, dtype: torch.dtype, *, merge
     """Of all tokens, and of how many rows they were made."""
     device = torch.device("cpu")
     transformer = Model.load(Checkpoint.read(folder), dtype=dtype, device=device).transformer
-    tokens = PackedTokens.of(batch, device=device, dtype=dtype, merges_prefixes=merges)
-    return tokens.of_tokens(transformer(tokens))[: batch.tokens].float(), len(tokens.ids)
+    tokens = PackedTokens.of(batch, device=device, dtype=dtype, share_prefixes=merges)
+    return tokens.gather_tokens(transformer(tokens))[: batch.tokens].float(), len(tokens.ids)
 
 
 @pytest.mark.parametrize("name", BATCHES)
@@ -142,7 +142,7 @@ def test_merging_changes_no_output(folder: Path, name: str, dtype: torch.dtype, 
 def test_backend_answers_each_sequence_as_alone(folder: Path, name: str) -> None:
     backend = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu")
     batch = batch_of(BATCHES[name], Output.VECTOR)
-    apart = run_each(TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", merges_prefixes=False), batch)
+    apart = run_each(TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", share_prefixes=False), batch)
     np.testing.assert_allclose(np.stack(run_each(backend, batch)), np.stack(apart), atol=1e-5, rtol=0)
     for together, sequence in zip(run_each(backend, batch), sequences_of(batch), strict=True):
         [alone] = run_each(backend, packed([sequence]))
@@ -158,16 +158,16 @@ def test_backend_answers_each_sequence_as_alone(folder: Path, name: str) -> None
     ],
 )
 def test_few_shared_tokens_switch_nothing_on(sequences: list[Ids]) -> None:
-    assert merging_of(batch_of(sequences)) is None
+    assert find_shared_prefixes(batch_of(sequences)) is None
 
 
 def test_merging_can_be_switched_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def merged(batch: PackedBatch) -> None:
         raise AssertionError("merged all the same")
 
-    monkeypatch.setattr(packed_tokens, "merging_of", merged)
+    monkeypatch.setattr(packed_tokens, "find_shared_prefixes", merged)
     batch = batch_of(BATCHES["40 tokens"], Output.VECTOR)
-    run_each(TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", merges_prefixes=False), batch)
+    run_each(TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", share_prefixes=False), batch)
     with pytest.raises(AssertionError, match="merged all the same"):
         run_each(TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu"), batch)
 

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.models.low_rank import use_adapters
+from engine_svc.models.lora import use_adapters
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.rows import Rows
@@ -49,10 +49,10 @@ def shapes_on_gpu(
         gpu.uploads.clear()
         gpu.downloads.clear()
         merges = model.transformer.is_causal and not model.tasks
-        tokens = PackedTokens.of(batch, device=CUDA, dtype=torch.bfloat16, merges_prefixes=merges, tasks=model.tasks)
-        with use_adapters(tokens.adapted_rows):
+        tokens = PackedTokens.of(batch, device=CUDA, dtype=torch.bfloat16, share_prefixes=merges, tasks=model.tasks)
+        with use_adapters(tokens.adapter_rows):
             hidden = model.transformer(tokens)
-        outputs = model.head(tokens.of_tokens(hidden), tokens, batch)
+        outputs = model.head(tokens.gather_tokens(hidden), tokens, batch)
         assert (outputs.flat.device, outputs.flat.dtype, outputs.flat.ndim) == (CUDA, torch.float32, 1)
         outputs.flat.cpu()
         assert (len(gpu.uploads), len(gpu.downloads)) == (1, 1), (gpu.uploads, gpu.downloads)

@@ -1,6 +1,5 @@
 """Parity cases of the second GTE. transformers' class is the reference for the layout of Alibaba's own code too."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from transformers import (
 from heddle.checkpoint import ModelKind
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE, write_old_modules
 from tests.engine_svc.models.cases import Case, Reference, case_of, randomized, reference_of, saved
+from tests.engine_svc.models.hub_layout import change_config
 
 HEADS = 4
 
@@ -47,8 +47,7 @@ def case(
     model_class: type[PreTrainedModel], kind: ModelKind, name: str, *, own_names: bool = True, **config: Any
 ) -> Case:
     """As transformers has it, the tensors by its own names or the authors'."""
-    config = {**SMALL, **config}
-    return case_of("gte", lambda: model_class(GteConfig(**config)), kind, name, save_original_format=not own_names)
+    return case_of(model_class, kind, name, {**SMALL, **config}, save_original_format=not own_names)
 
 
 def hub_case(
@@ -71,16 +70,14 @@ def hub_case(
         head_dim = SMALL["hidden_size"] // HEADS
         rope = {"rope_type": "linear", "rope_theta": theta * factor, "factor": factor ** (2 / head_dim)}
         model = saved(randomized(model_class(GteConfig(**{**SMALL, **config}, rope_parameters=rope))), folder)
-        stated = json.loads((folder / "config.json").read_text())
-        del stated["rope_parameters"], stated["dtype"]
         changes = {
             "model_type": model_type,
-            "architectures": [stated["architectures"][0].replace("Gte", "New" if model_type == "new" else "Gte")],
+            "architectures": [model_class.__name__.replace("Gte", "New" if model_type == "new" else "Gte")],
             "rope_theta": theta,
             "rope_scaling": {"factor": ntk, "type": "ntk"} if ntk else None,
             "pack_qkv": packed,
         }
-        (folder / "config.json").write_text(json.dumps({**stated, **HUB, **changes}))
+        change_config(folder, without=("rope_parameters", "dtype"), **{**HUB, **changes})
         rename(folder, model_type, packed=packed)
         return reference_of(model, kind, has_types=has_types and model.config.type_vocab_size > 1)
 

@@ -1,7 +1,6 @@
 """Parity cases of Jina's XLM-RoBERTa. transformers' class is the reference for the layout of Jina's own code too, with
 the weights that an adapter makes of the stored ones."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from transformers import (
 from heddle.checkpoint import ModelKind
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE
 from tests.engine_svc.models.cases import Case, Reference, case_of, randomized, reference_of, renamed, saved
+from tests.engine_svc.models.hub_layout import change_config
 
 ADAPTERS = ["retrieval.query", "retrieval.passage", "separation", "classification", "text-matching"]
 RANK, ALPHA = 4, 2
@@ -63,14 +63,7 @@ NAMES = (
 
 def case(model_class: type[PreTrainedModel], kind: ModelKind, name: str, *, own_names: bool, **config: Any) -> Case:
     """As transformers has it, the tensors by its own names or the authors'."""
-    config = {**SMALL, **config}
-    return case_of(
-        "jina_embeddings_v3",
-        lambda: model_class(JinaEmbeddingsV3Config(**config)),
-        kind,
-        name,
-        save_original_format=not own_names,
-    )
+    return case_of(model_class, kind, name, {**SMALL, **config}, save_original_format=not own_names)
 
 
 def hub_case(
@@ -97,24 +90,13 @@ def hub_case(
             learn_positions(folder, model)
         if not states_base:
             changes["rotary_emb_base"] = None
-        write_hub_config(folder, {**changes, "architectures": [hub_class(model)]})
+        architecture = model_class.__name__.replace("JinaEmbeddingsV3", "XLMRoberta")
+        # null counts as absent
+        own = dict.fromkeys(("rope_parameters", "dtype"))
+        change_config(folder, **{**own, **HUB, **changes, "architectures": [architecture]})
         return reference_of(model, kind)
 
     return Case("jina_embeddings_v3", name, kind, write, has_types=True, adapter=adapter or "")
-
-
-def hub_class(model: PreTrainedModel) -> str:
-    return type(model).__name__.replace("JinaEmbeddingsV3", "XLMRoberta")
-
-
-def write_hub_config(folder: Path, changes: dict[str, Any]) -> None:
-    own = dict.fromkeys(("rope_parameters", "dtype"))  # null counts as absent
-    write_setting(folder, **{**own, **HUB, **changes})
-
-
-def write_setting(folder: Path, **changes: Any) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def add_adapters(
@@ -127,7 +109,7 @@ def add_adapters(
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """To every table and linear, as torch's parametrizations are stored; the model becomes what the adapter makes of
-    it. Norms and biases have none. `dtype` is the one that must be able to hold them."""
+    it. BranchNorms and biases have none. `dtype` is the one that must be able to hold them."""
     generator = torch.Generator().manual_seed(1)
     stored = {}
     adapted = {}

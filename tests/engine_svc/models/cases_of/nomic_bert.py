@@ -83,14 +83,7 @@ NAMES = (
 def case(model_class: type[PreTrainedModel], kind: ModelKind, name: str, *, own_names: bool, **config: Any) -> Case:
     """As transformers has it, the tensors by its own names or the authors'."""
     config = {**SMALL, **config}
-    return case_of(
-        "nomic_bert",
-        lambda: model_class(NomicBertConfig(**config)),
-        kind,
-        name,
-        has_types=True,
-        save_original_format=not own_names,
-    )
+    return case_of(model_class, kind, name, config, has_types=True, save_original_format=not own_names)
 
 
 def hub_case(name: str, *, scaling: float | None = None, base: float = 1000.0, with_both: bool = False) -> Case:

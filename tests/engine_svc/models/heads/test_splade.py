@@ -135,7 +135,7 @@ def test_segments_of_a_gpu_equal_runs_of_a_cpu(
     transformed = torch.randn(int(bounds[-1]), 32, generator=torch.Generator().manual_seed(0))
     by_runs, by_segments = torch.zeros(2, len(bounds) - 1, head.vocabulary_size)
     with torch.inference_mode():
-        head._reduce_runs(transformed, bounds, by_runs)
+        head._reduce_by_length(transformed, bounds, by_runs)
         head._reduce_segments(transformed, torch.from_numpy(bounds), bounds, by_segments)
     assert by_runs.any()
     torch.testing.assert_close(by_segments, by_runs)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from triton.runtime import driver
 
-from engine_svc.models.kernels.available import runs_kernels, triton_works
+from engine_svc.models.kernels.launch import runs_kernels, triton_works
 
 CUDA = torch.device("cuda", 0)
 
@@ -23,7 +23,7 @@ class Driver:
 
 @pytest.fixture(autouse=True)
 def _nothing_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine_svc.models.kernels.available.triton_works", triton_works.__wrapped__)
+    monkeypatch.setattr("engine_svc.models.kernels.launch.triton_works", triton_works.__wrapped__)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(driver, "_active", Driver())
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engine_svc.models.alibi import alibi_bias, slopes_of
+from engine_svc.models.attention_pattern import alibi_bias, alibi_slopes
 
 OF_8 = [1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256]
 
@@ -20,7 +20,7 @@ OF_8 = [1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256]
     ],
 )
 def test_slopes_are_those_of_the_paper_whatever_the_heads(heads: int, slopes: list[float]) -> None:
-    assert slopes_of(heads) == pytest.approx(slopes)
+    assert alibi_slopes(heads) == pytest.approx(slopes)
 
 
 def test_bias_grows_with_the_distance_to_either_side() -> None:

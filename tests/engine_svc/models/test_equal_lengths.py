@@ -1,4 +1,4 @@
-"""Every pattern of attention against the formula, pair of tokens by pair of tokens."""
+"""Attention among sequences of one length: every pattern against the formula, pair of tokens by pair of tokens."""
 
 import math
 from typing import Any
@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from engine_svc.models import dense_attention
+from engine_svc.models import attention
+from engine_svc.models.attention import attend_each_by_matmul, attend_equal, softmax
 from engine_svc.models.attention_pattern import AttentionPattern
-from engine_svc.models.dense_attention import attend_densely, attend_each_by_products, softmax
 
 HEADS, HEAD_DIM, LONGEST = 4, 8, 400
 
@@ -32,38 +32,38 @@ def by_formula(query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPatt
     distances = torch.arange(length)[None, :] - torch.arange(length)[:, None]  # of a key from a query
     if pattern.bias is not None:
         scores = scores + pattern.bias.double()[:, distances + LONGEST - 1]
-    behind = length if pattern.behind is None else pattern.behind
-    ahead = length if pattern.ahead is None else pattern.ahead
-    scores = scores.masked_fill((distances < -behind) | (distances > ahead), -math.inf)
+    left = length if pattern.window_left is None else pattern.window_left
+    right = length if pattern.window_right is None else pattern.window_right
+    scores = scores.masked_fill((distances < -left) | (distances > right), -math.inf)
     return scores.softmax(-1) @ value
 
 
-def random_heads(sequences: int, length: int, key_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+def random_heads(sequences: int, length: int, num_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(sequences, length, HEADS, HEAD_DIM, generator=generator)
-    key, value = torch.randn(2, sequences, length, key_heads, HEAD_DIM, generator=generator)
+    key, value = torch.randn(2, sequences, length, num_kv_heads, HEAD_DIM, generator=generator)
     return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
 
-reaches = st.one_of(st.none(), st.integers(0, 60))
+windows = st.one_of(st.none(), st.integers(0, 60))
 
 
 @settings(max_examples=150, deadline=None)
 @given(
     length=st.integers(1, 90) | st.just(LONGEST),
-    key_heads=st.sampled_from([1, 2, 4]),
+    num_kv_heads=st.sampled_from([1, 2, 4]),
     pattern=st.builds(
         AttentionPattern,
-        behind=reaches,
-        ahead=reaches,
+        window_left=windows,
+        window_right=windows,
         scale=st.sampled_from([None, 0.1]),
         softcap=st.sampled_from([None, 2.0]),
         bias=st.sampled_from([None, BIAS]),
     ),
 )
-def test_any_pattern_equals_the_formula(length: int, key_heads: int, pattern: AttentionPattern) -> None:
-    query, key, value = random_heads(2, length, key_heads)
-    attended = attend_densely(query, key, value, pattern)
+def test_any_pattern_equals_the_formula(length: int, num_kv_heads: int, pattern: AttentionPattern) -> None:
+    query, key, value = random_heads(2, length, num_kv_heads)
+    attended = attend_equal(query, key, value, pattern)
     torch.testing.assert_close(attended.double(), by_formula(query, key, value, pattern), atol=1e-5, rtol=1e-4)
 
 
@@ -71,29 +71,33 @@ def test_any_pattern_equals_the_formula(length: int, key_heads: int, pattern: At
 @given(
     length=st.integers(1, 90),
     share=st.floats(0, 1),
-    pattern=st.builds(AttentionPattern, behind=reaches, ahead=reaches, softcap=st.sampled_from([None, 2.0])),
+    pattern=st.builds(
+        AttentionPattern, window_left=windows, window_right=windows, softcap=st.sampled_from([None, 2.0])
+    ),
 )
 def test_fewer_queries_are_those_of_the_last_tokens(length: int, share: float, pattern: AttentionPattern) -> None:
     query, key, value = random_heads(2, length, 2)
     own = query[:, :, int(share * (length - 1)) :]
-    attended = attend_densely(own, key, value, pattern)
+    attended = attend_equal(own, key, value, pattern)
     expected = by_formula(query, key, value, pattern)[:, :, int(share * (length - 1)) :]
     torch.testing.assert_close(attended.double(), expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("pattern", [AttentionPattern(behind=9, ahead=9), AttentionPattern(softcap=2.0, ahead=0)])
+@pytest.mark.parametrize(
+    "pattern", [AttentionPattern(window_left=9, window_right=9), AttentionPattern(softcap=2.0, window_right=0)]
+)
 def test_short_types_stay_close_to_the_formula(pattern: AttentionPattern, dtype: torch.dtype) -> None:
     query, key, value = (heads.to(dtype) for heads in random_heads(2, 70, 2))
-    attended = attend_densely(query, key, value, pattern)
+    attended = attend_equal(query, key, value, pattern)
     torch.testing.assert_close(attended.double(), by_formula(query, key, value, pattern), atol=0.02, rtol=0.02)
 
 
-@pytest.mark.parametrize("key_heads", [1, 4])
+@pytest.mark.parametrize("num_kv_heads", [1, 4])
 @pytest.mark.parametrize("length", [7, 130])
-def test_products_in_the_short_type_stay_close_to_the_formula(length: int, key_heads: int) -> None:
-    query, key, value = (heads.bfloat16() for heads in random_heads(3, length, key_heads))
-    attended = attend_each_by_products(query, key, value, AttentionPattern(scale=0.3))
+def test_matmul_in_the_short_type_stay_close_to_the_formula(length: int, num_kv_heads: int) -> None:
+    query, key, value = (heads.bfloat16() for heads in random_heads(3, length, num_kv_heads))
+    attended = attend_each_by_matmul(query, key, value, AttentionPattern(scale=0.3))
     assert attended.dtype == torch.bfloat16
     expected = by_formula(query, key, value, AttentionPattern(scale=0.3))
     torch.testing.assert_close(attended.double(), expected, atol=0.02, rtol=0.02)
@@ -113,21 +117,21 @@ def test_nan_stays_in_its_row_of_the_softmax() -> None:
     assert softmax(scores).isnan().any(-1).tolist() == [False, False, True, False]
 
 
-def test_too_long_a_sequence_is_not_attended_to_by_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense_attention, "is_prepacked", lambda *_: True)
-    monkeypatch.setattr(dense_attention, "SCORES_MAX", HEADS * 300 * 300)
+def test_too_long_a_sequence_is_not_attended_to_by_matmul(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "is_prepacked", lambda *_: True)
+    monkeypatch.setattr(attention, "SCORES_MAX", HEADS * 300 * 300)
     heads = [heads.bfloat16() for heads in random_heads(1, LONGEST, 4)]
     with LargestTensor() as largest:  # type: ignore[no-untyped-call]
-        attend_densely(heads[0], heads[1], heads[2], AttentionPattern())
+        attend_equal(heads[0], heads[1], heads[2], AttentionPattern())
     assert largest.numbers < HEADS * LONGEST * LONGEST
 
 
 def test_tiles_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    heads, pattern = random_heads(2, 200, 2), AttentionPattern(behind=30, ahead=3, bias=BIAS)
-    whole = attend_densely(*heads, pattern)
-    monkeypatch.setattr(dense_attention, "TILE_NUMBERS_MAX", 1)
-    monkeypatch.setattr(dense_attention, "TILE_QUERIES", range(7, 8))
-    torch.testing.assert_close(attend_densely(*heads, pattern), whole, atol=1e-5, rtol=1e-4)
+    heads, pattern = random_heads(2, 200, 2), AttentionPattern(window_left=30, window_right=3, bias=BIAS)
+    whole = attend_equal(*heads, pattern)
+    monkeypatch.setattr(attention, "TILE_NUMBERS_MAX", 1)
+    monkeypatch.setattr(attention, "TILE_QUERIES", range(7, 8))
+    torch.testing.assert_close(attend_equal(*heads, pattern), whole, atol=1e-5, rtol=1e-4)
 
 
 class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -155,5 +159,5 @@ def test_biased_attention_holds_the_bias_of_a_tile_and_no_scores(sequences: int,
     query, key, value = torch.randn(3, sequences, heads, length, HEAD_DIM).unbind()
     pattern = AttentionPattern(bias=torch.randn(heads, 2 * length - 1))
     with LargestTensor() as largest:  # type: ignore[no-untyped-call]
-        attend_densely(query, key, value, pattern)
+        attend_equal(query, key, value, pattern)
     assert largest.numbers <= numbers_max

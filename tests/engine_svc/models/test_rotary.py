@@ -10,7 +10,7 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from engine_svc.models.model_config import ModelConfig
-from engine_svc.models.rope_scaling import rope_parameters, rotary_of
+from engine_svc.models.rotary import build_rotary, rope_parameters
 from heddle.checkpoint.json_files import CheckpointError
 
 HEAD_DIM = 32
@@ -63,9 +63,9 @@ def test_frequencies_and_scale_are_those_of_transformers(parameters: dict[str, A
     )
     frequencies, scale = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](theirs, torch.device("cpu"))
     config = ModelConfig({"max_position_embeddings": 4096, "rope_parameters": parameters}, Path("config.json"))
-    rotary = rotary_of(config, rope_parameters(config), HEAD_DIM, torch.device("cpu"))
+    rotary = build_rotary(config, rope_parameters(config), HEAD_DIM, torch.device("cpu"))
     torch.testing.assert_close(rotary.frequencies, frequencies, atol=0, rtol=1e-6)
-    assert rotary.scale == pytest.approx(scale)
+    assert rotary.attention_factor == pytest.approx(scale)
 
 
 PATH = Path("model/config.json")
@@ -94,10 +94,12 @@ LINEAR = {"rope_type": "linear", "factor": 2.0}
 def test_wrong_parameters_are_named(values: dict[str, Any], message: str) -> None:
     config = ModelConfig(values, PATH)
     with pytest.raises(CheckpointError, match=rf"^{PATH}: {message}"):
-        rotary_of(config, rope_parameters(config), 8, torch.device("cpu"))
+        build_rotary(config, rope_parameters(config), 8, torch.device("cpu"))
 
 
 def test_null_is_as_good_as_nothing() -> None:
     plain, stated = ModelConfig({}, PATH), ModelConfig({"rope_parameters": {"rope_type": None, "factor": None}}, PATH)
-    expected, found = (rotary_of(config, rope_parameters(config), 8, torch.device("cpu")) for config in (plain, stated))
+    expected, found = (
+        build_rotary(config, rope_parameters(config), 8, torch.device("cpu")) for config in (plain, stated)
+    )
     torch.testing.assert_close(found.frequencies, expected.frequencies)
