@@ -1,7 +1,8 @@
 """A GPU that computes no numbers, for machines without one: tensors of PyTorch's FakeTensorMode on "cuda". They have
-shapes and types, so whatever would read a number back, and so wait for the device, is an error there.
+shapes and types only, so an operation that reads a number back, and so waits for the device, is an error.
 
-Copies between host and device are noted. Kernels of Triton do not run: the card claims to be older than they need.
+Copies between host and device are recorded. Triton kernels do not run, because the card claims to be older than they
+need.
 """
 
 import dataclasses

@@ -257,7 +257,7 @@ def test_the_best_kernel_that_can_do_it_is_chosen(
     assert getattr(attends, "kernel", attends) == expected
 
 
-def test_attention_by_runs_is_the_last_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_by_group_is_the_last_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, {})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(attention, "runs_kernels", lambda _: False)

@@ -68,7 +68,7 @@ def test_quantized_numbers_are_as_near_as_four_bits_allow() -> None:
 
 
 def least_error(rows: Tensor) -> float:
-    """With the best block scales that there are, by trying all of E4M3."""
+    """The error with the best block scales, found by trying all of E4M3."""
     blocks = rows.view(len(rows), -1, 16)
     scales = fit_to_float4(rows).scales[:, :, None]
     levels = torch.tensor(sorted(set(E2M1)))

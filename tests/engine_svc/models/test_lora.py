@@ -99,7 +99,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def references(folder: Path) -> Mapping[str, Reference]:
-    """By task: a model with the same stored weights and this adapter."""
+    """For each task, a model with the same stored weights and this adapter."""
     cases = {task: hub_case(JinaEmbeddingsV3Model, ModelKind.EMBEDDER, task, adapter=task) for task in TASKS}
     return {task: case.write(folder) for task, case in cases.items()}
 

@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
     "pad_token_id": 0,
 }
 
-# Of the code on the hub, which transformers' class does not know.
+# Settings of the code on the hub that transformers' class does not have.
 HUB: dict[str, Any] = {
     "layer_norm_type": "layer_norm",
     "logn_attention_clip1": False,
@@ -46,7 +46,7 @@ HUB: dict[str, Any] = {
 def case(
     model_class: type[PreTrainedModel], kind: ModelKind, name: str, *, own_names: bool = True, **config: Any
 ) -> Case:
-    """As transformers has it, the tensors by its own names or the authors'."""
+    """The layout of transformers, with its own names of tensors or the authors'."""
     return case_of(model_class, kind, name, {**SMALL, **config}, save_original_format=not own_names)
 
 
@@ -61,7 +61,7 @@ def hub_case(
     has_types: bool = False,
     **config: Any,
 ) -> Case:
-    """As Alibaba and Snowflake have it. A token type comes with a text, and is no more than 0 where there is one."""
+    """The layout of Alibaba and Snowflake. Token types are all 0 if the config has only one."""
 
     def write(folder: Path) -> Reference:
         if kind is ModelKind.SPARSE_EMBEDDER:
@@ -85,7 +85,7 @@ def hub_case(
 
 
 def rename(folder: Path, model_type: str, *, packed: bool) -> None:
-    """transformers writes the authors' names, all but the prefix."""
+    """Makes tensor names the authors'. transformers writes all of them but the prefix."""
     tensors = load_file(folder / "model.safetensors")
     renamed = {}
     for name, tensor in tensors.items():

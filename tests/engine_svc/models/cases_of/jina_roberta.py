@@ -34,7 +34,7 @@ SMALL: dict[str, Any] = {
     "pad_token_id": PAD,
 }
 
-# Of the code on the hub, which transformers' class does not know.
+# Settings of the code on the hub that transformers' class does not have.
 HUB: dict[str, Any] = {
     "architectures": ["XLMRobertaModel"],
     "emb_pooler": "mean",
@@ -62,7 +62,7 @@ NAMES = (
 
 
 def case(model_class: type[PreTrainedModel], kind: ModelKind, name: str, *, own_names: bool, **config: Any) -> Case:
-    """As transformers has it, the tensors by its own names or the authors'."""
+    """The layout of transformers, with its own names of tensors or the authors'."""
     return case_of(model_class, kind, name, {**SMALL, **config}, save_original_format=not own_names)
 
 
@@ -76,7 +76,7 @@ def hub_case(
     states_base: bool = True,
     **config: Any,
 ) -> Case:
-    """As Jina has it, which calls itself an xlm-roberta; `adapter` is None for a checkpoint without any."""
+    """The layout of Jina, whose model_type is xlm-roberta. `adapter` is None for a checkpoint without adapters."""
 
     def write(folder: Path) -> Reference:
         model = randomized(model_class(JinaEmbeddingsV3Config(**{**SMALL, **config})))
@@ -134,7 +134,7 @@ def add_adapters(
 
 
 def load_adapted(model: PreTrainedModel, adapted: dict[str, Tensor]) -> None:
-    """From Jina's names of tensors."""
+    """Loads weights with Jina's names of tensors."""
     weights: dict[str, Tensor] = {}
     for name, tensor in adapted.items():
         if "mixer.Wqkv" in name:
@@ -147,7 +147,7 @@ def load_adapted(model: PreTrainedModel, adapted: dict[str, Tensor]) -> None:
 
 
 def learn_positions(folder: Path, model: PreTrainedModel, dtype: torch.dtype = torch.float32) -> None:
-    """In place of rotary ones, which turn by nothing then. `dtype` is the one that must be able to hold them."""
+    """Replaces rotary positions, which then rotate by 0, by learned ones. `dtype` must be able to hold the numbers."""
     shape = (model.config.max_position_embeddings, model.config.hidden_size)
     table = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype).float()
     tensors = load_file(folder / "model.safetensors")

@@ -35,7 +35,7 @@ BIASES = {"attention_bias": True, "mlp_bias": True, "norm_bias": True, "classifi
 
 
 def as_transformers_4_wrote_it(folder: Path, *, every: int, bases: tuple[float, float]) -> None:
-    """answerdotai/ModernBERT-base and all that was trained from it until 2026."""
+    """The layout of answerdotai/ModernBERT-base and of all that was trained from it until 2026."""
     change_config(
         folder,
         without=("layer_types", "rope_parameters", "dtype"),
@@ -51,7 +51,7 @@ def as_transformers_4_wrote_it(folder: Path, *, every: int, bases: tuple[float, 
 
 
 def case(model_class: type[PreTrainedModel], kind: ModelKind, name: str, **config: Any) -> Case:
-    """As transformers 5 writes it."""
+    """The layout of transformers 5."""
     return case_of(model_class, kind, name, {**SMALL, **config})
 
 
@@ -64,7 +64,7 @@ def older_case(
     bases: tuple[float, float] = (160_000.0, 10_000.0),
     **config: Any,
 ) -> Case:
-    """As transformers 4 wrote it."""
+    """The layout of transformers 4."""
     rope = {
         "full_attention": {"rope_type": "default", "rope_theta": bases[0]},
         "sliding_attention": {"rope_type": "default", "rope_theta": bases[1]},

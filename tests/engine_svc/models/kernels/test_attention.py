@@ -98,7 +98,7 @@ def test_any_head_size_equals_attention_by_group(head_dim: int, monkeypatch: pyt
 
 @pytest.mark.parametrize("name", ["causal", "causal window, scaled", "causal window, softcap", "bias"])
 def test_fewer_rows_are_those_of_the_last_tokens(name: str) -> None:
-    """As with shared prefixes, where a sequence may also have no row of its own."""
+    """Shared prefixes make such rows. A sequence may also have no row of its own."""
     own = (1, 0, 4, 33, 0)
     query, key, value = random_heads(sum(LENGTHS))
     layout = make_shared_layout(LENGTHS, own)
@@ -172,7 +172,7 @@ class Launches:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", PATTERNS)
 def test_attention_on_cuda_waits_for_no_number(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With tensors that have no content, an operation that needs some raises."""
+    """The tensors have no content, so an operation that needs it raises an error."""
     launches = Launches()
     monkeypatch.setattr(attention, "attend_kernel", launches)
     monkeypatch.setattr(chosen, "runs_kernels", lambda _: True)
