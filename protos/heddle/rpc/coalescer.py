@@ -45,6 +45,7 @@ class Coalescer(Generic[T]):
         self._cost = 0
         self._consumer: asyncio.Future[None] | None = None
         self._producers: deque[asyncio.Future[None]] = deque()
+        self._waking = False
         self._nudged = False
         self._closed = False
 
@@ -92,8 +93,6 @@ class Coalescer(Generic[T]):
                 await self._consumer
             finally:
                 self._consumer = None
-            for _ in range(TURNS):
-                await asyncio.sleep(0)
         self._nudged = False
         frame = self._cut_frame()
         self._wake_producers()
@@ -127,8 +126,20 @@ class Coalescer(Generic[T]):
         return frame
 
     def _wake_consumer(self) -> None:
-        if self._consumer is not None and not self._consumer.done():
-            self._consumer.set_result(None)
+        """After some turns of the event loop, as a callback: a coroutine that is resumed for each turn costs more."""
+        if self._consumer is not None and not self._waking:
+            self._waking = True
+            self._consumer.get_loop().call_soon(self._count_down, TURNS)
+
+    def _count_down(self, turns: int) -> None:
+        if self._consumer is None:
+            self._waking = False
+        elif turns:
+            self._consumer.get_loop().call_soon(self._count_down, turns - 1)
+        else:
+            self._waking = False
+            if not self._consumer.done():
+                self._consumer.set_result(None)
 
     def _wake_producers(self) -> None:
         while self._producers and (self._closed or not self.full):
