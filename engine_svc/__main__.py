@@ -27,9 +27,8 @@ from heddle.checkpoint.model_source import locate
 from heddle.machine import GPUS_VARIABLE, usable_cores, visible_gpus
 from heddle.rpc.keys import load_api_keys
 from heddle.rpc.lifecycle import Server, leave, run
-from heddle.rpc.metrics import serve_metrics
 from heddle.rpc.settings import load
-from heddle.rpc.telemetry import start_logging
+from heddle.rpc.telemetry import serve_metrics, start_logging
 from heddle.v1.engine_pb2_grpc import add_EngineServiceServicer_to_server
 
 # Seconds that a backend has to close. `heddle.supervisor` waits for it: see Limits there.

@@ -10,9 +10,8 @@ from heddle.checkpoint.model_source import locate
 from heddle.machine import keep_freed_memory
 from heddle.rpc.keys import load_api_keys
 from heddle.rpc.lifecycle import Server, interrupt_nobody, run
-from heddle.rpc.metrics import serve_metrics
 from heddle.rpc.settings import load
-from heddle.rpc.telemetry import start_logging
+from heddle.rpc.telemetry import serve_metrics, start_logging
 from heddle.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
 from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.engines import Engines

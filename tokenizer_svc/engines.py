@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import grpc
 
-from heddle.rpc.credentials import OPEN, Access, Metadata
-from heddle.rpc.dialect import Dialect
+from heddle.rpc.credentials import PLAINTEXT, Access, Metadata
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.pool import Pool
+from heddle.rpc.stream import StreamProtocol
 from heddle.v1 import engine_pb2, model_pb2
 from heddle.v1.engine_pb2_grpc import EngineServiceStub
 
@@ -20,18 +20,18 @@ class Engines(Pool[engine_pb2.Submission, engine_pb2.Outcome]):
         targets: tuple[str, ...],
         fingerprint: str,
         *,
-        access: Access = OPEN,
+        access: Access = PLAINTEXT,
         on_change: Callable[[bool], None] = lambda ready: None,
     ) -> None:
         self.model = model_pb2.Model()  # as the pod that was met last describes it
         self._fingerprint = fingerprint
-        dialect: Dialect[engine_pb2.Submission, engine_pb2.Outcome] = Dialect(
+        protocol: StreamProtocol[engine_pb2.Submission, engine_pb2.Outcome] = StreamProtocol(
             frame_type=engine_pb2.EngineServiceInferRequest,
             open_stream=lambda channel, metadata: EngineServiceStub(channel).Infer(metadata=metadata),
             handshake=self._handshake,
             cost_of=tokens_of,
         )
-        super().__init__(targets, dialect, access=access, on_change=on_change)
+        super().__init__(targets, protocol, access=access, on_change=on_change)
 
     async def _handshake(self, channel: grpc.aio.Channel, metadata: Metadata) -> engine_pb2.EngineServiceInferRequest:
         request = engine_pb2.EngineServiceGetModelRequest()

@@ -11,10 +11,10 @@ import grpc
 
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.flow_names import FlowNames
+from heddle.rpc.fairness import FlowNames
 from heddle.rpc.stream import Cancel, Reply, nothing_to_cancel
 from heddle.rpc.stream_server import StreamServer
-from heddle.rpc.unary import answered, context_of, deadline_of_call
+from heddle.rpc.unary import call_deadline, read_context, submit_and_wait
 from heddle.v1 import inference_pb2, inference_pb2_grpc, item_pb2, model_pb2
 from tokenizer_svc.encoder import WORKERS, Encoder
 from tokenizer_svc.engines import Engines
@@ -128,8 +128,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
 
     async def answered(self, item: inference_pb2.InferenceItem, context: Context) -> inference_pb2.InferenceOutcome:
         """The outcome of one unary call. Raises HeddleError."""
-        item.context.CopyFrom(context_of(context))
-        return await answered(self.submit, item, deadline_of_call(context))
+        item.context.CopyFrom(read_context(context))
+        return await submit_and_wait(self.submit, item, call_deadline(context))
 
     def _running(
         self, item: inference_pb2.InferenceItem, deadline: float, reply: Reply[inference_pb2.InferenceOutcome]

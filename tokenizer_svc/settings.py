@@ -10,7 +10,7 @@ from heddle.checkpoint.sentence_modules import PoolingSetting
 from heddle.rpc.channels import MESSAGE_BYTES_MAX
 from heddle.rpc.credentials import Access, ServerTls
 from heddle.rpc.settings import at_least
-from heddle.rpc.target import check_targets
+from heddle.rpc.targets import check_targets
 from heddle.rpc.telemetry import LogFormat, LogLevel
 from tokenizer_svc.text import rerank_prompts
 from tokenizer_svc.text.loading.framing import EndToken

@@ -19,12 +19,12 @@ import numpy.typing as npt
 
 from heddle import tensors
 from heddle.rpc.channels import open_channel
-from heddle.rpc.credentials import OPEN, Access, Metadata, refusal_of
+from heddle.rpc.credentials import PLAINTEXT, Access, Metadata, explain_refusal
 from heddle.rpc.deadlines import deadline_after
-from heddle.rpc.dialect import Dialect
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.pool import Pool, PoolLimits
-from heddle.rpc.unary import answered, metadata_of
+from heddle.rpc.stream import StreamProtocol
+from heddle.rpc.unary import submit_and_wait, to_metadata
 from heddle.v1 import inference_pb2 as pb
 from heddle.v1 import item_pb2, model_pb2
 from heddle.v1.inference_pb2_grpc import InferenceServiceStub
@@ -132,11 +132,11 @@ class InferenceClient(abc.ABC):
 class Client(InferenceClient):
     """Over one coalescing stream per pod. Made and used inside one event loop."""
 
-    def __init__(self, *targets: str, limits: PoolLimits | None = None, access: Access = OPEN) -> None:
+    def __init__(self, *targets: str, limits: PoolLimits | None = None, access: Access = PLAINTEXT) -> None:
         """Targets are `host:port`, `unix:/path`, or `dns:///name:port` for all pods behind a name. `access` holds
         certificates and a key."""
         self.model: model_pb2.Model | None = None  # as the pod that was met last describes it
-        dialect: Dialect[pb.InferenceItem, pb.InferenceOutcome] = Dialect(
+        protocol: StreamProtocol[pb.InferenceItem, pb.InferenceOutcome] = StreamProtocol(
             frame_type=pb.InferenceServiceInferRequest,
             open_stream=lambda channel, metadata: InferenceServiceStub(channel).Infer(metadata=metadata),
             handshake=self._handshake,
@@ -144,7 +144,7 @@ class Client(InferenceClient):
         )
         self._limits = limits or PoolLimits()
         self._pool: Pool[pb.InferenceItem, pb.InferenceOutcome] = Pool(
-            targets, dialect, limits=self._limits, access=access
+            targets, protocol, limits=self._limits, access=access
         )
         self._starting: asyncio.Task[None] | None = None
 
@@ -175,7 +175,7 @@ class Client(InferenceClient):
         if self._starting is None or not self._starting.done():
             await self.start()
         options.write(item.context)
-        return await answered(self._pool.submit, item, deadline_after(options.timeout_s))
+        return await submit_and_wait(self._pool.submit, item, deadline_after(options.timeout_s))
 
     async def get_model(self, options: CallOptions = DEFAULT_OPTIONS) -> model_pb2.Model:
         """At once if a pod has been met, ready or not by now; otherwise waits for one as long as a call would."""
@@ -204,7 +204,7 @@ class Client(InferenceClient):
 class UnaryClient(InferenceClient):
     """One gRPC call each, on one channel. Made and used inside one event loop."""
 
-    def __init__(self, target: str, *, access: Access = OPEN) -> None:
+    def __init__(self, target: str, *, access: Access = PLAINTEXT) -> None:
         """`access` holds certificates and a key. Raises ConfigurationError for a file that cannot be used."""
         self._target = target
         self._access = access
@@ -235,15 +235,15 @@ class UnaryClient(InferenceClient):
         return model
 
     async def _call(self, method: str, request: Any, options: CallOptions) -> Any:
-        if self._access is not OPEN and self._access.stamp() != self._stamp:
+        if self._access is not PLAINTEXT and self._access.stamp() != self._stamp:
             self._connect_again()
-        metadata = metadata_of(options.write(item_pb2.ItemContext()))
+        metadata = to_metadata(options.write(item_pb2.ItemContext()))
         try:
             return await getattr(self._stub, method)(
                 request, timeout=options.timeout_s, metadata=(*metadata, *self._metadata)
             )
         except grpc.aio.AioRpcError as error:
-            if refusal := refusal_of(error.details() or "", self._target, self._access.tls):
+            if refusal := explain_refusal(error.details() or "", self._target, self._access.tls):
                 raise HeddleError(ErrorKind.UNAUTHENTICATED, refusal) from None
             raise HeddleError.from_rpc_error(error) from None
 

@@ -49,7 +49,7 @@ def encoded(array: Floats, data_type: tensor_pb2.DataType) -> bytes:
 
 
 @functools.lru_cache(1024)  # a caller chooses the dimensions
-def bytes_of_row(dimension: int, data_type: tensor_pb2.DataType) -> int:
+def row_bytes(dimension: int, data_type: tensor_pb2.DataType) -> int:
     """That `encoded` makes of a row of so many components."""
     return len(encoded(np.zeros(dimension, np.float32), data_type))
 

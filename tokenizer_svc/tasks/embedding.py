@@ -23,7 +23,7 @@ def plan(request: inference_pb2.EmbedRequest, terms: Terms) -> Plan:
         kinds = joint_embedding.kinds_of(request, terms.checkpoint)
         if kinds != [joint_embedding.DENSE]:
             return joint_embedding.plan(request, terms, kinds, data_type)
-    row_bytes = tensors.bytes_of_row(request.dimensions or dimension, data_type)
+    row_bytes = tensors.row_bytes(request.dimensions or dimension, data_type)
     return Plan(
         inputs=contents(request.inputs),
         options=terms.options(request, request.prompt_name, request.task),

@@ -68,8 +68,8 @@ def plan(
     sparse = slots(answer.embed.sparse_embeddings, count) if SPARSE in outputs else []
     colbert = slots(answer.embed.colbert_embeddings, count) if COLBERT in outputs else []
     dimension, token_dimension = terms.checkpoint.dimension, terms.checkpoint.token_dimension
-    dense_bytes = tensors.bytes_of_row(request.dimensions or dimension, data_type) if DENSE in outputs else 0
-    token_bytes = tensors.bytes_of_row(token_dimension, data_type) if COLBERT in outputs else 0
+    dense_bytes = tensors.row_bytes(request.dimensions or dimension, data_type) if DENSE in outputs else 0
+    token_bytes = tensors.row_bytes(token_dimension, data_type) if COLBERT in outputs else 0
 
     def read(group: Group, outcome: engine_pb2.Outcome) -> Part:
         targets = slice(group.start, group.start + len(group.sequences))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from heddle.rpc.deadlines import NEVER, spent
+from heddle.rpc.deadlines import NEVER, deadline_exceeded
 from heddle.rpc.errors import HeddleError
 from heddle.rpc.stream import Reply
 from heddle.v1 import inference_pb2
@@ -65,7 +65,7 @@ class LocalRequest:
             async with asyncio.timeout_at(None if self._deadline == NEVER else self._deadline):
                 outcome = await self._outcome(encoder)
         except TimeoutError:
-            outcome = spent()
+            outcome = deadline_exceeded()
         except Exception as exception:  # noqa: BLE001 - logged by from_exception
             outcome = HeddleError.from_exception(exception)
         self._end()

@@ -11,7 +11,7 @@ from tokenizer_svc.tasks.texts import contents
 def plan(request: inference_pb2.EmbedTokensRequest, terms: Terms) -> Plan:
     terms.check_count(len(request.inputs))
     data_type = data_type_of(request.data_type)
-    row_bytes = tensors.bytes_of_row(terms.checkpoint.token_dimension, data_type)
+    row_bytes = tensors.row_bytes(terms.checkpoint.token_dimension, data_type)
     answer = inference_pb2.InferenceOutcome()
     embeddings = slots(answer.embed_tokens.embeddings, len(request.inputs))
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import grpc
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.flow_names import FlowNames
+from heddle.rpc.fairness import FlowNames
 from heddle.rpc.interceptor import request_id_of
 from heddle.rpc.stream import STREAM_BROKEN
 from heddle.rpc.telemetry import request_id

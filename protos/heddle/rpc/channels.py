@@ -2,7 +2,7 @@
 
 import grpc
 
-from heddle.rpc.credentials import OPEN, Access
+from heddle.rpc.credentials import PLAINTEXT, Access
 
 # One item is at most one request or one answer: 2,048 vectors of 4,096 float32 are 32 MiB.
 MESSAGE_BYTES_MAX = 256 << 20
@@ -50,7 +50,7 @@ CLIENT_OPTIONS: Options = [
 ]
 
 
-def open_channel(target: str, access: Access = OPEN, server_name: str = "") -> grpc.aio.Channel:
+def open_channel(target: str, access: Access = PLAINTEXT, server_name: str = "") -> grpc.aio.Channel:
     """To one pod. `server_name` is what its certificate must be for, unless `access` says it. Raises ConfigurationError
     for a file that cannot be used."""
     if access.tls is None or target.startswith("unix:"):

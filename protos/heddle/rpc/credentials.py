@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import grpc
 
 Metadata = tuple[tuple[str, str], ...]
-Stamp = tuple[tuple[int, int, int] | None, ...]
+FileVersions = tuple[tuple[int, int, int] | None, ...]
 
 AUTHORIZATION = "authorization"
 
@@ -108,10 +108,10 @@ class Access:
         key = read(self.key_file).decode(errors="replace").strip() if self.key_file else self.key
         return ((AUTHORIZATION, f"Bearer {key}"),) if key else ()
 
-    def stamp(self) -> Stamp:
+    def stamp(self) -> FileVersions:
         """Another one once a file has changed."""
         tls = (self.tls.ca, self.tls.cert, self.tls.key) if self.tls else ()
-        return stamp_of(*tls, self.key_file)
+        return file_versions(*tls, self.key_file)
 
     def is_usable(self, target: str) -> bool:
         """Whether files that have changed can be used: one that is being replaced may be there in part."""
@@ -124,7 +124,7 @@ class Access:
         return True
 
 
-OPEN = Access()
+PLAINTEXT = Access()
 
 
 def server_credentials(tls: ServerTls) -> "grpc.ServerCredentials":
@@ -132,12 +132,12 @@ def server_credentials(tls: ServerTls) -> "grpc.ServerCredentials":
     import grpc
 
     files = (tls.cert, tls.key, tls.ca)
-    seen = stamp_of(*files)
+    seen = file_versions(*files)
 
     def renewed() -> "grpc.ServerCertificateConfiguration | None":
         """Called by gRPC for each handshake, on a thread of its own; None: nothing has changed."""
         nonlocal seen
-        now = stamp_of(*files)
+        now = file_versions(*files)
         if now == seen:
             return None
         seen = now
@@ -165,7 +165,7 @@ def certificate_configuration(tls: ServerTls) -> "grpc.ServerCertificateConfigur
     )
 
 
-def refusal_of(details: str, target: str, tls: ClientTls | None) -> str | None:
+def explain_refusal(details: str, target: str, tls: ClientTls | None) -> str | None:
     """What gRPC's words for a failed handshake mean; None where it was no handshake that failed."""
     if tls is None:
         is_closed = "Socket closed" in details and "failed to connect" in details
@@ -210,7 +210,7 @@ def read(file: Path) -> bytes:
         raise ConfigurationError(f"cannot read {file}: {error.strerror}") from error
 
 
-def stamp_of(*files: Path | None) -> Stamp:
+def file_versions(*files: Path | None) -> FileVersions:
     stamps: list[tuple[int, int, int] | None] = []
     for file in files:
         try:

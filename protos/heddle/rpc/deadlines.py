@@ -20,7 +20,7 @@ def deadline_after(seconds: float | None) -> float:
     return NEVER if seconds is None else time.monotonic() + seconds
 
 
-def deadline_of(context: item_pb2.ItemContext) -> float:
+def read_deadline(context: item_pb2.ItemContext) -> float:
     """When an item that has just arrived runs out of time."""
     return time.monotonic() + context.deadline_ms / 1000 if context.deadline_ms else NEVER
 
@@ -31,7 +31,7 @@ def remaining_ms(deadline: float, now: float) -> int:
         return 0
     left = deadline - now
     if left <= 0:
-        raise spent()
+        raise deadline_exceeded()
     if left >= WIRE_MS_MAX / 1000:
         return WIRE_MS_MAX
     return int(left * 1000) or 1
@@ -69,5 +69,5 @@ class Alarm:
         self.set(max(self._ring(), time.monotonic() + ALARM_PAUSE_S))
 
 
-def spent() -> HeddleError:
+def deadline_exceeded() -> HeddleError:
     return HeddleError(ErrorKind.DEADLINE_EXCEEDED, "the deadline passed before an answer was there")

@@ -21,12 +21,11 @@ from prometheus_client import Histogram
 
 from heddle.rpc.channels import MESSAGE_BYTES_MAX
 from heddle.rpc.credentials import AUTHORIZATION
-from heddle.rpc.deadlines import spent
+from heddle.rpc.deadlines import deadline_exceeded
 from heddle.rpc.errors import ErrorKind, HeddleError, abort
 from heddle.rpc.keys import NO_KEYS, ApiKeys, best_priority
-from heddle.rpc.message_bytes import serialized
-from heddle.rpc.metrics import SECONDS_BUCKETS
-from heddle.rpc.telemetry import REQUEST_ID_CHARACTERS_MAX, request_id
+from heddle.rpc.message_bytes import serialize
+from heddle.rpc.telemetry import REQUEST_ID_CHARACTERS_MAX, SECONDS_BUCKETS, request_id
 from heddle.rpc.unary import REQUEST_ID_KEY
 
 CALL_SECONDS = Histogram(
@@ -91,16 +90,16 @@ class Boundary(grpc.aio.ServerInterceptor):
         wrap = getattr(grpc, f"{kind}_rpc_method_handler")
         if "stream" in kind:
             serializer = passing_bytes(handler.response_serializer) if handler.response_streaming else None
-            wrapped = around(behaviour, enter, finish=as_it_is if handler.response_streaming else self.serialized)
+            wrapped = around(behaviour, enter, finish=as_it_is if handler.response_streaming else self.serialize)
             guarded: Handler = wrap(wrapped, handler.request_deserializer, serializer)
         else:
             begin = functools.partial(parsed, handler.request_deserializer)
-            guarded = wrap(around(behaviour, enter, begin=begin, finish=self.serialized), None, None)
+            guarded = wrap(around(behaviour, enter, begin=begin, finish=self.serialize), None, None)
         return guarded
 
-    def serialized(self, answer: Any) -> bytes:
+    def serialize(self, answer: Any) -> bytes:
         """Here, where what is too large can still be refused with a sentence."""
-        return serialized(answer, self.answer_bytes_max)
+        return serialize(answer, self.answer_bytes_max)
 
     def entry(self, method: str, *, is_stream: bool) -> Enter:
         if not is_stream:
@@ -153,7 +152,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             raise HeddleError(ErrorKind.UNAVAILABLE, "the server is starting", retry_after_ms=1_000)
         time_remaining: float | None = context.time_remaining()
         if time_remaining is not None and time_remaining <= 0:
-            raise spent()
+            raise deadline_exceeded()
 
     def check_key(self, context: Context) -> None:
         """Raises UNAUTHENTICATED. Who may open a socket file is said by the permissions of its folder."""

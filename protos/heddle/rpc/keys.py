@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.priorities import PRIORITY_MAX, is_priority
+from heddle.rpc.fairness import PRIORITY_MAX, is_priority
 from heddle.rpc.settings import ConfigurationError
 
 SCHEMES = ("bearer", "api-key")
@@ -57,7 +57,7 @@ class ApiKeys:
         scheme, _, key = (authorization or "").partition(" ")
         if not key:
             raise unauthenticated("a key is required: Authorization: Bearer KEY")
-        found = self._keys.get(digest_of(key.strip())) if scheme.lower() in SCHEMES else None
+        found = self._keys.get(hash_key(key.strip())) if scheme.lower() in SCHEMES else None
         if found is None:
             raise unauthenticated("the key is not valid here")
         return found
@@ -76,7 +76,7 @@ def load_api_keys(stated: Sequence[str], file: Path | None) -> ApiKeys:
 
 def load_keys(stated: Sequence[str], file: Path | None) -> list[ApiKey]:
     """The keys of the settings and those of the file. Raises ValueError, whose message contains no key."""
-    keys = [ApiKey(digest_of(key)) for key in dict.fromkeys(stated)]
+    keys = [ApiKey(hash_key(key)) for key in dict.fromkeys(stated)]
     if file is None:
         return keys
     try:
@@ -101,11 +101,11 @@ def parse_key(words: Sequence[str], place: str) -> ApiKey:
     hashed = HASHED.fullmatch(key)
     if key.startswith("sha256:") and not hashed:
         raise ValueError(f"{place}: sha256: must be followed by 64 hexadecimal digits")
-    digest = bytes.fromhex(hashed[1]) if hashed else digest_of(key)
+    digest = bytes.fromhex(hashed[1]) if hashed else hash_key(key)
     return ApiKey(digest, name, int(priority[0]) if priority else None)
 
 
-def digest_of(key: str) -> bytes:
+def hash_key(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 

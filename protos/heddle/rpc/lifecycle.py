@@ -34,7 +34,6 @@ from grpc_reflection.v1alpha import reflection
 
 from heddle.rpc.channels import SERVER_OPTIONS
 from heddle.rpc.credentials import ServerTls, server_credentials
-from heddle.rpc.health import HealthServicer
 from heddle.rpc.interceptor import Boundary
 from heddle.rpc.keys import NO_KEYS, ApiKeys
 from heddle.rpc.listening import check_address
@@ -118,6 +117,25 @@ def stop_on_signal(before_leaving: Callable[[], None] = lambda: None) -> asyncio
 
 async def nothing() -> None:
     """The callback of a service that has nothing to do at that point of its life."""
+
+
+class HealthServicer(health.aio.HealthServicer):  # type: ignore[misc]  # not typed
+    """grpc.health.v1 with all of its methods: the library's servicer lacks `List`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._statuses: dict[str, Any] = {health.OVERALL_HEALTH: health_pb2.HealthCheckResponse.SERVING}
+
+    async def set(self, service: str, status: Any) -> None:
+        self._statuses[service] = status
+        await super().set(service, status)
+
+    async def List(
+        self, request: health_pb2.HealthListRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> health_pb2.HealthListResponse:
+        response = health_pb2.HealthCheckResponse
+        statuses = {service: response(status=status) for service, status in self._statuses.items()}
+        return health_pb2.HealthListResponse(statuses=statuses)
 
 
 class Server:

@@ -24,7 +24,7 @@ class Serializable(Protocol):
     def SerializeToString(self) -> bytes: ...
 
 
-def serialized(answer: Serializable, bytes_max: int = MESSAGE_BYTES_MAX) -> bytes:
+def serialize(answer: Serializable, bytes_max: int = MESSAGE_BYTES_MAX) -> bytes:
     """Raises TOO_LARGE for an answer that no message can carry."""
     try:
         data = answer.SerializeToString()
@@ -35,7 +35,7 @@ def serialized(answer: Serializable, bytes_max: int = MESSAGE_BYTES_MAX) -> byte
     return data
 
 
-def checked_size(request: Serializable, bytes_max: int) -> int:
+def check_size(request: Serializable, bytes_max: int) -> int:
     """In bytes. Raises TOO_LARGE for a request that no message can carry."""
     try:
         size = request.ByteSize()
@@ -50,7 +50,7 @@ def too_large(what: str, size: str, bytes_max: int) -> HeddleError:
     return HeddleError(ErrorKind.TOO_LARGE, f"the {what} has {size} bytes, the limit of a message is {bytes_max}")
 
 
-def repeated_first_field(entries: Iterable[bytes], others: bytes = b"") -> bytes:
+def encode_repeated(entries: Iterable[bytes], others: bytes = b"") -> bytes:
     """A message of `repeated … = 1`, whose entries are serialized already, and of its other fields. Packed numbers are
     one entry on the wire."""
     parts = [part for entry in entries for part in (FIRST_FIELD, varint(len(entry)), entry)]

@@ -17,12 +17,10 @@ import grpc
 
 from heddle.rpc.channels import open_channel
 from heddle.rpc.coalescer import Coalescer
-from heddle.rpc.credentials import OPEN, Access, Stamp, refusal_of
+from heddle.rpc.credentials import PLAINTEXT, Access, FileVersions, explain_refusal
 from heddle.rpc.deadlines import remaining_ms
-from heddle.rpc.dialect import Dialect
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.keys import unauthenticated
-from heddle.rpc.load import estimated_load
 from heddle.rpc.pending import Pending
 from heddle.rpc.settings import ConfigurationError
 from heddle.rpc.stream import (
@@ -33,6 +31,7 @@ from heddle.rpc.stream import (
     Outcome,
     RequestFrame,
     ResponseFrame,
+    StreamProtocol,
 )
 
 BACKOFF_S_FIRST = 0.05
@@ -63,16 +62,16 @@ class Pod(Generic[Item, Outcome]):
     def __init__(
         self,
         target: str,
-        dialect: Dialect[Item, Outcome],
+        protocol: StreamProtocol[Item, Outcome],
         owner: PodOwner[Item, Outcome],
-        access: Access = OPEN,
+        access: Access = PLAINTEXT,
         server_name: str = "",
     ) -> None:
         self.target = target
         self.connected = False
         self.draining = False
         self.refusal: HeddleError | None = None  # why the last attempt to connect failed
-        self._dialect = dialect
+        self._protocol = protocol
         self._owner = owner
         self._access = access
         self._server_name = server_name
@@ -80,9 +79,8 @@ class Pod(Generic[Item, Outcome]):
         self._unanswered: dict[int, Pending[Item, Outcome]] = {}
         self._cancel_ids: list[int] = []
         self._ids = itertools.count(1)
-        self._outstanding_cost = 0
-        self._reported_cost = 0
-        self._sent_since_report = 0
+        self.unanswered_cost = 0
+        self.reported_cost = 0  # by the pod, plus what was sent to it since
         self._running_ms = 0
         self._last_heard = 0.0
         self._refused_since = math.inf  # time.monotonic, until it has been told
@@ -95,11 +93,6 @@ class Pod(Generic[Item, Outcome]):
     @property
     def stuck(self) -> bool:
         return self._running_ms > RUNNING_MS_MAX
-
-    @property
-    def load(self) -> float:
-        """Estimated cost ahead of a new item."""
-        return estimated_load(self._outstanding_cost, self._reported_cost + self._sent_since_report)
 
     @property
     def idle(self) -> bool:
@@ -115,15 +108,15 @@ class Pod(Generic[Item, Outcome]):
         pending.item.id = pending.id = next(self._ids)
         pending.pod = self
         self._unanswered[pending.id] = pending
-        self._outstanding_cost += pending.cost
-        self._sent_since_report += pending.cost
+        self.unanswered_cost += pending.cost
+        self.reported_cost += pending.cost
 
     def cancel(self, pending: Pending[Item, Outcome]) -> None:
         """Withdraws an item; the pod drops it if it has not begun."""
         if self._unanswered.pop(pending.id, None) is None:
             return
         pending.answered = True
-        self._outstanding_cost -= pending.cost
+        self.unanswered_cost -= pending.cost
         self._cancel_ids.append(pending.id)
         self._outgoing.nudge()
 
@@ -135,9 +128,9 @@ class Pod(Generic[Item, Outcome]):
         backoff = BACKOFF_S_FIRST
         while True:
             try:
-                await self._converse()
+                await self._run_stream()
             except grpc.aio.AioRpcError as error:
-                refusal = refusal_of(error.details() or "", self.target, self._access.tls)
+                refusal = explain_refusal(error.details() or "", self.target, self._access.tls)
                 self._refused(unauthenticated(refusal) if refusal else HeddleError.from_rpc_error(error))
             except ConfigurationError as error:
                 self._refused(unauthenticated(str(error)))
@@ -168,20 +161,20 @@ class Pod(Generic[Item, Outcome]):
         log.log(level, "no stream to %s: %s", self.target, error)
         self.refusal = error
 
-    async def _converse(self) -> None:
+    async def _run_stream(self) -> None:
         """One stream, from the handshake to its end. It has a channel of its own, and so a connection of its own."""
         stamp = self._access.stamp()
         async with open_channel(self.target, self._access, self._server_name) as channel:
             metadata = self._access.metadata()
             async with asyncio.timeout(CONNECT_S_MAX):
-                hello = await self._dialect.handshake(channel, metadata)
-                call = self._dialect.open_stream(channel, metadata)
+                hello = await self._protocol.handshake(channel, metadata)
+                call = self._protocol.open_stream(channel, metadata)
                 await call.write(hello)
                 # A pod greets, so that a refusal is known before the first item.
                 await self._receive(await self._read(call))
             await self._exchange(call, stamp)
 
-    async def _exchange(self, call: Any, stamp: Stamp) -> None:
+    async def _exchange(self, call: Any, stamp: FileVersions) -> None:
         self.refusal = None
         self.connected = True
         self._owner.pod_changed(self)
@@ -220,7 +213,7 @@ class Pod(Generic[Item, Outcome]):
             call.cancel()  # so that the reader sees the end too
 
     def _next_frame(self, waiting: list[Pending[Item, Outcome]]) -> RequestFrame[Item]:
-        frame = self._dialect.frame_type()
+        frame = self._protocol.frame_type()
         frame.cancel_ids.extend(self._cancel_ids[:CANCEL_IDS_MAX])
         del self._cancel_ids[:CANCEL_IDS_MAX]
         if self._cancel_ids:
@@ -242,20 +235,19 @@ class Pod(Generic[Item, Outcome]):
     async def _receive(self, frame: ResponseFrame[Outcome]) -> None:
         """In turns: what an answer is to its receiver may be much work, and a frame can hold hundreds of them."""
         self._last_heard = time.monotonic()
-        self._reported_cost = frame.load.waiting_cost + frame.load.running_cost
-        self._sent_since_report = 0
+        self.reported_cost = frame.load.waiting_cost + frame.load.running_cost
         self._running_ms = frame.load.running_ms
         if frame.draining and not self.draining:
             self.draining = True
             self._owner.pod_changed(self)
         turn_began = time.monotonic()
         for outcome in frame.outcomes:
-            self._hand_on(outcome)
+            self._deliver(outcome)
             if time.monotonic() - turn_began > TURN_S_MAX:
                 await asyncio.sleep(0)
                 turn_began = time.monotonic()
 
-    def _hand_on(self, outcome: Outcome) -> None:
+    def _deliver(self, outcome: Outcome) -> None:
         pending = self._unanswered.get(outcome.id)
         if pending is None:  # cancelled meanwhile
             return
@@ -267,9 +259,9 @@ class Pod(Generic[Item, Outcome]):
 
     def _forget(self, pending: Pending[Item, Outcome]) -> None:
         del self._unanswered[pending.id]
-        self._outstanding_cost -= pending.cost
+        self.unanswered_cost -= pending.cost
 
-    async def _watch(self, call: Any, stamp: Stamp) -> None:
+    async def _watch(self, call: Any, stamp: FileVersions) -> None:
         """Gives up a stream that has fallen silent: the pod, its machine or the path to it is gone."""
         while time.monotonic() - self._last_heard < SILENCE_S_MAX:
             await asyncio.sleep(HEARTBEAT_S)
@@ -296,5 +288,5 @@ class Pod(Generic[Item, Outcome]):
         self._unanswered.clear()
         self._outgoing.drop_all()
         self._cancel_ids.clear()
-        self._outstanding_cost = self._reported_cost = self._sent_since_report = self._running_ms = 0
+        self.unanswered_cost = self.reported_cost = self._running_ms = 0
         self._owner.pod_lost(self, unanswered)

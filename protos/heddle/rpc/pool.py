@@ -11,19 +11,22 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic
+from typing import Any, Generic
 
 from heddle.rpc.coalescer import CoalescerFull
-from heddle.rpc.credentials import OPEN, Access
-from heddle.rpc.deadlines import NEVER, Alarm, spent
-from heddle.rpc.dialect import Dialect
+from heddle.rpc.credentials import PLAINTEXT, Access
+from heddle.rpc.deadlines import NEVER, Alarm, deadline_exceeded
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.message_bytes import checked_size
+from heddle.rpc.message_bytes import check_size
 from heddle.rpc.pending import Pending
 from heddle.rpc.pod import Pod
-from heddle.rpc.resolver import DNS_INTERVAL_S, needs_refresh, resolve
-from heddle.rpc.stream import Cancel, Item, Outcome, Reply, nothing_to_cancel
-from heddle.rpc.target import check_targets
+from heddle.rpc.stream import Cancel, Item, Outcome, Reply, StreamProtocol, nothing_to_cancel
+from heddle.rpc.targets import DNS_INTERVAL_S, check_targets, has_names, resolve
+
+# A report is stale: by the time it is read, the pod has answered some items, and other clients have sent more. Clients
+# that trust reports all rush to the same pods; as a hint, a report still tells slow pods from fast ones. In simulations
+# of 2 to 64 clients and 400 pods, any small share did as well as a sixteenth.
+OTHERS_DIVISOR = 16
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +47,17 @@ class Pool(Generic[Item, Outcome]):
     def __init__(
         self,
         targets: tuple[str, ...],
-        dialect: Dialect[Item, Outcome],
+        protocol: StreamProtocol[Item, Outcome],
         *,
         limits: PoolLimits | None = None,
-        access: Access = OPEN,
+        access: Access = PLAINTEXT,
         on_change: Callable[[bool], None] = lambda ready: None,
     ) -> None:
         """`on_change` is told whenever the pool becomes ready (some pod takes items) or stops being so. Raises
         ValueError for what is no target."""
         check_targets(*targets)
         self._targets = targets
-        self._dialect = dialect
+        self._protocol = protocol
         self._limits = limits or PoolLimits()
         self._access = access
         self._on_change = on_change
@@ -76,7 +79,7 @@ class Pool(Generic[Item, Outcome]):
 
     async def start(self) -> None:
         await self._refresh()
-        if needs_refresh(self._targets):
+        if has_names(self._targets):
             self._refresher = asyncio.create_task(self._refresh_forever())
 
     async def wait_ready(self) -> None:
@@ -99,11 +102,11 @@ class Pool(Generic[Item, Outcome]):
     def submit(self, item: Item, deadline: float, reply: Reply[Outcome]) -> Cancel:
         """Refuses what a stream cannot carry, before it waits for one."""
         try:
-            size = checked_size(item, self._dialect.item_bytes_max)
+            size = check_size(item, self._protocol.item_bytes_max)
         except HeddleError as refusal:
             reply(refusal)
             return nothing_to_cancel
-        cost_of = self._dialect.cost_of
+        cost_of = self._protocol.cost_of
         pending: Pending[Item, Outcome] = Pending(item, deadline, reply, size, cost_of(item) if cost_of else size)
         self._dispatch(pending)
         self._alarm.set(deadline)
@@ -160,7 +163,7 @@ class Pool(Generic[Item, Outcome]):
         first, second = pods[one], pods[one - random.randrange(1, len(pods))]
         if first.stuck != second.stuck:
             return second if first.stuck else first
-        return first if first.load <= second.load else second
+        return first if load_of(first) <= load_of(second) else second
 
     def _strand(self, pending: Pending[Item, Outcome]) -> None:
         """Keeps an item until a pod appears, for a while."""
@@ -192,7 +195,7 @@ class Pool(Generic[Item, Outcome]):
 
     def _end(self, pending: Pending[Item, Outcome]) -> None:
         try:
-            pending.answer(spent() if self.ready else self.refusal())
+            pending.answer(deadline_exceeded() if self.ready else self.refusal())
         except Exception:
             log.exception("the receiver of an answer failed")
         self._cancel(pending)
@@ -206,7 +209,7 @@ class Pool(Generic[Item, Outcome]):
         if addresses is None:
             return
         for address in addresses.keys() - self._pods.keys():
-            self._pods[address] = Pod(address, self._dialect, self, self._access, addresses[address])
+            self._pods[address] = Pod(address, self._protocol, self, self._access, addresses[address])
         for address in self._pods.keys() - addresses.keys():
             pod = self._pods[address]
             if pod.connected and not pod.idle:
@@ -220,3 +223,13 @@ class Pool(Generic[Item, Outcome]):
         while True:
             await asyncio.sleep(DNS_INTERVAL_S)
             await self._refresh()
+
+
+def load_of(pod: Pod[Any, Any]) -> float:
+    return estimate_load(pod.unanswered_cost, pod.reported_cost)
+
+
+def estimate_load(unanswered: int, reported: int) -> float:
+    """Work ahead of a new item at a pod. `unanswered` is what this client has there; `reported` is the pod's last
+    report plus what this client has sent since. All three have the unit of the pod's Load."""
+    return unanswered + max(0, reported - unanswered) / OTHERS_DIVISOR

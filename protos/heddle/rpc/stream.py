@@ -9,13 +9,15 @@ a pool of pods, so that hops compose: a tokenizer pod is a hop that submits to a
 """
 
 import asyncio
-from collections.abc import Callable, MutableSequence, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, MutableSequence, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
+from heddle.rpc.credentials import Metadata
 from heddle.rpc.errors import HeddleError
-from heddle.rpc.message_bytes import Serializable
+from heddle.rpc.message_bytes import ENTRY_BYTES_MAX, Serializable
 from heddle.v1 import error_pb2, item_pb2
 
 HEARTBEAT_S = 2.0
@@ -69,6 +71,20 @@ Reply = Callable[[Outcome | HeddleError], None]
 Cancel = Callable[[], None]
 # (item, deadline in time.monotonic() seconds, reply) -> cancel. Never raises: refusals are replies too.
 Submit = Callable[[Item, float, Reply[Outcome]], Cancel]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamProtocol(Generic[Item, Outcome]):
+    """What a client must know of one kind of stream. `heddle.client` and the tokenizer's `engines` define one each."""
+
+    frame_type: Callable[[], RequestFrame[Item]]
+    open_stream: Callable[[grpc.aio.Channel, Metadata], Any]  # returns a grpc.aio.StreamStreamCall
+    # Checks the peer and returns the stream's first frame. Raises HeddleError to refuse the peer.
+    handshake: Callable[[grpc.aio.Channel, Metadata], Awaitable[RequestFrame[Item]]]
+    # An item's cost to the pod, in the unit of the pod's Load; None: its bytes.
+    cost_of: Callable[[Item], int] | None
+    # A larger item is refused, because it would break the stream for all others.
+    item_bytes_max: int = ENTRY_BYTES_MAX
 
 
 def nothing_to_cancel() -> None:

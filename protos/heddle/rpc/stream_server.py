@@ -16,11 +16,11 @@ from typing import Any, Generic
 import grpc
 
 from heddle.rpc.coalescer import Coalescer, CoalescerLimits
-from heddle.rpc.deadlines import deadline_of
+from heddle.rpc.deadlines import read_deadline
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.flow_names import flow_of_peer
+from heddle.rpc.fairness import peer_flow
 from heddle.rpc.keys import best_priority
-from heddle.rpc.message_bytes import ENTRY_BYTES_MAX, repeated_first_field, serialized
+from heddle.rpc.message_bytes import ENTRY_BYTES_MAX, encode_repeated, serialize
 from heddle.rpc.stream import (
     HEARTBEAT_S,
     STREAM_BROKEN,
@@ -32,7 +32,7 @@ from heddle.rpc.stream import (
     Submit,
     cancel_all,
 )
-from heddle.rpc.telemetry import about, request_id
+from heddle.rpc.telemetry import log_request_id, request_id
 from heddle.v1 import item_pb2
 
 IDLE_POLL_S = 0.01
@@ -109,7 +109,7 @@ class Session(Generic[Item, Outcome]):
     def __init__(self, server: StreamServer[Item, Outcome], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self._server = server
         self._context = context
-        self._flow = flow_of_peer(context.peer())  # for items that name none
+        self._flow = peer_flow(context.peer())  # for items that name none
         self._best_priority = best_priority.get()
         self.outgoing: Coalescer[bytes] = Coalescer(server.limits.outgoing)  # serialized outcomes
         self._cancels: dict[int, Cancel | None] = {}  # of the unanswered; None while it is being submitted
@@ -170,7 +170,7 @@ class Session(Generic[Item, Outcome]):
         request_id.set(request)
         try:
             cancel = self._server.submit(
-                item, deadline_of(item.context), lambda outcome: self._reply(item_id, outcome, request)
+                item, read_deadline(item.context), lambda outcome: self._reply(item_id, outcome, request)
             )
         except Exception as exception:  # noqa: BLE001 - a bug that one item meets must not cost the others their stream
             self._reply(item_id, HeddleError.from_exception(exception), request)
@@ -183,7 +183,7 @@ class Session(Generic[Item, Outcome]):
             del self._cancels[item_id]
             error = self._send(item_id, outcome)
             if error is not None:
-                with about(request):
+                with log_request_id(request):
                     log.log(severity(error), "refused as %s: %s", error.kind.name, error)
 
     def _send(self, item_id: int, outcome: Outcome | HeddleError) -> HeddleError | None:
@@ -203,7 +203,7 @@ class Session(Generic[Item, Outcome]):
     def _put(self, item_id: int, outcome: Outcome) -> None:
         """Raises TOO_LARGE."""
         outcome.id = item_id
-        data = serialized(outcome, self._server.limits.outcome_bytes_max)
+        data = serialize(outcome, self._server.limits.outcome_bytes_max)
         self.outgoing.put(data, len(data))
 
     async def _write(self) -> None:
@@ -211,7 +211,7 @@ class Session(Generic[Item, Outcome]):
             outcomes = await self.outgoing.take()
             self._writing = True
             try:
-                await self._context.write(repeated_first_field(outcomes, self._state()))
+                await self._context.write(encode_repeated(outcomes, self._state()))
             except STREAM_BROKEN as error:
                 log.debug("cannot write: %s", error)  # the reader is being told the same
                 return

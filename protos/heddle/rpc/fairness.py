@@ -1,16 +1,26 @@
-"""The fair-share flow of calls that name none: the address of the peer. See ItemContext.flow.
+"""Whose turn is next: the fair-share flow of a call, and its priority. See ItemContext in item.proto.
 
-`unary` and `stream_server` set the flow of incoming items. The servicers append an id for each request of a caller.
+`unary` and `stream_server` set the flow of calls that name none to the address of the peer; the servicers append an id
+for each request. Priorities are text in the metadata of a unary call, in an HTTP header and in a file of keys.
 """
 
 import itertools
 import secrets
 import urllib.parse
 
+PRIORITY_MAX = 2**32 - 1
+DIGITS_MAX = len(str(PRIORITY_MAX))
+
 _numbers = itertools.count()
 
 
-def flow_of_peer(peer: str) -> str:
+def is_priority(text: str) -> bool:
+    """Whether it is a whole number from 0 to PRIORITY_MAX. Python reads no number of thousands of digits, so the length
+    is checked first."""
+    return text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX and int(text) <= PRIORITY_MAX
+
+
+def peer_flow(peer: str) -> str:
     """`peer` is a gRPC peer: ipv4:1.2.3.4:5, ipv6:[::1]:5 or unix:. Returns "" for a unix socket, which has no address
     to share by: each call then counts as its own caller."""
     kind, _, rest = urllib.parse.unquote(peer).partition(":")
