@@ -40,7 +40,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
             frame_type=engine_pb2.EngineServiceInferResponse,
             outcome_type=engine_pb2.Outcome,
             load=self.load,
-            greet=lambda hello: self._check_fingerprint(hello.tokenizer_fingerprint),
+            check_hello=lambda hello: self._check_fingerprint(hello.tokenizer_fingerprint),
         )
 
     def serve_model(self, model: model_pb2.Model, outputs: frozenset[Output]) -> None:

@@ -9,7 +9,7 @@ from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.model_source import locate
 from heddle.machine import keep_freed_memory
 from heddle.rpc.keys import load_api_keys
-from heddle.rpc.lifecycle import Server, interrupt_nobody, run
+from heddle.rpc.lifecycle import Server, run, use_batch_scheduling
 from heddle.rpc.settings import load
 from heddle.rpc.telemetry import serve_metrics, start_logging
 from heddle.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
@@ -27,7 +27,7 @@ FREED_BYTES_KEPT = 64 << 20
 def main() -> NoReturn:
     settings = load(TokenizerSettings, sys.argv[1:], os.environ, prog="tokenizer-svc", env_prefix="HEDDLE_TOKENIZER_")
     start_logging("tokenizer_svc", log_format=settings.log_format, log_level=settings.log_level)
-    interrupt_nobody()
+    use_batch_scheduling()
     keep_freed_memory(FREED_BYTES_KEPT)
     run(lambda: serve(settings))
 

@@ -1,9 +1,8 @@
-"""The one idea of the transport: take everything that is waiting, and never wait for more.
+"""The queue in front of every stream: a writer takes everything that is waiting, and never waits for more.
 
-A producer puts items as they come. The consumer takes one frame at a time: when it was idle it gets the first item at
-once, after a few turns of the event loop; when it was busy it comes back to find many, and gets them all, up to a
-frame's limits. So latency is that of a single item when there is no load, and cost per item falls as load grows,
-without a timer and without tuning. Every stream writer of Heddle is a loop around `take`.
+Producers put items as they come. The consumer takes one frame at a time. An idle consumer gets the first item almost at
+once, after a few turns of the event loop. A busy one returns to find many items, and takes them all, up to a frame's
+limits. So a single item is not delayed, and the cost per item falls as load grows, without a timer or tuning.
 """
 
 import asyncio
@@ -19,18 +18,18 @@ TURNS = 16
 
 
 class CoalescerFull(Exception):
-    """More is waiting than the limits allow."""
+    """The queue is full."""
 
 
 class CoalescerClosed(Exception):
-    """Nothing can be put any more, or nothing will ever be there to take."""
+    """The queue was closed: it takes nothing more, and `take` has returned everything."""
 
 
 @dataclass(frozen=True, slots=True)
 class CoalescerLimits:
     items_max: int = 32_768  # waiting
     cost_max: int = 256 << 20  # waiting; in bytes on streams
-    # A frame is cut at these; one item that is larger than frame_cost_max goes alone.
+    # Limits of a frame. An item larger than frame_cost_max goes alone.
     frame_items_max: int = 512
     frame_cost_max: int = 1 << 20
 
@@ -53,7 +52,7 @@ class Coalescer(Generic[T]):
 
     @property
     def cost(self) -> int:
-        """Of all that is waiting."""
+        """The cost of all waiting items."""
         return self._cost
 
     @property
@@ -61,7 +60,7 @@ class Coalescer(Generic[T]):
         return len(self._waiting) >= self._limits.items_max or self._cost >= self._limits.cost_max
 
     def put(self, item: T, cost: int = 1) -> None:
-        """Raises CoalescerFull at once, never waits; a producer that can wait awaits `room` first."""
+        """Never waits. Raises CoalescerFull; a producer that can wait awaits `room` first."""
         if self._closed:
             raise CoalescerClosed
         if self.full:
@@ -71,19 +70,19 @@ class Coalescer(Generic[T]):
         self._wake_consumer()
 
     async def room(self) -> None:
-        """Returns when a put would be accepted, or when the coalescer is closed."""
+        """Returns when there is room for an item, or when the queue is closed."""
         while self.full and not self._closed:
             waiter = asyncio.get_running_loop().create_future()
             self._producers.append(waiter)
             await waiter
 
     def nudge(self) -> None:
-        """Makes the consumer's next `take` return even if nothing is waiting: it has something else to say."""
+        """Makes the next `take` return even if nothing is waiting, so that the consumer writes its other fields."""
         self._nudged = True
         self._wake_consumer()
 
     async def take(self) -> list[T]:
-        """All that waits, at least one item unless nudged. Raises CoalescerClosed when closed and empty."""
+        """Returns what is waiting: at least one item, unless nudged. Raises CoalescerClosed when closed and empty."""
         while not self._waiting and not self._nudged:
             if self._closed:
                 raise CoalescerClosed
@@ -98,13 +97,13 @@ class Coalescer(Generic[T]):
         return frame
 
     def close(self) -> None:
-        """Refuses further items; what is waiting can still be taken."""
+        """Refuses further items. Those that are waiting can still be taken."""
         self._closed = True
         self._wake_consumer()
         self._wake_producers()
 
     def drop_all(self) -> list[T]:
-        """Empties the queue and returns what was in it."""
+        """Empties the queue and returns its items."""
         dropped = [item for item, _ in self._waiting]
         self._waiting.clear()
         self._cost = 0
@@ -125,7 +124,7 @@ class Coalescer(Generic[T]):
         return frame
 
     def _wake_consumer(self) -> None:
-        """After some turns of the event loop, as a callback: a coroutine that is resumed for each turn costs more."""
+        """Wakes the consumer after TURNS turns. Callbacks count them: resuming a coroutine for each turn costs more."""
         if self._consumer is not None and not self._waking:
             self._waking = True
             self._consumer.get_loop().call_soon(self._count_down, TURNS)

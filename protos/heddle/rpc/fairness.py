@@ -1,4 +1,4 @@
-"""Whose turn is next: the fair-share flow of a call, and its priority. See ItemContext in item.proto.
+"""The fair-share flow and the priority of a call. See ItemContext in item.proto.
 
 `unary` and `stream_server` set the flow of calls that name none to the address of the peer; the servicers append an id
 for each request. Priorities are text in the metadata of a unary call, in an HTTP header and in a file of keys.
@@ -15,14 +15,14 @@ _numbers = itertools.count()
 
 
 def is_priority(text: str) -> bool:
-    """Whether it is a whole number from 0 to PRIORITY_MAX. Python reads no number of thousands of digits, so the length
-    is checked first."""
+    """Whether the text is a whole number from 0 to PRIORITY_MAX. The length is checked first, because int() refuses
+    thousands of digits."""
     return text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX and int(text) <= PRIORITY_MAX
 
 
 def peer_flow(peer: str) -> str:
-    """`peer` is a gRPC peer: ipv4:1.2.3.4:5, ipv6:[::1]:5 or unix:. Returns "" for a unix socket, which has no address
-    to share by: each call then counts as its own caller."""
+    """`peer` is gRPC's: ipv4:1.2.3.4:5, ipv6:[::1]:5 or unix:. Returns "" for a unix socket, which has no address: each
+    call then counts as its own caller."""
     kind, _, rest = urllib.parse.unquote(peer).partition(":")
     if kind in ("ipv4", "ipv6"):
         return f"peer:{rest.rpartition(':')[0].strip('[]')}"
@@ -30,13 +30,13 @@ def peer_flow(peer: str) -> str:
 
 
 class FlowNames:
-    """Each servicer has one."""
+    """Completes flows with request ids. Each servicer has one."""
 
     def __init__(self) -> None:
         self._id = secrets.token_hex(4)  # distinguishes the tokenizer pods of one engine
 
     def complete(self, flow: str) -> str:
-        """The flow with an id for the request. A path that has a slash already is left as it is."""
+        """Appends an id for the request, unless the flow is a path already."""
         if "/" in flow:
             return flow
         request = f"{self._id}.{next(_numbers)}"

@@ -1,6 +1,6 @@
-"""The keys that callers need: `Authorization: Bearer KEY` or `Api-Key KEY`, a header of HTTP and metadata of gRPC.
+"""API keys: callers send `Authorization: Bearer KEY` or `Api-Key KEY` as an HTTP header or gRPC metadata.
 
-Each service's `__main__` loads them; the gateway's app and `interceptor` check each call. Only hashes are kept.
+Each service's `__main__` loads the keys; the gateway's app and `interceptor` check each call. Only hashes are kept.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from heddle.rpc.settings import ConfigurationError
 
 SCHEMES = ("bearer", "api-key")
 
-# A key that the file gives as its hash, which `printf %s KEY | sha256sum` prints.
+# A key given as its hash, the output of `printf %s KEY | sha256sum`.
 HASHED = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
 
-# Of the key of the gRPC call that is being answered: its items get no better one.
+# Of the current gRPC call's key: the smallest priority that its items may have.
 best_priority: ContextVar[int] = ContextVar("best_priority", default=0)
 
 
@@ -32,13 +32,13 @@ class ApiKey:
 
     @property
     def flow(self) -> str:
-        """The key's name in a flow: the same at every gateway, and it does not reveal the key."""
+        """The key's name in a flow: the same at every gateway, without revealing the key."""
         return self.digest.hex()[:16]
 
 
 class ApiKeys:
     def __init__(self, keys: Iterable[ApiKey]) -> None:
-        """Without keys everybody may call. Raises ValueError for a duplicate key."""
+        """Without keys anybody may call. Raises ValueError for a duplicate key."""
         self._keys: dict[bytes, ApiKey] = {}
         for key in keys:
             if key.digest in self._keys:
@@ -49,9 +49,9 @@ class ApiKeys:
         return bool(self._keys)
 
     def find(self, authorization: str | None) -> ApiKey | None:
-        """The key of a request; None where none is needed. Raises UNAUTHENTICATED.
+        """The key of a request, or None if no keys are configured. Raises UNAUTHENTICATED.
 
-        The time of the look-up depends on the hash alone, so it reveals nothing about the keys."""
+        The look-up is by hash, so its time reveals nothing about the keys."""
         if not self._keys:
             return None
         scheme, _, key = (authorization or "").partition(" ")
@@ -59,7 +59,7 @@ class ApiKeys:
             raise unauthenticated("a key is required: Authorization: Bearer KEY")
         found = self._keys.get(hash_key(key.strip())) if scheme.lower() in SCHEMES else None
         if found is None:
-            raise unauthenticated("the key is not valid here")
+            raise unauthenticated("the key is not valid")
         return found
 
 
@@ -75,7 +75,7 @@ def load_api_keys(stated: Sequence[str], file: Path | None) -> ApiKeys:
 
 
 def load_keys(stated: Sequence[str], file: Path | None) -> list[ApiKey]:
-    """The keys of the settings and those of the file. Raises ValueError, whose message contains no key."""
+    """Reads the keys of the settings and of the file. Raises ValueError, whose message contains no key."""
     keys = [ApiKey(hash_key(key)) for key in dict.fromkeys(stated)]
     if file is None:
         return keys
@@ -87,12 +87,12 @@ def load_keys(stated: Sequence[str], file: Path | None) -> list[ApiKey]:
         if words := line.partition("#")[0].split():
             keys.append(parse_key(words, f"api_keys_file: line {number} of {file}"))
     if not keys:
-        raise ValueError(f"api_keys_file: there is no key in {file}, so nobody could call: add one, or unset it")
+        raise ValueError(f"api_keys_file: {file} holds no key: add one, or unset the setting")
     return keys
 
 
 def parse_key(words: Sequence[str], place: str) -> ApiKey:
-    """`words` are those of one line: a name, the key or its hash, and optionally the key's best priority."""
+    """`words` are a line's: a name, the key or its hash, and optionally the key's best priority."""
     if len(words) not in (2, 3):
         raise ValueError(f"{place} must have a name, a key or sha256:HASH, and optionally a priority")
     name, key, *priority = words

@@ -1,10 +1,11 @@
-"""One pod as its client sees it: a channel, one coalescing stream, and the items that wait for an answer on it.
+"""The client's end of a coalescing stream: one pod, its channel, and the items that wait for its answers.
 
-A `Pool` owns the pods and decides which gets an item. A pod connects by itself, checks that the peer is the right one,
-reconnects with backoff when the stream breaks, and hands its unanswered items back to the pool.
+A `Pool` owns the pods and chooses one for each item. A pod connects by itself, checks the peer, reconnects with backoff
+when the stream breaks, and then returns its unanswered items to the pool.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import math
@@ -33,26 +34,25 @@ from heddle.rpc.stream import (
     ResponseFrame,
     StreamProtocol,
 )
+from heddle.rpc.waiting import TimeSlice, poll_until
 
 BACKOFF_S_FIRST = 0.05
 BACKOFF_S_MAX = 0.5
 CONNECT_S_MAX = 5.0
-# A pod that cannot be reached for so long is told of in the log, once.
+# A pod that cannot be reached for this long is logged as a warning, once.
 AWAY_S = 5.0
-# A pod whose batch has been on the device for so long gets nothing new while another pod can take it.
+# A pod whose batch has run for longer gets nothing new while another pod is available.
 RUNNING_MS_MAX = 30_000
-# How long the answers of one frame are handed on before the event loop gets its turn.
-TURN_S_MAX = 0.002
-# Before a connection is made anew because a certificate has changed, the answers on the old one are waited for.
+# When a certificate changes, the old connection may take this long to finish its items.
 RENEW_S_MAX = 10.0
-# Of one frame: so many find room beside the largest item.
+# In one frame: this many fit beside the largest item.
 CANCEL_IDS_MAX = 4096
 
 log = logging.getLogger(__name__)
 
 
 class PodOwner(Protocol[Item, Outcome]):
-    """What a pod tells its pool."""
+    """The pod's callbacks to its pool."""
 
     def pod_changed(self, pod: "Pod[Item, Outcome]") -> None: ...
     def pod_lost(self, pod: "Pod[Item, Outcome]", unanswered: list[Pending[Item, Outcome]]) -> None: ...
@@ -83,7 +83,7 @@ class Pod(Generic[Item, Outcome]):
         self.reported_cost = 0  # by the pod, plus what was sent to it since
         self._running_ms = 0
         self._last_heard = 0.0
-        self._refused_since = math.inf  # time.monotonic, until it has been told
+        self._refused_since = math.inf  # time.monotonic(); inf once it has been logged
         self._task = asyncio.create_task(self._run(), name=f"pod {target}")
 
     @property
@@ -112,7 +112,7 @@ class Pod(Generic[Item, Outcome]):
         self.reported_cost += pending.cost
 
     def cancel(self, pending: Pending[Item, Outcome]) -> None:
-        """Withdraws an item; the pod drops it if it has not begun."""
+        """The pod drops the item unless it has begun to compute it."""
         if self._unanswered.pop(pending.id, None) is None:
             return
         pending.answered = True
@@ -138,7 +138,7 @@ class Pod(Generic[Item, Outcome]):
                 self._refused(error)
             except TimeoutError:
                 self._refused(HeddleError(ErrorKind.UNAVAILABLE, f"{self.target} does not answer"))
-            except Exception as error:  # noqa: BLE001 - whatever ends a stream, the next one is tried
+            except Exception as error:  # noqa: BLE001 - whatever ended the stream, connect again
                 self._refused(HeddleError.from_exception(error))
             if self._last_heard:
                 backoff = BACKOFF_S_FIRST
@@ -147,8 +147,8 @@ class Pod(Generic[Item, Outcome]):
             backoff = min(2 * backoff, BACKOFF_S_MAX)
 
     def _refused(self, error: HeddleError) -> None:
-        """A pod that starts or restarts is nothing to speak of; one that stays away is, and one that will not have us,
-        once."""
+        """Logs why there is no stream. A pod that restarts is not worth a warning; one that stays away is, once, and so
+        is a pod that refuses this client."""
         now = time.monotonic()
         if self.refusal is None:
             self._refused_since = now
@@ -162,24 +162,24 @@ class Pod(Generic[Item, Outcome]):
         self.refusal = error
 
     async def _run_stream(self) -> None:
-        """One stream, from the handshake to its end. It has a channel of its own, and so a connection of its own."""
-        stamp = self._access.stamp()
+        """Runs one stream, from handshake to end. Each has its own channel, and so its own connection."""
+        versions = self._access.versions()
         async with open_channel(self.target, self._access, self._server_name) as channel:
             metadata = self._access.metadata()
             async with asyncio.timeout(CONNECT_S_MAX):
                 hello = await self._protocol.handshake(channel, metadata)
                 call = self._protocol.open_stream(channel, metadata)
                 await call.write(hello)
-                # A pod greets, so that a refusal is known before the first item.
+                # A pod writes a frame at once, so a refusal is known before the first item is sent.
                 await self._receive(await self._read(call))
-            await self._exchange(call, stamp)
+            await self._exchange(call, versions)
 
-    async def _exchange(self, call: Any, stamp: FileVersions) -> None:
+    async def _exchange(self, call: Any, versions: FileVersions) -> None:
         self.refusal = None
         self.connected = True
         self._owner.pod_changed(self)
         writer = asyncio.create_task(self._write(call))
-        watchdog = asyncio.create_task(self._watch(call, stamp))
+        watchdog = asyncio.create_task(self._watch(call, versions))
         try:
             while True:
                 await self._receive(await self._read(call))
@@ -196,7 +196,7 @@ class Pod(Generic[Item, Outcome]):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            frame = grpc.aio.EOF  # the watchdog or the writer cancelled the call, nobody cancelled this task
+            frame = grpc.aio.EOF  # the watchdog or the writer cancelled the call, not this task
         if frame is grpc.aio.EOF:
             raise HeddleError(ErrorKind.UNAVAILABLE, f"{self.target} closed the stream")
         if frame is None:  # grpc.aio has logged why it cannot be parsed
@@ -233,19 +233,17 @@ class Pod(Generic[Item, Outcome]):
         return frame
 
     async def _receive(self, frame: ResponseFrame[Outcome]) -> None:
-        """In turns: what an answer is to its receiver may be much work, and a frame can hold hundreds of them."""
+        """Yields to other tasks: a frame can hold hundreds of outcomes, and each may be much work for its receiver."""
         self._last_heard = time.monotonic()
         self.reported_cost = frame.load.waiting_cost + frame.load.running_cost
         self._running_ms = frame.load.running_ms
         if frame.draining and not self.draining:
             self.draining = True
             self._owner.pod_changed(self)
-        turn_began = time.monotonic()
+        turn = TimeSlice()
         for outcome in frame.outcomes:
             self._deliver(outcome)
-            if time.monotonic() - turn_began > TURN_S_MAX:
-                await asyncio.sleep(0)
-                turn_began = time.monotonic()
+            await turn.give_way()
 
     def _deliver(self, outcome: Outcome) -> None:
         pending = self._unanswered.get(outcome.id)
@@ -261,26 +259,27 @@ class Pod(Generic[Item, Outcome]):
         del self._unanswered[pending.id]
         self.unanswered_cost -= pending.cost
 
-    async def _watch(self, call: Any, stamp: FileVersions) -> None:
-        """Gives up a stream that has fallen silent: the pod, its machine or the path to it is gone."""
+    async def _watch(self, call: Any, versions: FileVersions) -> None:
+        """Closes a stream that has fallen silent, because its pod or the network is gone, and connects again when files
+        of certificates or keys have changed."""
         while time.monotonic() - self._last_heard < SILENCE_S_MAX:
             await asyncio.sleep(HEARTBEAT_S)
-            if (now := self._access.stamp()) != stamp:
-                stamp = now
+            if (now := self._access.versions()) != versions:
+                versions = now
                 if self._access.is_usable(self.target):
                     await self._drain()
                     call.cancel()
                     return
-        log.warning("%s has been silent for %.0f s; its items go to other pods", self.target, SILENCE_S_MAX)
+        log.warning("%s has been silent for %.0f s; sending its items to other pods", self.target, SILENCE_S_MAX)
         call.cancel()
 
     async def _drain(self) -> None:
-        """Sends nothing new, and waits for the answers to what was sent."""
+        """Takes no more items and waits for outstanding answers."""
         self.draining = True
         self._owner.pod_changed(self)
-        end = time.monotonic() + RENEW_S_MAX
-        while not self.idle and time.monotonic() < end:
-            await asyncio.sleep(0.01)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RENEW_S_MAX):
+                await poll_until(lambda: self.idle)
 
     def _disconnected(self) -> None:
         self.connected = self.draining = False

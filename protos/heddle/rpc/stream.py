@@ -1,11 +1,11 @@
-"""What both ends of a coalescing stream share: the shape of its messages and of a hop.
+"""Types that both ends of a coalescing stream share: its messages, and the `Submit` function behind them.
 
 EngineService.Infer and InferenceService.Infer are one protocol with different items. A client's frame has `items` (each
-with an id that the client chose, and a context) and `cancel_ids`; a server's frame has `outcomes` (each with the id of
-its item), the pod's `load`, and `draining`. A server writes at least one frame every HEARTBEAT_S.
+with an id that the client chose, and a context) and `cancel_ids`. A server's frame has `outcomes` (each with the id of
+its item), the pod's `load`, and `draining`. A server writes a frame at least every HEARTBEAT_S.
 
-A hop is a function: give it an item, a deadline and whom to tell, get a way to cancel. A pod's queue is one, and so is
-a pool of pods, so that hops compose: a tokenizer pod is a hop that submits to a pool of engine pods.
+`Submit` takes an item, a deadline and a callback for the outcome, and returns a function that cancels. A pod's queue is
+one, and so is a pool of pods: a tokenizer pod serves a `Submit` that submits to a pool of engine pods.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from heddle.rpc.message_bytes import ENTRY_BYTES_MAX, Serializable
 from heddle.v1 import error_pb2, item_pb2
 
 HEARTBEAT_S = 2.0
-# A stream on which nothing came for so long is given up.
+# A stream that has been silent for this long is closed.
 SILENCE_S_MAX = 3 * HEARTBEAT_S
 
-# What grpc.aio raises from a write or read on a stream whose other end is gone.
+# Raised by grpc.aio for a write or read on a stream whose other end is gone.
 STREAM_BROKEN = (grpc.aio.AioRpcError, grpc.aio.InternalError, grpc.aio.UsageError, asyncio.InvalidStateError)
 
 
@@ -55,7 +55,7 @@ class RequestFrame(Serializable, Protocol[Item]):
 
 
 class ResponseFrame(Serializable, Protocol[Outcome]):
-    """Outcomes are its first field, so that a server can write them as the bytes they are already."""
+    """`outcomes` is field 1, so that a server can write outcomes that are serialized already."""
 
     draining: bool
 
@@ -65,11 +65,11 @@ class ResponseFrame(Serializable, Protocol[Outcome]):
     def load(self) -> item_pb2.Load: ...
 
 
-# Told once, on the event loop: the outcome (its id does not matter) or why there is none. Not told after a cancel.
+# Called once, on the event loop, with the outcome (its id is ignored) or an error. Not called after a cancel.
 Reply = Callable[[Outcome | HeddleError], None]
-# Has no effect on what is already answered.
+# Has no effect once the item is answered.
 Cancel = Callable[[], None]
-# (item, deadline in time.monotonic() seconds, reply) -> cancel. Never raises: refusals are replies too.
+# (item, deadline in seconds of time.monotonic(), reply) -> cancel. Never raises: a refusal is a reply too.
 Submit = Callable[[Item, float, Reply[Outcome]], Cancel]
 
 
@@ -88,7 +88,7 @@ class StreamProtocol(Generic[Item, Outcome]):
 
 
 def nothing_to_cancel() -> None:
-    """The Cancel of an item that was answered at once."""
+    """The Cancel of an item that is answered already."""
 
 
 def cancel_all(cancels: Sequence[Cancel]) -> None:

@@ -1,4 +1,4 @@
-"""A unary call on top of a hop: what an item carries on a stream, here comes as gRPC deadline and metadata."""
+"""Unary calls: their gRPC deadline and metadata carry what an item carries in its context on a stream."""
 
 import asyncio
 from typing import Any
@@ -19,7 +19,7 @@ TRACEPARENT_KEY = "traceparent"
 
 
 def read_context(call: grpc.aio.ServicerContext[Any, Any]) -> item_pb2.ItemContext:
-    """The ItemContext from the call's metadata and peer. Raises INVALID_INPUT for a priority that is not a number."""
+    """Reads the ItemContext from a call's metadata and peer. Raises INVALID_INPUT for an invalid priority."""
     metadata = {key: value for key, value in call.invocation_metadata() or () if isinstance(value, str)}
     priority = metadata.get(PRIORITY_KEY, "0")
     if not is_priority(priority):
@@ -33,7 +33,7 @@ def read_context(call: grpc.aio.ServicerContext[Any, Any]) -> item_pb2.ItemConte
 
 
 def to_metadata(context: item_pb2.ItemContext) -> tuple[tuple[str, str], ...]:
-    """What `context_of` reads back at the server."""
+    """The metadata that `read_context` reads at the server."""
     metadata = (
         (PRIORITY_KEY, str(context.priority or "")),
         (FLOW_KEY, context.flow),
@@ -49,7 +49,7 @@ def call_deadline(call: grpc.aio.ServicerContext[Any, Any]) -> float:
 
 
 async def submit_and_wait(submit: Submit[Item, Outcome], item: Item, deadline: float) -> Outcome:
-    """The outcome of one item. Raises HeddleError; cancels the item when the awaiting task is cancelled."""
+    """Submits an item and returns its outcome. Raises HeddleError. Cancels the item when the task is cancelled."""
     future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
     def reply(outcome: Outcome | HeddleError) -> None:

@@ -56,12 +56,12 @@ class EnginePod(engine_pb2_grpc.EngineServiceServicer):
             frame_type=engine_pb2.EngineServiceInferResponse,
             outcome_type=engine_pb2.Outcome,
             load=item_pb2.Load,
-            greet=self._greet,
+            check_hello=self._check_hello,
             limits=limits,
         )
         self.received = 0
 
-    def _greet(self, hello: engine_pb2.EngineServiceInferRequest) -> None:
+    def _check_hello(self, hello: engine_pb2.EngineServiceInferRequest) -> None:
         if hello.tokenizer_fingerprint != FINGERPRINT:
             raise HeddleError(ErrorKind.MISMATCH, "the tokenizer is another model's")
 

@@ -98,7 +98,7 @@ async def test_who_does_not_get_in_is_told_why_in_one_line(
     wrong = sign(other_ca, "wrong")
     async with serving(ServerTls(server_cert.cert, server_cert.key, ca.cert)) as target:
         closed = f"{target} closed the connection"
-        assert await refusal(target, PLAINTEXT) == f"{closed}: it may require TLS, and this client has none"
+        assert await refusal(target, PLAINTEXT) == f"{closed}: it may require TLS"
         assert await refusal(target, Access(ClientTls(ca.cert))) == (
             f"{closed} in the TLS handshake: it may ask for a client certificate"
         )
@@ -106,7 +106,7 @@ async def test_who_does_not_get_in_is_told_why_in_one_line(
             f"{closed} in the TLS handshake: it may refuse the certificate {wrong.cert}"
         )
         assert await refusal(target, Access(ClientTls(other_ca.cert, client_cert.cert, client_cert.key))) == (
-            f"the certificate of {target} is refused by the authorities in {other_ca.cert}: "
+            f"the certificate of {target} cannot be verified with {other_ca.cert}: "
             "unable to get local issuer certificate"
         )
     async with serving(None) as target:
@@ -121,7 +121,9 @@ async def test_a_refusal_is_in_the_log_once(
         await pool.start()
         await asyncio.sleep(0.5)
         (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
-        assert record.getMessage().startswith(f"no stream to {target}: the certificate of {target} is refused by")
+        assert record.getMessage().startswith(
+            f"no stream to {target}: the certificate of {target} cannot be verified with"
+        )
         await pool.close()
 
 
@@ -191,7 +193,7 @@ async def test_a_broken_new_file_leaves_the_old_one_in_use(
         for one in (pool, fresh):
             assert await asyncio.wait_for(ask(one, b"1234")[0], 5) == b"1234"
         await eventually(lambda: f"{roots} holds no certificates" in caplog.text)
-        assert "the certificate that was read before stays in use" in caplog.text
+        assert "keeping the old certificate" in caplog.text
         await fresh.close()
         await pool.close()
 

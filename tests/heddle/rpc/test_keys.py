@@ -93,11 +93,11 @@ async def test_a_pool_with_a_wrong_key_says_so_once_and_its_callers_are_not_told
         wrong, limits = Access(key="wrong"), PoolLimits(no_pod_s_max=0.3)
         pool = Pool((target,), replace(protocol(), handshake=handshake), access=wrong, limits=limits)
         await pool.start()
-        with pytest.raises(HeddleError, match=r"no pod can be reached .*: the key is not valid here") as raised:
+        with pytest.raises(HeddleError, match=r"no pod can be reached .*: the key is not valid") as raised:
             await asyncio.wait_for(ask(pool, b"1234")[0], 5)
         assert raised.value.kind is ErrorKind.UNAVAILABLE
         errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-        assert errors == [f"no stream to {target}: the key is not valid here"]
+        assert errors == [f"no stream to {target}: the key is not valid"]
         await pool.close()
 
 
@@ -167,5 +167,5 @@ async def test_clients_of_a_tokenizer_pod_show_their_key(tmp_path: Path) -> None
 def test_a_file_without_keys_is_the_operators_mistake(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("# nobody\n")
-    with pytest.raises(ConfigurationError, match="there is no key in"):
+    with pytest.raises(ConfigurationError, match="holds no key"):
         load_api_keys((), file)
