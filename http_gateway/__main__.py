@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from heddle.machine import keep_freed_memory
-from heddle.rpc.keys import load_api_keys
+from heddle.rpc.keys import ApiKeys
 from heddle.rpc.lifecycle import run, stop_on_signal, tune_garbage_collector, use_batch_scheduling
 from heddle.rpc.settings import ConfigurationError, load, suggestion
 from heddle.rpc.telemetry import start_logging
@@ -44,7 +44,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
     check_default_route(settings.default_route, table)
     app = App(
         Router(table, lambda: settings.default_route or default_path(models)),
-        load_api_keys(settings.api_keys, settings.api_keys_file),
+        ApiKeys.load(settings.api_keys, settings.api_keys_file),
         Admission(
             requests_max=settings.requests_max,
             bodies_bytes_max=settings.bodies_bytes_max,

@@ -8,7 +8,7 @@ from typing import NoReturn
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.model_source import locate
 from heddle.machine import keep_freed_memory
-from heddle.rpc.keys import load_api_keys
+from heddle.rpc.keys import ApiKeys
 from heddle.rpc.lifecycle import Server, run, use_batch_scheduling
 from heddle.rpc.settings import load
 from heddle.rpc.telemetry import serve_metrics, start_logging
@@ -42,7 +42,7 @@ async def serve(settings: TokenizerSettings, stop: asyncio.Event | None = None) 
     )
     tokenizer = Tokenizer.load(checkpoint, settings.end_token)
     encoder = Encoder(tokenizer, waiting_bytes_max=settings.queue_bytes_max)
-    keys = load_api_keys(settings.api_keys, settings.api_keys_file)
+    keys = ApiKeys.load(settings.api_keys, settings.api_keys_file)
     server = Server(settings.listen, drain_s_max=settings.drain_s_max, tls=settings.tls, keys=keys, stop=stop)
     access = settings.engines_access
     access.check()

@@ -4,21 +4,30 @@ Each service's `__main__` loads the keys; the gateway's app and `interceptor` ch
 """
 
 import hashlib
+import logging
+import math
 import re
+import time
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+from heddle.rpc.credentials import FileVersions, file_versions
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.fairness import PRIORITY_MAX, is_priority
 from heddle.rpc.settings import ConfigurationError
 
 SCHEMES = ("bearer", "api-key")
 
+# How often the keys file is checked for changes.
+LOOK_S = 1.0
+
 # A key given as its hash, the output of `printf %s KEY | sha256sum`.
 HASHED = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
+
+log = logging.getLogger(__name__)
 
 # Of the current gRPC call's key: the smallest priority that its items may have.
 best_priority: ContextVar[int] = ContextVar("best_priority", default=0)
@@ -36,14 +45,37 @@ class ApiKey:
         return self.digest.hex()[:16]
 
 
+def index_keys(keys: Iterable[ApiKey]) -> dict[bytes, ApiKey]:
+    """By digest. Raises ValueError for a duplicate key."""
+    indexed: dict[bytes, ApiKey] = {}
+    for key in keys:
+        if key.digest in indexed:
+            raise ValueError(f"api_keys_file: {key.name!r} has a key that is listed twice: remove one of the two")
+        indexed[key.digest] = key
+    return indexed
+
+
 class ApiKeys:
     def __init__(self, keys: Iterable[ApiKey]) -> None:
         """Without keys anybody may call. Raises ValueError for a duplicate key."""
-        self._keys: dict[bytes, ApiKey] = {}
-        for key in keys:
-            if key.digest in self._keys:
-                raise ValueError(f"api_keys_file: {key.name!r} has a key that is listed twice: remove one of the two")
-            self._keys[key.digest] = key
+        self._keys = index_keys(keys)
+        self._stated: Sequence[str] = ()
+        self._file: Path | None = None
+        self._versions: FileVersions = ()
+        self._next_look = math.inf  # time.monotonic()
+
+    @classmethod
+    def load(cls, stated: Sequence[str], file: Path | None) -> "ApiKeys":
+        """From the settings api_keys and api_keys_file. The file is read again when it changes. Raises
+        ConfigurationError, whose message contains no key."""
+        versions = file_versions(file)
+        try:
+            keys = cls(load_keys(stated, file))
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+        if file:
+            keys._stated, keys._file, keys._versions, keys._next_look = stated, file, versions, 0.0
+        return keys
 
     def __bool__(self) -> bool:
         return bool(self._keys)
@@ -54,6 +86,8 @@ class ApiKeys:
         The look-up is by hash, so its time reveals nothing about the keys."""
         if not self._keys:
             return None
+        if time.monotonic() >= self._next_look:
+            self._read_changes()
         scheme, _, key = (authorization or "").partition(" ")
         if not key:
             raise unauthenticated("a key is required: Authorization: Bearer KEY")
@@ -62,16 +96,21 @@ class ApiKeys:
             raise unauthenticated("the key is not valid")
         return found
 
+    def _read_changes(self) -> None:
+        self._next_look = time.monotonic() + LOOK_S
+        versions = file_versions(self._file)
+        if versions == self._versions:
+            return
+        self._versions = versions
+        try:
+            self._keys = index_keys(load_keys(self._stated, self._file))
+        except ValueError as error:
+            log.warning("keeping the old keys: %s", error)
+        else:
+            log.info("read %s again: %d keys", self._file, len(self._keys))
+
 
 NO_KEYS = ApiKeys(())
-
-
-def load_api_keys(stated: Sequence[str], file: Path | None) -> ApiKeys:
-    """Raises ConfigurationError, whose message contains no key."""
-    try:
-        return ApiKeys(load_keys(stated, file))
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from None
 
 
 def load_keys(stated: Sequence[str], file: Path | None) -> list[ApiKey]:

@@ -17,7 +17,7 @@ from heddle.client import CallOptions, Client, UnaryClient
 from heddle.rpc.channels import open_channel
 from heddle.rpc.credentials import PLAINTEXT, Access, Metadata
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.keys import ApiKeys, load_api_keys
+from heddle.rpc.keys import ApiKeys
 from heddle.rpc.lifecycle import Server
 from heddle.rpc.listening import usable_port
 from heddle.rpc.pool import Pool, PoolLimits
@@ -33,7 +33,7 @@ from tests.heddle.rpc.pods import EnginePod, Held, ask, eventually, protocol
 def keys(tmp_path: Path) -> ApiKeys:
     file = tmp_path / "keys"
     file.write_text(f"nightly sha256:{hashlib.sha256(b'sk-nightly').hexdigest()} 5\n")
-    return load_api_keys(("sk-first",), file)
+    return ApiKeys.load(("sk-first",), file)
 
 
 @asynccontextmanager
@@ -168,4 +168,21 @@ def test_a_file_without_keys_is_the_operators_mistake(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("# nobody\n")
     with pytest.raises(ConfigurationError, match="holds no key"):
-        load_api_keys((), file)
+        ApiKeys.load((), file)
+
+
+def test_a_changed_file_counts_without_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("heddle.rpc.keys.LOOK_S", 0.0)
+    file = tmp_path / "keys"
+    file.write_text("one sk-one\n")
+    keys = ApiKeys.load(("sk-stated",), file)
+    file.write_text("another sk-another\n")
+    assert keys.find("Bearer sk-another")
+    assert keys.find("Bearer sk-stated")
+    with pytest.raises(HeddleError, match="not valid"):
+        keys.find("Bearer sk-one")
+    file.write_text("half-a-line")
+    assert keys.find("Bearer sk-another")
+    assert "keeping the old keys" in caplog.text
