@@ -1,4 +1,4 @@
-"""Starts a tokenizer pod: settings, tokenizer, engine pods, servicer, server. `tokenizer-svc --help` tells all."""
+"""Starts a tokenizer pod: settings, tokenizer, engine pods, servicer, server. See `tokenizer-svc --help`."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ from tokenizer_svc.settings import TokenizerSettings
 from tokenizer_svc.tei.services import add_services
 from tokenizer_svc.text.tokenization import Tokenizer
 
-# An answer of a thousand vectors is some blocks of 1.5 MiB, whose new pages would cost as much as all work on them.
+# An answer of a thousand vectors takes blocks of 1.5 MiB. Mapping new pages for them would cost as much as the rest.
 FREED_BYTES_KEPT = 64 << 20
 
 
@@ -33,7 +33,7 @@ def main() -> NoReturn:
 
 
 async def serve(settings: TokenizerSettings, stop: asyncio.Event | None = None) -> None:
-    """Until `stop` is set, or the process gets a signal if none is given."""
+    """Serves until `stop` is set, or until a signal if none is given."""
     checkpoint = Checkpoint.read(
         locate(settings.model, settings.revision or None, with_weights=False),
         name=settings.served_model_name or settings.model,
