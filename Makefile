@@ -27,7 +27,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/python protos/generate.py --check
 
 test-fast: $(VENV)/dev.stamp
-	$(BIN)/pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/pytest -m slow
