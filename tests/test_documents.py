@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine_svc.settings import EngineSettings
+from heddle.cli.plan import PlanSettings
 from heddle.cli.serve_settings import ServeSettings
 from http_gateway.settings import GatewaySettings
 from tokenizer_svc.settings import TokenizerSettings
@@ -23,16 +24,20 @@ README_LINES_MAX = 200
 SETTINGS = {
     "HEDDLE_ENGINE_": EngineSettings,
     "HEDDLE_GATEWAY_": GatewaySettings,
+    "HEDDLE_PLAN_": PlanSettings,
     "HEDDLE_SERVE_": ServeSettings,
     "HEDDLE_TOKENIZER_": TokenizerSettings,
 }
-VARIABLES = {
-    prefix + field.name.upper() for prefix, settings in SETTINGS.items() for field in dataclasses.fields(settings)
-}
+NAMES = {(prefix, field.name) for prefix, settings in SETTINGS.items() for field in dataclasses.fields(settings)}
+VARIABLES = {prefix + name.upper() for prefix, name in NAMES}
+FLAGS = {f"--{name.replace('_', '-')}" for _, name in NAMES}
+# Of `heddle`, `pip install` and `python -m tests.gpu`.
+OTHER_FLAGS = {"--help", "--pre", "--dry-run"}
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"#+ (.+)")
 VARIABLE = re.compile(r"\bHEDDLE_[A-Z_]+\b")
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
 
 def links(document: Path) -> Iterator[tuple[Path, str]]:
@@ -56,9 +61,11 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_variables_are_settings(document: Path) -> None:
-    named = set(VARIABLE.findall((ROOT / document).read_text()))
-    assert named <= VARIABLES | SETTINGS.keys()
+def test_variables_and_flags_are_settings(document: Path) -> None:
+    text = (ROOT / document).read_text()
+    assert set(VARIABLE.findall(text)) <= VARIABLES | SETTINGS.keys()
+    if document.parts[0] != "tests":  # benchmarks have flags of their own
+        assert set(FLAG.findall(text)) <= FLAGS | OTHER_FLAGS
 
 
 def test_the_readme_stays_short() -> None:
