@@ -14,14 +14,13 @@ from heddle.rpc.keys import ApiKeys
 from heddle.rpc.metrics import SECONDS_BUCKETS
 from heddle.rpc.telemetry import request_id
 from http_gateway.admission import Admission, Permit
-from http_gateway.api.families import Family
 from http_gateway.api_keys import authorization_of
 from http_gateway.errors import STATUS_OF_KIND, Failure
 from http_gateway.fair_share import FairShare
 from http_gateway.web.inflation import coding_of, inflate
 from http_gateway.web.message import Hold, Request, Response, bytes_of, uncounted
 from http_gateway.web.rendering import rendered
-from http_gateway.web.routing import Route, Router
+from http_gateway.web.routing import Family, Route, Router
 
 REQUEST_SECONDS = Histogram(
     "heddle_gateway_request_seconds", "Requests by route and status", ["route", "status"], buckets=SECONDS_BUCKETS

@@ -10,11 +10,10 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from http_gateway.api.families import OPENAI, Family
-from http_gateway.api.supported import check_supported
 from http_gateway.web.json_body import decoded
 from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Description, Route
+from http_gateway.web.routing import Description, Family, Route
+from http_gateway.web.supported_values import check_supported
 
 Body = TypeVar("Body")
 Handle = Callable[[Body, Request], Awaitable[Answer]]
@@ -47,7 +46,7 @@ def post(
     *,
     answer: Any,
     example: Any,
-    family: Family = OPENAI,
+    family: Family,
     headers: Mapping[str, str] | None = None,
 ) -> Route:
     """The first line of the handler's docstring is the summary of the route; `headers` are those of its answer."""
@@ -60,7 +59,7 @@ def get(
     handle: Callable[[Request], Awaitable[Answer]],
     *,
     answer: Any,
-    family: Family = OPENAI,
+    family: Family,
     is_open: bool = False,
 ) -> Route:
     return Route("GET", path, handle, family, is_open, Description(summary_of(handle), None, answer))

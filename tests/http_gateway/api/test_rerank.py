@@ -1,7 +1,5 @@
 """POST /rerank, /v1/rerank and /v2/rerank: the best first, each family's shape, and refusals that name the document."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,17 +7,10 @@ import numpy as np
 import pytest
 
 from tests.http_gateway.calls import answer_to, costs_of, refusal_of
-from tests.kinds import http_of, write_reranker
 
 TEXTS = [f"document {number}" for number in range(9)]
 QUERY = "which one?"
 COHERE_PATHS = ["/v1/rerank", "/v2/rerank"]
-
-
-@pytest.fixture
-async def reranker(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    async with http_of(tmp_path, write_reranker(tmp_path / "model")) as http:
-        yield http
 
 
 async def test_texts_are_sorted_and_keep_their_index(reranker: httpx.AsyncClient) -> None:
