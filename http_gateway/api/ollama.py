@@ -74,7 +74,7 @@ class OllamaTags(msgspec.Struct):
     models: list[OllamaModel]
 
 
-NAME_PROMPT = InWordsOf({"input": "prompt"}, is_list=False)
+RENAME_PROMPT = InWordsOf({"input": "prompt"}, is_list=False)
 EXAMPLE = {"model": "all-minilm", "input": ["Why is the sky blue?", "Why is the grass green?"]}
 PROMPT_EXAMPLE = {"model": "all-minilm", "prompt": "Why is the sky blue?"}
 
@@ -117,7 +117,7 @@ class Ollama(ModelRoutes):
         embeddings_body = EmbeddingsBody(
             input=body.prompt, model=body.model, truncate_prompt_tokens=body.tokens_max, normalize=False
         )
-        with NAME_PROMPT:
+        with RENAME_PROMPT:
             response = await self.embeddings.call_embed(embeddings_body, request)
         return answer_with_costs({"embedding": tensors.from_proto(response.embeddings)[0]}, request, response)
 

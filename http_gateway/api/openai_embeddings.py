@@ -93,8 +93,8 @@ class EmbeddingsAnswer(msgspec.Struct):
     usage: Usage
 
 
-NAME_INPUT_ITEM = InWordsOf({"inputs": "input"})
-NAME_INPUT = InWordsOf({"inputs": "input"}, is_list=False)
+RENAME_INPUTS = InWordsOf({"inputs": "input"})
+RENAME_INPUT = InWordsOf({"inputs": "input"}, is_list=False)
 
 EXAMPLE = {"input": ["What is deep learning?", "Wie geht es dir?"], "dimensions": 4}
 
@@ -139,7 +139,7 @@ class OpenAIEmbeddings(ModelRoutes):
         if body.input_type:
             prompt = find_prompt(body.input_type, await model.client.get_model(request.options()))
             item.embed.prompt_name = merge_aliases({"prompt_name": body.prompt_name, "input_type": prompt})
-        with NAME_INPUT_ITEM if is_list else NAME_INPUT:
+        with RENAME_INPUTS if is_list else RENAME_INPUT:
             return (await model.client.infer(item, request.options())).embed
 
     def _build_item(self, inputs: InputList, body: EmbeddingsBody, *, is_list: bool) -> inference_pb2.InferenceItem:

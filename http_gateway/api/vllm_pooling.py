@@ -49,18 +49,12 @@ class PoolingBody(VLLMBody, kw_only=True):
     dimensions: Dimensions | None = None  # for the task embed
 
 
-class Pooled(msgspec.Struct):
-    index: int
-    object: Literal["pooling"]
-    data: list[float] | list[list[float]] | str  # a string is base64 of float32, row by row
-
-
 class PoolingAnswer(msgspec.Struct):
     id: str
     object: Literal["list"]
     created: int  # seconds since 1970
     model: str
-    data: list[Any]  # of Pooled
+    data: list[Any]  # {index, object: "pooling", data: floats, rows of floats, or base64 of float32, row by row}
     usage: Usage
 
 
@@ -91,14 +85,14 @@ class VLLMPooling(ModelRoutes):
             raise HeddleError(ErrorKind.INVALID_INPUT, message, field="dimensions")
         inputs, is_list = list_inputs(body.input)
         check_count(len(inputs), self.inputs_max, "input", "texts")
-        run = {
+        compute = {
             "embed": self._embed,
             "token_embed": self._embed_tokens,
             "classify": self._classify,
             "token_classify": self._classify_tokens,
         }[task]
         with InWordsOf({"inputs": "input"}, is_list=is_list):
-            result = await run(body, inputs, request)
+            result = await compute(body, inputs, request)
 
         def pooled(index: int) -> dict[str, Any]:
             array = result.array(index)

@@ -80,9 +80,9 @@ class VLLMScore(ModelRoutes):
         """A score for each pair of texts, in the order of the pairs."""
         names, queries, documents = read_sides(body)
         check_at_most(len(documents), self.inputs_max, names[1], "texts")
-        indices_of: dict[str, list[int]] = {}
+        indices_of_query: dict[str, list[int]] = {}
         for index in range(len(documents)):
-            indices_of.setdefault(queries[index if len(queries) > 1 else 0], []).append(index)
+            indices_of_query.setdefault(queries[index if len(queries) > 1 else 0], []).append(index)
 
         async def score_query(query: str, indices: Sequence[int]) -> inference_pb2.RerankResponse:
             texts = [documents[index] for index in indices]
@@ -103,10 +103,10 @@ class VLLMScore(ModelRoutes):
                 place_of=lambda index: f"{names[1]}[{indices[index]}]",
             )
 
-        calls = [(len(indices), partial(score_query, query, indices)) for query, indices in indices_of.items()]
+        calls = [(len(indices), partial(score_query, query, indices)) for query, indices in indices_of_query.items()]
         responses = await gather_bounded(calls)
         scores = np.empty(len(documents), np.float32)
-        for indices, response in zip(indices_of.values(), responses, strict=True):
+        for indices, response in zip(indices_of_query.values(), responses, strict=True):
             scores[indices] = np.frombuffer(response.scores, "<f4")
 
         def entry(index: int) -> dict[str, Any]:

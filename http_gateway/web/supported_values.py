@@ -23,7 +23,8 @@ def only(*values: Any, instead: str) -> Any:
 
 def check_supported(body: Any) -> None:
     """Raises INVALID_INPUT."""
-    for field, rule in restricted_fields(type(body)):
+    kind: Any = type(body)
+    for field, rule in restricted_fields(kind):
         value = getattr(body, field.name)
         if value is not None and value not in rule["only"]:
             allowed = " or ".join(json.dumps(value) for value in rule["only"])

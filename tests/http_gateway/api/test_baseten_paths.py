@@ -1,4 +1,4 @@
-"""Paths of Baseten's edge lead to the routes that they mean, and no other path is touched."""
+"""The paths of Baseten's edge resolve to routes, and other paths are left alone."""
 
 import pytest
 from httpx import Headers

@@ -1,19 +1,14 @@
 """Cohere's routes but for reranking: its shapes, every data type, prompts by input type, and its tools."""
 
 import base64
-import json
-import shutil
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from tests.cluster import gateway
 from tests.http_gateway.calls import answer_to
-from tests.kinds import http_of
 
 PATH = "/v2/embed"
 TEXTS = ["hello", "hello world"]
@@ -72,7 +67,7 @@ async def test_max_tokens_cuts_each_text_as_truncate_says(http: httpx.AsyncClien
     assert "2 special tokens" in refused.json()["message"]
 
 
-async def test_every_data_type_is_of_the_same_vectors(http: httpx.AsyncClient) -> None:
+async def test_every_data_type_holds_the_same_vectors(http: httpx.AsyncClient) -> None:
     types = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
     rows = (await answer_to(http, PATH, texts=TEXTS, embedding_types=types))["embeddings"]
     vectors = np.array(rows["float"], np.float32)
@@ -90,29 +85,23 @@ async def test_contents_of_an_input_are_one_text(http: httpx.AsyncClient) -> Non
     assert answer["embeddings"]["float"] == await answer_to(http, "/embed", inputs="hello\nworld")
 
 
-async def test_the_input_type_chooses_the_prompt_that_the_model_has_for_it(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    shutil.copytree(locate(PACKAGED_NAME, None), model)
-    prompts = {"query": "query: ", "passage": "passage: "}
-    (model / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
-    async with http_of(tmp_path, model) as http:
+async def test_the_input_type_chooses_the_prompt_that_the_model_has_for_it(prompted: httpx.AsyncClient) -> None:
+    async def vector(**body: Any) -> Any:
+        return (await answer_to(prompted, PATH, **body))["embeddings"]["float"]
 
-        async def vector(**body: Any) -> Any:
-            return (await answer_to(http, PATH, **body))["embeddings"]["float"]
-
-        assert await vector(texts=["a"], input_type="search_query") == await vector(texts=["query: a"])
-        assert await vector(texts=["a"], input_type="search_document") == await vector(texts=["passage: a"])
-        assert await vector(texts=["a"], input_type="clustering") == await vector(texts=["a"])
-        assert await vector(texts=["a"], input_type="passage") == await vector(texts=["passage: a"])
-        assert await vector(texts=["a"], input_type="document") == await vector(texts=["passage: a"])
-        assert await vector(texts=["a"], input_type="image") == await vector(texts=["a"])
-        refused = await http.post(PATH, json={"texts": ["a"], "input_type": "querry"})
-        assert refused.status_code == 400
-        possible = "search_query, search_document, classification, clustering, image, query, document, passage"
-        assert refused.json()["message"] == f"input_type must be one of {possible}, not 'querry'"
+    assert await vector(texts=["a"], input_type="search_query") == await vector(texts=["query: a"])
+    assert await vector(texts=["a"], input_type="search_document") == await vector(texts=["passage: a"])
+    assert await vector(texts=["a"], input_type="clustering") == await vector(texts=["a"])
+    assert await vector(texts=["a"], input_type="passage") == await vector(texts=["passage: a"])
+    assert await vector(texts=["a"], input_type="document") == await vector(texts=["passage: a"])
+    assert await vector(texts=["a"], input_type="image") == await vector(texts=["a"])
+    refused = await prompted.post(PATH, json={"texts": ["a"], "input_type": "querry"})
+    assert refused.status_code == 400
+    possible = "search_query, search_document, classification, clustering, image, query, document, passage"
+    assert refused.json()["message"] == f"input_type must be one of {possible}, not 'querry'"
 
 
-async def test_truncate_says_which_end_is_lost(http: httpx.AsyncClient) -> None:
+async def test_truncate_names_the_side_that_is_cut(http: httpx.AsyncClient) -> None:
     text = "first " * 400 + "last " * 400
     for side, kept in (("END", "first " * 254), ("START", "last " * 254)):
         answer = await answer_to(http, PATH, texts=[text], truncate=side)
@@ -135,9 +124,7 @@ async def test_truncate_says_which_end_is_lost(http: httpx.AsyncClient) -> None:
         ({"inputs": [{"content": [{"type": "image_url", "image_url": {}}]}]}, "'image_url', it is text"),
     ],
 )
-async def test_refusals_are_told_as_cohere_tells_them(
-    http: httpx.AsyncClient, body: dict[str, object], words: str
-) -> None:
+async def test_refusals_have_coheres_shape(http: httpx.AsyncClient, body: dict[str, object], words: str) -> None:
     response = await http.post(PATH, json=body)
     assert response.status_code == 400
     assert set(response.json()) == {"message", "detail"}

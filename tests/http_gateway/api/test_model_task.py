@@ -1,4 +1,4 @@
-"""POST /, /invocations and /vertex answer what the model is for; Baseten's /predict goes to its default route."""
+"""POST /, /invocations and /vertex run the model's task; Baseten's /predict goes to the default route."""
 
 import asyncio
 from collections.abc import Callable
@@ -49,7 +49,7 @@ async def test_zero_shot_classification_is_refused_by_name(http: httpx.AsyncClie
     assert (await refusal_of(http, "/vertex", **instances))[2].startswith("instances[1]: parameters.candidate_labels")
 
 
-async def test_an_embedder_reranks_where_it_may(tmp_path: Path) -> None:
+async def test_an_embedder_reranks_if_the_pod_allows_it(tmp_path: Path) -> None:
     body = {"query": "a", "texts": ["b", "a"]}
     async with (
         engine_pod(tmp_path) as engine,
@@ -78,7 +78,7 @@ async def test_an_embedder_reranks_where_it_may(tmp_path: Path) -> None:
         (write_multi_vector_embedder, "/embed_all", {"inputs": "a"}),
     ],
 )
-async def test_other_kinds_do_what_they_are_for(
+async def test_other_kinds_run_their_own_task(
     tmp_path: Path, write: Callable[[Path], Path], path: str, body: dict[str, Any]
 ) -> None:
     async with http_of(tmp_path, write(tmp_path / "model")) as http:
@@ -97,7 +97,7 @@ async def test_other_kinds_do_what_they_are_for(
         (write_multi_vector_embedder, "/embed_all"),
     ],
 )
-async def test_the_default_route_is_what_the_model_is_for(
+async def test_the_default_route_follows_the_kind_of_the_model(
     tmp_path: Path, write: Callable[[Path], Path], path: str
 ) -> None:
     async with http_of(tmp_path, write(tmp_path / "model")) as http:
@@ -133,14 +133,14 @@ async def test_one_wrong_instance_is_named_and_refuses_the_list(http: httpx.Asyn
     assert await answer_to(http, "/vertex", instances=[]) == {"predictions": []}
 
 
-async def test_an_instance_whose_inputs_are_none_is_named(tmp_path: Path) -> None:
+async def test_an_instance_with_invalid_inputs_is_named(tmp_path: Path) -> None:
     async with http_of(tmp_path, write_classifier(tmp_path / "model")) as http:
         refusal = await refusal_of(http, "/vertex", instances=[{"inputs": "a"}, {"inputs": [["a", "b", "c"]]}])
         assert refusal[:2] == (400, "Validation")
         assert refusal[2].startswith("instances[1]: inputs[0] must be a list of one text or a pair of texts")
 
 
-async def test_the_limit_of_inputs_is_that_of_all_instances_together(tokenizer: str) -> None:
+async def test_the_limit_of_inputs_holds_for_all_instances_together(tokenizer: str) -> None:
     similar = {"inputs": {"source_sentence": "a", "sentences": ["b"] * 3}}
     async with gateway(tokenizer, request_inputs_max=4) as url, httpx.AsyncClient(base_url=url) as http:
         accepted: list[list[Any]] = [[{"inputs": ["a"] * 3}, {"inputs": "a"}], [{"inputs": [101, 102]}] * 4, [similar]]
@@ -165,7 +165,7 @@ def vertex(*instances: Any) -> VertexBody:
 
 
 class Handler:
-    """A task's, which takes a turn of the loop for each of its inputs, and knows how many were under way at most."""
+    """Counts the calls and the inputs in flight."""
 
     def __init__(self) -> None:
         self.inputs = self.inputs_most = self.most = self.running = 0
@@ -189,7 +189,7 @@ def request_of(**headers: str) -> Request:
     return Request("POST", "/vertex", Headers(headers), 0, nothing)
 
 
-async def test_instances_are_answered_in_order_and_as_many_at_a_time_as_have_inputs_for_a_batch() -> None:
+async def test_instances_are_answered_in_order_and_their_inputs_in_flight_are_bounded() -> None:
     cases = [(1, 2000, INPUTS_IN_FLIGHT_MAX), (200, 10, INPUTS_IN_FLIGHT_MAX // 200), (1000, 2, 1)]
     for inputs, count, most in cases:
         handler = Handler()
@@ -218,7 +218,7 @@ async def test_too_many_instances_are_refused_before_any_is_read() -> None:
     assert models.asked == 1025
 
 
-async def test_others_have_their_turns_while_instances_are_read() -> None:
+async def test_reading_instances_yields_to_other_requests() -> None:
     with Turns() as turns, pytest.raises(HeddleError):  # the last one has too many inputs
         await (
             Handler().routes().run_instances(vertex(*[{"inputs": "a"}] * 1000, {"inputs": ["a"] * 2000}), request_of())
@@ -227,7 +227,7 @@ async def test_others_have_their_turns_while_instances_are_read() -> None:
 
 
 class OneModel:
-    """The models of a gateway to one embedder, as far as a route asks for them."""
+    """What ModelTask uses of the ServedModels of a gateway with one embedder."""
 
     asked = 0
 

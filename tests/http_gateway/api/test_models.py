@@ -36,7 +36,7 @@ async def test_infinitys_listing_is_openais_with_stats(http: httpx.AsyncClient) 
     assert set(openais) == {"id", "object", "created", "owned_by"}
 
 
-async def test_stats_count_what_has_no_answer_yet(tmp_path: Path) -> None:
+async def test_stats_count_unanswered_calls(tmp_path: Path) -> None:
     async with (
         engine_pod(tmp_path, simulated_fixed_us=300_000) as engine,
         tokenizer_pod(tmp_path, engine) as tokenizer,
@@ -56,7 +56,7 @@ async def test_stats_count_what_has_no_answer_yet(tmp_path: Path) -> None:
     ("write", "capabilities"),
     [(write_reranker, ["rerank", "classify"]), (write_classifier, ["classify"]), (write_sparse_embedder, [])],
 )
-async def test_capabilities_are_those_of_the_kind(
+async def test_capabilities_follow_the_kind(
     tmp_path: Path, write: Callable[[Path], Path], capabilities: list[str]
 ) -> None:
     async with http_of(tmp_path, write(tmp_path / "model")) as http:
@@ -115,7 +115,7 @@ async def test_classifiers_name_their_labels(
 @pytest.mark.parametrize(
     ("write", "pooling"), [(write_sparse_embedder, "splade"), (write_multi_vector_embedder, "none")]
 )
-async def test_an_embedder_of_another_kind_says_what_takes_the_place_of_pooling(
+async def test_other_embedders_report_what_replaces_pooling(
     tmp_path: Path, write: Callable[[Path], Path], pooling: str
 ) -> None:
     async with http_of(tmp_path, write(tmp_path / "model")) as http:
@@ -123,7 +123,7 @@ async def test_an_embedder_of_another_kind_says_what_takes_the_place_of_pooling(
 
 
 @pytest.mark.parametrize("truncate", [True, False])
-async def test_whether_long_inputs_are_cut_is_as_the_pod_is_set(tmp_path: Path, truncate: bool) -> None:
+async def test_auto_truncate_is_the_pods_setting(tmp_path: Path, truncate: bool) -> None:
     async with (
         engine_pod(tmp_path) as engine,
         tokenizer_pod(tmp_path, engine, truncate=truncate) as tokenizer,

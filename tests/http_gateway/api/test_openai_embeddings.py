@@ -64,12 +64,12 @@ async def test_dimensions_cut_and_normalise(http: httpx.AsyncClient) -> None:
     assert np.allclose(cut, whole[:, :16] / np.linalg.norm(whole[:, :16]), atol=1e-6)
 
 
-async def test_null_is_as_good_as_absent(http: httpx.AsyncClient) -> None:
+async def test_null_is_the_same_as_absent(http: httpx.AsyncClient) -> None:
     nulls = {"model": None, "encoding_format": None, "dimensions": None, "user": None}
     assert rows(await embed(http, input="a", **nulls)).shape == (1, 384)
 
 
-async def test_unknown_fields_and_missing_content_types_are_forgiven(http: httpx.AsyncClient) -> None:
+async def test_unknown_fields_and_missing_content_types_are_accepted(http: httpx.AsyncClient) -> None:
     response = await http.post("/embeddings", content=b'{"input": "a", "truncate": true, "novelty": {}}')
     assert response.status_code == 200
 
@@ -87,7 +87,7 @@ async def test_word_of_a_hundred_thousand_characters_is_answered(http: httpx.Asy
     assert answer["usage"]["prompt_tokens"] == 3 + 3  # WordPiece knows no such word
 
 
-async def test_the_place_of_a_wrong_text_is_told_where_there_are_several(http: httpx.AsyncClient) -> None:
+async def test_errors_name_the_place_of_a_wrong_text_in_a_list(http: httpx.AsyncClient) -> None:
     for wrong, message in (("", "the text is empty"), (["a", ""], "input[1]: the text is empty")):
         response = await http.post(PATH, json={"input": wrong})
         assert response.json()["error"]["message"] == message
@@ -100,13 +100,13 @@ async def test_the_place_of_a_wrong_text_is_told_where_there_are_several(http: h
         (["a", "b\ud800"], "input[1]: the text is not Unicode: it has a lone surrogate"),
     ],
 )
-async def test_the_place_of_what_is_no_text_is_told(http: httpx.AsyncClient, value: list[Any], words: str) -> None:
+async def test_errors_name_the_place_of_what_is_not_text(http: httpx.AsyncClient, value: list[Any], words: str) -> None:
     response = await http.post("/v1/embeddings", content=json.dumps({"input": value}))
     assert response.status_code == 400
     assert response.json()["error"]["message"].startswith(words)
 
 
-async def test_long_text_is_refused_where_the_request_says_so(http: httpx.AsyncClient) -> None:
+async def test_long_text_is_refused_if_the_request_says_so(http: httpx.AsyncClient) -> None:
     text = "first " * 400 + "last " * 400
     response = await http.post(PATH, json={"input": [text], "truncate": False})
     assert response.status_code == 400

@@ -1,4 +1,4 @@
-"""/openapi.json describes the routes as they are: every example in it is answered, as its schema says."""
+"""/openapi.json describes the routes: every example in it is accepted, and the answer has the shape of its schema."""
 
 import re
 from collections.abc import Callable
@@ -36,7 +36,7 @@ async def test_both_paths_give_one_document_of_every_route(http: httpx.AsyncClie
         assert path in api["paths"]
 
 
-async def test_it_tells_of_costs_ids_and_the_paths_of_basetens_edge(http: httpx.AsyncClient) -> None:
+async def test_it_describes_cost_headers_request_ids_and_basetens_paths(http: httpx.AsyncClient) -> None:
     api = (await http.get("/openapi.json")).json()
     for path in ("/v1/embeddings", "/embed", "/rerank", "/predict", "/predict_tokens", "/v2/embed", "/"):
         assert {*COSTS, "x-truncated-inputs", "x-request-id"} <= set(header_names(api, "post", path))
@@ -46,7 +46,7 @@ async def test_it_tells_of_costs_ids_and_the_paths_of_basetens_edge(http: httpx.
     assert (await http.get("/environments/production/sync/openapi.json")).json() == api
 
 
-async def test_instances_are_described_as_the_bodies_that_they_are(http: httpx.AsyncClient) -> None:
+async def test_vertex_instances_are_described_as_the_bodies_of_the_root(http: httpx.AsyncClient) -> None:
     api = (await http.get("/openapi.json")).json()
 
     def body(path: str) -> Any:
@@ -96,7 +96,7 @@ async def test_the_page_needs_nothing_but_the_document(http: httpx.AsyncClient) 
 @pytest.mark.parametrize("prefix", ["", "/environments/production/sync", "/production/sync"])
 @pytest.mark.parametrize("slash", ["", "/", "//"])
 async def test_the_page_works_behind_any_prefix_and_slash(http: httpx.AsyncClient, prefix: str, slash: str) -> None:
-    """What the page's script does, done here: its addresses are relative to a base that it takes from its own."""
+    """Does what the page's script does: it derives a base from the page's own address, and all others are relative."""
     page = await http.get(f"{prefix}/docs{slash}")
     assert 'createElement("base"), {href: location.pathname.replace(/docs\\/*$/, "")}' in page.text
     assert page.text.index('createElement("base")') < page.text.index("href=")

@@ -1,4 +1,4 @@
-"""A text that is too long: whether it is cut, and where, are two wishes that do not touch each other."""
+"""Truncation: whether a long text is cut and on which side are independent of each other, under all names of both."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +18,7 @@ LONG = "first " * 400 + "last " * 400
 
 @pytest.fixture
 async def strict(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A server that is set to refuse, and to cut on the left where it is told to cut."""
+    """A server that refuses long texts unless the request allows truncation, and then cuts on the left."""
     async with (
         engine_pod(tmp_path) as engine,
         tokenizer_pod(tmp_path, engine, truncate=False, truncation_side="left") as tokenizer,
@@ -132,7 +132,7 @@ async def test_impossible_limits_are_refused(
     assert message.startswith(words[1])
 
 
-async def test_cohere_says_both_with_one_word_and_follows_the_server_without(strict: httpx.AsyncClient) -> None:
+async def test_coheres_truncate_sets_both_and_the_server_decides_without_it(strict: httpx.AsyncClient) -> None:
     async def floats(text: str, **wish: str) -> Any:
         return (await answer_to(strict, "/v2/embed", texts=[text], **wish))["embeddings"]["float"]
 

@@ -67,7 +67,7 @@ async def test_objects_are_returned_unchanged_and_strings_as_text_objects(
     assert all(set(result) == {"index", "relevance_score"} for result in bare["results"])
 
 
-async def test_both_words_for_returning_documents_are_taken_for_texts_and_documents(
+async def test_both_names_of_return_documents_are_accepted_for_texts_and_documents(
     reranker: httpx.AsyncClient,
 ) -> None:
     for more in ({"return_text": True}, {"return_documents": True}, {"return_text": True, "return_documents": True}):

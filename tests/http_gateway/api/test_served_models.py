@@ -32,7 +32,7 @@ def test_a_newer_kind_is_refused_with_a_clear_error() -> None:
     assert STATUS_OF_KIND[refused.value.kind] == 424
 
 
-def test_the_default_route_for_a_newer_kind_or_an_unmet_model_is_the_commonest() -> None:
+def test_the_default_route_for_a_newer_kind_or_an_unknown_model_is_openais() -> None:
     for model in (NEWER, None):
         models: Any = SimpleNamespace(first=SimpleNamespace(client=SimpleNamespace(model=model)))
         assert default_path(cast(ServedModels, models)) == "/v1/embeddings"

@@ -63,7 +63,7 @@ async def test_long_input_is_cut_on_the_side_that_is_named_or_refused(http: http
     assert message == "inputs[1]: the input has 802 tokens, the limit is 256 tokens"
 
 
-async def test_costs_are_told_and_true(http: httpx.AsyncClient) -> None:
+async def test_cost_headers_count_tokens_and_truncated_inputs(http: httpx.AsyncClient) -> None:
     costs = await costs_of(http, "/embed", inputs=[LONG, "hello"])
     assert costs["x-compute-tokens"] == 256 + 3
     assert costs["x-truncated-inputs"] == 1
@@ -126,7 +126,7 @@ async def test_embed_sparse_gives_the_entries_that_are_not_zero(tmp_path: Path) 
         ("/predict_tokens", {"inputs": "a"}, (424, "Backend")),
     ],
 )
-async def test_refusals_are_told_as_tei_tells_them(
+async def test_refusals_have_teis_status_and_type(
     http: httpx.AsyncClient, path: str, body: dict[str, object], refusal: tuple[int, str]
 ) -> None:
     assert (await refusal_of(http, path, **body))[:2] == refusal

@@ -65,7 +65,7 @@ async def test_function_to_apply_selects_the_activation(classifier: httpx.AsyncC
     assert np.allclose([item["score"] for item in found], expected, atol=1e-6)
 
 
-async def test_raw_scores_and_a_function_that_makes_others_contradict_each_other(classifier: httpx.AsyncClient) -> None:
+async def test_raw_scores_contradict_an_activation(classifier: httpx.AsyncClient) -> None:
     body = {"inputs": "a", "raw_scores": True}
     status, _, message = await refusal_of(classifier, "/predict", **body, parameters={"function_to_apply": "softmax"})
     assert status == 400

@@ -9,7 +9,7 @@ from tests.http_gateway.calls import answer_to, refusal_of
 TEXT = "Zoë, 王小明 🎉"
 
 
-async def test_tokens_lie_at_their_bytes(http: httpx.AsyncClient) -> None:
+async def test_tokens_have_byte_offsets(http: httpx.AsyncClient) -> None:
     (tokens,) = await answer_to(http, "/tokenize", inputs=TEXT)
     assert tokens[0] == {"id": 101, "text": "[CLS]", "special": True, "start": None, "stop": None}
     assert tokens[-1]["text"] == "[SEP]"
@@ -21,7 +21,7 @@ async def test_tokens_lie_at_their_bytes(http: httpx.AsyncClient) -> None:
     assert len(bare) == 2
 
 
-async def test_decoding_leads_back(http: httpx.AsyncClient) -> None:
+async def test_decode_reverses_tokenize(http: httpx.AsyncClient) -> None:
     (tokens,) = await answer_to(http, "/tokenize", inputs="hello world")
     ids = [token["id"] for token in tokens]
     assert await answer_to(http, "/decode", ids=ids) == ["hello world"]

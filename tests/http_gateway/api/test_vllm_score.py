@@ -63,7 +63,7 @@ async def test_without_activation_scores_are_logits(reranker: httpx.AsyncClient,
     assert plain == pytest.approx((1 / (1 + np.exp(-np.array(logits)))).tolist(), rel=1e-5)
 
 
-async def test_the_second_side_is_cut_to_as_many_tokens_as_asked_for(reranker: httpx.AsyncClient) -> None:
+async def test_max_tokens_per_doc_cuts_the_second_side(reranker: httpx.AsyncClient) -> None:
     sides = {"text_1": ["a", "b"], "text_2": ["one two three", "one"]}
     response = await reranker.post("/score", json={**sides, "max_tokens_per_doc": 2})
     assert response.headers["x-truncated-inputs"] == "1"
