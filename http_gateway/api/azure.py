@@ -5,9 +5,8 @@ https://learn.microsoft.com/azure/ai-services/openai/reference#embeddings
 
 from http_gateway.api.cost import COST_HEADERS
 from http_gateway.api.embeddings import EXAMPLE, Embeddings, EmbeddingsAnswer, EmbeddingsBody
-from http_gateway.web.endpoint import post
 from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.web.routing import Route, post
 
 
 class Azure:

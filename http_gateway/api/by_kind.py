@@ -22,11 +22,9 @@ from http_gateway.api.kinds import KINDS, kind_of
 from http_gateway.api.model_routes import ModelRoutes
 from http_gateway.api.served_models import ServedModels
 from http_gateway.api.supported import only
-from http_gateway.web.endpoint import Task, summary_of
-from http_gateway.web.json_body import decoded
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Description, Route
+from http_gateway.web.json_body import decode_json
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import Description, JsonHandler, Route, summary_of
 
 EMBEDDINGS_PATH = "/v1/embeddings"
 SIMILARITY_PATH = "/similarity"
@@ -67,14 +65,14 @@ DECODER = msgspec.json.Decoder(AnyBody)
 @dataclass(frozen=True, slots=True)
 class Instance:
     index: int
-    task: Task[Any]
+    task: JsonHandler[Any]
     content: Any  # what the task takes
     inputs_count: int
 
 
 @dataclass(frozen=True, slots=True)
 class ByKind(ModelRoutes):
-    tasks: Mapping[str, Task[Any]]  # by the path of their route
+    tasks: Mapping[str, JsonHandler[Any]]  # by the path of their route
 
     def routes(self) -> list[Route]:
         text = {"inputs": "What is deep learning?"}
@@ -84,7 +82,7 @@ class ByKind(ModelRoutes):
         several = Description(
             summary_of(self.predictions), bodies, VertexAnswer, {"instances": [text]}, listed_in="instances"
         )
-        predictions = Task(msgspec.json.Decoder(VertexBody), self.predictions)
+        predictions = JsonHandler(msgspec.json.Decoder(VertexBody), self.predictions)
         return [
             *(Route("POST", path, self.answer, TEI, described=one) for path in ("/", "/invocations")),
             Route("POST", "/vertex", predictions, TEI, described=several),
@@ -113,11 +111,11 @@ class ByKind(ModelRoutes):
         await asyncio.sleep(0)
         with naming(index):
             task = await self._task_of(bytes(instance), request)
-            content = task.read(bytes(instance))
+            content = task.decode(bytes(instance))
             return Instance(index, task, content, content.inputs_count)
 
-    async def _task_of(self, body: bytes, request: Request) -> Task[Any]:
-        head = decoded(body, DECODER)
+    async def _task_of(self, body: bytes, request: Request) -> JsonHandler[Any]:
+        head = decode_json(body, DECODER)
         if head.parameters and bytes(head.parameters.candidate_labels):
             raise HeddleError(ErrorKind.INVALID_INPUT, ZERO_SHOT_REFUSED, field="parameters")
         model = await self.models.find(head.model).client.get_model(request.options())

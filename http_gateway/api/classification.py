@@ -14,11 +14,9 @@ from http_gateway.api.inputs import TEIBody, check_count
 from http_gateway.api.model_routes import ModelRoutes
 from http_gateway.api.ranking import rankings_of
 from http_gateway.api.schemas import OneOrTwo, Some, Text
-from http_gateway.errors import InWordsOf
-from http_gateway.web.endpoint import post
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import Route, post
 
 
 class Parameters(msgspec.Struct):
@@ -74,7 +72,7 @@ class Classification(ModelRoutes):
                 f"raw_scores and parameters.function_to_apply {activation} contradict each other: send one of them"
             )
             raise HeddleError(ErrorKind.INVALID_INPUT, message, field="parameters")
-        with InWordsOf({}, is_list=is_batch):
+        with RenamedFields({}, is_list=is_batch):
             answer = await self.call_predict(body, inputs, request, raw_scores=bool(body.raw_scores or activation))
         table = np.frombuffer(answer.scores, "<f4").reshape(len(inputs), -1)
         if activation:

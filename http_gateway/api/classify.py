@@ -20,11 +20,9 @@ from http_gateway.api.inputs import check_count
 from http_gateway.api.ranking import rankings_of
 from http_gateway.api.schemas import Some, Text
 from http_gateway.api.vllm_body import VLLMBody, answer_value
-from http_gateway.errors import InWordsOf
-from http_gateway.web.endpoint import post
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import Route, post
 
 
 class ClassifyBody(VLLMBody, kw_only=True):
@@ -74,7 +72,7 @@ class Classify(Classification):
         texts = [body.input] if isinstance(body.input, str) else body.input
         check_count(len(texts), self.inputs_max, "input", "texts")
         inputs = [inference_pb2.TextOrPair(text=text) for text in texts]
-        with InWordsOf({"inputs": "input"}, is_list=is_list):
+        with RenamedFields({"inputs": "input"}, is_list=is_list):
             answer = await self.call_predict(body, inputs, request, raw_scores=body.is_raw)
         labels = list(answer.labels)
         table = np.frombuffer(answer.scores, "<f4").reshape(len(texts), -1)

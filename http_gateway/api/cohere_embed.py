@@ -17,11 +17,9 @@ from http_gateway.api.prompts import prompt_of_type
 from http_gateway.api.schemas import Some, Text
 from http_gateway.api.supported import merge_aliases, only
 from http_gateway.api.vector_format import QUANTIZED, base64_of
-from http_gateway.errors import InWordsOf
-from http_gateway.web.endpoint import post
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import Route, post
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 
@@ -138,7 +136,7 @@ class CohereEmbed(ModelRoutes):
             call.inputs.add(text=text)
         if body.input_type:
             call.prompt_name = prompt_of_type(body.input_type, await client.get_model(request.options()))
-        with InWordsOf({"inputs": field, "dimensions": "output_dimension"}):
+        with RenamedFields({"inputs": field, "dimensions": "output_dimension"}):
             return await client.embed(call, request.options())
 
 

@@ -10,11 +10,9 @@ from http_gateway.api.families import COHERE
 from http_gateway.api.inputs import packed
 from http_gateway.api.model_routes import ModelRoutes
 from http_gateway.api.schemas import TokenId
-from http_gateway.errors import InWordsOf
-from http_gateway.web.endpoint import post, summary_of
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Description, Route
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import Description, Route, post, summary_of
 
 
 class CohereTokenizeBody(msgspec.Struct):
@@ -65,7 +63,7 @@ class CohereTools(ModelRoutes):
     async def tokenize(self, body: CohereTokenizeBody, request: Request) -> Answer:
         """The tokens of a text, without special tokens."""
         call = inference_pb2.TokenizeRequest(inputs=[body.text], skip_special_tokens=True)
-        with InWordsOf({"inputs": "text"}, place_of=lambda _: "text"):
+        with RenamedFields({"inputs": "text"}, place_of=lambda _: "text"):
             answer = await self.models.find(body.model).client.tokenize(call, request.options())
         tokens = answer.results[0].tokens
         ids, strings = LongList(tokens, lambda token: token.id), LongList(tokens, lambda token: token.text)
@@ -74,7 +72,7 @@ class CohereTools(ModelRoutes):
     async def detokenize(self, body: CohereDetokenizeBody, request: Request) -> Answer:
         """The text of token ids, without special tokens."""
         call = inference_pb2.DecodeRequest(token_ids=[packed(body.tokens, "tokens", "tokens")])
-        with InWordsOf({"token_ids": "tokens"}, place_of=lambda _: "tokens"):
+        with RenamedFields({"token_ids": "tokens"}, place_of=lambda _: "tokens"):
             answer = await self.models.find(body.model).client.decode(call, request.options())
         return Answer({"text": answer.texts[0], "meta": meta("1")})
 

@@ -12,7 +12,7 @@ from heddle.v1 import inference_pb2
 from http_gateway.api.inputs import TEIBody
 from http_gateway.api.schemas import Some, Text
 from http_gateway.api.supported import merge_aliases, only
-from http_gateway.web.writing import is_writable
+from http_gateway.web.serialization import can_serialize
 
 Document = str | dict[str, Any]
 Documents = Annotated[list[Document], Some]
@@ -91,7 +91,7 @@ def texts_of(documents: Sequence[Document], rank_fields: Sequence[str] | None, *
             texts.append(document)
             continue
         texts.append(text_of(document, rank_fields, f"documents[{index}]"))
-        if are_returned and not is_writable(document):
+        if are_returned and not can_serialize(document):
             raise invalid(f"documents[{index}] cannot be returned: it is nested too deeply or has too large a number")
     return texts
 

@@ -15,11 +15,9 @@ from http_gateway.api.prompts import prompt_of_type
 from http_gateway.api.schemas import Some, Text, TokenId
 from http_gateway.api.supported import merge_aliases, only
 from http_gateway.api.vector_format import FormattedBody
-from http_gateway.errors import InWordsOf
-from http_gateway.web.endpoint import post
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import Route, post
 
 TOKEN_IDS_REFUSED = (
     "input holds token ids, and those of another model's tokenizer would give meaningless vectors: send text "
@@ -38,7 +36,7 @@ class EmbeddingsBody(FormattedBody, kw_only=True):
     ignored."""
 
     input: Text | TextObject | Annotated[list[Text | TokenId | TokenIds | TextObject], Some]
-    user: str | None = None  # fair-share key; see http_gateway.fair_share
+    user: str | None = None  # fair-share key; see http_gateway.callers
     task: str | None = None  # Jina's, for models with an adapter per task
     dimensions: Dimensions | None = None
     output_dimension: Dimensions | None = None  # Voyage's name for dimensions
@@ -81,8 +79,8 @@ class EmbeddingsAnswer(msgspec.Struct):
     usage: Usage
 
 
-IN_WORDS_OF_LIST = InWordsOf({"inputs": "input"})
-IN_WORDS_OF_ONE = InWordsOf({"inputs": "input"}, is_list=False)
+FIELDS_OF_LIST = RenamedFields({"inputs": "input"})
+FIELDS_OF_ONE = RenamedFields({"inputs": "input"}, is_list=False)
 
 EXAMPLE = {"input": ["What is deep learning?", "Wie geht es dir?"], "dimensions": 4}
 
@@ -124,7 +122,7 @@ class Embeddings(ModelRoutes):
             item.embed.prompt_name = merge_aliases(
                 {"prompt_name": body.prompt_name, "input_type": prompt_of_type(body.input_type, properties)}
             )
-        with IN_WORDS_OF_LIST if is_list else IN_WORDS_OF_ONE:
+        with FIELDS_OF_LIST if is_list else FIELDS_OF_ONE:
             return (await model.client.infer(item, request.options())).embed
 
     def _item(

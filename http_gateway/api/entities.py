@@ -12,11 +12,9 @@ from http_gateway.api.families import TEI
 from http_gateway.api.inputs import TEIBody, check_count
 from http_gateway.api.model_routes import ModelRoutes
 from http_gateway.api.schemas import Some, Text
-from http_gateway.errors import InWordsOf
-from http_gateway.web.endpoint import post
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import Route, post
 
 Aggregation = Literal["none", "simple", "first", "average", "max"]
 
@@ -64,7 +62,7 @@ class Entities(ModelRoutes):
         texts = [text for text, _ in placed(body.inputs)]
         check_count(len(texts), self.inputs_max, "inputs", "texts")
         aggregation = body.aggregation_strategy or "none"
-        with InWordsOf({}, place_of=lambda index: placed(body.inputs)[index][1]):
+        with RenamedFields({}, place_of=lambda index: placed(body.inputs)[index][1]):
             answer = await self.call_predict_tokens(body, texts, request, aggregation, raw_scores=bool(body.raw_scores))
         rows = LongList(answer.results, entities_of)
         return Answer(rows, cost_headers(request, answer.usage, answer.timings))

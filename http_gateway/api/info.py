@@ -11,9 +11,8 @@ from http_gateway.api.families import TEI
 from http_gateway.api.kinds import kind_of
 from http_gateway.api.model_routes import ModelRoutes
 from http_gateway.api.served_models import ServedModel
-from http_gateway.web.endpoint import get
 from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.web.routing import Route, get
 
 # Where it follows from what the model is for.
 POOLING_OF_KIND = {

@@ -13,7 +13,7 @@ from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2, model_pb2, tensor_pb2
 from http_gateway.api.tables import table_of
-from http_gateway.web.long_list import LongList
+from http_gateway.web.message import LongList
 
 NAMES_OF_FIELDS = {"embedding_kinds": "return_sparse and return_colbert_vecs", "skip_normalization": "normalize"}
 

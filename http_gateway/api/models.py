@@ -9,9 +9,8 @@ import msgspec
 
 from heddle.v1 import model_pb2
 from http_gateway.api.served_models import ServedModel, ServedModels
-from http_gateway.web.endpoint import get
 from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.web.routing import Route, get
 
 
 class ModelAnswer(msgspec.Struct):

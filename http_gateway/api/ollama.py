@@ -17,11 +17,9 @@ from http_gateway.api.families import OLLAMA
 from http_gateway.api.inputs import Dimensions, TokensMax
 from http_gateway.api.model_routes import ModelRoutes
 from http_gateway.api.schemas import Some, Text
-from http_gateway.errors import InWordsOf
-from http_gateway.web.endpoint import get, post
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import Route, get, post
 
 
 class ModelOptions(msgspec.Struct):
@@ -76,7 +74,7 @@ class OllamaTags(msgspec.Struct):
     models: list[OllamaModel]
 
 
-PROMPT_OF_INPUT = InWordsOf({"input": "prompt"}, is_list=False)
+PROMPT_OF_INPUT = RenamedFields({"input": "prompt"}, is_list=False)
 EXAMPLE = {"model": "all-minilm", "input": ["Why is the sky blue?", "Why is the grass green?"]}
 PROMPT_EXAMPLE = {"model": "all-minilm", "prompt": "Why is the sky blue?"}
 

@@ -9,9 +9,8 @@ import prometheus_client
 
 from http_gateway.api.families import TEI
 from http_gateway.api.served_models import ServedModels
-from http_gateway.web.endpoint import get
 from http_gateway.web.message import Answer, Request, Response
-from http_gateway.web.routing import Description, Route
+from http_gateway.web.routing import Description, Route, get
 
 # TEI has them all but /ready. Baseten probes /health, SageMaker /ping.
 READY_PATHS = ("/health", "/ping", "/", "/ready")

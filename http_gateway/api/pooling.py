@@ -23,11 +23,9 @@ from http_gateway.api.inputs import Dimensions, Inputs, TokenIds, add_inputs, ch
 from http_gateway.api.model_routes import ModelRoutes
 from http_gateway.api.vector_format import base64_of
 from http_gateway.api.vllm_body import VLLMBody, answer_value
-from http_gateway.errors import InWordsOf
-from http_gateway.web.endpoint import post
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import Route, post
 
 PoolingTask = Literal["embed", "classify", "token_embed", "token_classify"]
 
@@ -98,7 +96,7 @@ class Pooling(ModelRoutes):
             "classify": self._classify,
             "token_classify": self._classify_tokens,
         }[task]
-        with InWordsOf({"inputs": "input"}, is_list=is_list):
+        with RenamedFields({"inputs": "input"}, is_list=is_list):
             outcome = await ask(body, inputs, request)
 
         def pooled(index: int) -> dict[str, Any]:

@@ -22,11 +22,9 @@ from http_gateway.api.model_routes import ModelRoutes
 from http_gateway.api.ranking import ranking_of
 from http_gateway.api.schemas import Some
 from http_gateway.api.supported import merge_aliases
-from http_gateway.errors import InWordsOf
-from http_gateway.web.endpoint import post
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import Route, post
 
 
 class RerankBody(RankFields, kw_only=True):
@@ -175,5 +173,5 @@ class Rerank(ModelRoutes):
             instruction=body.instruction or "",
         )
         names = {"documents": field, "document_tokens_max": "max_tokens_per_doc"}
-        with InWordsOf(names, place_of=place_of):
+        with RenamedFields(names, place_of=place_of):
             return await self.models.find(body.model).client.rerank(call, request.options())

@@ -20,10 +20,8 @@ from http_gateway.api.inputs import check_at_most, shared_fields
 from http_gateway.api.rerank import Rerank, RerankBody
 from http_gateway.api.schemas import Some, Text
 from http_gateway.api.vllm_body import VLLMBody, answer_value
-from http_gateway.web.endpoint import post
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import Route, post
 
 Queries = Text | Annotated[list[Text], Some]
 Documents = str | Annotated[list[str], Some]

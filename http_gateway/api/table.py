@@ -21,8 +21,7 @@ from http_gateway.api.token_pipeline import TokenPipeline
 from http_gateway.api.tokens import Tokens
 from http_gateway.api.vectors import Vectors
 from http_gateway.settings import GatewaySettings
-from http_gateway.web.endpoint import Task
-from http_gateway.web.routing import Route
+from http_gateway.web.routing import JsonHandler, Route
 
 
 def routes(models: ServedModels, settings: GatewaySettings) -> list[Route]:
@@ -39,7 +38,7 @@ def routes(models: ServedModels, settings: GatewaySettings) -> list[Route]:
         *entities.routes(),
         *Tokens(models, inputs_max).routes(),
     ]
-    tasks = {route.path: route.handler for route in asking if isinstance(route.handler, Task)}
+    tasks = {route.path: route.handler for route in asking if isinstance(route.handler, JsonHandler)}
     by_kind = tasks | {"/predict_tokens": TokenPipeline(models, inputs_max).task()}
     described = [
         *asking,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from heddle import tensors
 from heddle.v1 import tensor_pb2
-from http_gateway.web.long_list import LongList
+from http_gateway.web.message import LongList
 
 
 class Rows:

@@ -17,10 +17,9 @@ from http_gateway.api.cost import cost_headers
 from http_gateway.api.entities import Aggregation, Entities, PredictTokensBody, placed
 from http_gateway.api.inputs import check_count
 from http_gateway.api.supported import merge_aliases
-from http_gateway.errors import InWordsOf
-from http_gateway.web.endpoint import Task
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import JsonHandler
 
 OUTSIDE = "O"  # the label of tokens outside of entities
 
@@ -42,8 +41,8 @@ class TokenPipelineBody(PredictTokensBody, kw_only=True):
 
 
 class TokenPipeline(Entities):
-    def task(self) -> Task[TokenPipelineBody]:
-        return Task(msgspec.json.Decoder(TokenPipelineBody), self.classify)
+    def task(self) -> JsonHandler[TokenPipelineBody]:
+        return JsonHandler(msgspec.json.Decoder(TokenPipelineBody), self.classify)
 
     async def classify(self, body: TokenPipelineBody, request: Request) -> Answer:
         """One list of entities for a text, a list of such lists for several texts."""
@@ -64,7 +63,7 @@ class TokenPipeline(Entities):
         ignored = frozenset([OUTSIDE] if parameters.ignore_labels is None else parameters.ignore_labels)
         if parameters.stride is not None:
             body.truncate = False
-        with InWordsOf({}, is_list=not isinstance(body.inputs, str)), refusing_windows(parameters.stride):
+        with RenamedFields({}, is_list=not isinstance(body.inputs, str)), refusing_windows(parameters.stride):
             answer = await self.call_predict_tokens(
                 body, texts, request, strategy, with_words=True, with_outside=OUTSIDE not in ignored
             )

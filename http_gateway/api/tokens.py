@@ -9,11 +9,9 @@ from http_gateway.api.families import TEI
 from http_gateway.api.inputs import check_count, listed, packed
 from http_gateway.api.model_routes import ModelRoutes
 from http_gateway.api.schemas import Some, TokenId
-from http_gateway.errors import InWordsOf
-from http_gateway.web.endpoint import post
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import Route, post
 
 
 class TokenizeBody(msgspec.Struct):
@@ -52,7 +50,7 @@ class Tokens(ModelRoutes):
         call = inference_pb2.TokenizeRequest(
             inputs=texts, skip_special_tokens=body.add_special_tokens is False, prompt_name=body.prompt_name or ""
         )
-        with InWordsOf({}, is_list=texts is body.inputs):
+        with RenamedFields({}, is_list=texts is body.inputs):
             answer = await self.models.find(body.model).client.tokenize(call, request.options())
         return Answer(LongList(answer.results, tokens_of))
 
@@ -65,7 +63,7 @@ class Tokens(ModelRoutes):
             for index, row in enumerate(rows)
         ]
         call = inference_pb2.DecodeRequest(token_ids=token_ids, keep_special_tokens=body.skip_special_tokens is False)
-        with InWordsOf({"token_ids": "ids"}, is_list=is_list):
+        with RenamedFields({"token_ids": "ids"}, is_list=is_list):
             answer = await self.models.find(body.model).client.decode(call, request.options())
         return Answer(LongList(answer.texts))
 

@@ -19,11 +19,9 @@ from http_gateway.api.joint_vectors import NAMES_OF_FIELDS, JointAnswer, embeddi
 from http_gateway.api.model_routes import ModelRoutes
 from http_gateway.api.schemas import Some, Text
 from http_gateway.api.tables import table_of
-from http_gateway.errors import InWordsOf
-from http_gateway.web.endpoint import post
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import Route, post
 
 NAMES_OF_SIMILARITY = {"source": "inputs.source_sentence", "sentences": "inputs.sentences"}
 
@@ -120,7 +118,7 @@ class Vectors(ModelRoutes):
         item.embed.dimensions = body.dimensions or 0
         kinds = embedding_kinds(dense=body.return_dense, sparse=body.return_sparse, colbert=body.return_colbert_vecs)
         item.embed.embedding_kinds.extend(kinds)
-        with InWordsOf(NAMES_OF_FIELDS, is_list=is_list):
+        with RenamedFields(NAMES_OF_FIELDS, is_list=is_list):
             answer = (await self.models.find(body.model).client.infer(item, request.options())).embed
         value = joint_value(answer) if kinds else LongList(tensors.from_proto(answer.embeddings))
         return Answer(value, cost_headers(request, answer.usage, answer.timings))
@@ -144,7 +142,7 @@ class Vectors(ModelRoutes):
         """What `made` makes of each of the embeddings, which are messages of their own."""
         call = call_type()
         is_list = self._write(body, call)
-        with InWordsOf({}, is_list=is_list):
+        with RenamedFields({}, is_list=is_list):
             answer = await ask(self.models.find(body.model).client, call, request.options())
         return Answer(LongList(answer.embeddings, made), cost_headers(request, answer.usage, answer.timings))
 
@@ -162,7 +160,7 @@ class Vectors(ModelRoutes):
             prompt_name=parameters.prompt_name or "",
             task=parameters.task or "",
         )
-        with InWordsOf(NAMES_OF_SIMILARITY):
+        with RenamedFields(NAMES_OF_SIMILARITY):
             answer = await self.models.find(body.model).client.similarity(call, request.options())
         scores = np.frombuffer(answer.scores, "<f4")
         return Answer(scores, cost_headers(request, answer.usage, answer.timings))

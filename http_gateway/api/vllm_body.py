@@ -15,7 +15,7 @@ from http_gateway.web.message import Request
 class VLLMBody(TEIBody, kw_only=True):
     """vLLM's fields that change the answer. Other fields are ignored."""
 
-    user: str | None = None  # fair-share key; see http_gateway.fair_share
+    user: str | None = None  # fair-share key; see http_gateway.callers
     use_activation: bool | None = None  # true when absent
     # Names that use_activation had in earlier versions of vLLM; the last two for classification and for embedding.
     activation: bool | None = None

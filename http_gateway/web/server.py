@@ -12,11 +12,9 @@ from granian.server.embed import Server as Granian
 
 from heddle.rpc.credentials import ServerTls
 from heddle.rpc.listening import authority, usable_port
-from http_gateway.deadline import deadline_of
-from http_gateway.web.exchange import Exchange
-from http_gateway.web.message import REQUEST_ID_ANSWERS, Request, Response
+from http_gateway.web.exchange import Exchange, Watch
+from http_gateway.web.message import REQUEST_ID_ANSWERS, Request, Response, read_deadline
 from http_gateway.web.sending import send
-from http_gateway.web.watch import Watch
 
 HEADERS_BYTES_MAX = 65_536
 BACKLOG = 1024
@@ -45,21 +43,20 @@ class HttpServer:
         stall_s_max: float,
         tls: ServerTls | None = None,
     ) -> None:
-        """Port 0 takes a free one. Raises ConfigurationError where nobody can listen there, or for wrong files."""
+        """Port 0 takes a free one. Raises ConfigurationError if the address or a file of `tls` cannot be used."""
         if tls:
             tls.check()
         self._answer = answer
         self._body_bytes_max = body_bytes_max
         self._timeout_s = timeout_s
         self._stall_s_max = stall_s_max
-        self._exchanges = 0  # that are not over
-        self._loop = asyncio.get_running_loop()
+        self._requests = 0  # that are being answered
         self._watch = Watch()
         self.port = usable_port(host, port)
         self._address = authority(host, self.port)
         self._granian = Granian(
-            self._exchange,
-            address=numeric(host, self.port),
+            self._on_request,
+            address=numeric_host(host, self.port),
             port=self.port,
             interface=Interfaces.RSGI,
             http=HTTPModes.auto,
@@ -77,7 +74,7 @@ class HttpServer:
         )
 
     async def serve(self, stop: asyncio.Event, drain_s_max: float, announce_draining: Callable[[], None]) -> None:
-        """Until `stop` is set and what was accepted is answered, or `drain_s_max` has passed."""
+        """Returns once `stop` is set and what was accepted is answered, or `drain_s_max` has passed."""
         serving = asyncio.ensure_future(self._granian.serve())
         stopping = asyncio.ensure_future(stop.wait())
         log.info("listening on %s", self._address)
@@ -88,37 +85,24 @@ class HttpServer:
             raise RuntimeError("the HTTP server has ended")
         announce_draining()
         self._granian.stop()  # type: ignore[no-untyped-call]
-        idle = asyncio.ensure_future(self._until_idle())
+        idle = asyncio.ensure_future(self._wait_until_idle())
         done, _ = await asyncio.wait((serving, idle), timeout=drain_s_max, return_when=asyncio.FIRST_COMPLETED)
         idle.cancel()
         if not done:
             log.warning("still busy after %g s of draining: closing", drain_s_max)
 
-    async def _until_idle(self) -> None:
-        """Granian itself waits for connections whose answer was given up, for as long as their reader likes."""
-        while self._exchanges:
+    async def _wait_until_idle(self) -> None:
+        """granian itself waits for connections whose answer was given up, for as long as their reader likes."""
+        while self._requests:
             await asyncio.sleep(IDLE_POLL_S)
         await asyncio.sleep(CLOSE_S)
 
-    async def _exchange(self, scope: Scope, protocol: HTTPProtocol) -> None:
+    async def _on_request(self, scope: Scope, protocol: HTTPProtocol) -> None:
         """Called by granian, in a task of its own for each request."""
-        self._exchanges += 1
-        try:
-            await self._answered(scope, protocol)
-        finally:
-            self._exchanges -= 1
-
-    async def _answered(self, scope: Scope, protocol: HTTPProtocol) -> None:
         headers = scope.headers
-        deadline = deadline_of(headers, self._timeout_s)
-        exchange = Exchange(
-            protocol,
-            headers,
-            self._watch,
-            self._loop,
-            body_bytes_max=self._body_bytes_max,
-            deadline=deadline,
-        )
+        deadline = read_deadline(headers, self._timeout_s)
+        exchange = Exchange(protocol, headers, self._watch, body_bytes_max=self._body_bytes_max, deadline=deadline)
+        self._requests += 1
         try:
             request = Request(scope.method, scope.path, headers, deadline, exchange.read, peer=scope.client)
             response = await self._answer(request)
@@ -126,23 +110,23 @@ class HttpServer:
                 await send(
                     protocol,
                     response.status,
-                    headers_of(request, response),
+                    response_headers(request, response),
                     response.body,
                     stall_s_max=self._stall_s_max,
-                    on_taken=exchange.end,
+                    on_taken=exchange.stop_watching,
                 )
             finally:
                 response.release()
-                exchange.end()
-            if not exchange.is_read:
-                await exchange.linger()
+                exchange.stop_watching()
+            await exchange.drop_body()
         except asyncio.CancelledError:
             return  # nobody is there to answer
         finally:
-            exchange.end()
+            exchange.stop_watching()
+            self._requests -= 1
 
 
-def headers_of(request: Request, response: Response) -> list[tuple[str, str]]:
+def response_headers(request: Request, response: Response) -> list[tuple[str, str]]:
     return [
         ("content-type", response.content_type),
         ("server", "heddle"),
@@ -151,6 +135,6 @@ def headers_of(request: Request, response: Response) -> list[tuple[str, str]]:
     ]
 
 
-def numeric(host: str, port: int) -> str:
+def numeric_host(host: str, port: int) -> str:
     """The IP address of a host of this machine."""
     return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])

@@ -4,7 +4,7 @@ import pytest
 from httpx import Headers
 
 from http_gateway.api.baseten_paths import is_default_route, without_deployment
-from http_gateway.web.message import Hold, Request
+from http_gateway.web.message import Request, Reserve
 from http_gateway.web.routing import Route, Router, not_found
 
 
@@ -48,7 +48,7 @@ def test_slashes_at_either_end_make_no_difference(path: str, route: str) -> None
     assert router.find(Request("POST", path, Headers(), 0, nothing)).path == route
 
 
-async def nothing(_: Hold) -> bytes:
+async def nothing(_: Reserve) -> bytes:
     return b""
 
 

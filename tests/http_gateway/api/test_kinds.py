@@ -11,7 +11,7 @@ from http_gateway.api.by_kind import default_path
 from http_gateway.api.kinds import KINDS, kind_of
 from http_gateway.api.served_models import ServedModels
 from http_gateway.api.table import routes
-from http_gateway.errors import STATUS_OF_KIND
+from http_gateway.errors import HTTP_STATUS_OF_KIND
 from http_gateway.settings import GatewaySettings
 
 NEWER = model_pb2.Model(kind=99)  # type: ignore[arg-type]  # what a newer pod may say
@@ -30,7 +30,7 @@ def test_a_newer_kind_is_refused_in_words() -> None:
     with pytest.raises(HeddleError, match="kind that this gateway does not know yet") as refused:
         kind_of(NEWER)
     assert refused.value.kind is ErrorKind.WRONG_TASK
-    assert STATUS_OF_KIND[refused.value.kind] == 424
+    assert HTTP_STATUS_OF_KIND[refused.value.kind] == 424
 
 
 def test_the_default_route_for_a_newer_kind_or_an_unmet_model_is_the_commonest() -> None:
