@@ -14,13 +14,12 @@ from heddle.rpc.errors import ErrorKind
 from heddle.rpc.metrics import SECONDS_BUCKETS
 from heddle.rpc.telemetry import request_id
 from http_gateway.admission import Admission, Permit
-from http_gateway.api.families import Family
 from http_gateway.callers import Callers
 from http_gateway.errors import HTTP_STATUS_OF_KIND, Failure
 from http_gateway.web.compression import content_coding, decompress
 from http_gateway.web.message import Request, Reserve, Response, body_size, reserve_nothing
 from http_gateway.web.rendering import render
-from http_gateway.web.routing import Route, Router
+from http_gateway.web.routing import Family, Route, Router
 
 REQUEST_SECONDS = Histogram(
     "heddle_gateway_request_seconds", "Requests by route and status", ["route", "status"], buckets=SECONDS_BUCKETS

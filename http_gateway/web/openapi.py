@@ -10,8 +10,7 @@ from typing import Any
 
 import msgspec
 
-from http_gateway.api.families import Family
-from http_gateway.web.routing import Description, Route
+from http_gateway.web.routing import Description, Family, Route
 
 DESCRIPTION = (
     "Embedding, reranking, classification and entity models. Answers are JSON, or MessagePack where Accept names it."

@@ -13,15 +13,27 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from http_gateway.api.baseten_paths import is_default_route, without_deployment
-from http_gateway.api.families import OPENAI, Family
-from http_gateway.api.supported import check_supported
 from http_gateway.errors import Failure
 from http_gateway.web.json_body import decode_json
 from http_gateway.web.message import Answer, Request, Response
+from http_gateway.web.supported_values import check_supported
 
 Body = TypeVar("Body")
 Handler = Callable[[Request], Awaitable[Answer | Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What one family of clients expects of an error."""
+
+    name: str
+    error: type[msgspec.Struct]  # the type of the body, for /openapi.json
+    to_error: Callable[[Failure], msgspec.Struct]
+    over_limit_status: int  # for input over a limit; GatewaySettings.over_limit_status replaces it
+
+    def body(self, failure: Failure) -> bytes:
+        """Always JSON, whatever the caller accepts: people read errors without a decoder."""
+        return msgspec.json.encode(self.to_error(failure))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +54,7 @@ class Route:
     method: str
     path: str  # may contain one {name}: what stands there, slashes included, is the request's parameter
     handler: Handler
-    family: Family = OPENAI
+    family: Family
     is_open: bool = False  # answered without a key and without limits, as probes must be
     described: Description | None = None  # in /openapi.json
 
@@ -74,7 +86,7 @@ def post(
     *,
     answer: Any,
     example: Any,
-    family: Family = OPENAI,
+    family: Family,
     headers: Mapping[str, str] | None = None,
 ) -> Route:
     """The first line of the handler's docstring is the summary of the route; `headers` are those of its answer."""
@@ -87,7 +99,7 @@ def get(
     handle: Callable[[Request], Awaitable[Answer]],
     *,
     answer: Any,
-    family: Family = OPENAI,
+    family: Family,
     is_open: bool = False,
 ) -> Route:
     return Route("GET", path, handle, family, is_open, Description(summary_of(handle), None, answer))
@@ -101,9 +113,11 @@ class Router:
     """Finds exact paths first, then paths with a {name}, longest beginning first. Extra slashes at either end of a path
     are ignored. HEAD finds the route of GET; the server leaves the body out."""
 
-    def __init__(self, routes: Iterable[Route], default_path: Callable[[], str]) -> None:
-        """`default_path` is called for paths such as Baseten's /predict, which name no route."""
-        self._default_path = default_path
+    def __init__(self, routes: Iterable[Route], family: Family, resolve_alias: Callable[[str], str]) -> None:
+        """`family` shapes the 404 of an unknown path. `resolve_alias` gets a path that is no route, without a slash at
+        its end, and returns the path that it stands for."""
+        self._family = family
+        self._resolve_alias = resolve_alias
         by_path: dict[str, dict[str, Route]] = defaultdict(dict)
         for route in routes:
             by_path[route.path][route.method] = route
@@ -116,15 +130,12 @@ class Router:
         path = request.path
         methods = self._exact.get(path)
         if not methods:
-            path = normalize_slashes(self._resolve(normalize_slashes(path)))
+            path = normalize_slashes(self._resolve_alias(normalize_slashes(path)))
             methods = self._exact.get(path) or self._find_open(request, path)
         if not methods:
-            return Route(request.method, "unmatched", not_found, is_open=True)
+            return Route(request.method, "unmatched", not_found, self._family, is_open=True)
         method = "GET" if request.method == "HEAD" else request.method
         return methods.get(method) or wrong_method(path, methods)
-
-    def _resolve(self, path: str) -> str:
-        return self._default_path() if is_default_route(path) else without_deployment(path)
 
     def _find_open(self, request: Request, path: str) -> dict[str, Route] | None:
         for beginning, ending, methods in self._open:

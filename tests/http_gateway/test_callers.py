@@ -13,7 +13,7 @@ from msgspec.json import Decoder
 import http_gateway.__main__ as gateway_main
 from heddle.rpc.errors import HeddleError
 from heddle.rpc.keys import ApiKey, ApiKeys, digest_of, load_keys
-from http_gateway.api.embeddings import EmbeddingsBody
+from http_gateway.api.openai_embeddings import EmbeddingsBody
 from http_gateway.callers import Callers, parse_address
 from http_gateway.errors import Failure
 from http_gateway.web.message import Answer, Request, Reserve
