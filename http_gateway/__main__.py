@@ -17,13 +17,13 @@ from http_gateway.api.families import OPENAI
 from http_gateway.api.routes import build_routes
 from http_gateway.api.served_models import ServedModels
 from http_gateway.app import App
-from http_gateway.fair_share import FairShare
+from http_gateway.callers import Callers
 from http_gateway.settings import GatewaySettings
 from http_gateway.web.cors import Cors
 from http_gateway.web.routing import Route, Router
 from http_gateway.web.server import HttpServer
 
-# An answer of a thousand vectors is some blocks of 2 MiB, whose new pages would cost as much as writing it.
+# An answer of a thousand vectors takes a few blocks of 2 MiB, and fresh pages would cost as much as writing it.
 FREED_BYTES_KEPT = 64 << 20
 
 
@@ -45,13 +45,14 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
     check_default_route(settings.default_route, routes)
     app = App(
         Router(routes, OPENAI, lambda path: resolve_path(path, settings.default_route or default_path(models))),
-        load_api_keys(settings.api_keys, settings.api_keys_file),
+        Callers(
+            load_api_keys(settings.api_keys, settings.api_keys_file), settings.best_priority, settings.trusted_proxies
+        ),
         Admission(
             requests_max=settings.requests_max,
             bodies_bytes_max=settings.bodies_bytes_max,
             answers_bytes_max=settings.answers_bytes_max,
         ),
-        FairShare(best_priority=settings.best_priority, proxies=settings.trusted_proxies),
         over_limit_status=int(settings.over_limit_status) if settings.over_limit_status else None,
         compressed_bytes_min=settings.compressed_bytes_min,
         body_bytes_max=settings.request_bytes_max,

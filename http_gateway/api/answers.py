@@ -11,9 +11,8 @@ import numpy as np
 from heddle import tensors
 from heddle.tensors import Floats
 from heddle.v1 import item_pb2, tensor_pb2
-from http_gateway.web.endpoint import post
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import post
 
 # Names and descriptions. All are TEI's but x-truncated-inputs.
 COST_HEADERS = {

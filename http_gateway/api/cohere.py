@@ -27,11 +27,9 @@ from http_gateway.api.request_fields import (
 )
 from http_gateway.api.served_models import ModelRoutes
 from http_gateway.api.vector_format import QUANTIZED, encode_base64
-from http_gateway.errors import InWordsOf
-from http_gateway.web.endpoint import post, summary_of
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Description, Route
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import Description, Route, post, summary_of
 from http_gateway.web.supported_values import only
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
@@ -168,13 +166,13 @@ class Cohere(ModelRoutes):
             call.inputs.add(text=text)
         if body.input_type:
             call.prompt_name = find_prompt(body.input_type, await client.get_model(request.options()))
-        with InWordsOf({"inputs": field, "dimensions": "output_dimension"}):
+        with RenamedFields({"inputs": field, "dimensions": "output_dimension"}):
             return await client.embed(call, request.options())
 
     async def tokenize(self, body: CohereTokenizeBody, request: Request) -> Answer:
         """The tokens of a text, without special tokens."""
         call = inference_pb2.TokenizeRequest(inputs=[body.text], skip_special_tokens=True)
-        with InWordsOf({"inputs": "text"}, place_of=lambda _: "text"):
+        with RenamedFields({"inputs": "text"}, place_of=lambda _: "text"):
             response = await self.models.find(body.model).client.tokenize(call, request.options())
         tokens = response.results[0].tokens
         ids, strings = LongList(tokens, lambda token: token.id), LongList(tokens, lambda token: token.text)
@@ -183,7 +181,7 @@ class Cohere(ModelRoutes):
     async def detokenize(self, body: CohereDetokenizeBody, request: Request) -> Answer:
         """The text of token ids, without special tokens."""
         call = inference_pb2.DecodeRequest(token_ids=[pack_token_ids(body.tokens, "tokens", "tokens")])
-        with InWordsOf({"token_ids": "tokens"}, place_of=lambda _: "tokens"):
+        with RenamedFields({"token_ids": "tokens"}, place_of=lambda _: "tokens"):
             response = await self.models.find(body.model).client.decode(call, request.options())
         return Answer({"text": response.texts[0], "meta": meta_value("1")})
 

@@ -19,11 +19,9 @@ from http_gateway.api.bounded_gather import gather_bounded
 from http_gateway.api.families import TEI
 from http_gateway.api.request_fields import check_at_most
 from http_gateway.api.served_models import KINDS, ModelRoutes, find_kind
-from http_gateway.web.endpoint import Task, summary_of
-from http_gateway.web.json_body import decoded
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Description, Route
+from http_gateway.web.json_body import decode_json
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import Description, JsonHandler, Route, summary_of
 from http_gateway.web.supported_values import only
 
 ZERO_SHOT_REFUSED = (
@@ -60,14 +58,14 @@ HEAD_DECODER = msgspec.json.Decoder(BodyHead)
 @dataclass(frozen=True, slots=True)
 class Instance:
     index: int
-    task: Task[Any]
+    task: JsonHandler[Any]
     body: Any  # of the task's type
     inputs_count: int
 
 
 @dataclass(frozen=True, slots=True)
 class ModelTask(ModelRoutes):
-    tasks: Mapping[str, Task[Any]]  # by the path of their route
+    tasks: Mapping[str, JsonHandler[Any]]  # by the path of their route
 
     def routes(self) -> list[Route]:
         text = {"inputs": "What is deep learning?"}
@@ -77,7 +75,7 @@ class ModelTask(ModelRoutes):
         several = Description(
             summary_of(self.run_instances), bodies, VertexAnswer, {"instances": [text]}, listed_in="instances"
         )
-        vertex = Task(msgspec.json.Decoder(VertexBody), self.run_instances)
+        vertex = JsonHandler(msgspec.json.Decoder(VertexBody), self.run_instances)
         return [
             *(Route("POST", path, self.run, TEI, described=one) for path in ("/", "/invocations")),
             Route("POST", "/vertex", vertex, TEI, described=several),
@@ -106,11 +104,11 @@ class ModelTask(ModelRoutes):
         await asyncio.sleep(0)
         with name_instance(index):
             task = await self._find_task(bytes(instance), request)
-            body = task.read(bytes(instance))
+            body = task.decode(bytes(instance))
             return Instance(index, task, body, body.inputs_count)
 
-    async def _find_task(self, body: bytes, request: Request) -> Task[Any]:
-        head = decoded(body, HEAD_DECODER)
+    async def _find_task(self, body: bytes, request: Request) -> JsonHandler[Any]:
+        head = decode_json(body, HEAD_DECODER)
         if head.parameters and bytes(head.parameters.candidate_labels):
             raise HeddleError(ErrorKind.INVALID_INPUT, ZERO_SHOT_REFUSED, field="parameters")
         model = await self.models.find(head.model).client.get_model(request.options())

@@ -13,9 +13,8 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import model_pb2
 from http_gateway.api.families import OPENAI, TEI
 from http_gateway.api.served_models import ModelRoutes, ServedModel, find_kind
-from http_gateway.web.endpoint import get
 from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.web.routing import Route, get
 
 # Infinity's names for what a kind of model can do.
 CAPABILITIES = {

@@ -15,11 +15,9 @@ from http_gateway.api.families import OLLAMA
 from http_gateway.api.openai_embeddings import EmbeddingsBody, OpenAIEmbeddings
 from http_gateway.api.request_fields import Dimensions, Text, Texts, TokensMax
 from http_gateway.api.served_models import ModelRoutes
-from http_gateway.errors import InWordsOf
-from http_gateway.web.endpoint import get
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import Route, get
 
 
 class ModelOptions(msgspec.Struct):
@@ -74,7 +72,7 @@ class OllamaTags(msgspec.Struct):
     models: list[OllamaModel]
 
 
-RENAME_PROMPT = InWordsOf({"input": "prompt"}, is_list=False)
+RENAME_PROMPT = RenamedFields({"input": "prompt"}, is_list=False)
 EXAMPLE = {"model": "all-minilm", "input": ["Why is the sky blue?", "Why is the grass green?"]}
 PROMPT_EXAMPLE = {"model": "all-minilm", "prompt": "Why is the sky blue?"}
 

@@ -29,9 +29,8 @@ from http_gateway.api.request_fields import (
 )
 from http_gateway.api.served_models import ModelRoutes
 from http_gateway.api.vector_format import VectorFormatFields
-from http_gateway.errors import InWordsOf
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
 from http_gateway.web.routing import Route
 from http_gateway.web.supported_values import only
 
@@ -55,7 +54,7 @@ class EmbeddingsBody(VectorFormatFields, kw_only=True):
     ignored."""
 
     input: Text | TextObject | Annotated[list[Text | TokenId | TokenIds | TextObject], NonEmpty]
-    user: str | None = None  # fair-share key; see http_gateway.fair_share
+    user: str | None = None  # fair-share key; see http_gateway.callers
     task: str | None = None  # Jina's, for models with an adapter per task
     dimensions: Dimensions | None = None
     output_dimension: Dimensions | None = None  # Voyage's name for dimensions
@@ -93,8 +92,8 @@ class EmbeddingsAnswer(msgspec.Struct):
     usage: Usage
 
 
-RENAME_INPUTS = InWordsOf({"inputs": "input"})
-RENAME_INPUT = InWordsOf({"inputs": "input"}, is_list=False)
+RENAME_INPUTS = RenamedFields({"inputs": "input"})
+RENAME_INPUT = RenamedFields({"inputs": "input"}, is_list=False)
 
 EXAMPLE = {"input": ["What is deep learning?", "Wie geht es dir?"], "dimensions": 4}
 

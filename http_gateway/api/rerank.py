@@ -18,9 +18,8 @@ from http_gateway.api.families import COHERE, TEI
 from http_gateway.api.request_fields import NonEmpty, check_count, merge_aliases
 from http_gateway.api.rerank_fields import Document, Documents, RankFields, document_object, read_documents
 from http_gateway.api.served_models import ModelRoutes, ServedModels
-from http_gateway.errors import InWordsOf
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
 from http_gateway.web.routing import Route
 
 
@@ -155,5 +154,5 @@ async def call_rerank(
     )
     body.set_truncation(call)
     names = {"documents": field, "document_tokens_max": "max_tokens_per_doc"}
-    with InWordsOf(names, place_of=place_of):
+    with RenamedFields(names, place_of=place_of):
         return await models.find(body.model).client.rerank(call, request.options())

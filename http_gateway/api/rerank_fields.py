@@ -9,8 +9,8 @@ import msgspec
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
 from http_gateway.api.request_fields import CommonFields, NonEmpty, Text, merge_aliases
+from http_gateway.web.serialization import can_serialize
 from http_gateway.web.supported_values import only
-from http_gateway.web.writing import is_writable
 
 Document = str | dict[str, Any]
 Documents = Annotated[list[Document], NonEmpty]
@@ -91,7 +91,7 @@ def read_documents(
             texts.append(document)
             continue
         texts.append(read_text(document, rank_fields, f"documents[{index}]"))
-        if are_returned and not is_writable(document):
+        if are_returned and not can_serialize(document):
             raise invalid(f"documents[{index}] cannot be returned: it is nested too deeply or has too large a number")
     return texts
 

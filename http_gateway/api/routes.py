@@ -16,8 +16,7 @@ from http_gateway.api.vllm import VLLMClassify
 from http_gateway.api.vllm_pooling import VLLMPooling
 from http_gateway.api.vllm_score import VLLMScore
 from http_gateway.settings import GatewaySettings
-from http_gateway.web.endpoint import Task
-from http_gateway.web.routing import Route
+from http_gateway.web.routing import JsonHandler, Route
 
 
 def build_routes(models: ServedModels, settings: GatewaySettings) -> list[Route]:
@@ -32,7 +31,7 @@ def build_routes(models: ServedModels, settings: GatewaySettings) -> list[Route]
         *predict_tokens.routes(),
         *TEITokenize(models, inputs_max).routes(),
     ]
-    tasks = {route.path: route.handler for route in tei_and_cohere if isinstance(route.handler, Task)}
+    tasks = {route.path: route.handler for route in tei_and_cohere if isinstance(route.handler, JsonHandler)}
     tasks["/predict_tokens"] = predict_tokens.pipeline_task()
     described = [
         *embeddings.routes(),

@@ -30,9 +30,8 @@ from http_gateway.api.request_fields import (
     list_inputs,
 )
 from http_gateway.api.served_models import ModelRoutes
-from http_gateway.errors import InWordsOf
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
 from http_gateway.web.routing import Route
 
 # The contract's fields, and the names that callers know.
@@ -130,7 +129,7 @@ class TEIEmbed(ModelRoutes):
         item.embed.dimensions = body.dimensions or 0
         kinds = body.embedding_kinds()
         item.embed.embedding_kinds.extend(kinds)
-        with InWordsOf(EMBED_NAMES, is_list=is_list):
+        with RenamedFields(EMBED_NAMES, is_list=is_list):
             response = (await self.models.find(body.model).client.infer(item, request.options())).embed
         value = joint_value(response) if kinds else LongList(tensors.from_proto(response.embeddings))
         return answer_with_costs(value, request, response)
@@ -155,7 +154,7 @@ class TEIEmbed(ModelRoutes):
     ) -> Answer:
         """For calls that are answered with a message for each input."""
         is_list = self._set_fields(call, body)
-        with InWordsOf({}, is_list=is_list):
+        with RenamedFields({}, is_list=is_list):
             response = await send(self.models.find(body.model).client, call, request.options())
         return answer_with_costs(LongList(response.embeddings, to_value), request, response)
 
@@ -171,7 +170,7 @@ class TEIEmbed(ModelRoutes):
             task=parameters.task or "",
         )
         parameters.set_truncation(call)
-        with InWordsOf(SIMILARITY_NAMES):
+        with RenamedFields(SIMILARITY_NAMES):
             response = await self.models.find(body.model).client.similarity(call, request.options())
         return answer_with_costs(np.frombuffer(response.scores, "<f4"), request, response)
 

@@ -14,9 +14,8 @@ from http_gateway.api.answers import answer_with_costs, post_with_costs, rank_ro
 from http_gateway.api.families import TEI
 from http_gateway.api.request_fields import CommonFields, NonEmpty, OneOrTwo, Text, check_count
 from http_gateway.api.served_models import ModelRoutes, ServedModels
-from http_gateway.errors import InWordsOf
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
 from http_gateway.web.routing import Route
 
 # Hugging Face's names for them.
@@ -69,7 +68,7 @@ class TEIPredict(ModelRoutes):
                 f"raw_scores and parameters.function_to_apply {activation} contradict each other: send one of them"
             )
             raise HeddleError(ErrorKind.INVALID_INPUT, message, field="parameters")
-        with InWordsOf({}, is_list=is_batch):
+        with RenamedFields({}, is_list=is_batch):
             response = await call_predict(
                 self.models, body, inputs, request, raw_scores=bool(body.raw_scores or activation)
             )

@@ -18,11 +18,9 @@ from http_gateway.api.answers import answer_with_costs, post_with_costs
 from http_gateway.api.families import TEI
 from http_gateway.api.request_fields import CommonFields, NonEmpty, Text, check_count, merge_aliases
 from http_gateway.api.served_models import ModelRoutes, ServedModels
-from http_gateway.errors import InWordsOf
-from http_gateway.web.endpoint import Task
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import JsonHandler, Route
 
 Aggregation = Literal["none", "simple", "first", "average", "max"]
 OUTSIDE = "O"  # the label of tokens outside of entities
@@ -83,8 +81,8 @@ class TEIPredictTokens(ModelRoutes):
             )
         ]
 
-    def pipeline_task(self) -> Task[TokenPipelineBody]:
-        return Task(msgspec.json.Decoder(TokenPipelineBody), self.run_pipeline)
+    def pipeline_task(self) -> JsonHandler[TokenPipelineBody]:
+        return JsonHandler(msgspec.json.Decoder(TokenPipelineBody), self.run_pipeline)
 
     async def predict_tokens(self, body: PredictTokensBody, request: Request) -> Answer:
         """The entities of each text, or a label for each of its tokens."""
@@ -92,7 +90,7 @@ class TEIPredictTokens(ModelRoutes):
         check_count(len(places), self.inputs_max, "inputs", "texts")
         aggregation, raw_scores = body.aggregation_strategy or "none", bool(body.raw_scores)
         texts = [text for text, _ in places]
-        with InWordsOf({}, place_of=lambda index: places[index][1]):
+        with RenamedFields({}, place_of=lambda index: places[index][1]):
             response = await call_predict_tokens(self.models, body, texts, request, aggregation, raw_scores=raw_scores)
         rows = LongList(response.results, lambda result: LongList(result.entities, entity_value))
         return answer_with_costs(rows, request, response)
@@ -116,7 +114,7 @@ class TEIPredictTokens(ModelRoutes):
         ignored = frozenset([OUTSIDE] if parameters.ignore_labels is None else parameters.ignore_labels)
         if parameters.stride is not None:
             body.truncate = False
-        with InWordsOf({}, is_list=not isinstance(body.inputs, str)), refuse_windows(parameters.stride):
+        with RenamedFields({}, is_list=not isinstance(body.inputs, str)), refuse_windows(parameters.stride):
             response = await call_predict_tokens(
                 self.models, body, texts, request, aggregation, with_words=True, with_outside=OUTSIDE not in ignored
             )

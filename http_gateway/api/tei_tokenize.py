@@ -8,11 +8,9 @@ from heddle.v1 import inference_pb2
 from http_gateway.api.families import TEI
 from http_gateway.api.request_fields import NonEmpty, TokenId, check_count, list_inputs, list_texts, pack_token_ids
 from http_gateway.api.served_models import ModelRoutes
-from http_gateway.errors import InWordsOf
-from http_gateway.web.endpoint import post
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.routing import Route, post
 
 
 class TokenizeBody(msgspec.Struct):
@@ -51,7 +49,7 @@ class TEITokenize(ModelRoutes):
         call = inference_pb2.TokenizeRequest(
             inputs=texts, skip_special_tokens=body.add_special_tokens is False, prompt_name=body.prompt_name or ""
         )
-        with InWordsOf({}, is_list=texts is body.inputs):
+        with RenamedFields({}, is_list=texts is body.inputs):
             response = await self.models.find(body.model).client.tokenize(call, request.options())
         return Answer(LongList(response.results, lambda result: LongList(result.tokens, token_value)))
 
@@ -64,7 +62,7 @@ class TEITokenize(ModelRoutes):
             for index, row in enumerate(rows)
         ]
         call = inference_pb2.DecodeRequest(token_ids=token_ids, keep_special_tokens=body.skip_special_tokens is False)
-        with InWordsOf({"token_ids": "ids"}, is_list=is_list):
+        with RenamedFields({"token_ids": "ids"}, is_list=is_list):
             response = await self.models.find(body.model).client.decode(call, request.options())
         return Answer(LongList(response.texts))
 

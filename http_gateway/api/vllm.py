@@ -18,9 +18,8 @@ from http_gateway.api.families import OPENAI
 from http_gateway.api.request_fields import CommonFields, Texts, check_count, list_texts, merge_aliases
 from http_gateway.api.served_models import ModelRoutes
 from http_gateway.api.tei_predict import Prediction, call_predict, ranked_labels, score_table
-from http_gateway.errors import InWordsOf
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
 from http_gateway.web.routing import Route
 from http_gateway.web.supported_values import only
 
@@ -28,7 +27,7 @@ from http_gateway.web.supported_values import only
 class VLLMBody(CommonFields, kw_only=True):
     """vLLM's fields that change the answer. Other fields are ignored."""
 
-    user: str | None = None  # fair-share key; see http_gateway.fair_share
+    user: str | None = None  # fair-share key; see http_gateway.callers
     use_activation: bool | None = None  # true when absent
     # Names that use_activation had in earlier versions of vLLM; the last two for classification and for embedding.
     activation: bool | None = None
@@ -92,7 +91,7 @@ class VLLMClassify(ModelRoutes):
         texts = list_texts(body.input)
         check_count(len(texts), self.inputs_max, "input", "texts")
         inputs = [inference_pb2.TextOrPair(text=text) for text in texts]
-        with InWordsOf({"inputs": "input"}, is_list=texts is body.input):
+        with RenamedFields({"inputs": "input"}, is_list=texts is body.input):
             response = await call_predict(self.models, body, inputs, request, raw_scores=body.is_raw)
         labels = list(response.labels)
         table = score_table(response, len(texts))

@@ -24,9 +24,8 @@ from http_gateway.api.tei_predict import call_predict, score_table
 from http_gateway.api.tei_predict_tokens import call_predict_tokens
 from http_gateway.api.vector_format import encode_base64
 from http_gateway.api.vllm import VLLMBody, vllm_value
-from http_gateway.errors import InWordsOf
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LongList, Request
 from http_gateway.web.routing import Route
 
 PoolingTask = Literal["embed", "classify", "token_embed", "token_classify"]
@@ -91,7 +90,7 @@ class VLLMPooling(ModelRoutes):
             "classify": self._classify,
             "token_classify": self._classify_tokens,
         }[task]
-        with InWordsOf({"inputs": "input"}, is_list=is_list):
+        with RenamedFields({"inputs": "input"}, is_list=is_list):
             result = await compute(body, inputs, request)
 
         def pooled(index: int) -> dict[str, Any]:

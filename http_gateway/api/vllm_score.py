@@ -20,8 +20,7 @@ from http_gateway.api.rerank import RerankBody, call_rerank
 from http_gateway.api.rerank_fields import ChatTemplateFields, DocumentTokensMax, QueryTokensMax
 from http_gateway.api.served_models import ModelRoutes
 from http_gateway.api.vllm import VLLMBody, vllm_value
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
+from http_gateway.web.message import Answer, LongList, Request
 from http_gateway.web.routing import Route
 
 Documents = str | Annotated[list[str], NonEmpty]

@@ -5,7 +5,7 @@ from httpx import Headers
 
 from http_gateway.api.baseten_paths import resolve_path
 from http_gateway.api.families import OPENAI
-from http_gateway.web.message import Hold, Request
+from http_gateway.web.message import Request, Reserve
 from http_gateway.web.routing import Route, Router, not_found
 
 
@@ -53,5 +53,5 @@ def test_slashes_at_either_end_make_no_difference(path: str, route: str) -> None
     assert router.find(Request("POST", path, Headers(), 0, nothing)).path == route
 
 
-async def nothing(_: Hold) -> bytes:
+async def nothing(_: Reserve) -> bytes:
     return b""

@@ -8,7 +8,7 @@ from httpx import Headers
 
 from heddle.v1 import item_pb2
 from http_gateway.api.answers import COST_HEADERS, cost_headers
-from http_gateway.web.message import Hold, Request
+from http_gateway.web.message import Request, Reserve
 
 TEXT = "Zoë 🎉"  # five code points
 
@@ -39,7 +39,7 @@ async def test_characters_of_pairs_are_those_of_both(classifier: httpx.AsyncClie
 
 @pytest.mark.parametrize(("device", "type_"), [("cuda", "gpu+optimized"), ("cpu", "cpu"), ("", "cpu")])
 def test_compute_type_is_the_device(device: str, type_: str) -> None:
-    async def nothing(_: Hold) -> bytes:
+    async def nothing(_: Reserve) -> bytes:
         return b""
 
     request = Request("POST", "/embed", Headers(), 0, nothing)

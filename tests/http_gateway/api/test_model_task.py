@@ -18,8 +18,8 @@ from http_gateway.api.bounded_gather import INPUTS_IN_FLIGHT_MAX
 from http_gateway.api.model_task import ModelTask, VertexBody
 from http_gateway.api.served_models import ServedModels
 from http_gateway.api.tei_embed import EmbedAllBody
-from http_gateway.web.endpoint import Task
-from http_gateway.web.message import Answer, Hold, Request
+from http_gateway.web.message import Answer, Request, Reserve
+from http_gateway.web.routing import JsonHandler
 from tests.cluster import engine_pod, gateway, tokenizer_pod
 from tests.http_gateway.calls import answer_to, refusal_of
 from tests.http_gateway.turns import Turns
@@ -182,7 +182,7 @@ class Handler:
         return Answer(body.inputs)
 
     def routes(self) -> ModelTask:
-        return ModelTask(cast(ServedModels, OneModel()), 2048, {"/embed": Task(Decoder(EmbedAllBody), self)})
+        return ModelTask(cast(ServedModels, OneModel()), 2048, {"/embed": JsonHandler(Decoder(EmbedAllBody), self)})
 
 
 def request_of(**headers: str) -> Request:
@@ -208,7 +208,7 @@ async def test_a_request_is_one_flow_however_many_instances_it_has() -> None:
 
 async def test_too_many_instances_are_refused_before_any_is_read() -> None:
     models = OneModel()
-    routes = ModelTask(cast(ServedModels, models), 2048, {"/embed": Task(Decoder(EmbedAllBody), Handler())})
+    routes = ModelTask(cast(ServedModels, models), 2048, {"/embed": JsonHandler(Decoder(EmbedAllBody), Handler())})
     with pytest.raises(HeddleError, match="instances holds 2049 instances, the limit is 2048") as refused:
         await routes.run_instances(vertex(*[{"inputs": []}] * 2049), request_of())
     assert refused.value.kind is ErrorKind.TOO_LARGE
@@ -243,5 +243,5 @@ class OneModel:
         return model_pb2.Model(kind=model_pb2.MODEL_KIND_EMBEDDER)
 
 
-async def nothing(_: Hold) -> bytes:
+async def nothing(_: Reserve) -> bytes:
     return b""

@@ -10,7 +10,7 @@ from heddle.v1 import model_pb2
 from http_gateway.api.baseten_paths import default_path
 from http_gateway.api.routes import build_routes
 from http_gateway.api.served_models import KINDS, ServedModels, find_kind
-from http_gateway.errors import STATUS_OF_KIND
+from http_gateway.errors import HTTP_STATUS_OF_KIND
 from http_gateway.settings import GatewaySettings
 
 NEWER = model_pb2.Model(kind=99)  # type: ignore[arg-type]  # what a newer pod may say
@@ -29,7 +29,7 @@ def test_a_newer_kind_is_refused_with_a_clear_error() -> None:
     with pytest.raises(HeddleError, match="does not know the model's kind") as refused:
         find_kind(NEWER)
     assert refused.value.kind is ErrorKind.WRONG_TASK
-    assert STATUS_OF_KIND[refused.value.kind] == 424
+    assert HTTP_STATUS_OF_KIND[refused.value.kind] == 424
 
 
 def test_the_default_route_for_a_newer_kind_or_an_unknown_model_is_openais() -> None:

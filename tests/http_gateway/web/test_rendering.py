@@ -11,10 +11,16 @@ import pytest
 import zstandard
 from httpx import Headers
 
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, ResponseBody
-from http_gateway.web.rendering import format_for, rendered
-from http_gateway.web.writing import BYTES_PER_TURN, ITEMS_AT_ONCE, JSON, MESSAGE_PACK, SECONDS_PER_TURN, written
+from http_gateway.web.message import Answer, LongList, ResponseBody
+from http_gateway.web.rendering import choose_format, render
+from http_gateway.web.serialization import (
+    BYTES_PER_TURN,
+    ITEMS_AT_ONCE,
+    JSON,
+    MESSAGE_PACK,
+    SECONDS_PER_TURN,
+    serialize,
+)
 from tests.http_gateway.turns import Turns
 
 ROWS_OF_SEVERAL_TURNS = 3 * BYTES_PER_TURN // (384 * 10)  # 10 bytes of JSON a number, and more
@@ -25,7 +31,7 @@ def table(rows: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 async def read_back(value: Any, accept: str) -> Any:
-    response = await rendered(Answer(value), Headers({"accept": accept}), compressed_bytes_min=1 << 30)
+    response = await render(Answer(value), Headers({"accept": accept}), compressed_bytes_min=1 << 30)
     assert response.content_type == accept
     body = whole(response.body)
     return json.loads(body) if accept == "application/json" else ormsgpack.unpackb(body)
@@ -80,12 +86,12 @@ async def test_long_lists_may_be_anywhere_in_an_answer(length: int, accept: str)
 
 
 async def test_a_long_list_is_written_in_several_turns() -> None:
-    parts = await written(LongList(table(ROWS_OF_SEVERAL_TURNS)), JSON)
+    parts = await serialize(LongList(table(ROWS_OF_SEVERAL_TURNS)), JSON)
     assert isinstance(parts, list)
     assert 3 <= len(parts) <= 30
     rows = json.loads(b"".join(parts))
     assert len(rows) == ROWS_OF_SEVERAL_TURNS
-    assert len(await written(LongList(["x" * BYTES_PER_TURN, *"y" * ITEMS_AT_ONCE]), JSON)) == 2
+    assert len(await serialize(LongList(["x" * BYTES_PER_TURN, *"y" * ITEMS_AT_ONCE]), JSON)) == 2
 
 
 def slowly(number: int) -> str:
@@ -103,7 +109,7 @@ def slowly(number: int) -> str:
 )
 async def test_what_takes_long_to_make_leaves_the_loop_to_others(value: Any) -> None:
     with Turns() as turns:
-        await written(value, JSON)
+        await serialize(value, JSON)
     assert turns.count >= 30
 
 
@@ -122,18 +128,18 @@ async def test_items_are_made_once_they_are_needed_and_not_kept() -> None:
             nonlocal alive
             alive -= 1
 
-    await written(LongList(range(500), Row), JSON)
+    await serialize(LongList(range(500), Row), JSON)
     assert most <= 50
 
 
 async def test_what_cannot_be_written_is_an_error_and_not_a_wrong_answer() -> None:
     for value in ({"a": object()}, LongList(range(100), lambda _: object()), LongList([[object()]] * 100)):
         with pytest.raises(TypeError):
-            await written(value, JSON)
+            await serialize(value, JSON)
 
 
 async def test_a_float_is_written_as_short_as_it_can_be() -> None:
-    response = await rendered(Answer({"score": np.float32(0.1)}), Headers(), compressed_bytes_min=1)
+    response = await render(Answer({"score": np.float32(0.1)}), Headers(), compressed_bytes_min=1)
     assert response.body == b'{"score":0.1}'
 
 
@@ -162,7 +168,7 @@ async def test_a_float_is_written_as_short_as_it_can_be() -> None:
     ],
 )
 def test_the_format_is_what_the_caller_prefers(accept: str | None, expected: Any) -> None:
-    assert format_for(accept) is expected
+    assert choose_format(accept) is expected
 
 
 @pytest.mark.parametrize(
@@ -182,9 +188,9 @@ async def test_the_body_is_compressed_only_as_the_caller_asks(
     rows: int, accept_encoding: str | None, coding: str | None
 ) -> None:
     answer = Answer(LongList(table(rows)))
-    plain = await rendered(answer, Headers(), compressed_bytes_min=1)
+    plain = await render(answer, Headers(), compressed_bytes_min=1)
     headers = Headers({} if accept_encoding is None else {"accept-encoding": accept_encoding})
-    response = await rendered(answer, headers, compressed_bytes_min=1)
+    response = await render(answer, headers, compressed_bytes_min=1)
     assert dict(response.headers).get("content-encoding") == coding
     match coding:
         case "zstd":
@@ -197,5 +203,5 @@ async def test_the_body_is_compressed_only_as_the_caller_asks(
 
 
 async def test_small_bodies_are_sent_as_they_are() -> None:
-    response = await rendered(Answer([0.5] * 10), Headers({"accept-encoding": "zstd"}), compressed_bytes_min=1000)
+    response = await render(Answer([0.5] * 10), Headers({"accept-encoding": "zstd"}), compressed_bytes_min=1000)
     assert "content-encoding" not in dict(response.headers)

@@ -1,4 +1,4 @@
-"""The fair-share flow and the priority of a request. The app sets them before it handles a request.
+"""Who sends a request: the check of its API key, its fair-share flow and its priority.
 
 A flow is a path; its parts are nested (see ItemContext.flow in heddle/v1/item.proto):
 
@@ -17,10 +17,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.keys import ApiKey
+from heddle.rpc.keys import ApiKey, ApiKeys
 from heddle.rpc.priorities import PRIORITY_MAX, is_priority
 from http_gateway.errors import Failure
-from http_gateway.web.message import Request
+from http_gateway.web.message import Headers, Request
 
 FLOW_HEADER = "x-heddle-flow"
 PRIORITY_HEADER = "x-heddle-priority"
@@ -28,13 +28,15 @@ FORWARDED_HEADER = "x-forwarded-for"
 
 
 @dataclass(frozen=True, slots=True)
-class FairShare:
+class Callers:
+    keys: ApiKeys
     best_priority: int  # for requests whose key has none of its own
     proxies: int  # number of trusted proxies in front of the gateway; see GatewaySettings.trusted_proxies
 
-    def assign(self, request: Request, key: ApiKey | None) -> None:
-        """Sets the flow's parts and the priority. Raises INVALID_INPUT for a priority that is not a number, and a 403
-        for one that the key does not allow."""
+    def identify(self, request: Request) -> None:
+        """Sets the flow's parts and the priority. Raises UNAUTHENTICATED, INVALID_INPUT for a priority that is not a
+        number, and a 403 for one that the key does not allow."""
+        key = self.keys.find(read_authorization(request.headers))
         request.priority = self._priority(request, key)
         request.user = request.headers.get(FLOW_HEADER) or ""
         if key:
@@ -60,18 +62,28 @@ class FairShare:
     def _address(self, request: Request) -> str:
         """The caller's address, as the outermost trusted proxy saw it; without proxies, the connection's peer."""
         if self.proxies:
-            entries = [entry for value in values_of(request, FORWARDED_HEADER) for entry in value.split(",")]
-            if len(entries) >= self.proxies and (address := host_of(entries[-self.proxies])):
+            values = header_values(request.headers, FORWARDED_HEADER)
+            entries = [entry for value in values for entry in value.split(",")]
+            if len(entries) >= self.proxies and (address := parse_address(entries[-self.proxies])):
                 return address
-        return host_of_peer(request.peer)
+        return parse_peer(request.peer)
 
 
-def values_of(request: Request, name: str) -> Iterable[str]:
+def read_authorization(headers: Headers) -> str | None:
+    """The value of `authorization`: `Bearer KEY` from OpenAI's clients, `Api-Key KEY` from Baseten's. Azure's clients
+    send the key in the header api-key."""
+    authorization = headers.get("authorization")
+    if not authorization and (azure_key := headers.get("api-key")):
+        return f"Api-Key {azure_key}"
+    return authorization
+
+
+def header_values(headers: Headers, name: str) -> Iterable[str]:
     """All values of a header that may occur several times: a proxy may add its own after the caller's."""
-    return (value for key, value in request.headers.items() if key == name)
+    return (value for key, value in headers.items() if key == name)
 
 
-def host_of(entry: str) -> str:
+def parse_address(entry: str) -> str:
     """The IP address of `address`, `address:port` or `[address]:port`; "" for anything else."""
     entry = entry.strip()
     host = entry.partition("]")[0].strip("[") if entry.startswith("[") else entry
@@ -83,5 +95,5 @@ def host_of(entry: str) -> str:
         return ""
 
 
-# A connection has many requests.
-host_of_peer = functools.lru_cache(maxsize=4096)(host_of)
+# Cached, because a connection carries many requests.
+parse_peer = functools.lru_cache(maxsize=4096)(parse_address)

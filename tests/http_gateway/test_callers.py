@@ -1,4 +1,4 @@
-"""The flow and the priority of a request, by key, user and address."""
+"""The key, the flow and the priority of a request, by key, user and address."""
 
 import hashlib
 import logging
@@ -14,16 +14,23 @@ import http_gateway.__main__ as gateway_main
 from heddle.rpc.errors import HeddleError
 from heddle.rpc.keys import ApiKey, ApiKeys, digest_of, load_keys
 from http_gateway.api.openai_embeddings import EmbeddingsBody
+from http_gateway.callers import Callers, parse_address
 from http_gateway.errors import Failure
-from http_gateway.fair_share import FairShare, host_of
-from http_gateway.web.endpoint import Task
-from http_gateway.web.message import Answer, Hold, Request
+from http_gateway.web.message import Answer, Request, Reserve
+from http_gateway.web.routing import JsonHandler
 from tests.cluster import gateway
 
-KEY = ApiKey(digest_of("secret"), "search", 3)
+SECRET = "secret"
 
 
-async def nothing(_: Hold) -> bytes:
+def make_key(name: str = "", best_priority: int | None = None, *, secret: str = SECRET) -> ApiKey:
+    return ApiKey(digest_of(secret), name, best_priority)
+
+
+KEY = make_key("search", 3)
+
+
+async def nothing(_: Reserve) -> bytes:
     return b""
 
 
@@ -31,17 +38,23 @@ def request_of(headers: dict[str, str] | list[tuple[str, str]], peer: str = "192
     return Request("POST", "/embed", Headers(headers), 0, nothing, peer=peer)
 
 
-def assigned_request(
-    *headers: tuple[str, str], key: ApiKey | None = None, peer: str = "192.0.2.1:5000", share: FairShare | None = None
+def identified(
+    *headers: tuple[str, str],
+    key: ApiKey | None = None,
+    secret: str = SECRET,
+    peer: str = "192.0.2.1:5000",
+    best_priority: int = 0,
+    proxies: int = 0,
 ) -> Request:
-    request = request_of([("x-request-id", "id"), *headers], peer)
-    (share or FairShare(best_priority=0, proxies=0)).assign(request, key)
+    authorization = [("authorization", f"Bearer {secret}")] if key else []
+    request = request_of([("x-request-id", "id"), *authorization, *headers], peer)
+    Callers(ApiKeys([key] if key else []), best_priority, proxies).identify(request)
     return request
 
 
 def test_requests_of_one_key_share_a_flow_that_hides_the_key() -> None:
-    first, second = assigned_request(key=KEY), assigned_request(key=KEY, peer="192.0.2.99:1")
-    other = assigned_request(key=ApiKey(digest_of("another")))
+    first, second = identified(key=KEY), identified(key=KEY, peer="192.0.2.99:1")
+    other = identified(key=make_key(secret="another"), secret="another")
     assert first.flow == second.flow == f"key:{hashlib.sha256(b'secret').hexdigest()[:16]}//id"
     assert first.flow.split("/")[0] != other.flow.split("/")[0]
     assert "secret" not in first.flow
@@ -49,8 +62,7 @@ def test_requests_of_one_key_share_a_flow_that_hides_the_key() -> None:
 
 def test_users_take_turns_inside_their_key() -> None:
     users = [
-        assigned_request(("x-heddle-flow", user), key=KEY).flow.split("/")
-        for user in ("ann@example.com", "bob/../x", "")
+        identified(("x-heddle-flow", user), key=KEY).flow.split("/") for user in ("ann@example.com", "bob/../x", "")
     ]
     assert len({key for key, _, _ in users}) == 1
     assert len({user for _, user, _ in users}) == 3
@@ -58,30 +70,30 @@ def test_users_take_turns_inside_their_key() -> None:
 
 
 def test_without_keys_the_flow_is_the_user_or_else_the_address() -> None:
-    ann = assigned_request(("x-heddle-flow", "ann")).flow
-    assert ann == assigned_request(("x-heddle-flow", "ann"), peer="192.0.2.2:1").flow
+    ann = identified(("x-heddle-flow", "ann")).flow
+    assert ann == identified(("x-heddle-flow", "ann"), peer="192.0.2.2:1").flow
     assert ann.startswith("user:")
-    assert assigned_request().flow == assigned_request(peer="192.0.2.1:999").flow == "peer:192.0.2.1/id"
-    assert assigned_request(peer="[2001:db8::1]:5000").flow == "peer:2001:db8::1/id"
-    assert assigned_request(peer="unix:").flow == "id"
+    assert identified().flow == identified(peer="192.0.2.1:999").flow == "peer:192.0.2.1/id"
+    assert identified(peer="[2001:db8::1]:5000").flow == "peer:2001:db8::1/id"
+    assert identified(peer="unix:").flow == "id"
 
 
 async def test_openais_field_names_the_user_unless_the_header_does() -> None:
     async def handle(_: EmbeddingsBody, request: Request) -> Answer:
         return Answer(request.options().flow)
 
-    task = Task(Decoder(EmbeddingsBody), handle)
+    task = JsonHandler(Decoder(EmbeddingsBody), handle)
     flows = []
     for headers, body in (
         ((), b'{"input": "a", "user": "ann"}'),
         ((("x-heddle-flow", "ann"),), b'{"input": "a", "user": "bob"}'),
         ((), b'{"input": "a", "user": null}'),
     ):
-        request = assigned_request(*headers)
+        request = identified(*headers)
         request.body = body
         flows.append((await task(request)).value)
-    assert flows[0] == flows[1] == assigned_request(("x-heddle-flow", "ann")).flow
-    assert flows[2] == assigned_request().flow
+    assert flows[0] == flows[1] == identified(("x-heddle-flow", "ann")).flow
+    assert flows[2] == identified().flow
 
 
 @pytest.mark.parametrize(
@@ -100,11 +112,11 @@ async def test_openais_field_names_the_user_unless_the_header_does() -> None:
 )
 def test_the_address_is_what_the_outermost_trusted_proxy_saw(proxies: int, forwarded: list[str], address: str) -> None:
     headers = [("x-forwarded-for", value) for value in forwarded]
-    assert assigned_request(*headers, share=FairShare(best_priority=0, proxies=proxies)).flow == f"peer:{address}/id"
+    assert identified(*headers, proxies=proxies).flow == f"peer:{address}/id"
 
 
-def test_host_of_accepts_only_ip_addresses() -> None:
-    assert [host_of(entry) for entry in ("1.2.3.4", "1.2.3.4:5", "::1", "[::1]:5", "x", "", "1.2.3.4/8")] == [
+def test_only_ip_addresses_count_as_addresses() -> None:
+    assert [parse_address(entry) for entry in ("1.2.3.4", "1.2.3.4:5", "::1", "[::1]:5", "x", "", "1.2.3.4/8")] == [
         *("1.2.3.4", "1.2.3.4", "::1", "::1", "", "", "")
     ]
 
@@ -114,28 +126,28 @@ def test_host_of_accepts_only_ip_addresses() -> None:
     [
         *((None, None, 1), (None, "1", 1), (None, "7", 7)),
         *((KEY, None, 3), (KEY, "3", 3), (KEY, "4294967295", 2**32 - 1)),
-        *((ApiKey(b"", "urgent", 0), None, 0), (ApiKey(b"", "urgent", 0), "0", 0), (ApiKey(b"", "plain"), None, 1)),
+        *((make_key("urgent", 0), None, 0), (make_key("urgent", 0), "0", 0), (make_key("plain"), None, 1)),
     ],
 )
 def test_the_header_sets_the_priority_within_what_the_key_allows(
     key: ApiKey | None, asked: str | None, priority: int
 ) -> None:
     headers = [("x-heddle-priority", asked)] if asked else []
-    request = assigned_request(*headers, key=key, share=FairShare(best_priority=1, proxies=0))
+    request = identified(*headers, key=key, best_priority=1)
     assert request.options().priority == priority
 
 
-@pytest.mark.parametrize(("key", "asked"), [(KEY, "2"), (KEY, "0"), (None, "0"), (ApiKey(b"", "plain"), "0")])
+@pytest.mark.parametrize(("key", "asked"), [(KEY, "2"), (KEY, "0"), (None, "0"), (make_key("plain"), "0")])
 def test_more_urgent_than_the_key_allows_is_403_by_name(key: ApiKey | None, asked: str) -> None:
     with pytest.raises(Failure, match="x-heddle-priority") as refused:
-        assigned_request(("x-heddle-priority", asked), key=key, share=FairShare(best_priority=1, proxies=0))
+        identified(("x-heddle-priority", asked), key=key, best_priority=1)
     assert (refused.value.status, refused.value.param) == (403, "x-heddle-priority")
 
 
 @pytest.mark.parametrize("asked", ["high", "-1", "1.5", "4294967296", "", "1" * 5000])
 def test_a_priority_that_is_not_a_number_is_refused(asked: str) -> None:
     with pytest.raises(HeddleError, match="whole number"):
-        assigned_request(("x-heddle-priority", asked))
+        identified(("x-heddle-priority", asked))
 
 
 async def test_the_gateway_enforces_keys_and_priorities_of_a_file(
@@ -200,15 +212,15 @@ def test_keys_are_kept_as_hashes_only() -> None:
 
 
 async def test_a_header_that_a_proxy_adds_below_the_callers_own_is_seen(tokenizer: str) -> None:
-    """Uses Granian's headers, not httpx's. If the last value were not seen, a caller could choose its address."""
+    """Uses granian's headers, not httpx's. If the last value were not seen, a caller could choose its address."""
     seen: list[str] = []
 
-    class Spy(FairShare):
-        def assign(self, request: Request, key: ApiKey | None) -> None:
-            super().assign(request, key)
+    class Spy(Callers):
+        def identify(self, request: Request) -> None:
+            super().identify(request)
             seen.append(request.peer)
 
-    with patch.object(gateway_main, "FairShare", Spy):
+    with patch.object(gateway_main, "Callers", Spy):
         async with gateway(tokenizer, trusted_proxies=1) as url, httpx.AsyncClient(base_url=url) as http:
             headers = [("x-forwarded-for", "198.51.100.66"), ("x-forwarded-for", "203.0.113.5")]
             assert (await http.post("/embed", json={"inputs": "a"}, headers=headers)).status_code == 200
