@@ -88,7 +88,7 @@ def rank_rows(ranking: bytes, table: Floats) -> Callable[[int], list[int]]:
 
 
 class TokenRows:
-    """The rows of a tensor, one for each token. They may be many, so its bytes are copied only when they are iterated."""
+    """The rows of a tensor, one for each token. They may be many: its bytes are copied only when they are iterated."""
 
     def __init__(self, tensor: tensor_pb2.Tensor) -> None:
         self._tensor = tensor
