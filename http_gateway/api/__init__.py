@@ -6,7 +6,7 @@ what several of them share.
     rerank.py               /rerank of TEI, /v1/rerank and /v2/rerank of Cohere and Jina
     cohere.py  ollama.py    the rest of Cohere's and Ollama's
     vllm*.py                /classify, /pooling, /score
-    model_task.py           /, /invocations, /vertex: whatever the model is for
+    model_task.py           /, /invocations, /vertex: what the model is for
     baseten_paths.py        the paths of Baseten's edge
     models.py               what is served: /v1/models, /models, /info
     operations.py           probes, metrics, documentation

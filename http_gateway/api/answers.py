@@ -11,7 +11,7 @@ import numpy as np
 from heddle import tensors
 from heddle.tensors import Floats
 from heddle.v1 import item_pb2, tensor_pb2
-from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.message import Answer, LazyList, Request
 from http_gateway.web.routing import post
 
 # Names and descriptions. All are TEI's but x-truncated-inputs.
@@ -101,5 +101,5 @@ class TokenRows:
         return iter(tensors.from_proto(self._tensor))
 
 
-def token_rows(tensor: tensor_pb2.Tensor) -> LongList:
-    return LongList(TokenRows(tensor))
+def token_rows(tensor: tensor_pb2.Tensor) -> LazyList:
+    return LazyList(TokenRows(tensor))

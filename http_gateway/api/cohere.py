@@ -28,7 +28,7 @@ from http_gateway.api.request_fields import (
 from http_gateway.api.served_models import ModelRoutes
 from http_gateway.api.vector_format import QUANTIZED, encode_base64
 from http_gateway.errors import RenamedFields
-from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.message import Answer, LazyList, Request
 from http_gateway.web.routing import Description, Route, post, summary_of
 from http_gateway.web.supported_values import only
 
@@ -144,7 +144,7 @@ class Cohere(ModelRoutes):
         if body.embedding_types:
             value = embeddings_by_type(body.embedding_types, table)
         else:
-            value = {"embeddings": LongList(table), "response_type": "embeddings_floats"}
+            value = {"embeddings": LazyList(table), "response_type": "embeddings_floats"}
         return embed_answer(value, body.texts, response, "1", request)
 
     async def embed(self, body: CohereEmbedBody, request: Request) -> Answer:
@@ -175,7 +175,7 @@ class Cohere(ModelRoutes):
         with RenamedFields({"inputs": "text"}, place_of=lambda _: "text"):
             response = await self.models.find(body.model).client.tokenize(call, request.options())
         tokens = response.results[0].tokens
-        ids, strings = LongList(tokens, lambda token: token.id), LongList(tokens, lambda token: token.text)
+        ids, strings = LazyList(tokens, lambda token: token.id), LazyList(tokens, lambda token: token.text)
         return Answer({"tokens": ids, "token_strings": strings, "meta": meta_value("1")})
 
     async def detokenize(self, body: CohereDetokenizeBody, request: Request) -> Answer:
@@ -194,21 +194,21 @@ def embed_answer(
     value: dict[str, Any], texts: list[str], response: inference_pb2.EmbedResponse, version: str, request: Request
 ) -> Answer:
     meta = meta_value(version, response.usage)
-    return answer_with_costs({"id": request.id, **value, "texts": LongList(texts), "meta": meta}, request, response)
+    return answer_with_costs({"id": request.id, **value, "texts": LazyList(texts), "meta": meta}, request, response)
 
 
 def embeddings_by_type(types: list[EmbeddingType], table: tensors.Floats) -> dict[str, Any]:
     return {"embeddings": {name: typed_rows(name, table) for name in types}, "response_type": "embeddings_by_type"}
 
 
-def typed_rows(name: EmbeddingType, table: tensors.Floats) -> LongList:
+def typed_rows(name: EmbeddingType, table: tensors.Floats) -> LazyList:
     """`table` is float32 [texts, dimension]."""
     if name == "float":
-        return LongList(table)
+        return LazyList(table)
     if name == "base64":
-        return LongList(table, lambda row: encode_base64(row.data))
+        return LazyList(table, lambda row: encode_base64(row.data))
     data_type, dtype = QUANTIZED[name]
-    return LongList(table, lambda row: np.frombuffer(tensors.encoded(row, data_type), dtype))
+    return LazyList(table, lambda row: np.frombuffer(tensors.encoded(row, data_type), dtype))
 
 
 def read_texts(body: CohereEmbedBody) -> tuple[list[str], str]:

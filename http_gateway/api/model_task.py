@@ -20,7 +20,7 @@ from http_gateway.api.families import TEI
 from http_gateway.api.request_fields import check_at_most
 from http_gateway.api.served_models import KINDS, ModelRoutes, find_kind
 from http_gateway.web.json_body import decode_json
-from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.message import Answer, LazyList, Request
 from http_gateway.web.routing import Description, JsonHandler, Route, summary_of
 from http_gateway.web.supported_values import only
 
@@ -97,7 +97,7 @@ class ModelTask(ModelRoutes):
                 return (await instance.task.handle(instance.body, request)).value
 
         calls = [(instance.inputs_count, partial(predict, instance)) for instance in instances]
-        return Answer({"predictions": LongList(await gather_bounded(calls))})
+        return Answer({"predictions": LazyList(await gather_bounded(calls))})
 
     async def _read(self, index: int, instance: msgspec.Raw, request: Request) -> Instance:
         """Yields to other requests first: there may be many instances."""

@@ -16,7 +16,7 @@ from http_gateway.api.openai_embeddings import EmbeddingsBody, OpenAIEmbeddings
 from http_gateway.api.request_fields import Dimensions, Text, Texts, TokensMax
 from http_gateway.api.served_models import ModelRoutes
 from http_gateway.errors import RenamedFields
-from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.message import Answer, LazyList, Request
 from http_gateway.web.routing import Route, get
 
 
@@ -103,7 +103,7 @@ class Ollama(ModelRoutes):
         response = await self.embeddings.call_embed(embeddings_body, request)
         value = {
             "model": self.models.find(body.model).name,
-            "embeddings": LongList(tensors.from_proto(response.embeddings)),
+            "embeddings": LazyList(tensors.from_proto(response.embeddings)),
             "total_duration": 1000 * response.timings.total_us,
             "load_duration": 0,
             "prompt_eval_count": response.usage.tokens,

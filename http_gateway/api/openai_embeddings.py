@@ -30,7 +30,7 @@ from http_gateway.api.request_fields import (
 from http_gateway.api.served_models import ModelRoutes
 from http_gateway.api.vector_format import VectorFormatFields
 from http_gateway.errors import RenamedFields
-from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.message import Answer, LazyList, Request
 from http_gateway.web.routing import Route
 from http_gateway.web.supported_values import only
 
@@ -120,7 +120,7 @@ class OpenAIEmbeddings(ModelRoutes):
         count = response.embeddings.shape[0]
         value = {
             "object": "list",
-            "data": [embedding(0)] if count == 1 else LongList(range(count), embedding),
+            "data": [embedding(0)] if count == 1 else LazyList(range(count), embedding),
             "model": self.models.find(body.model).name,
             "usage": usage_value(response.usage),
         }

@@ -19,7 +19,7 @@ from http_gateway.api.request_fields import NonEmpty, check_count, merge_aliases
 from http_gateway.api.rerank_fields import Document, Documents, RankFields, document_object, read_documents
 from http_gateway.api.served_models import ModelRoutes, ServedModels
 from http_gateway.errors import RenamedFields
-from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.message import Answer, LazyList, Request
 from http_gateway.web.routing import Route
 
 
@@ -101,7 +101,7 @@ class Rerank(ModelRoutes):
             return {**value, "text": texts[index]} if returns_texts else value
 
         order = rank(response.ranking, scores)[: body.results_max]
-        return answer_with_costs(LongList(order, rank_value), request, response)
+        return answer_with_costs(LazyList(order, rank_value), request, response)
 
     async def rerank_v1(self, body: CohereRerankBody, request: Request) -> Answer:
         """Documents by their relevance to a query, the best first, for Cohere's v1 and Jina's clients."""
@@ -128,7 +128,7 @@ class Rerank(ModelRoutes):
         value = {
             "id": request.id,
             "model": self.models.find(body.model).name,
-            "data" if body.is_from_voyage else "results": LongList(order, result),
+            "data" if body.is_from_voyage else "results": LazyList(order, result),
             "usage": usage_value(response.usage),
             "meta": meta_value(version, response.usage, {"search_units": 1}),
         }

@@ -31,7 +31,7 @@ from http_gateway.api.request_fields import (
 )
 from http_gateway.api.served_models import ModelRoutes
 from http_gateway.errors import RenamedFields
-from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.message import Answer, LazyList, Request
 from http_gateway.web.routing import Route
 
 # The contract's fields, and the names that callers know.
@@ -131,7 +131,7 @@ class TEIEmbed(ModelRoutes):
         item.embed.embedding_kinds.extend(kinds)
         with RenamedFields(EMBED_NAMES, is_list=is_list):
             response = (await self.models.find(body.model).client.infer(item, request.options())).embed
-        value = joint_value(response) if kinds else LongList(tensors.from_proto(response.embeddings))
+        value = joint_value(response) if kinds else LazyList(tensors.from_proto(response.embeddings))
         return answer_with_costs(value, request, response)
 
     async def embed_all(self, body: EmbedAllBody, request: Request) -> Answer:
@@ -150,13 +150,13 @@ class TEIEmbed(ModelRoutes):
         request: Request,
         call: Any,
         send: Callable[[Client, Any, CallOptions], Awaitable[Any]],
-        to_value: Callable[[Any], LongList],
+        to_value: Callable[[Any], LazyList],
     ) -> Answer:
         """For calls that are answered with a message for each input."""
         is_list = self._set_fields(call, body)
         with RenamedFields({}, is_list=is_list):
             response = await send(self.models.find(body.model).client, call, request.options())
-        return answer_with_costs(LongList(response.embeddings, to_value), request, response)
+        return answer_with_costs(LazyList(response.embeddings, to_value), request, response)
 
     async def similarity(self, body: SimilarityBody, request: Request) -> Answer:
         """Cosine similarity of one sentence with each of the others."""
@@ -189,11 +189,11 @@ def joint_value(response: inference_pb2.EmbedResponse) -> dict[str, Any]:
     """A `JointAnswer` for the writer."""
     value: dict[str, Any] = {}
     if response.HasField("embeddings"):
-        value["dense_vecs"] = LongList(tensors.from_proto(response.embeddings))
+        value["dense_vecs"] = LazyList(tensors.from_proto(response.embeddings))
     if response.sparse_embeddings:
-        value["lexical_weights"] = LongList(response.sparse_embeddings, lexical_weights)
+        value["lexical_weights"] = LazyList(response.sparse_embeddings, lexical_weights)
     if response.colbert_embeddings:
-        value["colbert_vecs"] = LongList(response.colbert_embeddings, token_rows)
+        value["colbert_vecs"] = LazyList(response.colbert_embeddings, token_rows)
     return value
 
 
@@ -202,6 +202,6 @@ def lexical_weights(vector: tensor_pb2.SparseTensor) -> dict[str, Any]:
     return dict(zip(map(str, ids.tolist()), weights, strict=True))
 
 
-def sparse_entries(vector: tensor_pb2.SparseTensor) -> LongList:
+def sparse_entries(vector: tensor_pb2.SparseTensor) -> LazyList:
     indices, values = np.frombuffer(vector.indices, "<u4"), np.frombuffer(vector.values, "<f4")
-    return LongList(range(len(indices)), lambda place: {"index": indices[place], "value": values[place]})
+    return LazyList(range(len(indices)), lambda place: {"index": indices[place], "value": values[place]})

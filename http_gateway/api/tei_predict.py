@@ -15,7 +15,7 @@ from http_gateway.api.families import TEI
 from http_gateway.api.request_fields import CommonFields, NonEmpty, OneOrTwo, Text, check_count
 from http_gateway.api.served_models import ModelRoutes, ServedModels
 from http_gateway.errors import RenamedFields
-from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.message import Answer, LazyList, Request
 from http_gateway.web.routing import Route
 
 # Hugging Face's names for them.
@@ -73,7 +73,7 @@ class TEIPredict(ModelRoutes):
                 self.models, body, inputs, request, raw_scores=bool(body.raw_scores or activation)
             )
         table = ACTIVATIONS[activation or "none"](score_table(response, len(inputs)))
-        rows = LongList(range(len(table)), ranked_labels(response, table, parameters.top_k))
+        rows = LazyList(range(len(table)), ranked_labels(response, table, parameters.top_k))
         value = rows if is_batch or body.parameters else next(iter(rows))
         return answer_with_costs(value, request, response)
 
@@ -98,14 +98,14 @@ def score_table(response: inference_pb2.PredictResponse, rows: int) -> Floats:
 
 def ranked_labels(
     response: inference_pb2.PredictResponse, table: Floats, top_k: int | None = None
-) -> Callable[[int], LongList]:
+) -> Callable[[int], LazyList]:
     """A function from the index of an input to its labels and their scores, the best first."""
     labels = list(response.labels)
     rank_row = rank_rows(response.ranking, table)
 
-    def predictions(row: int) -> LongList:
+    def predictions(row: int) -> LazyList:
         scores = table[row]
-        return LongList(rank_row(row)[:top_k], lambda label: {"score": scores[label], "label": labels[label]})
+        return LazyList(rank_row(row)[:top_k], lambda label: {"score": scores[label], "label": labels[label]})
 
     return predictions
 

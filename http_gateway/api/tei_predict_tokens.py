@@ -19,7 +19,7 @@ from http_gateway.api.families import TEI
 from http_gateway.api.request_fields import CommonFields, NonEmpty, Text, check_count, merge_aliases
 from http_gateway.api.served_models import ModelRoutes, ServedModels
 from http_gateway.errors import RenamedFields
-from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.message import Answer, LazyList, Request
 from http_gateway.web.routing import JsonHandler, Route
 
 Aggregation = Literal["none", "simple", "first", "average", "max"]
@@ -92,7 +92,7 @@ class TEIPredictTokens(ModelRoutes):
         texts = [text for text, _ in places]
         with RenamedFields({}, place_of=lambda index: places[index][1]):
             response = await call_predict_tokens(self.models, body, texts, request, aggregation, raw_scores=raw_scores)
-        rows = LongList(response.results, lambda result: LongList(result.entities, entity_value))
+        rows = LazyList(response.results, lambda result: LazyList(result.entities, entity_value))
         return answer_with_costs(rows, request, response)
 
     async def run_pipeline(self, body: TokenPipelineBody, request: Request) -> Answer:
@@ -122,10 +122,10 @@ class TEIPredictTokens(ModelRoutes):
             ("entity", pipeline_tokens) if aggregation == "none" else ("entity_group", pipeline_groups)
         )
 
-        def entities(result: inference_pb2.Entities) -> LongList:
-            return LongList([row for row in build_rows(result) if row[label_key] not in ignored])
+        def entities(result: inference_pb2.Entities) -> LazyList:
+            return LazyList([row for row in build_rows(result) if row[label_key] not in ignored])
 
-        value = entities(response.results[0]) if isinstance(body.inputs, str) else LongList(response.results, entities)
+        value = entities(response.results[0]) if isinstance(body.inputs, str) else LazyList(response.results, entities)
         return answer_with_costs(value, request, response)
 
 

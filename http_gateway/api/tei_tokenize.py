@@ -9,7 +9,7 @@ from http_gateway.api.families import TEI
 from http_gateway.api.request_fields import NonEmpty, TokenId, check_count, list_inputs, list_texts, pack_token_ids
 from http_gateway.api.served_models import ModelRoutes
 from http_gateway.errors import RenamedFields
-from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.message import Answer, LazyList, Request
 from http_gateway.web.routing import Route, post
 
 
@@ -51,7 +51,7 @@ class TEITokenize(ModelRoutes):
         )
         with RenamedFields({}, is_list=texts is body.inputs):
             response = await self.models.find(body.model).client.tokenize(call, request.options())
-        return Answer(LongList(response.results, lambda result: LongList(result.tokens, token_value)))
+        return Answer(LazyList(response.results, lambda result: LazyList(result.tokens, token_value)))
 
     async def decode(self, body: DecodeBody, request: Request) -> Answer:
         """The text of each list of token ids."""
@@ -64,7 +64,7 @@ class TEITokenize(ModelRoutes):
         call = inference_pb2.DecodeRequest(token_ids=token_ids, keep_special_tokens=body.skip_special_tokens is False)
         with RenamedFields({"token_ids": "ids"}, is_list=is_list):
             response = await self.models.find(body.model).client.decode(call, request.options())
-        return Answer(LongList(response.texts))
+        return Answer(LazyList(response.texts))
 
 
 def token_value(token: inference_pb2.Token) -> dict[str, Any]:

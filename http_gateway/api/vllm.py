@@ -19,7 +19,7 @@ from http_gateway.api.request_fields import CommonFields, Texts, check_count, li
 from http_gateway.api.served_models import ModelRoutes
 from http_gateway.api.tei_predict import Prediction, call_predict, ranked_labels, score_table
 from http_gateway.errors import RenamedFields
-from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.message import Answer, LazyList, Request
 from http_gateway.web.routing import Route
 from http_gateway.web.supported_values import only
 
@@ -102,7 +102,7 @@ class VLLMClassify(ModelRoutes):
             best = labels[rank_row(index)[0]]
             return {"index": index, "label": best, "probs": table[index], "num_classes": len(labels)}
 
-        data = LongList(range(len(texts)), ranked_labels(response, table) if is_infinity else classes)
+        data = LazyList(range(len(texts)), ranked_labels(response, table) if is_infinity else classes)
         kind = "classify" if is_infinity else "list"
         value = vllm_value(request, self.models.find(body.model).name, data, response.usage, kind)
         return answer_with_costs(value, request, response)

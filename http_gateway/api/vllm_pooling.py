@@ -25,7 +25,7 @@ from http_gateway.api.tei_predict_tokens import call_predict_tokens
 from http_gateway.api.vector_format import encode_base64
 from http_gateway.api.vllm import VLLMBody, vllm_value
 from http_gateway.errors import RenamedFields
-from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.message import Answer, LazyList, Request
 from http_gateway.web.routing import Route
 
 PoolingTask = Literal["embed", "classify", "token_embed", "token_classify"]
@@ -98,7 +98,7 @@ class VLLMPooling(ModelRoutes):
             data = encode_base64(memoryview(array.tobytes())) if body.encoding_format == "base64" else array
             return {"index": index, "object": "pooling", "data": data}
 
-        value = vllm_value(request, served.name, LongList(range(len(inputs)), pooled), result.usage)
+        value = vllm_value(request, served.name, LazyList(range(len(inputs)), pooled), result.usage)
         return answer_with_costs(value, request, result)
 
     async def _embed(self, body: PoolingBody, inputs: InputList, request: Request) -> PoolingResult:

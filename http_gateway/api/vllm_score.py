@@ -20,7 +20,7 @@ from http_gateway.api.rerank import RerankBody, call_rerank
 from http_gateway.api.rerank_fields import ChatTemplateFields, DocumentTokensMax, QueryTokensMax
 from http_gateway.api.served_models import ModelRoutes
 from http_gateway.api.vllm import VLLMBody, vllm_value
-from http_gateway.web.message import Answer, LongList, Request
+from http_gateway.web.message import Answer, LazyList, Request
 from http_gateway.web.routing import Route
 
 Documents = str | Annotated[list[str], NonEmpty]
@@ -112,7 +112,7 @@ class VLLMScore(ModelRoutes):
             return {"index": index, "object": "score", "score": scores[index]}
 
         usage, timings = sum_usage(responses), slowest_timings(responses)
-        value = vllm_value(request, self.models.find(body.model).name, LongList(range(len(scores)), entry), usage)
+        value = vllm_value(request, self.models.find(body.model).name, LazyList(range(len(scores)), entry), usage)
         return Answer(value, cost_headers(request, usage, timings))
 
 

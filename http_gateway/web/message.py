@@ -113,19 +113,19 @@ def parse_milliseconds(header: str) -> float:
     return float(text) if text.isascii() and text.replace(".", "", 1).isdigit() else math.inf
 
 
-class LongListSource(Protocol):
+class LazyListSource(Protocol):
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Any]: ...
 
 
-class LongList:
+class LazyList:
     """A list of an answer that may be long: `make(thing)` for each thing of `source`, or the things themselves. Items
     are made as they are written, so that they never exist all at once and nobody waits for all of them. They may
     contain such lists themselves."""
 
     __slots__ = ("_make", "_source")
 
-    def __init__(self, source: LongListSource, make: Callable[[Any], Any] | None = None) -> None:
+    def __init__(self, source: LazyListSource, make: Callable[[Any], Any] | None = None) -> None:
         self._source = source
         self._make = make
 
@@ -138,7 +138,7 @@ class LongList:
 
 @dataclass(slots=True)
 class Answer:
-    """What a handler returns: JSON's types, numpy arrays and LongLists, in the format that the caller prefers."""
+    """What a handler returns: JSON's types, numpy arrays and LazyLists, in the format that the caller prefers."""
 
     value: Any
     headers: tuple[tuple[str, str], ...] = ()

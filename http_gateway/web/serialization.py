@@ -2,7 +2,7 @@
 
 Numbers are written straight from the arrays that the engine sent: orjson writes 384 float32 in their shortest form in
 9 us and 4.7 kB, where a detour through Python's floats takes 22 us and 8 kB; MessagePack takes 1 us and 1.9 kB. The
-items of a LongList are made just before they are written; until then a marker stands in for the list.
+items of a LazyList are made just before they are written; until then a marker stands in for the list.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import ormsgpack
 
-from http_gateway.web.message import LongList, Reserve, ResponseBody, reserve_nothing
+from http_gateway.web.message import LazyList, Reserve, ResponseBody, reserve_nothing
 
 # How long other requests wait, whichever is reached first.
 BYTES_PER_TURN = 256 << 10
@@ -79,30 +79,30 @@ def can_serialize(value: Any) -> bool:
 async def serialize(value: Any, form: Format, reserve: Reserve = reserve_nothing) -> ResponseBody:
     """A short answer is made at once, a long one in one part per turn. `reserve` is called with the size of each part
     and may raise. Raises TypeError for a value that neither format has."""
-    dumped, long_lists = dump_short(value, form)
-    if not long_lists:
+    dumped, lazy_lists = dump_short(value, form)
+    if not lazy_lists:
         return dumped
     serializer = Serializer(form, reserve)
-    await serializer.write(dumped.split(form.dump(MARKER, None)), long_lists)
+    await serializer.write(dumped.split(form.dump(MARKER, None)), lazy_lists)
     return serializer.finish()
 
 
-def dump_short(value: Any, form: Format) -> tuple[bytes, list[LongList]]:
+def dump_short(value: Any, form: Format) -> tuple[bytes, list[LazyList]]:
     """The value with short lists written out and markers for long ones, and those long ones in the same order."""
-    long_lists: list[LongList] = []
+    lazy_lists: list[LazyList] = []
     items_left = ITEMS_AT_ONCE
 
     def default(part: Any) -> list[Any] | str:
         nonlocal items_left
-        if not isinstance(part, LongList):
+        if not isinstance(part, LazyList):
             raise TypeError
         if len(part) > items_left:
-            long_lists.append(part)
+            lazy_lists.append(part)
             return MARKER
         items_left -= len(part)
         return list(part)
 
-    return form.dump(value, default), long_lists
+    return form.dump(value, default), lazy_lists
 
 
 class Serializer:
@@ -118,10 +118,10 @@ class Serializer:
         self._turn_bytes = 0
         self._turn_began = self._chunk_began = time.perf_counter()
 
-    async def write(self, pieces: list[bytes], long_lists: list[LongList]) -> None:
+    async def write(self, pieces: list[bytes], lazy_lists: list[LazyList]) -> None:
         """Writes the lists between the pieces."""
         self._add(pieces[0])
-        for items, piece in zip(long_lists, pieces[1:], strict=True):
+        for items, piece in zip(lazy_lists, pieces[1:], strict=True):
             await self._write_list(items)
             self._add(piece)
 
@@ -129,18 +129,18 @@ class Serializer:
         self._end_turn()
         return self._parts[0] if len(self._parts) == 1 else self._parts
 
-    async def _write_list(self, items: LongList) -> None:
+    async def _write_list(self, items: LazyList) -> None:
         self._add(self._form.start_list(len(items)))
         separator = b""
         remaining = iter(items)
         while chunk := list(islice(remaining, self._chunk_items)):
-            dumped, long_lists = dump_short(chunk, self._form)
+            dumped, lazy_lists = dump_short(chunk, self._form)
             stripped = self._form.strip_list(dumped, len(chunk))
             chunk.clear()  # the items may be large, and others have their turn next
             self._add(separator)
             separator = self._form.separator
-            if long_lists:
-                await self.write(bytes(stripped).split(self._marker), long_lists)
+            if lazy_lists:
+                await self.write(bytes(stripped).split(self._marker), lazy_lists)
             else:
                 self._add(stripped)
             await self._end_chunk()

@@ -67,9 +67,8 @@ async def test_input_type_chooses_the_prompt_as_v2_embed_does(prompted: httpx.As
         "passage": "passage: a",
         "clustering": "a",
     }.items():
-        assert await rows_of(prompted, input="a", input_type=input_type) == await rows_of(prompted, input=text), (
-            input_type
-        )
+        expected = await rows_of(prompted, input=text)
+        assert await rows_of(prompted, input="a", input_type=input_type) == expected, input_type
     assert await rows_of(prompted, input="a", prompt_name="query") == await rows_of(prompted, input="query: a")
     for wrong, words in (
         ({"input_type": "querry"}, "not 'querry'"),
