@@ -27,7 +27,7 @@ COST_HEADERS = {
     "x-inference-time": "Milliseconds in the model, of the input that took longest",
 }
 
-# A route whose answers have the cost headers.
+# For routes whose answers have the cost headers.
 post_with_costs = partial(post, headers=COST_HEADERS)
 
 
@@ -88,8 +88,7 @@ def rank_rows(ranking: bytes, table: Floats) -> Callable[[int], list[int]]:
 
 
 class TokenRows:
-    """The rows of a tensor, one for each token. Its bytes are copied only when the rows are iterated: there may be
-    many."""
+    """The rows of a tensor, one for each token. They may be many, so its bytes are copied only when they are iterated."""
 
     def __init__(self, tensor: tensor_pb2.Tensor) -> None:
         self._tensor = tensor

@@ -1,5 +1,5 @@
-"""The paths of Baseten's edge and containers, and the routes that they stand for. The router asks here about paths
-that are no route themselves.
+"""The paths of Baseten's edge and containers, and the routes that they stand for. The router calls `resolve_path`
+for a path that is not a route.
 
 /environments/production/sync/v1/embeddings   /v1/embeddings
 /environments/production/predict              the default route
@@ -28,7 +28,7 @@ def resolve_path(path: str, default_route: str) -> str:
 
 
 def default_path(models: ServedModels) -> str:
-    """The route for the first model's task; /v1/embeddings until one of its pods has said what the model is."""
+    """The route for the first model's task; /v1/embeddings until one of its pods has reported its kind."""
     model = models.first.client.model
     kind = KINDS.get(model.kind) if model else None
     return kind.default_path if kind else "/v1/embeddings"

@@ -1,4 +1,4 @@
-"""Cohere's API but for reranking: POST /v1/embed, /v2/embed, /v1/tokenize, /v1/detokenize and /v1/check-api-key.
+"""Cohere's API except reranking: POST /v1/embed, /v2/embed, /v1/tokenize, /v1/detokenize and /v1/check-api-key.
 
 https://docs.cohere.com/reference
 """

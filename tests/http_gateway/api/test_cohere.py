@@ -1,4 +1,4 @@
-"""Cohere's routes but for reranking: its shapes, every data type, prompts by input type, and its tools."""
+"""Cohere's routes except reranking: its shapes, every data type, prompts by input type, and its tools."""
 
 import base64
 from typing import Any
