@@ -29,7 +29,8 @@ class GatewaySettings:
 
     # Access
 
-    # Certificate (with those between it and a root) and its key, PEM: HTTPS; plaintext HTTP when unset.
+    # Certificate (with those between it and a root) and its key, PEM: HTTPS; plaintext HTTP when unset. These files and
+    # the next one are read again when they change.
     tls_cert: Path | None = None
     tls_key: Path | None = None
     # Authorities, PEM: callers must have a certificate of one of them (mutual TLS).
