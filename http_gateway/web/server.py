@@ -1,9 +1,11 @@
 """The HTTP server: granian, which speaks HTTP/1.1 and HTTP/2 (with prior knowledge), between sockets and the app."""
 
 import asyncio
+import functools
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings, HTTP2Settings
@@ -11,7 +13,7 @@ from granian.rsgi import HTTPProtocol, Scope  # type: ignore[attr-defined]  # pu
 from granian.server.embed import Server as Granian
 
 from heddle.rpc.credentials import ServerTls
-from heddle.rpc.listening import authority, usable_port
+from heddle.rpc.listening import authority, check_address, usable_port
 from http_gateway.deadline import deadline_of
 from http_gateway.web.exchange import Exchange
 from http_gateway.web.message import REQUEST_ID_ANSWERS, Request, Response
@@ -44,6 +46,7 @@ class HttpServer:
         timeout_s: float,
         stall_s_max: float,
         tls: ServerTls | None = None,
+        unix_socket: Path | None = None,
     ) -> None:
         """Port 0 takes a free one. Raises ConfigurationError where nobody can listen there, or for wrong files."""
         if tls:
@@ -57,10 +60,9 @@ class HttpServer:
         self._watch = Watch()
         self.port = usable_port(host, port)
         self._address = authority(host, self.port)
-        self._granian = Granian(
+        build = functools.partial(
+            Granian,
             self._exchange,
-            address=numeric(host, self.port),
-            port=self.port,
             interface=Interfaces.RSGI,
             http=HTTPModes.auto,
             websockets=False,
@@ -69,25 +71,37 @@ class HttpServer:
             http1_settings=HTTP1Settings(header_read_timeout=HEADERS_MS_MAX, max_buffer_size=HEADERS_BYTES_MAX),
             http2_settings=HTTP2Settings(max_concurrent_streams=STREAMS_MAX, max_headers_size=HEADERS_BYTES_MAX),
             log_enabled=False,
+        )
+        over_tcp = build(
+            address=numeric(host, self.port),
+            port=self.port,
             ssl_cert=tls.cert if tls else None,
             ssl_key=tls.key if tls else None,
             ssl_ca=tls.ca if tls else None,
             ssl_client_verify=bool(tls and tls.ca),
             ssl_protocol_min=SSLProtocols.tls12,
         )
+        self._granians = [over_tcp]
+        if unix_socket:
+            check_address(f"unix:{unix_socket}")
+            unix_socket.unlink(missing_ok=True)  # a gateway that was killed leaves it behind
+            self._granians.append(build(uds=unix_socket))
 
     async def serve(self, stop: asyncio.Event, drain_s_max: float, announce_draining: Callable[[], None]) -> None:
         """Until `stop` is set and what was accepted is answered, or `drain_s_max` has passed."""
-        serving = asyncio.ensure_future(self._granian.serve())
+        servers = [asyncio.ensure_future(granian.serve()) for granian in self._granians]
         stopping = asyncio.ensure_future(stop.wait())
         log.info("listening on %s", self._address)
-        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((*servers, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        if serving.done():
-            serving.result()
-            raise RuntimeError("the HTTP server has ended")
+        for server in servers:
+            if server.done():
+                server.result()
+                raise RuntimeError("the HTTP server has ended")
         announce_draining()
-        self._granian.stop()  # type: ignore[no-untyped-call]
+        for granian in self._granians:
+            granian.stop()  # type: ignore[no-untyped-call]
+        serving = asyncio.gather(*servers)
         idle = asyncio.ensure_future(self._until_idle())
         done, _ = await asyncio.wait((serving, idle), timeout=drain_s_max, return_when=asyncio.FIRST_COMPLETED)
         idle.cancel()

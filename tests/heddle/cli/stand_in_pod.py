@@ -7,6 +7,7 @@ GET /ready. STAND_IN_FAILS names a service that ends with exit code 2.
 import http.server
 import os
 import signal
+import socketserver
 import sys
 import threading
 from pathlib import Path
@@ -30,6 +31,8 @@ class Gateway(http.server.BaseHTTPRequestHandler):
 
 def serve_http() -> None:
     server = http.server.HTTPServer((FLAGS["--host"], int(FLAGS["--port"])), Gateway)
+    local = socketserver.UnixStreamServer(FLAGS["--unix-socket"], Gateway)
+    threading.Thread(target=local.serve_forever, daemon=True).start()
 
     def stop(_: int, __: FrameType | None) -> None:
         threading.Thread(target=server.shutdown).start()

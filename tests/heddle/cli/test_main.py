@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from heddle.cli import main
-from heddle.cli.serve import DECIDED_VARIABLES
+from heddle.cli.serve import OVERRIDDEN_VARIABLES
 from tests.heddle.cli.command import ANY_PORTS, ended, heddle, serving, write_stand_ins
 
 
@@ -55,9 +55,13 @@ async def test_the_line_to_try_finds_the_key_and_does_not_show_it(folder: Path, 
 @pytest.mark.parametrize(
     ("function", "library", "line"),
     [
-        ("engine", "safetensors", "engine-svc: not installed: what it needs; pip install 'heddle[engine]'\n"),
-        ("tokenizer", "tokenizers", "tokenizer-svc: not installed: what it needs; pip install 'heddle[tokenizer]'\n"),
-        ("gateway", "msgspec", "http-gateway: not installed: what it needs; pip install 'heddle[gateway]'\n"),
+        ("engine", "safetensors", "engine-svc: its libraries are not installed: pip install 'heddle[engine]'\n"),
+        (
+            "tokenizer",
+            "tokenizers",
+            "tokenizer-svc: its libraries are not installed: pip install 'heddle[tokenizer]'\n",
+        ),
+        ("gateway", "msgspec", "http-gateway: its libraries are not installed: pip install 'heddle[gateway]'\n"),
     ],
 )
 def test_a_command_without_its_extra_says_so_in_one_line(function: str, library: str, line: str) -> None:
@@ -110,16 +114,16 @@ async def test_variables_of_a_service_hold_where_serve_says_nothing(folder: Path
     assert "--log-level warning" in started["engine"]
 
 
-@pytest.mark.parametrize("name", sorted(DECIDED_VARIABLES))
+@pytest.mark.parametrize("name", sorted(OVERRIDDEN_VARIABLES))
 async def test_variable_that_would_have_no_effect_is_refused(folder: Path, name: str) -> None:
     code, _, log = await ended(await heddle(folder, "serve", **{name: "x"}))
-    assert (code, log) == (2, f"heddle: {name} has no effect on heddle serve, whose own flags say this\n")
+    assert (code, log) == (2, f"heddle: {name} has no effect on heddle serve: use its own flag or variable instead\n")
 
 
 async def test_variable_of_no_service_is_refused(folder: Path) -> None:
     code, _, log = await ended(await heddle(folder, "serve", HEDDLE_API_KEYS="secret"))
     assert code == 2
-    assert log.startswith("heddle: unknown environment variable HEDDLE_API_KEYS: it begins with none of HEDDLE_SERVE_,")
+    assert log.startswith("heddle: unknown environment variable HEDDLE_API_KEYS: known prefixes are HEDDLE_SERVE_,")
 
 
 async def test_serve_leaves_no_sockets_behind(folder: Path) -> None:

@@ -64,7 +64,7 @@ async def test_engines_are_spread_over_the_gpus(folder: Path, two_gpus: str) -> 
 async def test_idle_gpus_are_reported(folder: Path, two_gpus: str) -> None:
     told, log = await devices(folder, PYTHONPATH=two_gpus)
     assert told == [""]
-    assert log.startswith("uses 1 of 2 GPUs; --engines 2 uses all\n")
+    assert log.startswith("using 1 of 2 GPUs; --engines 2 uses all\n")
 
 
 async def test_a_gpu_that_the_variable_hides_is_not_used(folder: Path, two_gpus: str) -> None:

@@ -14,8 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from heddle.cli.console import Console
-from heddle.cli.supervisor import Limits, Service, ServiceGaveUpError, ServiceMisconfiguredError, Supervisor
+from heddle.cli.supervisor import (
+    Console,
+    Limits,
+    Service,
+    ServiceGaveUpError,
+    ServiceMisconfiguredError,
+    Supervisor,
+)
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 LIMITS = Limits(stop_s_max=10, failures_max=3, pause_s=0.01, pause_s_max=0.02)
@@ -94,7 +100,7 @@ async def test_a_service_that_dies_is_started_again(tmp_path: Path) -> None:
         os.kill(first, signal.SIGKILL)
         while process_of(tmp_path, "engine") == first or not is_alive(tmp_path, "engine"):
             await asyncio.sleep(0.01)
-        assert "engine was killed by SIGKILL: starting it again" in run.shown.getvalue()
+        assert "engine was killed by SIGKILL: restarting it" in run.shown.getvalue()
     assert events(tmp_path).count("engine started") == 2
     assert events(tmp_path).count("gateway started") == 1
 
@@ -106,7 +112,7 @@ async def test_failures_before_ready_are_tried_again(tmp_path: Path) -> None:
 
 async def test_a_service_that_never_gets_ready_ends_all(tmp_path: Path) -> None:
     run = Run(tmp_path, "gateway=steady", "engine=broken")
-    with pytest.raises(ServiceGaveUpError, match="engine ended with exit code 1 before it was ready, 3 times in a row"):
+    with pytest.raises(ServiceGaveUpError, match="engine exited with code 1 before it was ready, 3 times in a row"):
         await run.task
     assert events(tmp_path).count("engine started") == 3
     assert not is_alive(tmp_path, "gateway")
@@ -125,7 +131,7 @@ async def test_a_service_that_ignores_the_signal_is_killed(tmp_path: Path) -> No
     limits = Limits(stop_s_max=0.1)
     async with running(tmp_path, "gateway=stubborn", "engine=steady", limits=limits) as run:
         pass
-    assert "gateway has not stopped after 0.1 s: killing it" in run.shown.getvalue()
+    assert "gateway is still running after 0.1 s: killing it" in run.shown.getvalue()
     assert not is_alive(tmp_path, "gateway")
     assert "engine stopped" in events(tmp_path)
 
