@@ -53,25 +53,21 @@ async def test_the_line_to_try_finds_the_key_and_does_not_show_it(folder: Path, 
 
 
 @pytest.mark.parametrize(
-    ("function", "library", "line"),
+    ("extra", "library", "command"),
     [
-        ("engine", "safetensors", "engine-svc: its libraries are not installed: pip install 'heddle[engine]'\n"),
-        (
-            "tokenizer",
-            "tokenizers",
-            "tokenizer-svc: its libraries are not installed: pip install 'heddle[tokenizer]'\n",
-        ),
-        ("gateway", "msgspec", "http-gateway: its libraries are not installed: pip install 'heddle[gateway]'\n"),
+        ("engine", "safetensors", "engine-svc"),
+        ("tokenizer", "tokenizers", "tokenizer-svc"),
+        ("gateway", "msgspec", "http-gateway"),
     ],
 )
-def test_a_command_without_its_extra_says_so_in_one_line(function: str, library: str, line: str) -> None:
-    strangers = (library, "uvloop", "prometheus_client", "grpc_health")  # what `pip install heddle` alone leaves out
+def test_a_command_without_its_extra_says_so_in_one_line(extra: str, library: str, command: str) -> None:
+    missing = (library, "uvloop", "prometheus_client", "grpc_health")  # `pip install heddle` installs none of them
     script = (
-        f"import sys; sys.modules.update(dict.fromkeys({strangers}));"
-        f"from heddle.cli.commands import {function}; {function}()"
+        f"import sys; sys.modules.update(dict.fromkeys({missing}));from heddle.cli.commands import {extra}; {extra}()"
     )
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environ)
+    line = f"{command}: its libraries are not installed: pip install 'heddle[{extra}]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
 
 
