@@ -233,9 +233,13 @@ def test_fingerprint_depends_on_content_not_on_place_or_name(folder: Path, tmp_p
         ("config.json", "{", r"config\.json is not valid JSON"),
         ("config.json", "[]", r"config\.json does not hold a JSON object"),
         ("config.json", "{}", "names neither an architecture nor a model_type"),
-        ("config.json", '{"model_type": "bert", "vocab_size": 0, "hidden_size": 8}', "says nowhere how many tokens"),
+        ("config.json", '{"model_type": "bert", "vocab_size": 0, "hidden_size": 8}', "does not state how many tokens"),
         ("modules.json", "{}", r"modules\.json is not a list of modules"),
-        ("modules.json", '[{"type": "sentence_transformers.models.Pooling", "path": ""}]', "no Transformer module"),
+        (
+            "modules.json",
+            '[{"type": "sentence_transformers.models.Pooling", "path": ""}]',
+            "does not begin with a Transformer module",
+        ),
         ("sentence_bert_config.json", "nonsense", r"sentence_bert_config\.json is not valid JSON"),
     ],
 )

@@ -9,7 +9,7 @@ from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.json_files import CheckpointError
 from heddle.checkpoint.language_models import parse_score_tokens
 from heddle.checkpoint.sentence_modules import LogitScore, Pooling
-from heddle.cli.serve import Machine
+from heddle.cli.serve import LocalServices
 from heddle.cli.serve_settings import ServeSettings
 from tests.checkpoints import write_json, write_old_modules
 from tests.heddle.checkpoint.bert_folder import with_config
@@ -154,6 +154,8 @@ def test_tokens_are_found_in_older_vocabulary_files(tmp_path: Path) -> None:
 
 def test_serve_gives_tokenizer_and_engine_the_same_tokens() -> None:
     settings = ServeSettings(score_tokens="yes,no")
-    machine = Machine(settings, ModelKind.RERANKER, "/tmp/somewhere", revision="", http_port=1, grpc_port=2, environ={})
-    for service in (machine.tokenizer(), machine.engine(0)):
+    services = LocalServices(
+        settings, ModelKind.RERANKER, "/tmp/somewhere", revision="", http_port=1, grpc_port=2, environ={}
+    )
+    for service in (services.tokenizer(), services.engine(0)):
         assert " --score-tokens yes,no " in " ".join(service.command)

@@ -46,7 +46,7 @@ def test_a_folder_has_no_revision_but_its_own_name(tmp_path: Path) -> None:
 
 
 def test_empty_name_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="empty name"):
+    with pytest.raises(CheckpointError, match="name of the model is empty"):
         locate("")
 
 

@@ -62,15 +62,15 @@ def test_module_that_is_not_known_is_refused_by_name(folder: Path, module: str) 
 @pytest.mark.parametrize(
     ("modules", "message"),
     [
-        (["Transformer", "Dense", "Pooling"], r"a module of pooled vectors before Pooling \(Dense\)"),
-        (["Transformer", "LayerNorm"], "a module of pooled vectors, but no Pooling"),
-        (["Transformer", "Pooling", "Pooling"], "more than one module of type Pooling"),
-        (["Pooling", "Transformer"], "no Transformer module, or not in front"),
+        (["Transformer", "Dense", "Pooling"], r"has a module of pooled vectors before Pooling \(Dense\)"),
+        (["Transformer", "LayerNorm"], "has a module of pooled vectors, but no Pooling"),
+        (["Transformer", "Pooling", "Pooling"], "has more than one module of type Pooling"),
+        (["Pooling", "Transformer"], "does not begin with a Transformer module"),
     ],
 )
 def test_order_that_makes_no_vector_is_refused(folder: Path, modules: list[str], message: str) -> None:
     write_old_modules(folder, modules)
-    with pytest.raises(CheckpointError, match=rf"modules\.json has {message}"):
+    with pytest.raises(CheckpointError, match=rf"modules\.json {message}"):
         Checkpoint.read(folder)
 
 
@@ -99,7 +99,7 @@ def test_every_pooling_can_be_set() -> None:
 @pytest.mark.parametrize("head", ["ForRewardModel", "ForProcessRewardModel", "ForQuestionAnswering"])
 def test_head_that_is_not_known_is_refused_unless_a_pooling_passes_it_over(folder: Path, head: str) -> None:
     with_config(folder, architectures=[f"Qwen2{head}"])
-    with pytest.raises(CheckpointError, match=rf"config\.json: what a Qwen2{head} answers is not supported"):
+    with pytest.raises(CheckpointError, match=rf"config\.json: the output of Qwen2{head} is not supported"):
         Checkpoint.read(folder)
     assert Checkpoint.read(folder, pooling="mean").kind is ModelKind.EMBEDDER
 

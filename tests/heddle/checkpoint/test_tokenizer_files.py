@@ -8,7 +8,7 @@ import pytest
 
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.model_source import CONFIGURATION_PATTERNS
-from heddle.checkpoint.tokenizer_files import TOKENIZER_FILES, VOCABULARY_FILES, is_of_transformers_5
+from heddle.checkpoint.tokenizer_files import TOKENIZER_FILES, VOCABULARY_FILES, is_from_transformers_5
 from tests.heddle.checkpoint.bert_folder import with_config
 
 
@@ -72,4 +72,4 @@ def test_all_files_of_a_tokenizer_are_fetched_from_the_hub() -> None:
 def test_version_of_transformers_is_the_one_that_wrote_the_files(
     version: str | None, settings: dict[str, Any], expected: bool
 ) -> None:
-    assert is_of_transformers_5({"transformers_version": version}, settings) == expected
+    assert is_from_transformers_5({"transformers_version": version}, settings) == expected

@@ -9,7 +9,7 @@ from transformers import BertForSequenceClassification, BertForTokenClassificati
 
 from engine_svc.backends.torch_backend import TorchBackend
 from heddle.checkpoint import Checkpoint, ModelKind
-from heddle.checkpoint.labels import needs_weights_for_labels
+from heddle.checkpoint.heads import needs_weights_for_labels
 from tests.checkpoints import write_bert, write_json
 from tests.engine_svc.models.hub_layout import change_config
 from tests.heddle.checkpoint.bert_folder import with_config
