@@ -19,7 +19,7 @@ from heddle.cli.capacity import (
     plan_cpu_tier,
     plan_engine_tier,
 )
-from heddle.cli.data_sheets import GPUS, ModelShape, engine_pod
+from heddle.cli.data_sheets import GPUS, ModelShape, estimate_engine_pod
 from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError, at_least, load, suggestion
 
 
@@ -194,7 +194,9 @@ def choose_engine(settings: PlanSettings, tokens: Amount) -> tuple[EnginePod, fl
         needed = f"{settings.model} needs {memory_bytes / 1e9:.1f} GB for weights and a full batch"
         raise ImpossibleError(f"{needed}; {settings.gpu} has {gpu.gigabytes:g} GB")
     launch_s = settings.launch_us_per_layer * 1e-6
-    engine = engine_pod(gpu, shape, tokens, efficiency=settings.efficiency, launch_s_per_layer=launch_s, limits=limits)
+    engine = estimate_engine_pod(
+        gpu, shape, tokens, efficiency=settings.efficiency, launch_s_per_layer=launch_s, limits=limits
+    )
     if settings.tokens_per_s is not None:
         per_token_s = 1 / settings.tokens_per_s - engine.fixed_s / engine.full_batch_tokens(tokens)
         engine = replace(engine, per_token_s=max(0.0, per_token_s))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from heddle.cli.socket_folder import ADDRESS_BYTES_MAX, LOCK, PREFIX, SocketFolder, possible_parents, socket_folder
+from heddle.cli.socket_folder import ADDRESS_BYTES_MAX, LOCK, PREFIX, SocketFolder, find_parents, socket_folder
 from heddle.rpc.settings import ConfigurationError
 
 OWNER = """
@@ -116,7 +116,7 @@ def test_abandoned_folders_among_the_temporary_files_are_removed_too(parent: Pat
 
 def test_without_a_writable_folder_the_error_names_the_variables(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert possible_parents({}) == []
+    assert find_parents({}) == []
     with pytest.raises(ConfigurationError, match="XDG_RUNTIME_DIR"), socket_folder({}):
         pass
 
