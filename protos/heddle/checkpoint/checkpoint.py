@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from heddle.checkpoint.heads import M3Heads, read_labels
-from heddle.checkpoint.json_files import CheckpointError, get_field, read_json, read_json_if_exists
+from heddle.checkpoint.json_files import CheckpointError, get_field, get_positive, read_json, read_json_if_exists
 from heddle.checkpoint.language_models import AUTO, add_logit_score, get_default_pooling, join_names
 from heddle.checkpoint.sentence_modules import (
     LogitScore,
@@ -144,7 +144,7 @@ class Checkpoint:
             prompts=modules.prompts,
             default_prompt_name=modules.default_prompt_name,
             sequence_tokens_max=sequence_tokens_max,
-            vocabulary_size=get_positive(config, "vocab_size", home),
+            vocabulary_size=get_positive(config, "vocab_size", home / "config.json"),
             do_lower_case=modules.do_lower_case,
             tokenizer_fingerprint=compute_fingerprint(home, config, sequence_tokens_max, modules, len(labels)),
         )
@@ -199,14 +199,15 @@ def compute_dimension(
 ) -> int:
     """`token_width` is the width of the token vectors, 0 if the model makes none."""
     if kind is ModelKind.SPARSE_EMBEDDER:
-        return get_positive(config, "vocab_size", folder)
+        return get_positive(config, "vocab_size", folder / "config.json")
     pooled = token_width * max(len(modules.pooling), 1)
     dimension = compute_width(modules.vector_modules, pooled) if kind is ModelKind.EMBEDDER else pooled
     return min(dimension, modules.truncate_dim or dimension)
 
 
 def get_hidden_size(config: Mapping[str, Any], folder: Path) -> int:
-    return get_positive(config, next((name for name in HIDDEN_SIZES if name in config), HIDDEN_SIZES[0]), folder)
+    name = next((name for name in HIDDEN_SIZES if name in config), HIDDEN_SIZES[0])
+    return get_positive(config, name, folder / "config.json")
 
 
 def is_matryoshka(config: Mapping[str, Any], modules: SentenceModules) -> bool:
@@ -255,10 +256,3 @@ def get_yarn_positions(config: Mapping[str, Any]) -> int:
         return 0
     trained, factor = rope.get("original_max_position_embeddings"), rope.get("factor")
     return int(trained * factor) if is_plausible(trained) and is_plausible(factor) else 0
-
-
-def get_positive(config: Mapping[str, Any], name: str, folder: Path) -> int:
-    value = config.get(name)
-    if not isinstance(value, int) or value <= 0:
-        raise CheckpointError(f"{folder / 'config.json'} has no {name}, or one that is not a positive number")
-    return value

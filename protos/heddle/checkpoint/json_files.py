@@ -71,6 +71,14 @@ def get_field(content: Mapping[str, Any], name: str, kind: type[Any], path: Path
     return value
 
 
+def get_positive(content: Mapping[str, Any], name: str, path: Path) -> int:
+    """Returns a required field. Raises CheckpointError."""
+    value = content.get(name)
+    if not has_type(value, int) or value < 1:
+        raise CheckpointError(f"{path} has no {name}, or one that is not a positive number")
+    return int(value)
+
+
 def has_type(value: Any, kind: type[Any]) -> bool:
     """Unlike in Python, a boolean is not a number."""
     if kind in (int, float) and isinstance(value, bool):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from heddle.checkpoint.json_files import CheckpointError, get_field
+from heddle.checkpoint.json_files import CheckpointError, get_field, get_positive
 from heddle.checkpoint.module_listing import TOKENS, VECTOR_KINDS, Module
 
 # Classes of torch.nn without arguments and weights that apply to each number ...
@@ -69,8 +69,8 @@ def read_dense(module: Module) -> Dense:
     settings, place = module.settings, module.folder / "config.json"
     return Dense(
         folder=module.folder,
-        inputs=read_size(module, "in_features"),
-        outputs=read_size(module, "out_features"),
+        inputs=get_positive(settings, "in_features", place),
+        outputs=get_positive(settings, "out_features", place),
         has_bias=get_field(settings, "bias", bool, place, default=True),
         activation=read_activation(module),
         has_residual=get_field(settings, "use_residual", bool, place, default=False),
@@ -88,14 +88,7 @@ def read_activation(module: Module) -> str:
 
 
 def read_layer_norm(module: Module) -> LayerNorm:
-    return LayerNorm(module.folder, read_size(module, "dimension"))
-
-
-def read_size(module: Module, name: str) -> int:
-    size = module.settings.get(name)
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise CheckpointError(f"{module.folder / 'config.json'} has no {name}, or one that is not a positive number")
-    return size
+    return LayerNorm(module.folder, get_positive(module.settings, "dimension", module.folder / "config.json"))
 
 
 READERS: Mapping[str, Callable[[Module], VectorModule]] = {
