@@ -1,4 +1,4 @@
-"""The fingerprint of a tokenizer changes with everything that may change ids, and with nothing else."""
+"""The fingerprint of a tokenizer changes with everything that affects ids, and with nothing else."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +29,7 @@ def added_tokens(folder: Path) -> None:
     ],
     ids=["added tokens", "version", "class"],
 )
-def test_fingerprint_changes_with_other_settings_that_decide_ids(folder: Path, change: Callable[[Path], Any]) -> None:
+def test_fingerprint_changes_with_other_settings_that_affect_ids(folder: Path, change: Callable[[Path], Any]) -> None:
     before = fingerprint(folder)
     change(folder)
     assert fingerprint(folder) != before
@@ -53,7 +53,7 @@ def test_vocabulary_is_part_of_the_fingerprint_without_tokenizer_json(folder: Pa
     assert len({alone, built, fingerprint(folder)}) == 3
 
 
-def test_all_files_of_a_tokenizer_are_fetched_from_the_hub() -> None:
+def test_all_files_of_a_tokenizer_are_downloaded_from_the_hub() -> None:
     for name in (*TOKENIZER_FILES, *VOCABULARY_FILES):
         assert any(Path(name).match(pattern) for pattern in CONFIGURATION_PATTERNS), name
 

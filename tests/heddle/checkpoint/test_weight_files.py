@@ -1,4 +1,4 @@
-"""The weight files that are read if a folder has several: those that transformers takes."""
+"""Which weight files are used if a folder has several: the same as in transformers."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_a_single_file_is_taken_before_a_stale_index_as_transformers_does(tmp_pa
 
 
 @pytest.mark.parametrize("first", range(len(FILES)))
-def test_each_file_goes_before_those_behind_it(tmp_path: Path, first: int) -> None:
+def test_files_are_searched_in_order(tmp_path: Path, first: int) -> None:
     for name in FILES[first:]:
         write_json(tmp_path / name, {"weight_map": {WORDS: f"shard of {name}"}})
         (tmp_path / f"shard of {name}").touch()
@@ -43,7 +43,7 @@ def test_each_file_goes_before_those_behind_it(tmp_path: Path, first: int) -> No
     assert find_weight_files(tmp_path) == [tmp_path / expected]
 
 
-def test_a_file_that_the_config_names_goes_first_as_in_transformers(tmp_path: Path) -> None:
+def test_file_named_in_the_config_takes_precedence_as_in_transformers(tmp_path: Path) -> None:
     zeros = {name: torch.zeros_like(tensor) for name, tensor in write_bert(tmp_path).state_dict().items()}
     save_file(zeros, tmp_path / "other.safetensors")
     change_config(tmp_path, transformers_weights="other.safetensors")
@@ -78,7 +78,7 @@ def test_shapes_are_those_of_the_tensors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]", b"\x10" + b"\0" * 7 + b'{"a": {"b": 1}}  ']
 )
-def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_other_files_than_safetensors_are_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(CheckpointError, match="is not a safetensors file"):
         read_shapes(tmp_path / "model.safetensors")

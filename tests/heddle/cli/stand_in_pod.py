@@ -1,7 +1,7 @@
 """Stands in for each of the three services under `heddle serve`, which starts it by the name of the folder it is in.
 
-It takes the flags, says on stdout what they were, and is ready as the real one would be: by gRPC health, or by
-GET /ready. STAND_IN_FAILS names a service that ends with exit code 2.
+It prints its flags, and reports readiness like the real service, by gRPC health or GET /ready. STAND_IN_FAILS names a
+service that exits with code 2.
 """
 
 import http.server

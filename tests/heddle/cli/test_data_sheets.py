@@ -15,7 +15,7 @@ def test_the_shape_of_minilm() -> None:
     assert shape.layer_weights == 6 * (4 * 384**2 + 2 * 384 * 1536)
 
 
-def test_the_shape_of_a_decoder_with_fewer_key_heads() -> None:
+def test_the_shape_of_a_decoder_with_fewer_kv_heads() -> None:
     config = {**QWEN, "model_type": "qwen3", "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151_669}
     shape = ModelShape.read(config)
     assert shape == ModelShape(28, 1024, 2048, 1024, 3072, gated=True, vocabulary=151_669)
@@ -27,7 +27,7 @@ def test_a_missing_field_is_named() -> None:
         ModelShape.read({})
 
 
-def test_an_engine_reaches_its_share_of_the_peak() -> None:
+def test_an_engine_reaches_the_given_share_of_the_peak() -> None:
     shape = ModelShape(24, 1024, 1024, 1024, 4096, gated=False, vocabulary=30_000)
     engine = estimate_engine_pod(
         GPUS["H100-SXM"], shape, Amount(8), efficiency=0.4, launch_s_per_layer=50e-6, limits=(16_384, 1024)

@@ -1,4 +1,4 @@
-"""Where folders for sockets are made, and which ones are removed. Owners are real processes."""
+"""Where socket folders are made, and which are removed. Their owners are real processes."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ time.sleep(600)
 
 @pytest.fixture
 def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A short path; those of pytest are too long for sockets."""
+    """A short path. Those of pytest are too long for sockets."""
     with tempfile.TemporaryDirectory(prefix="sockets-") as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)
         yield Path(folder)
@@ -89,7 +89,7 @@ def test_folders_of_other_users_are_left_alone(parent: Path, monkeypatch: pytest
         assert not foreign.exists()
 
 
-def test_the_runtime_folder_of_the_user_is_preferred_where_it_is_theirs_and_short(parent: Path) -> None:
+def test_the_runtime_folder_is_preferred_if_it_is_the_users_own_and_short(parent: Path) -> None:
     runtime = parent / "run"
     runtime.mkdir(mode=0o700)
     with socket_folder({"XDG_RUNTIME_DIR": str(runtime)}) as folder:

@@ -1,4 +1,4 @@
-"""Processes are started, watched, restarted and stopped in order, and never left behind."""
+"""Processes are started, restarted and stopped in order, and never left behind."""
 
 import asyncio
 import dataclasses
@@ -103,7 +103,7 @@ async def test_services_stop_tier_by_tier(tmp_path: Path) -> None:
     assert sorted(stopped[2:]) == ["engine0 stopped", "engine1 stopped"]
 
 
-async def test_a_service_that_dies_is_started_again(tmp_path: Path) -> None:
+async def test_a_service_that_dies_is_restarted(tmp_path: Path) -> None:
     async with running(tmp_path, "gateway=steady", "engine=steady") as supervisor:
         first = process_of(tmp_path, "engine")
         os.kill(first, signal.SIGKILL)
@@ -113,7 +113,7 @@ async def test_a_service_that_dies_is_started_again(tmp_path: Path) -> None:
     assert events(tmp_path).count("gateway started") == 1
 
 
-async def test_failures_before_ready_are_tried_again(tmp_path: Path) -> None:
+async def test_a_service_that_fails_before_it_is_ready_is_restarted(tmp_path: Path) -> None:
     async with running(tmp_path, "engine=flaky"):
         assert events(tmp_path) == ["engine started"] * 3
 
