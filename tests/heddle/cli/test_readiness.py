@@ -48,14 +48,16 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[str]:
 async def test_a_gateway_that_requires_certificates_is_ready_when_it_can_answer(
     gateway: str, settings: GatewaySettings, tmp_path: Path
 ) -> None:
-    assert not await http_ready(gateway)  # nobody listens yet
+    assert not await http_ready(gateway)  # it does not listen yet
     async with asyncio.timeout(READY_S_MAX), httpx.AsyncClient(transport=over(gateway)) as local:
         while not await is_alive(local):
             await asyncio.sleep(0.01)
-    assert not await http_ready(gateway)  # the tokenizer is missing
-    async with engine_pod(tmp_path) as engine, tokenizer_pod(tmp_path, engine), asyncio.timeout(READY_S_MAX):
-        while not await http_ready(gateway):
-            await asyncio.sleep(0.01)
+        assert not await http_ready(gateway)  # the tokenizer is missing
+        async with engine_pod(tmp_path) as engine, tokenizer_pod(tmp_path, engine):
+            while not await http_ready(gateway):
+                await asyncio.sleep(0.01)
+            response = await local.post("http://localhost/v1/embeddings", json={"input": "warp"})
+            assert response.status_code == 200
     async with httpx.AsyncClient(verify=False) as http:
         with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError, ssl.SSLError)):
             await http.get(f"https://127.0.0.1:{settings.port}/live")
