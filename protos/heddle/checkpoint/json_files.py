@@ -74,9 +74,9 @@ def get_field(content: Mapping[str, Any], name: str, kind: type[Any], path: Path
 def get_positive(content: Mapping[str, Any], name: str, path: Path) -> int:
     """Returns a required field. Raises CheckpointError."""
     value = content.get(name)
-    if not has_type(value, int) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise CheckpointError(f"{path} has no {name}, or one that is not a positive number")
-    return int(value)
+    return value
 
 
 def has_type(value: Any, kind: type[Any]) -> bool:
