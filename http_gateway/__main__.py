@@ -66,6 +66,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
         timeout_s=settings.timeout_s,
         stall_s_max=settings.stall_s_max,
         tls=settings.tls,
+        unix_socket=settings.unix_socket,
     )
     await models.start()
     tune_garbage_collector()

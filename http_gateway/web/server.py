@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
@@ -12,7 +13,7 @@ from granian.rsgi import HTTPProtocol, Scope  # type: ignore[attr-defined]  # pu
 from granian.server.embed import Server as Granian
 
 from heddle.rpc.credentials import ServerTls, file_versions
-from heddle.rpc.listening import authority, usable_port
+from heddle.rpc.listening import authority, check_address, usable_port
 from heddle.rpc.settings import ConfigurationError
 from http_gateway.web.exchange import Exchange, Watch
 from http_gateway.web.message import REQUEST_ID_ANSWERS, Request, Response, read_deadline
@@ -49,10 +50,14 @@ class HttpServer:
         timeout_s: float,
         stall_s_max: float,
         tls: ServerTls | None = None,
+        unix_socket: Path | None = None,
     ) -> None:
         """Port 0 takes a free one. Raises ConfigurationError if the address or a file of `tls` cannot be used."""
         if tls:
             tls.check()
+        if unix_socket:
+            check_address(f"unix:{unix_socket}")
+        self._unix_socket = unix_socket
         self._answer = answer
         self._body_bytes_max = body_bytes_max
         self._connections_max = connections_max
@@ -68,7 +73,10 @@ class HttpServer:
     async def serve(self, stop: asyncio.Event, drain_s_max: float, announce_draining: Callable[[], None]) -> None:
         """Returns once `stop` is set and what was accepted is answered, or `drain_s_max` has passed."""
         stopping = asyncio.ensure_future(stop.wait())
-        listeners = Listeners(self._new_listener, self._tls)
+        listeners = Listeners(self._new_tcp_listener, self._tls)
+        if self._unix_socket:
+            self._unix_socket.unlink(missing_ok=True)  # a gateway that was killed leaves it behind
+            listeners.add(self._new_listener(uds=self._unix_socket))
         log.info("listening on %s", self._address)
         try:
             await listeners.serve(stopping)
@@ -82,12 +90,22 @@ class HttpServer:
         if not done:
             log.warning("still busy after %g s of draining: closing", drain_s_max)
 
-    def _new_listener(self) -> Granian:
+    def _new_tcp_listener(self) -> Granian:
         tls = self._tls
-        return Granian(
-            self._on_request,
+        return self._new_listener(
             address=self._host,
             port=self.port,
+            ssl_cert=tls.cert if tls else None,
+            ssl_key=tls.key if tls else None,
+            ssl_ca=tls.ca if tls else None,
+            ssl_client_verify=bool(tls and tls.ca),
+            ssl_protocol_min=SSLProtocols.tls12,
+        )
+
+    def _new_listener(self, **address: Any) -> Granian:
+        return Granian(
+            self._on_request,
+            **address,
             interface=Interfaces.RSGI,
             http=HTTPModes.auto,
             websockets=False,
@@ -96,11 +114,6 @@ class HttpServer:
             http1_settings=HTTP1Settings(header_read_timeout=HEADERS_MS_MAX, max_buffer_size=HEADERS_BYTES_MAX),
             http2_settings=HTTP2Settings(max_concurrent_streams=STREAMS_MAX, max_headers_size=HEADERS_BYTES_MAX),
             log_enabled=False,
-            ssl_cert=tls.cert if tls else None,
-            ssl_key=tls.key if tls else None,
-            ssl_ca=tls.ca if tls else None,
-            ssl_client_verify=bool(tls and tls.ca),
-            ssl_protocol_min=SSLProtocols.tls12,
         )
 
     async def _wait_until_idle(self) -> None:
@@ -148,9 +161,9 @@ class Listeners:
         self._new_listener = new_listener
         self._tls = tls
         self._files = (tls.cert, tls.key, tls.ca) if tls else ()
-        self._stamp = self._new_stamp = file_versions(*self._files)
+        self._versions = self._latest_versions = file_versions(*self._files)
         self._serving: dict[asyncio.Task[None], Granian] = {}
-        self._current = self._start()
+        self._current = self.add(new_listener())
 
     async def serve(self, stopping: "asyncio.Future[Any]") -> None:
         """Returns when `stopping` is done. Raises if the listener ends by itself."""
@@ -165,11 +178,12 @@ class Listeners:
 
     def close(self) -> "asyncio.Future[list[None]]":
         """Stops listening. The future is done when all connections are closed."""
-        self._serving[self._current].stop()  # type: ignore[no-untyped-call]
+        for listener in self._serving.values():
+            listener.stop()  # type: ignore[no-untyped-call]
         return asyncio.gather(*self._serving)
 
-    def _start(self) -> asyncio.Task[None]:
-        listener = self._new_listener()
+    def add(self, listener: Granian) -> asyncio.Task[None]:
+        """Starts a listener that stays until `close`."""
         serving = asyncio.ensure_future(listener.serve())
         self._serving[serving] = listener
         serving.add_done_callback(self._serving.pop)
@@ -178,16 +192,16 @@ class Listeners:
     async def _renew(self, tls: ServerTls) -> None:
         """Replaces the listener once files have changed, and then not for CERTIFICATE_CHECK_S: granian would end the
         process if it read files of which some are still to be replaced."""
-        stamp, self._new_stamp = self._new_stamp, file_versions(*self._files)
-        if self._new_stamp == self._stamp or self._new_stamp != stamp:
+        versions, self._latest_versions = self._latest_versions, file_versions(*self._files)
+        if self._latest_versions == self._versions or self._latest_versions != versions:
             return
-        self._stamp = stamp
+        self._versions = versions
         try:
             tls.check()
         except ConfigurationError as error:
-            log.warning("the certificate that was read before stays in use: %s", error)
+            log.warning("keeping the old certificate: %s", error)
             return
-        previous, self._current = self._serving[self._current], self._start()
+        previous, self._current = self._serving[self._current], self.add(self._new_listener())
         await asyncio.sleep(LISTEN_S)
         previous.stop()  # type: ignore[no-untyped-call]
         log.info("read %s again", tls.cert)

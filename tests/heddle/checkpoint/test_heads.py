@@ -9,7 +9,7 @@ from transformers import BertForSequenceClassification, BertForTokenClassificati
 
 from engine_svc.backends.torch_backend import TorchBackend
 from heddle.checkpoint import Checkpoint, ModelKind
-from heddle.checkpoint.labels import needs_weights_for_labels
+from heddle.checkpoint.heads import needs_weights_for_labels
 from tests.checkpoints import write_bert, write_json
 from tests.engine_svc.models.hub_layout import change_config
 from tests.heddle.checkpoint.bert_folder import with_config
@@ -26,7 +26,7 @@ def write_silent(folder: Path, labels: int, model_class: type[PreTrainedModel] =
 @pytest.mark.parametrize(
     ("labels", "kind"), [(1, ModelKind.RERANKER), (2, ModelKind.CLASSIFIER), (5, ModelKind.CLASSIFIER)]
 )
-def test_rows_of_the_head_count_labels_and_decide_the_kind(tmp_path: Path, labels: int, kind: ModelKind) -> None:
+def test_rows_of_the_head_determine_labels_and_kind(tmp_path: Path, labels: int, kind: ModelKind) -> None:
     write_silent(tmp_path, labels)
     checkpoint = Checkpoint.read(tmp_path)
     assert (checkpoint.kind, checkpoint.labels) == (kind, tuple(f"LABEL_{index}" for index in range(labels)))
@@ -54,7 +54,7 @@ def test_labels_of_the_config_take_precedence(tmp_path: Path) -> None:
     assert len(Checkpoint.read(tmp_path).labels) == 3
 
 
-def test_two_labels_are_assumed_if_the_weights_do_not_tell(tmp_path: Path) -> None:
+def test_two_labels_are_assumed_if_the_weights_do_not_show_the_number(tmp_path: Path) -> None:
     write_silent(tmp_path, 5)
     path = tmp_path / "model.safetensors"
     save_file({**load_file(path), "score.weight": torch.ones(7, 32)}, path)
@@ -84,7 +84,7 @@ def test_only_a_classifier_without_labels_in_its_config_needs_weights(
     assert needs_weights_for_labels(with_config(folder, **changes)) is expected
 
 
-def test_pods_of_which_one_has_no_weights_to_count_labels_in_refuse_each_other(tmp_path: Path) -> None:
+def test_pods_refuse_each_other_if_only_one_can_count_labels(tmp_path: Path) -> None:
     write_silent(tmp_path, 3)
     whole = Checkpoint.read(tmp_path).tokenizer_fingerprint
     (tmp_path / "model.safetensors").unlink()
