@@ -31,7 +31,7 @@ from heddle.rpc.settings import load
 from heddle.rpc.telemetry import serve_metrics, start_logging
 from heddle.v1.engine_pb2_grpc import add_EngineServiceServicer_to_server
 
-# Seconds that a backend has to close. `heddle.supervisor` waits for it: see Limits there.
+# Seconds that a backend has to close. `heddle.cli.supervisor` waits for it: see Limits there.
 CLOSE_S_MAX = 10.0
 
 log = logging.getLogger("engine_svc")
