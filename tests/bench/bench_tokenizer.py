@@ -21,7 +21,7 @@ from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from tests.tokenizer_svc.encoding import encoded
 from tokenizer_svc.encoder import Encoder
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 WORDS = [
     "the",

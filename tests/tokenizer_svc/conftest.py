@@ -4,7 +4,7 @@ import pytest
 
 from tests.small_tokenizers import BUILDERS
 from tests.tokenizer_svc.parity import Parity, parity_of
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(params=BUILDERS)

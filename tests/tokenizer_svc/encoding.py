@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Sequence
 
 from tokenizer_svc.encoder import Encoder
-from tokenizer_svc.text.sequence import INPUTS, FieldOf, Input, Options, Result
-from tokenizer_svc.text.token_sequences import TokenSequences
+from tokenizer_svc.text.inputs import INPUTS, FieldName, Input, Options
+from tokenizer_svc.text.sequences import Result, TokenSequences
 
 
 async def encoded(
-    encoder: Encoder, inputs: Sequence[Input], options: Options, *, field_of: FieldOf = INPUTS
+    encoder: Encoder, inputs: Sequence[Input], options: Options, *, field_of: FieldName = INPUTS
 ) -> list[Result]:
     """Cancelling the caller cancels the job."""
     results: list[Result] = []

@@ -7,8 +7,8 @@ from tokenizers import Tokenizer as Library
 from transformers import PreTrainedTokenizerFast
 
 from tests.small_tokenizers import small_tokenizer
-from tokenizer_svc.text.sequence import TokenSequence
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.sequences import TokenSequence
+from tokenizer_svc.text.tokenizer import Tokenizer
 from tokenizer_svc.text.truncation import Truncation
 
 TOKENS_MAX = 16

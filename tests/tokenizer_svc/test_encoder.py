@@ -12,10 +12,9 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.tokenizer_svc.encoding import encoded
 from tests.tokenizer_svc.parity import parity_of
 from tokenizer_svc.encoder import Encoder
-from tokenizer_svc.text.input_sizes import INPUT_BYTES, size_bytes, sizes_of
-from tokenizer_svc.text.sequence import Input, Options, Result, TokenSequence, numbered
-from tokenizer_svc.text.token_sequences import TokenSequences
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.inputs import TEXT_BYTES, Input, Options, indexed_field, measure_size, measure_sizes
+from tokenizer_svc.text.sequences import Result, TokenSequence, TokenSequences
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 OPTIONS = Options()
 LONG = "a long enough text to leave the loop for " * 20
@@ -139,7 +138,7 @@ async def test_the_loop_runs_on_while_texts_are_encoded(encoder: Encoder, tokeni
     tokenizer.gate.clear()
     task = asyncio.create_task(encoded(encoder, [LONG], OPTIONS))
     await until_called(tokenizer)
-    assert encoder.running_bytes == size_bytes(LONG)
+    assert encoder.running_bytes == measure_size(LONG)
     assert not task.done()
     tokenizer.gate.set()
     await task
@@ -159,7 +158,7 @@ async def test_a_cancelled_job_is_neither_encoded_nor_delivered(encoder: Encoder
     await until_called(tokenizer)
     encoder.submit(["other"], OPTIONS, other.take)
     encoder.cancel(job)
-    assert encoder.waiting_bytes == size_bytes("other")
+    assert encoder.waiting_bytes == measure_size("other")
     tokenizer.gate.set()
     await until_done(other, 1)
     assert tokenizer.calls[1:] == [["other"]]
@@ -172,7 +171,7 @@ async def test_a_caller_that_goes_away_frees_its_place(encoder: Encoder, tokeniz
     await until_called(tokenizer)
     second = asyncio.create_task(encoded(encoder, [LONG], OPTIONS))
     await asyncio.sleep(0)
-    assert encoder.waiting_bytes == size_bytes(LONG)
+    assert encoder.waiting_bytes == measure_size(LONG)
     second.cancel()
     with pytest.raises(asyncio.CancelledError):
         await second
@@ -202,7 +201,7 @@ async def test_one_request_over_the_bound_runs_when_nothing_else_waits(encoder: 
 
 
 async def test_errors_name_their_input_and_leave_the_others_alone(encoder: Encoder, tokenizer: Watched) -> None:
-    good, bad = await encoded(encoder, ["fine", ""], OPTIONS, field_of=numbered("documents"))
+    good, bad = await encoded(encoder, ["fine", ""], OPTIONS, field_of=indexed_field("documents"))
     assert [good] == expected(tokenizer, ["fine"])
     assert isinstance(bad, HeddleError)
     assert (bad.kind, bad.field) == (ErrorKind.EMPTY_INPUT, "documents[1]")
@@ -266,16 +265,16 @@ async def test_other_work_runs_on_the_same_thread_under_the_same_bound(encoder: 
 
 def test_sizes_are_utf8_bytes() -> None:
     sizes: dict[Input, int] = {
-        "añ字🎉": len("añ字🎉".encode()) + INPUT_BYTES,
-        "\ud800": 3 + INPUT_BYTES,
-        ("ab", "c"): 3 + 2 * INPUT_BYTES,
-        ("ñ", ""): 2 + 2 * INPUT_BYTES,
-        b"\0" * 8: 8 + INPUT_BYTES,
+        "añ字🎉": len("añ字🎉".encode()) + TEXT_BYTES,
+        "\ud800": 3 + TEXT_BYTES,
+        ("ab", "c"): 3 + 2 * TEXT_BYTES,
+        ("ñ", ""): 2 + 2 * TEXT_BYTES,
+        b"\0" * 8: 8 + TEXT_BYTES,
     }
-    assert sizes_of(list(sizes)) == list(sizes.values())
+    assert measure_sizes(list(sizes)) == list(sizes.values())
     for kind in (str, tuple, bytes):
         alike = [content for content in sizes if isinstance(content, kind)]
-        assert sizes_of(alike) == [sizes[content] for content in alike]
+        assert measure_sizes(alike) == [sizes[content] for content in alike]
 
 
 @settings(max_examples=50, deadline=None)
@@ -296,4 +295,4 @@ def test_every_input_is_encoded_once_in_order_and_within_the_budget(jobs: list[l
     assert asyncio.run(run_all()) == [expected(tokenizer, request) for request in requests]
     taken = [content for call in tokenizer.calls for content in call]
     assert sorted(taken, key=str) == sorted((text for request in requests for text in request), key=str)
-    assert all(len(call) == 1 or sum(map(size_bytes, call)) <= budget for call in tokenizer.calls)
+    assert all(len(call) == 1 or sum(map(measure_size, call)) <= budget for call in tokenizer.calls)

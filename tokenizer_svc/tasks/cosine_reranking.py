@@ -13,7 +13,8 @@ from tokenizer_svc.tasks.scores import best_first
 from tokenizer_svc.tasks.similarity import cosines_of
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import check_not_empty
-from tokenizer_svc.text.sequence import Input, Options, pack_ids
+from tokenizer_svc.text.inputs import Input, Options
+from tokenizer_svc.text.sequences import pack_ids
 
 # The first prompt that the model has is used, or its default prompt if it has none of them.
 QUERY_PROMPTS = ("query", "search_query", "retrieval.query", "s2p_query")

@@ -18,8 +18,8 @@ from tokenizer_svc.tasks.grouping import Group, GroupLimits, groups_of
 from tokenizer_svc.tasks.memory_budget import MemoryBudget
 from tokenizer_svc.tasks.outcomes import first_failure
 from tokenizer_svc.tasks.plan import Plan
-from tokenizer_svc.text.input_sizes import characters_in
-from tokenizer_svc.text.token_sequences import TokenSequences
+from tokenizer_svc.text.inputs import count_characters
+from tokenizer_svc.text.sequences import TokenSequences
 
 # What is wrong with one input, and not with the pod that worked on it.
 KINDS_OF_INPUT = frozenset({ErrorKind.INVALID_INPUT, ErrorKind.EMPTY_INPUT, ErrorKind.TOO_LARGE, ErrorKind.BAD_OUTPUT})
@@ -156,7 +156,7 @@ class EngineRequest:
         usage, timings = response.usage, response.timings
         usage.tokens = self._tokens
         usage.truncated_inputs = self._truncated_inputs
-        usage.characters = characters_in(self._plan.inputs)
+        usage.characters = count_characters(self._plan.inputs)
         usage.device = self._device
         timings.tokenize_us = microseconds(self._encoded - self._started)
         timings.queue_us = self._queue_us

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from heddle.v1 import engine_pb2, inference_pb2, item_pb2, tensor_pb2
 from tokenizer_svc.tasks.grouping import Group
-from tokenizer_svc.text.sequence import INPUTS, FieldOf, Input, Options
-from tokenizer_svc.text.token_sequences import TokenSequences
+from tokenizer_svc.text.inputs import INPUTS, FieldName, Input, Options
+from tokenizer_svc.text.sequences import TokenSequences
 
 
 def as_it_is(group: Group, outcome: engine_pb2.Outcome) -> engine_pb2.Outcome:
@@ -49,7 +49,7 @@ class Plan(NamedTuple):
     # show in what was read.
     expected_bytes: Callable[[TokenSequences], int] = nothing
     read_bytes: Callable[[Any], int] = nothing
-    field_of: FieldOf = INPUTS
+    field_of: FieldName = INPUTS
     # Options of the first input, if they differ from those of the others: a query beside documents.
     first_options: Options | None = None
     skip_normalization: bool = False

@@ -10,7 +10,7 @@ from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.score_table import ScoreTable, as_they_are
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import check_no_text, to_tokenized
-from tokenizer_svc.text.sequence import INPUTS, Input
+from tokenizer_svc.text.inputs import INPUTS, Input
 
 
 def plan(request: inference_pb2.PredictRequest, terms: Terms) -> Plan:

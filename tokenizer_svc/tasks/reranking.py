@@ -16,9 +16,9 @@ from tokenizer_svc.tasks.score_table import as_they_are
 from tokenizer_svc.tasks.scores import best_first
 from tokenizer_svc.tasks.terms import Terms
 from tokenizer_svc.tasks.texts import TOKENIZED_INPUTS, check_no_text, check_not_empty, to_tokenized
-from tokenizer_svc.text.sequence import Input, numbered
+from tokenizer_svc.text.inputs import Input, indexed_field
 
-DOCUMENTS = numbered("documents")
+DOCUMENTS = indexed_field("documents")
 
 
 def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
@@ -68,4 +68,4 @@ def inputs_of(request: inference_pb2.RerankRequest, terms: Terms) -> list[Input]
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="instruction")
     if prompt is None:
         return [(request.query, document) for document in request.documents]
-    return [prompt.framed(request.query, document, request.instruction) for document in request.documents]
+    return [prompt.fill(request.query, document, request.instruction) for document in request.documents]

@@ -7,8 +7,7 @@ from heddle.v1 import inference_pb2
 from tokenizer_svc.tasks.local_request import LocalPlan
 from tokenizer_svc.tasks.plan import slots
 from tokenizer_svc.tasks.terms import Terms
-from tokenizer_svc.text.input_sizes import sizes_of
-from tokenizer_svc.text.sequence import numbered
+from tokenizer_svc.text.inputs import indexed_field, measure_sizes
 
 
 def tokenize(request: inference_pb2.TokenizeRequest, terms: Terms) -> LocalPlan:
@@ -31,7 +30,7 @@ def tokenize(request: inference_pb2.TokenizeRequest, terms: Terms) -> LocalPlan:
             )
 
     sizes = checked_sizes(request.inputs, terms.settings.tokenize_bytes_max, "inputs")
-    return LocalPlan(sizes, answer, lambda _: outcome, numbered("inputs"))
+    return LocalPlan(sizes, answer, lambda _: outcome, indexed_field("inputs"))
 
 
 def decode(request: inference_pb2.DecodeRequest, terms: Terms) -> LocalPlan:
@@ -44,7 +43,7 @@ def decode(request: inference_pb2.DecodeRequest, terms: Terms) -> LocalPlan:
         checked_sizes(request.token_ids, terms.settings.tokenize_bytes_max, "token_ids"),
         answer,
         decoded,
-        numbered("token_ids"),
+        indexed_field("token_ids"),
     )
 
 
@@ -55,7 +54,7 @@ def decoded(texts: Sequence[str]) -> inference_pb2.InferenceOutcome:
 def checked_sizes(inputs: Sequence[str] | Sequence[bytes], bytes_max: int, field: str) -> list[int]:
     """Bytes of each input, as the encoder counts them. Raises TOO_LARGE: nothing of these is cut off, so that all of it
     would be worked on."""
-    sizes = sizes_of(inputs)
+    sizes = measure_sizes(inputs)
     if sum(sizes) > bytes_max:
         message = f"the request has {sum(sizes)} bytes to tokenize or decode, the limit is {bytes_max}"
         raise HeddleError(ErrorKind.TOO_LARGE, message, field=field)

@@ -13,7 +13,7 @@ from tokenizer_svc.tei.info import InfoServicer
 from tokenizer_svc.tei.predict import PredictServicer
 from tokenizer_svc.tei.rerank import RerankServicer
 from tokenizer_svc.tei.tokenize import TokenizeServicer
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 
 def add_services(

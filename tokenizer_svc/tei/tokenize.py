@@ -14,8 +14,8 @@ from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.tasks.tokens_of_texts import checked_sizes
 from tokenizer_svc.tei.call import Call, Context
 from tokenizer_svc.tei.calls import Calls
-from tokenizer_svc.text.sequence import Token, pack_ids
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.sequences import Token, pack_ids
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 
 class TokenizeServicer(tei_pb2_grpc.TokenizeServicer):

@@ -13,7 +13,8 @@ from tests.tokenizer_svc.encoding import encoded
 from tests.tokenizer_svc.parity import parity_of
 from tokenizer_svc.encoder import TURN_BYTES, Encoder
 from tokenizer_svc.tasks.local_request import LocalPlan, LocalRequest, turns_of
-from tokenizer_svc.text.sequence import Options, TokenSequence, numbered
+from tokenizer_svc.text.inputs import Options, indexed_field
+from tokenizer_svc.text.sequences import TokenSequence
 
 Outcome = pb.InferenceOutcome | HeddleError
 
@@ -29,7 +30,7 @@ def plan_of(answer: Callable[[int], str], turns: int) -> LocalPlan:
     def assemble(texts: Sequence[str]) -> pb.InferenceOutcome:
         return pb.InferenceOutcome(decode=pb.DecodeResponse(texts=texts))
 
-    return LocalPlan([TURN_BYTES] * turns, answer, assemble, numbered("inputs"))
+    return LocalPlan([TURN_BYTES] * turns, answer, assemble, indexed_field("inputs"))
 
 
 async def outcome_of(plan: LocalPlan, encoder: Encoder, deadline: float = NEVER) -> Outcome:

@@ -16,9 +16,9 @@ from tests.tokenizer_svc.tasks.conftest import Serve
 from tokenizer_svc.tasks import prediction, score_table
 from tokenizer_svc.tasks.grouping import Group
 from tokenizer_svc.tasks.score_table import NUMBERS_AT_ONCE, ScoreTable, as_they_are
-from tokenizer_svc.text.token_sequences import TokenSequences
+from tokenizer_svc.text.sequences import TokenSequences
 
-NONE = TokenSequences.of([])
+NONE = TokenSequences.from_results([])
 
 
 @pytest.mark.parametrize("score", [softmax, sigmoid, as_they_are])

@@ -14,7 +14,7 @@ from heddle.v1 import inference_pb2 as pb
 from tests.tokenizer_svc.fake_engine import FakeEngine
 from tests.tokenizer_svc.tei.served_model import TOKENS_MAX, ServedModel, served, status_of, texts
 from tokenizer_svc.engines import Engines
-from tokenizer_svc.text.sequence import TokenSequence
+from tokenizer_svc.text.sequences import TokenSequence
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 LONG = " ".join(f"thread{number}" for number in range(TOKENS_MAX))

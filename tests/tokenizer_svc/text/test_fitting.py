@@ -12,9 +12,9 @@ from tests.small_tokenizers import BUILDERS, small_tokenizer
 from tests.texts import SENTENCES
 from tests.tokenizer_svc.parity import TOKENS_MAX, parity_of
 from tests.tokenizer_svc.text.test_truncation import long_text
-from tokenizer_svc.text.framed import Framed, Role
-from tokenizer_svc.text.sequence import Input, Options, Result, TokenSequence, pack_ids
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.inputs import Input, Options, PromptedPair, Role
+from tokenizer_svc.text.sequences import Result, TokenSequence, pack_ids
+from tokenizer_svc.text.tokenizer import Tokenizer
 from tokenizer_svc.text.truncation import Truncation
 
 WORDS = sorted({word for sentence in SENTENCES for word in sentence.split()})
@@ -100,16 +100,18 @@ def test_the_document_of_a_prompt_is_cut_and_nothing_else_is(side: Truncation) -
     document = long_text(5, 30)
     ids = library.encode(document).ids
 
-    def framed(text: str) -> Framed:
-        return Framed((((Role.FRAME, "query:"),), ((Role.QUERY, "a"),), ((Role.DOCUMENT, text),), ((Role.FRAME, "?"),)))
+    def fill(text: str) -> PromptedPair:
+        return PromptedPair(
+            (((Role.PROMPT, "query:"),), ((Role.QUERY, "a"),), ((Role.DOCUMENT, text),), ((Role.PROMPT, "?"),))
+        )
 
-    result = encode(ours, framed(document), Options(side, document_tokens_max=7))
+    result = encode(ours, fill(document), Options(side, document_tokens_max=7))
     left = ids[:7] if side is Truncation.RIGHT else ids[-7:]
     expected = library.encode("query:").ids + library.encode("a").ids + left + library.encode("?").ids
     assert result == TokenSequence(pack_ids(expected), truncated=True)
-    whole = encode(ours, framed("a a"), Options(side, document_tokens_max=7))
-    assert whole == encode(ours, framed("a a"), Options(side))
-    short = encode(ours, framed(document), Options(side, document_tokens_max=7, tokens_max=len(expected) - 2))
+    whole = encode(ours, fill("a a"), Options(side, document_tokens_max=7))
+    assert whole == encode(ours, fill("a a"), Options(side))
+    short = encode(ours, fill(document), Options(side, document_tokens_max=7, tokens_max=len(expected) - 2))
     left = ids[:5] if side is Truncation.RIGHT else ids[-5:]
     expected = library.encode("query:").ids + library.encode("a").ids + left + library.encode("?").ids
     assert short == TokenSequence(pack_ids(expected), truncated=True)

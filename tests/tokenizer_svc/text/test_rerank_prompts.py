@@ -13,8 +13,8 @@ from heddle.checkpoint.sentence_modules import LogitScore
 from heddle.rpc.settings import ConfigurationError, resolve
 from tests.kinds import write_reranker
 from tokenizer_svc.settings import TokenizerSettings
-from tokenizer_svc.text.rerank_prompts import NONE, PROMPTS, RerankPrompt, prompt_for, stated
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.rerank_prompts import NONE, PROMPTS, RerankPrompt, choose_prompt, parse_template
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def of_type(checkpoint: Checkpoint, model_type: str, name: str = "mine", origin:
 
 
 def known(checkpoint: Checkpoint, setting: str = AUTO) -> RerankPrompt | None:
-    return prompt_for(checkpoint, Tokenizer.load(checkpoint), setting)
+    return choose_prompt(checkpoint, Tokenizer.load(checkpoint), setting)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_decoder_that_is_not_known_gets_none_and_its_operator_a_warning(
     checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture, model_type: str, name: str
 ) -> None:
     assert known(of_type(checkpoint, model_type, name)) is None
-    assert "whose prompt is not known" in caplog.text
+    assert "its prompt is not known" in caplog.text
 
 
 def test_a_language_model_that_is_scored_by_the_tokens_of_a_known_one_needs_no_name(checkpoint: Checkpoint) -> None:
@@ -119,10 +119,10 @@ def test_a_malformed_setting_is_refused_with_a_reason(text: str, reason: str) ->
 
 def test_an_instruction_stands_where_the_prompt_has_a_place_for_it() -> None:
     qwen3, mxbai = PROMPTS["qwen3-reranker"], PROMPTS["mxbai-rerank-v2"]
-    assert "".join(qwen3.framed("q", "d").texts).count("<Instruct>: Given a web search query, retrieve") == 1
-    assert "<Instruct>: Find laws\n<Query>: q\n" in "".join(qwen3.framed("q", "d", "Find laws").texts)
-    assert "instruction" not in "".join(mxbai.framed("q", "d").texts)
-    assert "user\ninstruction: Find laws\nquery: q\n" in "".join(mxbai.framed("q", "d", "Find laws").texts)
-    own = stated("{query} {document}")
+    assert "".join(qwen3.fill("q", "d").texts).count("<Instruct>: Given a web search query, retrieve") == 1
+    assert "<Instruct>: Find laws\n<Query>: q\n" in "".join(qwen3.fill("q", "d", "Find laws").texts)
+    assert "instruction" not in "".join(mxbai.fill("q", "d").texts)
+    assert "user\ninstruction: Find laws\nquery: q\n" in "".join(mxbai.fill("q", "d", "Find laws").texts)
+    own = parse_template("{query} {document}")
     assert own is not None
     assert not own.takes_instruction

@@ -8,8 +8,9 @@ import pytest
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.texts import SENTENCES
 from tests.tokenizer_svc.parity import Parity
-from tokenizer_svc.text.sequence import Input, Options, Result
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.inputs import Input, Options
+from tokenizer_svc.text.sequences import Result
+from tokenizer_svc.text.tokenizer import Tokenizer
 from tokenizer_svc.text.truncation import Truncation
 
 TEXTS = [*SENTENCES, "a", " ", "the loom", "nul\0", "Zoë 東京 🎉", "one two three " * 40]

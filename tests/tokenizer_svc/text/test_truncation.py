@@ -2,6 +2,7 @@
 
 import random
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.small_tokenizers import BUILDERS
 from tests.texts import NEARLY_NOTHING, SENTENCES
 from tests.tokenizer_svc.parity import Parity, parity_of
-from tokenizer_svc.text.sequence import TokenSequence
-from tokenizer_svc.text.tokenization import Tokenizer
-from tokenizer_svc.text.truncation import Truncation, kept_of_pair, kept_of_single, longest_first, window
+from tokenizer_svc.text.long_texts import take_window
+from tokenizer_svc.text.sequences import TokenSequence
+from tokenizer_svc.text.tokenizer import Tokenizer
+from tokenizer_svc.text.truncation import Truncation, longest_first, truncate_pair, truncate_text
 
 WORDS = sorted({word for sentence in SENTENCES for word in sentence.split()} | {"[CLS]", "</s>", "<bos>", "x" * 120})
 SIDES = (Truncation.RIGHT, Truncation.LEFT)
@@ -52,11 +54,16 @@ class Watched:
         return self.library.encode_batch_fast(texts)
 
 
+def watch(parity: Parity, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    watched = Watched(parity.library)
+    encoder: Any = parity.ours._long_texts
+    monkeypatch.setattr(parity.ours, "_long_texts", replace(encoder, library=watched))
+    return watched
+
+
 @pytest.fixture
 def watched(parity: Parity, monkeypatch: pytest.MonkeyPatch) -> Watched:
-    watched = Watched(parity.library)
-    monkeypatch.setattr(parity.ours, "_tokenizer", watched)
-    return watched
+    return watch(parity, monkeypatch)
 
 
 class TestAgainstTransformers:
@@ -123,8 +130,7 @@ class TestLongTexts:
         self, text: str, truncation: Truncation, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         parity = parity_of("word_piece")
-        watched = Watched(parity.library)
-        monkeypatch.setattr(parity.ours, "_tokenizer", watched)
+        watched = watch(parity, monkeypatch)
         result = encode(parity.ours, text, truncation)
         assert watched.chars <= 250_000
         if truncation is Truncation.REFUSE:
@@ -142,13 +148,13 @@ class TestLongTexts:
 class TestWindow:
     @given(text=st.text(alphabet="ab \n", max_size=60), chars=st.integers(4, 40), side=sides)
     def test_is_the_end_that_is_kept_and_of_bounded_length(self, text: str, chars: int, side: Truncation) -> None:
-        shown = window(text, chars, side)
+        shown = take_window(text, chars, side)
         assert text.endswith(shown) if side is Truncation.LEFT else text.startswith(shown)
         assert min(chars, len(text)) <= len(shown) <= chars + chars // 4
 
     def test_ends_at_a_space(self) -> None:
-        assert window("aaaa bbbb cccc", 8, Truncation.RIGHT) == "aaaa bbbb"
-        assert window("aaaa bbbb cccc", 8, Truncation.LEFT) == " bbbb cccc"
+        assert take_window("aaaa bbbb cccc", 8, Truncation.RIGHT) == "aaaa bbbb"
+        assert take_window("aaaa bbbb cccc", 8, Truncation.LEFT) == " bbbb cccc"
 
 
 class TestSpans:
@@ -166,7 +172,7 @@ class TestSpans:
     )
     def test_special_tokens_stay(self, text: int, room: int, lead: int, trail: int, side: Truncation) -> None:
         tokens = lead + text + trail
-        kept = [index for span in kept_of_single(tokens, room, lead, trail, side) for index in range(*span)]
+        kept = [index for span in truncate_text(tokens, room, lead, trail, side) for index in range(*span)]
         assert kept[:lead] == list(range(lead))
         assert kept[len(kept) - trail :] == list(range(tokens - trail, tokens))
         assert len(kept) == lead + min(text, room) + trail
@@ -174,6 +180,6 @@ class TestSpans:
     @given(first=st.integers(0, 20), second=st.integers(0, 20), room=st.integers(0, 30), side=sides)
     def test_special_tokens_of_a_pair_stay(self, first: int, second: int, room: int, side: Truncation) -> None:
         specials = (1, 2, 1)
-        kept = {index for span in kept_of_pair(first, second, room, specials, side) for index in range(*span)}
+        kept = {index for span in truncate_pair(first, second, room, specials, side) for index in range(*span)}
         assert {0, 1 + first, 2 + first, 3 + first + second} <= kept
         assert len(kept) == sum(specials) + min(room, first + second)

@@ -12,8 +12,9 @@ from heddle.checkpoint import Checkpoint
 from tests.checkpoints import SMALL_BERT, write_json
 from tests.small_tokenizers import small_tokenizer
 from tests.texts import NEARLY_NOTHING, SENTENCES
-from tokenizer_svc.text.sequence import Options, TokenSequence
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.inputs import Options
+from tokenizer_svc.text.sequences import TokenSequence
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 TEXTS = [
     *SENTENCES,

@@ -25,7 +25,7 @@ from tests.tokenizer_svc.text.loading.folders import (
     without_added_tokens,
     write_folder,
 )
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 BERT = {"tokenizer_class": "BertTokenizer"}
 NEW = bert().get_vocab_size()  # the id that the next token gets

@@ -14,8 +14,8 @@ from tests.checkpoints import POSITIONS, write_bert, write_json, write_old_modul
 from tests.cluster import engine_pod, tokenizer_pod
 from tests.tokenizer_svc.text.loading.folders import bert, write_folder
 from tokenizer_svc.text.loading.fast_tokenizer import load_fast_tokenizer
-from tokenizer_svc.text.sequence import TokenSequence
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.sequences import TokenSequence
+from tokenizer_svc.text.tokenizer import Tokenizer
 from tokenizer_svc.text.truncation import Truncation
 
 LONG = " ".join(f"w{index % 90}" for index in range(200))

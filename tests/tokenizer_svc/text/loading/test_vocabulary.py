@@ -22,7 +22,7 @@ from tests.small_vocabularies import write_vocabulary
 from tests.texts import SENTENCES, varied_texts
 from tests.tokenizer_svc.text.loading.folders import TEXTS, expected_ids, ids_of, write_folder
 from tokenizer_svc.text.loading.fast_tokenizer import load_fast_tokenizer
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 # Both versions give these the same ids on all texts. Before <mask>, 5 keeps a space that 4 drops.
 AGREEING: list[tuple[str, dict[str, Any] | None]] = [

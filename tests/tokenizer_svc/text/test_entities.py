@@ -12,10 +12,10 @@ from transformers import BertConfig, BertForTokenClassification, PreTrainedToken
 from heddle.tensors import Floats
 from tests.small_tokenizers import small_tokenizer
 from tests.texts import varied_texts
-from tokenizer_svc.text.sequence import Options, TextLayout, TokenSequence, pack_ids
-from tokenizer_svc.text.spans import Aggregation, Span, Tokens, entities, labelled_tokens
-from tokenizer_svc.text.subwords import Subwords
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.entities import Aggregation, AlignedText, Entity, Subwords, find_entities, label_tokens
+from tokenizer_svc.text.inputs import Options
+from tokenizer_svc.text.sequences import Alignment, TokenSequence, pack_ids
+from tokenizer_svc.text.tokenizer import Tokenizer
 from tokenizer_svc.text.truncation import Truncation
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "MISC", "B-X-Y", "X-Y")
@@ -62,9 +62,9 @@ def some_logits(tokens: int, seed: int) -> Floats:
     return (np.repeat(steps, 2, axis=0)[:tokens] + rng.normal(0, 1, (tokens, len(LABELS)))).astype(np.float32)
 
 
-def tokens_of(text: str, sequence: TokenSequence) -> Tokens:
-    assert sequence.layout is not None
-    return Tokens(text, memoryview(sequence.token_ids).cast("I"), sequence.layout)
+def tokens_of(text: str, sequence: TokenSequence) -> AlignedText:
+    assert sequence.alignment is not None
+    return AlignedText(text, memoryview(sequence.token_ids).cast("I"), sequence.alignment)
 
 
 def found_by_pipeline(
@@ -83,7 +83,7 @@ def found_by_pipeline(
     ]
 
 
-def rows_of(spans: list[Span]) -> list[tuple[str, float, int, int, str]]:
+def rows_of(spans: list[Entity]) -> list[tuple[str, float, int, int, str]]:
     return [(label, score, span.start, span.end, span.word) for span in spans for label, score in span.scores.items()]
 
 
@@ -92,7 +92,7 @@ def rows_of(spans: list[Span]) -> list[tuple[str, float, int, int, str]]:
 @pytest.mark.parametrize("kind", UNKNOWN)
 def test_entities_are_those_of_the_pipeline(kind: str, side: Truncation) -> None:
     tokenizer, pipeline = ours(kind), theirs(kind, side)
-    [results] = tokenizer.encode([(TEXTS, Options(side, with_layout=True))])
+    [results] = tokenizer.encode([(TEXTS, Options(side, with_alignment=True))])
     compared = several = truncated = 0
     for seed, (text, sequence) in enumerate(zip(TEXTS, results, strict=True)):
         if not isinstance(sequence, TokenSequence):  # no special tokens, and nothing else
@@ -102,13 +102,13 @@ def test_entities_are_those_of_the_pipeline(kind: str, side: Truncation) -> None
         for strategy in STRATEGIES:
             expected = found_by_pipeline(pipeline, text, strategy, sequence, logits)
             if strategy is Aggregation.NONE:
-                spans = labelled_tokens(tokens, logits, LABELS, raw_scores=False, subwords=tokenizer.subwords)
+                spans = label_tokens(tokens, logits, LABELS, raw_scores=False, subwords=tokenizer.subwords)
                 spans = [span for span in spans if not span.special]
             else:
                 every = {"with_words": True, "with_outside": True}
-                spans = entities(tokens, logits, LABELS, strategy, tokenizer.subwords, **every)
+                spans = find_entities(tokens, logits, LABELS, strategy, tokenizer.subwords, **every)
                 named = [span for span in spans if "O" not in span.scores]
-                assert [replace(span, word="") for span in named] == entities(
+                assert [replace(span, word="") for span in named] == find_entities(
                     tokens, logits, LABELS, strategy, tokenizer.subwords
                 )
                 several += any(" " in span.text for span in spans)
@@ -121,10 +121,10 @@ def test_entities_are_those_of_the_pipeline(kind: str, side: Truncation) -> None
     assert truncated > 20
 
 
-def made_up(text: str, offsets: list[tuple[int, int]], labels: list[str]) -> tuple[Tokens, Floats]:
+def made_up(text: str, offsets: list[tuple[int, int]], labels: list[str]) -> tuple[AlignedText, Floats]:
     """Tokens that are sure of their labels, without special ones."""
-    layout = TextLayout(offsets, [0] * len(offsets), [text[start:end] for start, end in offsets])
-    tokens = Tokens(text, memoryview(pack_ids(list(range(1, len(offsets) + 1)))).cast("I"), layout)
+    alignment = Alignment(offsets, [0] * len(offsets), [text[start:end] for start, end in offsets])
+    tokens = AlignedText(text, memoryview(pack_ids(list(range(1, len(offsets) + 1)))).cast("I"), alignment)
     logits = np.full((len(offsets), len(LABELS)), -9, np.float32)
     for row, label in zip(logits, labels, strict=True):
         row[LABELS.index(label)] = 9
@@ -133,7 +133,7 @@ def made_up(text: str, offsets: list[tuple[int, int]], labels: list[str]) -> tup
 
 def test_a_second_beginning_is_a_second_entity() -> None:
     tokens, logits = made_up("Ann Bob Lee", [(0, 3), (4, 7), (8, 11)], ["B-PER", "B-PER", "I-PER"])
-    found = entities(tokens, logits, LABELS, Aggregation.SIMPLE, Subwords(has_prefix=True, unknown_id=None))
+    found = find_entities(tokens, logits, LABELS, Aggregation.SIMPLE, Subwords(has_prefix=True, unknown_id=None))
     assert [(span.text, *span.scores) for span in found] == [("Ann", "PER"), ("Bob Lee", "PER")]
     assert {span.token_id for span in found} == {0}
 
@@ -143,7 +143,7 @@ def test_a_word_has_one_label_whatever_its_tokens_say() -> None:
     logits[1, LABELS.index("I-LOC")] = 12
     words = Subwords(has_prefix=False, unknown_id=None)
     first, largest = (
-        entities(tokens, logits, LABELS, strategy, words) for strategy in (Aggregation.FIRST, Aggregation.MAX)
+        find_entities(tokens, logits, LABELS, strategy, words) for strategy in (Aggregation.FIRST, Aggregation.MAX)
     )
     assert [(span.text, *span.scores) for span in first] == [("Micro­soft", "PER")]
     assert [(span.text, *span.scores) for span in largest] == [("Micro­soft", "LOC")]
@@ -152,10 +152,10 @@ def test_a_word_has_one_label_whatever_its_tokens_say() -> None:
 def test_unaggregated_tokens_are_all_there_with_their_special_ones() -> None:
     tokenizer = ours("word_piece")
     text = "El niño 🎉 İstanbul"
-    [[sequence]] = tokenizer.encode([([text], Options(with_layout=True))])
+    [[sequence]] = tokenizer.encode([([text], Options(with_alignment=True))])
     assert isinstance(sequence, TokenSequence)
     logits = some_logits(sequence.tokens, 0)
-    spans = labelled_tokens(tokens_of(text, sequence), logits, LABELS, raw_scores=False)
+    spans = label_tokens(tokens_of(text, sequence), logits, LABELS, raw_scores=False)
     assert (spans[0].text, spans[-1].text) == ("[CLS]", "[SEP]")
     assert [(span.start, span.end) for span in (spans[0], spans[-1])] == [(0, 0), (0, 0)]
     assert pack_ids([span.token_id for span in spans]) == sequence.token_ids
@@ -167,7 +167,7 @@ def test_unaggregated_tokens_are_all_there_with_their_special_ones() -> None:
 def test_raw_scores_are_the_logits_of_every_label() -> None:
     tokens, _ = made_up("a b", [(0, 1), (2, 3)], ["O", "O"])
     logits = some_logits(2, 5)
-    spans = labelled_tokens(tokens, logits, LABELS, raw_scores=True)
+    spans = label_tokens(tokens, logits, LABELS, raw_scores=True)
     assert [list(span.scores) for span in spans] == [list(LABELS)] * 2
     np.testing.assert_array_equal([list(span.scores.values()) for span in spans], logits)
 
@@ -175,15 +175,15 @@ def test_raw_scores_are_the_logits_of_every_label() -> None:
 @pytest.mark.parametrize("side", [Truncation.RIGHT, Truncation.LEFT])
 def test_offsets_count_from_the_beginning_of_a_text_that_was_cut_before_it_was_tokenized(side: Truncation) -> None:
     text = "Größe é 字 🎉 niño " * 5_000
-    [[sequence]] = ours("word_piece").encode([([text], Options(side, with_layout=True))])
+    [[sequence]] = ours("word_piece").encode([([text], Options(side, with_alignment=True))])
     assert isinstance(sequence, TokenSequence)
-    assert sequence.layout is not None
+    assert sequence.alignment is not None
     assert sequence.truncated
-    assert len(sequence.layout.offsets) == len(sequence.layout.spellings) == sequence.tokens == TOKENS_MAX
-    pieces = [text[start:end] for start, end in sequence.layout.offsets]
+    assert len(sequence.alignment.offsets) == len(sequence.alignment.spellings) == sequence.tokens == TOKENS_MAX
+    pieces = [text[start:end] for start, end in sequence.alignment.offsets]
     if side is Truncation.RIGHT:
         assert text.replace(" ", "").startswith("".join(pieces))
-        assert sequence.layout.offsets[1][0] == 0
+        assert sequence.alignment.offsets[1][0] == 0
     else:
         assert text.replace(" ", "").endswith("".join(pieces))
-        assert sequence.layout.offsets[-2][1] == len(text) - 1
+        assert sequence.alignment.offsets[-2][1] == len(text) - 1

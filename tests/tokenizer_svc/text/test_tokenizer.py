@@ -17,8 +17,10 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.small_tokenizers import small_tokenizer
 from tests.texts import varied_texts
 from tests.tokenizer_svc.parity import parity_of
-from tokenizer_svc.text.sequence import Input, Options, Result, TokenSequence
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.inputs import Input, Options
+from tokenizer_svc.text.loading.normalization import add_lower_case
+from tokenizer_svc.text.sequences import Result, TokenSequence
+from tokenizer_svc.text.tokenizer import Tokenizer
 from tokenizer_svc.text.truncation import Truncation
 
 BERT = parity_of("word_piece").ours
@@ -92,10 +94,9 @@ class TestLoad:
 
     def test_lower_cases_where_the_checkpoint_says_so(self) -> None:
         for kind in ("byte_level", "unigram"):
-            plain, lowered = (
-                tokenizer_of(small_tokenizer(kind)),
-                tokenizer_of(small_tokenizer(kind), do_lower_case=True),
-            )
+            plain, library = tokenizer_of(small_tokenizer(kind)), small_tokenizer(kind)
+            add_lower_case(library)
+            lowered = tokenizer_of(library)
             assert encode(lowered, "İN Österreich") == encode(plain, "İN Österreich".lower())
             assert encode(lowered, "HELLO") != encode(plain, "HELLO")
 

@@ -15,9 +15,10 @@ from heddle.checkpoint.json_files import CheckpointError
 from heddle.checkpoint.sentence_modules import PoolingSetting
 from tests.checkpoints import SMALL_BERT, write_json
 from tests.small_tokenizers import byte_level, small_tokenizer
-from tokenizer_svc.text.loading.framing import EndToken
-from tokenizer_svc.text.sequence import Options, TokenSequence
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.inputs import Options
+from tokenizer_svc.text.loading.post_processor import EndToken
+from tokenizer_svc.text.sequences import TokenSequence
+from tokenizer_svc.text.tokenizer import Tokenizer
 from tokenizer_svc.text.truncation import Truncation
 
 END = "<|endoftext|>"

@@ -10,10 +10,10 @@ from tokenizers import processors
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.small_tokenizers import small_tokenizer
 from tests.texts import varied_texts
-from tokenizer_svc.text.framed import Framed, Role
-from tokenizer_svc.text.rerank_prompts import PROMPTS, stated
-from tokenizer_svc.text.sequence import Options, TokenSequence
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.inputs import Options, PromptedPair, Role
+from tokenizer_svc.text.rerank_prompts import PROMPTS, parse_template
+from tokenizer_svc.text.sequences import TokenSequence
+from tokenizer_svc.text.tokenizer import Tokenizer
 from tokenizer_svc.text.truncation import Truncation
 
 ROOM = 120  # for query and document, beside the prompt
@@ -84,14 +84,14 @@ def ids_of(result: TokenSequence | HeddleError) -> Ids:
     return memoryview(result.token_ids).cast("I").tolist()
 
 
-def framed(name: str, query: str, document: str) -> Framed:
-    return PROMPTS[name].framed(query, document, INSTRUCTION)
+def fill(name: str, query: str, document: str) -> PromptedPair:
+    return PROMPTS[name].fill(query, document, INSTRUCTION)
 
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_ids_are_those_of_the_models_authors(name: str) -> None:
     pairs = list(zip(TEXTS, reversed(TEXTS), strict=True))
-    [results] = tokenizer_of(name, 100_000).encode([([framed(name, *pair) for pair in pairs], Options())])
+    [results] = tokenizer_of(name, 100_000).encode([([fill(name, *pair) for pair in pairs], Options())])
     for pair, result in zip(pairs, results, strict=True):
         before, both, after = reference(name, *pair)
         assert ids_of(result) == before + both + after
@@ -105,7 +105,7 @@ def test_of_a_long_document_its_end_goes_and_the_prompt_stays(name: str) -> None
     before, _, after = reference(name, "", "")
     tokens_max = len(before) + len(after) + ROOM
     texts = [" ".join(TEXTS[start : start + count]) for start in range(5) for count in (30, 110)]
-    [results] = tokenizer_of(name, tokens_max).encode([([framed(name, "Why?", text) for text in texts], Options())])
+    [results] = tokenizer_of(name, tokens_max).encode([([fill(name, "Why?", text) for text in texts], Options())])
     for text, result in zip(texts, results, strict=True):
         assert ids_of(result) == before + reference(name, "Why?", text)[1][:ROOM] + after
         assert isinstance(result, TokenSequence)
@@ -118,7 +118,7 @@ def test_from_the_left_the_beginning_of_the_document_goes(name: str) -> None:
     tokens_max = len(before) + len(after) + ROOM
     text = " ".join(f"w{number}" for number in range(1_000))
     options = Options(Truncation.LEFT)
-    [[result]] = tokenizer_of(name, tokens_max).encode([([framed(name, "Why?", text)], options)])
+    [[result]] = tokenizer_of(name, tokens_max).encode([([fill(name, "Why?", text)], options)])
     ids = ids_of(result)
     assert len(ids) == tokens_max
     whole = before + reference(name, "Why?", text)[1] + after
@@ -132,7 +132,7 @@ def test_the_query_gives_way_only_where_nothing_is_left_of_the_document() -> Non
     before, both, after = reference(name, "", "")
     tokens_max = len(before) + len(both) + len(after) + 30
     query = " ".join(f"q{number}" for number in range(500))
-    [[result]] = tokenizer_of(name, tokens_max).encode([([framed(name, query, "never seen")], Options())])
+    [[result]] = tokenizer_of(name, tokens_max).encode([([fill(name, query, "never seen")], Options())])
     ids = ids_of(result)
     text = library().decode(ids, skip_special_tokens=False)
     assert len(ids) == tokens_max
@@ -147,16 +147,16 @@ def test_a_document_of_megabytes_costs_no_more_than_its_window() -> None:
     tokenizer = tokenizer_of(name, 400)
     text = "The quick brown fox jumps over the lazy dog. " * 100_000
     began = time.perf_counter()
-    [[result]] = tokenizer.encode([([framed(name, "fox?", text)], Options())])
+    [[result]] = tokenizer.encode([([fill(name, "fox?", text)], Options())])
     assert time.perf_counter() - began < 2.0
-    [[of_a_part]] = tokenizer.encode([([framed(name, "fox?", text[:100_000])], Options())])
+    [[of_a_part]] = tokenizer.encode([([fill(name, "fox?", text[:100_000])], Options())])
     assert ids_of(result) == ids_of(of_a_part)
     assert len(ids_of(result)) == 400
 
 
 def test_refusing_names_length_and_limit() -> None:
     [[result]] = tokenizer_of("qwen3-reranker", 300).encode(
-        [([framed("qwen3-reranker", "a", "b " * 400)], Options(Truncation.REFUSE))]
+        [([fill("qwen3-reranker", "a", "b " * 400)], Options(Truncation.REFUSE))]
     )
     assert isinstance(result, HeddleError)
     assert result.kind is ErrorKind.TOO_LARGE
@@ -164,7 +164,7 @@ def test_refusing_names_length_and_limit() -> None:
 
 
 def test_a_prompt_that_is_too_long_by_itself_is_refused() -> None:
-    content = PROMPTS["qwen3-reranker"].framed("a", "b", "because " * 500)
+    content = PROMPTS["qwen3-reranker"].fill("a", "b", "because " * 500)
     [[result]] = tokenizer_of("qwen3-reranker", 400).encode([([content], Options())])
     assert isinstance(result, HeddleError)
     assert result.kind is ErrorKind.TOO_LARGE
@@ -172,33 +172,31 @@ def test_a_prompt_that_is_too_long_by_itself_is_refused() -> None:
 
 def test_one_document_that_is_no_text_leaves_the_others_alone() -> None:
     name = "mxbai-rerank-v2"
-    [[bad, good]] = tokenizer_of(name, 1_000).encode(
-        [([framed(name, "a", "\ud800"), framed(name, "a", "b")], Options())]
-    )
+    [[bad, good]] = tokenizer_of(name, 1_000).encode([([fill(name, "a", "\ud800"), fill(name, "a", "b")], Options())])
     assert isinstance(bad, HeddleError)
     assert bad.kind is ErrorKind.INVALID_INPUT
     assert isinstance(good, TokenSequence)
 
 
 def test_what_a_text_holds_in_braces_is_text() -> None:
-    prompt = stated("{query} | {document}")
+    prompt = parse_template("{query} | {document}")
     assert prompt is not None
-    assert prompt.framed("{document}", "{query}").texts == ["{document}", " | ", "{query}"]
+    assert prompt.fill("{document}", "{query}").texts == ["{document}", " | ", "{query}"]
 
 
-def test_a_token_of_text_and_frame_is_of_the_frame() -> None:
+def test_a_token_of_text_and_prompt_is_of_the_prompt() -> None:
     """Such as "?\\n" in byte-level vocabularies: cutting it would take the line's end from the prompt."""
-    prompt = stated("Q: {query}\nD: {document}\nA:")
+    prompt = parse_template("Q: {query}\nD: {document}\nA:")
     assert prompt is not None
     own = library()
     tokenizer = Tokenizer(own, sequence_tokens_max=24, vocabulary_size=own.get_vocab_size())
-    [[result]] = tokenizer.encode([([prompt.framed("why" * 3, "because " * 40)], Options())])
+    [[result]] = tokenizer.encode([([prompt.fill("why" * 3, "because " * 40)], Options())])
     text = own.decode(ids_of(result))
     assert text.startswith("Q: whywhywhy\nD: b")
     assert text.endswith("\nA:")
 
 
 def test_roles_of_a_prompt_are_in_its_parts() -> None:
-    parts = PROMPTS["bge-reranker-gemma"].framed("q", "d").pieces
-    assert parts[0] == ((Role.FRAME, "A: "), (Role.QUERY, "q"))
-    assert parts[2] == ((Role.FRAME, "B: "), (Role.DOCUMENT, "d"))
+    parts = PROMPTS["bge-reranker-gemma"].fill("q", "d").segments
+    assert parts[0] == ((Role.PROMPT, "A: "), (Role.QUERY, "q"))
+    assert parts[2] == ((Role.PROMPT, "B: "), (Role.DOCUMENT, "d"))

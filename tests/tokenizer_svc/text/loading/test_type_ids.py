@@ -9,8 +9,9 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import SMALL_BERT, write_json
 from tests.small_tokenizers import word_piece
-from tokenizer_svc.text.sequence import Options, TokenSequence
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.inputs import Options
+from tokenizer_svc.text.sequences import TokenSequence
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 PAIR = ("hello", "world")
 
