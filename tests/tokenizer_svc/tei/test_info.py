@@ -15,8 +15,8 @@ from heddle.v1 import model_pb2
 from tests import kinds
 from tests.tokenizer_svc.tei.served_model import TOKENS_MAX, ServedModel, served, status_of, write_embedder
 from tokenizer_svc.settings import TokenizerSettings
-from tokenizer_svc.tei.in_order import IN_FLIGHT_MAX
-from tokenizer_svc.tei.info import MODEL_TYPES
+from tokenizer_svc.tei.ordered_stream import IN_FLIGHT_MAX
+from tokenizer_svc.tei.translation import MODEL_TYPES
 
 SERVICES = {f"tei.v1.{name}" for name in ("Info", "Embed", "Predict", "Rerank", "Tokenize")}
 
@@ -25,7 +25,7 @@ async def test_info_tells_the_model_and_its_limits(embedder: ServedModel) -> Non
     info = await embedder.info.Info(tei.InfoRequest())
     assert (info.model_id, info.model_dtype, info.max_input_length) == ("small", "float32", TOKENS_MAX)
     assert info.max_client_batch_size == TokenizerSettings().request_inputs_max
-    assert info.max_concurrent_requests == IN_FLIGHT_MAX  # see test_in_order.py
+    assert info.max_concurrent_requests == IN_FLIGHT_MAX  # see test_ordered_stream.py
     assert info.version
     assert info.max_batch_tokens > 0
     assert info.tokenization_workers == 1

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.tei.v1 import tei_pb2 as tei
-from tokenizer_svc.tei import in_order
-from tokenizer_svc.tei.in_order import InOrder
+from tokenizer_svc.tei import ordered_stream
+from tokenizer_svc.tei.ordered_stream import OrderedStream
 
 
 async def numbers(count: int) -> AsyncIterator[int]:
@@ -48,7 +48,7 @@ async def settle(rounds: int = 5_000) -> None:
         await asyncio.sleep(0)
 
 
-async def ids_of(stream: InOrder[Any, tei.SimpleToken], taken: list[int] | None = None) -> list[int]:
+async def ids_of(stream: OrderedStream[Any, tei.SimpleToken], taken: list[int] | None = None) -> list[int]:
     """All ids; those before an error are in `taken`."""
     taken = [] if taken is None else taken
     async with aclosing(stream.responses()) as responses:
@@ -62,7 +62,7 @@ async def ids_of(stream: InOrder[Any, tei.SimpleToken], taken: list[int] | None 
 def test_answers_keep_the_order_of_their_requests_in_whatever_order_they_are_ready(order: list[int]) -> None:
     async def answered() -> list[int]:
         desk = Desk()
-        answers = asyncio.create_task(ids_of(InOrder(numbers(8), desk.answer)))
+        answers = asyncio.create_task(ids_of(OrderedStream(numbers(8), desk.answer)))
         for number in order:
             desk.finish(number)
             await asyncio.sleep(0)
@@ -73,9 +73,9 @@ def test_answers_keep_the_order_of_their_requests_in_whatever_order_they_are_rea
 
 async def test_a_slow_answer_holds_no_work_up_until_the_window_is_full() -> None:
     desk = Desk()
-    answers = asyncio.create_task(ids_of(InOrder(numbers(3000), desk.answer)))
+    answers = asyncio.create_task(ids_of(OrderedStream(numbers(3000), desk.answer)))
     await settle()
-    assert len(desk.started) == in_order.IN_FLIGHT_MAX
+    assert len(desk.started) == ordered_stream.IN_FLIGHT_MAX
     for number in range(1, 3000):  # all but the first
         desk.finish(number)
     await settle()
@@ -89,12 +89,12 @@ async def test_answers_that_nobody_takes_are_kept_up_to_a_limit() -> None:
     desk = Desk(size_bytes=1000)
     for number in range(3000):
         desk.finish(number)
-    with patch.object(in_order, "KEPT_BYTES_MAX", 100_000):
-        stream = InOrder(numbers(3000), desk.answer)
+    with patch.object(ordered_stream, "KEPT_BYTES_MAX", 100_000):
+        stream = OrderedStream(numbers(3000), desk.answer)
         async with aclosing(stream.responses()) as responses:
             taken = [(await anext(responses)).id]
             await settle()
-            assert 100 <= len(desk.started) <= 100 + in_order.IN_FLIGHT_MAX
+            assert 100 <= len(desk.started) <= 100 + ordered_stream.IN_FLIGHT_MAX
             taken += [response.id async for response in responses]
     assert taken == list(range(3000))
 
@@ -111,14 +111,14 @@ async def test_the_first_error_comes_after_the_answers_before_it_and_cancels_the
     desk.finish(1)
     taken: list[int] = []
     with pytest.raises(HeddleError, match="the text is empty"):
-        await ids_of(InOrder(numbers(10), answer), taken)
+        await ids_of(OrderedStream(numbers(10), answer), taken)
     assert taken == [0, 1]
     assert desk.cancelled == [3, 4, 5, 6, 7, 8, 9]
 
 
 async def test_who_leaves_cancels_what_is_in_flight() -> None:
     desk = Desk()
-    answers = asyncio.create_task(ids_of(InOrder(numbers(10), desk.answer)))
+    answers = asyncio.create_task(ids_of(OrderedStream(numbers(10), desk.answer)))
     await settle()
     answers.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -133,7 +133,7 @@ async def test_what_was_read_is_answered_when_reading_stops() -> None:
         await asyncio.Event().wait()
 
     desk, taken = Desk(), list[int]()
-    stream = InOrder(endless(), desk.answer)
+    stream = OrderedStream(endless(), desk.answer)
     asyncio.get_running_loop().call_later(0.01, stream.stop_reading)
     for number in range(3):
         asyncio.get_running_loop().call_later(0.02, desk.finish, number)
@@ -151,5 +151,5 @@ async def test_a_broken_request_stream_is_an_error_after_the_answers() -> None:
     desk, taken = Desk(), list[int]()
     desk.finish(0)
     with pytest.raises(ConnectionError):
-        await ids_of(InOrder(broken(), desk.answer), taken)
+        await ids_of(OrderedStream(broken(), desk.answer), taken)
     assert taken == [0]
