@@ -1,5 +1,4 @@
-"""Small tokenizer folders without tokenizer.json, as older checkpoints have them. They are the same in every run. Used
-by the tests that build tokenizers from vocabulary files."""
+"""Small tokenizer folders without tokenizer.json, as in older checkpoints. They are the same in every run."""
 
 import io
 from collections.abc import Mapping

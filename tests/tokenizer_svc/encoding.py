@@ -1,4 +1,4 @@
-"""All results of some inputs at once, for tests that do not care in how many parts they come."""
+"""Encodes inputs and waits for all results, for tests that ignore how the encoder splits them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from tokenizer_svc.text.inputs import INPUTS, FieldName, Input, Options
 from tokenizer_svc.text.sequences import Result, TokenSequences
 
 
-async def encoded(
+async def encode_inputs(
     encoder: Encoder, inputs: Sequence[Input], options: Options, *, field_of: FieldName = INPUTS
 ) -> list[Result]:
     """Cancelling the caller cancels the job."""

@@ -1,4 +1,4 @@
-"""Each kind of tokenizer once per session: ours, and the same one as transformers uses it."""
+"""Each kind of small tokenizer, loaded once per session: ours, and the same one in transformers."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -16,14 +16,14 @@ TOKENS_MAX = 16
 
 @dataclass
 class Parity:
-    """A tokenizer of ours beside the library's own, neither of which truncates, and transformers', which does."""
+    """Our tokenizer, the library's, which does not truncate, and that of transformers, which does."""
 
     ours: Tokenizer
     library: Library
     transformers: PreTrainedTokenizerFast
 
     def expected(self, text: str, pair: str | None, side: Truncation) -> TokenSequence:
-        """What transformers makes of a text or pair under longest_first."""
+        """The sequence of a text or pair in transformers, truncated with the strategy longest_first."""
         self.transformers.truncation_side = "left" if side is Truncation.LEFT else "right"
         limit = self.ours.sequence_tokens_max
         encoded = self.transformers(
@@ -41,7 +41,7 @@ class Parity:
 
 
 @cache
-def parity_of(kind: str) -> Parity:
+def load_parity(kind: str) -> Parity:
     library = small_tokenizer(kind)
     ours = Tokenizer(small_tokenizer(kind), sequence_tokens_max=TOKENS_MAX, vocabulary_size=library.get_vocab_size())
     reference = PreTrainedTokenizerFast(tokenizer_object=library)  # type: ignore[no-untyped-call]

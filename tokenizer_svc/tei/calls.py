@@ -21,7 +21,7 @@ from heddle.rpc.telemetry import request_id
 from heddle.rpc.unary import answered, context_of, deadline_of_call
 from heddle.tei.v1 import tei_pb2
 from heddle.v1 import inference_pb2
-from tokenizer_svc.tei.ordered_stream import Message, OrderedStream, shutting_down
+from tokenizer_svc.tei.ordered_stream import Message, OrderedStream, shutting_down_error
 
 IDLE_POLL_S = 0.01
 OVERLOADED_WAIT_S_MIN = 0.05
@@ -96,7 +96,7 @@ class Calls:
     ) -> AsyncIterator[AsyncIterator[Response]]:
         """The responses to a stream; leaving the block cancels what is still in flight."""
         if self._draining:
-            raise shutting_down()
+            raise shutting_down_error()
         request_id.set(request_id_of(context))
         call = self._open_call(context)
         stream = OrderedStream(requests, lambda request: retry_while_overloaded(answer, call, request))

@@ -45,7 +45,7 @@ class OrderedStream(Generic[Request, Response]):
                 self._room.set()
             await asyncio.wait([self._reader])
             if self._reader.cancelled():
-                raise shutting_down()
+                raise shutting_down_error()
             self._reader.result()
         finally:
             await self._cancel_all(self._reader)
@@ -89,5 +89,5 @@ class OrderedStream(Generic[Request, Response]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def shutting_down() -> HeddleError:
+def shutting_down_error() -> HeddleError:
     return HeddleError(ErrorKind.UNAVAILABLE, "the server is shutting down", retry_after_ms=1000)

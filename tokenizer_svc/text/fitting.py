@@ -42,11 +42,11 @@ class SequenceFitter:
             return sequence
         if side is Truncation.REFUSE:
             if is_long:
-                return too_long(tokens, tokens_max, is_cut=is_cut)
-            return too_long(document_tokens, options.document_tokens_max, is_cut=False, thing="document")
+                return too_long_error(tokens, tokens_max, is_cut=is_cut)
+            return too_long_error(document_tokens, options.document_tokens_max, is_cut=False, thing="document")
         specials = self.special_tokens.count(is_pair=is_pair)
         if tokens_max <= specials:
-            return no_room(tokens_max, specials)
+            return no_room_error(tokens_max, specials)
         if is_pair:
             spans = self.special_tokens.truncate_pair(encoding, tokens_max, side, options.document_tokens_max)
         else:
@@ -65,10 +65,10 @@ class SequenceFitter:
         if tokens <= tokens_max:
             return TokenSequence(token_ids)
         if options.truncation is Truncation.REFUSE:
-            return too_long(tokens, tokens_max, is_cut=False)
+            return too_long_error(tokens, tokens_max, is_cut=False)
         specials = self.special_tokens.count(is_pair=False)
         if tokens_max <= specials:
-            return no_room(tokens_max, specials)
+            return no_room_error(tokens_max, specials)
         spans = self.special_tokens.truncate_ids(token_ids, tokens_max, options.truncation)
         return TokenSequence(token_ids).truncate(spans, 0)
 
@@ -109,7 +109,7 @@ class SequenceFitter:
         return min(options.prompt_tokens, tokens_max - self.special_tokens.trail)
 
 
-def too_long(tokens: int, tokens_max: int, *, is_cut: bool, thing: str = "input") -> HeddleError:
+def too_long_error(tokens: int, tokens_max: int, *, is_cut: bool, thing: str = "input") -> HeddleError:
     """The error for an input that must not be truncated. `is_cut`: it has more tokens than were counted."""
     if tokens <= tokens_max:
         length = "far more characters than can be looked at"
@@ -118,7 +118,7 @@ def too_long(tokens: int, tokens_max: int, *, is_cut: bool, thing: str = "input"
     return HeddleError(ErrorKind.TOO_LARGE, f"the {thing} has {length}, the limit is {tokens_max} tokens")
 
 
-def no_room(tokens_max: int, specials: int) -> HeddleError:
+def no_room_error(tokens_max: int, specials: int) -> HeddleError:
     """The error for a limit that a request sets too low."""
     message = f"a limit of {tokens_max} tokens leaves no room for text: the model adds {specials} special tokens"
     return HeddleError(ErrorKind.INVALID_INPUT, message)

@@ -141,6 +141,6 @@ class LongTextEncoder:
         has_type_ids = self.gives_type_ids and (window.is_pair or self.fitter.special_tokens.has_type_ids)
         sequence = TokenSequence(pack_ids(encoding.ids), pack_type_ids(encoding.type_ids) if has_type_ids else b"")
         if window.options.with_alignment:
-            sequence.alignment = Alignment.of_encoding(encoding, window.skipped)
+            sequence.alignment = Alignment.from_encoding(encoding, window.skipped)
         is_cut = bool(window.cuts)
         return self.fitter.fit_text(sequence, encoding, window.options, is_pair=window.is_pair, is_cut=is_cut)

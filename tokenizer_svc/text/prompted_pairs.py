@@ -14,7 +14,7 @@ import tokenizers
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tokenizer_svc.text.batch_encoding import encode_each
-from tokenizer_svc.text.fitting import SequenceFitter, too_long
+from tokenizer_svc.text.fitting import SequenceFitter, too_long_error
 from tokenizer_svc.text.inputs import Options, PromptedPair, Role, Segment
 from tokenizer_svc.text.long_texts import MARGIN_TOKENS, WINDOWS_MAX, encode_in_windows, take_window, window_chars
 from tokenizer_svc.text.sequences import Result, Span, TokenSequence, pack_ids
@@ -104,9 +104,9 @@ class PromptedPairEncoder:
         if limits.side is Truncation.REFUSE:
             if is_long:
                 specials = special_tokens.count(is_pair=False)
-                return too_long(len(ids) + specials, limits.tokens_max + specials, is_cut=is_cut)
+                return too_long_error(len(ids) + specials, limits.tokens_max + specials, is_cut=is_cut)
             if is_document_long:
-                return too_long(document_tokens, limits.document_tokens_max, is_cut=False, thing="document")
+                return too_long_error(document_tokens, limits.document_tokens_max, is_cut=False, thing="document")
         if is_long or is_document_long:
             ids = tokens.truncate(limits)
             if len(ids) > limits.tokens_max:

@@ -27,7 +27,7 @@ class Alignment:
     spellings: list[str]  # as in the vocabulary; an unknown piece may be spelled as in the text
 
     @classmethod
-    def of_encoding(cls, encoding: tokenizers.Encoding, skipped: int) -> "Alignment":
+    def from_encoding(cls, encoding: tokenizers.Encoding, skipped: int) -> "Alignment":
         """`skipped` is the number of characters that were cut off before the encoded text."""
         mask = encoding.special_tokens_mask
         offsets = [
@@ -37,7 +37,7 @@ class Alignment:
         return cls(offsets, mask, encoding.tokens)
 
     @classmethod
-    def of_ids(cls, token_ids: bytes, library: tokenizers.Tokenizer) -> "Alignment":
+    def from_ids(cls, token_ids: bytes, library: tokenizers.Tokenizer) -> "Alignment":
         """For ids that came without a text: all tokens count as special."""
         ids = memoryview(token_ids).cast("I")
         spellings = [library.id_to_token(token_id) or "" for token_id in ids]

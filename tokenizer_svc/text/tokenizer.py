@@ -129,7 +129,7 @@ class Tokenizer:
     def _encode_tokenized(self, content: TokenizedInput, options: Options) -> Result:
         result = self._fitter.fit_tokenized(content, options)
         if options.with_alignment and isinstance(result, TokenSequence):
-            result.alignment = Alignment.of_ids(content.token_ids, self._library)
+            result.alignment = Alignment.from_ids(content.token_ids, self._library)
         return result
 
     def tokenize(self, text: str, *, prompt: str = "", skip_special_tokens: bool = False) -> list[Token]:

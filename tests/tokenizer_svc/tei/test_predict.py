@@ -25,7 +25,7 @@ def scores_of(response: tei.PredictResponse) -> Scores:
     return [(prediction.label, prediction.score) for prediction in response.predictions]
 
 
-async def test_scores_are_those_of_heddle_best_first(classifier: ServedModel) -> None:
+async def test_scores_are_those_of_heddle_v1_best_first(classifier: ServedModel) -> None:
     response = await classifier.predict.Predict(tei.PredictRequest(inputs="warp"))
     assert scores_of(response) == await heddle_scores(classifier, pb.TextOrPair(text="warp"))
     assert {prediction.label for prediction in response.predictions} == set(EMOTIONS)
@@ -46,7 +46,7 @@ async def test_scores_that_round_to_one_are_ranked_by_their_logits(tmp_path: Pat
         assert scores_of(response) == [(EMOTIONS[index], 1.0) for index in (2, 0, 1)]
 
 
-async def test_a_pair_is_one_input_and_one_text_is_itself(classifier: ServedModel) -> None:
+async def test_a_pair_is_one_input_and_a_pair_of_one_is_a_text(classifier: ServedModel) -> None:
     pair = await classifier.predict.PredictPair(tei.PredictPairRequest(inputs=["warp", "weft"]))
     assert scores_of(pair) == await heddle_scores(classifier, pb.TextOrPair(text="warp", pair="weft"))
     assert pair.metadata.compute_chars == 8

@@ -60,7 +60,7 @@ def calls_measured(method: str) -> float:
     )
 
 
-async def test_streams_of_calls_are_measured_as_calls_and_the_one_that_lasts_is_not(tmp_path: Path) -> None:
+async def test_streams_of_tei_are_measured_as_calls_and_the_coalescing_stream_is_not(tmp_path: Path) -> None:
     before = calls_measured("/tei.v1.Embed/EmbedStream")
     async with (
         engine_pod(tmp_path) as engine,
@@ -100,6 +100,6 @@ async def test_a_draining_pod_answers_what_it_read_and_ends_the_stream(tmp_path:
 
 
 @pytest.mark.parametrize("priority", ["urgent", "-1", "4294967296", "1" * 5000])
-async def test_metadata_that_make_no_sense_are_an_invalid_argument(embedder: ServedModel, priority: str) -> None:
+async def test_malformed_metadata_are_an_invalid_argument(embedder: ServedModel, priority: str) -> None:
     call = embedder.embed.EmbedStream(metadata=(("heddle-priority", priority),))
     assert (await status_of(call.read()))[0] is grpc.StatusCode.INVALID_ARGUMENT

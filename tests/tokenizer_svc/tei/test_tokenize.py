@@ -1,4 +1,4 @@
-"""tei.v1.Tokenize against a pod: tokens with where they lie, and back to text."""
+"""tei.v1.Tokenize against a pod: tokens with their places, and back to text."""
 
 from pathlib import Path
 
@@ -15,14 +15,14 @@ def slices(text: str, tokens: list[tei.SimpleToken]) -> list[str]:
     return [text.encode()[token.start : token.stop].decode() for token in tokens if not token.special]
 
 
-async def test_tokens_lie_where_their_bytes_are(embedder: ServedModel) -> None:
+async def test_offsets_are_those_of_the_bytes_of_each_token(embedder: ServedModel) -> None:
     tokens = (await embedder.tokenize.Tokenize(tei.EncodeRequest(inputs=TEXT))).tokens
     assert slices(TEXT, tokens) == [token.text for token in tokens]
     assert "".join(slices(TEXT, tokens)) == TEXT.replace(" ", "")
     assert not any(token.special for token in tokens)
 
 
-async def test_special_tokens_come_on_request_and_lie_nowhere(embedder: ServedModel) -> None:
+async def test_special_tokens_are_returned_on_request_without_offsets(embedder: ServedModel) -> None:
     plain = (await embedder.tokenize.Tokenize(tei.EncodeRequest(inputs=TEXT))).tokens
     first, *inner, last = (
         await embedder.tokenize.Tokenize(tei.EncodeRequest(inputs=TEXT, add_special_tokens=True))
@@ -42,8 +42,8 @@ async def test_offsets_count_the_prompt(embedder: ServedModel) -> None:
     assert all(token.HasField("start") for token in tokens)
 
 
-async def test_the_refusal_of_a_prompt_tells_the_names_that_there_are(embedder: ServedModel) -> None:
-    """tei-client 0.2 asks for a name that nobody has, and reads the others from the message."""
+async def test_the_error_for_an_unknown_prompt_lists_the_names(embedder: ServedModel) -> None:
+    """tei-client 0.2 asks for an unknown name, and reads the others from the message."""
     call = embedder.tokenize.Tokenize(tei.EncodeRequest(inputs=TEXT, prompt_name="answer"))
     status, message = await status_of(call)
     assert status is grpc.StatusCode.INVALID_ARGUMENT

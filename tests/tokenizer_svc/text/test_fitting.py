@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.small_tokenizers import BUILDERS, small_tokenizer
 from tests.texts import SENTENCES
-from tests.tokenizer_svc.parity import TOKENS_MAX, parity_of
+from tests.tokenizer_svc.parity import TOKENS_MAX, load_parity
 from tests.tokenizer_svc.text.test_truncation import long_text
 from tokenizer_svc.text.inputs import Input, Options, PromptedPair, Role
 from tokenizer_svc.text.sequences import Result, TokenSequence, pack_ids
@@ -29,10 +29,10 @@ def encode(tokenizer: Tokenizer, content: Input, options: Options) -> Result:
     return result
 
 
-def kept_by_transformers(
+def truncate_with_transformers(
     kind: str, content: Sequence[str], side: Truncation, tokens_max: int, strategy: str
 ) -> TokenSequence:
-    parity = parity_of(kind)
+    parity = load_parity(kind)
     parity.transformers.truncation_side = side.value
     arguments: dict[str, Any] = {"truncation": strategy, "max_length": tokens_max, "return_token_type_ids": True}
     encoded = parity.transformers(*content, **arguments, verbose=False)
@@ -46,8 +46,8 @@ def kept_by_transformers(
 def test_a_text_keeps_as_many_tokens_as_the_request_allows(
     kind: str, text: str, side: Truncation, tokens_max: int
 ) -> None:
-    expected = kept_by_transformers(kind, [text], side, min(tokens_max, TOKENS_MAX), "longest_first")
-    assert encode(parity_of(kind).ours, text, Options(side, tokens_max=tokens_max)) == expected
+    expected = truncate_with_transformers(kind, [text], side, min(tokens_max, TOKENS_MAX), "longest_first")
+    assert encode(load_parity(kind).ours, text, Options(side, tokens_max=tokens_max)) == expected
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
@@ -55,8 +55,8 @@ def test_a_text_keeps_as_many_tokens_as_the_request_allows(
 def test_a_pair_keeps_as_many_tokens_as_the_request_allows(
     kind: str, first: str, second: str, side: Truncation, tokens_max: int
 ) -> None:
-    expected = kept_by_transformers(kind, [first, second], side, tokens_max, "longest_first")
-    assert encode(parity_of(kind).ours, (first, second), Options(side, tokens_max=tokens_max)) == expected
+    expected = truncate_with_transformers(kind, [first, second], side, tokens_max, "longest_first")
+    assert encode(load_parity(kind).ours, (first, second), Options(side, tokens_max=tokens_max)) == expected
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
@@ -64,9 +64,9 @@ def test_a_pair_keeps_as_many_tokens_as_the_request_allows(
 def test_a_document_is_cut_before_it_is_joined_with_the_query(
     kind: str, second: str, side: Truncation, document_tokens_max: int
 ) -> None:
-    parity = parity_of(kind)
+    parity = load_parity(kind)
     around = len(parity.library.encode("a", ""))
-    expected = kept_by_transformers(kind, ["a", second], side, around + document_tokens_max, "only_second")
+    expected = truncate_with_transformers(kind, ["a", second], side, around + document_tokens_max, "only_second")
     options = Options(side, document_tokens_max=document_tokens_max)
     if expected.tokens <= TOKENS_MAX:
         assert encode(parity.ours, ("a", second), options) == expected
@@ -76,7 +76,7 @@ def test_a_document_is_cut_before_it_is_joined_with_the_query(
 @pytest.mark.parametrize("kind", BUILDERS)
 def test_a_long_document_keeps_the_same_tokens(kind: str, side: Truncation) -> None:
     text = long_text(3)
-    ours, library = parity_of(kind).ours, parity_of(kind).library
+    ours, library = load_parity(kind).ours, load_parity(kind).library
     ids = library.encode("a", text)
     of_document = [token_id for token_id, number in zip(ids.ids, ids.sequence_ids, strict=True) if number == 1]
     left = of_document[:4] if side is Truncation.RIGHT else of_document[-4:]
@@ -88,13 +88,13 @@ def test_a_long_document_keeps_the_same_tokens(kind: str, side: Truncation) -> N
 
 
 def test_the_document_limit_does_not_apply_to_the_first_text() -> None:
-    ours = parity_of("word_piece").ours
+    ours = load_parity("word_piece").ours
     pair = ("a a a a", "a")
     assert encode(ours, pair, Options(document_tokens_max=1)) == encode(ours, pair, Options())
 
 
 @pytest.mark.parametrize("side", [Truncation.RIGHT, Truncation.LEFT])
-def test_the_document_of_a_prompt_is_cut_and_nothing_else_is(side: Truncation) -> None:
+def test_only_the_document_of_a_prompt_is_cut(side: Truncation) -> None:
     library = small_tokenizer("bare")
     ours = Tokenizer(library, sequence_tokens_max=200, vocabulary_size=library.get_vocab_size())
     document = long_text(5, 30)
@@ -118,7 +118,7 @@ def test_the_document_of_a_prompt_is_cut_and_nothing_else_is(side: Truncation) -
 
 
 def test_token_ids_keep_as_many_as_the_request_allows() -> None:
-    ours = parity_of("word_piece").ours
+    ours = load_parity("word_piece").ours
     result = encode(ours, pack_ids([2, 10, 11, 12, 13, 3]), Options(tokens_max=4))
     assert result == TokenSequence(pack_ids([2, 10, 11, 3]), truncated=True)
 
@@ -136,7 +136,7 @@ def test_token_ids_keep_as_many_as_the_request_allows() -> None:
     ],
 )
 def test_a_refusal_states_the_limit(content: Input, options: Options, message: str) -> None:
-    result = encode(parity_of("word_piece").ours, content, options)
+    result = encode(load_parity("word_piece").ours, content, options)
     assert isinstance(result, HeddleError)
     assert result.kind is ErrorKind.TOO_LARGE
     assert result.message.startswith(message)
@@ -144,13 +144,13 @@ def test_a_refusal_states_the_limit(content: Input, options: Options, message: s
 
 @pytest.mark.parametrize(("content", "specials"), [("a b", 2), (("a", "b"), 3), (pack_ids([2, 9, 3]), 2)])
 def test_a_limit_that_leaves_no_room_for_text_is_invalid_input(content: Input, specials: int) -> None:
-    result = encode(parity_of("word_piece").ours, content, Options(tokens_max=specials))
+    result = encode(load_parity("word_piece").ours, content, Options(tokens_max=specials))
     assert isinstance(result, HeddleError)
     assert result.kind is ErrorKind.INVALID_INPUT
     assert f"{specials} special tokens" in result.message
 
 
-def test_no_more_tokens_of_the_prompt_are_left_out_of_pooling_than_remain() -> None:
+def test_pooling_leaves_out_only_the_prompt_tokens_that_remain() -> None:
     library = small_tokenizer("word_piece")
     ours = Tokenizer(
         library,

@@ -12,5 +12,5 @@ SECOND = ((Role.PROMPT, "\n"), (Role.DOCUMENT, "d🎉c"))
     ("content", "characters"),
     [("Zoë 🎉", 5), ("", 0), (("ab", "c🎉"), 4), (bytes(12), 3), (PromptedPair((FIRST, SECOND)), 5)],
 )
-def test_characters_are_code_points_of_what_the_caller_sent(content: Input, characters: int) -> None:
+def test_characters_are_the_code_points_that_the_caller_sent(content: Input, characters: int) -> None:
     assert count_characters([content]) == characters

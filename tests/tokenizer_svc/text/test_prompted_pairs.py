@@ -1,7 +1,6 @@
-"""A query and a document inside a prompt: the ids that the models' authors make of them, and what gives way."""
+"""A query and a document inside a prompt: the ids that the models' authors make of them, and what is cut."""
 
 import time
-from collections.abc import Callable
 
 import pytest
 from tokenizers import Tokenizer as Library
@@ -10,6 +9,7 @@ from tokenizers import processors
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.small_tokenizers import small_tokenizer
 from tests.texts import varied_texts
+from tests.tokenizer_svc.rerank_references import REFERENCES, Ids
 from tokenizer_svc.text.inputs import Options, PromptedPair, Role
 from tokenizer_svc.text.rerank_prompts import PROMPTS, parse_template
 from tokenizer_svc.text.sequences import TokenSequence
@@ -20,11 +20,9 @@ ROOM = 120  # for query and document, beside the prompt
 TEXTS = varied_texts(120, seed=8)
 INSTRUCTION = "Find what a lawyer would cite"
 
-Ids = list[int]
-
 
 def library(*, bos: bool = False) -> Library:
-    """As Qwen: byte-level, with the tokens of chats; with `bos` as Gemma, whose template puts a token before a text."""
+    """Like Qwen's: byte-level, with the tokens of chats. With `bos`, a token is put before a text, as for Gemma."""
     tokenizer = small_tokenizer("bare")
     tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
     if bos:
@@ -34,47 +32,13 @@ def library(*, bos: bool = False) -> Library:
     return tokenizer
 
 
-def qwen3(encode: Callable[[str], Ids], query: str, document: str, instruction: str) -> tuple[Ids, Ids, Ids]:
-    """`process_inputs` of the card of Qwen3-Reranker."""
-    prefix = (
-        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
-        'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
-    )
-    pair = f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}"
-    return encode(prefix), encode(pair), encode("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
-
-
-def mxbai(encode: Callable[[str], Ids], query: str, document: str, instruction: str) -> tuple[Ids, Ids, Ids]:
-    """`prepare_inputs` of the package mxbai-rerank."""
-    prefix = (
-        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
-        "<|im_start|>user\n"
-    )
-    task = (
-        "You are a search relevance expert who evaluates how well documents match search queries. For each "
-        "query-document pair, carefully analyze the semantic relationship between them, then provide your binary "
-        "relevance judgment (0 for not relevant, 1 for relevant).\nRelevance:"
-    )
-    pair = encode(f"instruction: {instruction}\nquery: {query}") + encode("\n") + encode(f"document: {document}")
-    return encode(prefix), pair, encode("\n") + encode(task) + encode("<|im_end|>\n<|im_start|>assistant\n")
-
-
-def bge_gemma(encode: Callable[[str], Ids], query: str, document: str, instruction: str) -> tuple[Ids, Ids, Ids]:
-    """`get_inputs` of the card of bge-reranker-v2-gemma."""
-    pair = encode(f"A: {query}") + encode("\n") + encode(f"B: {document}")
-    return [0], pair, encode("\n") + encode(instruction)
-
-
-REFERENCES = {"qwen3-reranker": qwen3, "mxbai-rerank-v2": mxbai, "bge-reranker-gemma": bge_gemma}
-
-
 def tokenizer_of(name: str, tokens_max: int) -> Tokenizer:
     own = library(bos=name == "bge-reranker-gemma")
     return Tokenizer(own, sequence_tokens_max=tokens_max, vocabulary_size=own.get_vocab_size())
 
 
 def reference(name: str, query: str, document: str) -> tuple[Ids, Ids, Ids]:
-    """Ids before, of and after query and document."""
+    """Ids before, of, and after query and document."""
     own = library()
     return REFERENCES[name](lambda text: own.encode(text, add_special_tokens=False).ids, query, document, INSTRUCTION)
 
@@ -100,8 +64,8 @@ def test_ids_are_those_of_the_models_authors(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PROMPTS)
-def test_of_a_long_document_its_end_goes_and_the_prompt_stays(name: str) -> None:
-    """As the authors' own code does it: the pair is cut, and what follows it is put behind it."""
+def test_a_long_document_loses_its_end_and_the_prompt_stays(name: str) -> None:
+    """The authors' code also cuts the pair, and then appends what follows it."""
     before, _, after = reference(name, "", "")
     tokens_max = len(before) + len(after) + ROOM
     texts = [" ".join(TEXTS[start : start + count]) for start in range(5) for count in (30, 110)]
@@ -113,7 +77,7 @@ def test_of_a_long_document_its_end_goes_and_the_prompt_stays(name: str) -> None
 
 
 @pytest.mark.parametrize("name", PROMPTS)
-def test_from_the_left_the_beginning_of_the_document_goes(name: str) -> None:
+def test_truncation_from_the_left_drops_the_beginning_of_the_document(name: str) -> None:
     before, _, after = reference(name, "", "")
     tokens_max = len(before) + len(after) + ROOM
     text = " ".join(f"w{number}" for number in range(1_000))
@@ -127,7 +91,7 @@ def test_from_the_left_the_beginning_of_the_document_goes(name: str) -> None:
     assert "Why?" in library().decode(ids, skip_special_tokens=False)
 
 
-def test_the_query_gives_way_only_where_nothing_is_left_of_the_document() -> None:
+def test_the_query_is_cut_only_if_nothing_is_left_of_the_document() -> None:
     name = "qwen3-reranker"
     before, both, after = reference(name, "", "")
     tokens_max = len(before) + len(both) + len(after) + 30
@@ -154,7 +118,7 @@ def test_a_document_of_megabytes_costs_no_more_than_its_window() -> None:
     assert len(ids_of(result)) == 400
 
 
-def test_refusing_names_length_and_limit() -> None:
+def test_a_refusal_states_the_limit() -> None:
     [[result]] = tokenizer_of("qwen3-reranker", 300).encode(
         [([fill("qwen3-reranker", "a", "b " * 400)], Options(Truncation.REFUSE))]
     )
@@ -170,7 +134,7 @@ def test_a_prompt_that_is_too_long_by_itself_is_refused() -> None:
     assert result.kind is ErrorKind.TOO_LARGE
 
 
-def test_one_document_that_is_no_text_leaves_the_others_alone() -> None:
+def test_a_document_that_is_not_unicode_fails_alone() -> None:
     name = "mxbai-rerank-v2"
     [[bad, good]] = tokenizer_of(name, 1_000).encode([([fill(name, "a", "\ud800"), fill(name, "a", "b")], Options())])
     assert isinstance(bad, HeddleError)
@@ -178,14 +142,14 @@ def test_one_document_that_is_no_text_leaves_the_others_alone() -> None:
     assert isinstance(good, TokenSequence)
 
 
-def test_what_a_text_holds_in_braces_is_text() -> None:
+def test_braces_in_a_text_are_text() -> None:
     prompt = parse_template("{query} | {document}")
     assert prompt is not None
     assert prompt.fill("{document}", "{query}").texts == ["{document}", " | ", "{query}"]
 
 
-def test_a_token_of_text_and_prompt_is_of_the_prompt() -> None:
-    """Such as "?\\n" in byte-level vocabularies: cutting it would take the line's end from the prompt."""
+def test_a_token_that_crosses_into_the_prompt_belongs_to_the_prompt() -> None:
+    """An example is "?\\n" in byte-level vocabularies. Cutting it would take the end of a line from the prompt."""
     prompt = parse_template("Q: {query}\nD: {document}\nA:")
     assert prompt is not None
     own = library()
@@ -196,7 +160,7 @@ def test_a_token_of_text_and_prompt_is_of_the_prompt() -> None:
     assert text.endswith("\nA:")
 
 
-def test_roles_of_a_prompt_are_in_its_parts() -> None:
+def test_each_part_of_a_segment_has_its_role() -> None:
     parts = PROMPTS["bge-reranker-gemma"].fill("q", "d").segments
     assert parts[0] == ((Role.PROMPT, "A: "), (Role.QUERY, "q"))
     assert parts[2] == ((Role.PROMPT, "B: "), (Role.DOCUMENT, "d"))

@@ -16,14 +16,14 @@ from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.small_tokenizers import small_tokenizer
 from tests.texts import varied_texts
-from tests.tokenizer_svc.parity import parity_of
+from tests.tokenizer_svc.parity import load_parity
 from tokenizer_svc.text.inputs import Input, Options
 from tokenizer_svc.text.loading.normalization import add_lower_case
 from tokenizer_svc.text.sequences import Result, TokenSequence
 from tokenizer_svc.text.tokenizer import Tokenizer
 from tokenizer_svc.text.truncation import Truncation
 
-BERT = parity_of("word_piece").ours
+BERT = load_parity("word_piece").ours
 MINILM = locate(PACKAGED_NAME)
 PROMPTS = {"query": "Represent the query: ", "odd": "what is ☃"}
 
@@ -92,7 +92,7 @@ class TestLoad:
         with pytest.raises(ValueError, match="no room"):
             tokenizer_of(small_tokenizer("word_piece"), 3)
 
-    def test_lower_cases_where_the_checkpoint_says_so(self) -> None:
+    def test_lower_case_comes_before_other_normalization(self) -> None:
         for kind in ("byte_level", "unigram"):
             plain, library = tokenizer_of(small_tokenizer(kind)), small_tokenizer(kind)
             add_lower_case(library)
@@ -103,7 +103,7 @@ class TestLoad:
 
 class TestTexts:
     @given(text=st.text(min_size=1, max_size=60))
-    def test_every_text_is_one_sequence_or_says_why_not(self, text: str) -> None:
+    def test_every_text_is_one_sequence(self, text: str) -> None:
         (result,) = encode(BERT, text)
         assert 2 <= len(ids_of(result)) <= BERT.sequence_tokens_max
 
@@ -131,7 +131,7 @@ class TestTexts:
         assert kind_of(pair) is ErrorKind.INVALID_INPUT
         assert first == last == encode(word_piece, "a")[0]
 
-    def test_text_the_tokenizer_fails_on_fails_alone(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_text_that_the_library_rejects_fails_alone(self, caplog: pytest.LogCaptureFixture) -> None:
         library = Library(models.WordLevel({"a": 0}, unk_token="[UNK]"))
         library.pre_tokenizer = pre_tokenizers.Whitespace()
         with caplog.at_level(logging.WARNING):
@@ -221,7 +221,7 @@ class TestTokenIds:
 
     def test_ids_of_a_long_text_are_cut_as_the_text_is(self, word_piece: Tokenizer) -> None:
         text = " ".join(varied_texts(20))
-        ids = packed(parity_of("word_piece").library.encode(text).ids)
+        ids = packed(load_parity("word_piece").library.encode(text).ids)
         for side in (Truncation.RIGHT, Truncation.LEFT):
             of_text, of_ids = encode(word_piece, text, ids, options=word_piece.options(side))
             assert of_text == of_ids
@@ -229,13 +229,13 @@ class TestTokenIds:
 
 class TestTokenize:
     @given(text=st.text(max_size=40))
-    def test_byte_offsets_cut_the_slices_out_of_the_text(self, text: str) -> None:
+    def test_byte_offsets_are_those_of_the_slices(self, text: str) -> None:
         content = text.encode()
         for token in BERT.tokenize(text):
             if not token.special:
                 assert content[token.start_byte : token.end_byte].decode() == token.text
 
-    def test_a_token_of_several_bytes_each(self) -> None:
+    def test_offsets_of_characters_of_several_bytes(self) -> None:
         tokens = BERT.tokenize("é 🎉 字")
         assert [(token.text, token.start_byte, token.end_byte, token.special) for token in tokens] == [
             ("[CLS]", 0, 0, True),

@@ -1,4 +1,4 @@
-"""Truncation equals what transformers keeps, whichever side, alone and in pairs, however long the text."""
+"""Truncation keeps the tokens that transformers keeps: on both sides, of texts and pairs, however long."""
 
 import random
 import re
@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as Library
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.small_tokenizers import BUILDERS
 from tests.texts import NEARLY_NOTHING, SENTENCES
-from tests.tokenizer_svc.parity import Parity, parity_of
+from tests.tokenizer_svc.parity import Parity, load_parity
 from tokenizer_svc.text.long_texts import take_window
 from tokenizer_svc.text.sequences import TokenSequence
 from tokenizer_svc.text.tokenizer import Tokenizer
@@ -43,7 +43,7 @@ def encode(tokenizer: Tokenizer, content: Any, side: Truncation) -> TokenSequenc
 
 
 class Watched:
-    """The library's tokenizer, with a record of how many characters it was shown."""
+    """The library's tokenizer, which counts the characters that it is given."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
@@ -70,7 +70,7 @@ class TestAgainstTransformers:
     @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
     @given(kind=kinds, text=texts, side=sides)
     def test_single_texts(self, kind: str, text: str, side: Truncation) -> None:
-        parity = parity_of(kind)
+        parity = load_parity(kind)
         expected = parity.expected(text, None, side)
         result = encode(parity.ours, text, side)
         assert result == expected or (isinstance(result, HeddleError) and not expected.tokens)
@@ -78,7 +78,7 @@ class TestAgainstTransformers:
     @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
     @given(kind=kinds, first=texts, second=texts | st.just(""), side=sides)
     def test_pairs(self, kind: str, first: str, second: str, side: Truncation) -> None:
-        parity = parity_of(kind)
+        parity = load_parity(kind)
         expected = parity.expected(first, second, side)
         result = encode(parity.ours, (first, second), side)
         assert result == expected or (isinstance(result, HeddleError) and not expected.tokens)
@@ -86,7 +86,7 @@ class TestAgainstTransformers:
     @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
     @given(kind=kinds, text=texts)
     def test_refuses_exactly_what_would_be_truncated(self, kind: str, text: str) -> None:
-        parity = parity_of(kind)
+        parity = load_parity(kind)
         length, limit = len(parity.library.encode(text).ids), parity.ours.sequence_tokens_max
         result = encode(parity.ours, text, Truncation.REFUSE)
         if length > limit:
@@ -109,7 +109,9 @@ class TestLongTexts:
 
     @pytest.mark.parametrize("side", SIDES)
     @pytest.mark.parametrize("seed", range(3))
-    def test_pairs_too(self, parity: Parity, watched: Watched, seed: int, side: Truncation) -> None:
+    def test_pairs_keep_what_the_whole_texts_would_give(
+        self, parity: Parity, watched: Watched, seed: int, side: Truncation
+    ) -> None:
         short, long = "a short query", long_text(seed)
         for pair in ((short, long), (long, short)):
             assert encode(parity.ours, pair, side) == parity.expected(*pair, side)
@@ -129,7 +131,7 @@ class TestLongTexts:
     def test_most_of_ten_megabytes_is_never_looked_at(
         self, text: str, truncation: Truncation, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        parity = parity_of("word_piece")
+        parity = load_parity("word_piece")
         watched = watch(parity, monkeypatch)
         result = encode(parity.ours, text, truncation)
         assert watched.chars <= 250_000
@@ -140,14 +142,14 @@ class TestLongTexts:
             assert isinstance(result, TokenSequence)
             assert result.truncated
 
-    def test_what_lies_behind_many_spaces_is_found(self, parity: Parity) -> None:
+    def test_text_after_many_spaces_is_found(self, parity: Parity) -> None:
         text = "start" + " " * 30_000 + "end"
         assert encode(parity.ours, text, Truncation.RIGHT) == parity.expected(text, None, Truncation.RIGHT)
 
 
 class TestWindow:
     @given(text=st.text(alphabet="ab \n", max_size=60), chars=st.integers(4, 40), side=sides)
-    def test_is_the_end_that_is_kept_and_of_bounded_length(self, text: str, chars: int, side: Truncation) -> None:
+    def test_is_one_end_of_the_text_and_of_bounded_length(self, text: str, chars: int, side: Truncation) -> None:
         shown = take_window(text, chars, side)
         assert text.endswith(shown) if side is Truncation.LEFT else text.startswith(shown)
         assert min(chars, len(text)) <= len(shown) <= chars + chars // 4
@@ -159,7 +161,7 @@ class TestWindow:
 
 class TestSpans:
     @given(first=st.integers(0, 30), second=st.integers(0, 30), room=st.integers(0, 40))
-    def test_a_pair_fills_the_room_and_the_longer_one_pays(self, first: int, second: int, room: int) -> None:
+    def test_the_longer_text_of_a_pair_is_cut_to_fill_the_room(self, first: int, second: int, room: int) -> None:
         kept_first, kept_second = longest_first(first, second, room)
         assert kept_first + kept_second == min(room, first + second)
         assert 0 <= kept_first <= first

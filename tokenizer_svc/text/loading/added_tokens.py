@@ -13,7 +13,7 @@ import tokenizers
 from tokenizers import AddedToken
 
 from heddle.checkpoint.json_files import CheckpointError, read_json_if_there
-from tokenizer_svc.text.loading.tokenizer_config import CONFIG_FILE, TokenizerConfig, spelling_of
+from tokenizer_svc.text.loading.tokenizer_config import CONFIG_FILE, TokenizerConfig, read_spelling
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def add_stated_tokens(tokenizer: tokenizers.Tokenizer, config: TokenizerConfig, 
     tokens: list[AddedToken] = []
     new: set[str] = set()
     without_embedding: list[str] = []
-    for token in stated_tokens(config, frozenset(present)):
+    for token in read_stated_tokens(config, frozenset(present)):
         if present.get(token.content) == repr(token):
             continue
         if token.content not in new and tokenizer.token_to_id(token.content) is None:
@@ -46,24 +46,25 @@ def add_stated_tokens(tokenizer: tokenizers.Tokenizer, config: TokenizerConfig, 
         )
 
 
-def stated_tokens(config: TokenizerConfig, present: frozenset[str]) -> Iterator[AddedToken]:
+def read_stated_tokens(config: TokenizerConfig, present: frozenset[str]) -> Iterator[AddedToken]:
     """The tokens of the settings, in the order of their ids. `present` are those that tokenizer.json adds."""
-    specials = {spelling_of(token) for token in (*config.special_tokens.values(), *further_special_tokens(config))}
-    listed = {token.content: token for token in listed_tokens(config)}
+    further = read_further_special_tokens(config)
+    specials = {read_spelling(token) for token in (*config.special_tokens.values(), *further)}
+    listed = {token.content: token for token in read_listed_tokens(config, specials)}
     for token in listed.values():
         token.special = token.special or token.content in specials
         yield token
     known = present | set(listed)
     has_list = "added_tokens_decoder" in config.settings
     for name, token in config.special_tokens.items():
-        content = spelling_of(token)
+        content = read_spelling(token)
         if name == "mask_token" and mask_takes_space(content, config, listed if has_list else known):
             yield AddedToken(content, lstrip=True, special=True)
         elif content and content not in known:
-            yield added_token(token, config, special=True)
-    for token in further_special_tokens(config):
-        if isinstance(token, dict) or spelling_of(token) not in known:
-            yield added_token(token, config, special=True)
+            yield parse_token(token, config, special=True)
+    for token in further:
+        if isinstance(token, dict) or read_spelling(token) not in known:
+            yield parse_token(token, config, special=True)
 
 
 def mask_takes_space(mask: str, config: TokenizerConfig, described: Container[str]) -> bool:
@@ -74,20 +75,19 @@ def mask_takes_space(mask: str, config: TokenizerConfig, described: Container[st
     return by_class and not (is_stated and mask in described)
 
 
-def listed_tokens(config: TokenizerConfig) -> Iterator[AddedToken]:
+def read_listed_tokens(config: TokenizerConfig, specials: Container[str]) -> Iterator[AddedToken]:
     """The tokens of added_tokens_decoder or, before transformers 4.34, of added_tokens.json, sorted by id."""
     decoder: dict[str, Any] | None = config.read_field("added_tokens_decoder", dict)
     if decoder is not None:
         for _, token in sorted(decoder.items(), key=lambda item: parse_id(item[0], config)):
-            yield added_token(token, config)
+            yield parse_token(token, config)
         return
     by_content = read_json_if_there(config.folder / "added_tokens.json")
-    specials = {spelling_of(token) for token in (*config.special_tokens.values(), *further_special_tokens(config))}
     for content, _ in sorted(by_content.items(), key=lambda item: parse_id(item[1], config)):
         yield AddedToken(content, special=content in specials)
 
 
-def further_special_tokens(config: TokenizerConfig) -> list[Any]:
+def read_further_special_tokens(config: TokenizerConfig) -> list[Any]:
     """Special tokens that are not one of NAMES: additional_special_tokens, and extra_special_tokens, which may be an
     object."""
     stated = config.read_field("additional_special_tokens", list)
@@ -106,8 +106,8 @@ def further_special_tokens(config: TokenizerConfig) -> list[Any]:
     return extras if extra and isinstance(extra, list) else [*extras, *tokens]
 
 
-def added_token(token: Any, config: TokenizerConfig, *, special: bool | None = None) -> AddedToken:
-    """Reads a token that transformers wrote as a string or an object. Raises CheckpointError."""
+def parse_token(token: Any, config: TokenizerConfig, *, special: bool | None = None) -> AddedToken:
+    """A token that transformers wrote as a string or an object. Raises CheckpointError."""
     if isinstance(token, str):
         return AddedToken(token, special=True)
     if not isinstance(token, dict) or not isinstance(token.get("content"), str):

@@ -3,9 +3,8 @@
 The `sentencepiece` package reads the file, and is imported only for checkpoints that need it.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import tokenizers
 from google.protobuf.message import DecodeError
@@ -34,60 +33,21 @@ T5_SENTINELS = 100  # <extra_id_0> and so on, which mark masked spans
 GEMMA_TURNS = frozenset({"<start_of_turn>", "<end_of_turn>"})
 
 
-class Piece(Protocol):
-    piece: str
-    score: float
-    type: int
-
-
-@dataclass(frozen=True, slots=True)
-class SentencePiece:
-    """The fields of a ModelProto that are used here."""
-
-    pieces: list[Piece]
-    model_type: int
-    unknown_id: int
-    unknown_piece: str
-    character_map: bytes  # compiled normalization rules; empty for none
-
-    @classmethod
-    def read(cls, path: Path) -> "SentencePiece":
-        try:
-            from sentencepiece import sentencepiece_model_pb2
-        except ImportError:
-            raise CheckpointError(
-                f"{path} needs the package sentencepiece, which is not installed: pip install sentencepiece"
-            ) from None
-        proto: Any = sentencepiece_model_pb2.ModelProto()
-        try:
-            proto.ParseFromString(path.read_bytes())
-        except DecodeError:
-            raise CheckpointError(f"{path} is not a SentencePiece model") from None
-        trained = proto.trainer_spec
-        return cls(
-            pieces=list(proto.pieces),
-            model_type=trained.model_type,
-            unknown_id=trained.unk_id,
-            unknown_piece=trained.unk_piece,
-            character_map=proto.normalizer_spec.precompiled_charsmap,
-        )
-
-
 def build_sentence_piece(config: TokenizerConfig, path: Path) -> tokenizers.Tokenizer:
-    trained = SentencePiece.read(path)
+    proto = read_model(path)
     class_ = config.tokenizer_class
-    tokenizer = tokenizers.Tokenizer(build_model(trained, config, path))
+    tokenizer = tokenizers.Tokenizer(build_model(proto, config, path))
     special = GEMMA_TURNS if class_ is GEMMA else frozenset()
     tokenizer.add_tokens(
         [
             AddedToken(piece.piece, normalized=False, special=piece.type == CONTROL or piece.piece in special)
-            for piece in trained.pieces
+            for piece in proto.pieces
             if piece.type in (CONTROL, USER_DEFINED)
         ]
     )
     if class_ is T5:
         tokenizer.add_tokens([AddedToken(name, special=True) for name in list_sentinels(config)])
-    normalizer = build_normalizer(trained, config)
+    normalizer = build_normalizer(proto, config)
     if normalizer is not None:
         tokenizer.normalizer = normalizer
     pre_tokenizer = build_pre_tokenizer(config)
@@ -99,24 +59,40 @@ def build_sentence_piece(config: TokenizerConfig, path: Path) -> tokenizers.Toke
     return tokenizer
 
 
-def build_model(trained: SentencePiece, config: TokenizerConfig, path: Path) -> models.Unigram | models.BPE:
-    vocabulary = list_pieces(trained, config)
+def read_model(path: Path) -> Any:
+    """Reads a `sentencepiece.ModelProto`. Raises CheckpointError."""
+    try:
+        from sentencepiece import sentencepiece_model_pb2
+    except ImportError:
+        raise CheckpointError(
+            f"{path} needs the package sentencepiece, which is not installed: pip install sentencepiece"
+        ) from None
+    proto = sentencepiece_model_pb2.ModelProto()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except DecodeError:
+        raise CheckpointError(f"{path} is not a SentencePiece model") from None
+    return proto
+
+
+def build_model(proto: Any, config: TokenizerConfig, path: Path) -> models.Unigram | models.BPE:
+    vocabulary = build_pieces(proto, config)
     has_bytes = config.tokenizer_class in (GEMMA, LLAMA)
-    if trained.model_type == UNIGRAM:
+    if proto.trainer_spec.model_type == UNIGRAM:
         return models.Unigram(
-            vocabulary, unk_id=find_unknown_id(trained, config.tokenizer_class), byte_fallback=has_bytes
+            vocabulary, unk_id=find_unknown_id(proto, config.tokenizer_class), byte_fallback=has_bytes
         )
-    if trained.model_type == BPE:
+    if proto.trainer_spec.model_type == BPE:
         ids = {piece: index for index, (piece, _) in enumerate(vocabulary)}
         merges = compute_merges(ids, dict(vocabulary))
-        return models.BPE(ids, merges, unk_token=trained.unknown_piece, fuse_unk=True, byte_fallback=has_bytes)
+        return models.BPE(ids, merges, unk_token=proto.trainer_spec.unk_piece, fuse_unk=True, byte_fallback=has_bytes)
     raise CheckpointError(f"{path} is neither a unigram nor a BPE model of SentencePiece")
 
 
-def list_pieces(trained: SentencePiece, config: TokenizerConfig) -> list[tuple[str, float]]:
+def build_pieces(proto: Any, config: TokenizerConfig) -> list[tuple[str, float]]:
     """Pieces with their scores, in the order of their ids. Some classes give the first ids to other pieces."""
     class_ = config.tokenizer_class
-    scored = [(piece.piece, piece.score) for piece in trained.pieces]
+    scored = [(piece.piece, piece.score) for piece in proto.pieces]
     if class_ is XLM_ROBERTA:
         first = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
         return [*first, *scored[3:], ("<mask>", 0.0)]
@@ -150,10 +126,10 @@ def list_sentinels(config: TokenizerConfig) -> list[str]:
     return [f"<extra_id_{index}>" for index in range(count)]
 
 
-def find_unknown_id(trained: SentencePiece, class_: TokenizerClass) -> int:
+def find_unknown_id(proto: Any, class_: TokenizerClass) -> int:
     if class_ is LLAMA:
         return 0
-    return 3 if class_ in (XLM_ROBERTA, CAMEMBERT, GEMMA) else trained.unknown_id
+    return 3 if class_ in (XLM_ROBERTA, CAMEMBERT, GEMMA) else int(proto.trainer_spec.unk_id)
 
 
 def compute_merges(ids: dict[str, int], scores: dict[str, float]) -> list[tuple[str, str]]:
@@ -168,9 +144,10 @@ def compute_merges(ids: dict[str, int], scores: dict[str, float]) -> list[tuple[
     return [(left, right) for _, left, right in merges]
 
 
-def build_normalizer(trained: SentencePiece, config: TokenizerConfig) -> normalizers.Normalizer | None:
+def build_normalizer(proto: Any, config: TokenizerConfig) -> normalizers.Normalizer | None:
     class_ = config.tokenizer_class
-    mapped = [normalizers.Precompiled(trained.character_map)] if trained.character_map else []
+    rules = proto.normalizer_spec.precompiled_charsmap
+    mapped = [normalizers.Precompiled(rules)] if rules else []
     one_space = normalizers.Replace(Regex(" {2,}"), " ")
     if class_ is GEMMA:
         return normalizers.Replace(" ", SPACE)

@@ -187,7 +187,7 @@ class TokenizerConfig:
 
     def special_token(self, name: str) -> str:
         """The spelling of the token; "" if there is none."""
-        return spelling_of(self.special_tokens.get(name))
+        return read_spelling(self.special_tokens.get(name))
 
     @property
     def unknown_token(self) -> str:
@@ -218,6 +218,6 @@ class TokenizerConfig:
         return SIDES[side]
 
 
-def spelling_of(token: Any) -> str:
+def read_spelling(token: Any) -> str:
     """The spelling of a token that is written as a string or as an object."""
     return str((token.get("content") if isinstance(token, dict) else token) or "")

@@ -143,7 +143,7 @@ def test_end_token_of_last_token_pooling_is_that_of_transformers_4(tmp_path: Pat
     ],
 )
 @pytest.mark.parametrize("class_name", ["LlamaTokenizer", "GemmaTokenizerFast"])
-def test_texts_are_framed_as_by_the_version_that_wrote_the_checkpoint(
+def test_bos_and_eos_settings_apply_as_in_the_version_that_wrote_the_checkpoint(
     tmp_path: Path, *, class_name: str, add: dict[str, bool | None], version: str | None, ends: bool, expected: str
 ) -> None:
     settings = {**LLAMA_TOKENS, "tokenizer_class": class_name, **add}
@@ -155,7 +155,7 @@ def test_texts_are_framed_as_by_the_version_that_wrote_the_checkpoint(
         assert ids_of(tokenizer, ("ab", "c")) == AutoTokenizer.from_pretrained(tmp_path)("ab", "c")["input_ids"]
 
 
-def test_frame_that_is_not_the_one_of_tokenizer_json_is_logged_once(
+def test_special_tokens_that_differ_from_tokenizer_json_are_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -199,7 +199,7 @@ def test_tokenizer_json_is_kept_if_nothing_asks_for_an_end_token(tmp_path: Path,
     assert ids_of(tokenizer, "hello world") == library().encode("hello world").ids
 
 
-def test_text_that_is_ended_already_is_not_ended_twice(tmp_path: Path) -> None:
+def test_a_second_end_token_is_not_added(tmp_path: Path) -> None:
     settings = {**OWN_CODE, "add_eos_token": True, "eos_token": END}
     ended = Tokenizer.load(checkpoint_of(tmp_path, library(), settings=settings))
     saved = json.loads((tmp_path / "tokenizer.json").read_text())
@@ -215,7 +215,7 @@ def test_text_that_is_ended_already_is_not_ended_twice(tmp_path: Path) -> None:
     assert ids_of(again, "hello world") == ids_of(ended, "hello world")
 
 
-def test_end_that_the_vocabulary_lacks_is_named(tmp_path: Path) -> None:
+def test_an_end_token_that_the_vocabulary_lacks_is_named(tmp_path: Path) -> None:
     plain = library(has_end=False)
     config = {**GTE_QWEN2, "vocab_size": plain.get_vocab_size()}  # no embedding is left for an added token
     checkpoint = checkpoint_of(tmp_path, plain, settings={}, config=config)

@@ -63,7 +63,7 @@ def test_long_text_is_cut_as_sentence_transformers_cuts_it(tmp_path: Path, setti
         ({"truncation_side": "left"}, "right", Truncation.LEFT),
     ],
 )
-def test_side_is_the_one_of_the_settings_else_the_one_that_tokenizer_json_was_saved_with(
+def test_side_of_the_settings_overrides_that_of_tokenizer_json(
     tmp_path: Path, settings: dict[str, Any], saved: str | None, expected: Truncation
 ) -> None:
     from transformers import AutoTokenizer

@@ -1,4 +1,4 @@
-"""Type ids of pairs go to models that transformers gives them to."""
+"""A pair has type ids if transformers gives it type ids."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def type_ids_of(folder: Path) -> list[int]:
 @pytest.mark.parametrize(
     "settings",
     [{}, {"model_input_names": ["input_ids", "token_type_ids"]}, {"model_input_names": ["input_ids"]}],
-    ids=["no word of it", "with them", "without them"],
+    ids=["unstated", "with type ids", "without type ids"],
 )
 def test_pair_has_the_types_that_transformers_gives_it(tmp_path: Path, settings: dict[str, Any]) -> None:
     saved(tmp_path, **settings)
@@ -39,7 +39,7 @@ def test_pair_has_the_types_that_transformers_gives_it(tmp_path: Path, settings:
     assert type_ids_of(tmp_path) == expected.get("token_type_ids", [0] * len(expected["input_ids"]))
 
 
-def test_tokenizer_of_bert_gives_them(tmp_path: Path) -> None:
+def test_pair_has_type_ids_with_the_class_of_bert(tmp_path: Path) -> None:
     vocabulary = {token: index for index, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PAIR])}
     BertTokenizer(vocab=vocabulary).save_pretrained(tmp_path)
     write_json(tmp_path / "config.json", {**SMALL_BERT, "model_type": "bert"})
