@@ -7,11 +7,12 @@ from tokenizers import Tokenizer as Library
 from transformers import PreTrainedTokenizerFast
 
 from tests.small_tokenizers import small_tokenizer
-from tokenizer_svc.text.sequences import TokenSequence
+from tokenizer_svc.text.sequences import TokenSequence, pack_ids
 from tokenizer_svc.text.tokenizer import Tokenizer
 from tokenizer_svc.text.truncation import Truncation
 
 TOKENS_MAX = 16
+LONGEST = "longest_first"
 
 
 @dataclass
@@ -22,22 +23,22 @@ class Parity:
     library: Library
     transformers: PreTrainedTokenizerFast
 
-    def expected(self, text: str, pair: str | None, side: Truncation) -> TokenSequence:
-        """The sequence of a text or pair in transformers, truncated with the strategy longest_first."""
+    def expected(
+        self, text: str, pair: str | None, side: Truncation, *, tokens_max: int = TOKENS_MAX, strategy: str = LONGEST
+    ) -> TokenSequence:
+        """The sequence of a text or pair in transformers."""
         self.transformers.truncation_side = "left" if side is Truncation.LEFT else "right"
-        limit = self.ours.sequence_tokens_max
         encoded = self.transformers(
             [text],
             None if pair is None else [pair],
-            truncation="longest_first",
-            max_length=limit,
+            truncation=strategy,
+            max_length=tokens_max,
             return_token_type_ids=True,
             verbose=False,
         )
-        library = self.library.encode(text, pair)
-        ids = b"".join(token_id.to_bytes(4, "little") for token_id in encoded["input_ids"][0])
         types = bytes(encoded["token_type_ids"][0])
-        return TokenSequence(ids, types if any(types) else b"", len(library) > limit)
+        is_long = len(self.library.encode(text, pair)) > tokens_max
+        return TokenSequence(pack_ids(encoded["input_ids"][0]), types if any(types) else b"", is_long)
 
 
 @cache

@@ -2,6 +2,7 @@
 `SequenceFitter`, which all encoders use."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import tokenizers
 
@@ -9,6 +10,31 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from tokenizer_svc.text.inputs import Options, TokenizedInput
 from tokenizer_svc.text.sequences import Result, TokenSequence, pack_type_ids
 from tokenizer_svc.text.truncation import SpecialTokens, Truncation
+
+
+class Length(NamedTuple):
+    """How many tokens an input and its document have, and how many they may have."""
+
+    tokens: int
+    tokens_max: int
+    document_tokens: int = 0
+    document_tokens_max: int = 0  # 0 = no limit
+    is_cut: bool = False  # the input has more tokens than were counted
+
+    @property
+    def is_too_long(self) -> bool:
+        return self.is_cut or self.tokens > self.tokens_max or self.document_tokens > self.document_tokens_max > 0
+
+    def refuse(self) -> HeddleError:
+        """The error for an input that must not be truncated."""
+        thing, tokens, limit = "input", self.tokens, self.tokens_max
+        if not self.is_cut and tokens <= limit:
+            thing, tokens, limit = "document", self.document_tokens, self.document_tokens_max
+        if tokens <= limit:
+            length = "far more characters than can be looked at"
+        else:
+            length = f"more than {tokens} tokens" if self.is_cut else f"{tokens} tokens"
+        return HeddleError(ErrorKind.TOO_LARGE, f"the {thing} has {length}, the limit is {limit} tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +59,14 @@ class SequenceFitter:
         if self.exceeds_vocabulary and (error := self.find_unknown_id(sequence.token_ids)):
             return error
         tokens, tokens_max, side = sequence.tokens, options.limit(self.sequence_tokens_max), options.truncation
-        is_long = is_cut or tokens > tokens_max
         # Counted only for a pair whose document has a limit of its own.
         document_tokens = encoding.sequence_ids.count(1) if options.document_tokens_max and is_pair else 0
-        is_document_long = document_tokens > options.document_tokens_max > 0
-        if not is_long and not is_document_long:
+        length = Length(tokens, tokens_max, document_tokens, options.document_tokens_max, is_cut=is_cut)
+        if not length.is_too_long:
             sequence.prompt_tokens = min(options.prompt_tokens, tokens)
             return sequence
         if side is Truncation.REFUSE:
-            if is_long:
-                return too_long_error(tokens, tokens_max, is_cut=is_cut)
-            return too_long_error(document_tokens, options.document_tokens_max, is_cut=False, thing="document")
+            return length.refuse()
         specials = self.special_tokens.count(is_pair=is_pair)
         if tokens_max <= specials:
             return no_room_error(tokens_max, specials)
@@ -59,13 +82,14 @@ class SequenceFitter:
             self.check_ids(token_ids)
         except HeddleError as error:
             return error
-        tokens, tokens_max = len(token_ids) // 4, options.limit(self.sequence_tokens_max)
-        if tokens == 0:
+        if not token_ids:
             return HeddleError(ErrorKind.EMPTY_INPUT, "there are no token ids")
-        if tokens <= tokens_max:
+        tokens_max = options.limit(self.sequence_tokens_max)
+        length = Length(len(token_ids) // 4, tokens_max)
+        if not length.is_too_long:
             return TokenSequence(token_ids)
         if options.truncation is Truncation.REFUSE:
-            return too_long_error(tokens, tokens_max, is_cut=False)
+            return length.refuse()
         specials = self.special_tokens.count(is_pair=False)
         if tokens_max <= specials:
             return no_room_error(tokens_max, specials)
@@ -107,15 +131,6 @@ class SequenceFitter:
         if options.truncation is Truncation.LEFT:
             return max(self.special_tokens.lead, options.prompt_tokens - lost)
         return min(options.prompt_tokens, tokens_max - self.special_tokens.trail)
-
-
-def too_long_error(tokens: int, tokens_max: int, *, is_cut: bool, thing: str = "input") -> HeddleError:
-    """The error for an input that must not be truncated. `is_cut`: it has more tokens than were counted."""
-    if tokens <= tokens_max:
-        length = "far more characters than can be looked at"
-    else:
-        length = f"more than {tokens} tokens" if is_cut else f"{tokens} tokens"
-    return HeddleError(ErrorKind.TOO_LARGE, f"the {thing} has {length}, the limit is {tokens_max} tokens")
 
 
 def no_room_error(tokens_max: int, specials: int) -> HeddleError:

@@ -14,7 +14,7 @@ import tokenizers
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tokenizer_svc.text.batch_encoding import encode_each
-from tokenizer_svc.text.fitting import SequenceFitter, too_long_error
+from tokenizer_svc.text.fitting import Length, SequenceFitter
 from tokenizer_svc.text.inputs import Options, PromptedPair, Role, Segment
 from tokenizer_svc.text.long_texts import MARGIN_TOKENS, WINDOWS_MAX, encode_in_windows, take_window, window_chars
 from tokenizer_svc.text.sequences import Result, Span, TokenSequence, pack_ids
@@ -96,24 +96,24 @@ class PromptedPairEncoder:
         """Fits the tokens to their limits, and adds the special tokens of a single text around them."""
         if self.fitter.exceeds_vocabulary and (error := self.fitter.find_unknown_id(pack_ids(tokens.ids))):
             return error
-        ids, is_cut = tokens.ids, bool(tokens.cut_roles)
-        special_tokens = self.fitter.special_tokens
-        is_long = is_cut or len(ids) > limits.tokens_max
-        document_tokens = tokens.roles.count(Role.DOCUMENT)
-        is_document_long = document_tokens > limits.document_tokens_max > 0
-        if limits.side is Truncation.REFUSE:
-            if is_long:
-                specials = special_tokens.count(is_pair=False)
-                return too_long_error(len(ids) + specials, limits.tokens_max + specials, is_cut=is_cut)
-            if is_document_long:
-                return too_long_error(document_tokens, limits.document_tokens_max, is_cut=False, thing="document")
-        if is_long or is_document_long:
+        ids, special_tokens = tokens.ids, self.fitter.special_tokens
+        specials = special_tokens.count(is_pair=False)
+        length = Length(
+            len(ids) + specials,
+            limits.tokens_max + specials,
+            tokens.roles.count(Role.DOCUMENT),
+            limits.document_tokens_max,
+            is_cut=bool(tokens.cut_roles),
+        )
+        if length.is_too_long:
+            if limits.side is Truncation.REFUSE:
+                return length.refuse()
             ids = tokens.truncate(limits)
             if len(ids) > limits.tokens_max:
                 message = f"the prompt around query and document alone is longer than {limits.tokens_max} tokens"
                 return HeddleError(ErrorKind.TOO_LARGE, message)
         token_ids = special_tokens.lead_ids + pack_ids(ids) + special_tokens.trail_ids
-        return TokenSequence(token_ids, truncated=is_long or is_document_long)
+        return TokenSequence(token_ids, truncated=length.is_too_long)
 
 
 def _open_window(pair: PromptedPair, chars: int, side: Truncation) -> PromptedPair:

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from heddle.tei.v1 import tei_pb2 as tei
-from tests.tokenizer_svc.tei.served_model import ServedModel, read_all, served, status_of
+from tests.tokenizer_svc.tei.served_model import ServedModel, served, status_of
 
 TEXT = "Größe 🙂 weaving"
 
@@ -59,15 +59,6 @@ async def test_ids_are_decoded(embedder: ServedModel, skip_special_tokens: bool,
 async def test_ids_outside_the_vocabulary_are_an_invalid_argument(embedder: ServedModel) -> None:
     status, message = await status_of(embedder.tokenize.Decode(tei.DecodeRequest(ids=[30522])))
     assert (status, "outside the model's vocabulary" in message) == (grpc.StatusCode.INVALID_ARGUMENT, True)
-
-
-async def test_streams_answer_in_order(embedder: ServedModel) -> None:
-    words = [f"weft {number}" for number in range(200)]
-    encoded = await read_all(embedder.tokenize.TokenizeStream(tei.EncodeRequest(inputs=word) for word in words))
-    assert ["".join(token.text for token in one.tokens) for one in encoded] == [word.replace(" ", "") for word in words]
-    ids = [[token.id for token in one.tokens] for one in encoded]
-    decoded = await read_all(embedder.tokenize.DecodeStream(tei.DecodeRequest(ids=one) for one in ids))
-    assert [one.text for one in decoded] == words
 
 
 async def test_more_than_the_limit_is_an_invalid_argument(tmp_path: Path) -> None:

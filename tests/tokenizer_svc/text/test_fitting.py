@@ -1,7 +1,4 @@
-"""The limits that a request sets: the tokens that are kept are those of transformers with the same `max_length`."""
-
-from collections.abc import Sequence
-from typing import Any
+"""The limits that a request sets, for a sequence and for a document alone."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -29,36 +26,6 @@ def encode(tokenizer: Tokenizer, content: Input, options: Options) -> Result:
     return result
 
 
-def truncate_with_transformers(
-    kind: str, content: Sequence[str], side: Truncation, tokens_max: int, strategy: str
-) -> TokenSequence:
-    parity = load_parity(kind)
-    parity.transformers.truncation_side = side.value
-    arguments: dict[str, Any] = {"truncation": strategy, "max_length": tokens_max, "return_token_type_ids": True}
-    encoded = parity.transformers(*content, **arguments, verbose=False)
-    types = bytes(encoded["token_type_ids"])
-    is_long = len(parity.library.encode(content[0], content[1] if content[1:] else None)) > tokens_max
-    return TokenSequence(pack_ids(encoded["input_ids"]), types if any(types) else b"", is_long)
-
-
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
-@given(kind=kinds, text=texts, side=SIDES, tokens_max=st.integers(3, TOKENS_MAX + 4))
-def test_a_text_keeps_as_many_tokens_as_the_request_allows(
-    kind: str, text: str, side: Truncation, tokens_max: int
-) -> None:
-    expected = truncate_with_transformers(kind, [text], side, min(tokens_max, TOKENS_MAX), "longest_first")
-    assert encode(load_parity(kind).ours, text, Options(side, tokens_max=tokens_max)) == expected
-
-
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
-@given(kind=kinds, first=texts, second=texts, side=SIDES, tokens_max=st.integers(6, TOKENS_MAX))
-def test_a_pair_keeps_as_many_tokens_as_the_request_allows(
-    kind: str, first: str, second: str, side: Truncation, tokens_max: int
-) -> None:
-    expected = truncate_with_transformers(kind, [first, second], side, tokens_max, "longest_first")
-    assert encode(load_parity(kind).ours, (first, second), Options(side, tokens_max=tokens_max)) == expected
-
-
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(kind=kinds, second=texts, side=SIDES, document_tokens_max=st.integers(1, 8))
 def test_a_document_is_cut_before_it_is_joined_with_the_query(
@@ -66,7 +33,8 @@ def test_a_document_is_cut_before_it_is_joined_with_the_query(
 ) -> None:
     parity = load_parity(kind)
     around = len(parity.library.encode("a", ""))
-    expected = truncate_with_transformers(kind, ["a", second], side, around + document_tokens_max, "only_second")
+    tokens_max = around + document_tokens_max
+    expected = parity.expected("a", second, side, tokens_max=tokens_max, strategy="only_second")
     options = Options(side, document_tokens_max=document_tokens_max)
     if expected.tokens <= TOKENS_MAX:
         assert encode(parity.ours, ("a", second), options) == expected

@@ -14,7 +14,8 @@ from tokenizers import Tokenizer as Library
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.small_tokenizers import BUILDERS
 from tests.texts import NEARLY_NOTHING, SENTENCES
-from tests.tokenizer_svc.parity import Parity, load_parity
+from tests.tokenizer_svc.parity import TOKENS_MAX, Parity, load_parity
+from tokenizer_svc.text.inputs import Options
 from tokenizer_svc.text.long_texts import take_window
 from tokenizer_svc.text.sequences import TokenSequence
 from tokenizer_svc.text.tokenizer import Tokenizer
@@ -37,8 +38,8 @@ def long_text(seed: int, count: int = 3000) -> str:
     return glue.join(rng.choices(WORDS + NEARLY_NOTHING, k=count))
 
 
-def encode(tokenizer: Tokenizer, content: Any, side: Truncation) -> TokenSequence | HeddleError:
-    [[result]] = tokenizer.encode([([content], tokenizer.options(side))])
+def encode(tokenizer: Tokenizer, content: Any, side: Truncation, tokens_max: int = 0) -> TokenSequence | HeddleError:
+    [[result]] = tokenizer.encode([([content], Options(side, tokens_max=tokens_max))])
     return result
 
 
@@ -67,20 +68,22 @@ def watched(parity: Parity, monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 
 class TestAgainstTransformers:
+    """The limit is the model's, or a smaller one of the request."""
+
     @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
-    @given(kind=kinds, text=texts, side=sides)
-    def test_single_texts(self, kind: str, text: str, side: Truncation) -> None:
+    @given(kind=kinds, text=texts, side=sides, tokens_max=st.integers(3, TOKENS_MAX + 4))
+    def test_single_texts(self, kind: str, text: str, side: Truncation, tokens_max: int) -> None:
         parity = load_parity(kind)
-        expected = parity.expected(text, None, side)
-        result = encode(parity.ours, text, side)
+        expected = parity.expected(text, None, side, tokens_max=min(tokens_max, TOKENS_MAX))
+        result = encode(parity.ours, text, side, tokens_max)
         assert result == expected or (isinstance(result, HeddleError) and not expected.tokens)
 
     @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
-    @given(kind=kinds, first=texts, second=texts | st.just(""), side=sides)
-    def test_pairs(self, kind: str, first: str, second: str, side: Truncation) -> None:
+    @given(kind=kinds, first=texts, second=texts | st.just(""), side=sides, tokens_max=st.integers(6, TOKENS_MAX))
+    def test_pairs(self, *, kind: str, first: str, second: str, side: Truncation, tokens_max: int) -> None:
         parity = load_parity(kind)
-        expected = parity.expected(first, second, side)
-        result = encode(parity.ours, (first, second), side)
+        expected = parity.expected(first, second, side, tokens_max=tokens_max)
+        result = encode(parity.ours, (first, second), side, tokens_max)
         assert result == expected or (isinstance(result, HeddleError) and not expected.tokens)
 
     @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
