@@ -12,6 +12,7 @@ from transformers import BertConfig, BertForTokenClassification, PreTrainedToken
 from heddle.tensors import Floats
 from tests.small_tokenizers import small_tokenizer
 from tests.texts import varied_texts
+from tests.tokenizer_svc.encoding import encode_one
 from tokenizer_svc.text.entities import Aggregation, AlignedText, Entity, Subwords, find_entities, label_tokens
 from tokenizer_svc.text.inputs import Options
 from tokenizer_svc.text.sequences import Alignment, TokenSequence, pack_ids
@@ -152,7 +153,7 @@ def test_a_word_has_one_label_even_if_its_tokens_differ() -> None:
 def test_without_aggregation_all_tokens_are_returned_with_special_ones() -> None:
     tokenizer = make_tokenizer("word_piece")
     text = "El niño 🎉 İstanbul"
-    [[sequence]] = tokenizer.encode([([text], Options(with_alignment=True))])
+    sequence = encode_one(tokenizer, text, Options(with_alignment=True))
     assert isinstance(sequence, TokenSequence)
     logits = make_logits(sequence.tokens, 0)
     spans = label_tokens(align(text, sequence), logits, LABELS, raw_scores=False)
@@ -175,7 +176,7 @@ def test_raw_scores_are_the_logits_of_every_label() -> None:
 @pytest.mark.parametrize("side", [Truncation.RIGHT, Truncation.LEFT])
 def test_offsets_count_from_the_start_of_a_text_that_was_cut_before_tokenization(side: Truncation) -> None:
     text = "Größe é 字 🎉 niño " * 5_000
-    [[sequence]] = make_tokenizer("word_piece").encode([([text], Options(side, with_alignment=True))])
+    sequence = encode_one(make_tokenizer("word_piece"), text, Options(side, with_alignment=True))
     assert isinstance(sequence, TokenSequence)
     assert sequence.alignment is not None
     assert sequence.truncated

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.small_tokenizers import BUILDERS, small_tokenizer
 from tests.texts import SENTENCES
+from tests.tokenizer_svc.encoding import encode_one
 from tests.tokenizer_svc.parity import TOKENS_MAX, load_parity
 from tests.tokenizer_svc.text.test_truncation import long_text
 from tokenizer_svc.text.inputs import Input, Options, PromptedPair, Role
-from tokenizer_svc.text.sequences import Result, TokenSequence, pack_ids
+from tokenizer_svc.text.sequences import TokenSequence, pack_ids
 from tokenizer_svc.text.tokenizer import Tokenizer
 from tokenizer_svc.text.truncation import Truncation
 
@@ -19,11 +20,6 @@ SIDES = st.sampled_from((Truncation.RIGHT, Truncation.LEFT))
 
 kinds = st.sampled_from(list(BUILDERS))
 texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=20).map(" ".join)
-
-
-def encode(tokenizer: Tokenizer, content: Input, options: Options) -> Result:
-    [[result]] = tokenizer.encode([([content], options)])
-    return result
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
@@ -37,7 +33,7 @@ def test_a_document_is_cut_before_it_is_joined_with_the_query(
     expected = parity.expected("a", second, side, tokens_max=tokens_max, strategy="only_second")
     options = Options(side, document_tokens_max=document_tokens_max)
     if expected.tokens <= TOKENS_MAX:
-        assert encode(parity.ours, ("a", second), options) == expected
+        assert encode_one(parity.ours, ("a", second), options) == expected
 
 
 @pytest.mark.parametrize("side", [Truncation.RIGHT, Truncation.LEFT])
@@ -48,7 +44,7 @@ def test_a_long_document_keeps_the_same_tokens(kind: str, side: Truncation) -> N
     ids = library.encode("a", text)
     of_document = [token_id for token_id, number in zip(ids.ids, ids.sequence_ids, strict=True) if number == 1]
     left = of_document[:4] if side is Truncation.RIGHT else of_document[-4:]
-    result = encode(ours, ("a", text), Options(side, document_tokens_max=4))
+    result = encode_one(ours, ("a", text), Options(side, document_tokens_max=4))
     assert isinstance(result, TokenSequence)
     assert result.truncated
     assert pack_ids(left) in result.token_ids
@@ -58,7 +54,7 @@ def test_a_long_document_keeps_the_same_tokens(kind: str, side: Truncation) -> N
 def test_the_document_limit_does_not_apply_to_the_first_text() -> None:
     ours = load_parity("word_piece").ours
     pair = ("a a a a", "a")
-    assert encode(ours, pair, Options(document_tokens_max=1)) == encode(ours, pair, Options())
+    assert encode_one(ours, pair, Options(document_tokens_max=1)) == encode_one(ours, pair, Options())
 
 
 @pytest.mark.parametrize("side", [Truncation.RIGHT, Truncation.LEFT])
@@ -73,13 +69,13 @@ def test_only_the_document_of_a_prompt_is_cut(side: Truncation) -> None:
             (((Role.PROMPT, "query:"),), ((Role.QUERY, "a"),), ((Role.DOCUMENT, text),), ((Role.PROMPT, "?"),))
         )
 
-    result = encode(ours, fill(document), Options(side, document_tokens_max=7))
+    result = encode_one(ours, fill(document), Options(side, document_tokens_max=7))
     left = ids[:7] if side is Truncation.RIGHT else ids[-7:]
     expected = library.encode("query:").ids + library.encode("a").ids + left + library.encode("?").ids
     assert result == TokenSequence(pack_ids(expected), truncated=True)
-    whole = encode(ours, fill("a a"), Options(side, document_tokens_max=7))
-    assert whole == encode(ours, fill("a a"), Options(side))
-    short = encode(ours, fill(document), Options(side, document_tokens_max=7, tokens_max=len(expected) - 2))
+    whole = encode_one(ours, fill("a a"), Options(side, document_tokens_max=7))
+    assert whole == encode_one(ours, fill("a a"), Options(side))
+    short = encode_one(ours, fill(document), Options(side, document_tokens_max=7, tokens_max=len(expected) - 2))
     left = ids[:5] if side is Truncation.RIGHT else ids[-5:]
     expected = library.encode("query:").ids + library.encode("a").ids + left + library.encode("?").ids
     assert short == TokenSequence(pack_ids(expected), truncated=True)
@@ -87,7 +83,7 @@ def test_only_the_document_of_a_prompt_is_cut(side: Truncation) -> None:
 
 def test_token_ids_keep_as_many_as_the_request_allows() -> None:
     ours = load_parity("word_piece").ours
-    result = encode(ours, pack_ids([2, 10, 11, 12, 13, 3]), Options(tokens_max=4))
+    result = encode_one(ours, pack_ids([2, 10, 11, 12, 13, 3]), Options(tokens_max=4))
     assert result == TokenSequence(pack_ids([2, 10, 11, 3]), truncated=True)
 
 
@@ -104,7 +100,7 @@ def test_token_ids_keep_as_many_as_the_request_allows() -> None:
     ],
 )
 def test_a_refusal_states_the_limit(content: Input, options: Options, message: str) -> None:
-    result = encode(load_parity("word_piece").ours, content, options)
+    result = encode_one(load_parity("word_piece").ours, content, options)
     assert isinstance(result, HeddleError)
     assert result.kind is ErrorKind.TOO_LARGE
     assert result.message.startswith(message)
@@ -112,7 +108,7 @@ def test_a_refusal_states_the_limit(content: Input, options: Options, message: s
 
 @pytest.mark.parametrize(("content", "specials"), [("a b", 2), (("a", "b"), 3), (pack_ids([2, 9, 3]), 2)])
 def test_a_limit_that_leaves_no_room_for_text_is_invalid_input(content: Input, specials: int) -> None:
-    result = encode(load_parity("word_piece").ours, content, Options(tokens_max=specials))
+    result = encode_one(load_parity("word_piece").ours, content, Options(tokens_max=specials))
     assert isinstance(result, HeddleError)
     assert result.kind is ErrorKind.INVALID_INPUT
     assert f"{specials} special tokens" in result.message
@@ -128,7 +124,7 @@ def test_pooling_leaves_out_only_the_prompt_tokens_that_remain() -> None:
         include_prompt=False,
     )
     made = ours.options(prompt_name="query")
-    result = encode(ours, "text", Options(prompt=made.prompt, prompt_tokens=made.prompt_tokens, tokens_max=4))
+    result = encode_one(ours, "text", Options(prompt=made.prompt, prompt_tokens=made.prompt_tokens, tokens_max=4))
     assert isinstance(result, TokenSequence)
     assert result.tokens == 4
     assert result.prompt_tokens == 3

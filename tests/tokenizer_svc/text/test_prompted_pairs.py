@@ -9,6 +9,7 @@ from tokenizers import processors
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.small_tokenizers import small_tokenizer
 from tests.texts import varied_texts
+from tests.tokenizer_svc.encoding import encode_one, read_ids
 from tests.tokenizer_svc.rerank_references import REFERENCES, Ids
 from tokenizer_svc.text.inputs import Options, PromptedPair, Role
 from tokenizer_svc.text.rerank_prompts import PROMPTS, parse_template
@@ -43,11 +44,6 @@ def reference(name: str, query: str, document: str) -> tuple[Ids, Ids, Ids]:
     return REFERENCES[name](lambda text: own.encode(text, add_special_tokens=False).ids, query, document, INSTRUCTION)
 
 
-def ids_of(result: TokenSequence | HeddleError) -> Ids:
-    assert isinstance(result, TokenSequence)
-    return memoryview(result.token_ids).cast("I").tolist()
-
-
 def fill(name: str, query: str, document: str) -> PromptedPair:
     return PROMPTS[name].fill(query, document, INSTRUCTION)
 
@@ -58,7 +54,7 @@ def test_ids_are_those_of_the_models_authors(name: str) -> None:
     [results] = tokenizer_of(name, 100_000).encode([([fill(name, *pair) for pair in pairs], Options())])
     for pair, result in zip(pairs, results, strict=True):
         before, both, after = reference(name, *pair)
-        assert ids_of(result) == before + both + after
+        assert read_ids(result) == before + both + after
         assert isinstance(result, TokenSequence)
         assert not result.truncated
 
@@ -71,7 +67,7 @@ def test_a_long_document_loses_its_end_and_the_prompt_stays(name: str) -> None:
     texts = [" ".join(TEXTS[start : start + count]) for start in range(5) for count in (30, 110)]
     [results] = tokenizer_of(name, tokens_max).encode([([fill(name, "Why?", text) for text in texts], Options())])
     for text, result in zip(texts, results, strict=True):
-        assert ids_of(result) == before + reference(name, "Why?", text)[1][:ROOM] + after
+        assert read_ids(result) == before + reference(name, "Why?", text)[1][:ROOM] + after
         assert isinstance(result, TokenSequence)
         assert result.truncated
 
@@ -82,8 +78,8 @@ def test_truncation_from_the_left_drops_the_beginning_of_the_document(name: str)
     tokens_max = len(before) + len(after) + ROOM
     text = " ".join(f"w{number}" for number in range(1_000))
     options = Options(Truncation.LEFT)
-    [[result]] = tokenizer_of(name, tokens_max).encode([([fill(name, "Why?", text)], options)])
-    ids = ids_of(result)
+    result = encode_one(tokenizer_of(name, tokens_max), fill(name, "Why?", text), options)
+    ids = read_ids(result)
     assert len(ids) == tokens_max
     whole = before + reference(name, "Why?", text)[1] + after
     tail = ROOM // 2
@@ -96,8 +92,8 @@ def test_the_query_is_cut_only_if_nothing_is_left_of_the_document() -> None:
     before, both, after = reference(name, "", "")
     tokens_max = len(before) + len(both) + len(after) + 30
     query = " ".join(f"q{number}" for number in range(500))
-    [[result]] = tokenizer_of(name, tokens_max).encode([([fill(name, query, "never seen")], Options())])
-    ids = ids_of(result)
+    result = encode_one(tokenizer_of(name, tokens_max), fill(name, query, "never seen"))
+    ids = read_ids(result)
     text = library().decode(ids, skip_special_tokens=False)
     assert len(ids) == tokens_max
     assert ids[-len(after) :] == after
@@ -111,16 +107,16 @@ def test_a_document_of_megabytes_costs_no_more_than_its_window() -> None:
     tokenizer = tokenizer_of(name, 400)
     text = "The quick brown fox jumps over the lazy dog. " * 100_000
     began = time.perf_counter()
-    [[result]] = tokenizer.encode([([fill(name, "fox?", text)], Options())])
+    result = encode_one(tokenizer, fill(name, "fox?", text))
     assert time.perf_counter() - began < 2.0
-    [[of_a_part]] = tokenizer.encode([([fill(name, "fox?", text[:100_000])], Options())])
-    assert ids_of(result) == ids_of(of_a_part)
-    assert len(ids_of(result)) == 400
+    of_a_part = encode_one(tokenizer, fill(name, "fox?", text[:100_000]))
+    assert read_ids(result) == read_ids(of_a_part)
+    assert len(read_ids(result)) == 400
 
 
 def test_a_refusal_states_the_limit() -> None:
-    [[result]] = tokenizer_of("qwen3-reranker", 300).encode(
-        [([fill("qwen3-reranker", "a", "b " * 400)], Options(Truncation.REFUSE))]
+    result = encode_one(
+        tokenizer_of("qwen3-reranker", 300), fill("qwen3-reranker", "a", "b " * 400), Options(Truncation.REFUSE)
     )
     assert isinstance(result, HeddleError)
     assert result.kind is ErrorKind.TOO_LARGE
@@ -129,7 +125,7 @@ def test_a_refusal_states_the_limit() -> None:
 
 def test_a_prompt_that_is_too_long_by_itself_is_refused() -> None:
     content = PROMPTS["qwen3-reranker"].fill("a", "b", "because " * 500)
-    [[result]] = tokenizer_of("qwen3-reranker", 400).encode([([content], Options())])
+    result = encode_one(tokenizer_of("qwen3-reranker", 400), content)
     assert isinstance(result, HeddleError)
     assert result.kind is ErrorKind.TOO_LARGE
 
@@ -154,8 +150,8 @@ def test_a_token_that_crosses_into_the_prompt_belongs_to_the_prompt() -> None:
     assert prompt is not None
     own = library()
     tokenizer = Tokenizer(own, sequence_tokens_max=24, vocabulary_size=own.get_vocab_size())
-    [[result]] = tokenizer.encode([([prompt.fill("why" * 3, "because " * 40)], Options())])
-    text = own.decode(ids_of(result))
+    result = encode_one(tokenizer, prompt.fill("why" * 3, "because " * 40))
+    text = own.decode(read_ids(result))
     assert text.startswith("Q: whywhywhy\nD: b")
     assert text.endswith("\nA:")
 

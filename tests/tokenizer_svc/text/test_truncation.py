@@ -14,6 +14,7 @@ from tokenizers import Tokenizer as Library
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.small_tokenizers import BUILDERS
 from tests.texts import NEARLY_NOTHING, SENTENCES
+from tests.tokenizer_svc.encoding import encode_one
 from tests.tokenizer_svc.parity import TOKENS_MAX, Parity, load_parity
 from tokenizer_svc.text.inputs import Options
 from tokenizer_svc.text.long_texts import take_window
@@ -39,8 +40,7 @@ def long_text(seed: int, count: int = 3000) -> str:
 
 
 def encode(tokenizer: Tokenizer, content: Any, side: Truncation, tokens_max: int = 0) -> TokenSequence | HeddleError:
-    [[result]] = tokenizer.encode([([content], Options(side, tokens_max=tokens_max))])
-    return result
+    return encode_one(tokenizer, content, Options(side, tokens_max=tokens_max))
 
 
 class Watched:

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import SMALL_BERT, write_json
 from tests.small_tokenizers import word_piece
-from tokenizer_svc.text.inputs import Options
+from tests.tokenizer_svc.encoding import encode_one
 from tokenizer_svc.text.sequences import TokenSequence
 from tokenizer_svc.text.tokenizer import Tokenizer
 
@@ -23,7 +23,7 @@ def saved(folder: Path, **settings: Any) -> None:
 
 
 def type_ids_of(folder: Path) -> list[int]:
-    [[sequence]] = Tokenizer.load(Checkpoint.read(folder)).encode([([PAIR], Options())])
+    sequence = encode_one(Tokenizer.load(Checkpoint.read(folder)), PAIR)
     assert isinstance(sequence, TokenSequence)
     return list(sequence.type_ids or bytes(sequence.tokens))
 
