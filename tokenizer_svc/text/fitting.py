@@ -84,12 +84,11 @@ class SequenceFitter:
             return error
         if not token_ids:
             return HeddleError(ErrorKind.EMPTY_INPUT, "there are no token ids")
-        tokens_max = options.limit(self.sequence_tokens_max)
-        length = Length(len(token_ids) // 4, tokens_max)
-        if not length.is_too_long:
+        tokens, tokens_max = len(token_ids) // 4, options.limit(self.sequence_tokens_max)
+        if tokens <= tokens_max:
             return TokenSequence(token_ids)
         if options.truncation is Truncation.REFUSE:
-            return length.refuse()
+            return Length(tokens, tokens_max).refuse()
         specials = self.special_tokens.count(is_pair=False)
         if tokens_max <= specials:
             return no_room_error(tokens_max, specials)

@@ -128,16 +128,16 @@ class TokenSequences:
     def split(self, ranges: Sequence[range]) -> list["TokenSequences"]:
         """The sequences of each range. The ranges are consecutive and cover all sequences, none of which failed."""
         token_at = list(accumulate(self.lengths, initial=0))
-        return [self._slice(some, token_at[some.start], token_at[some.stop]) for some in ranges]
+        return [self._slice(part, token_at[part.start], token_at[part.stop]) for part in ranges]
 
-    def _slice(self, some: range, start: int, end: int) -> "TokenSequences":
+    def _slice(self, part: range, start: int, end: int) -> "TokenSequences":
         return TokenSequences(
             self.token_ids[start * 4 : end * 4],
-            self.lengths[some.start : some.stop],
-            self.prompt_tokens[some.start : some.stop],
-            self.truncated[some.start : some.stop],
+            self.lengths[part.start : part.stop],
+            self.prompt_tokens[part.start : part.stop],
+            self.truncated[part.start : part.stop],
             self.type_ids[start:end],
-            self.alignments[some.start : some.stop],
+            self.alignments[part.start : part.stop],
         )
 
 

@@ -62,20 +62,20 @@ class ShortTextEncoder:
         """Sequences by the keys of `work`; none at all if the library cannot encode one of the texts."""
         # Adding the special tokens takes the library a fifth of its time for a text of three words. If they are the
         # same around every text, adding them here costs little.
-        is_bare = not self.fitter.special_tokens.has_type_ids and not any(some.is_pair for some in work.values())
-        texts = list(chain.from_iterable([some.texts for some in work.values()]))
+        is_bare = not self.fitter.special_tokens.has_type_ids and not any(short.is_pair for short in work.values())
+        texts = list(chain.from_iterable([short.texts for short in work.values()]))
         encodings = encode_all(texts, self.library.encode_batch_fast, add_special_tokens=not is_bare)
         if encodings is None:
             return {}
         sequences: dict[int, TokenSequences] = {}
         start = 0
-        for key, some in work.items():
-            end = start + len(some.texts)
-            sequences[key] = self._join(some, encodings[start:end], is_bare=is_bare)
+        for key, short in work.items():
+            end = start + len(short.texts)
+            sequences[key] = self._join(short, encodings[start:end], is_bare=is_bare)
             start = end
         return sequences
 
-    def _join(self, some: ShortTexts, encodings: Sequence[tokenizers.Encoding], *, is_bare: bool) -> TokenSequences:
+    def _join(self, short: ShortTexts, encodings: Sequence[tokenizers.Encoding], *, is_bare: bool) -> TokenSequences:
         lengths = array("I", map(len, encodings))
         token_ids = array("I", chain.from_iterable(map(get_ids, encodings))).tobytes()
         type_ids = b""
@@ -83,16 +83,16 @@ class ShortTextEncoder:
             token_ids, lengths = self.fitter.special_tokens.add_around(token_ids, lengths)
         elif self.gives_type_ids:
             type_ids = pack_type_ids(chain.from_iterable(map(get_type_ids, encodings)))
-        prompt_tokens = array("I", map(min, lengths, repeat(some.options.prompt_tokens)))
+        prompt_tokens = array("I", map(min, lengths, repeat(short.options.prompt_tokens)))
         sequences = TokenSequences(token_ids, lengths, prompt_tokens, bytes(len(lengths)), type_ids)
-        unfit = self._find_unfit(sequences, some.tokens_max)
+        unfit = self._find_unfit(sequences, short.tokens_max)
         if not unfit:
             return sequences
         results = list(sequences)
         for index in unfit:
             sequence = results[index]
             assert isinstance(sequence, TokenSequence)
-            results[index] = self.fitter.fit_text(sequence, encodings[index], some.options, is_pair=some.is_pair)
+            results[index] = self.fitter.fit_text(sequence, encodings[index], short.options, is_pair=short.is_pair)
         return TokenSequences.from_results(results)
 
     def _find_unfit(self, sequences: TokenSequences, tokens_max: int) -> list[int]:
