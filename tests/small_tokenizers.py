@@ -1,4 +1,4 @@
-"""Tokenizers of every common kind, trained on a few sentences."""
+"""Tokenizers of every common kind, trained on a few sentences, for the tests of tokenization."""
 
 from collections.abc import Callable
 from functools import cache
@@ -29,7 +29,7 @@ def word_piece() -> Tokenizer:
 
 
 def byte_level() -> Tokenizer:
-    """Like RoBERTa's: two special tokens between the texts of a pair."""
+    """Like RoBERTa's, with two special tokens between the texts of a pair."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -77,7 +77,7 @@ def sentence_piece_bpe() -> Tokenizer:
 
 
 def bare() -> Tokenizer:
-    """Like GPT-2's: no special tokens at all."""
+    """Like GPT-2's, without special tokens."""
     tokenizer = byte_level()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     return tokenizer
@@ -93,10 +93,10 @@ BUILDERS: dict[str, Callable[[], Tokenizer]] = {
 
 
 def small_tokenizer(kind: str) -> Tokenizer:
-    """A new copy. Training is not repeatable, so a process trains each kind once."""
-    return Tokenizer.from_str(train(kind))
+    """Returns a fresh copy. Training is not reproducible, so all copies of a process come from one training."""
+    return Tokenizer.from_str(trained(kind))
 
 
 @cache
-def train(kind: str) -> str:
+def trained(kind: str) -> str:
     return BUILDERS[kind]().to_str()

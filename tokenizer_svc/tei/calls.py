@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import grpc
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.flow_names import FlowNames
-from heddle.rpc.interceptor import request_id_of
+from heddle.rpc.fairness import FlowNames
+from heddle.rpc.interceptor import read_request_id
 from heddle.rpc.stream import STREAM_BROKEN, Submit
 from heddle.rpc.telemetry import request_id
-from heddle.rpc.unary import answered, context_of, deadline_of_call
+from heddle.rpc.unary import call_deadline, read_context, submit_and_wait
 from heddle.tei.v1 import tei_pb2
 from heddle.v1 import inference_pb2
 from tokenizer_svc.tei.ordered_stream import Message, OrderedStream, shutting_down_error
@@ -41,14 +41,14 @@ class Call:
     def __init__(self, submit: InferenceSubmit, flow_names: FlowNames, context: Context) -> None:
         """Raises INVALID_INPUT for malformed metadata."""
         self._submit = submit
-        self._item_context = context_of(context)
+        self._item_context = read_context(context)
         self._item_context.flow = flow_names.complete(self._item_context.flow)
-        self._deadline = deadline_of_call(context)
+        self._deadline = call_deadline(context)
 
     async def infer(self, item: inference_pb2.InferenceItem) -> inference_pb2.InferenceOutcome:
         """Raises HeddleError; cancelling the caller cancels the item."""
         item.context.CopyFrom(self._item_context)
-        return await answered(self._submit, item, self._deadline)
+        return await submit_and_wait(self._submit, item, self._deadline)
 
 
 Answer = Callable[[Call, Request], Awaitable[Response]]
@@ -97,7 +97,7 @@ class Calls:
         """The responses to a stream; leaving the block cancels what is still in flight."""
         if self._draining:
             raise shutting_down_error()
-        request_id.set(request_id_of(context))
+        request_id.set(read_request_id(context))
         call = self._open_call(context)
         stream = OrderedStream(requests, lambda request: retry_while_overloaded(answer, call, request))
         self._streams.add(stream)

@@ -9,8 +9,7 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.tei.v1 import tei_pb2
 from heddle.tensors import Floats
 from heddle.v1 import inference_pb2
-from tokenizer_svc.tasks.score_table import as_they_are
-from tokenizer_svc.tasks.scores import best_first
+from tokenizer_svc.tasks.scores import best_first, identity
 from tokenizer_svc.tei.calls import Call, Calls, Context, to_headers
 from tokenizer_svc.tei.translation import to_metadata, to_side, to_truncation
 
@@ -39,7 +38,7 @@ class RerankServicer:
         return self._rank(await score_texts(call, request), raw_scores=request.raw_scores)
 
     def _rank(self, response: tei_pb2.RerankResponse, *, raw_scores: bool) -> tei_pb2.RerankResponse:
-        ranks = sort_ranks(response.ranks, as_they_are if raw_scores else self._score)
+        ranks = sort_ranks(response.ranks, identity if raw_scores else self._score)
         return tei_pb2.RerankResponse(ranks=ranks, metadata=response.metadata)
 
 

@@ -10,7 +10,7 @@ from heddle.v1 import inference_pb2
 from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.servicer import InferenceServicer
 from tokenizer_svc.settings import TokenizerSettings
-from tokenizer_svc.tasks.reranking import scoring_of
+from tokenizer_svc.tasks.reranking import choose_activation
 from tokenizer_svc.tei.calls import Calls, Context
 from tokenizer_svc.tei.rerank import RerankServicer
 from tokenizer_svc.tei.tokenize import TokenizeServicer
@@ -49,7 +49,7 @@ def add_services(
         PredictPairStream=calls.stream(predict_pair),
     )
     info_rpcs: Any = SimpleNamespace(Info=info)
-    rerank_rpcs: Any = RerankServicer(calls, scoring_of(checkpoint))
+    rerank_rpcs: Any = RerankServicer(calls, choose_activation(checkpoint))
     tokenize_rpcs: Any = TokenizeServicer(calls, tokenizer, encoder, settings.tokenize_bytes_max)
     server.add("tei.v1.Info", tei_pb2_grpc.add_InfoServicer_to_server, info_rpcs)
     server.add("tei.v1.Embed", tei_pb2_grpc.add_EmbedServicer_to_server, embed_rpcs)

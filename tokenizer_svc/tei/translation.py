@@ -3,7 +3,7 @@
 from typing import Any, Protocol, TypeVar
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.message_bytes import repeated_first_field
+from heddle.rpc.message_bytes import encode_repeated
 from heddle.tei.v1 import tei_pb2
 from heddle.v1 import inference_pb2, item_pb2, model_pb2
 from tokenizer_svc.tei.calls import Call
@@ -164,4 +164,4 @@ def to_metadata(chars: int, usage: item_pb2.Usage, timings: item_pb2.Timings) ->
 def with_embeddings(message_type: type[WithEmbeddings], data: bytes) -> WithEmbeddings:
     """A message with these float32 (little-endian) in `repeated float embeddings = 1`. On the wire the field is a tag,
     a length and the same bytes. Parsing them takes a fifteenth of the time of passing 384 Python numbers."""
-    return message_type.FromString(repeated_first_field((data,)))
+    return message_type.FromString(encode_repeated((data,)))
