@@ -13,9 +13,9 @@ from heddle.checkpoint.language_models import (
     AUTO,
     KNOWN_RERANKERS,
     KnownReranker,
-    is_scored_as,
-    known_reranker,
-    names_of,
+    find_known_reranker,
+    join_names,
+    uses_score_tokens,
 )
 from heddle.rpc.errors import HeddleError
 from tokenizer_svc.text.inputs import Options, PromptedPair, Role, Segment
@@ -134,8 +134,8 @@ def _recognise_prompt(checkpoint: Checkpoint) -> RerankPrompt | None:
     """The prompt that the model was trained with, if its configuration tells."""
     if checkpoint.config.get("model_type") not in DECODERS:
         return None
-    names = f"{names_of(checkpoint.config, checkpoint.name, checkpoint.folder)} {checkpoint.folder}"
-    known = known_reranker(checkpoint.config, names) or _recognise_by_score(checkpoint)
+    names = f"{join_names(checkpoint.config, checkpoint.name, checkpoint.folder)} {checkpoint.folder}"
+    known = find_known_reranker(checkpoint.config, names) or _recognise_by_score(checkpoint)
     if known is None:
         log.warning(
             "%s is a reranker made of a decoder, and its prompt is not known: query and document are joined without "
@@ -150,7 +150,7 @@ def _recognise_prompt(checkpoint: Checkpoint) -> RerankPrompt | None:
 def _recognise_by_score(checkpoint: Checkpoint) -> KnownReranker | None:
     """Finds a language model of any name that is scored by the tokens of the known reranker of its type."""
     known, score = KNOWN_RERANKERS.get(str(checkpoint.config.get("model_type"))), checkpoint.logit_score
-    return known if known and score and is_scored_as(known, score, checkpoint.folder) else None
+    return known if known and score and uses_score_tokens(known, score, checkpoint.folder) else None
 
 
 def _check_room(prompt: RerankPrompt, tokenizer: Tokenizer) -> None:

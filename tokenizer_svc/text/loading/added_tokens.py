@@ -12,7 +12,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken
 
-from heddle.checkpoint.json_files import CheckpointError, read_json_if_there
+from heddle.checkpoint.json_files import CheckpointError, read_json_if_exists
 from tokenizer_svc.text.loading.tokenizer_config import CONFIG_FILE, TokenizerConfig, read_spelling
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def mask_takes_space(mask: str, config: TokenizerConfig, described: Container[st
     """Whether the mask token includes the space before it: the tokenizer class says so, unless a file describes the
     token."""
     is_stated = "mask_token" in config.settings or "mask_token" in config.special_tokens_map
-    by_class = config.tokenizer_class.mask_takes_space and not config.is_of_transformers_5
+    by_class = config.tokenizer_class.mask_takes_space and not config.is_from_transformers_5
     return by_class and not (is_stated and mask in described)
 
 
@@ -82,7 +82,7 @@ def read_listed_tokens(config: TokenizerConfig, specials: Container[str]) -> Ite
         for _, token in sorted(decoder.items(), key=lambda item: parse_id(item[0], config)):
             yield parse_token(token, config)
         return
-    by_content = read_json_if_there(config.folder / "added_tokens.json")
+    by_content = read_json_if_exists(config.folder / "added_tokens.json")
     for content, _ in sorted(by_content.items(), key=lambda item: parse_id(item[1], config)):
         yield AddedToken(content, special=content in specials)
 
@@ -100,7 +100,7 @@ def read_further_special_tokens(config: TokenizerConfig) -> list[Any]:
             f"{config.folder / CONFIG_FILE}: extra_special_tokens {extra!r} is neither a list nor an object"
         )
     extras = list(extra.values()) if isinstance(extra, dict) else extra
-    if not config.is_of_transformers_5:
+    if not config.is_from_transformers_5:
         return [*tokens, *extras]
     # In version 5 a list is the new name of additional_special_tokens, and tokens by name come first.
     return extras if extra and isinstance(extra, list) else [*extras, *tokens]

@@ -20,9 +20,9 @@ def apply_bert_settings(tokenizer: tokenizers.Tokenizer, config: TokenizerConfig
     if not config.tokenizer_class.has_bert_settings:
         return
     if not isinstance(tokenizer.normalizer, BertNormalizer):
-        verb = "replaces" if config.is_of_transformers_5 else "leaves alone"
+        verb = "replaces" if config.is_from_transformers_5 else "leaves alone"
         config.log_version(f"{config.class_name} {verb} the normalizer of tokenizer.json")
-    if config.is_of_transformers_5:
+    if config.is_from_transformers_5:
         tokenizer.normalizer = build_bert_normalizer(config)
     elif isinstance(tokenizer.normalizer, BertNormalizer):
         before, after = tokenizer.normalizer, build_bert_normalizer(config)
@@ -63,8 +63,8 @@ def apply_prefix_setting(tokenizer: tokenizers.Tokenizer, config: TokenizerConfi
     if pre_tokenizer.add_prefix_space == adds_prefix:
         return
     if not by_class:
-        config.log_version(f"add_prefix_space is {'ignored' if config.is_of_transformers_5 else 'applied'}")
-        if config.is_of_transformers_5:
+        config.log_version(f"add_prefix_space is {'ignored' if config.is_from_transformers_5 else 'applied'}")
+        if config.is_from_transformers_5:
             return
     pre_tokenizer.add_prefix_space = adds_prefix
     tokenizer.pre_tokenizer = pre_tokenizer

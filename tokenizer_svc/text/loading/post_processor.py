@@ -22,7 +22,7 @@ import tokenizers
 from tokenizers.processors import Sequence, TemplateProcessing
 
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint.causality import BIDIRECTIONAL_CODE, remote_code_of
+from heddle.checkpoint.causality import BIDIRECTIONAL_CODE, get_remote_code
 from heddle.checkpoint.json_files import CheckpointError
 from heddle.checkpoint.sentence_modules import Pooling
 from tokenizer_svc.text.loading.tokenizer_config import END_OF_TEXT, TokenizerConfig
@@ -44,14 +44,14 @@ def set_post_processor(
     """Raises CheckpointError if the vocabulary has no end token, or it cannot be added."""
     if end_token == "file":
         return
-    if config.tokenizer_class.has_bos_eos_settings and not config.is_of_transformers_5:
+    if config.tokenizer_class.has_bos_eos_settings and not config.is_from_transformers_5:
         apply_bos_eos_settings(tokenizer, config)
     if end_token == "append" or needs_end_token(config, checkpoint):
         append_end_token(tokenizer, config)
 
 
 def needs_end_token(config: TokenizerConfig, checkpoint: Checkpoint) -> bool:
-    if remote_code_of(checkpoint.config) == BIDIRECTIONAL_CODE:
+    if get_remote_code(checkpoint.config) == BIDIRECTIONAL_CODE:
         return True
     auto_map = config.settings.get("auto_map")
     has_code = bool(auto_map.get("AutoTokenizer")) if isinstance(auto_map, dict) else bool(auto_map)

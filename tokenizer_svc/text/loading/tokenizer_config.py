@@ -11,8 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from heddle.checkpoint.json_files import CheckpointError, field_of, read_json_if_there
-from heddle.checkpoint.tokenizer_files import PLAIN_TOKENIZER, is_of_transformers_5
+from heddle.checkpoint.json_files import CheckpointError, get_field, read_json_if_exists
+from heddle.checkpoint.tokenizer_files import PLAIN_TOKENIZER, is_from_transformers_5
 from tokenizer_svc.text.truncation import Truncation
 
 log = logging.getLogger(__name__)
@@ -140,34 +140,34 @@ class TokenizerConfig:
 
     @classmethod
     def read(cls, folder: Path, model_config: Mapping[str, Any]) -> "TokenizerConfig":
-        return cls(folder, model_config, read_json_if_there(folder / CONFIG_FILE))
+        return cls(folder, model_config, read_json_if_exists(folder / CONFIG_FILE))
 
     @cached_property
     def class_name(self) -> str:
         """The name without "Fast" at its end; "" if neither a file nor the type of the model tells it."""
-        stated = self.read_field("tokenizer_class", str) or field_of(
+        stated = self.read_field("tokenizer_class", str) or get_field(
             self.model_config, "tokenizer_class", str, self.folder / "config.json"
         )
         return (stated or CLASS_OF_MODEL_TYPE.get(str(self.model_config.get("model_type")), "")).removesuffix("Fast")
 
     @cached_property
     def tokenizer_class(self) -> TokenizerClass:
-        if self.is_of_transformers_5 and self.model_config.get("model_type") in PLAIN_IN_TRANSFORMERS_5:
+        if self.is_from_transformers_5 and self.model_config.get("model_type") in PLAIN_IN_TRANSFORMERS_5:
             return PLAIN
         return CLASSES.get(self.class_name, PLAIN)
 
     @cached_property
-    def is_of_transformers_5(self) -> bool:
-        return is_of_transformers_5(self.model_config, self.settings)
+    def is_from_transformers_5(self) -> bool:
+        return is_from_transformers_5(self.model_config, self.settings)
 
     def log_version(self, effect: str) -> None:
         """Logs a setting for which the other major version of transformers would give other ids."""
-        version = 5 if self.is_of_transformers_5 else 4
+        version = 5 if self.is_from_transformers_5 else 4
         log.info("%s: %s, as in transformers %d, which wrote the checkpoint", self.folder, effect, version)
 
     def read_field(self, name: str, kind: type[Any], default: Any = None) -> Any:
         """Raises CheckpointError for a value of another type."""
-        return field_of(self.settings, name, kind, self.folder / CONFIG_FILE, default)
+        return get_field(self.settings, name, kind, self.folder / CONFIG_FILE, default)
 
     def flag(self, name: str, default: bool) -> bool:
         return bool(self.read_field(name, bool, default))
@@ -183,7 +183,7 @@ class TokenizerConfig:
     def special_tokens_map(self) -> Mapping[str, Any]:
         if "added_tokens_decoder" in self.settings:
             return {}
-        return read_json_if_there(self.folder / SPECIAL_TOKENS_FILE)
+        return read_json_if_exists(self.folder / SPECIAL_TOKENS_FILE)
 
     def special_token(self, name: str) -> str:
         """The spelling of the token; "" if there is none."""
@@ -192,7 +192,7 @@ class TokenizerConfig:
     @property
     def unknown_token(self) -> str:
         """The unknown token that a file states; "" if none does."""
-        for settings in (self.settings, read_json_if_there(self.folder / SPECIAL_TOKENS_FILE)):
+        for settings in (self.settings, read_json_if_exists(self.folder / SPECIAL_TOKENS_FILE)):
             token = settings.get("unk_token")
             spelling = token.get("content") if isinstance(token, dict) else token
             if isinstance(spelling, str):
