@@ -18,7 +18,7 @@ from tokenizer_svc.engines import Engines
 from tokenizer_svc.servicer import InferenceServicer
 from tokenizer_svc.settings import TokenizerSettings
 from tokenizer_svc.tei.services import add_services
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 # An answer of a thousand vectors takes blocks of 1.5 MiB. Mapping new pages for them would cost as much as the rest.
 FREED_BYTES_KEPT = 64 << 20

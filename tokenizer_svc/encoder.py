@@ -17,9 +17,8 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.turns import Turns
-from tokenizer_svc.text.input_sizes import sizes_of
-from tokenizer_svc.text.sequence import INPUTS, FieldOf, Input, Options
-from tokenizer_svc.text.token_sequences import TokenSequences
+from tokenizer_svc.text.inputs import INPUTS, FieldName, Input, Options, measure_sizes
+from tokenizer_svc.text.sequences import TokenSequences
 
 # Measured on 2 cores: a text costs 15 us and 0.5 us per byte; a call in the executor costs 100 us more.
 SLICE_BYTES_MAX = 32 * 1024  # about 15 ms of one core
@@ -35,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class BatchTokenizer(Protocol):
-    """The method of `tokenizer_svc.text.tokenization.Tokenizer` that the encoder uses."""
+    """The method of `tokenizer_svc.text.tokenizer.Tokenizer` that the encoder uses."""
 
     def encode(self, work: Sequence[tuple[Sequence[Input], Options]]) -> list[TokenSequences]: ...
 
@@ -48,7 +47,7 @@ class Job:
     inputs: Sequence[Input]
     options: Options
     on_encoded: OnEncoded
-    field_of: FieldOf
+    field_of: FieldName
     size_before: Sequence[int]  # [inputs + 1]: bytes of the inputs before each
     first_options: Options | None = None  # for the first input, if its options differ
     cursor: int = 0  # the next input to take
@@ -139,7 +138,7 @@ class Encoder:
         options: Options,
         on_encoded: OnEncoded,
         *,
-        field_of: FieldOf = INPUTS,
+        field_of: FieldName = INPUTS,
         first_options: Options | None = None,
         flow: str = "",
     ) -> Job:
@@ -149,7 +148,7 @@ class Encoder:
         `on_encoded(start, sequences)` gets the sequences of inputs `start` onwards, an error for each input that has
         one; the error's `field` is that input's, such as `inputs[3]`.
         """
-        size_before = list(itertools.accumulate(sizes_of(inputs), initial=0))
+        size_before = list(itertools.accumulate(measure_sizes(inputs), initial=0))
         self._admit(size_before[-1])
         name = f"{flow}/{next(self._numbers)}" if flow else str(next(self._numbers))
         job = Job(name, inputs, options, on_encoded, field_of, size_before, first_options)
@@ -193,7 +192,7 @@ class Encoder:
         for job in rest:
             start = job.cursor
             self.waiting_bytes -= job.drop_rest()
-            job.deliver(start, TokenSequences.of([shutting_down() for _ in range(start, len(job.inputs))]))
+            job.deliver(start, TokenSequences.from_results([shutting_down() for _ in range(start, len(job.inputs))]))
         self._executor.shutdown(wait=False)
 
     def _admit(self, size: int) -> None:
@@ -241,7 +240,10 @@ class Encoder:
             return await loop.run_in_executor(self._executor, self._tokenizer.encode, work)
         except Exception as exception:  # noqa: BLE001 - logged by from_exception
             error = HeddleError.from_exception(exception)
-            return [TokenSequences.of([HeddleError(error.kind, error.message) for _ in inputs]) for inputs, _ in work]
+            return [
+                TokenSequences.from_results([HeddleError(error.kind, error.message) for _ in inputs])
+                for inputs, _ in work
+            ]
 
 
 def shutting_down() -> HeddleError:

@@ -25,8 +25,8 @@ from tokenizer_svc.tasks.grouping import GroupLimits
 from tokenizer_svc.tasks.local_request import LocalPlan, LocalRequest
 from tokenizer_svc.tasks.served_model import ServedModel
 from tokenizer_svc.tasks.table import plan_request
-from tokenizer_svc.text.rerank_prompts import prompt_for
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.rerank_prompts import choose_prompt
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")
@@ -61,7 +61,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         engines: Engines,
         settings: TokenizerSettings,
     ) -> None:
-        rerank_prompt = prompt_for(checkpoint, tokenizer, settings.rerank_template)
+        rerank_prompt = choose_prompt(checkpoint, tokenizer, settings.rerank_template)
         self._served = ServedModel(checkpoint, tokenizer, settings, rerank_prompt)
         self._encoder = encoder
         self._engines = engines

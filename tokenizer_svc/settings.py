@@ -13,7 +13,7 @@ from heddle.rpc.settings import at_least
 from heddle.rpc.targets import check_targets
 from heddle.rpc.telemetry import LogFormat, LogLevel
 from tokenizer_svc.text import rerank_prompts
-from tokenizer_svc.text.loading.framing import EndToken
+from tokenizer_svc.text.loading.post_processor import EndToken
 
 # Leaves room in a gRPC message for shapes, lengths and timings.
 ANSWER_BYTES_MOST = MESSAGE_BYTES_MAX - (1 << 20)
@@ -132,7 +132,7 @@ class TokenizerSettings:
         if self.answer_bytes_max > ANSWER_BYTES_MOST:
             raise ValueError(f"answer_bytes_max must be at most {ANSWER_BYTES_MOST}, not {self.answer_bytes_max}")
         at_least(self.answer_bytes_max, answers_bytes_max=self.answers_bytes_max)
-        rerank_prompts.stated(self.rerank_template)
+        rerank_prompts.parse_template(self.rerank_template)
         at_least(0, drain_s_max=self.drain_s_max)
 
     def _check_engines(self) -> None:

@@ -19,9 +19,9 @@ import tokenizers
 
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.model_source import PACKAGED_NAME, locate
-from tests.tokenizer_svc.encoding import encoded
+from tests.tokenizer_svc.encoding import encode_inputs
 from tokenizer_svc.encoder import Encoder
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 WORDS = [
     "the",
@@ -91,7 +91,7 @@ def calls_of(library: tokenizers.Tokenizer, tokenizer: Tokenizer, encoder: Encod
         return tokenizer.encode(work)
 
     async def served() -> object:
-        return await encoded(encoder, texts, options)
+        return await encode_inputs(encoder, texts, options)
 
     return [bare, encode, served]
 

@@ -11,7 +11,7 @@ from heddle.rpc.errors import HeddleError
 from heddle.rpc.stream import Cancel, Reply
 from heddle.tensors import Floats
 from heddle.v1 import engine_pb2
-from tokenizer_svc.text.sequence import TokenSequence
+from tokenizer_svc.text.sequences import TokenSequence
 
 TOKEN_OUTPUTS = {
     engine_pb2.OUTPUT_TOKEN_VECTORS: 0,

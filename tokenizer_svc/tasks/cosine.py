@@ -16,7 +16,8 @@ from tokenizer_svc.tasks.inputs import check_not_empty
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.scores import best_first, cosines
 from tokenizer_svc.tasks.served_model import ServedModel
-from tokenizer_svc.text.sequence import Input, Options, pack_ids
+from tokenizer_svc.text.inputs import Input, Options
+from tokenizer_svc.text.sequences import pack_ids
 
 # The model's first of these is used, or else its default prompt.
 QUERY_PROMPTS = ("query", "search_query", "retrieval.query", "s2p_query")

@@ -17,8 +17,8 @@ from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.tasks.grouping import Group, GroupLimits, group_sequences
 from tokenizer_svc.tasks.outcomes import find_failure
 from tokenizer_svc.tasks.plan import Plan
-from tokenizer_svc.text.input_sizes import characters_in
-from tokenizer_svc.text.token_sequences import TokenSequences
+from tokenizer_svc.text.inputs import count_characters
+from tokenizer_svc.text.sequences import TokenSequences
 
 RETRY_AFTER_MS = 1_000
 
@@ -180,7 +180,7 @@ class EngineRequest:
         usage, timings = response.usage, response.timings
         usage.tokens = self._tokens
         usage.truncated_inputs = self._truncated_inputs
-        usage.characters = characters_in(self._plan.inputs)
+        usage.characters = count_characters(self._plan.inputs)
         usage.device = self._device
         timings.tokenize_us = microseconds(self._encoded - self._started)
         timings.queue_us = self._queue_us

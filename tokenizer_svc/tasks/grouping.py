@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import accumulate, groupby
 from typing import NamedTuple
 
-from tokenizer_svc.text.token_sequences import TokenSequences
+from tokenizer_svc.text.sequences import TokenSequences
 
 
 class Group(NamedTuple):

@@ -5,9 +5,9 @@ from operator import attrgetter
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
-from tokenizer_svc.text.sequence import Input, Tokenized, numbered
+from tokenizer_svc.text.inputs import Input, TokenizedInput, indexed_field
 
-TOKENIZED_INPUTS = numbered("tokenized_inputs")
+TOKENIZED_INPUTS = indexed_field("tokenized_inputs")
 
 
 get_text = attrgetter("text")
@@ -19,8 +19,8 @@ def contents(inputs: Sequence[inference_pb2.Input]) -> list[Input]:
     return texts if all(texts) else [text or item.token_ids or "" for text, item in zip(texts, inputs, strict=True)]
 
 
-def to_tokenized(item: inference_pb2.TokenizedInput) -> Tokenized:
-    return Tokenized(item.token_ids, item.type_ids)
+def to_tokenized(item: inference_pb2.TokenizedInput) -> TokenizedInput:
+    return TokenizedInput(item.token_ids, item.type_ids)
 
 
 def check_not_empty(text: str, field: str) -> None:

@@ -14,7 +14,7 @@ from heddle.rpc.errors import HeddleError
 from heddle.rpc.stream import Reply
 from heddle.v1 import inference_pb2
 from tokenizer_svc.encoder import TURN_BYTES, Encoder
-from tokenizer_svc.text.sequence import FieldOf
+from tokenizer_svc.text.inputs import FieldName
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class LocalPlan:
     sizes: Sequence[int]  # bytes of each input
     answer: Callable[[int], Any]  # called on the tokenizer's thread; raises HeddleError
     assemble: Callable[[Sequence[Any]], inference_pb2.InferenceOutcome]
-    field_of: FieldOf
+    field_of: FieldName
 
 
 class LocalRequest:

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from heddle.v1 import engine_pb2, inference_pb2, item_pb2, tensor_pb2
 from tokenizer_svc.tasks.grouping import Group
-from tokenizer_svc.text.sequence import INPUTS, FieldOf, Input, Options
-from tokenizer_svc.text.token_sequences import TokenSequences
+from tokenizer_svc.text.inputs import INPUTS, FieldName, Input, Options
+from tokenizer_svc.text.sequences import TokenSequences
 
 
 def keep_outcome(group: Group, outcome: engine_pb2.Outcome) -> engine_pb2.Outcome:
@@ -47,7 +47,7 @@ class Plan(NamedTuple):
     # Bytes of the answer: those known from the tokens, before any work, and those known only once it was read.
     expected_bytes: Callable[[TokenSequences], int] = no_bytes
     read_bytes: Callable[[Any], int] = no_bytes
-    field_of: FieldOf = INPUTS
+    field_of: FieldName = INPUTS
     # Options of the first input, if they differ: those of a query beside its documents.
     first_options: Options | None = None
     skip_normalization: bool = False

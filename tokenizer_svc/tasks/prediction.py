@@ -10,7 +10,7 @@ from tokenizer_svc.tasks.inputs import check_no_text, to_tokenized
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.scores import ScoreTable, identity
 from tokenizer_svc.tasks.served_model import ServedModel
-from tokenizer_svc.text.sequence import INPUTS, Input
+from tokenizer_svc.text.inputs import INPUTS, Input
 
 
 def plan(request: inference_pb2.PredictRequest, served: ServedModel) -> Plan:

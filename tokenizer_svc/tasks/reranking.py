@@ -15,9 +15,9 @@ from tokenizer_svc.tasks.inputs import TOKENIZED_INPUTS, check_no_text, check_no
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.tasks.scores import best_first, identity
 from tokenizer_svc.tasks.served_model import ServedModel
-from tokenizer_svc.text.sequence import Input, numbered
+from tokenizer_svc.text.inputs import Input, indexed_field
 
-DOCUMENTS = numbered("documents")
+DOCUMENTS = indexed_field("documents")
 
 
 def plan(request: inference_pb2.RerankRequest, served: ServedModel) -> Plan:
@@ -67,4 +67,4 @@ def read_inputs(request: inference_pb2.RerankRequest, served: ServedModel) -> li
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="instruction")
     if prompt is None:
         return [(request.query, document) for document in request.documents]
-    return [prompt.framed(request.query, document, request.instruction) for document in request.documents]
+    return [prompt.fill(request.query, document, request.instruction) for document in request.documents]

@@ -10,9 +10,9 @@ from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2, tensor_pb2
 from tokenizer_svc.settings import TokenizerSettings
+from tokenizer_svc.text.inputs import Options
 from tokenizer_svc.text.rerank_prompts import RerankPrompt
-from tokenizer_svc.text.sequence import Options
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.tokenizer import Tokenizer
 from tokenizer_svc.text.truncation import Truncation
 
 TRUNCATIONS = frozenset(inference_pb2.Truncation.values())

@@ -10,8 +10,9 @@ from tokenizer_svc.tasks.grouping import Group
 from tokenizer_svc.tasks.inputs import TOKENIZED_INPUTS, check_no_text, to_tokenized
 from tokenizer_svc.tasks.plan import Plan, add_empty, no_bytes
 from tokenizer_svc.tasks.served_model import ServedModel
-from tokenizer_svc.text.sequence import INPUTS, Input, Options, TokenSequence
-from tokenizer_svc.text.spans import Aggregation, Span, Tokens, entities, labelled_tokens
+from tokenizer_svc.text.entities import Aggregation, AlignedText, Entity, find_entities, label_tokens
+from tokenizer_svc.text.inputs import INPUTS, Input, Options
+from tokenizer_svc.text.sequences import TokenSequence
 
 AGGREGATIONS = frozenset(inference_pb2.Aggregation.values())
 
@@ -32,14 +33,14 @@ def plan(request: inference_pb2.PredictTokensRequest, served: ServedModel) -> Pl
             fill(results[index], spans_of(inputs[index], sequence, logits))
         return sum(results[index].ByteSize() for index in indices)
 
-    def spans_of(content: Input, sequence: TokenSequence, logits: Floats) -> Iterable[Span]:
-        assert sequence.layout is not None  # the options ask for it
+    def spans_of(content: Input, sequence: TokenSequence, logits: Floats) -> Iterable[Entity]:
+        assert sequence.alignment is not None  # the options ask for it
         text = content if isinstance(content, str) else ""
-        tokens = Tokens(text, memoryview(sequence.token_ids).cast("I"), sequence.layout)
+        tokens = AlignedText(text, memoryview(sequence.token_ids).cast("I"), sequence.alignment)
         if aggregation is Aggregation.NONE:
             spelled_by = served.tokenizer.subwords if request.with_words else None
-            return labelled_tokens(tokens, logits, labels, raw_scores=request.raw_scores, subwords=spelled_by)
-        return entities(
+            return label_tokens(tokens, logits, labels, raw_scores=request.raw_scores, subwords=spelled_by)
+        return find_entities(
             *(tokens, logits, labels, aggregation, served.tokenizer.subwords),
             with_words=request.with_words,
             with_outside=request.with_outside,
@@ -50,7 +51,7 @@ def plan(request: inference_pb2.PredictTokensRequest, served: ServedModel) -> Pl
     token_bytes = min_entity_bytes(labels)
     return Plan(
         inputs=inputs,
-        options=Options(served.truncation(request), with_layout=True, tokens_max=request.input_tokens_max),
+        options=Options(served.truncation(request), with_alignment=True, tokens_max=request.input_tokens_max),
         output=engine_pb2.OUTPUT_TOKEN_LOGITS,
         read=read,
         assemble=lambda _: answer,
@@ -60,7 +61,7 @@ def plan(request: inference_pb2.PredictTokensRequest, served: ServedModel) -> Pl
     )
 
 
-def fill(result: inference_pb2.Entities, spans: Iterable[Span]) -> None:
+def fill(result: inference_pb2.Entities, spans: Iterable[Entity]) -> None:
     for span in spans:
         result.entities.add(
             text=span.text,

@@ -7,8 +7,7 @@ from heddle.v1 import inference_pb2
 from tokenizer_svc.tasks.local_request import LocalPlan
 from tokenizer_svc.tasks.plan import add_empty
 from tokenizer_svc.tasks.served_model import ServedModel
-from tokenizer_svc.text.input_sizes import sizes_of
-from tokenizer_svc.text.sequence import numbered
+from tokenizer_svc.text.inputs import indexed_field, measure_sizes
 
 
 def tokenize(request: inference_pb2.TokenizeRequest, served: ServedModel) -> LocalPlan:
@@ -33,7 +32,7 @@ def tokenize(request: inference_pb2.TokenizeRequest, served: ServedModel) -> Loc
             )
 
     sizes = check_sizes(request.inputs, served.settings.tokenize_bytes_max, "inputs")
-    return LocalPlan(sizes, answer, lambda _: outcome, numbered("inputs"))
+    return LocalPlan(sizes, answer, lambda _: outcome, indexed_field("inputs"))
 
 
 def decode(request: inference_pb2.DecodeRequest, served: ServedModel) -> LocalPlan:
@@ -46,7 +45,7 @@ def decode(request: inference_pb2.DecodeRequest, served: ServedModel) -> LocalPl
         check_sizes(request.token_ids, served.settings.tokenize_bytes_max, "token_ids"),
         answer,
         assemble_texts,
-        numbered("token_ids"),
+        indexed_field("token_ids"),
     )
 
 
@@ -57,7 +56,7 @@ def assemble_texts(texts: Sequence[str]) -> inference_pb2.InferenceOutcome:
 def check_sizes(inputs: Sequence[str] | Sequence[bytes], bytes_max: int, field: str) -> list[int]:
     """Returns the bytes of each input. Raises TOO_LARGE: these inputs are never truncated, so all of it would be
     processed."""
-    sizes = sizes_of(inputs)
+    sizes = measure_sizes(inputs)
     if sum(sizes) > bytes_max:
         message = f"the request has {sum(sizes)} bytes to tokenize or decode, the limit is {bytes_max}"
         raise HeddleError(ErrorKind.TOO_LARGE, message, field=field)

@@ -15,7 +15,7 @@ from tests.tokenizer_svc.fake_engine import FakeEngine, noise, sparse_noise
 from tests.tokenizer_svc.tasks.conftest import Serve
 from tests.tokenizer_svc.tasks.simulated_logits import sequence_of
 from tests.tokenizer_svc.tei.served_model import write_embedder
-from tokenizer_svc.text.sequence import TokenSequence
+from tokenizer_svc.text.sequences import TokenSequence
 
 DIMENSION = 384
 INPUTS = [pb.Input(text=text) for text in SENTENCES]

@@ -17,9 +17,9 @@ from tests.tokenizer_svc.tasks.conftest import Serve
 from tokenizer_svc.tasks import prediction, scores
 from tokenizer_svc.tasks.grouping import Group
 from tokenizer_svc.tasks.scores import NUMBERS_AT_ONCE, ScoreTable, cosines, identity
-from tokenizer_svc.text.token_sequences import TokenSequences
+from tokenizer_svc.text.sequences import TokenSequences
 
-NONE = TokenSequences.of([])
+NONE = TokenSequences.from_results([])
 
 
 @pytest.mark.parametrize("score", [softmax, sigmoid, identity])

@@ -15,9 +15,10 @@ from heddle.checkpoint.json_files import CheckpointError
 from heddle.checkpoint.sentence_modules import PoolingSetting
 from tests.checkpoints import SMALL_BERT, write_json
 from tests.small_tokenizers import byte_level, small_tokenizer
-from tokenizer_svc.text.loading.framing import EndToken
-from tokenizer_svc.text.sequence import Options, TokenSequence
-from tokenizer_svc.text.tokenization import Tokenizer
+from tests.tokenizer_svc.encoding import encode_one, read_ids
+from tokenizer_svc.text.inputs import Options
+from tokenizer_svc.text.loading.post_processor import EndToken
+from tokenizer_svc.text.tokenizer import Tokenizer
 from tokenizer_svc.text.truncation import Truncation
 
 END = "<|endoftext|>"
@@ -68,10 +69,8 @@ def checkpoint_of(
     return Checkpoint.read(folder, pooling=pooling)
 
 
-def ids_of(tokenizer: Tokenizer, text: str | tuple[str, str], side: Truncation = Truncation.RIGHT) -> list[int]:
-    [[result]] = tokenizer.encode([([text], Options(side))])
-    assert isinstance(result, TokenSequence)
-    return memoryview(result.token_ids).cast("I").tolist()
+def encode(tokenizer: Tokenizer, text: str | tuple[str, str], side: Truncation = Truncation.RIGHT) -> list[int]:
+    return read_ids(encode_one(tokenizer, text, Options(side)))
 
 
 @pytest.mark.parametrize(
@@ -89,10 +88,10 @@ def test_every_text_ends_as_the_code_would_end_it(
     plain = library()
     end = plain.token_to_id(END)
     tokenizer = Tokenizer.load(checkpoint_of(tmp_path, library(), settings=settings, config=config))
-    assert ids_of(tokenizer, "hello world") == [*plain.encode("hello world").ids, end]
+    assert encode(tokenizer, "hello world") == [*plain.encode("hello world").ids, end]
     both = [*plain.encode("hello").ids, end, *plain.encode("world").ids, end]
-    assert ids_of(tokenizer, ("hello", "world")) == both
-    long = ids_of(tokenizer, "hello world " * 500)
+    assert encode(tokenizer, ("hello", "world")) == both
+    long = encode(tokenizer, "hello world " * 500)
     assert (len(long), long[-1]) == (tokenizer.sequence_tokens_max, end)
 
 
@@ -108,10 +107,10 @@ def test_last_token_pooling_gets_the_end_token_that_the_settings_state(
     checkpoint = checkpoint_of(tmp_path, mistral(pieces=pieces), settings=settings, config=config, pooling="last_token")
     tokenizer = Tokenizer.load(checkpoint)
     hello, world = (mistral().encode(text, add_special_tokens=False).ids for text in ("hello", "world"))
-    assert ids_of(tokenizer, "hello") == [BOS, *hello, EOS]
-    assert ids_of(tokenizer, ("hello", "world")) == [BOS, *hello, EOS, BOS, *world, EOS]
+    assert encode(tokenizer, "hello") == [BOS, *hello, EOS]
+    assert encode(tokenizer, ("hello", "world")) == [BOS, *hello, EOS, BOS, *world, EOS]
     for side in (Truncation.LEFT, Truncation.RIGHT):
-        long = ids_of(tokenizer, "hello world " * 500, side)
+        long = encode(tokenizer, "hello world " * 500, side)
         assert (len(long), long[0], long[-1]) == (tokenizer.sequence_tokens_max, BOS, EOS)
 
 
@@ -119,7 +118,7 @@ def test_end_token_of_last_token_pooling_is_that_of_transformers_4(tmp_path: Pat
     """AutoTokenizer of transformers 4.57.1 gave these ids for this folder; version 5 leaves out the last."""
     settings = {**LLAMA_TOKENS, "add_eos_token": True}
     checkpoint = checkpoint_of(tmp_path, mistral(), settings=settings, config=MISTRAL, pooling="last_token")
-    ours = ids_of(Tokenizer.load(checkpoint), "hello")
+    ours = encode(Tokenizer.load(checkpoint), "hello")
     version_5 = AutoTokenizer.from_pretrained(tmp_path)("hello")["input_ids"]
     assert ours == [*version_5, EOS]
 
@@ -142,7 +141,7 @@ def test_end_token_of_last_token_pooling_is_that_of_transformers_4(tmp_path: Pat
     ],
 )
 @pytest.mark.parametrize("class_name", ["LlamaTokenizer", "GemmaTokenizerFast"])
-def test_texts_are_framed_as_by_the_version_that_wrote_the_checkpoint(
+def test_bos_and_eos_settings_apply_as_in_the_version_that_wrote_the_checkpoint(
     tmp_path: Path, *, class_name: str, add: dict[str, bool | None], version: str | None, ends: bool, expected: str
 ) -> None:
     settings = {**LLAMA_TOKENS, "tokenizer_class": class_name, **add}
@@ -151,10 +150,10 @@ def test_texts_are_framed_as_by_the_version_that_wrote_the_checkpoint(
     spelled = [token.text for token in tokenizer.tokenize("a")]
     assert " ".join(spelled) == expected
     if version == "5.1.0":
-        assert ids_of(tokenizer, ("ab", "c")) == AutoTokenizer.from_pretrained(tmp_path)("ab", "c")["input_ids"]
+        assert encode(tokenizer, ("ab", "c")) == AutoTokenizer.from_pretrained(tmp_path)("ab", "c")["input_ids"]
 
 
-def test_frame_that_is_not_the_one_of_tokenizer_json_is_logged_once(
+def test_special_tokens_that_differ_from_tokenizer_json_are_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -179,7 +178,7 @@ def test_setting_overrides_the_checkpoint(
 ) -> None:
     settings = {**LLAMA_TOKENS, "add_eos_token": add_eos_token}
     checkpoint = checkpoint_of(tmp_path, mistral(), settings=settings, config=MISTRAL, pooling="last_token")
-    ids = ids_of(Tokenizer.load(checkpoint, end_token), "hello")
+    ids = encode(Tokenizer.load(checkpoint, end_token), "hello")
     assert ids == mistral().encode("hello").ids + [EOS] * is_ended
 
 
@@ -195,10 +194,10 @@ def test_setting_overrides_the_checkpoint(
 def test_tokenizer_json_is_kept_if_nothing_asks_for_an_end_token(tmp_path: Path, settings: dict[str, Any]) -> None:
     """In both versions of transformers, add_eos_token has no effect on Qwen's class."""
     tokenizer = Tokenizer.load(checkpoint_of(tmp_path, library(), settings=settings))
-    assert ids_of(tokenizer, "hello world") == library().encode("hello world").ids
+    assert encode(tokenizer, "hello world") == library().encode("hello world").ids
 
 
-def test_text_that_is_ended_already_is_not_ended_twice(tmp_path: Path) -> None:
+def test_a_second_end_token_is_not_added(tmp_path: Path) -> None:
     settings = {**OWN_CODE, "add_eos_token": True, "eos_token": END}
     ended = Tokenizer.load(checkpoint_of(tmp_path, library(), settings=settings))
     saved = json.loads((tmp_path / "tokenizer.json").read_text())
@@ -211,10 +210,10 @@ def test_text_that_is_ended_already_is_not_ended_twice(tmp_path: Path) -> None:
     }
     (tmp_path / "tokenizer.json").write_text(json.dumps(saved))
     again = Tokenizer.load(Checkpoint.read(tmp_path))
-    assert ids_of(again, "hello world") == ids_of(ended, "hello world")
+    assert encode(again, "hello world") == encode(ended, "hello world")
 
 
-def test_end_that_the_vocabulary_lacks_is_named(tmp_path: Path) -> None:
+def test_an_end_token_that_the_vocabulary_lacks_is_named(tmp_path: Path) -> None:
     plain = library(has_end=False)
     config = {**GTE_QWEN2, "vocab_size": plain.get_vocab_size()}  # no embedding is left for an added token
     checkpoint = checkpoint_of(tmp_path, plain, settings={}, config=config)

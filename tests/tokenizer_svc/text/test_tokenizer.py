@@ -1,8 +1,6 @@
 """Tokenization against the `tokenizers` library and sentence-transformers, and what bad inputs get."""
 
 import logging
-from array import array
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,23 +14,17 @@ from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.small_tokenizers import small_tokenizer
 from tests.texts import varied_texts
-from tests.tokenizer_svc.parity import parity_of
-from tokenizer_svc.text.sequence import Input, Options, Result, TokenSequence
-from tokenizer_svc.text.tokenization import Tokenizer
+from tests.tokenizer_svc.encoding import read_ids
+from tests.tokenizer_svc.parity import load_parity
+from tokenizer_svc.text.inputs import Input, Options
+from tokenizer_svc.text.loading.normalization import add_lower_case
+from tokenizer_svc.text.sequences import Result, TokenSequence, pack_ids
+from tokenizer_svc.text.tokenizer import Tokenizer
 from tokenizer_svc.text.truncation import Truncation
 
-BERT = parity_of("word_piece").ours
+BERT = load_parity("word_piece").ours
 MINILM = locate(PACKAGED_NAME)
 PROMPTS = {"query": "Represent the query: ", "odd": "what is ☃"}
-
-
-def packed(ids: Sequence[int]) -> bytes:
-    return array("I", ids).tobytes()
-
-
-def ids_of(result: Result) -> list[int]:
-    assert isinstance(result, TokenSequence), result
-    return list(memoryview(result.token_ids).cast("I"))
 
 
 def kind_of(result: Result) -> ErrorKind:
@@ -62,7 +54,7 @@ class TestPackagedModel:
         texts = varied_texts(500)
         reference = AutoTokenizer.from_pretrained(MINILM)
         expected = reference(texts, truncation=True, max_length=256, verbose=False)["input_ids"]
-        assert [ids_of(result) for result in encode(minilm, *texts)] == expected
+        assert [read_ids(result) for result in encode(minilm, *texts)] == expected
 
     @pytest.mark.slow
     def test_equals_sentence_transformers_with_a_prompt(self) -> None:
@@ -75,14 +67,14 @@ class TestPackagedModel:
             for text in ["hello", " ", "\0nul", "[CLS] hi [SEP]", "word " * 400]:
                 expected = reference.preprocess([text], prompt=prompt)
                 (result,) = encode(ours, text, options=ours.options(prompt_name=name))
-                assert ids_of(result) == expected["input_ids"][0].tolist()
+                assert read_ids(result) == expected["input_ids"][0].tolist()
                 assert isinstance(result, TokenSequence)
                 assert result.prompt_tokens == expected["prompt_length"]
 
     def test_ignores_truncation_and_padding_stored_in_the_file(self, minilm: Tokenizer) -> None:
         short, long = encode(minilm, "hello", "hello " * 200)
-        assert len(ids_of(short)) == 3
-        assert len(ids_of(long)) == 202
+        assert len(read_ids(short)) == 3
+        assert len(read_ids(long)) == 202
 
 
 class TestLoad:
@@ -90,24 +82,23 @@ class TestLoad:
         with pytest.raises(ValueError, match="no room"):
             tokenizer_of(small_tokenizer("word_piece"), 3)
 
-    def test_lower_cases_where_the_checkpoint_says_so(self) -> None:
+    def test_lower_case_comes_before_other_normalization(self) -> None:
         for kind in ("byte_level", "unigram"):
-            plain, lowered = (
-                tokenizer_of(small_tokenizer(kind)),
-                tokenizer_of(small_tokenizer(kind), do_lower_case=True),
-            )
+            plain, library = tokenizer_of(small_tokenizer(kind)), small_tokenizer(kind)
+            add_lower_case(library)
+            lowered = tokenizer_of(library)
             assert encode(lowered, "İN Österreich") == encode(plain, "İN Österreich".lower())
             assert encode(lowered, "HELLO") != encode(plain, "HELLO")
 
 
 class TestTexts:
     @given(text=st.text(min_size=1, max_size=60))
-    def test_every_text_is_one_sequence_or_says_why_not(self, text: str) -> None:
+    def test_every_text_is_one_sequence(self, text: str) -> None:
         (result,) = encode(BERT, text)
-        assert 2 <= len(ids_of(result)) <= BERT.sequence_tokens_max
+        assert 2 <= len(read_ids(result)) <= BERT.sequence_tokens_max
 
     def test_special_tokens_in_text_are_special(self, word_piece: Tokenizer) -> None:
-        assert ids_of(encode(word_piece, "[CLS] a [SEP]")[0])[:2] == [2, 2]
+        assert read_ids(encode(word_piece, "[CLS] a [SEP]")[0])[:2] == [2, 2]
 
     def test_nul_is_text(self, word_piece: Tokenizer) -> None:
         assert encode(word_piece, "a\0b") == encode(word_piece, "ab")
@@ -115,7 +106,7 @@ class TestTexts:
     def test_empty_text_is_refused_beside_good_ones(self, word_piece: Tokenizer) -> None:
         good, empty, pair, right = encode(word_piece, "a", "", ("", "b"), ("a", ""))
         assert kind_of(empty) is kind_of(pair) is ErrorKind.EMPTY_INPUT
-        assert ids_of(good)[1:-1] == ids_of(right)[1:-2]
+        assert read_ids(good)[1:-1] == read_ids(right)[1:-2]
 
     def test_text_without_tokens_is_empty(self) -> None:
         library = small_tokenizer("byte_level")
@@ -130,12 +121,12 @@ class TestTexts:
         assert kind_of(pair) is ErrorKind.INVALID_INPUT
         assert first == last == encode(word_piece, "a")[0]
 
-    def test_text_the_tokenizer_fails_on_fails_alone(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_text_that_the_library_rejects_fails_alone(self, caplog: pytest.LogCaptureFixture) -> None:
         library = Library(models.WordLevel({"a": 0}, unk_token="[UNK]"))
         library.pre_tokenizer = pre_tokenizers.Whitespace()
         with caplog.at_level(logging.WARNING):
             good, bad = encode(tokenizer_of(library), "a a", "a b")
-        assert ids_of(good) == [0, 0]
+        assert read_ids(good) == [0, 0]
         assert kind_of(bad) is ErrorKind.INVALID_INPUT
 
     def test_text_with_a_token_that_the_model_lacks_fails_alone(self) -> None:
@@ -143,7 +134,7 @@ class TestTexts:
         library.add_tokens([AddedToken("[NEW]")])
         good, bad = encode(tokenizer_of(library, vocabulary_size=library.get_vocab_size() - 1), "a", "a [NEW]")
         assert kind_of(bad) is ErrorKind.INVALID_INPUT
-        assert len(ids_of(good)) == 3
+        assert len(read_ids(good)) == 3
 
     def test_type_ids_are_left_out_when_all_are_zero(self, word_piece: Tokenizer) -> None:
         single, pair = encode(word_piece, "a", ("a", "b"))
@@ -156,8 +147,8 @@ class TestPrompts:
     def test_prompt_is_put_before_texts_but_not_before_ids(self) -> None:
         tokenizer = tokenizer_of(small_tokenizer("word_piece"), 64, prompts=PROMPTS)
         options = tokenizer.options(prompt_name="query")
-        prompted = encode(tokenizer, "a", ("a", "b"), packed([5]), options=options)
-        assert prompted == encode(tokenizer, PROMPTS["query"] + "a", (PROMPTS["query"] + "a", "b"), packed([5]))
+        prompted = encode(tokenizer, "a", ("a", "b"), pack_ids([5]), options=options)
+        assert prompted == encode(tokenizer, PROMPTS["query"] + "a", (PROMPTS["query"] + "a", "b"), pack_ids([5]))
 
     def test_empty_text_is_refused_even_with_a_prompt(self) -> None:
         tokenizer = tokenizer_of(small_tokenizer("word_piece"), prompts=PROMPTS, default_prompt_name="query")
@@ -191,36 +182,36 @@ class TestPrompts:
 
 class TestTokenIds:
     def test_taken_as_they_are(self, word_piece: Tokenizer) -> None:
-        assert encode(word_piece, packed([7, 9])) == [TokenSequence(packed([7, 9]))]
+        assert encode(word_piece, pack_ids([7, 9])) == [TokenSequence(pack_ids([7, 9]))]
 
     @pytest.mark.parametrize(
         ("token_ids", "kind"),
         [
             (b"", ErrorKind.EMPTY_INPUT),
             (b"\1\0\0", ErrorKind.INVALID_INPUT),
-            (packed([5, 400]), ErrorKind.INVALID_INPUT),
-            (packed([2**32 - 1]), ErrorKind.INVALID_INPUT),
+            (pack_ids([5, 400]), ErrorKind.INVALID_INPUT),
+            (pack_ids([2**32 - 1]), ErrorKind.INVALID_INPUT),
         ],
     )
     def test_bad_ids_fail_alone(self, word_piece: Tokenizer, token_ids: bytes, kind: ErrorKind) -> None:
-        bad, good = encode(word_piece, token_ids, packed([399]))
+        bad, good = encode(word_piece, token_ids, pack_ids([399]))
         assert kind_of(bad) is kind
-        assert ids_of(good) == [399]
+        assert read_ids(good) == [399]
 
     def test_truncation_keeps_the_special_tokens_that_are_there(self, word_piece: Tokenizer) -> None:
         body = list(range(10, 40))
         for lead, trail in (([2], [3]), ([2], []), ([], [3]), ([], [])):
-            ids, room = packed(lead + body + trail), 16 - len(lead) - len(trail)
+            ids, room = pack_ids(lead + body + trail), 16 - len(lead) - len(trail)
             right, left, refused = (
                 encode(word_piece, ids, options=word_piece.options(truncation))[0] for truncation in Truncation
             )
-            assert ids_of(right) == lead + body[:room] + trail
-            assert ids_of(left) == lead + body[-room:] + trail
+            assert read_ids(right) == lead + body[:room] + trail
+            assert read_ids(left) == lead + body[-room:] + trail
             assert kind_of(refused) is ErrorKind.TOO_LARGE
 
     def test_ids_of_a_long_text_are_cut_as_the_text_is(self, word_piece: Tokenizer) -> None:
         text = " ".join(varied_texts(20))
-        ids = packed(parity_of("word_piece").library.encode(text).ids)
+        ids = pack_ids(load_parity("word_piece").library.encode(text).ids)
         for side in (Truncation.RIGHT, Truncation.LEFT):
             of_text, of_ids = encode(word_piece, text, ids, options=word_piece.options(side))
             assert of_text == of_ids
@@ -228,13 +219,13 @@ class TestTokenIds:
 
 class TestTokenize:
     @given(text=st.text(max_size=40))
-    def test_byte_offsets_cut_the_slices_out_of_the_text(self, text: str) -> None:
+    def test_byte_offsets_are_those_of_the_slices(self, text: str) -> None:
         content = text.encode()
         for token in BERT.tokenize(text):
             if not token.special:
                 assert content[token.start_byte : token.end_byte].decode() == token.text
 
-    def test_a_token_of_several_bytes_each(self) -> None:
+    def test_offsets_of_characters_of_several_bytes(self) -> None:
         tokens = BERT.tokenize("é 🎉 字")
         assert [(token.text, token.start_byte, token.end_byte, token.special) for token in tokens] == [
             ("[CLS]", 0, 0, True),
@@ -273,4 +264,4 @@ class TestDecode:
 
     def test_ids_outside_the_vocabulary_are_refused(self, word_piece: Tokenizer) -> None:
         with pytest.raises(HeddleError, match="400"):
-            word_piece.decode(packed([400]))
+            word_piece.decode(pack_ids([400]))

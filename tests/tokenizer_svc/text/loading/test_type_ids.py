@@ -1,4 +1,4 @@
-"""Type ids of pairs go to models that transformers gives them to."""
+"""A pair has type ids if transformers gives it type ids."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import SMALL_BERT, write_json
 from tests.small_tokenizers import word_piece
-from tokenizer_svc.text.sequence import Options, TokenSequence
-from tokenizer_svc.text.tokenization import Tokenizer
+from tests.tokenizer_svc.encoding import encode_one
+from tokenizer_svc.text.sequences import TokenSequence
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 PAIR = ("hello", "world")
 
@@ -22,7 +23,7 @@ def saved(folder: Path, **settings: Any) -> None:
 
 
 def type_ids_of(folder: Path) -> list[int]:
-    [[sequence]] = Tokenizer.load(Checkpoint.read(folder)).encode([([PAIR], Options())])
+    sequence = encode_one(Tokenizer.load(Checkpoint.read(folder)), PAIR)
     assert isinstance(sequence, TokenSequence)
     return list(sequence.type_ids or bytes(sequence.tokens))
 
@@ -30,7 +31,7 @@ def type_ids_of(folder: Path) -> list[int]:
 @pytest.mark.parametrize(
     "settings",
     [{}, {"model_input_names": ["input_ids", "token_type_ids"]}, {"model_input_names": ["input_ids"]}],
-    ids=["no word of it", "with them", "without them"],
+    ids=["unstated", "with type ids", "without type ids"],
 )
 def test_pair_has_the_types_that_transformers_gives_it(tmp_path: Path, settings: dict[str, Any]) -> None:
     saved(tmp_path, **settings)
@@ -38,7 +39,7 @@ def test_pair_has_the_types_that_transformers_gives_it(tmp_path: Path, settings:
     assert type_ids_of(tmp_path) == expected.get("token_type_ids", [0] * len(expected["input_ids"]))
 
 
-def test_tokenizer_of_bert_gives_them(tmp_path: Path) -> None:
+def test_pair_has_type_ids_with_the_class_of_bert(tmp_path: Path) -> None:
     vocabulary = {token: index for index, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PAIR])}
     BertTokenizer(vocab=vocabulary).save_pretrained(tmp_path)
     write_json(tmp_path / "config.json", {**SMALL_BERT, "model_type": "bert"})
