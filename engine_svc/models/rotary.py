@@ -19,7 +19,7 @@ from engine_svc.models.kernels.launch import runs_kernels
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import Norm, RMSNorm
 from engine_svc.models.packed_tokens import PackedTokens
-from heddle.checkpoint.json_files import field_of
+from heddle.checkpoint.json_files import get_field
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines [rows, 1, rotary_dim / 2]
 RopeParameters = Mapping[str, Any]
@@ -141,9 +141,9 @@ def check_parameters(config: ModelConfig, parameters: RopeParameters) -> RopePar
     """Returns them without those that are null, which count as missing."""
     stated = {name: value for name, value in parameters.items() if value is not None}
     for name in NUMBERS & stated.keys():
-        field_of(stated, name, float, config.path)
+        get_field(stated, name, float, config.path)
     for name in ("rope_type", "type"):
-        field_of(stated, name, str, config.path)
+        get_field(stated, name, str, config.path)
     return stated
 
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from heddle.checkpoint.json_files import CheckpointError
-from heddle.checkpoint.weight_files import weight_files
+from heddle.checkpoint.weight_files import find_weight_files
 
 # Bytes of the file per read, rounded to whole rows. To open the file again takes a fraction of the time of this copy.
 BLOCK_BYTES = 8 << 20
@@ -84,7 +84,7 @@ class StoredTensor:
 def open_stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """The tensors by name. Raises CheckpointError if files are missing or broken, or need code to be read."""
     tensors: dict[str, StoredTensor] = {}
-    for path in weight_files(folder):
+    for path in find_weight_files(folder):
         tensors |= open_safetensors(path) if path.suffix == ".safetensors" else open_pickle(path)
     return tensors
 

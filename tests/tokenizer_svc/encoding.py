@@ -1,17 +1,30 @@
-"""All results of some inputs at once, for tests that do not care in how many parts they come."""
+"""Encodes inputs with a tokenizer or an encoder, and reads the ids of what comes out."""
 
 import asyncio
 from collections.abc import Sequence
 
 from tokenizer_svc.encoder import Encoder
-from tokenizer_svc.text.sequence import INPUTS, FieldOf, Input, Options, Result
-from tokenizer_svc.text.token_sequences import TokenSequences
+from tokenizer_svc.text.inputs import INPUTS, FieldName, Input, Options
+from tokenizer_svc.text.sequences import Result, TokenSequence, TokenSequences
+from tokenizer_svc.text.tokenizer import Tokenizer
+
+DEFAULTS = Options()
 
 
-async def encoded(
-    encoder: Encoder, inputs: Sequence[Input], options: Options, *, field_of: FieldOf = INPUTS
+def encode_one(tokenizer: Tokenizer, content: Input, options: Options = DEFAULTS) -> Result:
+    [[result]] = tokenizer.encode([([content], options)])
+    return result
+
+
+def read_ids(result: Result) -> list[int]:
+    assert isinstance(result, TokenSequence), result
+    return memoryview(result.token_ids).cast("I").tolist()
+
+
+async def encode_inputs(
+    encoder: Encoder, inputs: Sequence[Input], options: Options, *, field_of: FieldName = INPUTS
 ) -> list[Result]:
-    """Cancelling the caller cancels the job."""
+    """Waits for all results, in however many slices they come. Cancelling the caller cancels the job."""
     results: list[Result] = []
     done = asyncio.Event()
 

@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from tests.tokenizer_svc.encoding import encoded
-from tests.tokenizer_svc.parity import parity_of
+from tests.tokenizer_svc.encoding import encode_inputs
+from tests.tokenizer_svc.parity import load_parity
 from tokenizer_svc.encoder import Encoder
-from tokenizer_svc.text.input_sizes import INPUT_BYTES, size_bytes, sizes_of
-from tokenizer_svc.text.sequence import Input, Options, Result, TokenSequence, numbered
-from tokenizer_svc.text.token_sequences import TokenSequences
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.inputs import TEXT_BYTES, Input, Options, indexed_field, measure_size, measure_sizes
+from tokenizer_svc.text.sequences import Result, TokenSequence, TokenSequences
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 OPTIONS = Options()
 LONG = "a long enough text to leave the loop for " * 20
@@ -56,7 +55,7 @@ class Inbox:
 
 @pytest.fixture
 def tokenizer() -> Watched:
-    return Watched(parity_of("word_piece").ours)
+    return Watched(load_parity("word_piece").ours)
 
 
 @pytest.fixture
@@ -86,22 +85,22 @@ def expected(tokenizer: Watched, inputs: Sequence[Input]) -> list[Result]:
 
 async def test_results_come_in_order(encoder: Encoder, tokenizer: Watched) -> None:
     inputs: list[Input] = [f"{LONG} {index}" for index in range(90)]
-    assert await encoded(encoder, inputs, OPTIONS) == expected(tokenizer, inputs)
+    assert await encode_inputs(encoder, inputs, OPTIONS) == expected(tokenizer, inputs)
     assert len(tokenizer.calls) > 1
 
 
 async def test_all_that_waits_goes_into_one_call(encoder: Encoder, tokenizer: Watched) -> None:
     texts = [f"text {index}" for index in range(50)]
-    results = await asyncio.gather(*(encoded(encoder, [text], OPTIONS) for text in texts))
+    results = await asyncio.gather(*(encode_inputs(encoder, [text], OPTIONS) for text in texts))
     assert [result for (result,) in results] == expected(tokenizer, texts)
     assert tokenizer.calls == [texts]
 
 
 async def test_what_arrives_during_a_call_shares_the_next(encoder: Encoder, tokenizer: Watched) -> None:
     tokenizer.gate.clear()
-    first = asyncio.create_task(encoded(encoder, [LONG], OPTIONS))
+    first = asyncio.create_task(encode_inputs(encoder, [LONG], OPTIONS))
     await until_called(tokenizer)
-    others = [asyncio.create_task(encoded(encoder, [f"text {index}"], OPTIONS)) for index in range(5)]
+    others = [asyncio.create_task(encode_inputs(encoder, [f"text {index}"], OPTIONS)) for index in range(5)]
     await asyncio.sleep(0)
     tokenizer.gate.set()
     await asyncio.gather(first, *others)
@@ -137,17 +136,17 @@ async def test_the_first_texts_are_delivered_while_later_ones_wait(tokenizer: Wa
 
 async def test_the_loop_runs_on_while_texts_are_encoded(encoder: Encoder, tokenizer: Watched) -> None:
     tokenizer.gate.clear()
-    task = asyncio.create_task(encoded(encoder, [LONG], OPTIONS))
+    task = asyncio.create_task(encode_inputs(encoder, [LONG], OPTIONS))
     await until_called(tokenizer)
-    assert encoder.running_bytes == size_bytes(LONG)
+    assert encoder.running_bytes == measure_size(LONG)
     assert not task.done()
     tokenizer.gate.set()
     await task
 
 
 async def test_only_tiny_slices_are_encoded_on_the_loop(encoder: Encoder, tokenizer: Watched) -> None:
-    await encoded(encoder, ["tiny"], OPTIONS)
-    await encoded(encoder, [LONG], OPTIONS)
+    await encode_inputs(encoder, ["tiny"], OPTIONS)
+    await encode_inputs(encoder, [LONG], OPTIONS)
     assert tokenizer.threads[0] == threading.current_thread().name
     assert tokenizer.threads[1].startswith("tokenizer")
 
@@ -159,7 +158,7 @@ async def test_a_cancelled_job_is_neither_encoded_nor_delivered(encoder: Encoder
     await until_called(tokenizer)
     encoder.submit(["other"], OPTIONS, other.take)
     encoder.cancel(job)
-    assert encoder.waiting_bytes == size_bytes("other")
+    assert encoder.waiting_bytes == measure_size("other")
     tokenizer.gate.set()
     await until_done(other, 1)
     assert tokenizer.calls[1:] == [["other"]]
@@ -168,11 +167,11 @@ async def test_a_cancelled_job_is_neither_encoded_nor_delivered(encoder: Encoder
 
 async def test_a_caller_that_goes_away_frees_its_place(encoder: Encoder, tokenizer: Watched) -> None:
     tokenizer.gate.clear()
-    first = asyncio.create_task(encoded(encoder, [LONG], OPTIONS))
+    first = asyncio.create_task(encode_inputs(encoder, [LONG], OPTIONS))
     await until_called(tokenizer)
-    second = asyncio.create_task(encoded(encoder, [LONG], OPTIONS))
+    second = asyncio.create_task(encode_inputs(encoder, [LONG], OPTIONS))
     await asyncio.sleep(0)
-    assert encoder.waiting_bytes == size_bytes(LONG)
+    assert encoder.waiting_bytes == measure_size(LONG)
     second.cancel()
     with pytest.raises(asyncio.CancelledError):
         await second
@@ -184,12 +183,12 @@ async def test_a_caller_that_goes_away_frees_its_place(encoder: Encoder, tokeniz
 
 async def test_beyond_the_bound_requests_are_refused_at_once(encoder: Encoder, tokenizer: Watched) -> None:
     tokenizer.gate.clear()
-    first = asyncio.create_task(encoded(encoder, [LONG], OPTIONS))
+    first = asyncio.create_task(encode_inputs(encoder, [LONG], OPTIONS))
     await until_called(tokenizer)
-    waiting = asyncio.create_task(encoded(encoder, ["x" * 90_000], OPTIONS))
+    waiting = asyncio.create_task(encode_inputs(encoder, ["x" * 90_000], OPTIONS))
     await asyncio.sleep(0)
     with pytest.raises(HeddleError) as caught:
-        await encoded(encoder, ["y" * 20_000], OPTIONS)
+        await encode_inputs(encoder, ["y" * 20_000], OPTIONS)
     assert caught.value.kind is ErrorKind.OVERLOADED
     assert caught.value.retry_after_ms > 0
     tokenizer.gate.set()
@@ -197,12 +196,12 @@ async def test_beyond_the_bound_requests_are_refused_at_once(encoder: Encoder, t
 
 
 async def test_one_request_over_the_bound_runs_when_nothing_else_waits(encoder: Encoder) -> None:
-    (result,) = await encoded(encoder, ["x" * 200_000], OPTIONS)
+    (result,) = await encode_inputs(encoder, ["x" * 200_000], OPTIONS)
     assert isinstance(result, TokenSequence)
 
 
 async def test_errors_name_their_input_and_leave_the_others_alone(encoder: Encoder, tokenizer: Watched) -> None:
-    good, bad = await encoded(encoder, ["fine", ""], OPTIONS, field_of=numbered("documents"))
+    good, bad = await encode_inputs(encoder, ["fine", ""], OPTIONS, field_of=indexed_field("documents"))
     assert [good] == expected(tokenizer, ["fine"])
     assert isinstance(bad, HeddleError)
     assert (bad.kind, bad.field) == (ErrorKind.EMPTY_INPUT, "documents[1]")
@@ -213,11 +212,11 @@ async def test_a_bug_fails_what_was_in_the_call_and_nothing_later(
     encoder: Encoder, tokenizer: Watched, text: str
 ) -> None:
     tokenizer.broken = True
-    (failed,) = await encoded(encoder, [text], OPTIONS)
+    (failed,) = await encode_inputs(encoder, [text], OPTIONS)
     assert isinstance(failed, HeddleError)
     assert (failed.kind, failed.message) == (ErrorKind.INTERNAL, "internal error")
     tokenizer.broken = False
-    assert await encoded(encoder, [text], OPTIONS) == expected(tokenizer, [text])
+    assert await encode_inputs(encoder, [text], OPTIONS) == expected(tokenizer, [text])
 
 
 async def test_a_request_that_cannot_take_its_tokens_harms_no_other(
@@ -230,14 +229,14 @@ async def test_a_request_that_cannot_take_its_tokens_harms_no_other(
     encoder.submit(["a"], OPTIONS, fail)
     encoder.submit(["b"], OPTIONS, inbox.take)
     await until_done(inbox, 1)
-    assert "failed to take" in caplog.text
+    assert "the callback for tokens failed" in caplog.text
 
 
 async def test_close_finishes_the_call_and_answers_the_rest(encoder: Encoder, tokenizer: Watched) -> None:
     tokenizer.gate.clear()
-    running = asyncio.create_task(encoded(encoder, [LONG] * 60, OPTIONS))
+    running = asyncio.create_task(encode_inputs(encoder, [LONG] * 60, OPTIONS))
     await until_called(tokenizer)
-    waiting = asyncio.create_task(encoded(encoder, ["waits"], OPTIONS))
+    waiting = asyncio.create_task(encode_inputs(encoder, ["waits"], OPTIONS))
     await asyncio.sleep(0)
     closing = asyncio.create_task(encoder.close())
     await asyncio.sleep(0)
@@ -249,7 +248,7 @@ async def test_close_finishes_the_call_and_answers_the_rest(encoder: Encoder, to
     assert refused
     assert all(isinstance(result, HeddleError) and result.kind is ErrorKind.UNAVAILABLE for result in refused)
     with pytest.raises(HeddleError, match="shutting down"):
-        await encoded(encoder, ["late"], OPTIONS)
+        await encode_inputs(encoder, ["late"], OPTIONS)
 
 
 async def test_other_work_runs_on_the_same_thread_under_the_same_bound(encoder: Encoder, tokenizer: Watched) -> None:
@@ -266,16 +265,16 @@ async def test_other_work_runs_on_the_same_thread_under_the_same_bound(encoder: 
 
 def test_sizes_are_utf8_bytes() -> None:
     sizes: dict[Input, int] = {
-        "añ字🎉": len("añ字🎉".encode()) + INPUT_BYTES,
-        "\ud800": 3 + INPUT_BYTES,
-        ("ab", "c"): 3 + 2 * INPUT_BYTES,
-        ("ñ", ""): 2 + 2 * INPUT_BYTES,
-        b"\0" * 8: 8 + INPUT_BYTES,
+        "añ字🎉": len("añ字🎉".encode()) + TEXT_BYTES,
+        "\ud800": 3 + TEXT_BYTES,
+        ("ab", "c"): 3 + 2 * TEXT_BYTES,
+        ("ñ", ""): 2 + 2 * TEXT_BYTES,
+        b"\0" * 8: 8 + TEXT_BYTES,
     }
-    assert sizes_of(list(sizes)) == list(sizes.values())
+    assert measure_sizes(list(sizes)) == list(sizes.values())
     for kind in (str, tuple, bytes):
         alike = [content for content in sizes if isinstance(content, kind)]
-        assert sizes_of(alike) == [sizes[content] for content in alike]
+        assert measure_sizes(alike) == [sizes[content] for content in alike]
 
 
 @settings(max_examples=50, deadline=None)
@@ -285,15 +284,15 @@ def test_sizes_are_utf8_bytes() -> None:
 )
 def test_every_input_is_encoded_once_in_order_and_within_the_budget(jobs: list[list[int]], budget: int) -> None:
     requests = [[f"{job}.{index}" + "x" * size for index, size in enumerate(sizes)] for job, sizes in enumerate(jobs)]
-    tokenizer = Watched(parity_of("word_piece").ours)
+    tokenizer = Watched(load_parity("word_piece").ours)
 
     async def run_all() -> list[list[Result]]:
         encoder = Encoder(tokenizer, slice_bytes_max=budget)
-        results = await asyncio.gather(*(encoded(encoder, request, OPTIONS) for request in requests))
+        results = await asyncio.gather(*(encode_inputs(encoder, request, OPTIONS) for request in requests))
         await encoder.close()
         return results
 
     assert asyncio.run(run_all()) == [expected(tokenizer, request) for request in requests]
     taken = [content for call in tokenizer.calls for content in call]
     assert sorted(taken, key=str) == sorted((text for request in requests for text in request), key=str)
-    assert all(len(call) == 1 or sum(map(size_bytes, call)) <= budget for call in tokenizer.calls)
+    assert all(len(call) == 1 or sum(map(measure_size, call)) <= budget for call in tokenizer.calls)

@@ -14,8 +14,8 @@ from heddle.tei.v1 import tei_pb2, tei_pb2_grpc
 from heddle.v1 import inference_pb2 as pb
 from tests.cluster import engine_pod, tokenizer_pod
 from tokenizer_svc.encoder import Encoder
-from tokenizer_svc.text.sequence import Input, Options, TokenSequence
-from tokenizer_svc.text.token_sequences import TokenSequences
+from tokenizer_svc.text.inputs import Input, Options
+from tokenizer_svc.text.sequences import TokenSequence, TokenSequences
 
 REQUEST = pb.EmbedRequest(inputs=[pb.Input(text="one"), pb.Input(text="two")])
 
@@ -106,7 +106,7 @@ class Recorder:
 
     def encode(self, work: Sequence[tuple[Sequence[Input], Options]]) -> list[TokenSequences]:
         self.texts += [content for inputs, _ in work for content in inputs]
-        return [TokenSequences.of([TokenSequence(bytes(4)) for _ in inputs]) for inputs, _ in work]
+        return [TokenSequences.from_results([TokenSequence(bytes(4)) for _ in inputs]) for inputs, _ in work]
 
 
 async def test_a_callers_many_requests_have_one_turn_of_the_tokenizer_against_anothers_query() -> None:

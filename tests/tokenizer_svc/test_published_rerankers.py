@@ -1,6 +1,6 @@
 """Rerankers that are published as bare language models, over HTTP, against the code of their model cards."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,72 +16,32 @@ from tests.checkpoints import write_json
 from tests.engine_svc.models.cases_of.decoders import small
 from tests.kinds import http_of
 from tests.small_tokenizers import byte_level
+from tests.tokenizer_svc.rerank_references import REFERENCES
 
 QUERY = "What is a loom?"
 DOCUMENTS = ["A loom weaves cloth.", "It is raining.", "The heddle guides each thread to its place."]
 
-Scores = Callable[[PreTrainedModel, Any], Sequence[float]]
+QWEN3_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+GEMMA_INSTRUCTION = (
+    "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a "
+    "prediction of either 'Yes' or 'No'."
+)
 
 
 @torch.inference_mode()
-def last_logits(model: PreTrainedModel, ids: Sequence[int]) -> torch.Tensor:
-    logits: torch.Tensor = model(input_ids=torch.tensor([ids])).logits
-    return logits[:, -1]
+def score_of_card(
+    model: PreTrainedModel, tokenizer: Any, document: str, *, reference: str, instruction: str, answers: str
+) -> float:
+    """The probability of the first answer, in proportion to that of the second if there is one."""
 
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+        return ids
 
-def qwen3_scores(model: PreTrainedModel, tokenizer: Any) -> list[float]:
-    prefix = (
-        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
-        'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
-    )
-    suffix = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-    task = "Given a web search query, retrieve relevant passages that answer the query"
-    no, yes = tokenizer.convert_tokens_to_ids(["no", "yes"])
-    scores = []
-    for document in DOCUMENTS:
-        pieces = (prefix, f"<Instruct>: {task}\n<Query>: {QUERY}\n<Document>: {document}", suffix)
-        ids = [token for piece in pieces for token in tokenizer.encode(piece, add_special_tokens=False)]
-        logits = last_logits(model, ids)
-        both = torch.stack([logits[:, no], logits[:, yes]], dim=1)
-        scores.append(torch.nn.functional.log_softmax(both, dim=1)[0, 1].exp().item())
-    return scores
-
-
-def mxbai_scores(model: PreTrainedModel, tokenizer: Any) -> list[float]:
-    zero, one = tokenizer.convert_tokens_to_ids(["0", "1"])
-    task = (
-        "You are a search relevance expert who evaluates how well documents match search queries. For each "
-        "query-document pair, carefully analyze the semantic relationship between them, then provide your binary "
-        "relevance judgment (0 for not relevant, 1 for relevant).\nRelevance:"
-    )
-    head = (
-        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
-        "<|im_start|>user\n"
-    )
-    scores = []
-    for document in DOCUMENTS:
-        pieces = [head, f"query: {QUERY}", "\n", f"document: {document}", "\n", task]
-        pieces.append("<|im_end|>\n<|im_start|>assistant\n")
-        ids = [token for piece in pieces for token in tokenizer.encode(piece, add_special_tokens=False)]
-        logits = last_logits(model, ids)[0]
-        scores.append(torch.sigmoid(logits[one] - logits[zero]).item())
-    return scores
-
-
-def gemma_scores(model: PreTrainedModel, tokenizer: Any) -> list[float]:
-    task = (
-        "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a "
-        "prediction of either 'Yes' or 'No'."
-    )
-    yes = tokenizer("Yes", add_special_tokens=False)["input_ids"][0]
-    separator, prompt = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("\n", task))
-    scores = []
-    for document in DOCUMENTS:
-        query = tokenizer(f"A: {QUERY}", add_special_tokens=False)["input_ids"]
-        passage = tokenizer(f"B: {document}", add_special_tokens=False)["input_ids"]
-        ids = [tokenizer.bos_token_id, *query, *separator, *passage, *separator, *prompt]
-        scores.append(torch.sigmoid(last_logits(model, ids)[0, yes]).item())
-    return scores
+    ids = [token for part in REFERENCES[reference](encode, QUERY, document, instruction) for token in part]
+    logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
+    yes, *no = (logits[tokenizer.convert_tokens_to_ids(answer)] for answer in answers.split())
+    return torch.sigmoid(yes - no[0] if no else yes).item()
 
 
 def tokenizer_of(words: Sequence[str], *, begins: bool) -> Tokenizer:
@@ -95,15 +55,22 @@ def tokenizer_of(words: Sequence[str], *, begins: bool) -> Tokenizer:
 
 
 @pytest.mark.parametrize(
-    ("model_class", "name", "words", "scores_of"),
+    ("model_class", "name", "words", "reference", "instruction", "answers"),
     [
-        (Qwen3ForCausalLM, "Qwen/Qwen3-Reranker-0.6B", ("yes", "no"), qwen3_scores),
-        (Qwen2ForCausalLM, "mixedbread-ai/mxbai-rerank-base-v2", (), mxbai_scores),
-        (GemmaForCausalLM, "BAAI/bge-reranker-v2-gemma", ("Yes",), gemma_scores),
+        (Qwen3ForCausalLM, "Qwen/Qwen3-Reranker-0.6B", ("yes", "no"), "qwen3-reranker", QWEN3_INSTRUCTION, "yes no"),
+        (Qwen2ForCausalLM, "mixedbread-ai/mxbai-rerank-base-v2", (), "mxbai-rerank-v2", "", "1 0"),
+        (GemmaForCausalLM, "BAAI/bge-reranker-v2-gemma", ("Yes",), "bge-reranker-gemma", GEMMA_INSTRUCTION, "Yes"),
     ],
 )
 async def test_scores_are_those_of_the_model_card(
-    tmp_path: Path, model_class: type[PreTrainedModel], name: str, words: Sequence[str], scores_of: Scores
+    tmp_path: Path,
+    *,
+    model_class: type[PreTrainedModel],
+    name: str,
+    words: Sequence[str],
+    reference: str,
+    instruction: str,
+    answers: str,
 ) -> None:
     folder = tmp_path / name
     library = tokenizer_of(words, begins=model_class is GemmaForCausalLM)
@@ -111,8 +78,12 @@ async def test_scores_are_those_of_the_model_card(
     model.save_pretrained(folder)
     library.save(str(folder / "tokenizer.json"))
     write_json(folder / "tokenizer_config.json", {"model_max_length": 1024})
-    reference: Any = PreTrainedTokenizerFast
-    expected = scores_of(model, reference(tokenizer_object=library, bos_token="<s>"))
+    tokenizer_class: Any = PreTrainedTokenizerFast
+    tokenizer = tokenizer_class(tokenizer_object=library, bos_token="<s>")
+    expected = [
+        score_of_card(model, tokenizer, document, reference=reference, instruction=instruction, answers=answers)
+        for document in DOCUMENTS
+    ]
     backend = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu")
     async with http_of(tmp_path, folder, backend) as http:
         response = await http.post("/rerank", json={"query": QUERY, "texts": DOCUMENTS})

@@ -6,25 +6,20 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import numpy as np
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.tei.v1 import tei_pb2, tei_pb2_grpc
+from heddle.tei.v1 import tei_pb2
 from heddle.tensors import Floats
 from heddle.v1 import inference_pb2
-from tokenizer_svc.tasks.score_table import as_they_are
-from tokenizer_svc.tasks.scores import best_first
-from tokenizer_svc.tei.call import Call, Context
-from tokenizer_svc.tei.calls import Calls
-from tokenizer_svc.tei.metadata import headers, metadata_of
-from tokenizer_svc.tei.truncation import side_of, truncation_of
+from tokenizer_svc.tasks.scores import best_first, identity
+from tokenizer_svc.tei.calls import Call, Calls, Context, to_headers
+from tokenizer_svc.tei.translation import to_metadata, to_side, to_truncation
 
 
-class RerankServicer(tei_pb2_grpc.RerankServicer):
+class RerankServicer:
     def __init__(self, calls: Calls, score: Callable[[Floats], Floats]) -> None:
-        """`score` makes scores of raw ones, where a request does not want these."""
+        """`score` turns raw scores into those of a request that does not want raw ones."""
         self._calls = calls
         self._score = score
-
-    async def Rerank(self, request: tei_pb2.RerankRequest, context: Context) -> tei_pb2.RerankResponse:
-        return await self._calls.unary(self._reranked, request, context)
+        self.Rerank = calls.unary(self._rerank)
 
     async def RerankStream(
         self, request_iterator: AsyncIterator[tei_pb2.RerankStreamRequest], context: Context
@@ -32,18 +27,18 @@ class RerankServicer(tei_pb2_grpc.RerankServicer):
         """Answers the whole stream at once. Texts are scored as they arrive."""
         started = time.perf_counter_ns()
         requests = StreamRequests(request_iterator)
-        async with self._calls.in_order(raw_score_of_one, requests.texts(), context) as responses:
-            response = together([response async for response in responses])
-        response = self._ranked(response, raw_scores=requests.raw_scores)
+        async with self._calls.open_stream(score_one, requests.texts(), context) as responses:
+            response = merge([response async for response in responses])
+        response = self._rank(response, raw_scores=requests.raw_scores)
         response.metadata.total_time_ns = time.perf_counter_ns() - started
-        await context.send_initial_metadata(headers(response.metadata))
+        await context.send_initial_metadata(to_headers(response.metadata))
         return response
 
-    async def _reranked(self, call: Call, request: tei_pb2.RerankRequest) -> tei_pb2.RerankResponse:
-        return self._ranked(await raw_scores_of(call, request), raw_scores=request.raw_scores)
+    async def _rerank(self, call: Call, request: tei_pb2.RerankRequest) -> tei_pb2.RerankResponse:
+        return self._rank(await score_texts(call, request), raw_scores=request.raw_scores)
 
-    def _ranked(self, response: tei_pb2.RerankResponse, *, raw_scores: bool) -> tei_pb2.RerankResponse:
-        ranks = sort_ranks(response.ranks, as_they_are if raw_scores else self._score)
+    def _rank(self, response: tei_pb2.RerankResponse, *, raw_scores: bool) -> tei_pb2.RerankResponse:
+        ranks = sort_ranks(response.ranks, identity if raw_scores else self._score)
         return tei_pb2.RerankResponse(ranks=ranks, metadata=response.metadata)
 
 
@@ -65,25 +60,25 @@ class StreamRequests:
             yield request
 
 
-async def raw_scores_of(call: Call, request: tei_pb2.RerankRequest) -> tei_pb2.RerankResponse:
+async def score_texts(call: Call, request: tei_pb2.RerankRequest) -> tei_pb2.RerankResponse:
     """The ranks in the order of the request's texts, with raw scores."""
     wanted = inference_pb2.RerankRequest(
         query=request.query,
         documents=request.texts,
-        truncation=truncation_of(request),
-        truncation_side=side_of(request),
+        truncation=to_truncation(request),
+        truncation_side=to_side(request),
         raw_scores=True,
     )
-    found = (await call.outcome(inference_pb2.InferenceItem(rerank=wanted))).rerank
+    found = (await call.infer(inference_pb2.InferenceItem(rerank=wanted))).rerank
     ranks = [
         tei_pb2.Rank(index=index, text=text if request.return_text else None, score=score)
         for index, (text, score) in enumerate(zip(request.texts, memoryview(found.scores).cast("f"), strict=True))
     ]
     chars = sum(len(request.query) + len(text) for text in request.texts)
-    return tei_pb2.RerankResponse(ranks=ranks, metadata=metadata_of(chars, found.usage, found.timings))
+    return tei_pb2.RerankResponse(ranks=ranks, metadata=to_metadata(chars, found.usage, found.timings))
 
 
-async def raw_score_of_one(call: Call, request: tei_pb2.RerankStreamRequest) -> tei_pb2.RerankResponse:
+async def score_one(call: Call, request: tei_pb2.RerankStreamRequest) -> tei_pb2.RerankResponse:
     wanted = tei_pb2.RerankRequest(
         query=request.query,
         texts=[request.text],
@@ -91,18 +86,18 @@ async def raw_score_of_one(call: Call, request: tei_pb2.RerankStreamRequest) -> 
         return_text=request.return_text,
         truncation_direction=request.truncation_direction,
     )
-    return await raw_scores_of(call, wanted)
+    return await score_texts(call, wanted)
 
 
 def sort_ranks(ranks: Sequence[tei_pb2.Rank], score: Callable[[Floats], Floats]) -> list[tei_pb2.Rank]:
-    """Sorts the ranks by their raw scores, best first, and replaces these by what `score` makes of them."""
+    """Sorts the ranks by their raw scores, best first, and replaces these with `score` of them."""
     raw_scores = np.array([rank.score for rank in ranks], np.float32)
     for rank, value in zip(ranks, score(raw_scores).tolist(), strict=True):
         rank.score = value
     return [ranks[index] for index in best_first(raw_scores)]
 
 
-def together(responses: Sequence[tei_pb2.RerankResponse]) -> tei_pb2.RerankResponse:
+def merge(responses: Sequence[tei_pb2.RerankResponse]) -> tei_pb2.RerankResponse:
     """Merges the responses to single texts: characters and tokens are sums, times are means. The caller sets the total
     time. Raises EMPTY_INPUT if there are none."""
     if not responses:

@@ -1,4 +1,4 @@
-"""One call of the tokenizers library for many texts, of which none can spoil the others."""
+"""One call of the tokenizers library for many texts, in which a text that cannot be encoded fails alone."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -6,42 +6,30 @@ from collections.abc import Callable, Sequence
 import tokenizers
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from tokenizer_svc.text.text_window import Text
+from tokenizer_svc.text.inputs import Text
 
 EncodeBatch = Callable[..., list[tokenizers.Encoding]]
 
 log = logging.getLogger(__name__)
 
 
-def encode_all(texts: list[Text], encode_batch: EncodeBatch, **options: bool) -> list[tokenizers.Encoding] | None:
-    """None if a text among them has no encoding: `encode_each` finds which."""
+def encode_all(texts: Sequence[Text], encode_batch: EncodeBatch, **options: bool) -> list[tokenizers.Encoding] | None:
+    """None if one of the texts cannot be encoded."""
     try:
         return encode_batch(texts, **options)
     except BaseException as exception:  # noqa: BLE001 - logged for the text that fails alone
-        reraise_exit(exception)
+        _reraise_exit(exception)
         return None
 
 
-def encode_each(texts: list[Text], encode_batch: EncodeBatch) -> Sequence[tokenizers.Encoding | HeddleError]:
-    """An encoding for each text, or INVALID_INPUT where it has none."""
+def encode_each(texts: Sequence[Text], encode_batch: EncodeBatch) -> Sequence[tokenizers.Encoding | HeddleError]:
+    """An encoding for each text, or INVALID_INPUT if it cannot be encoded."""
     encodings = encode_all(texts, encode_batch)
-    return [encode_alone(text, encode_batch) for text in texts] if encodings is None else encodings
-
-
-def encode_alone(text: Text, encode_batch: EncodeBatch) -> tokenizers.Encoding | HeddleError:
-    try:
-        check_unicode(*((text,) if isinstance(text, str) else text))
-        return encode_batch([text])[0]
-    except HeddleError as error:
-        return error
-    except BaseException as exception:  # noqa: BLE001 - whatever it is, it is about this text
-        reraise_exit(exception)
-        log.warning("a text could not be tokenized: %s", exception)
-        return HeddleError(ErrorKind.INVALID_INPUT, "the model's tokenizer cannot encode this text")
+    return [_encode_alone(text, encode_batch) for text in texts] if encodings is None else encodings
 
 
 def check_unicode(*texts: str) -> None:
-    """Raises INVALID_INPUT."""
+    """Raises INVALID_INPUT for a lone surrogate."""
     for text in texts:
         try:
             text.encode()
@@ -50,7 +38,19 @@ def check_unicode(*texts: str) -> None:
             raise HeddleError(ErrorKind.INVALID_INPUT, message) from None
 
 
-def reraise_exit(exception: BaseException) -> None:
-    """A panic of the library derives from BaseException too, and is about one text."""
+def _encode_alone(text: Text, encode_batch: EncodeBatch) -> tokenizers.Encoding | HeddleError:
+    try:
+        check_unicode(*((text,) if isinstance(text, str) else text))
+        return encode_batch([text])[0]
+    except HeddleError as error:
+        return error
+    except BaseException as exception:  # noqa: BLE001 - the library panics on some texts
+        _reraise_exit(exception)
+        log.warning("a text could not be tokenized: %s", exception)
+        return HeddleError(ErrorKind.INVALID_INPUT, "the model's tokenizer cannot encode this text")
+
+
+def _reraise_exit(exception: BaseException) -> None:
+    """A panic of the library is a BaseException as well, but concerns only one text."""
     if isinstance(exception, KeyboardInterrupt | SystemExit):
         raise exception

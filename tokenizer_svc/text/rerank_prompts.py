@@ -1,5 +1,6 @@
-"""The prompts of rerankers that were made of decoders. The edge finds the model's own at start; the task of `Rerank`
-puts query and document into it. Cross-encoders have none: the tokenizer knows how to join a pair for them.
+"""The prompts of rerankers that are decoders: which prompt a model was trained with, and how a pair fills it.
+
+Cross-encoders have no prompt, because their tokenizer joins a query and a document by itself.
 """
 
 import logging
@@ -12,14 +13,13 @@ from heddle.checkpoint.language_models import (
     AUTO,
     KNOWN_RERANKERS,
     KnownReranker,
-    is_scored_as,
-    known_reranker,
-    names_of,
+    find_known_reranker,
+    join_names,
+    uses_score_tokens,
 )
 from heddle.rpc.errors import HeddleError
-from tokenizer_svc.text.framed import Framed, Piece, Role
-from tokenizer_svc.text.sequence import Options
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.inputs import Options, PromptedPair, Role, Segment
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 NONE = "none"
 
@@ -30,31 +30,32 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RerankPrompt:
-    """Pieces with the slots {query}, {document} and, in some, {instruction}; each is tokenized by itself."""
+    """A prompt with the slots {query}, {document} and, in some, {instruction}."""
 
-    pieces: tuple[str, ...]
-    instruction: str = ""  # where the request has none
-    instruction_form: str = "{instruction}"  # how one that is not empty stands in its slot
+    segments: tuple[str, ...]  # each is tokenized on its own
+    instruction: str = ""  # the default
+    instruction_format: str = "{instruction}"  # how an instruction that is not empty is written
 
     @property
     def takes_instruction(self) -> bool:
-        return any("{instruction}" in piece for piece in self.pieces)
+        return any("{instruction}" in segment for segment in self.segments)
 
-    def framed(self, query: str, document: str, instruction: str = "") -> Framed:
-        told = instruction or self.instruction
-        told = self.instruction_form.replace("{instruction}", told) if told else ""
+    def fill(self, query: str, document: str, instruction: str = "") -> PromptedPair:
+        instruction = instruction or self.instruction
+        if instruction:
+            instruction = self.instruction_format.replace("{instruction}", instruction)
         slots = {
             "query": (Role.QUERY, query),
             "document": (Role.DOCUMENT, document),
-            "instruction": (Role.FRAME, told),
+            "instruction": (Role.PROMPT, instruction),
         }
-        return Framed(tuple(filled(piece, slots) for piece in self.pieces))
+        return PromptedPair(tuple(_fill_segment(segment, slots) for segment in self.segments))
 
 
 PROMPTS = {
     # The model's card, and the one of its conversion tomaarsen/Qwen3-Reranker-0.6B-seq-cls.
     "qwen3-reranker": RerankPrompt(
-        pieces=(
+        segments=(
             (
                 "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the "
                 'Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
@@ -64,9 +65,9 @@ PROMPTS = {
         ),
         instruction="Given a web search query, retrieve relevant passages that answer the query",
     ),
-    # mxbai_rerank_v2.py of the package mxbai-rerank, which the models were trained with.
+    # mxbai_rerank_v2.py of the package mxbai-rerank.
     "mxbai-rerank-v2": RerankPrompt(
-        pieces=(
+        segments=(
             (
                 "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
                 "<|im_start|>user\n"
@@ -82,11 +83,11 @@ PROMPTS = {
             ),
             "<|im_end|>\n<|im_start|>assistant\n",
         ),
-        instruction_form="instruction: {instruction}\n",
+        instruction_format="instruction: {instruction}\n",
     ),
-    # The model's card; its instruction is the prompt that FlagEmbedding takes.
+    # The model's card; its instruction is FlagEmbedding's prompt.
     "bge-reranker-gemma": RerankPrompt(
-        pieces=("A: {query}", "\n", "B: {document}", "\n", "{instruction}"),
+        segments=("A: {query}", "\n", "B: {document}", "\n", "{instruction}"),
         instruction="Given a query A and a passage B, determine whether the passage contains an answer to the query by "
         "providing a prediction of either 'Yes' or 'No'.",
     ),
@@ -95,21 +96,22 @@ PROMPTS = {
 DECODERS = frozenset({*KNOWN_RERANKERS, "gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen3_moe"})
 
 
-def prompt_for(checkpoint: Checkpoint, tokenizer: Tokenizer, setting: str) -> RerankPrompt | None:
-    """None where pairs are joined by the tokenizer. Raises CheckpointError where the setting does not fit the model."""
+def choose_prompt(checkpoint: Checkpoint, tokenizer: Tokenizer, setting: str) -> RerankPrompt | None:
+    """The prompt of a model under the setting rerank_template. None if the tokenizer joins pairs. Raises
+    CheckpointError if the setting does not fit the model."""
     if checkpoint.kind is not ModelKind.RERANKER:
         if setting not in (AUTO, NONE):
             kind = checkpoint.kind.replace("_", " ")
             raise CheckpointError(f"a rerank template is set, but {checkpoint.name} is of the kind {kind}")
         return None
-    prompt = recognised(checkpoint) if setting == AUTO else stated(setting)
+    prompt = _recognise_prompt(checkpoint) if setting == AUTO else parse_template(setting)
     if prompt is not None:
-        check_room(prompt, tokenizer)
+        _check_room(prompt, tokenizer)
     return prompt
 
 
-def stated(setting: str) -> RerankPrompt | None:
-    """The prompt that a name stands for, or a text with slots. Raises ValueError for what is neither."""
+def parse_template(setting: str) -> RerankPrompt | None:
+    """Reads the name of a prompt, or a text with slots; None for auto and none. Raises ValueError for anything else."""
     if setting in (AUTO, NONE):
         return None
     if setting in PROMPTS:
@@ -122,22 +124,22 @@ def stated(setting: str) -> RerankPrompt | None:
         )
     for slot in ("query", "document"):
         if slots.count(slot) != 1:
-            raise ValueError(f"a rerank template must hold {{{slot}}} once, not {slots.count(slot)} times")
+            raise ValueError(f"a rerank template must have {{{slot}}} once, not {slots.count(slot)} times")
     if slots.count("instruction") > 1:
-        raise ValueError("a rerank template must not hold {instruction} more than once")
+        raise ValueError("a rerank template must not have {instruction} more than once")
     return RerankPrompt((setting,))
 
 
-def recognised(checkpoint: Checkpoint) -> RerankPrompt | None:
-    """The prompt that the checkpoint's model was trained with, as far as its configuration tells."""
+def _recognise_prompt(checkpoint: Checkpoint) -> RerankPrompt | None:
+    """The prompt that the model was trained with, if its configuration tells."""
     if checkpoint.config.get("model_type") not in DECODERS:
         return None
-    names = f"{names_of(checkpoint.config, checkpoint.name, checkpoint.folder)} {checkpoint.folder}"
-    known = known_reranker(checkpoint.config, names) or known_by_score(checkpoint)
+    names = f"{join_names(checkpoint.config, checkpoint.name, checkpoint.folder)} {checkpoint.folder}"
+    known = find_known_reranker(checkpoint.config, names) or _recognise_by_score(checkpoint)
     if known is None:
         log.warning(
-            "%s is a reranker made of a decoder, whose prompt is not known: query and document are put end to end; "
-            "rerank_template can state the prompt",
+            "%s is a reranker made of a decoder, and its prompt is not known: query and document are joined without "
+            "one; the setting rerank_template can state it",
             checkpoint.name,
         )
         return None
@@ -145,14 +147,14 @@ def recognised(checkpoint: Checkpoint) -> RerankPrompt | None:
     return PROMPTS[known.name]
 
 
-def known_by_score(checkpoint: Checkpoint) -> KnownReranker | None:
-    """A language model that is scored by the tokens of a known reranker of its type needs no name."""
+def _recognise_by_score(checkpoint: Checkpoint) -> KnownReranker | None:
+    """Finds a language model of any name that is scored by the tokens of the known reranker of its type."""
     known, score = KNOWN_RERANKERS.get(str(checkpoint.config.get("model_type"))), checkpoint.logit_score
-    return known if known and score and is_scored_as(known, score, checkpoint.folder) else None
+    return known if known and score and uses_score_tokens(known, score, checkpoint.folder) else None
 
 
-def check_room(prompt: RerankPrompt, tokenizer: Tokenizer) -> None:
-    [[empty]] = tokenizer.encode([([prompt.framed("", "")], Options())])
+def _check_room(prompt: RerankPrompt, tokenizer: Tokenizer) -> None:
+    [[empty]] = tokenizer.encode([([prompt.fill("", "")], Options())])
     if isinstance(empty, HeddleError):
         raise CheckpointError(f"the rerank template cannot be used: {empty.message}")
     if empty.tokens >= tokenizer.sequence_tokens_max:
@@ -161,8 +163,8 @@ def check_room(prompt: RerankPrompt, tokenizer: Tokenizer) -> None:
         )
 
 
-def filled(piece: str, slots: dict[str, tuple[Role, str]]) -> Piece:
-    """Once, from left to right: what a text holds in braces is text."""
-    parts = SLOT.split(piece)  # frame, slot, frame, slot, …, frame
-    roles = [slots[part] if index % 2 else (Role.FRAME, part) for index, part in enumerate(parts)]
-    return tuple((role, text) for role, text in roles if text or role is not Role.FRAME)
+def _fill_segment(segment: str, slots: dict[str, tuple[Role, str]]) -> Segment:
+    """Fills all slots in one pass, so that braces in a query or document are not taken for slots."""
+    parts = SLOT.split(segment)  # prompt, slot, prompt, slot, ..., prompt
+    filled = [slots[part] if index % 2 else (Role.PROMPT, part) for index, part in enumerate(parts)]
+    return tuple((role, text) for role, text in filled if text or role is not Role.PROMPT)

@@ -23,7 +23,7 @@ from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import LayerNorm, load_layer_norm
 from engine_svc.models.transformer import Attention, BranchNorms, Embeddings, FeedForward, Layer, Transformer
 from engine_svc.models.weights import Weights
-from heddle.checkpoint.checkpoint import Checkpoint, ModelKind, first_position_of
+from heddle.checkpoint.checkpoint import Checkpoint, ModelKind, get_first_position
 from heddle.checkpoint.sentence_modules import Pooling, Splade
 
 WORDS = "embeddings.word_embeddings.weight"
@@ -88,7 +88,7 @@ def load_embeddings(
 
 def load_positions(config: ModelConfig, weights: Weights, size: int) -> Tensor:
     rows = config.positive("max_position_embeddings", default=512)
-    return weights.load("embeddings.position_embeddings.weight", [rows, size])[first_position_of(config.values) :]
+    return weights.load("embeddings.position_embeddings.weight", [rows, size])[get_first_position(config.values) :]
 
 
 def load_layers(

@@ -15,7 +15,7 @@ from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Embeddings, Layer, Transformer
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import ModelKind
-from heddle.checkpoint.checkpoint import positions_of
+from heddle.checkpoint.checkpoint import get_max_positions
 
 # RoBERTa, XLM-RoBERTa and CamemBERT: BERT's transformer with other heads. Positions begin after the padding id.
 
@@ -149,7 +149,7 @@ def load_mpnet_bias(config: ModelConfig, weights: Weights) -> Tensor:
     """All layers share it."""
     shape = [MPNET_BUCKETS, config.num_heads]
     table = weights.load("encoder.relative_attention_bias.weight", shape, torch.float32)
-    longest = positions_of(config.values) or 1
+    longest = get_max_positions(config.values) or 1
     distances = torch.arange(1 - longest, longest)
     return table[find_mpnet_bucket(distances).to(table.device)].T.contiguous()
 

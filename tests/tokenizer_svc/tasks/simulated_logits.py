@@ -8,7 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from tests.tokenizer_svc.fake_engine import noise
-from tokenizer_svc.text.sequence import TokenSequence
+from tokenizer_svc.text.sequences import TokenSequence
 
 TOKENS_MAX = 256
 

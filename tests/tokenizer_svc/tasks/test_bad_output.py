@@ -14,7 +14,7 @@ from tests.kinds import write_classifier, write_reranker, write_sparse_embedder,
 from tests.tokenizer_svc.fake_engine import FakeEngine
 from tests.tokenizer_svc.tasks.conftest import Serve
 from tests.tokenizer_svc.tei.served_model import write_embedder
-from tokenizer_svc.text.sequence import TokenSequence
+from tokenizer_svc.text.sequences import TokenSequence
 
 TEXTS = ["fine", "fine too", "a text that has far more tokens than the others have"]
 INPUTS = [pb.Input(text=text) for text in TEXTS]

@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from tokenizer_svc.tasks.grouping import GroupLimits, divide, groups_of
-from tokenizer_svc.text.sequence import Result, TokenSequence, pack_ids
-from tokenizer_svc.text.token_sequences import TokenSequences
+from tokenizer_svc.tasks.grouping import GroupLimits, divide, group_sequences
+from tokenizer_svc.text.sequences import Result, TokenSequence, TokenSequences, pack_ids
 
 LIMITS = GroupLimits(32, 4096)
 
@@ -67,10 +66,10 @@ sequences = st.builds(
 def test_columns_give_back_what_they_were_made_of_whole_and_divided(
     made_of: list[TokenSequence], sequences_max: int, tokens_max: int
 ) -> None:
-    columns = TokenSequences.of(made_of)
+    columns = TokenSequences.from_results(made_of)
     assert list(columns) == made_of
     assert columns.tokens == sum(sequence.tokens for sequence in made_of)
-    groups = groups_of(7, columns, GroupLimits(sequences_max, tokens_max))
+    groups = group_sequences(7, columns, GroupLimits(sequences_max, tokens_max))
     assert [result for group in groups for result in group.sequences] == made_of
     for group, following in pairwise(groups):
         assert group.start + len(group.sequences) == following.start
@@ -80,6 +79,6 @@ def test_columns_give_back_what_they_were_made_of_whole_and_divided(
 def test_errors_keep_their_place_among_sequences() -> None:
     error = HeddleError(ErrorKind.EMPTY_INPUT, "the text is empty")
     made_of: list[Result] = [TokenSequence(pack_ids([1, 2])), error, TokenSequence(pack_ids([3]), b"\1")]
-    columns = TokenSequences.of(made_of)
+    columns = TokenSequences.from_results(made_of)
     assert list(columns) == made_of
     assert list(columns.lengths) == [2, 0, 1]

@@ -9,18 +9,19 @@ import pytest
 from heddle.rpc.deadlines import NEVER, deadline_after
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2 as pb
-from tests.tokenizer_svc.encoding import encoded
-from tests.tokenizer_svc.parity import parity_of
+from tests.tokenizer_svc.encoding import encode_inputs
+from tests.tokenizer_svc.parity import load_parity
 from tokenizer_svc.encoder import TURN_BYTES, Encoder
-from tokenizer_svc.tasks.local_request import LocalPlan, LocalRequest, turns_of
-from tokenizer_svc.text.sequence import Options, TokenSequence, numbered
+from tokenizer_svc.tasks.local_request import LocalPlan, LocalRequest, divide_turns
+from tokenizer_svc.text.inputs import Options, indexed_field
+from tokenizer_svc.text.sequences import TokenSequence
 
 Outcome = pb.InferenceOutcome | HeddleError
 
 
 @pytest.fixture
 async def encoder() -> AsyncIterator[Encoder]:
-    made = Encoder(parity_of("word_piece").ours, inline_bytes_max=0)
+    made = Encoder(load_parity("word_piece").ours, inline_bytes_max=0)
     yield made
     await made.close()
 
@@ -29,7 +30,7 @@ def plan_of(answer: Callable[[int], str], turns: int) -> LocalPlan:
     def assemble(texts: Sequence[str]) -> pb.InferenceOutcome:
         return pb.InferenceOutcome(decode=pb.DecodeResponse(texts=texts))
 
-    return LocalPlan([TURN_BYTES] * turns, answer, assemble, numbered("inputs"))
+    return LocalPlan([TURN_BYTES] * turns, answer, assemble, indexed_field("inputs"))
 
 
 async def outcome_of(plan: LocalPlan, encoder: Encoder, deadline: float = NEVER) -> Outcome:
@@ -55,7 +56,7 @@ async def test_others_are_tokenized_between_its_turns(encoder: Encoder) -> None:
 
     request = asyncio.create_task(outcome_of(plan_of(answer, 50), encoder))
     await asyncio.sleep(0.05)
-    (result,) = await encoded(encoder, ["short"], Options())
+    (result,) = await encode_inputs(encoder, ["short"], Options())
     assert isinstance(result, TokenSequence)
     assert len(done) < 25
     await request
@@ -120,7 +121,7 @@ async def test_too_much_waiting_is_refused() -> None:
         time.sleep(0.05)
         return ""
 
-    small = Encoder(parity_of("word_piece").ours, waiting_bytes_max=3 * TURN_BYTES)
+    small = Encoder(load_parity("word_piece").ours, waiting_bytes_max=3 * TURN_BYTES)
     first = asyncio.create_task(outcome_of(plan_of(answer, 2), small))
     await asyncio.sleep(0.02)
     outcome = await outcome_of(plan_of(str, 2), small)
@@ -132,4 +133,4 @@ async def test_too_much_waiting_is_refused() -> None:
 
 def test_a_turn_is_some_kilobytes_or_one_input() -> None:
     sizes = [1000, 1000, 3000, 9000, 1]
-    assert list(turns_of(sizes)) == [range(2), range(2, 3), range(3, 4), range(4, 5)]
+    assert list(divide_turns(sizes)) == [range(2), range(2, 3), range(3, 4), range(4, 5)]

@@ -22,8 +22,8 @@ from tests.tokenizer_svc.tei.served_model import write_embedder
 from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.servicer import InferenceServicer
 from tokenizer_svc.settings import TokenizerSettings
-from tokenizer_svc.text.sequence import TokenSequence
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.sequences import TokenSequence
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 RNG = random.Random(0)
 WORDS = ["the", "loom", "weaves", "blue", "cloth", "with", "a", "red", "thread"]

@@ -1,4 +1,4 @@
-"""PredictTokens over the wire; which entities there are is settled in tests/tokenizer_svc/text/test_spans.py."""
+"""PredictTokens over the wire; which entities there are is settled in tests/tokenizer_svc/text/test_entities.py."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.texts import SENTENCES
 from tests.tokenizer_svc.fake_engine import noise
 from tests.tokenizer_svc.tasks.conftest import Serve
 from tests.tokenizer_svc.tasks.simulated_logits import TOKENS_MAX, sequence_of
-from tokenizer_svc.text.sequence import TokenSequence
+from tokenizer_svc.text.sequences import TokenSequence
 
 
 def logits_of(sequence: TokenSequence) -> np.ndarray:

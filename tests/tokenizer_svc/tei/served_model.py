@@ -20,7 +20,7 @@ TOKENS_MAX = 64
 
 
 class ServedModel:
-    """The stubs of tei.v1, and of heddle.v1 to compare with; untyped, so that a test may send what no type allows."""
+    """The stubs of tei.v1, and of heddle.v1 to compare with; untyped, so that tests can send wrong types."""
 
     def __init__(self, target: str, channel: grpc.aio.Channel) -> None:
         self.target = target
@@ -56,7 +56,7 @@ async def served(
 
 
 async def status_of(call: Any) -> tuple[grpc.StatusCode, str]:
-    """What a call fails with."""
+    """The status and message with which a call fails."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return caught.value.code(), caught.value.details() or ""

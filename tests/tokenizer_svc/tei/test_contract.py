@@ -1,4 +1,4 @@
-"""The contract is TEI's, to the last number: otherwise its callers would be misunderstood without any error."""
+"""The contract is TEI's, to the last field number: a difference would garble requests without an error."""
 
 import hashlib
 
@@ -6,14 +6,14 @@ from google.protobuf import descriptor_pb2
 
 from heddle.tei.v1 import tei_pb2
 
-# Of `listing` for huggingface/text-embeddings-inference, proto/tei.proto at 0d124dc.
+# The hash of `listing` for huggingface/text-embeddings-inference, proto/tei.proto at 0d124dc.
 ORIGINAL = "73253c59d6b043706be8fa716bcce6e312250da3d6904a410ba601132769fa14"
 
 Field = descriptor_pb2.FieldDescriptorProto
 
 
 def listing(file: descriptor_pb2.FileDescriptorProto) -> list[str]:
-    """All that decides what goes over the wire, and under which name."""
+    """Everything that decides what goes over the wire, and under which name."""
     return [
         *(method_line(service.name, method) for service in file.service for method in service.method),
         *(f"{enum.name}.{value.name} = {value.number}" for enum in file.enum_type for value in enum.value),

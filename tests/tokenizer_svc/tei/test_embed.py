@@ -1,4 +1,4 @@
-"""tei.v1.Embed against a pod: the vectors are those of heddle.v1, and the flags mean what they mean to TEI."""
+"""tei.v1.Embed against a pod: the vectors are those of heddle.v1, and the flags mean what they mean in TEI."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from heddle.v1 import inference_pb2 as pb
 from tests.tokenizer_svc.fake_engine import FakeEngine
 from tests.tokenizer_svc.tei.served_model import TOKENS_MAX, ServedModel, served, status_of, texts
 from tokenizer_svc.engines import Engines
-from tokenizer_svc.text.sequence import TokenSequence
+from tokenizer_svc.text.sequences import TokenSequence
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 LONG = " ".join(f"thread{number}" for number in range(TOKENS_MAX))
@@ -26,7 +26,7 @@ async def heddle_vector(model: ServedModel, text: str, **wanted: Any) -> list[fl
     return rows[0]
 
 
-async def test_a_vector_is_the_one_of_heddle(embedder: ServedModel) -> None:
+async def test_a_vector_is_that_of_heddle_v1(embedder: ServedModel) -> None:
     response = await embedder.embed.Embed(tei.EmbedRequest(inputs="warp and weft"))
     assert list(response.embeddings) == await heddle_vector(embedder, "warp and weft")
 
@@ -81,9 +81,7 @@ async def test_truncation_takes_the_side_that_was_named(embedder: ServedModel) -
 
 
 @pytest.mark.parametrize("truncate", [True, False])
-async def test_the_callers_flag_decides_about_truncation_whatever_the_pod_is_set_to(
-    tmp_path: Path, truncate: bool
-) -> None:
+async def test_the_callers_flag_overrides_the_truncation_setting_of_the_pod(tmp_path: Path, truncate: bool) -> None:
     async with served(tmp_path, truncate=truncate, truncation_side="left") as model:
         right = await model.embed.Embed(tei.EmbedRequest(inputs=LONG, truncate=True))
         wanted = {"truncation": pb.TRUNCATION_ALLOW, "truncation_side": pb.TRUNCATION_SIDE_RIGHT}
@@ -91,7 +89,7 @@ async def test_the_callers_flag_decides_about_truncation_whatever_the_pod_is_set
         assert (await status_of(model.embed.Embed(tei.EmbedRequest(inputs=LONG))))[0] is INVALID
 
 
-async def test_metadata_tell_what_was_computed_and_how_long_it_took(embedder: ServedModel) -> None:
+async def test_metadata_state_what_was_computed_and_how_long_it_took(embedder: ServedModel) -> None:
     metadata = (await embedder.embed.Embed(tei.EmbedRequest(inputs="naïve 🙂", prompt_name="query"))).metadata
     tokens = await embedder.tokenize.Tokenize(
         tei.EncodeRequest(inputs="naïve 🙂", prompt_name="query", add_special_tokens=True)
@@ -128,7 +126,7 @@ async def test_a_sparse_vector_is_its_entries(sparse_embedder: ServedModel) -> N
     assert response.sparse_embeddings
 
 
-async def test_what_the_model_is_not_made_for_is_a_failed_precondition(embedder: ServedModel) -> None:
+async def test_a_task_that_the_model_lacks_is_a_failed_precondition(embedder: ServedModel) -> None:
     for call in (
         embedder.embed.EmbedSparse(tei.EmbedSparseRequest(inputs="warp")),
         embedder.predict.Predict(tei.PredictRequest(inputs="warp")),
@@ -155,6 +153,6 @@ async def test_a_model_that_computes_nan_is_a_failed_precondition(
             assert (status, "NaN" in message) == (grpc.StatusCode.FAILED_PRECONDITION, True), message
 
 
-async def test_a_nul_is_left_to_the_tokenizer_which_drops_it(embedder: ServedModel) -> None:
+async def test_the_tokenizer_drops_a_nul(embedder: ServedModel) -> None:
     with_nul = await embedder.embed.Embed(tei.EmbedRequest(inputs="warp\0weft"))
     assert list(with_nul.embeddings) == await heddle_vector(embedder, "warpweft")

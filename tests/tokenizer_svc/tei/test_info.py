@@ -1,4 +1,4 @@
-"""tei.v1.Info, health and reflection: what a caller learns before it sends work."""
+"""tei.v1.Info, health and reflection: what a caller can learn before it sends requests."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,17 +15,17 @@ from heddle.v1 import model_pb2
 from tests import kinds
 from tests.tokenizer_svc.tei.served_model import TOKENS_MAX, ServedModel, served, status_of, write_embedder
 from tokenizer_svc.settings import TokenizerSettings
-from tokenizer_svc.tei.in_order import IN_FLIGHT_MAX
-from tokenizer_svc.tei.info import MODEL_TYPES
+from tokenizer_svc.tei.ordered_stream import IN_FLIGHT_MAX
+from tokenizer_svc.tei.translation import MODEL_TYPES
 
 SERVICES = {f"tei.v1.{name}" for name in ("Info", "Embed", "Predict", "Rerank", "Tokenize")}
 
 
-async def test_info_tells_the_model_and_its_limits(embedder: ServedModel) -> None:
+async def test_info_states_the_model_and_its_limits(embedder: ServedModel) -> None:
     info = await embedder.info.Info(tei.InfoRequest())
     assert (info.model_id, info.model_dtype, info.max_input_length) == ("small", "float32", TOKENS_MAX)
     assert info.max_client_batch_size == TokenizerSettings().request_inputs_max
-    assert info.max_concurrent_requests == IN_FLIGHT_MAX  # see test_in_order.py
+    assert info.max_concurrent_requests == IN_FLIGHT_MAX  # see test_ordered_stream.py
     assert info.version
     assert info.max_batch_tokens > 0
     assert info.tokenization_workers == 1
@@ -43,14 +43,14 @@ async def test_info_tells_the_model_and_its_limits(embedder: ServedModel) -> Non
         (kinds.write_token_classifier, tei.MODEL_TYPE_CLASSIFIER),
     ],
 )
-async def test_info_tells_the_kind_of_the_model(
+async def test_info_states_the_kind_of_the_model(
     tmp_path: Path, write: Callable[[Path], Path], model_type: tei.ModelType
 ) -> None:
     async with served(tmp_path, write) as model:
         assert (await model.info.Info(tei.InfoRequest())).model_type == model_type
 
 
-def test_every_kind_of_the_contract_has_its_type() -> None:
+def test_every_kind_of_model_has_a_type_of_tei() -> None:
     assert MODEL_TYPES.keys() == set(model_pb2.ModelKind.values()) - {model_pb2.MODEL_KIND_UNSPECIFIED}
 
 

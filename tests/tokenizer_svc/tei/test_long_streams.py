@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from heddle.rpc.channels import open_channel
 from heddle.tei.v1 import tei_pb2 as tei
 from tests.cluster import engine_pod, tokenizer_pod
 from tests.slow_backend import SlowBackend
-from tests.tokenizer_svc.tei.served_model import ServedModel, read_all, served
+from tests.tokenizer_svc.tei.served_model import ServedModel, read_all
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +31,19 @@ async def write_all(call: Any, messages: list[Any]) -> None:
     await call.done_writing()
 
 
-async def test_a_stream_answers_in_order_a_caller_that_reads_as_it_writes(embedder: ServedModel) -> None:
+@asynccontextmanager
+async def slow_model(folder: Path, **engine_settings: Any) -> AsyncIterator[tuple[ServedModel, SlowBackend]]:
+    backend = SlowBackend()
+    async with (
+        engine_pod(folder, backend, **engine_settings) as engine,
+        tokenizer_pod(folder, engine) as address,
+        open_channel(address) as channel,
+    ):
+        backend.is_warm = True
+        yield ServedModel(address, channel), backend
+
+
+async def test_a_caller_that_reads_while_it_writes_gets_its_answers_in_order(embedder: ServedModel) -> None:
     streamed = await read_all(embedder.embed.EmbedStream(iter(requests(COUNT))))
     assert len(streamed) == COUNT
     for number in (0, 1, 6, 777, 1999):
@@ -38,7 +52,7 @@ async def test_a_stream_answers_in_order_a_caller_that_reads_as_it_writes(embedd
         assert streamed[number].metadata.compute_chars == alone.metadata.compute_chars
 
 
-async def test_a_stream_answers_a_caller_that_writes_everything_before_it_reads(embedder: ServedModel) -> None:
+async def test_a_caller_that_writes_everything_before_it_reads_gets_all_answers(embedder: ServedModel) -> None:
     call = embedder.embed.EmbedStream()
     async with asyncio.timeout(30):
         await write_all(call, requests(COUNT))
@@ -48,39 +62,26 @@ async def test_a_stream_answers_a_caller_that_writes_everything_before_it_reads(
 
 
 async def test_texts_of_a_stream_are_computed_together(tmp_path: Path) -> None:
-    backend = SlowBackend()
-    async with served(tmp_path, backend=backend) as model:
-        backend.is_warm = True
+    async with slow_model(tmp_path) as (model, _):
         started = time.monotonic()
         assert len(await read_all(model.embed.EmbedStream(iter(requests(300))))) == 300
     assert time.monotonic() - started < 15  # one by one: 150 s
 
 
 async def test_a_caller_that_cancels_leaves_no_work_behind(tmp_path: Path) -> None:
-    backend = SlowBackend()
-    async with engine_pod(tmp_path, backend, batch_items_max=4) as engine, tokenizer_pod(tmp_path, engine) as address:
-        backend.is_warm = True
-        async with open_channel(address) as channel:
-            model = ServedModel(address, channel)
-            call = model.embed.EmbedStream()
-            await write_all(call, requests(200))
-            await call.read()
-            call.cancel()
-            ran = backend.ran
-            await model.embed.Embed(tei.EmbedRequest(inputs="one more"))
-            assert backend.ran - ran <= 2 * 4 + 1  # what was being computed or taken when it cancelled, and the one
+    async with slow_model(tmp_path, batch_items_max=4) as (model, backend):
+        call = model.embed.EmbedStream()
+        await write_all(call, requests(200))
+        await call.read()
+        call.cancel()
+        ran = backend.ran
+        await model.embed.Embed(tei.EmbedRequest(inputs="one more"))
+        assert backend.ran - ran <= 2 * 4 + 1  # what was being computed or taken when it cancelled, and the one
     assert backend.ran < 20
 
 
 async def test_a_stream_waits_where_a_unary_call_is_refused(tmp_path: Path) -> None:
-    backend = SlowBackend()
-    async with (
-        engine_pod(tmp_path, backend, queue_items_max=8) as engine,
-        tokenizer_pod(tmp_path, engine) as address,
-        open_channel(address) as channel,
-    ):
-        backend.is_warm = True
-        model = ServedModel(address, channel)
+    async with slow_model(tmp_path, queue_items_max=8) as (model, _):
         calls = (model.embed.Embed(request) for request in requests(20))
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         refused = {outcome.code() for outcome in outcomes if isinstance(outcome, grpc.aio.AioRpcError)}
@@ -90,14 +91,7 @@ async def test_a_stream_waits_where_a_unary_call_is_refused(tmp_path: Path) -> N
 
 async def test_a_long_stream_does_not_stall_a_single_call(tmp_path: Path) -> None:
     """Its texts are one flow together, so that the call has its turn in the next batch."""
-    backend = SlowBackend()
-    async with (
-        engine_pod(tmp_path, backend, batch_items_max=4) as engine,
-        tokenizer_pod(tmp_path, engine) as address,
-        open_channel(address) as channel,
-    ):
-        backend.is_warm = True
-        model = ServedModel(address, channel)
+    async with slow_model(tmp_path, batch_items_max=4) as (model, backend):
         call = model.embed.EmbedStream()
         await write_all(call, requests(200))
         await call.read()

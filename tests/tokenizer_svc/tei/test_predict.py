@@ -10,7 +10,7 @@ from heddle.tei.v1 import tei_pb2 as tei
 from heddle.v1 import inference_pb2 as pb
 from tests.high_logits import HighLogits
 from tests.kinds import EMOTIONS, write_multi_label_classifier
-from tests.tokenizer_svc.tei.served_model import ServedModel, read_all, served, status_of
+from tests.tokenizer_svc.tei.served_model import ServedModel, served, status_of
 
 Scores = list[tuple[str, float]]
 
@@ -25,7 +25,7 @@ def scores_of(response: tei.PredictResponse) -> Scores:
     return [(prediction.label, prediction.score) for prediction in response.predictions]
 
 
-async def test_scores_are_those_of_heddle_best_first(classifier: ServedModel) -> None:
+async def test_scores_are_those_of_heddle_v1_best_first(classifier: ServedModel) -> None:
     response = await classifier.predict.Predict(tei.PredictRequest(inputs="warp"))
     assert scores_of(response) == await heddle_scores(classifier, pb.TextOrPair(text="warp"))
     assert {prediction.label for prediction in response.predictions} == set(EMOTIONS)
@@ -46,7 +46,7 @@ async def test_scores_that_round_to_one_are_ranked_by_their_logits(tmp_path: Pat
         assert scores_of(response) == [(EMOTIONS[index], 1.0) for index in (2, 0, 1)]
 
 
-async def test_a_pair_is_one_input_and_one_text_is_itself(classifier: ServedModel) -> None:
+async def test_a_pair_is_one_input_and_a_pair_of_one_is_a_text(classifier: ServedModel) -> None:
     pair = await classifier.predict.PredictPair(tei.PredictPairRequest(inputs=["warp", "weft"]))
     assert scores_of(pair) == await heddle_scores(classifier, pb.TextOrPair(text="warp", pair="weft"))
     assert pair.metadata.compute_chars == 8
@@ -61,20 +61,6 @@ async def test_a_pair_has_one_or_two_texts(classifier: ServedModel, inputs: list
         grpc.StatusCode.INVALID_ARGUMENT,
         f"inputs must have one or two texts, not {len(inputs)}",
     )
-
-
-async def test_streams_answer_as_the_unary_calls_do(classifier: ServedModel) -> None:
-    words = [f"thread {number}" for number in range(50)]
-    single = [tei.PredictRequest(inputs=word) for word in words]
-    streamed = await read_all(classifier.predict.PredictStream(iter(single)))
-    assert [scores_of(one) for one in streamed] == [
-        await heddle_scores(classifier, pb.TextOrPair(text=word)) for word in words
-    ]
-    pairs = [tei.PredictPairRequest(inputs=[word, "loom"]) for word in words]
-    streamed = await read_all(classifier.predict.PredictPairStream(iter(pairs)))
-    assert [scores_of(one) for one in streamed] == [
-        await heddle_scores(classifier, pb.TextOrPair(text=word, pair="loom")) for word in words
-    ]
 
 
 async def test_a_classifier_neither_embeds_nor_reranks(classifier: ServedModel) -> None:

@@ -32,7 +32,7 @@ async def test_ranks_are_sorted_and_name_their_text_by_index(reranker: ServedMod
     assert response.metadata.compute_chars == sum(len(QUERY) + len(text) for text in TEXTS)
 
 
-async def test_texts_and_raw_scores_come_when_they_are_asked_for(reranker: ServedModel) -> None:
+async def test_texts_and_raw_scores_are_returned_on_request(reranker: ServedModel) -> None:
     request = tei.RerankRequest(query=QUERY, texts=TEXTS, raw_scores=True, return_text=True)
     response = await reranker.rerank.Rerank(request)
     assert [rank.text for rank in response.ranks] == [TEXTS[rank.index] for rank in response.ranks]
@@ -68,7 +68,7 @@ async def test_cosines_of_an_embedder_are_its_scores(tmp_path: Path) -> None:
             assert [rank.score for rank in response.ranks] == pytest.approx(expected, abs=1e-6)
 
 
-async def test_a_stream_of_texts_has_the_one_answer_that_their_request_would_have(reranker: ServedModel) -> None:
+async def test_a_stream_of_texts_has_the_answer_of_one_request(reranker: ServedModel) -> None:
     requests = [tei.RerankStreamRequest(query=QUERY, text=text, return_text=True) for text in TEXTS]
     call = reranker.rerank.RerankStream(iter(requests))
     streamed = await call
@@ -80,7 +80,7 @@ async def test_a_stream_of_texts_has_the_one_answer_that_their_request_would_hav
     assert dict(await call.initial_metadata())["x-compute-tokens"] == str(streamed.metadata.compute_tokens)
 
 
-async def test_the_first_text_of_a_stream_decides_what_is_answered(reranker: ServedModel) -> None:
+async def test_the_first_text_of_a_stream_sets_the_options(reranker: ServedModel) -> None:
     requests = [
         tei.RerankStreamRequest(query=QUERY, text=text, raw_scores=not index, return_text=bool(index))
         for index, text in enumerate(TEXTS)

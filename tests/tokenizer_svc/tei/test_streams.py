@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -12,32 +14,44 @@ from heddle.client import Client
 from heddle.rpc.channels import open_channel
 from heddle.tei.v1 import tei_pb2 as tei
 from heddle.tei.v1 import tei_pb2_grpc
+from tests import kinds
 from tests.cluster import engine_pod, tokenizer_pod
 from tests.slow_backend import SlowBackend
-from tests.tokenizer_svc.tei.served_model import TOKENS_MAX, ServedModel, read_all, served, status_of
+from tests.tokenizer_svc.tei.served_model import TOKENS_MAX, ServedModel, read_all, served, status_of, write_embedder
 
 LONG = "loom " * TOKENS_MAX
 
 
-async def test_a_stream_answers_in_order(embedder: ServedModel) -> None:
-    wanted = [tei.EmbedRequest(inputs=f"thread {number} " * (1 + number % 7)) for number in range(100)]
-    streamed = await read_all(embedder.embed.EmbedStream(iter(wanted)))
-    alone = [await embedder.embed.Embed(request) for request in wanted]
-    assert [response.embeddings for response in streamed] == [response.embeddings for response in alone]
+@pytest.mark.parametrize(
+    ("write", "service", "rpc", "request_of"),
+    [
+        (write_embedder, "embed", "Embed", lambda text: tei.EmbedRequest(inputs=text)),
+        (write_embedder, "embed", "EmbedAll", lambda text: tei.EmbedAllRequest(inputs=text)),
+        (kinds.write_sparse_embedder, "embed", "EmbedSparse", lambda text: tei.EmbedSparseRequest(inputs=text)),
+        (kinds.write_classifier, "predict", "Predict", lambda text: tei.PredictRequest(inputs=text)),
+        (kinds.write_classifier, "predict", "PredictPair", lambda text: tei.PredictPairRequest(inputs=[text, "loom"])),
+        (write_embedder, "tokenize", "Tokenize", lambda text: tei.EncodeRequest(inputs=text)),
+        (write_embedder, "tokenize", "Decode", lambda text: tei.DecodeRequest(ids=[2000 + len(text), 7592])),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_stream_has_the_answers_of_its_unary_calls_in_order(
+    tmp_path: Path, write: Callable[[Path], Path], service: str, rpc: str, request_of: Callable[[str], Any]
+) -> None:
+    wanted = [request_of(f"thread {number} " * (1 + number % 7)) for number in range(100)]
+    async with served(tmp_path, write) as model:
+        stub = getattr(model, service)
+        streamed = await read_all(getattr(stub, f"{rpc}Stream")(iter(wanted)))
+        alone = [await getattr(stub, rpc)(request) for request in wanted]
+    assert list(map(without_times, streamed)) == list(map(without_times, alone))
 
 
-async def test_vectors_of_all_tokens_stream_too(embedder: ServedModel) -> None:
-    wanted = [tei.EmbedAllRequest(inputs=f"thread {number}") for number in range(200)]
-    streamed = await read_all(embedder.embed.EmbedAllStream(iter(wanted)))
-    alone = await embedder.embed.EmbedAll(wanted[150])
-    assert streamed[150].token_embeddings == alone.token_embeddings
-
-
-async def test_sparse_vectors_stream_too(sparse_embedder: ServedModel) -> None:
-    wanted = [tei.EmbedSparseRequest(inputs=f"thread {number}") for number in range(200)]
-    streamed = await read_all(sparse_embedder.embed.EmbedSparseStream(iter(wanted)))
-    alone = await sparse_embedder.embed.EmbedSparse(wanted[150])
-    assert streamed[150].sparse_embeddings == alone.sparse_embeddings
+def without_times(response: Any) -> Any:
+    if hasattr(response, "metadata"):
+        counts = response.metadata.compute_chars, response.metadata.compute_tokens
+        response.ClearField("metadata")
+        return response, counts
+    return response
 
 
 async def test_an_error_ends_the_stream_after_the_answers_before_it(embedder: ServedModel) -> None:
@@ -60,7 +74,7 @@ def calls_measured(method: str) -> float:
     )
 
 
-async def test_streams_of_calls_are_measured_as_calls_and_the_one_that_lasts_is_not(tmp_path: Path) -> None:
+async def test_streams_of_tei_are_measured_as_calls_and_the_coalescing_stream_is_not(tmp_path: Path) -> None:
     before = calls_measured("/tei.v1.Embed/EmbedStream")
     async with (
         engine_pod(tmp_path) as engine,
@@ -100,6 +114,6 @@ async def test_a_draining_pod_answers_what_it_read_and_ends_the_stream(tmp_path:
 
 
 @pytest.mark.parametrize("priority", ["urgent", "-1", "4294967296", "1" * 5000])
-async def test_metadata_that_make_no_sense_are_an_invalid_argument(embedder: ServedModel, priority: str) -> None:
+async def test_malformed_metadata_are_an_invalid_argument(embedder: ServedModel, priority: str) -> None:
     call = embedder.embed.EmbedStream(metadata=(("heddle-priority", priority),))
     assert (await status_of(call.read()))[0] is grpc.StatusCode.INVALID_ARGUMENT

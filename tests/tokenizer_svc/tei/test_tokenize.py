@@ -1,4 +1,4 @@
-"""tei.v1.Tokenize against a pod: tokens with where they lie, and back to text."""
+"""tei.v1.Tokenize against a pod: tokens with their places, and back to text."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from heddle.tei.v1 import tei_pb2 as tei
-from tests.tokenizer_svc.tei.served_model import ServedModel, read_all, served, status_of
+from tests.tokenizer_svc.tei.served_model import ServedModel, served, status_of
 
 TEXT = "Größe 🙂 weaving"
 
@@ -15,14 +15,14 @@ def slices(text: str, tokens: list[tei.SimpleToken]) -> list[str]:
     return [text.encode()[token.start : token.stop].decode() for token in tokens if not token.special]
 
 
-async def test_tokens_lie_where_their_bytes_are(embedder: ServedModel) -> None:
+async def test_offsets_are_those_of_the_bytes_of_each_token(embedder: ServedModel) -> None:
     tokens = (await embedder.tokenize.Tokenize(tei.EncodeRequest(inputs=TEXT))).tokens
     assert slices(TEXT, tokens) == [token.text for token in tokens]
     assert "".join(slices(TEXT, tokens)) == TEXT.replace(" ", "")
     assert not any(token.special for token in tokens)
 
 
-async def test_special_tokens_come_on_request_and_lie_nowhere(embedder: ServedModel) -> None:
+async def test_special_tokens_are_returned_on_request_without_offsets(embedder: ServedModel) -> None:
     plain = (await embedder.tokenize.Tokenize(tei.EncodeRequest(inputs=TEXT))).tokens
     first, *inner, last = (
         await embedder.tokenize.Tokenize(tei.EncodeRequest(inputs=TEXT, add_special_tokens=True))
@@ -42,8 +42,8 @@ async def test_offsets_count_the_prompt(embedder: ServedModel) -> None:
     assert all(token.HasField("start") for token in tokens)
 
 
-async def test_the_refusal_of_a_prompt_tells_the_names_that_there_are(embedder: ServedModel) -> None:
-    """tei-client 0.2 asks for a name that nobody has, and reads the others from the message."""
+async def test_the_error_for_an_unknown_prompt_lists_the_names(embedder: ServedModel) -> None:
+    """tei-client 0.2 asks for an unknown name, and reads the others from the message."""
     call = embedder.tokenize.Tokenize(tei.EncodeRequest(inputs=TEXT, prompt_name="answer"))
     status, message = await status_of(call)
     assert status is grpc.StatusCode.INVALID_ARGUMENT
@@ -59,15 +59,6 @@ async def test_ids_are_decoded(embedder: ServedModel, skip_special_tokens: bool,
 async def test_ids_outside_the_vocabulary_are_an_invalid_argument(embedder: ServedModel) -> None:
     status, message = await status_of(embedder.tokenize.Decode(tei.DecodeRequest(ids=[30522])))
     assert (status, "outside the model's vocabulary" in message) == (grpc.StatusCode.INVALID_ARGUMENT, True)
-
-
-async def test_streams_answer_in_order(embedder: ServedModel) -> None:
-    words = [f"weft {number}" for number in range(200)]
-    encoded = await read_all(embedder.tokenize.TokenizeStream(tei.EncodeRequest(inputs=word) for word in words))
-    assert ["".join(token.text for token in one.tokens) for one in encoded] == [word.replace(" ", "") for word in words]
-    ids = [[token.id for token in one.tokens] for one in encoded]
-    decoded = await read_all(embedder.tokenize.DecodeStream(tei.DecodeRequest(ids=one) for one in ids))
-    assert [one.text for one in decoded] == words
 
 
 async def test_more_than_the_limit_is_an_invalid_argument(tmp_path: Path) -> None:

@@ -1,7 +1,4 @@
-"""The limits that a request sets: the tokens that are kept are those of transformers with the same `max_length`."""
-
-from collections.abc import Sequence
-from typing import Any
+"""The limits that a request sets, for a sequence and for a document alone."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,11 +7,12 @@ from hypothesis import strategies as st
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.small_tokenizers import BUILDERS, small_tokenizer
 from tests.texts import SENTENCES
-from tests.tokenizer_svc.parity import TOKENS_MAX, parity_of
+from tests.tokenizer_svc.encoding import encode_one
+from tests.tokenizer_svc.parity import TOKENS_MAX, load_parity
 from tests.tokenizer_svc.text.test_truncation import long_text
-from tokenizer_svc.text.framed import Framed, Role
-from tokenizer_svc.text.sequence import Input, Options, Result, TokenSequence, pack_ids
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.inputs import Input, Options, PromptedPair, Role
+from tokenizer_svc.text.sequences import TokenSequence, pack_ids
+from tokenizer_svc.text.tokenizer import Tokenizer
 from tokenizer_svc.text.truncation import Truncation
 
 WORDS = sorted({word for sentence in SENTENCES for word in sentence.split()})
@@ -24,63 +22,29 @@ kinds = st.sampled_from(list(BUILDERS))
 texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=20).map(" ".join)
 
 
-def encode(tokenizer: Tokenizer, content: Input, options: Options) -> Result:
-    [[result]] = tokenizer.encode([([content], options)])
-    return result
-
-
-def kept_by_transformers(
-    kind: str, content: Sequence[str], side: Truncation, tokens_max: int, strategy: str
-) -> TokenSequence:
-    parity = parity_of(kind)
-    parity.transformers.truncation_side = side.value
-    arguments: dict[str, Any] = {"truncation": strategy, "max_length": tokens_max, "return_token_type_ids": True}
-    encoded = parity.transformers(*content, **arguments, verbose=False)
-    types = bytes(encoded["token_type_ids"])
-    is_long = len(parity.library.encode(content[0], content[1] if content[1:] else None)) > tokens_max
-    return TokenSequence(pack_ids(encoded["input_ids"]), types if any(types) else b"", is_long)
-
-
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
-@given(kind=kinds, text=texts, side=SIDES, tokens_max=st.integers(3, TOKENS_MAX + 4))
-def test_a_text_keeps_as_many_tokens_as_the_request_allows(
-    kind: str, text: str, side: Truncation, tokens_max: int
-) -> None:
-    expected = kept_by_transformers(kind, [text], side, min(tokens_max, TOKENS_MAX), "longest_first")
-    assert encode(parity_of(kind).ours, text, Options(side, tokens_max=tokens_max)) == expected
-
-
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
-@given(kind=kinds, first=texts, second=texts, side=SIDES, tokens_max=st.integers(6, TOKENS_MAX))
-def test_a_pair_keeps_as_many_tokens_as_the_request_allows(
-    kind: str, first: str, second: str, side: Truncation, tokens_max: int
-) -> None:
-    expected = kept_by_transformers(kind, [first, second], side, tokens_max, "longest_first")
-    assert encode(parity_of(kind).ours, (first, second), Options(side, tokens_max=tokens_max)) == expected
-
-
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(kind=kinds, second=texts, side=SIDES, document_tokens_max=st.integers(1, 8))
 def test_a_document_is_cut_before_it_is_joined_with_the_query(
     kind: str, second: str, side: Truncation, document_tokens_max: int
 ) -> None:
-    parity = parity_of(kind)
+    parity = load_parity(kind)
     around = len(parity.library.encode("a", ""))
-    expected = kept_by_transformers(kind, ["a", second], side, around + document_tokens_max, "only_second")
+    tokens_max = around + document_tokens_max
+    expected = parity.expected("a", second, side, tokens_max=tokens_max, strategy="only_second")
     options = Options(side, document_tokens_max=document_tokens_max)
     if expected.tokens <= TOKENS_MAX:
-        assert encode(parity.ours, ("a", second), options) == expected
+        assert encode_one(parity.ours, ("a", second), options) == expected
 
 
 @pytest.mark.parametrize("side", [Truncation.RIGHT, Truncation.LEFT])
 @pytest.mark.parametrize("kind", BUILDERS)
 def test_a_long_document_keeps_the_same_tokens(kind: str, side: Truncation) -> None:
     text = long_text(3)
-    ours, library = parity_of(kind).ours, parity_of(kind).library
+    ours, library = load_parity(kind).ours, load_parity(kind).library
     ids = library.encode("a", text)
     of_document = [token_id for token_id, number in zip(ids.ids, ids.sequence_ids, strict=True) if number == 1]
     left = of_document[:4] if side is Truncation.RIGHT else of_document[-4:]
-    result = encode(ours, ("a", text), Options(side, document_tokens_max=4))
+    result = encode_one(ours, ("a", text), Options(side, document_tokens_max=4))
     assert isinstance(result, TokenSequence)
     assert result.truncated
     assert pack_ids(left) in result.token_ids
@@ -88,36 +52,38 @@ def test_a_long_document_keeps_the_same_tokens(kind: str, side: Truncation) -> N
 
 
 def test_the_document_limit_does_not_apply_to_the_first_text() -> None:
-    ours = parity_of("word_piece").ours
+    ours = load_parity("word_piece").ours
     pair = ("a a a a", "a")
-    assert encode(ours, pair, Options(document_tokens_max=1)) == encode(ours, pair, Options())
+    assert encode_one(ours, pair, Options(document_tokens_max=1)) == encode_one(ours, pair, Options())
 
 
 @pytest.mark.parametrize("side", [Truncation.RIGHT, Truncation.LEFT])
-def test_the_document_of_a_prompt_is_cut_and_nothing_else_is(side: Truncation) -> None:
+def test_only_the_document_of_a_prompt_is_cut(side: Truncation) -> None:
     library = small_tokenizer("bare")
     ours = Tokenizer(library, sequence_tokens_max=200, vocabulary_size=library.get_vocab_size())
     document = long_text(5, 30)
     ids = library.encode(document).ids
 
-    def framed(text: str) -> Framed:
-        return Framed((((Role.FRAME, "query:"),), ((Role.QUERY, "a"),), ((Role.DOCUMENT, text),), ((Role.FRAME, "?"),)))
+    def fill(text: str) -> PromptedPair:
+        return PromptedPair(
+            (((Role.PROMPT, "query:"),), ((Role.QUERY, "a"),), ((Role.DOCUMENT, text),), ((Role.PROMPT, "?"),))
+        )
 
-    result = encode(ours, framed(document), Options(side, document_tokens_max=7))
+    result = encode_one(ours, fill(document), Options(side, document_tokens_max=7))
     left = ids[:7] if side is Truncation.RIGHT else ids[-7:]
     expected = library.encode("query:").ids + library.encode("a").ids + left + library.encode("?").ids
     assert result == TokenSequence(pack_ids(expected), truncated=True)
-    whole = encode(ours, framed("a a"), Options(side, document_tokens_max=7))
-    assert whole == encode(ours, framed("a a"), Options(side))
-    short = encode(ours, framed(document), Options(side, document_tokens_max=7, tokens_max=len(expected) - 2))
+    whole = encode_one(ours, fill("a a"), Options(side, document_tokens_max=7))
+    assert whole == encode_one(ours, fill("a a"), Options(side))
+    short = encode_one(ours, fill(document), Options(side, document_tokens_max=7, tokens_max=len(expected) - 2))
     left = ids[:5] if side is Truncation.RIGHT else ids[-5:]
     expected = library.encode("query:").ids + library.encode("a").ids + left + library.encode("?").ids
     assert short == TokenSequence(pack_ids(expected), truncated=True)
 
 
 def test_token_ids_keep_as_many_as_the_request_allows() -> None:
-    ours = parity_of("word_piece").ours
-    result = encode(ours, pack_ids([2, 10, 11, 12, 13, 3]), Options(tokens_max=4))
+    ours = load_parity("word_piece").ours
+    result = encode_one(ours, pack_ids([2, 10, 11, 12, 13, 3]), Options(tokens_max=4))
     assert result == TokenSequence(pack_ids([2, 10, 11, 3]), truncated=True)
 
 
@@ -134,7 +100,7 @@ def test_token_ids_keep_as_many_as_the_request_allows() -> None:
     ],
 )
 def test_a_refusal_states_the_limit(content: Input, options: Options, message: str) -> None:
-    result = encode(parity_of("word_piece").ours, content, options)
+    result = encode_one(load_parity("word_piece").ours, content, options)
     assert isinstance(result, HeddleError)
     assert result.kind is ErrorKind.TOO_LARGE
     assert result.message.startswith(message)
@@ -142,13 +108,13 @@ def test_a_refusal_states_the_limit(content: Input, options: Options, message: s
 
 @pytest.mark.parametrize(("content", "specials"), [("a b", 2), (("a", "b"), 3), (pack_ids([2, 9, 3]), 2)])
 def test_a_limit_that_leaves_no_room_for_text_is_invalid_input(content: Input, specials: int) -> None:
-    result = encode(parity_of("word_piece").ours, content, Options(tokens_max=specials))
+    result = encode_one(load_parity("word_piece").ours, content, Options(tokens_max=specials))
     assert isinstance(result, HeddleError)
     assert result.kind is ErrorKind.INVALID_INPUT
     assert f"{specials} special tokens" in result.message
 
 
-def test_no_more_tokens_of_the_prompt_are_left_out_of_pooling_than_remain() -> None:
+def test_pooling_leaves_out_only_the_prompt_tokens_that_remain() -> None:
     library = small_tokenizer("word_piece")
     ours = Tokenizer(
         library,
@@ -158,7 +124,7 @@ def test_no_more_tokens_of_the_prompt_are_left_out_of_pooling_than_remain() -> N
         include_prompt=False,
     )
     made = ours.options(prompt_name="query")
-    result = encode(ours, "text", Options(prompt=made.prompt, prompt_tokens=made.prompt_tokens, tokens_max=4))
+    result = encode_one(ours, "text", Options(prompt=made.prompt, prompt_tokens=made.prompt_tokens, tokens_max=4))
     assert isinstance(result, TokenSequence)
     assert result.tokens == 4
     assert result.prompt_tokens == 3

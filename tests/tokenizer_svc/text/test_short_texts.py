@@ -1,4 +1,4 @@
-"""Short texts encoded together have the sequences that each has alone, whatever else is encoded with them."""
+"""Short texts encoded together give the sequences that each gives alone."""
 
 import random
 from collections.abc import Sequence
@@ -8,8 +8,9 @@ import pytest
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.texts import SENTENCES
 from tests.tokenizer_svc.parity import Parity
-from tokenizer_svc.text.sequence import Input, Options, Result
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.inputs import Input, Options
+from tokenizer_svc.text.sequences import Result
+from tokenizer_svc.text.tokenizer import Tokenizer
 from tokenizer_svc.text.truncation import Truncation
 
 TEXTS = [*SENTENCES, "a", " ", "the loom", "nul\0", "Zoë 東京 🎉", "one two three " * 40]
@@ -22,25 +23,25 @@ OPTIONS = [
 ]
 
 
-def shown(result: Result) -> object:
+def to_comparable(result: Result) -> object:
     return (result.kind, result.message) if isinstance(result, HeddleError) else result
 
 
-def alone(tokenizer: Tokenizer, inputs: Sequence[Input], options: Options) -> list[object]:
-    """By the way of inputs of any kind: bytes beside a text keep it off the way of short texts."""
+def encode_alone(tokenizer: Tokenizer, inputs: Sequence[Input], options: Options) -> list[object]:
+    """Encodes each input beside bytes, which keeps it off the path of short texts."""
     found: list[object] = []
     for content in inputs:
         [sequences] = tokenizer.encode([([content, b""], options)])
-        found.append(shown(next(iter(sequences))))
+        found.append(to_comparable(next(iter(sequences))))
     return found
 
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("inputs", [TEXTS, PAIRS], ids=["texts", "pairs"])
-def test_they_have_the_sequences_that_each_has_alone(parity: Parity, inputs: list[Input], options: Options) -> None:
+def test_together_they_give_what_each_gives_alone(parity: Parity, inputs: list[Input], options: Options) -> None:
     tokenizer = parity.ours
     [together] = tokenizer.encode([(inputs, options)])
-    assert list(map(shown, together)) == alone(tokenizer, inputs, options)
+    assert list(map(to_comparable, together)) == encode_alone(tokenizer, inputs, options)
 
 
 def test_requests_of_every_kind_share_a_call(parity: Parity) -> None:
@@ -48,11 +49,11 @@ def test_requests_of_every_kind_share_a_call(parity: Parity) -> None:
     kinds: list[list[Input]] = [list(TEXTS), PAIRS, [*TEXTS, b"\1\0\0\0"], ["\ud800", "fine"], [], ["", "a"]]
     work = [(rng.choice(kinds), rng.choice(OPTIONS)) for _ in range(12)]
     for (inputs, options), sequences in zip(work, parity.ours.encode(work), strict=True):
-        assert list(map(shown, sequences)) == alone(parity.ours, inputs, options)
+        assert list(map(to_comparable, sequences)) == encode_alone(parity.ours, inputs, options)
 
 
-def test_a_text_that_cannot_be_encoded_harms_no_other(word_piece: Tokenizer) -> None:
+def test_a_text_that_cannot_be_encoded_fails_alone(word_piece: Tokenizer) -> None:
     [sequences] = word_piece.encode([(["fine", "\ud800", "fine too"], Options())])
     assert list(sequences.errors) == [1]
     assert sequences.errors[1].kind is ErrorKind.INVALID_INPUT
-    assert list(map(shown, sequences))[::2] == alone(word_piece, ["fine", "fine too"], Options())
+    assert list(map(to_comparable, sequences))[::2] == encode_alone(word_piece, ["fine", "fine too"], Options())

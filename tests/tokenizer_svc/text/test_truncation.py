@@ -1,7 +1,8 @@
-"""Truncation equals what transformers keeps, whichever side, alone and in pairs, however long the text."""
+"""Truncation keeps the tokens that transformers keeps: on both sides, of texts and pairs, however long."""
 
 import random
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,10 +14,13 @@ from tokenizers import Tokenizer as Library
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.small_tokenizers import BUILDERS
 from tests.texts import NEARLY_NOTHING, SENTENCES
-from tests.tokenizer_svc.parity import Parity, parity_of
-from tokenizer_svc.text.sequence import TokenSequence
-from tokenizer_svc.text.tokenization import Tokenizer
-from tokenizer_svc.text.truncation import Truncation, kept_of_pair, kept_of_single, longest_first, window
+from tests.tokenizer_svc.encoding import encode_one
+from tests.tokenizer_svc.parity import TOKENS_MAX, Parity, load_parity
+from tokenizer_svc.text.inputs import Options
+from tokenizer_svc.text.long_texts import take_window
+from tokenizer_svc.text.sequences import TokenSequence
+from tokenizer_svc.text.tokenizer import Tokenizer
+from tokenizer_svc.text.truncation import Truncation, longest_first, truncate_pair, truncate_text
 
 WORDS = sorted({word for sentence in SENTENCES for word in sentence.split()} | {"[CLS]", "</s>", "<bos>", "x" * 120})
 SIDES = (Truncation.RIGHT, Truncation.LEFT)
@@ -35,13 +39,12 @@ def long_text(seed: int, count: int = 3000) -> str:
     return glue.join(rng.choices(WORDS + NEARLY_NOTHING, k=count))
 
 
-def encode(tokenizer: Tokenizer, content: Any, side: Truncation) -> TokenSequence | HeddleError:
-    [[result]] = tokenizer.encode([([content], tokenizer.options(side))])
-    return result
+def encode(tokenizer: Tokenizer, content: Any, side: Truncation, tokens_max: int = 0) -> TokenSequence | HeddleError:
+    return encode_one(tokenizer, content, Options(side, tokens_max=tokens_max))
 
 
 class Watched:
-    """The library's tokenizer, with a record of how many characters it was shown."""
+    """The library's tokenizer, which counts the characters that it is given."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
@@ -52,34 +55,41 @@ class Watched:
         return self.library.encode_batch_fast(texts)
 
 
-@pytest.fixture
-def watched(parity: Parity, monkeypatch: pytest.MonkeyPatch) -> Watched:
+def watch(parity: Parity, monkeypatch: pytest.MonkeyPatch) -> Watched:
     watched = Watched(parity.library)
-    monkeypatch.setattr(parity.ours, "_tokenizer", watched)
+    encoder: Any = parity.ours._long_texts
+    monkeypatch.setattr(parity.ours, "_long_texts", replace(encoder, library=watched))
     return watched
 
 
+@pytest.fixture
+def watched(parity: Parity, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return watch(parity, monkeypatch)
+
+
 class TestAgainstTransformers:
+    """The limit is the model's, or a smaller one of the request."""
+
     @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
-    @given(kind=kinds, text=texts, side=sides)
-    def test_single_texts(self, kind: str, text: str, side: Truncation) -> None:
-        parity = parity_of(kind)
-        expected = parity.expected(text, None, side)
-        result = encode(parity.ours, text, side)
+    @given(kind=kinds, text=texts, side=sides, tokens_max=st.integers(3, TOKENS_MAX + 4))
+    def test_single_texts(self, kind: str, text: str, side: Truncation, tokens_max: int) -> None:
+        parity = load_parity(kind)
+        expected = parity.expected(text, None, side, tokens_max=min(tokens_max, TOKENS_MAX))
+        result = encode(parity.ours, text, side, tokens_max)
         assert result == expected or (isinstance(result, HeddleError) and not expected.tokens)
 
     @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
-    @given(kind=kinds, first=texts, second=texts | st.just(""), side=sides)
-    def test_pairs(self, kind: str, first: str, second: str, side: Truncation) -> None:
-        parity = parity_of(kind)
-        expected = parity.expected(first, second, side)
-        result = encode(parity.ours, (first, second), side)
+    @given(kind=kinds, first=texts, second=texts | st.just(""), side=sides, tokens_max=st.integers(6, TOKENS_MAX))
+    def test_pairs(self, *, kind: str, first: str, second: str, side: Truncation, tokens_max: int) -> None:
+        parity = load_parity(kind)
+        expected = parity.expected(first, second, side, tokens_max=tokens_max)
+        result = encode(parity.ours, (first, second), side, tokens_max)
         assert result == expected or (isinstance(result, HeddleError) and not expected.tokens)
 
     @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
     @given(kind=kinds, text=texts)
     def test_refuses_exactly_what_would_be_truncated(self, kind: str, text: str) -> None:
-        parity = parity_of(kind)
+        parity = load_parity(kind)
         length, limit = len(parity.library.encode(text).ids), parity.ours.sequence_tokens_max
         result = encode(parity.ours, text, Truncation.REFUSE)
         if length > limit:
@@ -102,7 +112,9 @@ class TestLongTexts:
 
     @pytest.mark.parametrize("side", SIDES)
     @pytest.mark.parametrize("seed", range(3))
-    def test_pairs_too(self, parity: Parity, watched: Watched, seed: int, side: Truncation) -> None:
+    def test_pairs_keep_what_the_whole_texts_would_give(
+        self, parity: Parity, watched: Watched, seed: int, side: Truncation
+    ) -> None:
         short, long = "a short query", long_text(seed)
         for pair in ((short, long), (long, short)):
             assert encode(parity.ours, pair, side) == parity.expected(*pair, side)
@@ -122,9 +134,8 @@ class TestLongTexts:
     def test_most_of_ten_megabytes_is_never_looked_at(
         self, text: str, truncation: Truncation, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        parity = parity_of("word_piece")
-        watched = Watched(parity.library)
-        monkeypatch.setattr(parity.ours, "_tokenizer", watched)
+        parity = load_parity("word_piece")
+        watched = watch(parity, monkeypatch)
         result = encode(parity.ours, text, truncation)
         assert watched.chars <= 250_000
         if truncation is Truncation.REFUSE:
@@ -134,26 +145,26 @@ class TestLongTexts:
             assert isinstance(result, TokenSequence)
             assert result.truncated
 
-    def test_what_lies_behind_many_spaces_is_found(self, parity: Parity) -> None:
+    def test_text_after_many_spaces_is_found(self, parity: Parity) -> None:
         text = "start" + " " * 30_000 + "end"
         assert encode(parity.ours, text, Truncation.RIGHT) == parity.expected(text, None, Truncation.RIGHT)
 
 
 class TestWindow:
     @given(text=st.text(alphabet="ab \n", max_size=60), chars=st.integers(4, 40), side=sides)
-    def test_is_the_end_that_is_kept_and_of_bounded_length(self, text: str, chars: int, side: Truncation) -> None:
-        shown = window(text, chars, side)
+    def test_is_one_end_of_the_text_and_of_bounded_length(self, text: str, chars: int, side: Truncation) -> None:
+        shown = take_window(text, chars, side)
         assert text.endswith(shown) if side is Truncation.LEFT else text.startswith(shown)
         assert min(chars, len(text)) <= len(shown) <= chars + chars // 4
 
     def test_ends_at_a_space(self) -> None:
-        assert window("aaaa bbbb cccc", 8, Truncation.RIGHT) == "aaaa bbbb"
-        assert window("aaaa bbbb cccc", 8, Truncation.LEFT) == " bbbb cccc"
+        assert take_window("aaaa bbbb cccc", 8, Truncation.RIGHT) == "aaaa bbbb"
+        assert take_window("aaaa bbbb cccc", 8, Truncation.LEFT) == " bbbb cccc"
 
 
 class TestSpans:
     @given(first=st.integers(0, 30), second=st.integers(0, 30), room=st.integers(0, 40))
-    def test_a_pair_fills_the_room_and_the_longer_one_pays(self, first: int, second: int, room: int) -> None:
+    def test_the_longer_text_of_a_pair_is_cut_to_fill_the_room(self, first: int, second: int, room: int) -> None:
         kept_first, kept_second = longest_first(first, second, room)
         assert kept_first + kept_second == min(room, first + second)
         assert 0 <= kept_first <= first
@@ -166,7 +177,7 @@ class TestSpans:
     )
     def test_special_tokens_stay(self, text: int, room: int, lead: int, trail: int, side: Truncation) -> None:
         tokens = lead + text + trail
-        kept = [index for span in kept_of_single(tokens, room, lead, trail, side) for index in range(*span)]
+        kept = [index for span in truncate_text(tokens, room, lead, trail, side) for index in range(*span)]
         assert kept[:lead] == list(range(lead))
         assert kept[len(kept) - trail :] == list(range(tokens - trail, tokens))
         assert len(kept) == lead + min(text, room) + trail
@@ -174,6 +185,6 @@ class TestSpans:
     @given(first=st.integers(0, 20), second=st.integers(0, 20), room=st.integers(0, 30), side=sides)
     def test_special_tokens_of_a_pair_stay(self, first: int, second: int, room: int, side: Truncation) -> None:
         specials = (1, 2, 1)
-        kept = {index for span in kept_of_pair(first, second, room, specials, side) for index in range(*span)}
+        kept = {index for span in truncate_pair(first, second, room, specials, side) for index in range(*span)}
         assert {0, 1 + first, 2 + first, 3 + first + second} <= kept
         assert len(kept) == sum(specials) + min(room, first + second)

@@ -12,8 +12,10 @@ from heddle.checkpoint import Checkpoint
 from tests.checkpoints import SMALL_BERT, write_json
 from tests.small_tokenizers import small_tokenizer
 from tests.texts import NEARLY_NOTHING, SENTENCES
-from tokenizer_svc.text.sequence import Options, TokenSequence
-from tokenizer_svc.text.tokenization import Tokenizer
+from tests.tokenizer_svc.encoding import read_ids
+from tokenizer_svc.text.inputs import Options
+from tokenizer_svc.text.sequences import TokenSequence
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 TEXTS = [
     *SENTENCES,
@@ -63,10 +65,7 @@ def ids_of(folder: Path, texts: list[str]) -> list[list[int]]:
     """Ids by our tokenizer; [] for a text without tokens."""
     tokenizer = Tokenizer.load(Checkpoint.read(folder))
     [results] = tokenizer.encode([(texts, Options())])
-    return [
-        memoryview(result.token_ids).cast("I").tolist() if isinstance(result, TokenSequence) else []
-        for result in results
-    ]
+    return [read_ids(result) if isinstance(result, TokenSequence) else [] for result in results]
 
 
 def expected_ids(folder: Path, texts: list[str]) -> list[list[int]]:

@@ -25,7 +25,7 @@ from tests.tokenizer_svc.text.loading.folders import (
     without_added_tokens,
     write_folder,
 )
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 BERT = {"tokenizer_class": "BertTokenizer"}
 NEW = bert().get_vocab_size()  # the id that the next token gets
@@ -107,7 +107,7 @@ def test_class_decides_whether_there_is_a_setting(tmp_path: Path, class_name: st
         ({}, {"model_type": "modernbert"}, False),
     ],
 )
-def test_class_is_that_of_the_config_where_the_tokenizer_names_none(
+def test_class_is_that_of_the_config_if_the_tokenizer_names_none(
     tmp_path: Path, settings: dict[str, Any] | None, config: dict[str, Any], differs: bool
 ) -> None:
     write_folder(tmp_path, bert(lowercase=False), settings, config)
@@ -144,7 +144,7 @@ def test_extra_special_tokens_beside_additional_ones_are_read_as_transformers_5_
         ("added_tokens.json", {"[E2]": NEW + 1, "[E1]": NEW}),
     ],
 )
-def test_older_files_add_tokens_where_the_settings_list_none(tmp_path: Path, file: str, content: Any) -> None:
+def test_older_files_add_tokens_if_the_settings_list_none(tmp_path: Path, file: str, content: Any) -> None:
     write_folder(tmp_path, bert(), BERT)
     write_json(tmp_path / file, content)
     check_parity(tmp_path, differs=True)
@@ -155,15 +155,13 @@ def test_older_files_add_tokens_where_the_settings_list_none(tmp_path: Path, fil
 @pytest.mark.parametrize(
     "settings", [BERT, {"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": "[MASK]", "cls_token": "[CLS]"}]
 )
-def test_special_tokens_are_kept_whole_where_tokenizer_json_would_split_them(
-    tmp_path: Path, settings: dict[str, Any]
-) -> None:
+def test_special_tokens_are_not_split_even_if_tokenizer_json_would(tmp_path: Path, settings: dict[str, Any]) -> None:
     write_folder(tmp_path, without_added_tokens(bert()), settings)
     check_parity(tmp_path, differs=True)
 
 
 @pytest.mark.parametrize("class_name", ["BertTokenizer", "PreTrainedTokenizerFast"])
-def test_special_tokens_in_a_text_are_split_where_the_settings_say_so(tmp_path: Path, class_name: str) -> None:
+def test_special_tokens_in_a_text_are_split_if_the_settings_say_so(tmp_path: Path, class_name: str) -> None:
     write_folder(tmp_path, bert(), {"tokenizer_class": class_name, "split_special_tokens": True})
     check_parity(tmp_path, differs=True)
 
@@ -236,7 +234,7 @@ def test_other_normalizers_are_treated_as_by_the_version_of_the_checkpoint(
         assert ids_of(tmp_path, TEXTS) == expected_ids(tmp_path, TEXTS)
 
 
-def test_mask_token_takes_the_space_before_it_in_as_transformers_4_has_it(tmp_path: Path) -> None:
+def test_mask_token_includes_the_space_before_it_as_in_transformers_4(tmp_path: Path) -> None:
     """4.57.1 gave these ids; 5 keeps the space as a token of its own, unless a file describes the mask token."""
     library = small_tokenizer("byte_level")
     library.add_special_tokens(["<mask>"])
@@ -257,7 +255,7 @@ def test_mask_token_takes_the_space_before_it_in_as_transformers_4_has_it(tmp_pa
         ({"truncation_side": "middle"}, "truncation_side 'middle' is neither right nor left"),
     ],
 )
-def test_settings_that_make_no_sense_are_named(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+def test_malformed_settings_are_named(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     write_folder(tmp_path, bert(), {**BERT, **settings})
     with pytest.raises(CheckpointError, match=message) as caught:
         Tokenizer.load(Checkpoint.read(tmp_path))

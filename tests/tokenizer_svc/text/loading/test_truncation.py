@@ -12,10 +12,10 @@ from heddle.client import Client
 from heddle.v1 import inference_pb2 as pb
 from tests.checkpoints import POSITIONS, write_bert, write_json, write_old_modules, write_tokenizer
 from tests.cluster import engine_pod, tokenizer_pod
+from tests.tokenizer_svc.encoding import encode_one, read_ids
 from tests.tokenizer_svc.text.loading.folders import bert, write_folder
 from tokenizer_svc.text.loading.fast_tokenizer import load_fast_tokenizer
-from tokenizer_svc.text.sequence import TokenSequence
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.tokenizer import Tokenizer
 from tokenizer_svc.text.truncation import Truncation
 
 LONG = " ".join(f"w{index % 90}" for index in range(200))
@@ -48,9 +48,8 @@ def test_long_text_is_cut_as_sentence_transformers_cuts_it(tmp_path: Path, setti
     expected = reference.preprocess([LONG])["input_ids"][0].tolist()
     checkpoint = Checkpoint.read(tmp_path)
     tokenizer = Tokenizer.load(checkpoint)
-    [[result]] = tokenizer.encode([([LONG], tokenizer.options(tokenizer.truncation_side))])
-    assert isinstance(result, TokenSequence)
-    assert memoryview(result.token_ids).cast("I").tolist() == expected
+    result = encode_one(tokenizer, LONG, tokenizer.options(tokenizer.truncation_side))
+    assert read_ids(result) == expected
     assert len(expected) == checkpoint.sequence_tokens_max == min(settings.get("model_max_length") or 1e30, POSITIONS)
 
 
@@ -63,7 +62,7 @@ def test_long_text_is_cut_as_sentence_transformers_cuts_it(tmp_path: Path, setti
         ({"truncation_side": "left"}, "right", Truncation.LEFT),
     ],
 )
-def test_side_is_the_one_of_the_settings_else_the_one_that_tokenizer_json_was_saved_with(
+def test_side_of_the_settings_overrides_that_of_tokenizer_json(
     tmp_path: Path, settings: dict[str, Any], saved: str | None, expected: Truncation
 ) -> None:
     from transformers import AutoTokenizer

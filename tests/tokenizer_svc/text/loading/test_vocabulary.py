@@ -22,7 +22,7 @@ from tests.small_vocabularies import write_vocabulary
 from tests.texts import SENTENCES, varied_texts
 from tests.tokenizer_svc.text.loading.folders import TEXTS, expected_ids, ids_of, write_folder
 from tokenizer_svc.text.loading.fast_tokenizer import load_fast_tokenizer
-from tokenizer_svc.text.tokenization import Tokenizer
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 # Both versions give these the same ids on all texts. Before <mask>, 5 keeps a space that 4 drops.
 AGREEING: list[tuple[str, dict[str, Any] | None]] = [
@@ -196,7 +196,7 @@ def test_folder_with_tokenizer_json_is_read_from_it_alone(tmp_path: Path) -> Non
         (lambda folder: (folder / "tokenizer.json").write_text("{"), "tokenizer.json cannot be used"),
     ],
 )
-def test_what_cannot_be_built_is_one_sentence_that_names_the_folder(tmp_path: Path, change: Any, message: str) -> None:
+def test_an_error_is_one_sentence_that_names_the_folder(tmp_path: Path, change: Any, message: str) -> None:
     write_vocabulary(tmp_path, "BertTokenizer", {})
     change(tmp_path)
     with pytest.raises(CheckpointError, match=message) as caught:
