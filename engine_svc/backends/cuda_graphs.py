@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine_svc.backends.cuda_errors import first_line
+from engine_svc.backends.cuda_passes import first_line
 from engine_svc.batch import PackedBatch, Sequences
 from engine_svc.models.layout import Layout, Run
 from engine_svc.models.packed_tokens import PackedTokens

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from engine_svc.hardware import FP8
+from engine_svc.device import FP8
 from engine_svc.models.kernels.available import runs_kernels
 
 FLOAT8 = torch.float8_e4m3fn

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine_svc.hardware import FP4
+from engine_svc.device import FP4
 from engine_svc.models.activations import Activation, activated
 from engine_svc.models.float4 import Float4Rows, pairs_of_bytes, quantize_to_float4, swizzled
 from engine_svc.models.float4 import widened as widened_float4

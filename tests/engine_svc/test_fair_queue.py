@@ -1,6 +1,6 @@
 """Callers take turns at the engine, however many requests each of them sends, and the requests of a caller do, too."""
 
-from engine_svc.forming import SchedulerLimits
+from engine_svc.batching import SchedulerLimits
 from tests.engine_svc.submissions import batches, computed, passed, scheduler_of, single
 from tests.engine_svc.test_scheduler import with_bulk
 

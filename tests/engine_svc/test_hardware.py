@@ -8,9 +8,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from engine_svc.data_type import auto_data_type
-from engine_svc.device import CPU, Device
-from engine_svc.hardware import check_gpu
+from engine_svc.device import CPU, Device, check_gpu, choose_data_type
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.rpc.settings import ConfigurationError
 from tests.engine_svc.gpus import A10G, A100, B200, H100, H200, L4, T4, V100, install_gpus
@@ -40,7 +38,7 @@ def checkpoint_of(config: dict[str, Any], kind: ModelKind = ModelKind.EMBEDDER) 
 
 def logged(caplog: pytest.LogCaptureFixture, device: Device, level: int, **settings: str) -> list[str]:
     caplog.clear()
-    caplog.set_level(logging.INFO, "engine_svc.hardware")
+    caplog.set_level(logging.INFO, "engine_svc.device")
     check_gpu(device, checkpoint_of({"model_type": "bert"}), **{"dtype": "auto", **settings})
     return [record.getMessage() for record in caplog.records if record.levelno == level]
 
@@ -111,14 +109,14 @@ def test_a_gpu_that_torch_is_not_built_for_is_refused(monkeypatch: pytest.Monkey
 )
 @pytest.mark.parametrize("kind", ModelKind)
 def test_a_gpu_computes_every_kind_in_its_fast_data_type(device: Device, data_type: str, kind: ModelKind) -> None:
-    assert auto_data_type(device, checkpoint_of({"model_type": "bert"}, kind)) == data_type
+    assert choose_data_type(device, checkpoint_of({"model_type": "bert"}, kind)) == data_type
 
 
 def test_gemma_is_not_computed_in_float16(caplog: pytest.LogCaptureFixture) -> None:
     gemma = checkpoint_of({"model_type": "gemma3_text", "use_bidirectional_attention": True})
-    assert auto_data_type(T4, gemma) == "float32"
+    assert choose_data_type(T4, gemma) == "float32"
     assert caplog.messages == ["SomeModel overflows in float16: computing in float32, which is slower"]
-    assert auto_data_type(A100, gemma) == "bfloat16"
+    assert choose_data_type(A100, gemma) == "bfloat16"
 
 
 def test_a_cpu_computes_vectors_alone_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +124,7 @@ def test_a_cpu_computes_vectors_alone_in_bfloat16(monkeypatch: pytest.MonkeyPatc
     vectors = {ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER}
     for kind in ModelKind:
         expected = "bfloat16" if kind in vectors else "float32"
-        assert auto_data_type(CPU, checkpoint_of({"model_type": "bert"}, kind)) == expected
+        assert choose_data_type(CPU, checkpoint_of({"model_type": "bert"}, kind)) == expected
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert auto_data_type(CPU, checkpoint_of({"model_type": "bert"})) == "float32"
+    assert choose_data_type(CPU, checkpoint_of({"model_type": "bert"})) == "float32"

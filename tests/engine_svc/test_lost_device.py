@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import engine_svc.__main__ as engine
-from engine_svc.backends.backend import DeviceLostError
+from engine_svc.backends import DeviceLostError
 from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.rows import Rows

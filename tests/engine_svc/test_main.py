@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from engine_svc import __main__ as main
-from engine_svc.__main__ import alone_on_gpu, concurrency, fitted, limits_of
+from engine_svc import startup
 from engine_svc.device import CPU, Device, find_device
 from engine_svc.settings import EngineSettings
+from engine_svc.startup import choose_concurrency, hide_other_gpus, make_limits, resolve_number_format
 from heddle import machine
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.model_source import locate
@@ -24,7 +25,7 @@ from tests.engine_svc.gpus import H100, T4, install_gpus
 
 @pytest.fixture
 def cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main, "usable_cores", lambda: 16)
+    monkeypatch.setattr(startup, "usable_cores", lambda: 16)
 
 
 @pytest.mark.usefixtures("cores")
@@ -41,7 +42,7 @@ def cores(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_passes_never_have_less_than_a_core(settings: EngineSettings, passes_and_cores: tuple[int, int]) -> None:
-    assert concurrency(settings, CPU) == passes_and_cores
+    assert choose_concurrency(settings, CPU) == passes_and_cores
 
 
 @pytest.mark.usefixtures("cores")
@@ -57,13 +58,13 @@ def test_passes_never_have_less_than_a_core(settings: EngineSettings, passes_and
 def test_two_passes_are_in_flight_on_a_gpu_however_few_the_cores(
     settings: EngineSettings, passes_and_cores: tuple[int, int]
 ) -> None:
-    assert concurrency(settings, H100) == passes_and_cores
+    assert choose_concurrency(settings, H100) == passes_and_cores
 
 
 @pytest.mark.parametrize(("device", "tokens"), [(CPU, 512), (H100, 16_384)], ids=str)
 def test_a_batch_is_as_large_as_suits_the_device(device: Device, tokens: int) -> None:
-    assert limits_of(EngineSettings(), device).batch_tokens_max == tokens
-    assert limits_of(EngineSettings(batch_tokens_max=64), device).batch_tokens_max == 64
+    assert make_limits(EngineSettings(), device).batch_tokens_max == tokens
+    assert make_limits(EngineSettings(batch_tokens_max=64), device).batch_tokens_max == 64
 
 
 @pytest.mark.parametrize(
@@ -82,9 +83,8 @@ def test_a_pod_on_one_of_several_gpus_sees_no_other(
     monkeypatch: pytest.MonkeyPatch, wanted: str, visible: str | None, device: str, left: str | None
 ) -> None:
     environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    monkeypatch.setattr(os, "environ", environment)
     monkeypatch.setattr(machine, "count_gpus", lambda: 4)
-    assert alone_on_gpu(EngineSettings(device=wanted)).device == device
+    assert hide_other_gpus(EngineSettings(device=wanted), environment).device == device
     assert environment.get("CUDA_VISIBLE_DEVICES") == left
 
 
@@ -97,9 +97,9 @@ def test_auto_becomes_the_device_and_data_type_of_the_machine(
     monkeypatch: pytest.MonkeyPatch, minilm: Checkpoint
 ) -> None:
     install_gpus(monkeypatch, T4)
-    settings = fitted(EngineSettings(), minilm, find_device("auto"))
+    settings = resolve_number_format(EngineSettings(), minilm, find_device("auto"))
     assert (settings.device, settings.dtype) == ("cuda:0", "float16")
-    assert fitted(EngineSettings(dtype="float32"), minilm, find_device("auto")).dtype == "float32"
+    assert resolve_number_format(EngineSettings(dtype="float32"), minilm, find_device("auto")).dtype == "float32"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_log_line_says_what_a_pod_computes_in(
     caplog: pytest.LogCaptureFixture, minilm: Checkpoint, quantization: Any, end: str
 ) -> None:
     caplog.set_level(logging.INFO, "engine_svc")
-    fitted(EngineSettings(dtype="float32", quantization=quantization), minilm, CPU)
+    resolve_number_format(EngineSettings(dtype="float32", quantization=quantization), minilm, CPU)
     assert caplog.messages == [f"{minilm.name} computes on the CPU {end}"]
 
 
@@ -118,9 +118,9 @@ def test_a_pod_does_not_start_on_a_gpu_that_its_model_does_not_fit(
 ) -> None:
     install_gpus(monkeypatch, T4, free_bytes=100 << 20)
     with pytest.raises(ConfigurationError, match="does not fit into the memory of Tesla T4"):
-        fitted(EngineSettings(), minilm, T4)
+        resolve_number_format(EngineSettings(), minilm, T4)
     simulated = EngineSettings(backend="simulated")
-    assert fitted(simulated, minilm, CPU) is simulated
+    assert resolve_number_format(simulated, minilm, CPU) is simulated
 
 
 async def test_a_simulated_pod_does_not_import_torch(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ async def test_a_simulated_pod_does_not_import_torch(tmp_path: Path) -> None:
     assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
-def test_a_pod_whose_lane_has_died_does_not_live_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pod_ends_when_a_thread_of_its_worker_dies(monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[int] = []
     monkeypatch.setattr(main, "leave", left.append)
     for outcome in (None, MemoryError()):
@@ -160,7 +160,7 @@ def worker_of(*, is_loaded: bool, running_since: float | None) -> Any:
 
 async def test_a_pod_ends_after_its_backend_is_closed() -> None:
     worker = worker_of(is_loaded=True, running_since=None)
-    closing = asyncio.create_task(main.until_closed(worker))
+    closing = asyncio.create_task(main.wait_until_closed(worker))
     await asyncio.sleep(0.05)
     assert not closing.done()
     worker.stopped.set_result(None)
@@ -172,13 +172,13 @@ async def test_a_pod_ends_without_a_backend_that_loads_or_computes(
     *, is_loaded: bool, running_since: float | None
 ) -> None:
     async with asyncio.timeout(main.CLOSE_S_MAX / 2):
-        await main.until_closed(worker_of(is_loaded=is_loaded, running_since=running_since))
+        await main.wait_until_closed(worker_of(is_loaded=is_loaded, running_since=running_since))
 
 
 async def test_a_pod_ends_without_a_backend_that_does_not_close(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(main, "CLOSE_S_MAX", 0.05)
     async with asyncio.timeout(10):
-        await main.until_closed(worker_of(is_loaded=True, running_since=None))
+        await main.wait_until_closed(worker_of(is_loaded=True, running_since=None))
 
 
 def test_tensorrt_llm_reports_nothing_and_stays_in_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.forming import SchedulerLimits
+from engine_svc.batching import SchedulerLimits
 from engine_svc.rows import Rows
 from engine_svc.scheduler import QUEUED_PASS_SHARE_MIN, Scheduler
 from tests.engine_svc.submissions import computed, single

@@ -49,17 +49,17 @@ def test_joined_ones_follow_one_another(kind: str, lengths: list[int], others: l
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_missing_ones_are_zero_or_have_no_rows(kind: str) -> None:
+def test_sequences_without_results_have_zeros_or_no_rows(kind: str) -> None:
     rows = made(kind, [1, 2])
-    some = rows.take(np.array([1, -1, 0]))
-    assert some.sequences == 3
-    assert listed(some)[::2] == listed(rows)[::-1]
-    assert not some.part(1, 2).values.any()
-    assert some.lengths is None or some.lengths.tolist() == [2, 0, 1]
-    behind = join([missing(2), rows, missing(1)])
-    assert behind.sequences == 5
-    assert listed(behind)[2:4] == listed(rows)
-    assert not behind.part(0, 2).values.any()
+    scattered = rows.scatter(np.array([0, 2]), 4)
+    assert scattered.sequences == 4
+    assert listed(scattered)[::2] == listed(rows)
+    assert not scattered.take(np.array([1, 3])).values.any()
+    assert scattered.lengths is None or scattered.lengths.tolist() == [1, 0, 2, 0]
+    joined = join([missing(2), rows, missing(1)])
+    assert joined.sequences == 5
+    assert listed(joined)[2:4] == listed(rows)
+    assert not joined.part(0, 2).values.any()
     assert join([missing(2), missing(1)]).sequences == 3
 
 
@@ -69,10 +69,10 @@ def test_a_number_that_is_not_finite_is_found_in_its_sequence(
 ) -> None:
     rows = made(kind, lengths)
     rows.values[...] *= np.float32(1e30)  # whose squares overflow
-    assert not rows.find_bad().size
+    assert not rows.find_not_finite().size
     if not rows.values.size:
         return
     row = data.draw(st.integers(0, len(rows.values) - 1))
     rows.values[row] = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
     sequence = row if rows.lengths is None else int(np.searchsorted(np.cumsum(rows.lengths), row, side="right"))
-    assert rows.find_bad().tolist() == [sequence]
+    assert rows.find_not_finite().tolist() == [sequence]

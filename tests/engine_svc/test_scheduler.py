@@ -5,11 +5,10 @@ from collections import Counter
 
 import pytest
 
-from engine_svc.forming import Batch, SchedulerLimits
+from engine_svc.batching import PASSED_OVER_MAX, Batch, SchedulerLimits
 from engine_svc.scheduler import (
     EXPRESS_TOKENS_MAX,
     PASS_TOKENS_MIN,
-    PASSED_OVER_MAX,
     TOKENS_PER_CORE_MIN,
     Load,
     Scheduler,
@@ -109,7 +108,7 @@ def test_little_sequences_go_by_express_while_a_bulk_has_all_passes() -> None:
 
 def test_a_free_pass_comes_before_the_express() -> None:
     scheduler = with_bulk()
-    scheduler.give_back(Batch(formed_at=0.0))
+    scheduler.give_back(Batch(0.0, ROOMY))
     scheduler.submit([single(10, "one")])
     assert scheduler.take_express(0) is None
     assert len(computed(scheduler.take(0))) == 3
@@ -258,18 +257,18 @@ def test_emptied_flows_and_classes_leave_nothing_behind() -> None:
     assert sum(len(computed(batch)) for batch in batches(scheduler)) == 500
     assert not scheduler._queue._classes
     assert not scheduler._queue._priorities
-    assert not scheduler._queue.bulks
+    assert not scheduler._queue.bulk_flows
 
 
 def test_forming_a_batch_does_not_look_at_all_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: Counter[str] = Counter()
-    fitting = Batch.fitting
+    count_fitting = Batch.count_fitting
 
-    def counted(batch: Batch, submission: Submission, limits: SchedulerLimits) -> int:
+    def counted(batch: Batch, submission: Submission) -> int:
         looks["fitting"] += 1
-        return fitting(batch, submission, limits)
+        return count_fitting(batch, submission)
 
-    monkeypatch.setattr(Batch, "fitting", counted)
+    monkeypatch.setattr(Batch, "count_fitting", counted)
     scheduler = scheduler_of(*(single(60, str(number)) for number in range(10_000)))
     passed(scheduler)
     assert looks["fitting"] == 1 + PASSED_OVER_MAX

@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from engine_svc.forming import Batch
+from engine_svc.batching import Batch
 from engine_svc.scheduler import Load, Scheduler
 from engine_svc.submission import Part, Submission
 from tests.engine_svc.submissions import LIMITS, passed, several
@@ -145,7 +145,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         return batch.tokens + tokens_of(waiting) <= LIMITS.batch_tokens_max
 
     def check_nothing_else_fits(self, batch: Batch) -> None:
-        if not batch.is_full(LIMITS):
+        if not batch.is_full:
             assert not any(self.fits(batch, flow[0]) for flow in self.waiting.values())
 
     def check_priorities(self, batch: Batch) -> None:

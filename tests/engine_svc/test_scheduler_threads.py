@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from engine_svc.forming import Batch, SchedulerLimits
+from engine_svc.batching import Batch, SchedulerLimits
 from engine_svc.scheduler import Load, Scheduler
 from engine_svc.submission import Submission
 from tests.engine_svc.submissions import ROOMY, computed, expired, passed, scheduler_of, single
@@ -57,7 +57,7 @@ def test_thread_that_came_last_is_the_next_to_go() -> None:
 
 
 def until_waiting(scheduler: Scheduler, threads: int) -> None:
-    while len(scheduler._waiting) < threads:
+    while len(scheduler._idle) < threads:
         time.sleep(0.001)
 
 

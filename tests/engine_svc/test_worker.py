@@ -9,13 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine_svc.backends.backend import Backend
+from engine_svc.backends import Backend
 from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.forming import SchedulerLimits
 from engine_svc.rows import Rows
 from engine_svc.submission import Outcome, Submission
-from engine_svc.warm_up import split, warm_up_batches
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.engine_svc.submissions import ROOMY, sequence
 from tests.engine_svc.workers import NAN, POISON, Recording, Running
@@ -165,17 +163,6 @@ async def test_every_asker_of_an_equal_sequence_is_answered() -> None:
     await running.end()
 
 
-async def test_failures_in_a_row_are_counted_until_a_batch_succeeds() -> None:
-    running = Running(Recording)
-    counts = []
-    for number, of in enumerate((POISON, POISON, sequence(2))):
-        running.scheduler.submit([running.single(number, of)])
-        await running.until(number + 1)
-        counts.append(running.worker.consecutive_failures)
-    assert counts == [1, 2, 0]
-    await running.end()
-
-
 async def test_outcome_tells_the_time_in_the_queue_and_in_the_backend() -> None:
     running = Running(lambda: SimulatedBackend(fixed_us=30_000))
     running.scheduler.submit([running.single(0)])
@@ -255,22 +242,3 @@ async def test_backend_is_warm_before_it_counts_as_loaded() -> None:
     await asyncio.wrap_future(running.worker.loaded)
     assert backend.sizes == [1, 2]
     await running.end()
-
-
-def test_warm_up_goes_from_one_token_to_the_whole_budget() -> None:
-    limits = SchedulerLimits(batch_tokens_max=2048, batch_items_max=64, queue_tokens_max=1, queue_items_max=1)
-    batches = warm_up_batches(limits, sequence_tokens_max=256)
-    assert batches[0] == [1]
-    assert [256] * 8 in batches
-    assert max(len(lengths) for lengths in batches) == 64
-    assert all(sum(lengths) <= 2048 and max(lengths) <= 256 for lengths in batches)
-
-
-def test_warm_up_has_no_batch_that_the_scheduler_would_not_form() -> None:
-    limits = SchedulerLimits(batch_tokens_max=512, batch_items_max=1024, queue_tokens_max=1, queue_items_max=1)
-    assert max(sum(lengths) for lengths in warm_up_batches(limits, sequence_tokens_max=256)) == 512
-
-
-def test_split_leaves_nothing_over() -> None:
-    assert split(10, 4) == [4, 4, 2]
-    assert split(8, 4) == [4, 4]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from engine_svc.backends.backend import DeviceLostError, OutOfMemoryError
+from engine_svc.backends import DeviceLostError, OutOfMemoryError
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.rows import Rows
 from engine_svc.submission import Submission

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from engine_svc.forming import SchedulerLimits
+from engine_svc.batching import SchedulerLimits
 from engine_svc.submission import Submission
 from engine_svc.worker import NICENESS
 from tests.engine_svc.submissions import sequence

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from engine_svc.backends.backend import Backend
+from engine_svc.backends import Backend
 from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.forming import SchedulerLimits
+from engine_svc.batching import SchedulerLimits
 from engine_svc.rows import Rows
 from engine_svc.scheduler import Scheduler
 from engine_svc.submission import Outcome, Submission

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine_svc.hardware import FP8
+from engine_svc.device import FP8
 from engine_svc.models.activations import Activation, activated
 from engine_svc.models.float8 import Float8Rows, quantize_rows_plainly
 from engine_svc.models.kernels.kernel import Kernel

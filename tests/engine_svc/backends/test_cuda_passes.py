@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine_svc.backends.backend import DeviceLostError, OutOfMemoryError
+from engine_svc.backends import DeviceLostError, OutOfMemoryError
 from engine_svc.backends.cuda_passes import CudaPasses
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from engine_svc.backends.tensorrt_llm import backend, versions
+from engine_svc.backends.tensorrt_llm import backend, support
 from engine_svc.backends.tensorrt_llm.backend import TensorRTLLMBackend
-from engine_svc.backends.tensorrt_llm.versions import Api, api_of
+from engine_svc.backends.tensorrt_llm.support import Api, choose_api
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.sentence_modules import PoolingSetting
 from tests.engine_svc.backends.tensorrt_llm import fake_llm, fake_models
@@ -30,10 +30,10 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     """Installs a version and returns its LLM class, which keeps the instances in `made`."""
 
     def installed(version: str) -> type[Llm]:
-        for module in (versions, backend):
+        for module in (support, backend):
             monkeypatch.setattr(module, "installed_version", lambda: version)
         monkeypatch.setattr(fake_llm, "MODEL_CLASS_MAPPING", {})
-        api = api_of(version)
+        api = choose_api(version)
         llm = type("LLM", (Llm,), {"api": api, "made": []})
         for name, content in modules(api, llm).items():
             module = ModuleType(name)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from engine_svc.backends.tensorrt_llm.versions import api_of
+from engine_svc.backends.tensorrt_llm.support import choose_api
 from tests.engine_svc.backends.tensorrt_llm.records import CONTRACT, Callee, Members, Text
 
 
@@ -10,7 +10,7 @@ def write_package(folder: Path, version: str) -> Path:
     """Writes each record into the last of its files, which a search must find too."""
     classes: dict[tuple[str, str], list[str]] = {}
     lines: dict[str, list[str]] = {"tensorrt_llm/version.py": [f"__version__ = {version!r}"]}
-    for record in CONTRACT[api_of(version)]:
+    for record in CONTRACT[choose_api(version)]:
         match record:
             case Text(place, text):
                 lines.setdefault(place if place.endswith(".py") else f"{place}/inside.py", []).append(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from transformers import LlamaModel, Qwen2Model
 
-from engine_svc.backends.tensorrt_llm.fitness import check_fitness
+from engine_svc.backends.tensorrt_llm.support import check_support
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output
 from engine_svc.settings import EngineSettings
@@ -45,7 +45,7 @@ def test_answers_are_those_of_torch(tmp_path: Path, opened: Open, install: Insta
     expected = run_each(TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu"), batch)
     for version in VERSIONS.values():
         install(version)
-        check_fitness(EngineSettings(backend="tensorrt_llm"), Checkpoint.read(tmp_path), H100)
+        check_support(EngineSettings(backend="tensorrt_llm"), Checkpoint.read(tmp_path), H100)
         assert_same(run_each(opened(tmp_path), batch), expected)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import LlamaModel, Qwen3Model
 
-from engine_svc.backends.tensorrt_llm.engine_folder import write_engine_folder
+from engine_svc.backends.tensorrt_llm.model import write_model_folder
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import write_json
 from tests.engine_svc.backends.tensorrt_llm.served import written
@@ -19,7 +19,7 @@ from tests.engine_svc.models.hub_layout import as_transformers_4, change_config
 def given(folder: Path, data_type: str = "bfloat16") -> tuple[dict[str, Any], Path]:
     engine = folder / "engine"
     engine.mkdir()
-    write_engine_folder(engine, Checkpoint.read(folder), data_type)
+    write_model_folder(engine, Checkpoint.read(folder), data_type)
     return json.loads((engine / "config.json").read_text()), engine
 
 

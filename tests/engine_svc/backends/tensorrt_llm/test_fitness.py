@@ -10,11 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertModel, LlamaModel
 
-from engine_svc.backends.choice import chosen_backend
-from engine_svc.backends.loading import check_loadable
-from engine_svc.backends.tensorrt_llm import versions
-from engine_svc.backends.tensorrt_llm.backend import load_head_of
-from engine_svc.backends.tensorrt_llm.fitness import check_fitness
+from engine_svc.backends.loading import check_loadable, choose_backend
+from engine_svc.backends.tensorrt_llm import support
+from engine_svc.backends.tensorrt_llm.backend import load_head
+from engine_svc.backends.tensorrt_llm.support import check_support
 from engine_svc.device import CPU, Device
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
@@ -42,7 +41,7 @@ def llama(tmp_path: Path) -> Path:
 
 def reason(folder: Path, settings: EngineSettings = EXPLICIT, device: Device = H100) -> str:
     with pytest.raises(ConfigurationError) as caught:
-        check_fitness(settings, Checkpoint.read(folder), device)
+        check_support(settings, Checkpoint.read(folder), device)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -53,7 +52,7 @@ def reason(folder: Path, settings: EngineSettings = EXPLICIT, device: Device = H
 def test_other_decoders_are_left_to_torch(tmp_path: Path, case: Case) -> None:
     case.write(tmp_path)
     assert "supported" in reason(tmp_path)
-    assert chosen_backend(AUTO, Checkpoint.read(tmp_path), H100) == "torch"
+    assert choose_backend(AUTO, Checkpoint.read(tmp_path), H100) == "torch"
 
 
 @pytest.mark.usefixtures("newest")
@@ -73,7 +72,7 @@ def test_encoders_are_left_to_torch(tmp_path: Path) -> None:
 )
 def test_a_setting_that_it_cannot_honour_is_refused(llama: Path, settings: dict[str, Any], words: str) -> None:
     assert words in reason(llama, EngineSettings(backend="tensorrt_llm", **settings))
-    assert chosen_backend(EngineSettings(backend="auto", **settings), Checkpoint.read(llama), H100) == "torch"
+    assert choose_backend(EngineSettings(backend="auto", **settings), Checkpoint.read(llama), H100) == "torch"
 
 
 @pytest.mark.usefixtures("newest")
@@ -94,7 +93,7 @@ def test_a_config_that_it_would_read_otherwise_is_refused(llama: Path, config: d
 @pytest.mark.usefixtures("newest")
 def test_a_window_that_no_sequence_leaves_is_none(tmp_path: Path) -> None:
     change_config(written(tmp_path, LlamaModel), model_type="mistral", sliding_window=64)
-    check_fitness(EXPLICIT, Checkpoint.read(tmp_path), H100)
+    check_support(EXPLICIT, Checkpoint.read(tmp_path), H100)
 
 
 @pytest.mark.usefixtures("newest")
@@ -116,7 +115,7 @@ def test_the_gpu_must_fit(llama: Path, algorithm: str | None, device: Device, wo
     if algorithm is not None:
         write_json(llama / "hf_quant_config.json", {"quantization": {"quant_algo": algorithm}})
     if words is None:
-        check_fitness(EXPLICIT, Checkpoint.read(llama), device)
+        check_support(EXPLICIT, Checkpoint.read(llama), device)
     else:
         assert words in reason(llama, device=device)
 
@@ -140,9 +139,9 @@ def test_quantized_weights_of_modelopt_are_loadable(llama: Path) -> None:
     write_json(llama / "hf_quant_config.json", {"quantization": {"quant_algo": "FP8"}})
     change_config(llama, quantization_config={"quant_method": "modelopt"})
     checkpoint = Checkpoint.read(llama)
-    assert chosen_backend(AUTO, checkpoint, H100) == "tensorrt_llm"
+    assert choose_backend(AUTO, checkpoint, H100) == "tensorrt_llm"
     check_loadable(EXPLICIT, checkpoint)
-    assert load_head_of(checkpoint, torch.device("cpu"), torch.bfloat16).outputs
+    assert load_head(checkpoint, torch.device("cpu"), torch.bfloat16).outputs
 
 
 @pytest.mark.usefixtures("newest")
@@ -161,20 +160,20 @@ def test_it_serves_only_weights_that_are_quantized_already(
         write_json(llama / "hf_quant_config.json", {"quantization": {"quant_algo": stored}})
     settings = replace(EXPLICIT, quantization=asked)
     if words is None:
-        check_fitness(settings, Checkpoint.read(llama), H100)
+        check_support(settings, Checkpoint.read(llama), H100)
         return
     with pytest.raises(ConfigurationError, match=words):
-        check_fitness(settings, Checkpoint.read(llama), H100)
+        check_support(settings, Checkpoint.read(llama), H100)
 
 
 def test_one_line_says_what_auto_has_chosen_and_why(
     llama: Path, install: Install, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "engine_svc.backends.choice")
-    monkeypatch.setattr(versions, "installed_version", lambda: None)
-    assert chosen_backend(AUTO, Checkpoint.read(llama), H100) == "torch"
+    caplog.set_level(logging.INFO, "engine_svc.backends.loading")
+    monkeypatch.setattr(support, "installed_version", lambda: None)
+    assert choose_backend(AUTO, Checkpoint.read(llama), H100) == "torch"
     install("1.4.0rc1")
-    assert chosen_backend(AUTO, Checkpoint.read(llama), H100) == "tensorrt_llm"
+    assert choose_backend(AUTO, Checkpoint.read(llama), H100) == "tensorrt_llm"
     assert caplog.messages == [
         "backend auto: torch, not tensorrt_llm: tensorrt-llm is not installed (supported: 1.2, and 1.3.0rc22 to 1.4)",
         "backend auto: tensorrt_llm, which serves this checkpoint on this GPU",
@@ -182,7 +181,7 @@ def test_one_line_says_what_auto_has_chosen_and_why(
 
 
 def test_what_was_asked_for_is_not_replaced(llama: Path, newest: type[Llm]) -> None:
-    assert chosen_backend(EngineSettings(backend="torch"), Checkpoint.read(llama), H100) == "torch"
+    assert choose_backend(EngineSettings(backend="torch"), Checkpoint.read(llama), H100) == "torch"
     with pytest.raises(ConfigurationError, match="backend tensorrt_llm: it needs an NVIDIA GPU"):
-        chosen_backend(EXPLICIT, Checkpoint.read(llama), CPU)
+        choose_backend(EXPLICIT, Checkpoint.read(llama), CPU)
     assert not newest.made

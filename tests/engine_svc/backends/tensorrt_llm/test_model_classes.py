@@ -9,8 +9,7 @@ import pytest
 import torch
 from transformers import LlamaModel, MistralModel, PreTrainedModel, Qwen2Model, Qwen3Model
 
-from engine_svc.backends.tensorrt_llm.engine_folder import ARCHITECTURE
-from engine_svc.backends.tensorrt_llm.model_classes import add_prefix
+from engine_svc.backends.tensorrt_llm.model import ARCHITECTURE, add_prefix
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output
 from heddle.checkpoint import Checkpoint

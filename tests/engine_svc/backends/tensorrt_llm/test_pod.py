@@ -11,7 +11,8 @@ import torch
 from transformers import MistralModel
 
 import engine_svc.__main__ as engine
-from engine_svc.backends.tensorrt_llm import versions
+from engine_svc import startup
+from engine_svc.backends.tensorrt_llm import support
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.settings import EngineSettings
 from heddle import tensors
@@ -47,7 +48,7 @@ async def stub(tmp_path: Path, model: Path, llm: type[Llm], monkeypatch: pytest.
     settings = EngineSettings(
         listen=(address,), model=str(model), backend="auto", batch_tokens_max=64, batch_items_max=4
     )
-    monkeypatch.setattr(engine, "find_device", lambda _: H100)
+    monkeypatch.setattr(startup, "find_device", lambda _: H100)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (H100.memory_bytes, H100.memory_bytes))
     is_ready = partial(grpc_ready, address, ENGINE)
     async with running(lambda stop: engine.serve(settings, stop), is_ready), open_channel(address) as channel:
@@ -85,7 +86,7 @@ async def test_a_sequence_that_fails_alone_is_that_ones_error(stub: Any, llm: ty
 
 
 async def test_a_pod_without_the_package_does_not_start(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "installed_version", lambda: None)
+    monkeypatch.setattr(support, "installed_version", lambda: None)
     settings = EngineSettings(backend="tensorrt_llm", model=str(model))
     with pytest.raises(ConfigurationError, match="backend tensorrt_llm: tensorrt-llm is not installed"):
         await engine.serve(settings)

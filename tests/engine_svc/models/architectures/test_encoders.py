@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine_svc.description import types_of
 from engine_svc.models.activations import Activation
 from engine_svc.models.linear import PlainLinear
 from engine_svc.models.model import Model
 from engine_svc.models.transformer import FeedForward
+from engine_svc.startup import count_token_types
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.json_files import CheckpointError
 from tests.engine_svc.models.cases import Case
@@ -122,4 +122,4 @@ def test_type_ids_that_the_config_does_not_mention_are_used_if_they_are_loaded(
     case_of(architecture, name).write(tmp_path)
     change_config(tmp_path, {"type_vocab_size": None})
     types = load(tmp_path).transformer.embeddings.types
-    assert types_of(Checkpoint.read(tmp_path).config) == (0 if types is None else len(types))
+    assert count_token_types(Checkpoint.read(tmp_path).config) == (0 if types is None else len(types))
