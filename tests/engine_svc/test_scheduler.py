@@ -1,11 +1,10 @@
-"""Which sequences the scheduler takes next: turns, priorities, budgets, duplicates, expiry and cancels, by example."""
+"""When the scheduler begins a pass and with how many cores, express passes, full queues and cancels, by example."""
 
 import time
-from collections import Counter
 
 import pytest
 
-from engine_svc.batching import PASSED_OVER_MAX, Batch, SchedulerLimits
+from engine_svc.batching import Batch, SchedulerLimits
 from engine_svc.scheduler import (
     EXPRESS_TOKENS_MAX,
     PASS_TOKENS_MIN,
@@ -15,23 +14,6 @@ from engine_svc.scheduler import (
 )
 from engine_svc.submission import Submission
 from tests.engine_svc.submissions import ROOMY, batches, computed, expired, passed, scheduler_of, single
-
-
-def test_flows_have_equal_shares_of_a_batch_and_what_one_leaves_goes_to_another() -> None:
-    many = [single(flow="many") for _ in range(6)]
-    few = [single(flow="few") for _ in range(2)]
-    scheduler = scheduler_of(*many, *few)
-    assert set(computed(passed(scheduler))) == {*many, *few}
-    scheduler = scheduler_of(*(single(flow=flow) for flow in ["many"] * 20 + ["few"] * 20))
-    assert Counter(each.flow for each in computed(passed(scheduler))) == {"many": 4, "few": 4}
-
-
-def test_single_query_does_not_wait_for_another_flows_two_thousand_inputs() -> None:
-    scheduler = scheduler_of(*(single(flow="bulk") for _ in range(2048)))
-    passed(scheduler)
-    query = single(flow="query")
-    scheduler.submit([query])
-    assert query in computed(passed(scheduler))
 
 
 def test_what_fits_one_batch_has_all_cores_until_its_pass_is_over() -> None:
@@ -157,65 +139,6 @@ def test_express_takes_as_much_as_its_own_budget_and_tells_of_the_expired() -> N
     assert expired(express) == [late]
 
 
-def test_turns_go_on_where_the_last_batch_ended() -> None:
-    tickets = [single(flow=flow) for flow in "abcdefghijkl"]
-    again = single(flow="a")
-    scheduler = scheduler_of(*tickets, again)
-    assert computed(passed(scheduler)) == tickets[:8]
-    assert computed(passed(scheduler)) == [*tickets[8:], again]
-
-
-def test_sequence_that_does_not_fit_lets_others_fill_and_is_first_in_the_next_batch() -> None:
-    first, long, short, behind_long = single(60), single(50, "long"), single(40, "short"), single(1, "long")
-    scheduler = scheduler_of(first, long, behind_long, short)
-    assert computed(passed(scheduler)) == [first, short]
-    assert computed(passed(scheduler)) == [long, behind_long]
-
-
-def test_long_sequences_of_many_flows_are_served_within_as_many_batches() -> None:
-    long = [single(90, f"long {number}") for number in range(5)]
-    scheduler = scheduler_of(*long)
-    for expected in long:
-        scheduler.submit([single(10, f"short {number}") for number in range(8)])
-        assert computed(passed(scheduler))[0] is expected
-
-
-def test_sequence_longer_than_the_budget_runs_alone() -> None:
-    short, over_long, after = single(10), single(101, "long"), single(10)
-    scheduler = scheduler_of(short, over_long, after)
-    assert computed(passed(scheduler)) == [short, after]
-    assert computed(passed(scheduler)) == [over_long]
-
-
-def test_smaller_priority_is_served_first_and_the_rest_of_the_budget_goes_to_the_next() -> None:
-    low, high = [single(priority=7) for _ in range(8)], [single(priority=1) for _ in range(6)]
-    scheduler = scheduler_of(*low, *high)
-    assert computed(passed(scheduler)) == [*high, *low[:2]]
-
-
-def test_same_flow_name_in_two_classes_is_two_flows() -> None:
-    low, high = single(priority=1), single(priority=0)
-    scheduler = scheduler_of(low, high)
-    assert scheduler.cancel(high)
-    assert computed(passed(scheduler)) == [low]
-
-
-def test_expired_are_reported_without_costing_their_flow_a_turn() -> None:
-    past = time.monotonic() - 1
-    late = [single(deadline=past) for _ in range(20)]
-    live = single(deadline=past + 3600)
-    batch = passed(scheduler_of(*late, live))
-    assert expired(batch) == late
-    assert computed(batch) == [live]
-
-
-def test_batch_of_only_expired_is_returned() -> None:
-    late = single(deadline=time.monotonic())
-    batch = passed(scheduler_of(late))
-    assert expired(batch) == [late]
-    assert computed(batch) == []
-
-
 def test_cancelled_frees_the_queue_at_once_and_is_never_computed() -> None:
     scheduler = Scheduler(SchedulerLimits(100, 8, queue_tokens_max=20, queue_items_max=2))
     first, second, third = single(), single(), single()
@@ -258,17 +181,3 @@ def test_emptied_flows_and_classes_leave_nothing_behind() -> None:
     assert not scheduler._queue._classes
     assert not scheduler._queue._priorities
     assert not scheduler._queue.bulk_flows
-
-
-def test_forming_a_batch_does_not_look_at_all_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks: Counter[str] = Counter()
-    count_fitting = Batch.count_fitting
-
-    def counted(batch: Batch, submission: Submission) -> int:
-        looks["fitting"] += 1
-        return count_fitting(batch, submission)
-
-    monkeypatch.setattr(Batch, "count_fitting", counted)
-    scheduler = scheduler_of(*(single(60, str(number)) for number in range(10_000)))
-    passed(scheduler)
-    assert looks["fitting"] == 1 + PASSED_OVER_MAX

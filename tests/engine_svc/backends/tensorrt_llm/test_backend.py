@@ -18,9 +18,8 @@ from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.sentence_modules import PoolingSetting
 from tests.checkpoints import POSITIONS
-from tests.engine_svc.backends.tensorrt_llm.conftest import VERSIONS, Install, Open
+from tests.engine_svc.backends.tensorrt_llm.conftest import SERVED, VERSIONS, Install, Open, written
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
-from tests.engine_svc.backends.tensorrt_llm.served import SERVED, written
 from tests.engine_svc.gpus import H100
 from tests.engine_svc.models.cases import OUTPUTS, Array, Case
 from tests.engine_svc.models.packed import random_batch

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from engine_svc.backends.tensorrt_llm.support import choose_api
 from tests.engine_svc.backends.tensorrt_llm import drift
 from tests.engine_svc.backends.tensorrt_llm.drift import DRIFTED, UNUSABLE, Package, drift_of
-from tests.engine_svc.backends.tensorrt_llm.made_up_package import write_package
+from tests.engine_svc.backends.tensorrt_llm.records import CONTRACT, Callee, Members, Text
 
 ENCODE, GENERATE = "1.4.0rc1", "1.2.1"
 LLM, ARGUMENTS = "tensorrt_llm/llmapi/llm.py", "tensorrt_llm/llmapi/llm_args.py"
@@ -89,3 +90,31 @@ def test_the_exit_code_tells_drift_from_no_package(tmp_path: Path, capsys: pytes
     (tmp_path / "tensorrt_llm/version.py").write_text("__version__ = '1.6.0'\n")
     assert drift.main([str(tmp_path)]) == UNUSABLE
     assert "tensorrt-llm 1.6.0 is not supported (supported: 1.2, and 1.3.0rc22 to 1.4)" in capsys.readouterr().out
+
+
+def write_package(folder: Path, version: str) -> Path:
+    """Writes each record into the last of its files, which a search must find too."""
+    classes: dict[tuple[str, str], list[str]] = {}
+    lines: dict[str, list[str]] = {"tensorrt_llm/version.py": [f"__version__ = {version!r}"]}
+    for record in CONTRACT[choose_api(version)]:
+        match record:
+            case Text(place, text):
+                lines.setdefault(place if place.endswith(".py") else f"{place}/inside.py", []).append(
+                    f"NAME = {text!r}"
+                )
+            case Members(files, name, members):
+                classes.setdefault((files[-1], name), []).extend(f"    {member}: int = 0" for member in members)
+            case Callee(files, name, parameters):
+                class_name, _, function = name.rpartition(".")
+                if class_name:
+                    method = f"    def {function}(self, {parameters}): ..."
+                    classes.setdefault((files[-1], class_name), []).append(method)
+                else:
+                    lines.setdefault(files[-1], []).append(f"def {function}({parameters}): ...")
+    for (file, name), body in classes.items():
+        lines.setdefault(file, []).extend([f"class {name}:", *body])
+    for file, content in lines.items():
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(content) + "\n")
+    return folder

@@ -24,8 +24,8 @@ from heddle.v1 import engine_pb2 as pb
 from heddle.v1 import error_pb2
 from heddle.v1.engine_pb2_grpc import EngineServiceStub
 from tests.cluster import ENGINE, running
+from tests.engine_svc.backends.tensorrt_llm.conftest import written
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
-from tests.engine_svc.backends.tensorrt_llm.served import written
 from tests.engine_svc.gpus import H100
 from tests.messages import submitted
 from tests.sequences import Sequence as TokenSequence

@@ -1,4 +1,5 @@
-"""What TensorRT-LLM may not serve, each with a reason of one line, and which backend `auto` takes then."""
+"""Which versions, checkpoints and GPUs TensorRT-LLM serves, each refusal in one line, and which backend `auto`
+chooses."""
 
 import logging
 from dataclasses import replace
@@ -13,15 +14,14 @@ from transformers import BertModel, LlamaModel
 from engine_svc.backends.loading import check_loadable, choose_backend
 from engine_svc.backends.tensorrt_llm import support
 from engine_svc.backends.tensorrt_llm.backend import load_head
-from engine_svc.backends.tensorrt_llm.support import check_support
+from engine_svc.backends.tensorrt_llm.support import Api, check_support, choose_api
 from engine_svc.device import CPU, Device
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.settings import ConfigurationError
 from tests.checkpoints import write_bert, write_json
-from tests.engine_svc.backends.tensorrt_llm.conftest import Install
+from tests.engine_svc.backends.tensorrt_llm.conftest import UNSERVED, Install, written
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
-from tests.engine_svc.backends.tensorrt_llm.served import UNSERVED, written
 from tests.engine_svc.gpus import A10G, A100, B200, H100, L4, T4
 from tests.engine_svc.models.cases import Case
 from tests.engine_svc.models.hub_layout import change_config
@@ -185,3 +185,20 @@ def test_what_was_asked_for_is_not_replaced(llama: Path, newest: type[Llm]) -> N
     with pytest.raises(ConfigurationError, match="backend tensorrt_llm: it needs an NVIDIA GPU"):
         choose_backend(EXPLICIT, Checkpoint.read(llama), CPU)
     assert not newest.made
+
+
+@pytest.mark.parametrize("version", ["1.2.0", "1.2.1", "1.2.1.post1"])
+def test_stable_versions_generate(version: str) -> None:
+    assert choose_api(version) is Api.GENERATE
+
+
+@pytest.mark.parametrize("version", ["1.3.0rc22", "1.3.0rc29", "1.3.0", "1.4.0rc1", "1.4.0.rc4", "1.4.0", "1.4.2"])
+def test_newer_versions_encode(version: str) -> None:
+    assert choose_api(version) is Api.ENCODE
+
+
+@pytest.mark.parametrize("version", ["0.21.0", "1.1.0", "1.2.0rc3", "1.3.0rc21", "1.5.0rc1", "2.0.0", "main"])
+def test_others_are_refused_in_a_line_with_the_supported_range(version: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        choose_api(version)
+    assert str(caught.value) == f"tensorrt-llm {version} is not supported (supported: 1.2, and 1.3.0rc22 to 1.4)"
