@@ -4,7 +4,7 @@ Needs only numpy, so that the scheduler needs neither torch nor grpc.
 """
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from collections.abc import Sequence as List
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,6 +76,9 @@ class Sequences:
     def lengths(self) -> npt.NDArray[np.int64]:
         return self.starts[1:] - self.starts[:-1]
 
+    def type_ids_or_zeros(self) -> npt.NDArray[np.uint8]:
+        return np.zeros(len(self.token_ids), np.uint8) if self.type_ids is None else self.type_ids
+
     def part(self, start: int, stop: int) -> "Sequences":
         """Adjacent sequences, as views."""
         if start == 0 and stop == len(self.starts) - 1:
@@ -101,7 +104,7 @@ class PackedBatch:
     positions: npt.NDArray[np.int32]  # [T], from 0 in each sequence
     cu_seqlens: npt.NDArray[np.int32]  # [B + 1], where each sequence starts, then T
     options: List[Options]  # each that occurs, once
-    option_of: npt.NDArray[np.intp]  # [B]: indices into `options`
+    option_indices: npt.NDArray[np.intp]  # [B]: indices into `options`
 
     @classmethod
     def of(cls, parts: List[Sequences]) -> "PackedBatch":
@@ -109,20 +112,22 @@ class PackedBatch:
             [part] = parts
             lengths, token_ids, types = part.lengths, part.token_ids.astype(np.int32), part.type_ids
             options: List[Options] = (part.options,)
-            option_of = np.zeros(len(lengths), np.intp)
+            option_indices = np.zeros(len(lengths), np.intp)
         else:
             lengths = np.concatenate([part.lengths for part in parts])
             token_ids = np.concatenate([part.token_ids for part in parts]).astype(np.int32)
-            types = join_types(parts)
-            numbers: dict[Options, int] = {}
-            of_part = [numbers.setdefault(part.options, len(numbers)) for part in parts]
-            options = tuple(numbers)
-            option_of = np.repeat(of_part, [len(part) for part in parts])
+            types = None
+            if any(part.type_ids is not None for part in parts):
+                types = np.concatenate([part.type_ids_or_zeros() for part in parts])
+            distinct: dict[Options, int] = {}
+            indices = [distinct.setdefault(part.options, len(distinct)) for part in parts]
+            options = tuple(distinct)
+            option_indices = np.repeat(indices, [len(part) for part in parts])
         type_ids = np.zeros(len(token_ids), np.int32) if types is None else types.astype(np.int32)
-        return cls(token_ids, type_ids, *positions_and_bounds(lengths), options, option_of)
+        return cls(token_ids, type_ids, *positions_and_bounds(lengths), options, option_indices)
 
     def __len__(self) -> int:
-        return len(self.option_of)
+        return len(self.option_indices)
 
     @property
     def tokens(self) -> int:
@@ -144,16 +149,16 @@ class PackedBatch:
         return PackedBatch(
             *(self.token_ids[tokens], self.type_ids[tokens]),
             *positions_and_bounds(lengths),
-            *(self.options, self.option_of[indices]),
+            *(self.options, self.option_indices[indices]),
         )
 
     @cached_property
-    def places(self) -> Mapping[Output, npt.NDArray[np.intp]]:
+    def output_indices(self) -> Mapping[Output, npt.NDArray[np.intp]]:
         """For each output that a sequence wants, the indices of the sequences that want it, ascending."""
         if len(self.options) == 1:
-            return dict.fromkeys(self.options[0].outputs, np.arange(len(self.option_of)))
+            return dict.fromkeys(self.options[0].outputs, np.arange(len(self.option_indices)))
         outputs = dict.fromkeys(output for options in self.options for output in options.outputs)
-        return {output: self._find_places(output) for output in outputs}
+        return {output: self._find_indices(output) for output in outputs}
 
     def hash_sequences(self) -> npt.NDArray[np.uint64]:
         """[B]: a hash of the token ids and type ids of each sequence: the sum of its ids, each multiplied by a number
@@ -165,18 +170,9 @@ class PackedBatch:
         hashes: npt.NDArray[np.uint64] = np.add.reduceat(content, self.cu_seqlens[:-1])
         return hashes
 
-    def _find_places(self, output: Output) -> npt.NDArray[np.intp]:
+    def _find_indices(self, output: Output) -> npt.NDArray[np.intp]:
         wanted = [output in options.outputs for options in self.options]
-        return np.arange(len(self)) if all(wanted) else np.flatnonzero(np.array(wanted)[self.option_of])
-
-
-def join_types(parts: Iterable[Sequences]) -> npt.NDArray[np.uint8] | None:
-    parts = tuple(parts)
-    if all(part.type_ids is None for part in parts):
-        return None
-    return np.concatenate(
-        [np.zeros(part.tokens, np.uint8) if part.type_ids is None else part.type_ids for part in parts]
-    )
+        return np.arange(len(self)) if all(wanted) else np.flatnonzero(np.array(wanted)[self.option_indices])
 
 
 def positions_and_bounds(lengths: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:

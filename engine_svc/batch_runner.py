@@ -63,9 +63,9 @@ def run_batch(backend: Backend, parts: List[Sequences], cores: int) -> BatchResu
 def drop_duplicates(batch: PackedBatch) -> tuple[PackedBatch, npt.NDArray[np.intp] | None]:
     """The batch without sequences that are equal in content and options to an earlier one, and the index in it for each
     sequence of the original batch; None if there are no duplicates."""
-    if len(batch.option_of) == 1:
+    if len(batch) == 1:
         return batch, None
-    hashes = batch.hash_sequences() + batch.option_of.astype(np.uint64)
+    hashes = batch.hash_sequences() + batch.option_indices.astype(np.uint64)
     ordered = np.sort(hashes)
     if (ordered[1:] != ordered[:-1]).all():
         return batch, None
@@ -82,14 +82,14 @@ def are_equal(one: PackedBatch, other: PackedBatch) -> bool:
         np.array_equal(one.cu_seqlens, other.cu_seqlens)
         and np.array_equal(one.token_ids, other.token_ids)
         and np.array_equal(one.type_ids, other.type_ids)
-        and np.array_equal(one.option_of, other.option_of)
+        and np.array_equal(one.option_indices, other.option_indices)
     )
 
 
 def run_or_halve(backend: Backend, batch: PackedBatch, cores: int) -> BatchResult:
     """Runs a batch that fails again in halves, down to the sequences that fail alone. Neither one bad sequence nor a
     batch too large for the device's memory then fails the others. Raises DeviceLostError."""
-    sequences = len(batch.option_of)
+    sequences = len(batch)
     try:
         return check_finite(run_forward(backend, batch, cores), sequences)
     except DeviceLostError:
@@ -108,13 +108,12 @@ def run_forward(backend: Backend, batch: PackedBatch, cores: int) -> Mapping[Out
     """One forward pass. Returns rows for every sequence of the batch, whether it wants the output or not."""
     results = backend.run(batch, cores)
     outputs: dict[Output, Rows] = {}
-    for output, places in batch.places.items():
+    for output, indices in batch.output_indices.items():
         rows = results.get(output)
         found = 0 if rows is None else rows.sequences
-        if rows is None or found != len(places):
-            raise RuntimeError(f"the backend returned {found} results for {len(places)} sequences that want {output}")
-        total = len(batch.option_of)
-        outputs[output] = rows if found == total else rows.scatter(places, total)
+        if rows is None or found != len(indices):
+            raise RuntimeError(f"the backend returned {found} results for {len(indices)} sequences that want {output}")
+        outputs[output] = rows if found == len(batch) else rows.scatter(indices, len(batch))
     return outputs
 
 

@@ -32,10 +32,10 @@ class Backend(Protocol):
     def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
         """Runs one forward pass.
 
-        Returns, for each output in `batch.places`, the rows of the sequences that want it, in the order of the batch.
-        The shapes are those of heddle.v1.Output; a sparse vector is its entries. Vectors are cut and normalised as
-        their options say; a cut vector has zeros after its dimensions, unless all have the same width. NaN and Inf are
-        returned as they are: `batch_runner` turns them into an error of that sequence.
+        Returns, for each output in `batch.output_indices`, the rows of the sequences that want it, in the order of the
+        batch. The shapes are those of heddle.v1.Output; a sparse vector is its entries. Vectors are cut and normalised
+        as their options say; a cut vector has zeros after its dimensions, unless all have the same width. NaN and Inf
+        are returned as they are: `batch_runner` turns them into an error of that sequence.
 
         The pass may use `cores` CPU cores, or with 0 all cores that the backend was loaded with. A GPU ignores it.
         Raises OutOfMemoryError and DeviceLostError. After any other error than DeviceLostError the batch is run again

@@ -33,7 +33,9 @@ class SimulatedBackend:
     def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
         ready_at = time.monotonic() + self.fixed_us / 1e6 + self.per_token_ns * batch.tokens / 1e9
         hashes = hash_contents(batch)
-        results = {output: self._rows(batch, output, places, hashes) for output, places in batch.places.items()}
+        results = {
+            output: self._rows(batch, output, indices, hashes) for output, indices in batch.output_indices.items()
+        }
         left_s = ready_at - time.monotonic()
         if left_s > 0:
             time.sleep(left_s)
@@ -42,31 +44,31 @@ class SimulatedBackend:
     def close(self) -> None:
         pass
 
-    def _rows(self, batch: PackedBatch, output: Output, places: npt.NDArray[np.intp], hashes: Hashes) -> Rows:
+    def _rows(self, batch: PackedBatch, output: Output, indices: npt.NDArray[np.intp], hashes: Hashes) -> Rows:
         if output not in self.outputs:
             raise ValueError(f"not simulated: {output}")
-        hashes = hashes[places]
+        hashes = hashes[indices]
         match output:
             case Output.VECTOR:
-                return Rows(self._vectors(batch, places, hashes))
+                return Rows(self._vectors(batch, indices, hashes))
             case Output.LOGITS:
                 return Rows(noise(hashes, self.dimension))
             case Output.SPARSE_VECTOR:
                 return sparse_noise(hashes, self.sparse_dimension or self.dimension)
             case Output.TOKEN_VECTORS | Output.TOKEN_LOGITS | Output.COLBERT_VECTORS:
-                lengths = batch.lengths[places] - (output is Output.COLBERT_VECTORS)
+                lengths = batch.lengths[indices] - (output is Output.COLBERT_VECTORS)
                 number_in_sequence = ranges(np.zeros_like(lengths), lengths).astype(np.uint64)
                 row_hashes = mix_bits(np.repeat(hashes, lengths) + number_in_sequence)
                 return Rows(noise(row_hashes, self.dimension), lengths)
 
-    def _vectors(self, batch: PackedBatch, places: npt.NDArray[np.intp], hashes: Hashes) -> npt.NDArray[np.float32]:
-        vectors, option_of = noise(hashes, self.dimension), batch.option_of[places]
+    def _vectors(self, batch: PackedBatch, indices: npt.NDArray[np.intp], hashes: Hashes) -> npt.NDArray[np.float32]:
+        vectors, option_indices = noise(hashes, self.dimension), batch.option_indices[indices]
         if any(options.dimensions for options in batch.options):
-            kept = np.array([options.dimensions or self.dimension for options in batch.options])[option_of]
+            kept = np.array([options.dimensions or self.dimension for options in batch.options])[option_indices]
             vectors *= np.arange(self.dimension) < kept[:, None]
         norms = np.sqrt(np.square(vectors).sum(1))
         if any(options.skip_normalization for options in batch.options):
-            norms[np.array([options.skip_normalization for options in batch.options])[option_of]] = 1
+            norms[np.array([options.skip_normalization for options in batch.options])[option_indices]] = 1
         vectors /= norms[:, None]
         return vectors
 
@@ -74,7 +76,7 @@ class SimulatedBackend:
 def hash_contents(batch: PackedBatch) -> Hashes:
     """[B]: a hash of the tokens, the prompt and the task of each sequence."""
     seeds = [hash_options(options.prompt_tokens, options.task) for options in batch.options]
-    return mix_bits(batch.hash_sequences() ^ np.array(seeds, np.uint64)[batch.option_of])
+    return mix_bits(batch.hash_sequences() ^ np.array(seeds, np.uint64)[batch.option_indices])
 
 
 @cache
@@ -86,9 +88,9 @@ def sparse_noise(hashes: Hashes, dimension: int) -> Rows:
     """Vectors with at most SPARSE_WORDS components that are not 0. They are positive."""
     numbers = mix_bits(np.add.outer(hashes, np.arange(SPARSE_WORDS, dtype=np.uint64)))
     words = (numbers % np.uint64(dimension)).astype(np.int64)
-    places, firsts = np.unique(np.arange(len(hashes))[:, None] * dimension + words, return_index=True)
+    indices, firsts = np.unique(np.arange(len(hashes))[:, None] * dimension + words, return_index=True)
     weights = (1 + (numbers.ravel()[firsts] >> np.uint64(56))).astype(np.float32) / np.float32(128)
-    sequences, words = np.divmod(places, dimension)
+    sequences, words = np.divmod(indices, dimension)
     return Rows(weights, np.bincount(sequences, minlength=len(hashes)), words)
 
 

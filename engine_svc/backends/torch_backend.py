@@ -91,7 +91,9 @@ class TorchBackend:
         by_length = batch.take(order)
         results = self._run_by_length(by_length)
         # Sorting the rows by their index in the batch restores its order.
-        return {output: rows.take(np.argsort(order[by_length.places[output]])) for output, rows in results.items()}
+        return {
+            output: rows.take(np.argsort(order[by_length.output_indices[output]])) for output, rows in results.items()
+        }
 
     def close(self) -> None:
         del self._model, self._graphs

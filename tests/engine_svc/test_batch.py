@@ -61,8 +61,8 @@ def test_parts_and_chosen_ones_of_columns_are_those_sequences(them: list[Sequenc
 @given(sequences())
 def test_who_asks_for_an_output_is_found(them: list[Sequence]) -> None:
     batch = packed(them)
-    assert set(batch.places) == {output for one in them for output in one.outputs}
-    for output, places in batch.places.items():
+    assert set(batch.output_indices) == {output for one in them for output in one.outputs}
+    for output, places in batch.output_indices.items():
         assert places.tolist() == [place for place, one in enumerate(them) if output in one.outputs]
 
 

@@ -11,7 +11,7 @@ from engine_svc.batch import Output, PackedBatch
 from engine_svc.batching import SchedulerLimits
 from engine_svc.rows import Rows
 from engine_svc.scheduler import QUEUED_PASS_SHARE_MIN, Scheduler
-from tests.engine_svc.submissions import computed, single
+from tests.engine_svc.submissions import list_submissions, single
 from tests.engine_svc.workers import Recording, Running
 
 LIMITS = SchedulerLimits(batch_tokens_max=400, batch_items_max=80, queue_tokens_max=10**6, queue_items_max=10**5)
@@ -28,11 +28,11 @@ def test_next_pass_is_formed_beside_a_running_one_once_enough_waits(waiting: lis
     scheduler = on_a_device()
     scheduler.submit([single(1)])
     assert scheduler.take(0) is not None
-    tickets = [single(tokens) for tokens in waiting]
-    scheduler.submit(tickets[:-1])
+    submissions = [single(tokens) for tokens in waiting]
+    scheduler.submit(submissions[:-1])
     assert scheduler.take(0) is None
-    scheduler.submit(tickets[-1:])
-    assert computed(scheduler.take(0)) == tickets
+    scheduler.submit(submissions[-1:])
+    assert list_submissions(scheduler.take(0)) == submissions
 
 
 def test_what_is_less_is_taken_when_the_device_is_free() -> None:
@@ -45,14 +45,14 @@ def test_what_is_less_is_taken_when_the_device_is_free() -> None:
         scheduler.submit([each])
         assert scheduler.take(0) is None
     scheduler.give_back(running)
-    assert computed(scheduler.take(0)) == waiting
+    assert list_submissions(scheduler.take(0)) == waiting
 
 
 def test_a_pass_takes_all_that_waits_and_leaves_no_share_to_another() -> None:
     scheduler = on_a_device()
     scheduler.submit(single(50) for _ in range(12))
     taken = [scheduler.take(0), scheduler.take(0)]
-    assert [len(computed(batch)) for batch in taken] == [8, 4]
+    assert [len(list_submissions(batch)) for batch in taken] == [8, 4]
 
 
 def test_no_more_passes_are_in_flight_than_allowed() -> None:
@@ -78,7 +78,7 @@ def test_closed_scheduler_hands_out_the_little_that_waits_behind_a_running_pass(
     scheduler.close()
     scheduler.give_back(running)
     thread.join(5)
-    assert computed(taken[0]) == [last]
+    assert list_submissions(taken[0]) == [last]
 
 
 class Device(Recording):

@@ -13,7 +13,15 @@ from engine_svc.scheduler import (
     Scheduler,
 )
 from engine_svc.submission import Submission
-from tests.engine_svc.submissions import ROOMY, batches, computed, expired, passed, scheduler_of, single
+from tests.engine_svc.submissions import (
+    ROOMY,
+    list_expired,
+    list_submissions,
+    make_scheduler,
+    single,
+    take_all,
+    take_next,
+)
 
 
 def test_what_fits_one_batch_has_all_cores_until_its_pass_is_over() -> None:
@@ -53,7 +61,7 @@ def test_what_fits_one_batch_is_shared_by_passes_that_each_have_enough(
     scheduler = Scheduler(limits, passes=2, cores=2)
     scheduler.submit(single(length) for length in lengths)
     taken = [scheduler.take() for _ in passes]
-    assert [(len(computed(batch)), batch.cores) for batch in taken if batch] == passes
+    assert [(len(list_submissions(batch)), batch.cores) for batch in taken if batch] == passes
     assert not scheduler.load().waiting_items
 
 
@@ -68,36 +76,36 @@ def test_few_tokens_leave_cores_to_the_next_pass() -> None:
     assert (first.cores, second.cores) == (1, 3)
 
 
-def with_bulk(*tickets: Submission) -> Scheduler:
+def make_scheduler_with_bulk(*submissions: Submission) -> Scheduler:
     """Whose only pass is busy with a bulk, of which more waits."""
     limits = SchedulerLimits(batch_tokens_max=500, batch_items_max=8, queue_tokens_max=10**6, queue_items_max=10**5)
     scheduler = Scheduler(limits)
     scheduler.submit(single(200, "bulk") for _ in range(10))
-    assert len(computed(scheduler.take())) == 2
-    scheduler.submit(tickets)
+    assert len(list_submissions(scheduler.take())) == 2
+    scheduler.submit(submissions)
     return scheduler
 
 
 def test_little_sequences_go_by_express_while_a_bulk_has_all_passes() -> None:
     queries = [single(10, "one"), single(20, "two"), single(30, "two")]
-    scheduler = with_bulk(*queries)
+    scheduler = make_scheduler_with_bulk(*queries)
     assert scheduler.take(0) is None
-    assert computed(scheduler.take_express(0)) == queries
+    assert list_submissions(scheduler.take_express(0)) == queries
     another = single(10, "three")
     scheduler.submit([another])
-    assert computed(scheduler.take_express(0)) == [another]
+    assert list_submissions(scheduler.take_express(0)) == [another]
 
 
 def test_a_free_pass_comes_before_the_express() -> None:
-    scheduler = with_bulk()
+    scheduler = make_scheduler_with_bulk()
     scheduler.give_back(Batch(0.0, ROOMY))
     scheduler.submit([single(10, "one")])
     assert scheduler.take_express(0) is None
-    assert len(computed(scheduler.take(0))) == 3
+    assert len(list_submissions(scheduler.take(0))) == 3
 
 
 def test_an_express_gives_no_pass_back() -> None:
-    scheduler = with_bulk(single(10, "one"))
+    scheduler = make_scheduler_with_bulk(single(10, "one"))
     express = scheduler.take_express(0)
     assert express is not None
     scheduler.give_back(express)
@@ -107,9 +115,9 @@ def test_an_express_gives_no_pass_back() -> None:
 @pytest.mark.parametrize(
     "scheduler",
     [
-        with_bulk(),
-        with_bulk(single(EXPRESS_TOKENS_MAX + 1, "long")),
-        with_bulk(single(10, "less urgent", priority=1)),
+        make_scheduler_with_bulk(),
+        make_scheduler_with_bulk(single(EXPRESS_TOKENS_MAX + 1, "long")),
+        make_scheduler_with_bulk(single(10, "less urgent", priority=1)),
     ],
 )
 def test_nothing_else_goes_by_express(scheduler: Scheduler) -> None:
@@ -125,18 +133,18 @@ def test_without_a_bulk_everybody_waits_for_a_pass() -> None:
 
 
 def test_express_keeps_the_limit_of_sequences() -> None:
-    scheduler = with_bulk(*(single(1, str(number)) for number in range(20)))
-    assert len(computed(scheduler.take_express(0))) == 8
+    scheduler = make_scheduler_with_bulk(*(single(1, str(number)) for number in range(20)))
+    assert len(list_submissions(scheduler.take_express(0))) == 8
 
 
 def test_express_takes_as_much_as_its_own_budget_and_tells_of_the_expired() -> None:
     late = single(10, "one", deadline=time.monotonic())
     fits, too_much = single(EXPRESS_TOKENS_MAX - 5, "one"), single(10, "one")
-    scheduler = with_bulk(late, fits, too_much)
+    scheduler = make_scheduler_with_bulk(late, fits, too_much)
     express = scheduler.take_express(0)
-    assert computed(express) == [fits]
+    assert list_submissions(express) == [fits]
     assert express is not None
-    assert expired(express) == [late]
+    assert list_expired(express) == [late]
 
 
 def test_cancelled_frees_the_queue_at_once_and_is_never_computed() -> None:
@@ -145,21 +153,21 @@ def test_cancelled_frees_the_queue_at_once_and_is_never_computed() -> None:
     assert scheduler.submit([first, second, third]) == [third]
     assert scheduler.cancel(first)
     assert scheduler.submit([third]) == []
-    assert computed(passed(scheduler)) == [second, third]
+    assert list_submissions(take_next(scheduler)) == [second, third]
 
 
-def test_cancel_of_running_refused_and_cancelled_tickets_has_no_effect() -> None:
+def test_cancel_of_running_refused_and_cancelled_submissions_has_no_effect() -> None:
     scheduler = Scheduler(SchedulerLimits(100, 1, queue_tokens_max=20, queue_items_max=2))
     running, cancelled, waiting, refused = single(), single(), single(), single()
     scheduler.submit([running])
-    passed(scheduler)
+    take_next(scheduler)
     assert scheduler.submit([cancelled, waiting, refused]) == [refused]
     assert scheduler.cancel(cancelled)
     assert not any(scheduler.cancel(gone) for gone in (running, cancelled, refused))
     assert scheduler.load() == Load(1, 10)
 
 
-def test_full_queue_refuses_each_ticket_that_exceeds_it_and_no_other() -> None:
+def test_full_queue_refuses_each_submission_that_exceeds_it_and_no_other() -> None:
     scheduler = Scheduler(SchedulerLimits(100, 8, queue_tokens_max=30, queue_items_max=3))
     fits, too_long, fits_too, one_too_many = single(10), single(21), single(1), single(1)
     assert scheduler.submit([fits, too_long, fits_too]) == [too_long]
@@ -170,14 +178,14 @@ def test_sequence_longer_than_the_queue_is_accepted_when_nothing_waits() -> None
     scheduler = Scheduler(SchedulerLimits(100, 8, queue_tokens_max=30, queue_items_max=3))
     over_long, next_one = single(500), single(1)
     assert scheduler.submit([over_long, next_one]) == [next_one]
-    assert computed(passed(scheduler)) == [over_long]
+    assert list_submissions(take_next(scheduler)) == [over_long]
 
 
 def test_emptied_flows_and_classes_leave_nothing_behind() -> None:
-    tickets = [single(flow=str(number), priority=number % 50) for number in range(1000)]
-    scheduler = scheduler_of(*tickets)
-    assert all(scheduler.cancel(ticket) for ticket in tickets[::2])
-    assert sum(len(computed(batch)) for batch in batches(scheduler)) == 500
+    submissions = [single(flow=str(number), priority=number % 50) for number in range(1000)]
+    scheduler = make_scheduler(*submissions)
+    assert all(scheduler.cancel(submission) for submission in submissions[::2])
+    assert sum(len(list_submissions(batch)) for batch in take_all(scheduler)) == 500
     assert not scheduler._queue._classes
     assert not scheduler._queue._priorities
     assert not scheduler._queue.bulk_flows

@@ -187,7 +187,7 @@ async def test_what_expired_is_told_so_and_not_computed() -> None:
     await running.end()
 
 
-async def test_batch_is_formed_when_the_lane_is_free_and_takes_all_that_came_meanwhile() -> None:
+async def test_batch_is_formed_when_the_worker_is_free_and_takes_all_that_came_meanwhile() -> None:
     backend = Recording()
     running = Running(lambda: backend)
     await asyncio.wrap_future(running.worker.loaded)
@@ -225,7 +225,7 @@ async def test_backend_that_cannot_be_loaded_says_why() -> None:
             await asyncio.wait_for(asyncio.wrap_future(future), 5)
 
 
-async def test_closed_lane_first_answers_what_waits() -> None:
+async def test_closed_worker_first_answers_what_waits() -> None:
     backend = Recording()
     backend.gate.clear()
     running = Running(lambda: backend)

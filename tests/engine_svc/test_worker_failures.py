@@ -17,7 +17,7 @@ from tests.sequences import columns
 
 
 class Small(Recording):
-    """A device with memory for so many tokens."""
+    """A device with memory for `tokens_max` tokens."""
 
     tokens_max = 12
 
@@ -75,7 +75,7 @@ async def test_batch_that_loses_the_device_is_neither_run_again_nor_answered() -
     running.scheduler.close()
 
 
-async def test_lane_ends_at_once_though_another_pass_hangs_on_the_lost_device() -> None:
+async def test_worker_ends_at_once_though_another_pass_hangs_on_the_lost_device() -> None:
     backend = Lost()
     running = Running(lambda: backend, passes=2)
     await asyncio.wrap_future(running.worker.loaded)

@@ -37,7 +37,7 @@ class Recording:
     def __init__(self) -> None:
         self.sizes: list[int] = []
         self.threads: set[str] = set()
-        self.niceness: dict[int, int] = {}  # of who ran a batch of so many sequences
+        self.niceness: dict[int, int] = {}  # of the thread that ran a batch, by its number of sequences
         self.gate = threading.Event()
         self.gate.set()
         self.closed = False

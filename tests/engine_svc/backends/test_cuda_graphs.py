@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertModel
 
-from engine_svc.backends.cuda_graphs import Capture, CudaGraphs, Function, batch_of, capture_graphs, lengths_of
+from engine_svc.backends.cuda_graphs import Capture, CudaGraphs, Function, capture_graphs, make_batch, make_lengths
 from engine_svc.models import transformer as transformer_module
 from engine_svc.models.attention import attend
 from engine_svc.models.attention_pattern import AttentionPattern
@@ -184,7 +184,7 @@ def test_model_that_cannot_be_captured_has_no_graphs(
 
 @pytest.mark.parametrize(("tokens", "sequences", "length_max"), [(8, 4, 512), (256, 64, 512), (64, 4, 20)])
 def test_a_bucket_is_filled_by_one_long_sequence_and_short_ones(tokens: int, sequences: int, length_max: int) -> None:
-    lengths = lengths_of(tokens, sequences, length_max)
+    lengths = make_lengths(tokens, sequences, length_max)
     assert (len(lengths), sum(lengths)) == (sequences, tokens)
     assert max(lengths) == min(length_max, tokens - sequences + 1)
-    assert batch_of(lengths).tokens == tokens
+    assert make_batch(lengths).tokens == tokens

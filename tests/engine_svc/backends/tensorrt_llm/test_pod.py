@@ -68,8 +68,8 @@ async def test_vectors_are_those_of_torch(stub: Any, model: Path) -> None:
 
 
 async def test_the_pod_says_what_runs_its_model(stub: Any) -> None:
-    told = (await stub.GetModel(pb.EngineServiceGetModelRequest())).model
-    assert (told.backend, told.data_type, told.batch_tokens_max) == ("tensorrt_llm", "bfloat16", 64)
+    model = (await stub.GetModel(pb.EngineServiceGetModelRequest())).model
+    assert (model.backend, model.data_type, model.batch_tokens_max) == ("tensorrt_llm", "bfloat16", 64)
 
 
 async def test_a_batch_that_fails_is_run_again_in_halves(stub: Any, llm: type[Llm]) -> None:
