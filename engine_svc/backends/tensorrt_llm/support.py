@@ -16,7 +16,8 @@ from engine_svc.device import FP4, FP8, Capability, Device, format_capability
 from engine_svc.models.architectures.decoder import FAMILIES
 from engine_svc.models.architectures.decoder_attention import reach_of
 from engine_svc.models.model_config import ModelConfig
-from engine_svc.models.quantization import NO_QUANT, quantization_of, stored_quantization
+from engine_svc.models.quantization import NO_QUANT, stored_quantization
+from engine_svc.models.quantization import quantization_of as asked_quantization
 from engine_svc.models.rope_scaling import rope_parameters
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
@@ -106,7 +107,7 @@ def check_settings(settings: EngineSettings, checkpoint: Checkpoint) -> None:
     if settings.adapter or checkpoint.tasks:
         raise ConfigurationError("adapters are not supported")
     if settings.quantization != NO_QUANT:
-        quantization = quantization_of(checkpoint, settings.quantization)
+        quantization = asked_quantization(checkpoint, settings.quantization)
         if quantization is None or not quantization.is_stored:
             raise ConfigurationError("it does not quantize weights; it takes a checkpoint that ModelOpt has quantized")
 
