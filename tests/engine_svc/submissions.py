@@ -17,7 +17,7 @@ serial = iter(range(10**9))
 
 
 def sequence(tokens: int, content: int | None = None) -> Sequence:
-    """Unlike every other one, unless `content` is given."""
+    """Different from every other sequence, unless `content` is given."""
     return Sequence(np.full(tokens, next(serial) + 1000 if content is None else content, "<u4").tobytes())
 
 

@@ -1,4 +1,4 @@
-"""Equal sequences are found, whatever their options, and only equal ones; and which batches warm a backend up."""
+"""Which sequences count as duplicates, and which batches warm a backend up."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -26,7 +26,7 @@ SEQUENCES = st.lists(
 
 
 def keep_distinct(them: list[Sequence]) -> list[Sequence]:
-    """What is left of the sequences, when each of them is found in it."""
+    """The distinct sequences, after a check that each sequence is found among them."""
     batch, indices = drop_duplicates(packed(them))
     kept = sequences_of(batch)
     assert [kept[index] for index in (range(len(them)) if indices is None else indices)] == them
@@ -45,7 +45,7 @@ def test_sequences_with_the_same_hash_are_not_mixed_up(them: list[Sequence]) -> 
         keep_distinct(them)
 
 
-def test_order_and_length_count() -> None:
+def test_sequences_differ_by_order_and_length() -> None:
     different = [Sequence(np.array(ids, "<u4").tobytes()) for ids in ([0], [0, 0], [0, 1], [1, 0], [2**31 - 1] * 2000)]
     assert keep_distinct(different) == different
 
@@ -64,6 +64,6 @@ def test_warm_up_has_no_batch_that_the_scheduler_would_not_form() -> None:
     assert max(sum(lengths) for lengths in warm_up_batches(limits, sequence_tokens_max=256)) == 512
 
 
-def test_split_leaves_nothing_over() -> None:
+def test_split_parts_add_up() -> None:
     assert split(10, 4) == [4, 4, 2]
     assert split(8, 4) == [4, 4]

@@ -18,7 +18,7 @@ from tests.engine_svc.submissions import (
 )
 
 
-def test_flows_have_equal_shares_of_a_batch_and_what_one_leaves_goes_to_another() -> None:
+def test_flows_share_a_batch_equally_and_take_what_others_leave() -> None:
     many = [single(flow="many") for _ in range(6)]
     few = [single(flow="few") for _ in range(2)]
     scheduler = make_scheduler(*many, *few)
@@ -27,7 +27,7 @@ def test_flows_have_equal_shares_of_a_batch_and_what_one_leaves_goes_to_another(
     assert Counter(each.flow for each in list_submissions(take_next(scheduler))) == {"many": 4, "few": 4}
 
 
-def test_single_query_does_not_wait_for_another_flows_two_thousand_inputs() -> None:
+def test_a_single_query_does_not_wait_for_two_thousand_inputs_of_another_flow() -> None:
     scheduler = make_scheduler(*(single(flow="bulk") for _ in range(2048)))
     take_next(scheduler)
     query = single(flow="query")
@@ -35,7 +35,7 @@ def test_single_query_does_not_wait_for_another_flows_two_thousand_inputs() -> N
     assert query in list_submissions(take_next(scheduler))
 
 
-def test_turns_go_on_where_the_last_batch_ended() -> None:
+def test_turns_continue_where_the_last_batch_ended() -> None:
     submissions = [single(flow=flow) for flow in "abcdefghijkl"]
     again = single(flow="a")
     scheduler = make_scheduler(*submissions, again)
@@ -43,14 +43,14 @@ def test_turns_go_on_where_the_last_batch_ended() -> None:
     assert list_submissions(take_next(scheduler)) == [*submissions[8:], again]
 
 
-def test_sequence_that_does_not_fit_lets_others_fill_and_is_first_in_the_next_batch() -> None:
+def test_a_sequence_that_does_not_fit_comes_first_in_the_next_batch() -> None:
     first, long, short, behind_long = single(60), single(50, "long"), single(40, "short"), single(1, "long")
     scheduler = make_scheduler(first, long, behind_long, short)
     assert list_submissions(take_next(scheduler)) == [first, short]
     assert list_submissions(take_next(scheduler)) == [long, behind_long]
 
 
-def test_long_sequences_of_many_flows_are_served_within_as_many_batches() -> None:
+def test_long_sequences_of_n_flows_are_served_within_n_batches() -> None:
     long = [single(90, f"long {number}") for number in range(5)]
     scheduler = make_scheduler(*long)
     for expected in long:
@@ -65,7 +65,7 @@ def test_sequence_longer_than_the_budget_runs_alone() -> None:
     assert list_submissions(take_next(scheduler)) == [over_long]
 
 
-def test_smaller_priority_is_served_first_and_the_rest_of_the_budget_goes_to_the_next() -> None:
+def test_the_first_priority_is_served_first_and_leaves_its_rest_to_the_next() -> None:
     low, high = [single(priority=7) for _ in range(8)], [single(priority=1) for _ in range(6)]
     scheduler = make_scheduler(*low, *high)
     assert list_submissions(take_next(scheduler)) == [*high, *low[:2]]
@@ -94,7 +94,7 @@ def test_batch_of_only_expired_is_returned() -> None:
     assert list_submissions(batch) == []
 
 
-def test_forming_a_batch_does_not_look_at_all_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forming_a_batch_does_not_visit_every_waiting_submission(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: Counter[str] = Counter()
     count_fitting = Batch.count_fitting
 
@@ -108,14 +108,14 @@ def test_forming_a_batch_does_not_look_at_all_that_wait(monkeypatch: pytest.Monk
     assert looks["fitting"] == 1 + PASSED_OVER_MAX
 
 
-def test_a_submission_leaves_in_parts_of_what_a_batch_holds() -> None:
+def test_a_large_submission_leaves_in_parts_as_large_as_a_batch() -> None:
     whole = several([10] * 20)
     scheduler = make_scheduler(whole)
     spans = [(part.start, part.stop) for batch in take_all(scheduler) for part in batch.parts]
     assert spans == [(0, 8), (8, 16), (16, 20)]
 
 
-def test_parts_are_cut_where_the_tokens_of_a_batch_end() -> None:
+def test_a_part_ends_where_the_token_budget_of_the_batch_ends() -> None:
     scheduler = make_scheduler(several([60, 30, 20, 110, 5]))
     spans = [(part.start, part.stop) for batch in take_all(scheduler) for part in batch.parts]
     assert spans == [(0, 2), (2, 3), (3, 4), (4, 5)]
@@ -134,7 +134,7 @@ def test_flows_have_equal_shares_whether_they_come_in_one_submission_or_many() -
         assert Counter(each.flow for each in list_submissions(batch)) == {"one": 4, "two": 4}
 
 
-def test_a_cancelled_submission_leaves_with_what_waits_of_it() -> None:
+def test_cancelling_removes_the_parts_that_still_wait() -> None:
     running, other = several([10] * 20), single(10, "other")
     scheduler = make_scheduler(running)
     take_next(scheduler)

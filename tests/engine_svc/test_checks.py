@@ -1,4 +1,4 @@
-"""What the engine refuses of a submission that is bad as a whole, and which data types an output can have."""
+"""Submissions that are refused as a whole, and the data types that an output accepts."""
 
 import pytest
 
@@ -66,7 +66,7 @@ def test_a_bad_submission_is_refused_and_the_field_named(
         (Output.COLBERT_VECTORS, []),
     ],
 )
-def test_an_output_has_the_data_types_that_it_can_be_told_in(output: Output, refused: list[str]) -> None:
+def test_an_output_accepts_only_its_data_types(output: Output, refused: list[str]) -> None:
     for data_type in tensor_pb2.DataType.keys():  # noqa: SIM118 - an enum of protobuf is no mapping
         number = tensor_pb2.DataType.Value(data_type)
         if data_type.removeprefix("DATA_TYPE_") not in refused:

@@ -1,4 +1,4 @@
-"""Which device a pod takes, and the rows of BEI's table of GPUs: what each serves, and in which number format."""
+"""Which device a pod takes, which models each GPU of BEI's table serves, and in which number format."""
 
 import logging
 from dataclasses import replace
@@ -31,7 +31,7 @@ def test_a_gpu_is_described_by_torch(monkeypatch: pytest.MonkeyPatch, wanted: st
 
 
 @pytest.mark.parametrize(("gpus", "seen"), [(0, "no GPU"), (1, "1 GPU"), (2, "2 GPUs")])
-def test_a_missing_gpu_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch, gpus: int, seen: str) -> None:
+def test_a_missing_gpu_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, gpus: int, seen: str) -> None:
     install_gpus(monkeypatch, *[T4] * gpus)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     with pytest.raises(ConfigurationError) as caught:
@@ -39,7 +39,7 @@ def test_a_missing_gpu_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch, 
     assert str(caught.value) == f"device cuda:3: PyTorch sees {seen}"
 
 
-def test_a_torch_without_cuda_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torch_without_cuda_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     install_gpus(monkeypatch)
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(ConfigurationError, match=r"^device cuda: PyTorch \S+ is built without CUDA$"):
@@ -47,7 +47,7 @@ def test_a_torch_without_cuda_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA", ""])
-def test_a_device_of_another_form_is_refused(device: str) -> None:
+def test_a_malformed_device_is_refused(device: str) -> None:
     with pytest.raises(ValueError, match="device must be auto, cpu, cuda or cuda:N, not"):
         EngineSettings(device=device)
 
@@ -98,7 +98,7 @@ def test_older_gpus_serve_bidirectional_models_only(device: Device) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_a_misfit_names_the_gpu_and_what_the_model_needs() -> None:
+def test_a_refusal_names_the_gpu_and_what_the_model_needs() -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_gpu(T4, checkpoint_of({"model_type": "qwen3"}), dtype="auto")
     assert str(caught.value) == (
@@ -112,7 +112,7 @@ def test_a_misfit_names_the_gpu_and_what_the_model_needs() -> None:
     [(A100, False, False), (A10G, False, False), (L4, True, False), (H200, True, False), (B200, True, True)],
     ids=str,
 )
-def test_a_quantization_that_saves_no_time_is_a_warning(
+def test_a_quantization_that_saves_no_time_logs_a_warning(
     caplog: pytest.LogCaptureFixture, device: Device, *, fp8_is_native: bool, fp4_is_native: bool
 ) -> None:
     for quantization, is_native in {"fp8": fp8_is_native, "fp4": fp4_is_native, "no_quant": True}.items():
@@ -121,14 +121,14 @@ def test_a_quantization_that_saves_no_time_is_a_warning(
         assert all(f"does not multiply {quantization.upper()}," in line for line in lines)
 
 
-def test_bfloat16_where_it_is_emulated_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_emulated_bfloat16_logs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     (line,) = logged(caplog, T4, logging.WARNING, dtype="bfloat16")
     assert "emulates bfloat16" in line
     assert not logged(caplog, T4, logging.WARNING, dtype="float16")
     assert not logged(caplog, A100, logging.WARNING, dtype="bfloat16")
 
 
-def test_a_gpu_before_the_tensor_cores_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_gpu_without_tensor_cores_logs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     assert logged(caplog, P100, logging.WARNING)
     assert not logged(caplog, V100, logging.WARNING)
 
@@ -158,7 +158,7 @@ def test_gemma_is_not_computed_in_float16(caplog: pytest.LogCaptureFixture) -> N
     assert choose_data_type(A100, gemma) == "bfloat16"
 
 
-def test_a_cpu_computes_vectors_alone_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_uses_bfloat16_only_for_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     vectors = {ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER}
     for kind in ModelKind:

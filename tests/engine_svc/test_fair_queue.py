@@ -1,4 +1,4 @@
-"""Callers take turns at the engine, however many requests each of them sends, and the requests of a caller do, too."""
+"""Callers take turns at the engine, however many requests each sends, and so do the requests of one caller."""
 
 from engine_svc.batching import SchedulerLimits
 from tests.engine_svc.submissions import list_submissions, make_scheduler, single, take_all, take_next
@@ -14,7 +14,7 @@ def test_one_caller_with_many_requests_has_no_more_turns_than_one_with_a_single_
     assert query in list_submissions(take_next(scheduler))
 
 
-def test_callers_share_the_turns_equally_whatever_they_sent() -> None:
+def test_callers_share_the_turns_equally() -> None:
     many = [single(flow=f"many/{request}") for request in range(30) for _ in range(4)]
     few = [single(flow="few/1") for _ in range(40)]
     taken = [each for batch in take_all(make_scheduler(*many, *few)) for each in list_submissions(batch)]
@@ -30,7 +30,7 @@ def test_requests_of_one_caller_take_turns() -> None:
     assert query in list_submissions(take_next(scheduler))
 
 
-def test_users_take_turns_inside_their_key() -> None:
+def test_users_of_a_key_take_turns() -> None:
     ann = [single(flow=f"key/ann/{request}") for request in range(50)]
     bob, other_key = single(flow="key/bob/1"), [single(flow=f"other//{request}") for request in range(3)]
     taken = [each for batch in take_all(make_scheduler(*ann, bob, *other_key)) for each in list_submissions(batch)]

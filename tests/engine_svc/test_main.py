@@ -1,4 +1,4 @@
-"""What an engine pod makes of its settings and its device: passes, cores, the GPU that it sees; and when it ends."""
+"""How an engine pod resolves its settings on its device, and when it ends."""
 
 import asyncio
 import logging
@@ -62,7 +62,7 @@ def test_two_passes_are_in_flight_on_a_gpu_however_few_the_cores(
 
 
 @pytest.mark.parametrize(("device", "tokens"), [(CPU, 512), (H100, 16_384)], ids=str)
-def test_a_batch_is_as_large_as_suits_the_device(device: Device, tokens: int) -> None:
+def test_the_size_of_a_batch_depends_on_the_device(device: Device, tokens: int) -> None:
     assert make_limits(EngineSettings(), device).batch_tokens_max == tokens
     assert make_limits(EngineSettings(batch_tokens_max=64), device).batch_tokens_max == 64
 
@@ -93,7 +93,7 @@ def minilm() -> Checkpoint:
     return Checkpoint.read(locate("all-MiniLM-L6-v2"))
 
 
-def test_auto_becomes_the_device_and_data_type_of_the_machine(
+def test_auto_is_resolved_to_the_device_and_data_type_of_the_machine(
     monkeypatch: pytest.MonkeyPatch, minilm: Checkpoint
 ) -> None:
     install_gpus(monkeypatch, T4)
@@ -105,7 +105,7 @@ def test_auto_becomes_the_device_and_data_type_of_the_machine(
 @pytest.mark.parametrize(
     ("quantization", "end"), [("no_quant", "in float32"), ("fp8", "in float32, with weights in fp8")]
 )
-def test_a_log_line_says_what_a_pod_computes_in(
+def test_a_log_line_names_the_device_and_the_number_format(
     caplog: pytest.LogCaptureFixture, minilm: Checkpoint, quantization: Any, end: str
 ) -> None:
     caplog.set_level(logging.INFO, "engine_svc")
@@ -113,7 +113,7 @@ def test_a_log_line_says_what_a_pod_computes_in(
     assert caplog.messages == [f"{minilm.name} computes on the CPU {end}"]
 
 
-def test_a_pod_does_not_start_on_a_gpu_that_its_model_does_not_fit(
+def test_a_pod_does_not_start_if_its_model_does_not_fit_the_gpu(
     monkeypatch: pytest.MonkeyPatch, minilm: Checkpoint
 ) -> None:
     install_gpus(monkeypatch, T4, free_bytes=100 << 20)
@@ -168,20 +168,20 @@ async def test_a_pod_ends_after_its_backend_is_closed() -> None:
 
 
 @pytest.mark.parametrize(("is_loaded", "running_since"), [(False, None), (True, 1.0)])
-async def test_a_pod_ends_without_a_backend_that_loads_or_computes(
+async def test_a_pod_does_not_wait_for_a_backend_that_loads_or_computes(
     *, is_loaded: bool, running_since: float | None
 ) -> None:
     async with asyncio.timeout(main.CLOSE_S_MAX / 2):
         await main.wait_until_closed(worker_of(is_loaded=is_loaded, running_since=running_since))
 
 
-async def test_a_pod_ends_without_a_backend_that_does_not_close(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pod_does_not_wait_forever_for_a_backend_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(main, "CLOSE_S_MAX", 0.05)
     async with asyncio.timeout(10):
         await main.wait_until_closed(worker_of(is_loaded=True, running_since=None))
 
 
-def test_tensorrt_llm_reports_nothing_and_stays_in_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorrt_llm_sends_no_usage_report_and_stays_in_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     environment: dict[str, str] = {}
     monkeypatch.setattr(os, "environ", environment)
     monkeypatch.setattr(sys, "argv", ["engine-svc", "--model", "some"])

@@ -1,4 +1,4 @@
-"""Passes that a device, such as a GPU, runs one after the other: when the next is formed, and how long each took."""
+"""Passes in turn, as on a GPU: when the next is formed, and how the time of each is measured."""
 
 import asyncio
 import threading
@@ -24,7 +24,7 @@ def on_a_device(passes: int = 2) -> Scheduler:
 
 
 @pytest.mark.parametrize("waiting", [[TOKENS_MIN], [1] * ITEMS_MIN])
-def test_next_pass_is_formed_beside_a_running_one_once_enough_waits(waiting: list[int]) -> None:
+def test_the_next_pass_is_formed_during_a_running_one_once_enough_waits(waiting: list[int]) -> None:
     scheduler = on_a_device()
     scheduler.submit([single(1)])
     assert scheduler.take(0) is not None
@@ -35,7 +35,7 @@ def test_next_pass_is_formed_beside_a_running_one_once_enough_waits(waiting: lis
     assert list_submissions(scheduler.take(0)) == submissions
 
 
-def test_what_is_less_is_taken_when_the_device_is_free() -> None:
+def test_less_than_that_is_taken_when_the_device_is_free() -> None:
     scheduler = on_a_device()
     scheduler.submit([single(1)])
     running = scheduler.take(0)
@@ -66,7 +66,7 @@ def test_no_more_passes_are_in_flight_than_allowed() -> None:
     assert scheduler.take(0) is not None
 
 
-def test_closed_scheduler_hands_out_the_little_that_waits_behind_a_running_pass() -> None:
+def test_a_closed_scheduler_hands_out_what_waits_behind_a_running_pass() -> None:
     scheduler, taken = on_a_device(), []
     scheduler.submit([single(1)])
     running = scheduler.take(0)
@@ -96,7 +96,7 @@ class Device(Recording):
             return super().run(batch)
 
 
-async def test_compute_time_leaves_out_the_wait_for_the_pass_before() -> None:
+async def test_compute_time_excludes_the_wait_for_the_previous_pass() -> None:
     running = Running(Device, limits=LIMITS, passes=2, runs_in_turn=True)
     await asyncio.wrap_future(running.worker.loaded)
     running.scheduler.submit([running.single(number) for number in range(4 * LIMITS.batch_items_max)])

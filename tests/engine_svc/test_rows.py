@@ -1,4 +1,4 @@
-"""Rows of many sequences: parts, chosen ones, joined ones, and which are finite, against lists of arrays."""
+"""Rows of many sequences: parts, joins and values that are not finite, compared with lists of arrays."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -33,7 +33,7 @@ LENGTHS = st.lists(st.integers(0, 4), min_size=1, max_size=9)
 
 
 @given(st.sampled_from(KINDS), LENGTHS, st.data())
-def test_parts_and_chosen_ones_are_those_of_the_list(kind: str, lengths: list[int], data: st.DataObject) -> None:
+def test_parts_and_taken_rows_are_the_right_ones(kind: str, lengths: list[int], data: st.DataObject) -> None:
     rows = made(kind, lengths)
     start = data.draw(st.integers(0, len(lengths)))
     stop = data.draw(st.integers(start, len(lengths)))
@@ -43,7 +43,7 @@ def test_parts_and_chosen_ones_are_those_of_the_list(kind: str, lengths: list[in
 
 
 @given(st.sampled_from(KINDS), LENGTHS, LENGTHS)
-def test_joined_ones_follow_one_another(kind: str, lengths: list[int], others: list[int]) -> None:
+def test_joined_rows_keep_their_order(kind: str, lengths: list[int], others: list[int]) -> None:
     first, second = made(kind, lengths), made(kind, others, seed=1)
     assert listed(join([first, second])) == listed(first) + listed(second)
 
@@ -64,9 +64,7 @@ def test_sequences_without_results_have_zeros_or_no_rows(kind: str) -> None:
 
 
 @given(st.sampled_from(KINDS), LENGTHS, st.data())
-def test_a_number_that_is_not_finite_is_found_in_its_sequence(
-    kind: str, lengths: list[int], data: st.DataObject
-) -> None:
+def test_a_value_that_is_not_finite_is_found(kind: str, lengths: list[int], data: st.DataObject) -> None:
     rows = made(kind, lengths)
     rows.values[...] *= np.float32(1e30)  # whose squares overflow
     assert not rows.find_not_finite().size

@@ -1,4 +1,4 @@
-"""When the scheduler begins a pass and with how many cores, express passes, full queues and cancels, by example."""
+"""Examples of when the scheduler begins a pass, with how many cores, of express passes, full queues and cancelling."""
 
 import time
 
@@ -24,7 +24,7 @@ from tests.engine_svc.submissions import (
 )
 
 
-def test_what_fits_one_batch_has_all_cores_until_its_pass_is_over() -> None:
+def test_a_single_batch_gets_all_cores_until_its_pass_ends() -> None:
     scheduler = Scheduler(ROOMY, passes=4, cores=6)
     scheduler.submit([single(96)])
     batch = scheduler.take()
@@ -36,7 +36,7 @@ def test_what_fits_one_batch_has_all_cores_until_its_pass_is_over() -> None:
     assert scheduler.take() is not None
 
 
-def test_where_more_waits_than_a_batch_holds_passes_share_the_cores() -> None:
+def test_passes_share_the_cores_when_more_waits_than_a_batch_holds() -> None:
     scheduler = Scheduler(ROOMY, passes=3, cores=7)
     scheduler.submit(single(50) for _ in range(12))
     taken = [scheduler.take() for _ in range(3)]
@@ -53,9 +53,7 @@ def test_where_more_waits_than_a_batch_holds_passes_share_the_cores() -> None:
         ([PASS_TOKENS_MIN] * 3, [(1, 1), (2, 1)]),
     ],
 )
-def test_what_fits_one_batch_is_shared_by_passes_that_each_have_enough(
-    lengths: list[int], passes: list[tuple[int, int]]
-) -> None:
+def test_passes_share_one_batch_if_each_gets_enough(lengths: list[int], passes: list[tuple[int, int]]) -> None:
     """Sequences and cores of each pass, on two cores."""
     limits = SchedulerLimits(batch_tokens_max=512, batch_items_max=64, queue_tokens_max=10**6, queue_items_max=10**5)
     scheduler = Scheduler(limits, passes=2, cores=2)
@@ -65,7 +63,7 @@ def test_what_fits_one_batch_is_shared_by_passes_that_each_have_enough(
     assert not scheduler.load().waiting_items
 
 
-def test_few_tokens_leave_cores_to_the_next_pass() -> None:
+def test_a_small_pass_leaves_cores_to_the_next() -> None:
     scheduler = Scheduler(ROOMY, passes=4, cores=4)
     scheduler.submit([single(TOKENS_PER_CORE_MIN)])
     first = scheduler.take()
@@ -77,7 +75,7 @@ def test_few_tokens_leave_cores_to_the_next_pass() -> None:
 
 
 def make_scheduler_with_bulk(*submissions: Submission) -> Scheduler:
-    """Whose only pass is busy with a bulk, of which more waits."""
+    """Its only pass is busy with a bulk flow, and more of that flow waits."""
     limits = SchedulerLimits(batch_tokens_max=500, batch_items_max=8, queue_tokens_max=10**6, queue_items_max=10**5)
     scheduler = Scheduler(limits)
     scheduler.submit(single(200, "bulk") for _ in range(10))
@@ -86,7 +84,7 @@ def make_scheduler_with_bulk(*submissions: Submission) -> Scheduler:
     return scheduler
 
 
-def test_little_sequences_go_by_express_while_a_bulk_has_all_passes() -> None:
+def test_short_sequences_go_by_express_while_a_bulk_has_all_passes() -> None:
     queries = [single(10, "one"), single(20, "two"), single(30, "two")]
     scheduler = make_scheduler_with_bulk(*queries)
     assert scheduler.take(0) is None
@@ -124,7 +122,7 @@ def test_nothing_else_goes_by_express(scheduler: Scheduler) -> None:
     assert scheduler.take_express(0) is None
 
 
-def test_without_a_bulk_everybody_waits_for_a_pass() -> None:
+def test_without_a_bulk_there_is_no_express() -> None:
     scheduler = Scheduler(ROOMY)
     scheduler.submit([single(90, "one")])
     scheduler.take()
@@ -132,12 +130,12 @@ def test_without_a_bulk_everybody_waits_for_a_pass() -> None:
     assert scheduler.take_express(0) is None
 
 
-def test_express_keeps_the_limit_of_sequences() -> None:
+def test_an_express_batch_keeps_the_limit_of_sequences() -> None:
     scheduler = make_scheduler_with_bulk(*(single(1, str(number)) for number in range(20)))
     assert len(list_submissions(scheduler.take_express(0))) == 8
 
 
-def test_express_takes_as_much_as_its_own_budget_and_tells_of_the_expired() -> None:
+def test_an_express_batch_has_its_own_budget_and_reports_expired_submissions() -> None:
     late = single(10, "one", deadline=time.monotonic())
     fits, too_much = single(EXPRESS_TOKENS_MAX - 5, "one"), single(10, "one")
     scheduler = make_scheduler_with_bulk(late, fits, too_much)
@@ -147,7 +145,7 @@ def test_express_takes_as_much_as_its_own_budget_and_tells_of_the_expired() -> N
     assert list_expired(express) == [late]
 
 
-def test_cancelled_frees_the_queue_at_once_and_is_never_computed() -> None:
+def test_cancelling_frees_the_queue_at_once() -> None:
     scheduler = Scheduler(SchedulerLimits(100, 8, queue_tokens_max=20, queue_items_max=2))
     first, second, third = single(), single(), single()
     assert scheduler.submit([first, second, third]) == [third]
@@ -156,7 +154,7 @@ def test_cancelled_frees_the_queue_at_once_and_is_never_computed() -> None:
     assert list_submissions(take_next(scheduler)) == [second, third]
 
 
-def test_cancel_of_running_refused_and_cancelled_submissions_has_no_effect() -> None:
+def test_cancelling_a_running_refused_or_cancelled_submission_has_no_effect() -> None:
     scheduler = Scheduler(SchedulerLimits(100, 1, queue_tokens_max=20, queue_items_max=2))
     running, cancelled, waiting, refused = single(), single(), single(), single()
     scheduler.submit([running])
@@ -167,7 +165,7 @@ def test_cancel_of_running_refused_and_cancelled_submissions_has_no_effect() -> 
     assert scheduler.load() == Load(1, 10)
 
 
-def test_full_queue_refuses_each_submission_that_exceeds_it_and_no_other() -> None:
+def test_a_full_queue_refuses_only_the_submissions_that_exceed_it() -> None:
     scheduler = Scheduler(SchedulerLimits(100, 8, queue_tokens_max=30, queue_items_max=3))
     fits, too_long, fits_too, one_too_many = single(10), single(21), single(1), single(1)
     assert scheduler.submit([fits, too_long, fits_too]) == [too_long]
@@ -181,7 +179,7 @@ def test_sequence_longer_than_the_queue_is_accepted_when_nothing_waits() -> None
     assert list_submissions(take_next(scheduler)) == [over_long]
 
 
-def test_emptied_flows_and_classes_leave_nothing_behind() -> None:
+def test_empty_flows_and_classes_are_removed() -> None:
     submissions = [single(flow=str(number), priority=number % 50) for number in range(1000)]
     scheduler = make_scheduler(*submissions)
     assert all(scheduler.cancel(submission) for submission in submissions[::2])

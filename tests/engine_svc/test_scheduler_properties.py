@@ -1,4 +1,4 @@
-"""Whatever comes in whatever order: never over budget, nothing lost or served twice, nobody starved, order kept."""
+"""For submissions in any order: no batch is over budget, nothing is lost or served twice, and no flow starves."""
 
 import time
 from collections.abc import Iterable
@@ -130,7 +130,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert batch.items <= LIMITS.batch_items_max
 
     def check_leavers(self, batch: Batch) -> None:
-        """Each waited, leaves once, to the right place; and what leaves a flow is its beginning."""
+        """Each sequence that leaves had waited, leaves once and as what it is, and comes from the start of its flow."""
         leavers = list_leavers([*batch.parts, *batch.expired])
         assert leavers
         assert len(set(leavers)) == len(leavers)
@@ -149,7 +149,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert not any(self.fits(batch, flow[0]) for flow in self.waiting.values())
 
     def check_priorities(self, batch: Batch) -> None:
-        """Sequences of a later class are only what first ones of earlier classes left room for."""
+        """A later class gets only the room that is too small for the first sequences of earlier classes."""
         last_class = max((part.submission.priority for part in batch.parts), default=0)
         for priority in range(last_class):
             assert not any(self.fits(batch, flow[0]) for flow in self.flows_of(priority))

@@ -1,4 +1,4 @@
-"""The scheduler between threads: workers that wait, submitters that race, and the end of both."""
+"""The scheduler with several threads: workers that wait, submitters that race, and closing."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from engine_svc.submission import Submission
 from tests.engine_svc.submissions import ROOMY, list_expired, list_submissions, make_scheduler, single, take_next
 
 
-def test_take_gives_up_after_its_timeout() -> None:
+def test_take_returns_none_after_its_timeout() -> None:
     assert Scheduler(ROOMY).take(timeout_s=0.001) is None
 
 
@@ -61,7 +61,7 @@ def wait_until_waiting(scheduler: Scheduler, threads: int) -> None:
         time.sleep(0.001)
 
 
-def test_close_wakes_waiting_workers_with_nothing() -> None:
+def test_close_wakes_waiting_workers() -> None:
     scheduler, taken = Scheduler(ROOMY), list[Batch | None]()
     threads = [start_taking(scheduler, taken) for _ in range(3)]
     scheduler.close()
@@ -79,7 +79,7 @@ def test_closed_scheduler_refuses_new_submissions_and_hands_out_what_waits() -> 
     assert scheduler.take() is None
 
 
-def test_many_submitters_cancellers_and_workers_lose_nothing_and_serve_nothing_twice() -> None:
+def test_racing_threads_lose_nothing_and_serve_nothing_twice() -> None:
     limits = SchedulerLimits(64, 6, queue_tokens_max=2_000, queue_items_max=300)
     scheduler = Scheduler(limits, passes=3, cores=5)
     accepted, cancelled, taken = list[Submission](), list[Submission](), list[Batch]()

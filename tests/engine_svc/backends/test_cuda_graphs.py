@@ -1,4 +1,4 @@
-"""CUDA graphs on a CPU: a stand-in replays by calling what was captured, on the static inputs, into the same output."""
+"""CUDA graphs on a CPU, where a replay calls the captured function again on the static inputs."""
 
 import itertools
 import logging
@@ -40,8 +40,8 @@ def capture(function: Function) -> tuple[Tensor, Callable[[], None]]:
 
 
 def attend_by_cu_seqlens(query: Tensor, key: Tensor, value: Tensor, layout: Layout, _: AttentionPattern) -> Tensor:
-    """As a kernel on a GPU does: nothing is read of the lengths but what is on the device. Rows that belong to no
-    sequence are NaN."""
+    """Like a kernel on a GPU, reads only the lengths that are on the device. Rows that belong to no sequence are
+    NaN."""
     result = torch.full_like(query, torch.nan)
     for start, stop in itertools.pairwise(layout.cu_seqlens.tolist()):
         assert stop - start <= layout.length_max
@@ -98,7 +98,7 @@ def test_replayed_batches_are_those_of_the_transformer_whatever_ran_before(
     assert ran >= 2 * len(LENGTHS) - 2
 
 
-def test_hidden_states_outlive_the_next_replay(graphs: CudaGraphs) -> None:
+def test_the_next_replay_does_not_change_earlier_hidden_states(graphs: CudaGraphs) -> None:
     first, second = packed([5], 1), packed([5], 2)
     graph = graphs.find(first)
     assert graph is not None

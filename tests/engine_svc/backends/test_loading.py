@@ -1,4 +1,4 @@
-"""A model that does not fit into the memory of the GPU is refused in one line, before its weights are loaded."""
+"""A model that does not fit into the memory of the GPU is refused before its weights are loaded."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def parameters(checkpoint: Checkpoint) -> int:
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2), ("float16", 2)])
-def test_weights_take_what_their_data_type_takes(bert: Checkpoint, dtype: str, size: int) -> None:
+def test_the_size_of_weights_depends_on_the_data_type(bert: Checkpoint, dtype: str, size: int) -> None:
     pooler = 128 * 128 + 128  # is not loaded
     assert abs(count_weight_bytes(bert, dtype) - (parameters(bert) - pooler) * size) <= pooler * size
 

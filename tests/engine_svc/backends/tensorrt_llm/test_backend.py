@@ -66,7 +66,7 @@ def test_options_of_a_sequence_act_as_with_torch(tmp_path: Path, opened: Open, p
 
 
 @pytest.mark.usefixtures("llm")
-def test_a_sequence_has_alone_what_it_has_in_a_batch(tmp_path: Path, opened: Open) -> None:
+def test_a_sequence_has_the_same_result_alone_and_in_a_batch(tmp_path: Path, opened: Open) -> None:
     written(tmp_path, Qwen2Model)
     backend = opened(tmp_path)
     batch = random_batch(SOME_LENGTHS)
@@ -74,7 +74,7 @@ def test_a_sequence_has_alone_what_it_has_in_a_batch(tmp_path: Path, opened: Ope
     assert_same(run_each(backend, batch), alone)
 
 
-def test_limits_are_passed_on_and_hold(tmp_path: Path, opened: Open, llm: type[Llm]) -> None:
+def test_limits_are_passed_on_and_enforced(tmp_path: Path, opened: Open, llm: type[Llm]) -> None:
     written(tmp_path, LlamaModel)
     backend = opened(tmp_path, batch_tokens_max=100, batch_items_max=3)
     [made] = llm.made

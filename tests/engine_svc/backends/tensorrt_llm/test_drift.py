@@ -18,7 +18,7 @@ MASKS, ATTENTION = "tensorrt_llm/_torch/attention_backend/interface.py", "tensor
 
 
 @pytest.mark.parametrize("version", [ENCODE, GENERATE])
-def test_a_package_as_recorded_has_no_drift(tmp_path: Path, version: str) -> None:
+def test_a_package_like_the_records_has_no_drift(tmp_path: Path, version: str) -> None:
     assert drift_of(Package.at(str(write_package(tmp_path, version)))) == []
 
 
@@ -36,7 +36,7 @@ def test_a_package_as_recorded_has_no_drift(tmp_path: Path, version: str) -> Non
         (ENCODE, ATTENTION, ("PredefinedAttentionMask.CAUSAL", "None"), "attention_mask=None, not PredefinedAttention"),
     ],
 )
-def test_a_change_of_what_we_call_is_one_line(
+def test_each_change_of_what_we_call_is_reported_in_one_line(
     tmp_path: Path, version: str, file: str, change: tuple[str, str], line: str
 ) -> None:
     path = write_package(tmp_path, version) / file
@@ -48,7 +48,7 @@ def test_a_change_of_what_we_call_is_one_line(
     assert line in found
 
 
-def test_what_a_class_inherits_counts(tmp_path: Path) -> None:
+def test_inherited_members_count(tmp_path: Path) -> None:
     path = write_package(tmp_path, ENCODE) / ARGUMENTS
     path.write_text(
         path.read_text().replace("class TorchLlmArgs:", "class BaseLlmArgs:") + "class TorchLlmArgs(BaseLlmArgs): ...\n"
@@ -56,7 +56,7 @@ def test_what_a_class_inherits_counts(tmp_path: Path) -> None:
     assert drift_of(Package.at(str(tmp_path))) == []
 
 
-def test_what_a_class_assigns_to_itself_counts(tmp_path: Path) -> None:
+def test_members_that_are_assigned_to_self_count(tmp_path: Path) -> None:
     path = write_package(tmp_path, ENCODE) / "tensorrt_llm/_torch/models/modeling_qwen.py"
     assigned = "    def __init__(self, config):\n        self.self_attn = Attention(config)"
     path.write_text(path.read_text().replace("    self_attn: int = 0", assigned))
@@ -82,7 +82,9 @@ def test_the_installed_package_is_found_without_importing_it(
     assert "tensorrt_llm" not in sys.modules
 
 
-def test_the_exit_code_tells_drift_from_no_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_exit_code_distinguishes_drift_from_a_missing_package(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert drift.main([str(tmp_path)]) == UNUSABLE
     write_package(tmp_path, "1.4.0rc1")
     (tmp_path / LLM).write_text("class BaseLLM: ...\n")

@@ -59,14 +59,14 @@ def test_unscaled_positions_have_no_scaling(tmp_path: Path) -> None:
     )
 
 
-def test_code_of_the_checkpoint_is_not_asked_for(tmp_path: Path) -> None:
+def test_code_in_the_checkpoint_is_not_used(tmp_path: Path) -> None:
     nemotron(written(tmp_path, LlamaModel), auto_map={"AutoModel": "modeling.LlamaBidirectionalModel"})
     config, _ = given(tmp_path)
     assert config["model_type"] == "llama"
     assert "auto_map" not in config
 
 
-def test_weights_are_those_of_the_checkpoint_and_nothing_else(tmp_path: Path) -> None:
+def test_the_folder_links_only_to_the_weights_of_the_checkpoint(tmp_path: Path) -> None:
     written(tmp_path, LlamaModel)
     (tmp_path / "consolidated.safetensors").write_bytes(b"of another library")
     _, engine = given(tmp_path)
@@ -77,7 +77,9 @@ def test_weights_are_those_of_the_checkpoint_and_nothing_else(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("stated", "passed_on"), [("FP8", "FP8"), ("nvfp4", "NVFP4"), ("FP8_PB_WO", "FP8_BLOCK_SCALES")]
 )
-def test_quantization_is_passed_on_by_the_name_that_it_knows(tmp_path: Path, stated: str, passed_on: str) -> None:
+def test_quantization_is_passed_on_by_the_name_that_tensorrt_llm_knows(
+    tmp_path: Path, stated: str, passed_on: str
+) -> None:
     written(tmp_path, LlamaModel)
     change_config(tmp_path, quantization_config={"quant_method": "modelopt"})
     quantization = {
@@ -121,7 +123,9 @@ def test_tokens_attend_as_the_checkpoint_says(
     np.testing.assert_allclose(first, token_vectors(torch_backend, 5, 6, 7), atol=1e-5)
 
 
-def test_the_trap_is_there_without_our_class(tmp_path: Path, llm: type[Llm], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_our_class_the_mask_is_the_wrong_one(
+    tmp_path: Path, llm: type[Llm], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Shows that the test above can fail: without our class the fake's Llama is bidirectional, as the real one."""
     written(tmp_path, LlamaModel)
     change_config(tmp_path, architectures=[ARCHITECTURE], tie_word_embeddings=True)
@@ -136,7 +140,7 @@ def test_the_trap_is_there_without_our_class(tmp_path: Path, llm: type[Llm], mon
     assert passed == [{"attention_mask": PredefinedAttentionMask.FULL}] * 2
 
 
-def test_qwen3_is_the_embedder_of_the_tree_where_there_is_one(tmp_path: Path, opened: Open, install: Install) -> None:
+def test_qwen3_is_the_embedding_class_if_the_version_has_one(tmp_path: Path, opened: Open, install: Install) -> None:
     written(tmp_path, Qwen3Model)
     bases = []
     for version in ("1.4.0rc1", "1.2.1"):

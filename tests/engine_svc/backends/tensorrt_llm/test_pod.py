@@ -67,7 +67,7 @@ async def test_vectors_are_those_of_torch(stub: Any, model: Path) -> None:
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-async def test_the_pod_says_what_runs_its_model(stub: Any) -> None:
+async def test_the_pod_names_the_backend_of_its_model(stub: Any) -> None:
     model = (await stub.GetModel(pb.EngineServiceGetModelRequest())).model
     assert (model.backend, model.data_type, model.batch_tokens_max) == ("tensorrt_llm", "bfloat16", 64)
 
@@ -78,7 +78,7 @@ async def test_a_batch_that_fails_is_run_again_in_halves(stub: Any, llm: type[Ll
     assert (outcome.results[0].tensor.shape[0], len(outcome.errors)) == (len(IDS), 0)
 
 
-async def test_a_sequence_that_fails_alone_is_that_ones_error(stub: Any, llm: type[Llm]) -> None:
+async def test_a_sequence_that_fails_alone_has_an_error(stub: Any, llm: type[Llm]) -> None:
     llm.made[0].fails_next = RuntimeError("CUDA error")
     outcome = (await stub.Encode(pb.EncodeRequest(sequences=submitted([5])))).outcome
     assert [error.error.kind for error in outcome.errors] == [error_pb2.ERROR_KIND_INTERNAL]

@@ -70,7 +70,7 @@ def test_encoders_are_left_to_torch(tmp_path: Path) -> None:
         ({"adapter": "retrieval.query"}, "adapters are not supported"),
     ],
 )
-def test_a_setting_that_it_cannot_honour_is_refused(llama: Path, settings: dict[str, Any], words: str) -> None:
+def test_an_unsupported_setting_is_refused(llama: Path, settings: dict[str, Any], words: str) -> None:
     assert words in reason(llama, EngineSettings(backend="tensorrt_llm", **settings))
     assert choose_backend(EngineSettings(backend="auto", **settings), Checkpoint.read(llama), H100) == "torch"
 
@@ -85,13 +85,15 @@ def test_a_setting_that_it_cannot_honour_is_refused(llama: Path, settings: dict[
         ({"rope_parameters": None, "partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     ],
 )
-def test_a_config_that_it_would_read_otherwise_is_refused(llama: Path, config: dict[str, Any], words: str) -> None:
+def test_a_config_that_tensorrt_llm_reads_differently_is_refused(
+    llama: Path, config: dict[str, Any], words: str
+) -> None:
     change_config(llama, **config)
     assert words in reason(llama)
 
 
 @pytest.mark.usefixtures("newest")
-def test_a_window_that_no_sequence_leaves_is_none(tmp_path: Path) -> None:
+def test_a_window_longer_than_every_sequence_is_accepted(tmp_path: Path) -> None:
     change_config(written(tmp_path, LlamaModel), model_type="mistral", sliding_window=64)
     check_support(EXPLICIT, Checkpoint.read(tmp_path), H100)
 
@@ -111,7 +113,9 @@ def test_a_window_that_no_sequence_leaves_is_none(tmp_path: Path) -> None:
         ("W4A16_AWQ", H100, "quant_algo W4A16_AWQ is not supported (supported: FP8, FP8_PB_WO"),
     ],
 )
-def test_the_gpu_must_fit(llama: Path, algorithm: str | None, device: Device, words: str | None) -> None:
+def test_the_gpu_must_support_the_weights(
+    llama: Path, algorithm: str | None, device: Device, words: str | None
+) -> None:
     if algorithm is not None:
         write_json(llama / "hf_quant_config.json", {"quantization": {"quant_algo": algorithm}})
     if words is None:
@@ -153,7 +157,7 @@ def test_quantized_weights_of_modelopt_are_loadable(llama: Path) -> None:
         ("FP8", "fp8", None),
     ],
 )
-def test_it_serves_only_weights_that_are_quantized_already(
+def test_only_weights_that_are_already_quantized_are_served(
     llama: Path, stored: str | None, asked: Any, words: str | None
 ) -> None:
     if stored is not None:
@@ -166,7 +170,7 @@ def test_it_serves_only_weights_that_are_quantized_already(
         check_support(settings, Checkpoint.read(llama), H100)
 
 
-def test_one_line_says_what_auto_has_chosen_and_why(
+def test_a_log_line_says_what_auto_has_chosen_and_why(
     llama: Path, install: Install, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "engine_svc.backends.loading")
@@ -180,7 +184,7 @@ def test_one_line_says_what_auto_has_chosen_and_why(
     ]
 
 
-def test_what_was_asked_for_is_not_replaced(llama: Path, newest: type[Llm]) -> None:
+def test_an_explicit_backend_is_not_replaced(llama: Path, newest: type[Llm]) -> None:
     assert choose_backend(EngineSettings(backend="torch"), Checkpoint.read(llama), H100) == "torch"
     with pytest.raises(ConfigurationError, match="backend tensorrt_llm: it needs an NVIDIA GPU"):
         choose_backend(EXPLICIT, Checkpoint.read(llama), CPU)
@@ -198,7 +202,7 @@ def test_newer_versions_encode(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["0.21.0", "1.1.0", "1.2.0rc3", "1.3.0rc21", "1.5.0rc1", "2.0.0", "main"])
-def test_others_are_refused_in_a_line_with_the_supported_range(version: str) -> None:
+def test_other_versions_are_refused_with_the_supported_range(version: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         choose_api(version)
     assert str(caught.value) == f"tensorrt-llm {version} is not supported (supported: 1.2, and 1.3.0rc22 to 1.4)"
