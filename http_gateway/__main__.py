@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from heddle.machine import keep_freed_memory
-from heddle.rpc.keys import load_api_keys
-from heddle.rpc.lifecycle import interrupt_nobody, run, settle_memory, stop_on_signal
+from heddle.rpc.keys import ApiKeys
+from heddle.rpc.lifecycle import run, stop_on_signal, tune_garbage_collector, use_batch_scheduling
 from heddle.rpc.settings import ConfigurationError, load, suggestion
 from heddle.rpc.telemetry import start_logging
 from http_gateway.admission import Admission
@@ -29,7 +29,7 @@ FREED_BYTES_KEPT = 64 << 20
 def main() -> NoReturn:
     settings = load(GatewaySettings, sys.argv[1:], os.environ, prog="http-gateway", env_prefix="HEDDLE_GATEWAY_")
     start_logging("http_gateway", log_format=settings.log_format, log_level=settings.log_level)
-    interrupt_nobody()
+    use_batch_scheduling()
     keep_freed_memory(FREED_BYTES_KEPT)
     run(lambda: serve(settings))
 
@@ -44,7 +44,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
     check_default_route(settings.default_route, table)
     app = App(
         Router(table, lambda: settings.default_route or default_path(models)),
-        load_api_keys(settings.api_keys, settings.api_keys_file),
+        ApiKeys.load(settings.api_keys, settings.api_keys_file),
         Admission(
             requests_max=settings.requests_max,
             bodies_bytes_max=settings.bodies_bytes_max,
@@ -66,7 +66,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
         tls=settings.tls,
     )
     await models.start()
-    settle_memory()
+    tune_garbage_collector()
     try:
         await server.serve(stop, settings.drain_s_max, models.announce_draining)
     finally:

@@ -11,8 +11,7 @@ from prometheus_client import Gauge, Histogram
 
 from heddle.rpc.errors import ErrorKind
 from heddle.rpc.keys import ApiKeys
-from heddle.rpc.metrics import SECONDS_BUCKETS
-from heddle.rpc.telemetry import request_id
+from heddle.rpc.telemetry import SECONDS_BUCKETS, request_id
 from http_gateway.admission import Admission, Permit
 from http_gateway.api.families import Family
 from http_gateway.api_keys import authorization_of

@@ -12,7 +12,7 @@ TIMEOUT_HEADER = "request-timeout-ms"
 DEADLINE_HEADER = "request-deadline-ms"  # milliseconds since 1970
 
 
-def deadline_of(headers: Headers, timeout_s: float) -> float:
+def read_deadline(headers: Headers, timeout_s: float) -> float:
     """time.monotonic() seconds. A header that is no number counts as absent."""
     left_s = timeout_s
     if timeout := headers.get(TIMEOUT_HEADER):

@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.fairness import PRIORITY_MAX, is_priority
 from heddle.rpc.keys import ApiKey
-from heddle.rpc.priorities import PRIORITY_MAX, is_priority
 from http_gateway.errors import Failure
 from http_gateway.web.message import Request
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from heddle.rpc.credentials import Access, ServerTls
-from heddle.rpc.priorities import PRIORITY_MAX
+from heddle.rpc.fairness import PRIORITY_MAX
 from heddle.rpc.settings import at_least
-from heddle.rpc.target import check_targets
+from heddle.rpc.targets import check_targets
 from heddle.rpc.telemetry import LogFormat, LogLevel
 from http_gateway.web.cors import check_origins
 

@@ -169,4 +169,4 @@ def rows_as(name: EmbeddingType, table: tensors.Floats) -> LongList:
     if name == "base64":
         return LongList(table, lambda row: base64_of(row.data))
     data_type, dtype = QUANTIZED[name]
-    return LongList(table, lambda row: np.frombuffer(tensors.encoded(row, data_type), dtype))
+    return LongList(table, lambda row: np.frombuffer(tensors.encode(row, data_type), dtype))

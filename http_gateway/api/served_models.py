@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from heddle.client import Client
-from heddle.rpc.credentials import OPEN, Access
+from heddle.rpc.credentials import PLAINTEXT, Access
 from heddle.rpc.errors import ErrorKind, HeddleError
 
 RETRY_AFTER_MS = 1_000
@@ -27,7 +27,7 @@ class ServedModels:
     """Made and used inside one event loop."""
 
     def __init__(
-        self, targets_by_model: Mapping[str, Sequence[str]], *, strict_names: bool, access: Access = OPEN
+        self, targets_by_model: Mapping[str, Sequence[str]], *, strict_names: bool, access: Access = PLAINTEXT
     ) -> None:
         """Raises ConfigurationError for a certificate or key that cannot be used."""
         access.check()

@@ -12,7 +12,7 @@ from granian.server.embed import Server as Granian
 
 from heddle.rpc.credentials import ServerTls
 from heddle.rpc.listening import authority, usable_port
-from http_gateway.deadline import deadline_of
+from http_gateway.deadline import read_deadline
 from http_gateway.web.exchange import Exchange
 from http_gateway.web.message import REQUEST_ID_ANSWERS, Request, Response
 from http_gateway.web.sending import send
@@ -110,7 +110,7 @@ class HttpServer:
 
     async def _answered(self, scope: Scope, protocol: HTTPProtocol) -> None:
         headers = scope.headers
-        deadline = deadline_of(headers, self._timeout_s)
+        deadline = read_deadline(headers, self._timeout_s)
         exchange = Exchange(
             protocol,
             headers,

@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from http_gateway.deadline import deadline_of
+from http_gateway.deadline import read_deadline
 
 
 def left_s(**headers: str) -> float:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return deadline_of(named, 60.0) - time.monotonic()
+    return read_deadline(named, 60.0) - time.monotonic()
 
 
 def test_without_headers_it_is_the_gateways() -> None:

@@ -12,7 +12,7 @@ from msgspec.json import Decoder
 
 import http_gateway.__main__ as gateway_main
 from heddle.rpc.errors import HeddleError
-from heddle.rpc.keys import ApiKey, ApiKeys, digest_of, load_keys
+from heddle.rpc.keys import ApiKey, ApiKeys, hash_key, load_keys
 from http_gateway.api.embeddings import EmbeddingsBody
 from http_gateway.errors import Failure
 from http_gateway.fair_share import FairShare, host_of
@@ -20,7 +20,7 @@ from http_gateway.web.endpoint import Task
 from http_gateway.web.message import Answer, Hold, Request
 from tests.cluster import gateway
 
-KEY = ApiKey(digest_of("secret"), "search", 3)
+KEY = ApiKey(hash_key("secret"), "search", 3)
 
 
 async def nothing(_: Hold) -> bytes:
@@ -41,7 +41,7 @@ def assigned_request(
 
 def test_requests_of_one_key_share_a_flow_that_hides_the_key() -> None:
     first, second = assigned_request(key=KEY), assigned_request(key=KEY, peer="192.0.2.99:1")
-    other = assigned_request(key=ApiKey(digest_of("another")))
+    other = assigned_request(key=ApiKey(hash_key("another")))
     assert first.flow == second.flow == f"key:{hashlib.sha256(b'secret').hexdigest()[:16]}//id"
     assert first.flow.split("/")[0] != other.flow.split("/")[0]
     assert "secret" not in first.flow
@@ -191,7 +191,7 @@ def test_a_wrong_file_of_keys_stops_the_start_and_reveals_no_key(tmp_path: Path,
 
 def test_a_duplicate_key_is_refused() -> None:
     with pytest.raises(ValueError, match="'again' has a key that is listed twice"):
-        ApiKeys([ApiKey(digest_of("x"), "first"), ApiKey(digest_of("x"), "again")])
+        ApiKeys([ApiKey(hash_key("x"), "first"), ApiKey(hash_key("x"), "again")])
 
 
 def test_keys_are_kept_as_hashes_only() -> None:

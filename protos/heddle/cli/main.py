@@ -9,7 +9,7 @@ from heddle.rpc.settings import EXIT_MISCONFIGURED, suggestion
 
 Command = Callable[[Sequence[str], Mapping[str, str]], int]
 
-# Made of the parity tests, and the same as in the README.
+# Made from the parity tests by `make models`.
 MODELS = Path(__file__).with_name("models.md")
 
 USAGE = """usage: heddle COMMAND [options]

@@ -8,7 +8,7 @@ import pytest
 from heddle.cli import main
 from heddle.cli.data_sheets import GPUS
 from heddle.cli.plan import PlanSettings
-from heddle.rpc.settings_source import documentation_of
+from heddle.rpc.settings_source import read_documentation
 
 MEASURED = ("--fixed-us", "2000", "--per-token-ns", "1000")
 
@@ -80,7 +80,7 @@ def test_help_has_examples_on_lines_of_their_own(capsys: pytest.CaptureFixture[s
 
 
 def test_help_names_every_gpu() -> None:
-    assert not [name for name in GPUS if name not in documentation_of(PlanSettings)["gpu"].help]
+    assert not [name for name in GPUS if name not in read_documentation(PlanSettings)["gpu"].help]
 
 
 @pytest.mark.parametrize(

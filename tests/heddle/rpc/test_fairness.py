@@ -2,7 +2,7 @@
 
 import pytest
 
-from heddle.rpc.flow_names import FlowNames, flow_of_peer
+from heddle.rpc.fairness import FlowNames, peer_flow
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from heddle.rpc.flow_names import FlowNames, flow_of_peer
     ],
 )
 def test_the_flow_of_a_peer_is_its_address_where_one_is_known(peer: str, flow: str) -> None:
-    assert flow_of_peer(peer) == flow
+    assert peer_flow(peer) == flow
 
 
 def test_a_name_without_parts_gets_a_part_for_each_request_and_others_are_kept() -> None:

@@ -3,8 +3,8 @@
 import pytest
 
 from heddle.rpc.pool import Pool
-from heddle.rpc.target import check_targets, host_and_port, path_of
-from tests.heddle.rpc.pods import dialect
+from heddle.rpc.targets import check_targets, host_and_port, path_of
+from tests.heddle.rpc.pods import protocol
 
 
 @pytest.mark.parametrize(
@@ -51,4 +51,4 @@ def test_anything_else_is_no_target(target: str) -> None:
 
 async def test_a_pool_refuses_what_is_no_target() -> None:
     with pytest.raises(ValueError, match="'engines' is neither"):
-        Pool(("engines",), dialect())
+        Pool(("engines",), protocol())

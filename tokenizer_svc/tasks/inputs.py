@@ -1,4 +1,4 @@
-"""Converts the inputs of requests for the encoder, and checks them. Tasks call it."""
+"""Reads the inputs of requests. The tasks call it."""
 
 from collections.abc import Sequence
 from operator import attrgetter
@@ -10,12 +10,12 @@ from tokenizer_svc.text.sequence import Input, Tokenized, numbered
 TOKENIZED_INPUTS = numbered("tokenized_inputs")
 
 
-text_of = attrgetter("text")
+get_text = attrgetter("text")
 
 
 def contents(inputs: Sequence[inference_pb2.Input]) -> list[Input]:
-    """An input without content is an empty text."""
-    texts: list[Input] = list(map(text_of, inputs))
+    """Texts or token ids. An input without content is an empty text."""
+    texts: list[Input] = list(map(get_text, inputs))
     return texts if all(texts) else [text or item.token_ids or "" for text, item in zip(texts, inputs, strict=True)]
 
 
@@ -29,6 +29,6 @@ def check_not_empty(text: str, field: str) -> None:
 
 
 def check_no_text(*texts: str | Sequence[str], field: str) -> None:
-    """Raises INVALID_INPUT if a request, or an input, has texts in addition to the token ids of `field`."""
+    """Raises INVALID_INPUT for texts beside the token ids in `field`."""
     if any(texts):
         raise HeddleError(ErrorKind.INVALID_INPUT, "texts and token ids cannot both be given", field=field)

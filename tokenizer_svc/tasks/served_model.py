@@ -1,5 +1,7 @@
-"""What every request is planned with: the model, the limits of this pod, and the defaults of request fields. The edge
-makes them once; each task uses them to plan requests, or to refuse them before an engine sees them."""
+"""The served model as the tasks see it: checkpoint, tokenizer, and the limits and defaults of this pod.
+
+The servicer makes one. Each task uses it to plan a request, or to refuse it before an engine sees it.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -19,8 +21,8 @@ SIDES = {side.value: side for side in (Truncation.RIGHT, Truncation.LEFT)}
 DATA_TYPES = frozenset(tensor_pb2.DataType.values())
 
 
-class Truncatable(Protocol):
-    """A request whose inputs may be too long."""
+class TruncatableRequest(Protocol):
+    """A request with inputs that may be truncated."""
 
     @property
     def truncation(self) -> inference_pb2.Truncation: ...
@@ -31,15 +33,15 @@ class Truncatable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class ServedModel:
     checkpoint: Checkpoint
     tokenizer: Tokenizer
     settings: TokenizerSettings
-    rerank_prompt: RerankPrompt | None  # None joins query and document as the tokenizer joins a pair
+    rerank_prompt: RerankPrompt | None  # None: query and document are a pair for the tokenizer
 
-    def options(self, request: Truncatable, prompt_name: str = "", task: str = "") -> Options:
-        """The prompt is the one that the request names, else that of its task, else the default. Raises INVALID_INPUT
-        for a prompt or a task that the model does not have."""
+    def options(self, request: TruncatableRequest, prompt_name: str = "", task: str = "") -> Options:
+        """Uses the prompt that the request names, else its task's, else the default. Raises INVALID_INPUT for a prompt
+        or task that the model does not have."""
         tasks = self.checkpoint.tasks
         if task and task not in tasks:
             message = f"{self.checkpoint.name} has no task {task!r}; it has: {', '.join(tasks) or 'none'}"
@@ -51,8 +53,8 @@ class Terms:
             return replace(options, task=task, tokens_max=request.input_tokens_max)
         return options
 
-    def truncation(self, request: Truncatable) -> Truncation:
-        """Raises INVALID_INPUT for a number that the contract does not know."""
+    def truncation(self, request: TruncatableRequest) -> Truncation:
+        """Raises INVALID_INPUT for an unknown number."""
         wanted, side = request.truncation, request.truncation_side
         if wanted not in TRUNCATIONS:
             raise HeddleError(ErrorKind.INVALID_INPUT, f"there is no truncation {wanted}", field="truncation")
@@ -70,12 +72,12 @@ class Terms:
 
     @property
     def refuses_long_inputs(self) -> bool:
-        """Where the request does not say."""
+        """Applies to requests that do not choose."""
         return not self.settings.truncate
 
     def check_count(self, count: int, field: str = "inputs") -> None:
-        """Raises EMPTY_INPUT for none and TOO_LARGE for too many. Their field has other names for callers of HTTP, so
-        that it stands beside the sentence and not in it."""
+        """Raises EMPTY_INPUT for none and TOO_LARGE for too many. The message does not name the field, because HTTP
+        callers know it by another name."""
         limit = self.settings.request_inputs_max
         if not count:
             raise HeddleError(ErrorKind.EMPTY_INPUT, "a request needs at least one input", field=field)
@@ -84,14 +86,14 @@ class Terms:
             raise HeddleError(ErrorKind.TOO_LARGE, message, field=field)
 
     def check_model(self, name: str) -> None:
-        """Raises MODEL_NOT_FOUND for another model's name; "" is this one."""
+        """Raises MODEL_NOT_FOUND unless `name` is this model's or empty."""
         if name not in ("", self.checkpoint.name):
             message = f"there is no model {name!r} here, only {self.checkpoint.name!r}"
             raise HeddleError(ErrorKind.MODEL_NOT_FOUND, message, field="model")
 
 
-def data_type_of(wanted: tensor_pb2.DataType) -> tensor_pb2.DataType:
-    """Raises INVALID_INPUT for a number that the contract does not know."""
+def parse_data_type(wanted: tensor_pb2.DataType) -> tensor_pb2.DataType:
+    """Raises INVALID_INPUT for an unknown number."""
     if wanted not in DATA_TYPES:
         raise HeddleError(ErrorKind.INVALID_INPUT, f"there is no data type {wanted}", field="data_type")
     return wanted or tensor_pb2.DATA_TYPE_FLOAT32
