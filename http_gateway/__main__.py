@@ -12,17 +12,18 @@ from heddle.rpc.lifecycle import run, stop_on_signal, tune_garbage_collector, us
 from heddle.rpc.settings import ConfigurationError, load, suggestion
 from heddle.rpc.telemetry import start_logging
 from http_gateway.admission import Admission
-from http_gateway.api.by_kind import default_path
+from http_gateway.api.baseten_paths import default_path, resolve_path
+from http_gateway.api.families import OPENAI
+from http_gateway.api.routes import build_routes
 from http_gateway.api.served_models import ServedModels
-from http_gateway.api.table import routes
 from http_gateway.app import App
-from http_gateway.fair_share import FairShare
+from http_gateway.callers import Callers
 from http_gateway.settings import GatewaySettings
 from http_gateway.web.cors import Cors
 from http_gateway.web.routing import Route, Router
 from http_gateway.web.server import HttpServer
 
-# An answer of a thousand vectors is some blocks of 2 MiB, whose new pages would cost as much as writing it.
+# An answer of a thousand vectors takes a few blocks of 2 MiB, and fresh pages would cost as much as writing it.
 FREED_BYTES_KEPT = 64 << 20
 
 
@@ -40,23 +41,24 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
     models = ServedModels(
         settings.targets_by_model, strict_names=settings.strict_model_names, access=settings.tokenizers_access
     )
-    table = routes(models, settings)
-    check_default_route(settings.default_route, table)
+    routes = build_routes(models, settings)
+    check_default_route(settings.default_route, routes)
     app = App(
-        Router(table, lambda: settings.default_route or default_path(models)),
-        ApiKeys.load(settings.api_keys, settings.api_keys_file),
+        Router(routes, OPENAI, lambda path: resolve_path(path, settings.default_route or default_path(models))),
+        Callers(
+            ApiKeys.load(settings.api_keys, settings.api_keys_file), settings.best_priority, settings.trusted_proxies
+        ),
         Admission(
             requests_max=settings.requests_max,
             bodies_bytes_max=settings.bodies_bytes_max,
             answers_bytes_max=settings.answers_bytes_max,
         ),
-        FairShare(best_priority=settings.best_priority, proxies=settings.trusted_proxies),
         over_limit_status=int(settings.over_limit_status) if settings.over_limit_status else None,
         compressed_bytes_min=settings.compressed_bytes_min,
         body_bytes_max=settings.request_bytes_max,
     )
     server = HttpServer(
-        Cors(settings.cors_origins, app.answer).answer if settings.cors_origins else app.answer,
+        Cors(settings.cors_origins, app.answer, OPENAI).answer if settings.cors_origins else app.answer,
         host=settings.host,
         port=settings.port,
         connections_max=settings.connections_max,
@@ -64,6 +66,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
         timeout_s=settings.timeout_s,
         stall_s_max=settings.stall_s_max,
         tls=settings.tls,
+        unix_socket=settings.unix_socket,
     )
     await models.start()
     tune_garbage_collector()
@@ -73,9 +76,9 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
         await models.close()
 
 
-def check_default_route(path: str, table: Sequence[Route]) -> None:
+def check_default_route(path: str, routes: Sequence[Route]) -> None:
     """Raises ConfigurationError for a path that no POST route has."""
-    known = [route.path for route in table if route.method == "POST"]
+    known = [route.path for route in routes if route.method == "POST"]
     if path and path not in known:
         message = f"default_route: there is no POST {path} here{suggestion(path, known)}; one of {', '.join(known)}"
         raise ConfigurationError(message)

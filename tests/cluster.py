@@ -50,7 +50,7 @@ async def gateway(*tokenizers: str, stop: asyncio.Event | None = None, **setting
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     own = GatewaySettings(port=port, tokenizers=tokenizers, **settings)
-    probe = functools.partial(http_ready, "127.0.0.1", port)
+    probe = functools.partial(http_ready, f"127.0.0.1:{port}")
     async with running(lambda stop: http_gateway.serve(own, stop), probe, stop):
         yield f"http://127.0.0.1:{port}"
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from heddle.cli.capacity import Amount, EnginePod, Traffic, engine_tier, quantile
+from heddle.cli.capacity import Amount, EnginePod, Traffic, predict_engine_tier
 from heddle.cli.readiness import grpc_ready
 from heddle.client import Client
 from tests.bench.scale_costs import measure_costs
@@ -103,7 +103,7 @@ async def way_of(client: Client, texts: Iterator[str]) -> float:
         sent_at = time.monotonic()
         await client.vectors([text])
         taken.append(time.monotonic() - sent_at)
-    return statistics.median(taken) - float(ENGINE.seconds(1, TOKENS))
+    return statistics.median(taken) - ENGINE.seconds(TOKENS)
 
 
 def capacity_per_s() -> float:
@@ -213,9 +213,9 @@ def table_of_latency(opened: dict[int, list[Measured]], load: float) -> str:
     way_s = statistics.median(result.way_s for results in opened.values() for result in results)
     for pods, results in opened.items():
         traffic = Traffic(load * pods * capacity_per_s(), Amount(1), Amount(TOKENS))
-        planned_s = engine_tier(ENGINE, traffic, pods).seconds + way_s
-        p50 = statistics.median(result.p50_s for result in results), quantile(planned_s, 0.5)
-        p99 = statistics.median(result.p99_s for result in results), quantile(planned_s, 0.99)
+        planned = predict_engine_tier(ENGINE, traffic, pods).latency + Amount(way_s)
+        p50 = statistics.median(result.p50_s for result in results), planned.quantile(0.5)
+        p99 = statistics.median(result.p99_s for result in results), planned.quantile(0.99)
         per_s = statistics.median(result.per_s for result in results)
         rows.append(f"| {pods} | {per_s:.0f} | {milliseconds(p50)} | {milliseconds(p99)} |")
     return "\n".join([*rows, "", f"Beyond its batch, a text alone takes {1000 * way_s:.1f} ms."])

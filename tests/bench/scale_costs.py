@@ -46,7 +46,7 @@ def measure_costs(seconds: float) -> None:
 
 async def measured(pid: int, port: int, seconds: float) -> None:
     async with asyncio.timeout(120):
-        while not await http_ready("127.0.0.1", port):
+        while not await http_ready(f"127.0.0.1:{port}"):
             await asyncio.sleep(0.2)
     print("| inputs | tokens | requests/s | gateway us | tokenizer us | engine us |\n|---|---|---|---|---|---|")
     costs: list[list[float]] = []
