@@ -1,7 +1,6 @@
-"""How an engine pod resolves its settings on its device, and when it ends."""
+"""What the process of an engine pod imports and sets, and when it ends."""
 
 import asyncio
-import logging
 import os
 import sys
 from concurrent.futures import Future
@@ -12,115 +11,6 @@ from typing import Any
 import pytest
 
 from engine_svc import __main__ as main
-from engine_svc import startup
-from engine_svc.device import CPU, Device, find_device
-from engine_svc.settings import EngineSettings
-from engine_svc.startup import choose_concurrency, hide_other_gpus, make_limits, resolve_number_format
-from heddle import machine
-from heddle.checkpoint import Checkpoint
-from heddle.checkpoint.model_source import locate
-from heddle.rpc.settings import ConfigurationError
-from tests.engine_svc.gpus import H100, T4, install_gpus
-
-
-@pytest.fixture
-def cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(startup, "usable_cores", lambda: 16)
-
-
-@pytest.mark.usefixtures("cores")
-@pytest.mark.parametrize(
-    ("settings", "passes_and_cores"),
-    [
-        (EngineSettings(), (8, 16)),
-        (EngineSettings(threads=2), (2, 2)),
-        (EngineSettings(threads=1), (1, 1)),
-        (EngineSettings(passes=3), (3, 16)),
-        (EngineSettings(threads=2, passes=4), (2, 2)),
-        (EngineSettings(backend="simulated"), (1, 16)),
-        (EngineSettings(backend="simulated", threads=1, passes=2), (2, 2)),
-    ],
-)
-def test_passes_never_have_less_than_a_core(settings: EngineSettings, passes_and_cores: tuple[int, int]) -> None:
-    assert choose_concurrency(settings, CPU) == passes_and_cores
-
-
-@pytest.mark.usefixtures("cores")
-@pytest.mark.parametrize(
-    ("settings", "passes_and_cores"),
-    [
-        (EngineSettings(), (2, 16)),
-        (EngineSettings(threads=1), (2, 2)),
-        (EngineSettings(passes=1), (1, 16)),
-        (EngineSettings(backend="tensorrt_llm"), (1, 16)),
-    ],
-)
-def test_two_passes_are_in_flight_on_a_gpu_however_few_the_cores(
-    settings: EngineSettings, passes_and_cores: tuple[int, int]
-) -> None:
-    assert choose_concurrency(settings, H100) == passes_and_cores
-
-
-@pytest.mark.parametrize(("device", "tokens"), [(CPU, 512), (H100, 16_384)], ids=str)
-def test_the_size_of_a_batch_depends_on_the_device(device: Device, tokens: int) -> None:
-    assert make_limits(EngineSettings(), device).batch_tokens_max == tokens
-    assert make_limits(EngineSettings(batch_tokens_max=64), device).batch_tokens_max == 64
-
-
-@pytest.mark.parametrize(
-    ("wanted", "visible", "device", "left"),
-    [
-        ("cuda:1", "0,3", "cuda", "3"),
-        ("cuda:1", "MIG-a,MIG-b", "cuda", "MIG-b"),
-        ("cuda:1", None, "cuda", "1"),
-        ("cuda:9", "0,3", "cuda:9", "0,3"),
-        ("cuda", "0,3", "cuda", "0,3"),
-        ("auto", None, "auto", None),
-        ("cpu", "0,3", "cpu", "0,3"),
-    ],
-)
-def test_a_pod_on_one_of_several_gpus_sees_no_other(
-    monkeypatch: pytest.MonkeyPatch, wanted: str, visible: str | None, device: str, left: str | None
-) -> None:
-    environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    monkeypatch.setattr(machine, "count_gpus", lambda: 4)
-    assert hide_other_gpus(EngineSettings(device=wanted), environment).device == device
-    assert environment.get("CUDA_VISIBLE_DEVICES") == left
-
-
-@pytest.fixture
-def minilm() -> Checkpoint:
-    return Checkpoint.read(locate("all-MiniLM-L6-v2"))
-
-
-def test_auto_is_resolved_to_the_device_and_data_type_of_the_machine(
-    monkeypatch: pytest.MonkeyPatch, minilm: Checkpoint
-) -> None:
-    install_gpus(monkeypatch, T4)
-    settings = resolve_number_format(EngineSettings(), minilm, find_device("auto"))
-    assert (settings.device, settings.dtype) == ("cuda:0", "float16")
-    assert resolve_number_format(EngineSettings(dtype="float32"), minilm, find_device("auto")).dtype == "float32"
-
-
-@pytest.mark.parametrize(
-    ("quantization", "end"), [("no_quant", "in float32"), ("fp8", "in float32, with weights in fp8")]
-)
-def test_a_log_line_names_the_device_and_the_number_format(
-    caplog: pytest.LogCaptureFixture, minilm: Checkpoint, quantization: Any, end: str
-) -> None:
-    caplog.set_level(logging.INFO, "engine_svc")
-    resolve_number_format(EngineSettings(dtype="float32", quantization=quantization), minilm, CPU)
-    assert caplog.messages == [f"{minilm.name} computes on the CPU {end}"]
-
-
-def test_a_pod_does_not_start_if_its_model_does_not_fit_the_gpu(
-    monkeypatch: pytest.MonkeyPatch, minilm: Checkpoint
-) -> None:
-    install_gpus(monkeypatch, T4, free_bytes=100 << 20)
-    with pytest.raises(ConfigurationError, match="does not fit into the memory of Tesla T4"):
-        resolve_number_format(EngineSettings(), minilm, T4)
-    simulated = EngineSettings(backend="simulated")
-    assert resolve_number_format(simulated, minilm, CPU) is simulated
 
 
 async def test_a_simulated_pod_does_not_import_torch(tmp_path: Path) -> None:
@@ -151,7 +41,7 @@ def test_a_pod_ends_when_a_thread_of_its_worker_dies(monkeypatch: pytest.MonkeyP
     assert left == [1]
 
 
-def worker_of(*, is_loaded: bool, running_since: float | None) -> Any:
+def make_worker(*, is_loaded: bool, running_since: float | None) -> Any:
     worker = SimpleNamespace(loaded=Future[Any](), stopped=Future[None](), running_since=running_since)
     if is_loaded:
         worker.loaded.set_result(None)
@@ -159,7 +49,7 @@ def worker_of(*, is_loaded: bool, running_since: float | None) -> Any:
 
 
 async def test_a_pod_ends_after_its_backend_is_closed() -> None:
-    worker = worker_of(is_loaded=True, running_since=None)
+    worker = make_worker(is_loaded=True, running_since=None)
     closing = asyncio.create_task(main.wait_until_closed(worker))
     await asyncio.sleep(0.05)
     assert not closing.done()
@@ -172,13 +62,13 @@ async def test_a_pod_does_not_wait_for_a_backend_that_loads_or_computes(
     *, is_loaded: bool, running_since: float | None
 ) -> None:
     async with asyncio.timeout(main.CLOSE_S_MAX / 2):
-        await main.wait_until_closed(worker_of(is_loaded=is_loaded, running_since=running_since))
+        await main.wait_until_closed(make_worker(is_loaded=is_loaded, running_since=running_since))
 
 
 async def test_a_pod_does_not_wait_forever_for_a_backend_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(main, "CLOSE_S_MAX", 0.05)
     async with asyncio.timeout(10):
-        await main.wait_until_closed(worker_of(is_loaded=True, running_since=None))
+        await main.wait_until_closed(make_worker(is_loaded=True, running_since=None))
 
 
 def test_tensorrt_llm_sends_no_usage_report_and_stays_in_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
