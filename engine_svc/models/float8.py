@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine_svc.hardware import FP8
+from engine_svc.device import FP8
 from engine_svc.models.kernels.launch import runs_kernels
 
 FLOAT8 = torch.float8_e4m3fn

@@ -62,7 +62,7 @@ def group_rows_by_adapter(batch: PackedBatch, tasks: Sequence[str]) -> Mapping[s
     if not tasks or not any(options.task for options in batch.options):
         return {}
     numbers = np.array([tasks.index(options.task) if options.task else -1 for options in batch.options])
-    number_of_token = np.repeat(numbers[batch.option_of], batch.lengths)
+    number_of_token = np.repeat(numbers[batch.option_indices], batch.lengths)
     rows = {task: np.flatnonzero(number_of_token == number) for number, task in enumerate(("", *tasks), -1)}
     return {task: own for task, own in rows.items() if len(own) or not task}
 

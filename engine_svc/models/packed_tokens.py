@@ -97,12 +97,12 @@ class HeadOptions:
         for name in OPTION_NAMES:
             values = [getattr(options, name) for options in batch.options]
             if any(values):
-                columns[name] = np.array(values, np.int32)[batch.option_of]
+                columns[name] = np.array(values, np.int32)[batch.option_indices]
         pooled_tokens = batch.tokens
         if "prompt_tokens" in columns:
             columns["prompt_tokens"] = np.minimum(columns["prompt_tokens"], batch.lengths)
             pooled_tokens -= int(columns["prompt_tokens"].sum())
-        places = batch.places
+        places = batch.output_indices
         for output, own in places.items():
             if len(own) < len(batch):
                 columns[output.name] = find_output_rows(output, own, batch)

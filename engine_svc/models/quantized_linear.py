@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine_svc.hardware import FP4
+from engine_svc.device import FP4
 from engine_svc.models.activations import Activation, apply_activation
 from engine_svc.models.float4 import (
     BLOCK,

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from engine_svc.hardware import FP8
+from engine_svc.device import FP8
 from engine_svc.models.activations import Activation
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.norms import LayerNorm, RMSNorm

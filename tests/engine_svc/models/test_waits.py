@@ -134,7 +134,7 @@ def test_mixed_outputs_of_m3_do_not_wait(
         replace(sequence, skip_normalization=index % 2 == 0) for index, sequence in enumerate(sequences_of(batch))
     ]
     shapes = shapes_on_gpu(monkeypatch, Checkpoint.read(tmp_path), batch)
-    assert set(shapes) == {*batch.places} - {Output.SPARSE_VECTOR}
+    assert set(shapes) == {*batch.output_indices} - {Output.SPARSE_VECTOR}
     assert shapes_on_gpu(monkeypatch, Checkpoint.read(tmp_path), packed(with_skips)) == shapes
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from engine_svc.backends.tensorrt_llm.versions import Api
+from engine_svc.backends.tensorrt_llm.support import Api
 from engine_svc.models import transformer
 from engine_svc.models.architectures import decoder
 from engine_svc.models.layout import Layout

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.description import types_of
 from engine_svc.models.activations import Activation
 from engine_svc.models.architectures import deberta
 from engine_svc.models.linear import PlainLinear
 from engine_svc.models.transformer import FeedForward
+from engine_svc.startup import count_token_types
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.json_files import CheckpointError
 from tests.engine_svc.models.cases import Case, load_model
@@ -90,7 +90,7 @@ def test_type_ids_that_the_config_does_not_mention_are_used_if_they_are_loaded(
     case_of(architecture, name).write(tmp_path)
     change_config(tmp_path, without=("type_vocab_size",))
     types = load_model(tmp_path).transformer.embeddings.types
-    assert types_of(Checkpoint.read(tmp_path).config) == (0 if types is None else len(types))
+    assert count_token_types(Checkpoint.read(tmp_path).config) == (0 if types is None else len(types))
 
 
 @pytest.mark.parametrize("numbers_max", [1, 4 * 64 * 5, 4 * 64 * 64 * 2])

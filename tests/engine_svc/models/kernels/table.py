@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine_svc.hardware import FP8
+from engine_svc.device import FP8
 from engine_svc.models.activations import Activation, apply_activation
 from engine_svc.models.architectures.deberta import DisentangledAttention
 from engine_svc.models.attention import attend_by_group

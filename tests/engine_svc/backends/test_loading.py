@@ -1,4 +1,4 @@
-"""A model that does not fit into the memory of the GPU is refused in one line, before its weights are loaded."""
+"""A model that does not fit into the memory of the GPU is refused before its weights are loaded."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import BertModel, Qwen3Config, Qwen3ForCausalLM
 
+from engine_svc.backends.loading import WORKING_BYTES, check_memory, count_weight_bytes
 from engine_svc.device import CPU
 from engine_svc.models.model import Model
-from engine_svc.weight_memory import WORKING_BYTES, check_memory, weight_bytes
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.settings import ConfigurationError
 from tests.checkpoints import write_bert, write_old_modules
@@ -31,24 +31,24 @@ def parameters(checkpoint: Checkpoint) -> int:
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2), ("float16", 2)])
-def test_weights_take_what_their_data_type_takes(bert: Checkpoint, dtype: str, size: int) -> None:
+def test_the_size_of_weights_depends_on_the_data_type(bert: Checkpoint, dtype: str, size: int) -> None:
     pooler = 128 * 128 + 128  # is not loaded
-    assert abs(weight_bytes(bert, dtype) - (parameters(bert) - pooler) * size) <= pooler * size
+    assert abs(count_weight_bytes(bert, dtype) - (parameters(bert) - pooler) * size) <= pooler * size
 
 
 def test_quantized_weights_take_less_and_embeddings_stay(bert: Checkpoint) -> None:
     embeddings = 2 * 4096 * 128
-    full, fp8, fp4 = (weight_bytes(bert, "bfloat16", quantization) for quantization in ("no_quant", "fp8", "fp4"))
+    full, fp8, fp4 = (count_weight_bytes(bert, "bfloat16", quantization) for quantization in ("no_quant", "fp8", "fp4"))
     assert embeddings < fp4 < fp8 < full
     assert fp8 - embeddings > (full - embeddings) / 2
 
 
 def test_quantized_weights_of_a_checkpoint_are_loaded_as_they_are(bert: Checkpoint) -> None:
-    before = weight_bytes(bert, "float16")
+    before = count_weight_bytes(bert, "float16")
     save_file({"more.weight": torch.zeros(1000, dtype=torch.uint8)}, bert.folder / "model.safetensors")
-    assert weight_bytes(bert, "float16") == 1000 < before
+    assert count_weight_bytes(bert, "float16") == 1000 < before
     change_config(bert.folder, quantization_config={"quant_method": "modelopt"})
-    assert weight_bytes(Checkpoint.read(bert.folder), "float16") == 1000
+    assert count_weight_bytes(Checkpoint.read(bert.folder), "float16") == 1000
 
 
 def test_a_head_that_is_not_loaded_takes_nothing(tmp_path: Path) -> None:
@@ -58,11 +58,11 @@ def test_a_head_that_is_not_loaded_takes_nothing(tmp_path: Path) -> None:
     checkpoint = Checkpoint.read(tmp_path)
     Model.load(checkpoint, dtype=torch.float32, device=torch.device("meta"))
     loaded = sum(parameter.numel() for parameter in model.model.parameters())
-    assert weight_bytes(checkpoint, "float32") == 4 * loaded
+    assert count_weight_bytes(checkpoint, "float32") == 4 * loaded
 
 
 def test_a_model_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch, bert: Checkpoint) -> None:
-    needed = weight_bytes(bert, "float16") + WORKING_BYTES
+    needed = count_weight_bytes(bert, "float16") + WORKING_BYTES
     install_gpus(monkeypatch, L4, free_bytes=needed)
     check_memory(L4, bert, "float16")
     install_gpus(monkeypatch, L4, free_bytes=needed - 1)
@@ -76,7 +76,7 @@ def test_a_model_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch, b
 
 
 def test_quantization_makes_a_model_fit(monkeypatch: pytest.MonkeyPatch, bert: Checkpoint) -> None:
-    install_gpus(monkeypatch, L4, free_bytes=weight_bytes(bert, "float16", "fp8") + WORKING_BYTES)
+    install_gpus(monkeypatch, L4, free_bytes=count_weight_bytes(bert, "float16", "fp8") + WORKING_BYTES)
     check_memory(L4, bert, "float16", "fp8")
     with pytest.raises(ConfigurationError, match="does not fit"):
         check_memory(L4, bert, "float16", "no_quant")
