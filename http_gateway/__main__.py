@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from heddle.machine import keep_freed_memory
@@ -43,7 +44,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
     table = routes(models, settings)
     check_default_route(settings.default_route, table)
     app = App(
-        Router(table, lambda: settings.default_route or default_path(models)),
+        Router(with_root(table, settings.default_route), lambda: settings.default_route or default_path(models)),
         load_api_keys(settings.api_keys, settings.api_keys_file),
         Admission(
             requests_max=settings.requests_max,
@@ -79,6 +80,12 @@ def check_default_route(path: str, table: Sequence[Route]) -> None:
     if path and path not in known:
         message = f"default_route: there is no POST {path} here{suggestion(path, known)}; one of {', '.join(known)}"
         raise ConfigurationError(message)
+
+
+def with_root(table: Sequence[Route], default_route: str) -> list[Route]:
+    """Makes POST / the default route, if one is set. Otherwise the body and the model decide."""
+    chosen = [route for route in table if (route.method, route.path) == ("POST", default_route)]
+    return [*table, *(replace(route, path="/") for route in chosen)]
 
 
 if __name__ == "__main__":
