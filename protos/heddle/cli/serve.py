@@ -12,6 +12,7 @@ from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.language_models import AUTO
 from heddle.checkpoint.model_source import locate
 from heddle.cli.commands import LIBRARY_OF_EXTRA, missing
+from heddle.cli.config_command import apply_config_file
 from heddle.cli.console import Console
 from heddle.cli.readiness import grpc_ready, http_ready
 from heddle.cli.serve_settings import ServeSettings
@@ -65,6 +66,7 @@ EXAMPLES: Mapping[ModelKind, tuple[str, Mapping[str, object]]] = {
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Serves until a signal; returns the exit code."""
+    argv, environ = apply_config_file(argv, environ)
     settings = load(ServeSettings, argv, environ, prog="heddle serve", env_prefix=SERVE_VARIABLES)
     console = Console()
     try:

@@ -17,6 +17,9 @@ from heddle.rpc.telemetry import LogLevel
 class ServeSettings:
     """Serves one model on this machine: HTTP and gRPC, with all services started, watched and stopped together.
 
+    `heddle serve config.yaml` starts from a Truss config file; flags and variables override it. `heddle config check
+    config.yaml` says what it would run.
+
     Finer settings of a service are taken from its own variables (HEDDLE_ENGINE_*, HEDDLE_TOKENIZER_*,
     HEDDLE_GATEWAY_*); `python -m engine_svc --help` and so on list them."""
 
