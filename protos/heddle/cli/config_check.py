@@ -1,7 +1,7 @@
 """Says what `heddle serve CONFIG` would run on this machine, and why. `heddle config check` prints it.
 
-Downloads nothing and imports no torch. What depends on a model that is not on this machine yet, or on the compute
-capability of a GPU, is said as a rule.
+Downloads nothing, and imports torch only for a model that is to be quantized. What depends on a model that is not on
+this machine yet, or on the compute capability of a GPU, is said as a rule.
 """
 
 import importlib
@@ -78,7 +78,10 @@ def read_if_here(configured: ConfiguredServe) -> Checkpoint | None:
     folder = locate(settings.model) if is_local else find_downloaded(settings.model, settings.revision)
     if folder is None:
         return None
-    return Checkpoint.read(folder, settings.model, pooling=settings.pooling, score_tokens=settings.score_tokens)
+    checkpoint = Checkpoint.read(folder, settings.model, pooling=settings.pooling, score_tokens=settings.score_tokens)
+    if settings.quantization != "no_quant":  # the engine knows which models can be quantized; it imports torch
+        importlib.import_module("engine_svc.backends.loading").check_quantizable(settings, checkpoint)
+    return checkpoint
 
 
 def find_downloaded(name: str, revision: str) -> Path | None:

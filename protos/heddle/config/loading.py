@@ -6,7 +6,7 @@ Unknown fields are accepted, as Truss does, unless they look like a misspelt kno
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -52,18 +52,6 @@ class LoadedConfig:
     without_effect: Mapping[str, str]  # fields that the file states and that do nothing here -> why
 
 
-class Loader(yaml.SafeLoader):
-    """YAML lets the last of several equal fields win, and does not tell."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        stated = set()
-        for key, _ in node.value:
-            if key.value in stated:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is stated twice", key.start_mark)
-            stated.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
-        return cast(dict[Any, Any], super().construct_mapping(node, deep))
-
-
 def load_config(path: Path) -> LoadedConfig:
     """`path` is the file, or the folder of a Truss. Raises ConfigFileError."""
     if path.is_dir():
@@ -78,13 +66,16 @@ def load_config(path: Path) -> LoadedConfig:
     if mistakes:
         raise ConfigFileError(path, mistakes)
     foreign = [name for name in config.environment_variables if not is_setting(name)]
-    without_effect |= {f"environment_variables.{name}": "neither Heddle nor TEI has this setting" for name in foreign}
+    without_effect |= {f"environment_variables.{name}": "Heddle has no such setting" for name in foreign}
     return LoadedConfig(path, config, without_effect)
 
 
 def read_yaml(path: Path) -> dict[Any, Any]:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        document = loader.get_single_node()
+        check_duplicates(document)
+        values = loader.construct_document(document) if document else None
     except OSError as error:
         raise ConfigFileError(path, [error.strerror or str(error)]) from None
     except UnicodeDecodeError:
@@ -98,6 +89,26 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     if not isinstance(values, dict):
         raise ConfigFileError(path, ["must be a mapping of fields, as in the documentation of Truss"])
     return values
+
+
+def check_duplicates(document: yaml.Node | None) -> None:
+    """Raises MarkedYAMLError for a field that is stated twice. YAML would let the last one win."""
+    pending, visited = [document], set()
+    while pending:
+        node = pending.pop()
+        if node is None or id(node) in visited:  # an alias refers to a node that may hold it
+            continue
+        visited.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            stated = set()
+            for key, value in node.value:
+                if key.value in stated:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value} is stated twice", problem_mark=key.start_mark)
+                if isinstance(key, yaml.ScalarNode):
+                    stated.add(key.value)
+                pending.append(value)
+        elif isinstance(node, yaml.SequenceNode):
+            pending += node.value
 
 
 def check_names(section: type[BaseModel], values: Mapping[Any, Any]) -> tuple[list[str], dict[str, str]]:
@@ -157,4 +168,4 @@ def shown(value: object) -> str:
         return repr(value) if not value or value.strip() != value or value.isdecimal() else value
     if isinstance(value, int | float):
         return str(value)
-    return "a mapping" if isinstance(value, Mapping) else "a list" if isinstance(value, list) else repr(value)
+    return "a mapping" if isinstance(value, Mapping) else "a list" if isinstance(value, list) else str(value)

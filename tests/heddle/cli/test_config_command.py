@@ -82,6 +82,14 @@ def test_check_names_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.C
     assert capsys.readouterr().err == f"heddle config: there is no model folder {tmp_path}/models/a\n"
 
 
+def test_check_refuses_to_quantize_what_the_engine_would_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(tmp_path, **{f"{BUILD}.base_model": "encoder", f"{BUILD}.quantization_type": "fp8"})
+    assert main.main(["config", "check", str(path)], {}) == 2
+    assert "--quantization fp8 is for decoders, not for" in capsys.readouterr().err
+
+
 def test_check_warns_of_a_route_that_the_model_does_not_answer(tmp_path: Path) -> None:
     path = write_config(tmp_path, **{f"{RUNTIME}.webserver_default_route": "/rerank"})
     assert explained(path)["default route"] == (

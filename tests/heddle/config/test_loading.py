@@ -1,5 +1,6 @@
 """What a config file may say: the seed's snippets, every range, every misspelling; and the line for each mistake."""
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def test_a_whole_number_is_accepted_in_its_range_only(tmp_path: Path, place: str
         ("environment_variables", ["A"], "must be a mapping"),
         ("environment_variables.A", None, "must be a text"),
         ("model_name", 5, "must be a text, not 5"),
+        ("model_name", date(2026, 1, 2), "must be a text, not 2026-01-02"),
     ],
 )
 def test_a_wrong_value_names_its_path_and_what_is_allowed(
@@ -156,6 +158,8 @@ def test_whatever_a_file_holds_is_accepted_or_refused_in_lines(tmp_path: Path, v
     [
         (b"trt_llm: [", "line 1, column 11: "),
         (b"a: 1\nb: 2\na: 3\n", "line 3, column 1: a is stated twice"),
+        (b"a: {b: [{c: 1, c: 2}]}", "line 1, column 16: c is stated twice"),
+        (b"a: &x [*x]", "trt_llm is required"),
         (b"", "must be a mapping of fields"),
         (b"- a", "must be a mapping of fields"),
         (b"\xff\xfe\xff", "this is not a text in UTF-8"),

@@ -1,11 +1,15 @@
 """What goes together: base model, quantization, card and source."""
 
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine_svc.settings import EngineSettings
+from heddle.cli.serve_settings import ServeSettings
+from heddle.config.rules import QUANTIZATIONS_NOW
 from heddle.config.schema import ACCELERATORS
 from tests.heddle.config.configs import BUILD, config_with, find_mistakes
 
@@ -45,6 +49,11 @@ def test_quantization_base_model_and_card_go_together_as_on_baseten(
 def test_a_quantization_that_is_not_built_yet_names_those_that_are(tmp_path: Path, quantization: str) -> None:
     line = f"quantization_type {quantization} is not supported yet: only no_quant, fp8, fp4 are"
     assert line in refusal(tmp_path, {f"{BUILD}.quantization_type": quantization})
+
+
+def test_the_engine_takes_every_quantization_that_a_config_may_name() -> None:
+    assert get_args(get_type_hints(EngineSettings)["quantization"]) == QUANTIZATIONS_NOW
+    assert get_args(get_type_hints(ServeSettings)["quantization"]) == QUANTIZATIONS_NOW
 
 
 @pytest.mark.parametrize("source", ["GCS", "S3", "AZURE", "REMOTE_URL", "BASETEN_TRAINING"])
