@@ -1,4 +1,4 @@
-# Everything a developer or CI does; `make` alone lists it. Nothing has to be installed by hand but Python 3.11 and make.
+# Everything that a developer or CI does. `make` alone lists it. Only Python 3.11 and make must be installed by hand.
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,15 +10,15 @@ ARGS :=
 
 .PHONY: help serve check test lint test-fast test-slow bench bench-quick protos models format constraints clean
 
-help: ## this list
+help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
-serve: $(VENV)/local.stamp ## start all services; flags: make serve ARGS="--http-port 9000"
+serve: $(VENV)/local.stamp ## start all services; pass flags with make serve ARGS="--http-port 9000"
 	@$(BIN)/heddle serve $(ARGS)
 
-check: lint test-fast ## format, lint, types, fresh stubs, fast tests
+check: lint test-fast ## check format, lint, types and stubs, and run the fast tests
 
-test: test-fast test-slow ## all tests
+test: test-fast test-slow ## run all tests
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -32,24 +32,24 @@ test-fast: $(VENV)/dev.stamp
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/pytest -m slow
 
-format: $(VENV)/dev.stamp ## format, and repair what the linter can
+format: $(VENV)/dev.stamp ## format the code, and fix what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/bench.stamp ## Heddle beside other servers and engines, 25 minutes; flags: make bench ARGS="--only engine"
+bench: $(VENV)/bench.stamp ## compare Heddle with other servers and engines, 22 minutes; flags: make bench ARGS="--only engine"
 	@$(BIN)/python -m tests.bench --peers $(VENV)/peers $(ARGS)
 
-bench-quick: $(VENV)/bench.stamp ## the same in 4 minutes, with fewer loads and peers
+bench-quick: $(VENV)/bench.stamp ## the same in 4 minutes, with fewer loads and servers
 	@$(BIN)/python -m tests.bench --quick --peers $(VENV)/peers $(ARGS)
 
-protos: $(VENV)/dev.stamp ## generate the stubs of the contracts in protos
+protos: $(VENV)/dev.stamp ## generate the gRPC stubs from the .proto files
 	$(BIN)/python protos/generate.py
 
-models: $(VENV)/dev.stamp ## make the table of models of the parity cases
+models: $(VENV)/dev.stamp ## make the table of models from the parity cases
 	$(BIN)/python -m tests.engine_svc.models.overview
 
-# All versions but torch's are the newest: torch is pinned by hand in the file, as its size and its numbers deserve.
-constraints: ## pin the newest versions of all that CI installs
+# torch is pinned by hand in the file, because it is large and its version changes vectors slightly. The others are newest.
+constraints: ## pin the newest version of everything that CI installs
 	$(PYTHON) -m venv --clear $(VENV)/constraints
 	grep '^torch==' $(CONSTRAINTS) > $(VENV)/torch.txt
 	$(VENV)/constraints/bin/python -m pip --quiet install --constraint $(VENV)/torch.txt '.[local,dev]'
@@ -57,7 +57,7 @@ constraints: ## pin the newest versions of all that CI installs
 	mv $(VENV)/pinned.txt $(CONSTRAINTS)
 	rm -r $(VENV)/constraints $(VENV)/torch.txt
 
-clean: ## remove the environment and all caches
+clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) build heddle.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/local.stamp: $(INPUTS)

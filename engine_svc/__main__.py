@@ -25,11 +25,10 @@ from engine_svc.worker import Worker
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.model_source import locate
 from heddle.machine import GPUS_VARIABLE, usable_cores, visible_gpus
-from heddle.rpc.keys import load_api_keys
+from heddle.rpc.keys import ApiKeys
 from heddle.rpc.lifecycle import Server, leave, run
-from heddle.rpc.metrics import serve_metrics
 from heddle.rpc.settings import load
-from heddle.rpc.telemetry import start_logging
+from heddle.rpc.telemetry import serve_metrics, start_logging
 from heddle.v1.engine_pb2_grpc import add_EngineServiceServicer_to_server
 
 # Seconds that a backend has to close. `heddle.supervisor` waits for it: see Limits there.
@@ -143,7 +142,7 @@ async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> 
         has_express=computes_on_cpu(settings, device),
     )
     servicer = EngineServicer(scheduler, [worker])
-    keys = load_api_keys(settings.api_keys, settings.api_keys_file)
+    keys = ApiKeys.load(settings.api_keys, settings.api_keys_file)
     server = Server(settings.listen, drain_s_max=settings.drain_s_max, tls=settings.tls, keys=keys, stop=stop)
     server.add("heddle.v1.EngineService", add_EngineServiceServicer_to_server, servicer)
 

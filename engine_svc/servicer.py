@@ -20,10 +20,10 @@ from engine_svc.submission import Submission
 from engine_svc.worker import Worker
 from heddle.rpc.deadlines import NEVER
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.flow_names import FlowNames
+from heddle.rpc.fairness import FlowNames
 from heddle.rpc.stream import Cancel, Reply, nothing_to_cancel
 from heddle.rpc.stream_server import StreamServer
-from heddle.rpc.unary import answered, context_of, deadline_of_call
+from heddle.rpc.unary import call_deadline, read_context, submit_and_wait
 from heddle.v1 import engine_pb2, engine_pb2_grpc, item_pb2, model_pb2
 
 
@@ -40,7 +40,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
             frame_type=engine_pb2.EngineServiceInferResponse,
             outcome_type=engine_pb2.Outcome,
             load=self.load,
-            greet=lambda hello: self._check_fingerprint(hello.tokenizer_fingerprint),
+            check_hello=lambda hello: self._check_fingerprint(hello.tokenizer_fingerprint),
         )
 
     def serve_model(self, model: model_pb2.Model, outputs: frozenset[Output]) -> None:
@@ -58,10 +58,10 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
     ) -> engine_pb2.EncodeResponse:
         if request.tokenizer_fingerprint:
             self._check_fingerprint(request.tokenizer_fingerprint)
-        item_context, deadline = context_of(context), deadline_of_call(context)
+        item_context, deadline = read_context(context), call_deadline(context)
         item_context.flow = self._flow_names.complete(item_context.flow)
         item = engine_pb2.Submission(context=item_context, sequences=request.sequences)
-        return engine_pb2.EncodeResponse(outcome=await answered(self.submit, item, deadline))
+        return engine_pb2.EncodeResponse(outcome=await submit_and_wait(self.submit, item, deadline))
 
     async def GetModel(
         self, request: engine_pb2.EngineServiceGetModelRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -8,29 +8,30 @@ from dataclasses import replace
 from typing import NoReturn
 
 from heddle.machine import keep_freed_memory
-from heddle.rpc.keys import load_api_keys
-from heddle.rpc.lifecycle import interrupt_nobody, run, settle_memory, stop_on_signal
+from heddle.rpc.keys import ApiKeys
+from heddle.rpc.lifecycle import run, stop_on_signal, tune_garbage_collector, use_batch_scheduling
 from heddle.rpc.settings import ConfigurationError, load, suggestion
 from heddle.rpc.telemetry import start_logging
 from http_gateway.admission import Admission
-from http_gateway.api.by_kind import default_path
+from http_gateway.api.baseten_paths import default_path, resolve_path
+from http_gateway.api.families import OPENAI
+from http_gateway.api.routes import build_routes
 from http_gateway.api.served_models import ServedModels
-from http_gateway.api.table import routes
 from http_gateway.app import App
-from http_gateway.fair_share import FairShare
+from http_gateway.callers import Callers
 from http_gateway.settings import GatewaySettings
 from http_gateway.web.cors import Cors
 from http_gateway.web.routing import Route, Router
 from http_gateway.web.server import HttpServer
 
-# An answer of a thousand vectors is some blocks of 2 MiB, whose new pages would cost as much as writing it.
+# An answer of a thousand vectors takes a few blocks of 2 MiB, and fresh pages would cost as much as writing it.
 FREED_BYTES_KEPT = 64 << 20
 
 
 def main() -> NoReturn:
     settings = load(GatewaySettings, sys.argv[1:], os.environ, prog="http-gateway", env_prefix="HEDDLE_GATEWAY_")
     start_logging("http_gateway", log_format=settings.log_format, log_level=settings.log_level)
-    interrupt_nobody()
+    use_batch_scheduling()
     keep_freed_memory(FREED_BYTES_KEPT)
     run(lambda: serve(settings))
 
@@ -41,23 +42,28 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
     models = ServedModels(
         settings.targets_by_model, strict_names=settings.strict_model_names, access=settings.tokenizers_access
     )
-    table = routes(models, settings)
-    check_default_route(settings.default_route, table)
+    routes = with_root(build_routes(models, settings), settings.default_route)
+    check_default_route(settings.default_route, routes)
     app = App(
-        Router(with_root(table, settings.default_route), lambda: settings.default_route or default_path(models)),
-        load_api_keys(settings.api_keys, settings.api_keys_file),
+        Router(
+            with_root(routes, settings.default_route),
+            OPENAI,
+            lambda path: resolve_path(path, settings.default_route or default_path(models)),
+        ),
+        Callers(
+            ApiKeys.load(settings.api_keys, settings.api_keys_file), settings.best_priority, settings.trusted_proxies
+        ),
         Admission(
             requests_max=settings.requests_max,
             bodies_bytes_max=settings.bodies_bytes_max,
             answers_bytes_max=settings.answers_bytes_max,
         ),
-        FairShare(best_priority=settings.best_priority, proxies=settings.trusted_proxies),
         over_limit_status=int(settings.over_limit_status) if settings.over_limit_status else None,
         compressed_bytes_min=settings.compressed_bytes_min,
         body_bytes_max=settings.request_bytes_max,
     )
     server = HttpServer(
-        Cors(settings.cors_origins, app.answer).answer if settings.cors_origins else app.answer,
+        Cors(settings.cors_origins, app.answer, OPENAI).answer if settings.cors_origins else app.answer,
         host=settings.host,
         port=settings.port,
         connections_max=settings.connections_max,
@@ -65,27 +71,28 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
         timeout_s=settings.timeout_s,
         stall_s_max=settings.stall_s_max,
         tls=settings.tls,
+        unix_socket=settings.unix_socket,
     )
     await models.start()
-    settle_memory()
+    tune_garbage_collector()
     try:
         await server.serve(stop, settings.drain_s_max, models.announce_draining)
     finally:
         await models.close()
 
 
-def check_default_route(path: str, table: Sequence[Route]) -> None:
+def check_default_route(path: str, routes: Sequence[Route]) -> None:
     """Raises ConfigurationError for a path that no POST route has."""
-    known = [route.path for route in table if route.method == "POST"]
+    known = [route.path for route in routes if route.method == "POST"]
     if path and path not in known:
         message = f"default_route: there is no POST {path} here{suggestion(path, known)}; one of {', '.join(known)}"
         raise ConfigurationError(message)
 
 
-def with_root(table: Sequence[Route], default_route: str) -> list[Route]:
+def with_root(routes: Sequence[Route], default_route: str) -> list[Route]:
     """Makes POST / the default route, if one is set. Otherwise the body and the model decide."""
-    chosen = [route for route in table if (route.method, route.path) == ("POST", default_route)]
-    return [*table, *(replace(route, path="/") for route in chosen)]
+    chosen = [route for route in routes if (route.method, route.path) == ("POST", default_route)]
+    return [*routes, *(replace(route, path="/") for route in chosen)]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""How much is taken on at once. Called by the app for every request that is work; beyond a limit it is 429 at once."""
+"""Limits how much the gateway takes on at once: requests, and the bytes of their bodies and answers. Beyond a limit the
+answer is 429 at once.
+"""
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 
@@ -16,12 +18,12 @@ class Admission:
 
 
 class Permit:
-    """One request's share, until `release`: from its head until its answer has left."""
+    """One request's share, until `release`: from its headers until its answer has been sent."""
 
     __slots__ = ("_admission", "_answer_bytes", "_body_bytes", "_is_released")
 
     def __init__(self, admission: Admission) -> None:
-        """Raises OVERLOADED where there is none left."""
+        """Raises OVERLOADED."""
         if admission.requests >= admission.requests_max:
             raise overloaded(f"{admission.requests} requests are being answered already")
         admission.requests += 1
@@ -30,16 +32,16 @@ class Permit:
         self._answer_bytes = 0
         self._is_released = False
 
-    def hold_body(self, size: int) -> None:
-        """Accounts for bytes of the request's body. Raises OVERLOADED."""
+    def reserve_body(self, size: int) -> None:
+        """Counts bytes of the request's body. Raises OVERLOADED."""
         self._body_bytes += size
         self._admission.bodies_bytes += size
         if self._admission.bodies_bytes > self._admission.bodies_bytes_max:
             raise overloaded("the requests that are being answered fill the memory set aside for them")
 
-    def hold_answer(self, size: int) -> None:
-        """Accounts for bytes of its answer. Raises OVERLOADED, and TOO_LARGE for what alone is more than there may be:
-        sending that again would not help."""
+    def reserve_answer(self, size: int) -> None:
+        """Counts bytes of its answer. Raises OVERLOADED, or TOO_LARGE for an answer that is over the limit of all
+        answers by itself: sending the request again would not help."""
         admission = self._admission
         self._answer_bytes += size
         admission.answers_bytes += size
@@ -49,22 +51,21 @@ class Permit:
         if admission.answers_bytes > admission.answers_bytes_max:
             raise overloaded("the answers that are being sent fill the memory set aside for them")
 
-    def end_body(self) -> None:
-        """Nobody needs the body any more."""
+    def release_body(self) -> None:
         self._admission.bodies_bytes -= self._body_bytes
         self._body_bytes = 0
 
-    def end_answer(self) -> None:
+    def release_answer(self) -> None:
         self._admission.answers_bytes -= self._answer_bytes
         self._answer_bytes = 0
 
     def release(self) -> None:
-        """Once or more often."""
+        """May be called more than once."""
         if not self._is_released:
             self._is_released = True
             self._admission.requests -= 1
-            self.end_body()
-            self.end_answer()
+            self.release_body()
+            self.release_answer()
 
 
 def overloaded(message: str) -> HeddleError:

@@ -1,6 +1,7 @@
-"""Answers a request: route, key, admission, body, handler, and errors in the shape of the route's family.
+"""Answers a request, in this order: route, API key, admission, body, handler, rendering. Errors have the shape of the
+route's family.
 
-`http_gateway.web.server` calls `App.answer` for each request; the handlers are in http_gateway.api.
+The server calls `App.answer` for each request; the handlers are in http_gateway.api.
 """
 
 import logging
@@ -10,18 +11,14 @@ from collections.abc import Mapping
 from prometheus_client import Gauge, Histogram
 
 from heddle.rpc.errors import ErrorKind
-from heddle.rpc.keys import ApiKeys
-from heddle.rpc.metrics import SECONDS_BUCKETS
-from heddle.rpc.telemetry import request_id
+from heddle.rpc.telemetry import SECONDS_BUCKETS, request_id
 from http_gateway.admission import Admission, Permit
-from http_gateway.api.families import Family
-from http_gateway.api_keys import authorization_of
-from http_gateway.errors import STATUS_OF_KIND, Failure
-from http_gateway.fair_share import FairShare
-from http_gateway.web.inflation import coding_of, inflate
-from http_gateway.web.message import Hold, Request, Response, bytes_of, uncounted
-from http_gateway.web.rendering import rendered
-from http_gateway.web.routing import Route, Router
+from http_gateway.callers import Callers
+from http_gateway.errors import HTTP_STATUS_OF_KIND, Failure
+from http_gateway.web.compression import content_coding, decompress
+from http_gateway.web.message import Request, Reserve, Response, body_size, reserve_nothing
+from http_gateway.web.rendering import render
+from http_gateway.web.routing import Family, Route, Router
 
 REQUEST_SECONDS = Histogram(
     "heddle_gateway_request_seconds", "Requests by route and status", ["route", "status"], buckets=SECONDS_BUCKETS
@@ -39,18 +36,16 @@ class App:
     def __init__(
         self,
         router: Router,
-        keys: ApiKeys,
+        callers: Callers,
         admission: Admission,
-        share: FairShare,
         *,
         over_limit_status: int | None,
         compressed_bytes_min: int,
         body_bytes_max: int,
     ) -> None:
         self._router = router
-        self._keys = keys
+        self._callers = callers
         self._admission = admission
-        self._share = share
         self._over_limit_status = over_limit_status
         self._compressed_bytes_min = compressed_bytes_min
         self._body_bytes_max = body_bytes_max
@@ -60,59 +55,60 @@ class App:
         ANSWERS_BYTES.set_function(lambda: admission.answers_bytes)
 
     async def answer(self, request: Request) -> Response:
-        """Raises nothing but CancelledError, when the caller has hung up."""
+        """Raises nothing but CancelledError, if the caller has hung up."""
         started = time.perf_counter()
         request_id.set(request.id)
         route = self._router.find(request)
         status = CLOSED_BY_CALLER
         try:
             if route.is_open:
-                response = await self._handled(route, request)
+                response = await self._handle(route, request)
             else:
-                self._share.assign(request, self._keys.find(authorization_of(request.headers)))
-                response = await self._permitted(route, request, Permit(self._admission))
+                self._callers.identify(request)
+                response = await self._admit(route, request)
             status = response.status
             return response
         except Exception as exception:  # noqa: BLE001 - the boundary: whatever it is, the caller gets an answer
-            failure = Failure.of(exception, self._statuses_of(route.family))
+            failure = Failure.from_exception(exception, self._statuses(route.family))
             status = failure.status
             return Response(route.family.body(failure), status, headers=failure.headers)
         finally:
             self._record(route, request, status, time.perf_counter() - started)
 
-    def _statuses_of(self, family: Family) -> Mapping[ErrorKind, int]:
-        return {**STATUS_OF_KIND, ErrorKind.TOO_LARGE: self._over_limit_status or family.over_limit_status}
+    def _statuses(self, family: Family) -> Mapping[ErrorKind, int]:
+        return {**HTTP_STATUS_OF_KIND, ErrorKind.TOO_LARGE: self._over_limit_status or family.over_limit_status}
 
-    async def _permitted(self, route: Route, request: Request, permit: Permit) -> Response:
-        """The response takes over the permit and releases it once it has been sent."""
+    async def _admit(self, route: Route, request: Request) -> Response:
+        """The response takes over the permit, and releases it once it has been sent."""
+        permit = Permit(self._admission)
         try:
             if request.method == "POST":
-                request.body = await self._read(request, permit.hold_body)
-            response = await self._handled(route, request, permit.hold_answer)
-            permit.end_answer()
-            permit.hold_answer(bytes_of(response.body))  # what is still in memory
+                request.body = await self._read_body(request, permit.reserve_body)
+            response = await self._handle(route, request, permit.reserve_answer)
+            permit.release_answer()  # what was reserved while it grew: compression may have made it smaller
+            permit.reserve_answer(body_size(response.body))
         except BaseException:
             permit.release()
             raise
         request.body = b""
-        permit.end_body()
+        permit.release_body()
         response.release = permit.release
         return response
 
-    async def _read(self, request: Request, hold: Hold) -> bytes:
-        coding = coding_of(request.headers)
-        body = await request.read(hold)
+    async def _read_body(self, request: Request, reserve: Reserve) -> bytes:
+        coding = content_coding(request.headers)
+        body = await request.read(reserve)
         if coding:
-            sent_bytes = len(body)
-            body = await inflate(body, coding, self._body_bytes_max)
-            hold(len(body) - sent_bytes)
+            compressed_size = len(body)
+            body = await decompress(body, coding, self._body_bytes_max)
+            reserve(len(body) - compressed_size)
         return body
 
-    async def _handled(self, route: Route, request: Request, hold: Hold = uncounted) -> Response:
+    async def _handle(self, route: Route, request: Request, reserve: Reserve = reserve_nothing) -> Response:
         answer = await route.handler(request)
         if isinstance(answer, Response):
             return answer
-        return await rendered(answer, request.headers, compressed_bytes_min=self._compressed_bytes_min, hold=hold)
+        return await render(answer, request.headers, compressed_bytes_min=self._compressed_bytes_min, reserve=reserve)
 
     def _record(self, route: Route, request: Request, status: int, seconds: float) -> None:
         key = route.path, status

@@ -1,6 +1,7 @@
-"""How a request can fail over HTTP: one table from ErrorKind to status, and the words that the caller knows.
+"""How a request can fail over HTTP: the status of each ErrorKind, and the names of fields that the caller knows.
 
-The app turns whatever a handler raises into a `Failure`; the family of the route (http_gateway.api.families) tells it.
+The app turns whatever a handler raises into a `Failure`; the family of the route (http_gateway.api.families) writes its
+body.
 """
 
 import math
@@ -9,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 
-# Clients send 408, 409, 429 and 5xx again, so that what would only fail again has another status.
-STATUS_OF_KIND = {
+# Clients retry 408, 409, 429 and 5xx, so errors that a retry would repeat have other statuses.
+HTTP_STATUS_OF_KIND = {
     ErrorKind.INVALID_INPUT: 400,
     ErrorKind.EMPTY_INPUT: 400,
     ErrorKind.TOO_LARGE: 413,
@@ -19,7 +20,7 @@ STATUS_OF_KIND = {
     ErrorKind.UNAUTHENTICATED: 401,
     ErrorKind.OVERLOADED: 429,
     ErrorKind.DEADLINE_EXCEEDED: 504,
-    ErrorKind.CANCELLED: 499,  # nginx's: the caller closed the connection; seen in logs and metrics alone
+    ErrorKind.CANCELLED: 499,  # as in nginx: the caller closed the connection, so only logs and metrics show it
     ErrorKind.UNAVAILABLE: 503,
     ErrorKind.MISMATCH: 503,
     ErrorKind.UNIMPLEMENTED: 501,
@@ -27,7 +28,7 @@ STATUS_OF_KIND = {
     ErrorKind.INTERNAL: 500,
 }
 
-# Where OpenAI has a word of its own.
+# OpenAI's own code; the others are the lower-case names of the kinds.
 CODE_OF_KIND = {ErrorKind.UNAUTHENTICATED: "invalid_api_key"}
 
 
@@ -45,16 +46,16 @@ class Failure(Exception):
         self.headers = tuple(headers)
 
     @classmethod
-    def of(cls, exception: Exception, statuses: Mapping[ErrorKind, int] = STATUS_OF_KIND) -> "Failure":
-        """Itself if it is one; otherwise what it means to a caller, with the traceback of a bug in the log."""
+    def from_exception(cls, exception: Exception, statuses: Mapping[ErrorKind, int] = HTTP_STATUS_OF_KIND) -> "Failure":
+        """What it means to a caller. The traceback of a bug goes to the log."""
         if isinstance(exception, Failure):
             return exception
         error = HeddleError.from_exception(exception)
         code = CODE_OF_KIND.get(error.kind, error.kind.name.lower())
-        return cls(statuses[error.kind], code, error.message, param=error.field, headers=headers_of(error))
+        return cls(statuses[error.kind], code, error.message, param=error.field, headers=error_headers(error))
 
 
-def headers_of(error: HeddleError) -> list[tuple[str, str]]:
+def error_headers(error: HeddleError) -> list[tuple[str, str]]:
     if error.kind is ErrorKind.UNAUTHENTICATED:
         return [("www-authenticate", "Bearer")]
     if not error.retry_after_ms:
@@ -63,21 +64,21 @@ def headers_of(error: HeddleError) -> list[tuple[str, str]]:
     return [("retry-after", str(seconds)), ("retry-after-ms", str(error.retry_after_ms))]
 
 
-# What names one of several: `inputs[3]`.
-PLACE = re.compile(r"(?P<field>[^\[]*)\[(?P<index>\d+)\]")
+# Names one item of a list: `inputs[3]`.
+ITEM = re.compile(r"(?P<field>[^\[]*)\[(?P<index>\d+)\]")
 
 
-class InWordsOf:
-    """`with` it, the errors of a call have the request's own name for the field: a caller that sent `input` knows no
-    `inputs[3]`. The message begins with the place, unless it names it already."""
+class RenamedFields:
+    """`with` it, errors name fields as the request does: a caller that sent `input` knows no `inputs[3]`. The message
+    begins with the name, unless it contains it already."""
 
     __slots__ = ("_is_list", "_names", "_place_of")
 
     def __init__(
         self, names: Mapping[str, str], *, is_list: bool = True, place_of: Callable[[int], str] | None = None
     ) -> None:
-        """`is_list` is false where the caller sent no list, but one text that there is no need to name, and `place_of`
-        says where it is for callers who may send lists of lists."""
+        """`is_list` is false if the caller sent a single text, which needs no name. `place_of` names the item with an
+        index, for callers who may send lists of lists."""
         self._names = names
         self._is_list = is_list
         self._place_of = place_of
@@ -87,10 +88,10 @@ class InWordsOf:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, HeddleError):
-            raise self._told(error) from error
+            raise self._rename(error) from error
 
-    def _told(self, error: HeddleError) -> HeddleError:
-        match = PLACE.fullmatch(error.field)
+    def _rename(self, error: HeddleError) -> HeddleError:
+        match = ITEM.fullmatch(error.field)
         field = match["field"] if match else error.field
         name = self._names.get(field, field)
         if match is None:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from heddle.rpc.credentials import Access, ServerTls
-from heddle.rpc.priorities import PRIORITY_MAX
+from heddle.rpc.fairness import PRIORITY_MAX
 from heddle.rpc.settings import at_least
-from heddle.rpc.target import check_targets
+from heddle.rpc.targets import check_targets
 from heddle.rpc.telemetry import LogFormat, LogLevel
 from http_gateway.web.cors import check_origins
 
@@ -23,13 +23,17 @@ class GatewaySettings:
     host: str = "127.0.0.1"
     # Port to listen on; 0 takes a free one.
     port: int = 8080
+    # Unix socket to serve on as well, without TLS, for health probes on this machine. The permissions of its folder say
+    # who may connect.
+    unix_socket: Path | None = None
     # Tokenizer pods: host:port or unix:/path, or dns:///name:port for every address behind a name. name=target sends
     # requests for that model there; repeat a name for several pods of one model.
     tokenizers: tuple[str, ...] = ("127.0.0.1:50051",)
 
     # Access
 
-    # Certificate (with those between it and a root) and its key, PEM: HTTPS; plaintext HTTP when unset.
+    # Certificate (with those between it and a root) and its key, PEM: HTTPS; plaintext HTTP when unset. These files and
+    # the next one are read again when they change.
     tls_cert: Path | None = None
     tls_key: Path | None = None
     # Authorities, PEM: callers must have a certificate of one of them (mutual TLS).

@@ -1,11 +1,11 @@
-"""Generates the Python stubs of the .proto files; `--check` only says whether the committed ones are fresh.
+"""Generates the Python stubs of the .proto files. With `--check` it only compares them with the committed stubs.
 
-Those of heddle.v1 lie beside their files. Those of tei.v1 go to heddle/tei/v1, inside our own package: many who call
-Text Embeddings Inference have stubs of its contract already, and an installed `tei` would be in their way.
+The stubs of heddle.v1 lie beside the .proto files. Those of tei.v1 are in heddle/tei/v1, inside our own package:
+callers of Text Embeddings Inference may already have stubs of its contract in a package `tei`.
 
-Run by `make protos` and `make check`. The compiler lives in an environment of its own, because it is old on purpose:
-stubs load with the protobuf runtime they were made for and with the next major one, so those of protobuf 6 serve both
-the services (7) and TensorRT-LLM's environment (6).
+Run by `make protos` and `make check`. The compiler is old on purpose and has its own environment: stubs work with the
+protobuf version that they were made for and with the next major version. Stubs made for protobuf 6 therefore work in
+the services (7) and beside TensorRT-LLM (6).
 """
 
 import argparse
@@ -17,7 +17,7 @@ import venv
 from pathlib import Path
 
 PROTOS = Path(__file__).parent
-# By folder of .proto files: the folder of their stubs. Both are relative to protos/.
+# Folders of .proto files, and those of their stubs, relative to protos/.
 STUBS = {"heddle/v1": "heddle/v1", "tei/v1": "heddle/tei/v1"}
 TOOLS_VENV = PROTOS.parent / ".venv" / "protoc"
 TOOLS = ("grpcio-tools==1.72.2", "protobuf==6.30.2", "mypy-protobuf==3.7.0")
@@ -26,11 +26,13 @@ PYTHON = TOOLS_VENV / "bin" / "python"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the committed stubs are stale")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit with 1 if the committed stubs are stale"
+    )
     arguments = parser.parse_args()
     install_tools()
     with tempfile.TemporaryDirectory() as folder:
-        fresh = compiled(Path(folder))
+        fresh = compile_stubs(Path(folder))
     stubs = (path for folder in STUBS.values() for path in PROTOS.glob(f"{folder}/*_pb2*.py*"))
     committed = {path.relative_to(PROTOS): path.read_bytes() for path in stubs}
     stale = sorted(str(path) for path in fresh.keys() | committed.keys() if fresh.get(path) != committed.get(path))
@@ -38,8 +40,8 @@ def main() -> int:
         for path in stale:
             print(f"stale: protos/{path} (run `make protos`)", file=sys.stderr)
         return 1 if stale else 0
-    for gone in committed.keys() - fresh.keys():
-        (PROTOS / gone).unlink()
+    for stub in committed.keys() - fresh.keys():
+        (PROTOS / stub).unlink()
     for stub, content in fresh.items():
         (PROTOS / stub).write_bytes(content)
     print(f"{len(fresh)} stubs, {len(stale)} changed")
@@ -51,14 +53,14 @@ def install_tools() -> None:
     if stamp.exists() and stamp.read_text() == "\n".join(TOOLS):
         return
     venv.create(TOOLS_VENV, with_pip=True, clear=True)
-    # Not the project's constraints: they pin what runs, and this is older.
+    # The project's constraints pin the newer versions that the services use.
     environment = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
     subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", *TOOLS], check=True, env=environment)
     stamp.write_text("\n".join(TOOLS))
 
 
-def compiled(folder: Path) -> dict[Path, bytes]:
-    """Contents of all stubs by path relative to protos/; RPC stubs only where a file has a service."""
+def compile_stubs(folder: Path) -> dict[Path, bytes]:
+    """Returns the contents of all stubs by path relative to protos/. Only files with a service have RPC stubs."""
     sources = {f"{STUBS[home]}/{path.name}": path for home in STUBS for path in sorted(PROTOS.glob(f"{home}/*.proto"))}
     services = [name for name, path in sources.items() if "\nservice " in path.read_text()]
     homes = [f"-I{stubs}={PROTOS / home}" for home, stubs in STUBS.items()]

@@ -1,4 +1,4 @@
-"""Certificates for tests, made by the openssl program: authorities, and what they sign."""
+"""Certificate authorities and certificates for tests, made by the openssl program."""
 
 import subprocess
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ def make_authority(folder: Path, name: str = "ca") -> Certificate:
 
 
 def sign(authority: Certificate, name: str, names: str = "DNS:localhost,IP:127.0.0.1") -> Certificate:
-    """A certificate for these names, in the authority's folder. An older one of the same name is replaced."""
+    """Makes a certificate for these names in the authority's folder, and replaces an older one of the same name."""
     folder = authority.cert.parent
     made, request = Certificate(folder / f"{name}.pem", folder / f"{name}.key"), folder / f"{name}.csr"
     openssl(

@@ -1,4 +1,4 @@
-"""Small checkpoints with random weights, as transformers writes them, for the tests of checkpoints and models."""
+"""Small checkpoints with random weights, written as transformers writes them."""
 
 import json
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ SMALL_BERT: dict[str, Any] = {
 def write_bert(
     folder: Path, model_class: type[PreTrainedModel] = BertModel, *, max_shard_size: str = "1GB", **config: Any
 ) -> PreTrainedModel:
-    """Writes config.json and the weights; returns the model that they are of."""
+    """Writes config.json and the weights, and returns the model."""
     torch.manual_seed(0)
     model: PreTrainedModel = model_class(BertConfig(**{**SMALL_BERT, **config}))
     model.train(mode=False)
@@ -37,7 +37,7 @@ def write_bert(
 
 
 def write_tokenizer(folder: Path) -> None:
-    """One word per id."""
+    """Writes a tokenizer with one word per id."""
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{index}" for index in range(VOCABULARY_SIZE - 5))]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(vocabulary))
@@ -50,7 +50,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_old_modules(folder: Path, names: Iterable[str], pooling: dict[str, Any] | None = None) -> None:
-    """modules.json as sentence-transformers wrote it before 5.4: Transformer first, Pooling and its settings second."""
+    """Writes modules.json as sentence-transformers did before 5.4: Transformer, then Pooling with its settings."""
     listing = [
         {
             "idx": index,

@@ -1,4 +1,4 @@
-"""Pods inside the test's event loop, wired as their processes wire themselves, over real sockets."""
+"""Pods inside the test's event loop, wired as their processes wire themselves, on real sockets."""
 
 import asyncio
 import functools
@@ -26,7 +26,7 @@ TOKENIZER = "heddle.v1.InferenceService"
 
 @asynccontextmanager
 async def engine_pod(folder: Path, backend: Backend | None = None, **settings: Any) -> AsyncIterator[str]:
-    """The address of an engine pod that is ready; its backend is simulated, or the one that is given."""
+    """Yields the address of an engine pod that is ready. Its backend is simulated by default."""
     defaults = {"backend": "simulated", "simulated_fixed_us": 100, "simulated_per_token_ns": 0}
     address = settings.pop("address", f"unix:{folder}/engine")
     own = EngineSettings(listen=(address,), **{**defaults, **settings})
@@ -37,7 +37,7 @@ async def engine_pod(folder: Path, backend: Backend | None = None, **settings: A
 
 @asynccontextmanager
 async def tokenizer_pod(folder: Path, *engines: str, **settings: Any) -> AsyncIterator[str]:
-    """The address of a tokenizer pod that is ready."""
+    """Yields the address of a tokenizer pod that is ready."""
     address = settings.pop("address", f"unix:{folder}/tokenizer")
     own = TokenizerSettings(listen=(address,), engines=engines, **settings)
     async with running(lambda stop: tokenizer.serve(own, stop), functools.partial(grpc_ready, address, TOKENIZER)):
@@ -46,11 +46,11 @@ async def tokenizer_pod(folder: Path, *engines: str, **settings: Any) -> AsyncIt
 
 @asynccontextmanager
 async def gateway(*tokenizers: str, stop: asyncio.Event | None = None, **settings: Any) -> AsyncIterator[str]:
-    """The URL of a gateway that is ready. `stop` begins its draining early."""
+    """Yields the URL of a gateway that is ready. `stop` starts to drain it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     own = GatewaySettings(port=port, tokenizers=tokenizers, **settings)
-    probe = functools.partial(http_ready, "127.0.0.1", port)
+    probe = functools.partial(http_ready, f"127.0.0.1:{port}")
     async with running(lambda stop: http_gateway.serve(own, stop), probe, stop):
         yield f"http://127.0.0.1:{port}"
 

@@ -1,4 +1,4 @@
-"""What tests share that leave it as it is: a running Heddle, and checkpoints of small models, made once in a run."""
+"""Fixtures that are made once per run and not changed: a running Heddle, and checkpoints of small models."""
 
 import os
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from tests.system.served import Served, served
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def heddle() -> AsyncIterator[Served]:
-    """all-MiniLM-L6-v2 on the torch backend, in float32 whatever the machine is fast at: vectors are compared."""
+    """all-MiniLM-L6-v2 on the torch backend. It runs in float32 on every machine because tests compare its vectors."""
     async with served("--dtype", "float32") as running:
         yield running
 
@@ -28,7 +28,7 @@ async def simulated() -> AsyncIterator[Served]:
 
 @pytest.fixture(scope="session")
 def ner_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Finds people, organisations and places."""
+    """A token classifier for people, organisations and places."""
     from tests.small_models.ner import ner_model
 
     return ner_model(tmp_path_factory.mktemp("ner"))
@@ -36,7 +36,7 @@ def ner_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sentiment_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Says which one feeling a text has."""
+    """A classifier that finds the one feeling in a text."""
     from tests.small_models.classifiers import sentiment_model
 
     return sentiment_model(tmp_path_factory.mktemp("sentiment"))
@@ -44,7 +44,7 @@ def sentiment_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def multi_label_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Says which feelings a text has, if any."""
+    """A multi-label classifier that finds all feelings in a text."""
     from tests.small_models.classifiers import multi_label_model
 
     return multi_label_model(tmp_path_factory.mktemp("multi_label"))
@@ -52,7 +52,7 @@ def multi_label_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def reranker_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Says how well a document answers a query."""
+    """A reranker of questions and answers."""
     from tests.small_models.reranker import reranker_model
 
     return reranker_model(tmp_path_factory.mktemp("reranker"))
@@ -60,7 +60,7 @@ def reranker_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def splade_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Gives a text sparse weights of words."""
+    """A sparse embedder."""
     from tests.small_models.sparse import splade_model
 
     return splade_model(tmp_path_factory.mktemp("splade"))

@@ -21,7 +21,7 @@ BEST_FIRST = [2, 5, 0, 3, 4, 1]
 
 @dataclass(frozen=True)
 class HighLogits(SimulatedBackend):
-    """The logit of the text's word; with more labels, the logits of the first words."""
+    """Returns the logit of the text's word, or of its first words if there are several labels."""
 
     outputs: frozenset[Output] = frozenset({Output.LOGITS})
     dimension: int = 1

@@ -1,4 +1,4 @@
-"""Checkpoints of every kind without weights, for simulated engines: MiniLM's tokenizer and a config of that kind."""
+"""Checkpoints of every kind without weights, for simulated engines. They have MiniLM's tokenizer."""
 
 import json
 import shutil
@@ -74,7 +74,7 @@ def write_config(folder: Path, architecture: str, labels: Sequence[str], **more:
 async def http_of(
     folder: Path, model: Path, backend: Backend | None = None, **settings: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway to real pods of the checkpoint; the engine is simulated unless a backend is given."""
+    """Yields a client of a gateway in front of real pods. The engine is simulated unless a backend is given."""
     named: dict[str, Any] = {"model": str(model), "served_model_name": "served"}
     async with (
         engine_pod(folder, backend, **named) as engine,

@@ -1,8 +1,8 @@
-"""Sentences with names in them as people write them, for what finds entities and says where in the text they stand.
+"""Sentences with names in them, for tests of entities and their offsets.
 
-Offsets go wrong where characters, code points and tokens part ways: accents that a tokenizer strips, emoji of several
-code points, letters that grow when lowered, odd spaces, names without spaces between. All of it is here; the same in
-every run.
+Offsets go wrong where bytes, characters and tokens differ: accents that a tokenizer strips, emoji of several code
+points, letters that get longer in lower case, unusual spaces, and languages without spaces. The sentences have all of
+these, and are the same in every run.
 """
 # ruff: noqa: RUF001 - other alphabets are the point
 
@@ -103,7 +103,7 @@ def quoted(text: str) -> str:
 
 
 def repeated(text: str) -> str:
-    """Beyond the 512 tokens that a BERT takes."""
+    """A text of more than the 512 tokens that a BERT takes."""
     return "; ".join([text] * (2_400 // len(text)))
 
 
@@ -111,7 +111,7 @@ WAYS: list[Callable[[str], str]] = [str, str.upper, str.lower, decomposed, sprea
 
 
 def ner_sentences(count: int = 240, seed: int = 0) -> list[str]:
-    """`count` of them, none empty; those written by hand come first."""
+    """Returns `count` sentences, none of them empty. The ones written by hand come first."""
     rng = random.Random(seed)
     sentences = list(WRITTEN)
     while len(sentences) < count:

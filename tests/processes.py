@@ -1,4 +1,4 @@
-"""The processes below a process, by the module that each runs. For tests and benchmarks, on Linux."""
+"""The descendants of a process, by the module that each runs. Tests and benchmarks use it, on Linux only."""
 
 import contextlib
 import os
@@ -16,13 +16,13 @@ def descendants(pid: int) -> list[int]:
 
 
 def module_of(pid: int) -> str:
-    """engine_svc of `python -m engine_svc`; otherwise the program's name."""
+    """Returns engine_svc for `python -m engine_svc`, and the name of other programs."""
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
     return words[words.index("-m") + 1] if "-m" in words else Path(words[0]).name
 
 
 def running(pid: int, module: str) -> list[int]:
-    """Descendants that run `python -m module`."""
+    """Finds the descendants that run `python -m module`."""
     return [child for child in descendants(pid) if module_of(child) == module]
 
 
@@ -34,7 +34,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def cpu_seconds(pid: int) -> dict[str, float]:
-    """CPU time used so far by a process and its descendants, by the module that each runs."""
+    """Returns the CPU time that a process and its descendants have used, by module."""
     used: dict[str, float] = {}
     for one in (pid, *descendants(pid)):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Token sequences one by one, for tests: packed into batches, and the results of a backend for each of them."""
+"""Single token sequences for tests, which are packed into batches, and a backend's results for each of them."""
 
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as List
@@ -51,7 +51,7 @@ class Runner(Protocol):
 
 
 def columns(*sequences: Sequence) -> Sequences:
-    """Of sequences with the same options."""
+    """Makes the sequences of one set of options."""
     types = None
     if any(one.type_ids for one in sequences):
         types = np.frombuffer(b"".join(one.type_ids or bytes(one.tokens) for one in sequences), np.uint8)
@@ -80,7 +80,7 @@ def sequences_of(batch: PackedBatch) -> list[Sequence]:
 
 
 def run_each(backend: Runner, batch: PackedBatch | List[Sequence], cores: int = 0) -> list[Array]:
-    """An array for each output of each sequence. A sparse vector is [2, entries]: indices, then values."""
+    """Returns an array for each output of each sequence. A sparse vector is [2, entries]: indices, then values."""
     if not isinstance(batch, PackedBatch):
         batch = packed(batch)
     outputs: frozenset[Output] = getattr(backend, "outputs", frozenset())
@@ -110,7 +110,7 @@ def trimmed(array: Array, output: Output, options: Options) -> Array:
 
 
 def dense(sparse: List[Array], size: int) -> Array:
-    """[n, size], of sparse vectors."""
+    """Expands sparse vectors into an array [n, size]."""
     whole = np.zeros((len(sparse), size), np.float32)
     for row, (indices, values) in zip(whole, sparse, strict=True):
         row[indices.astype(np.int64)] = values

@@ -1,4 +1,4 @@
-"""A backend that takes its time, for tests of what happens meanwhile."""
+"""A slow backend, for tests of what happens while it runs."""
 
 import time
 from collections.abc import Mapping
@@ -9,7 +9,8 @@ from engine_svc.rows import Rows
 
 
 class SlowBackend:
-    """Simulated; once it is warm, each batch takes half a second, and it counts the sequences it ran."""
+    """A simulated backend that takes half a second for each batch after the warm-up, and counts the sequences it
+    ran."""
 
     def __init__(self) -> None:
         self._simulated = SimulatedBackend(fixed_us=0, per_token_ns=0)

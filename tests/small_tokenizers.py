@@ -1,4 +1,4 @@
-"""Tokenizers of every common build, trained on a few sentences, for the tests of tokenization."""
+"""Tokenizers of every common kind, trained on a few sentences, for the tests of tokenization."""
 
 from collections.abc import Callable
 from functools import cache
@@ -11,7 +11,7 @@ CORPUS = SENTENCES * 3
 
 
 def word_piece() -> Tokenizer:
-    """As BERT, uncased."""
+    """Like BERT's, uncased."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -29,7 +29,7 @@ def word_piece() -> Tokenizer:
 
 
 def byte_level() -> Tokenizer:
-    """As RoBERTa: two special tokens between the texts of a pair."""
+    """Like RoBERTa's, with two special tokens between the texts of a pair."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -45,7 +45,7 @@ def byte_level() -> Tokenizer:
 
 
 def unigram() -> Tokenizer:
-    """As XLM-RoBERTa."""
+    """Like XLM-RoBERTa's."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
@@ -61,7 +61,7 @@ def unigram() -> Tokenizer:
 
 
 def sentence_piece_bpe() -> Tokenizer:
-    """As Gemma: no pre-tokenizer, one special token before the text and none after it."""
+    """Like Gemma's: no pre-tokenizer, one special token before the text and none after it."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
@@ -77,7 +77,7 @@ def sentence_piece_bpe() -> Tokenizer:
 
 
 def bare() -> Tokenizer:
-    """As GPT-2: no special tokens at all."""
+    """Like GPT-2's, without special tokens."""
     tokenizer = byte_level()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     return tokenizer
@@ -93,7 +93,7 @@ BUILDERS: dict[str, Callable[[], Tokenizer]] = {
 
 
 def small_tokenizer(kind: str) -> Tokenizer:
-    """A fresh copy. Training is not repeatable, so all copies of a process are of one training."""
+    """Returns a fresh copy. Training is not reproducible, so all copies of a process come from one training."""
     return Tokenizer.from_str(trained(kind))
 
 

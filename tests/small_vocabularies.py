@@ -1,5 +1,5 @@
-"""Small tokenizer folders without tokenizer.json, as older checkpoints have them. They are the same in every run. Used
-by the tests that build tokenizers from vocabulary files."""
+"""Small tokenizer folders without tokenizer.json, as older checkpoints have them. They are the same in every run.
+Tests of the loading of vocabulary files use them."""
 
 import io
 from collections.abc import Mapping
@@ -111,7 +111,7 @@ def write_byte_pairs(folder: Path, class_name: str) -> None:
 
 @cache
 def character_map() -> bytes:
-    """The rules of NFKC, compiled as SentencePiece does."""
+    """Compiles the rules of NFKC as SentencePiece does."""
     trained = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["a b c d e f"]),
@@ -145,7 +145,7 @@ def sentence_piece_model(class_name: str) -> bytes:
 
 
 def pieces() -> list[str]:
-    """Whole words, beginnings of words, and characters; the most common first."""
+    """Returns whole words, beginnings of words, and characters, the most common first."""
     words = sorted(
         {f"▁{word}" for sentence in SENTENCES for word in sentence.split()}, key=lambda word: (len(word), word)
     )

@@ -1,4 +1,5 @@
-"""That the small models do what tests of Heddle expect of them, with transformers and sentence-transformers alone."""
+"""The small models do what tests of Heddle expect of them. Checked with transformers and sentence-transformers
+alone."""
 
 import unicodedata
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The rules of the tree that a reviewer would have to remember: who may import whom, and how big things may get."""
+"""The rules of the tree: who may import whom, and how big things may get."""
 
 import ast
 import subprocess
@@ -32,7 +32,7 @@ TOP_LEVEL = {
 
 
 def sources(*folders: str) -> list[Path]:
-    """Python files that people write, relative to the root."""
+    """Returns the Python files that people write, relative to the root."""
     found = (path for folder in folders for path in (ROOT / folder).rglob("*.py"))
     return sorted(path.relative_to(ROOT) for path in found if "_pb2" not in path.name)
 
@@ -43,7 +43,8 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def imports_of(path: Path) -> Iterator[str]:
-    """Full names of the imported modules; of `from a import b` both `a` and `a.b`, as `b` may be either."""
+    """Yields the full names of imported modules. `from a import b` yields `a` and `a.b`, because `b` may be a
+    module."""
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -58,7 +59,7 @@ def imports_any(path: Path, *packages: str) -> list[str]:
 
 
 def loaded_by(module: str) -> set[str]:
-    """Top-level modules that a fresh interpreter holds after importing this one."""
+    """Returns the top-level modules that a fresh interpreter loads with this one."""
     script = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
     environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'protos'}"}
     done = subprocess.run(

@@ -1,4 +1,5 @@
-"""Texts such as people send: many languages, emoji, markup, next to nothing, far too much. The same in every run."""
+"""Texts like those that users send: many languages, emoji, markup, very short and very long ones. They are the same
+in every run."""
 # ruff: noqa: RUF001 - other alphabets are the point
 
 import random
@@ -59,7 +60,7 @@ NEARLY_NOTHING = [
 
 
 def varied_texts(count: int, seed: int = 0) -> list[str]:
-    """`count` texts; the first ones hold every sentence and every near-nothing at least once."""
+    """Returns `count` texts. The first ones hold every sentence and every very short text at least once."""
     rng = random.Random(seed)
     texts = [*SENTENCES, *NEARLY_NOTHING]
     while len(texts) < count:

@@ -1,4 +1,4 @@
-"""Starts a tokenizer pod: settings, tokenizer, engine pods, servicer, server. `tokenizer-svc --help` tells all."""
+"""Starts a tokenizer pod: settings, tokenizer, engine pods, servicer, server. See `tokenizer-svc --help`."""
 
 import asyncio
 import os
@@ -9,11 +9,10 @@ from typing import NoReturn
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.model_source import locate
 from heddle.machine import keep_freed_memory
-from heddle.rpc.keys import load_api_keys
-from heddle.rpc.lifecycle import Server, interrupt_nobody, run
-from heddle.rpc.metrics import serve_metrics
+from heddle.rpc.keys import ApiKeys
+from heddle.rpc.lifecycle import Server, run, use_batch_scheduling
 from heddle.rpc.settings import ConfigurationError, load
-from heddle.rpc.telemetry import start_logging
+from heddle.rpc.telemetry import serve_metrics, start_logging
 from heddle.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
 from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.engines import Engines
@@ -22,14 +21,14 @@ from tokenizer_svc.settings import TokenizerSettings
 from tokenizer_svc.tei.services import add_services
 from tokenizer_svc.text.tokenization import Tokenizer
 
-# An answer of a thousand vectors is some blocks of 1.5 MiB, whose new pages would cost as much as all work on them.
+# An answer of a thousand vectors takes blocks of 1.5 MiB. Mapping new pages for them would cost as much as the rest.
 FREED_BYTES_KEPT = 64 << 20
 
 
 def main() -> NoReturn:
     settings = load(TokenizerSettings, sys.argv[1:], os.environ, prog="tokenizer-svc", env_prefix="HEDDLE_TOKENIZER_")
     start_logging("tokenizer_svc", log_format=settings.log_format, log_level=settings.log_level)
-    interrupt_nobody()
+    use_batch_scheduling()
     keep_freed_memory(FREED_BYTES_KEPT)
     run(lambda: serve(settings))
 
@@ -47,7 +46,7 @@ def replace_default_prompt(checkpoint: Checkpoint, settings: TokenizerSettings) 
 
 
 async def serve(settings: TokenizerSettings, stop: asyncio.Event | None = None) -> None:
-    """Until `stop` is set, or the process gets a signal if none is given."""
+    """Serves until `stop` is set, or until a signal if none is given."""
     checkpoint = Checkpoint.read(
         locate(settings.model, settings.revision or None, with_weights=False),
         name=settings.served_model_name or settings.model,
@@ -57,7 +56,7 @@ async def serve(settings: TokenizerSettings, stop: asyncio.Event | None = None) 
     checkpoint = replace_default_prompt(checkpoint, settings)
     tokenizer = Tokenizer.load(checkpoint, settings.end_token)
     encoder = Encoder(tokenizer, waiting_bytes_max=settings.queue_bytes_max)
-    keys = load_api_keys(settings.api_keys, settings.api_keys_file)
+    keys = ApiKeys.load(settings.api_keys, settings.api_keys_file)
     server = Server(settings.listen, drain_s_max=settings.drain_s_max, tls=settings.tls, keys=keys, stop=stop)
     access = settings.engines_access
     access.check()

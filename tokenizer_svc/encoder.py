@@ -1,8 +1,8 @@
-"""Tokenizes all waiting texts in one call, off the event loop. Callers, and the requests of a caller, take turns.
+"""Tokenizes waiting texts in batches, off the event loop. Callers, and the requests of one caller, take turns.
 
-The edge submits a `Job` per request. Whenever the worker is free it takes what is waiting, a turn from each job, up to
-a budget, encodes that slice in one call, and hands each job its results at once: the engine starts on the first texts
-of a long request while later ones are still being tokenized, and a short request behind it waits for one slice only.
+Each request submits a `Job`. When the worker is free, it takes a turn from each waiting job, up to a budget, encodes
+that slice in one call, and delivers the results at once. So an engine starts on the first texts of a long request while
+later ones are still being tokenized, and a short request behind it waits for one slice only.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from tokenizer_svc.text.input_sizes import sizes_of
 from tokenizer_svc.text.sequence import INPUTS, FieldOf, Input, Options
 from tokenizer_svc.text.token_sequences import TokenSequences
 
-# Measured on 2 cores: a text costs 15 us and 0.5 us per byte, a hop to the executor and back 100 us of CPU time.
-SLICE_BYTES_MAX = 32 * 1024  # about 15 ms of one core, what a request behind it waits
+# Measured on 2 cores: a text costs 15 us and 0.5 us per byte; a call in the executor costs 100 us more.
+SLICE_BYTES_MAX = 32 * 1024  # about 15 ms of one core
 TURN_BYTES = 4 * 1024
-INLINE_BYTES_MAX = 512  # encoding it on the loop blocks for as long as the hop would take
+INLINE_BYTES_MAX = 512  # encoded on the event loop, as a call in the executor would take as long
 WAITING_BYTES_MAX = 64 * 1024 * 1024
-WORKERS = 1  # threads that tokenize: the library has more of its own
+WORKERS = 1  # threads; the library has more of its own
 
 T = TypeVar("T")
 OnEncoded = Callable[[int, TokenSequences], None]
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class BatchTokenizer(Protocol):
-    """`tokenizer_svc.text.tokenization.Tokenizer`, as far as the encoder knows it."""
+    """The method of `tokenizer_svc.text.tokenization.Tokenizer` that the encoder uses."""
 
     def encode(self, work: Sequence[tuple[Sequence[Input], Options]]) -> list[TokenSequences]: ...
 
@@ -44,14 +44,14 @@ class BatchTokenizer(Protocol):
 class Job:
     """The inputs of one request. `on_encoded(start, sequences)` is called on the loop, in order, until all are done."""
 
-    name: str  # its key in the order of turns
+    name: str  # in the order of turns
     inputs: Sequence[Input]
     options: Options
     on_encoded: OnEncoded
     field_of: FieldOf
     size_before: Sequence[int]  # [inputs + 1]: bytes of the inputs before each
     first_options: Options | None = None  # for the first input, if its options differ
-    cursor: int = 0  # inputs before it have been taken
+    cursor: int = 0  # the next input to take
     cancelled: bool = False
 
     @property
@@ -63,21 +63,21 @@ class Job:
         return self.size_before[self.cursor + 1] - self.size_before[self.cursor]
 
     def pieces(self, start: int, end: int) -> "list[Piece]":
-        """The inputs from `start` to `end`, in ranges that share their options."""
+        """Divides the inputs from `start` to `end` into ranges with the same options."""
         if start or self.first_options is None:
             return [Piece(self, start, self.inputs[start:end], self.options)]
         first = Piece(self, 0, self.inputs[:1], self.first_options)
         return [first, *([Piece(self, 1, self.inputs[1:end], self.options)] if end > 1 else [])]
 
     def advance(self, budget: int) -> int:
-        """Takes the next inputs that the budget allows, at least one; returns their size in bytes."""
+        """Takes inputs up to the budget, at least one. Returns their size in bytes."""
         before = self.size_before[self.cursor]
         fit = bisect_right(self.size_before, before + budget, lo=self.cursor + 1) - 1
         self.cursor = max(fit, self.cursor + 1)
         return self.size_before[self.cursor] - before
 
     def drop_rest(self) -> int:
-        """Leaves what was not taken; returns its size in bytes."""
+        """Drops the inputs that were not taken. Returns their size in bytes."""
         size = self.size_before[-1] - self.size_before[self.cursor]
         self.cursor = len(self.inputs)
         return size
@@ -90,11 +90,11 @@ class Job:
         try:
             self.on_encoded(start, sequences)
         except Exception:
-            log.exception("a request failed to take its tokens")
+            log.exception("the callback for tokens failed")
 
 
 class Piece(NamedTuple):
-    """Inputs in a row of one job that one call encodes, with the same options."""
+    """A range of a job's inputs with the same options."""
 
     job: Job
     start: int
@@ -104,14 +104,14 @@ class Piece(NamedTuple):
 
 @dataclass(slots=True)
 class Slice:
-    """What one call encodes: inputs of some jobs."""
+    """The inputs that one call encodes."""
 
     pieces: list[Piece]
     size_bytes: int
 
 
 class Encoder:
-    """Owns the thread that tokenizes. All methods are called on one event loop, but none before it runs."""
+    """Owns the tokenizer's thread. All methods are called on one running event loop."""
 
     def __init__(
         self,
@@ -125,12 +125,12 @@ class Encoder:
         self._slice_bytes_max = slice_bytes_max
         self._inline_bytes_max = inline_bytes_max
         self._waiting_bytes_max = waiting_bytes_max
-        self._jobs: Turns[Job] = Turns()  # with inputs that are not taken yet
+        self._jobs: Turns[Job] = Turns()  # with inputs left to take
         self._numbers = itertools.count()
         self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="tokenizer")
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
-        self.waiting_bytes = 0  # UTF-8 bytes of what no call has taken yet, and 32 for each input
+        self.waiting_bytes = 0  # UTF-8 bytes of inputs left to take, and 32 for each input
         self.running_bytes = 0
 
     def submit(
@@ -143,8 +143,8 @@ class Encoder:
         first_options: Options | None = None,
         flow: str = "",
     ) -> Job:
-        """Queues the inputs of a request. Flows take turns, as at the engines. Raises OVERLOADED at once if too much is
-        waiting, UNAVAILABLE after `close`.
+        """Queues the inputs of a request. Flows take turns. Raises OVERLOADED if too much is waiting, and UNAVAILABLE
+        after `close`.
 
         `on_encoded(start, sequences)` gets the sequences of inputs `start` onwards, an error for each input that has
         one; the error's `field` is that input's, such as `inputs[3]`.
@@ -156,35 +156,35 @@ class Encoder:
         if inputs:
             self._jobs.add(name, job)
         if self._worker is None or self._worker.done():
-            # In a context of its own: what it logs is about no one request.
+            # In its own context: its log lines belong to no single request.
             self._worker = asyncio.get_running_loop().create_task(self._work(), context=Context())
         return job
 
     def cancel(self, job: Job) -> None:
-        """Nothing more of the job is encoded or delivered."""
+        """Stops encoding and delivering the job's inputs."""
         job.cancelled = True
         self._jobs.remove(job.name)
         self.waiting_bytes -= job.drop_rest()
 
     async def run(self, call: Callable[[], T], size: int) -> T:
-        """Another use of the tokenizer's thread (decode, tokenize) on `size` bytes, under the same bound."""
+        """Runs a call on the tokenizer's thread. Its `size` bytes count as waiting, so it may raise OVERLOADED."""
         return (await self.run_each([call], size))[0]
 
     async def run_each(self, calls: Sequence[Callable[[], T]], size: int) -> list[T]:
-        """As `run`, on `size` bytes in all; between two calls others have the thread. Raises what a call does."""
+        """Runs several calls, of `size` bytes in all. Other work may run between two. Raises what a call raises."""
         self._admit(size)
         results: list[T] = []
         try:
             for call in calls:
                 if self._closed:
-                    raise _closed()
+                    raise shutting_down()
                 results.append(await asyncio.get_running_loop().run_in_executor(self._executor, call))
         finally:
             self.waiting_bytes -= size
         return results
 
     async def close(self) -> None:
-        """Finishes the slice that is running; what still waits is answered UNAVAILABLE."""
+        """Finishes the running slice, and answers waiting jobs with UNAVAILABLE."""
         self._closed = True
         rest = list(self._jobs)
         self._jobs = Turns()
@@ -193,18 +193,18 @@ class Encoder:
         for job in rest:
             start = job.cursor
             self.waiting_bytes -= job.drop_rest()
-            job.deliver(start, TokenSequences.of([_closed() for _ in range(start, len(job.inputs))]))
+            job.deliver(start, TokenSequences.of([shutting_down() for _ in range(start, len(job.inputs))]))
         self._executor.shutdown(wait=False)
 
     def _admit(self, size: int) -> None:
         if self._closed:
-            raise _closed()
+            raise shutting_down()
         if self.waiting_bytes and self.waiting_bytes + size > self._waiting_bytes_max:
             raise HeddleError(ErrorKind.OVERLOADED, "too much text is waiting to be tokenized", retry_after_ms=1000)
         self.waiting_bytes += size
 
     async def _work(self) -> None:
-        """Runs while there is work; `submit` starts it again."""
+        """Runs while there is work. `submit` starts it again."""
         while self._jobs:
             part = self._take()
             encoded = await self._encode(part)
@@ -212,10 +212,10 @@ class Encoder:
             for piece, sequences in zip(part.pieces, encoded, strict=True):
                 piece.job.deliver(piece.start, sequences)
             if self._jobs:
-                await asyncio.sleep(0)  # slices that run on the loop leave it to others in between
+                await asyncio.sleep(0)  # slices may run on the event loop: let other tasks run in between
 
     def _take(self) -> Slice:
-        """A turn from each waiting job, again and again until the next input is over the budget."""
+        """Takes turns from the waiting jobs until the next input would exceed the budget."""
         starts: dict[Job, int] = {}
         size = 0
         while self._jobs:
@@ -244,5 +244,5 @@ class Encoder:
             return [TokenSequences.of([HeddleError(error.kind, error.message) for _ in inputs]) for inputs, _ in work]
 
 
-def _closed() -> HeddleError:
+def shutting_down() -> HeddleError:
     return HeddleError(ErrorKind.UNAVAILABLE, "the tokenizer is shutting down")

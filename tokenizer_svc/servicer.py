@@ -1,7 +1,8 @@
-"""The wire edge of the tokenizer pod: each request becomes a plan, and an object that carries it out.
+"""The gRPC servicer of the tokenizer pod.
 
-Read a request's way from `submit`: its task plans it (tasks/), the encoder tokenizes its inputs, the engines
-compute its sequences, and its `EngineRequest` answers. What only looks at the request is refused here, before any work.
+A request's way begins at `submit`: its task plans it (tasks/), and an `EngineRequest` carries the plan out: the encoder
+tokenizes its inputs, the engines compute its sequences, and the answer is assembled. Invalid requests are refused
+while they are plan_request, before any work.
 """
 
 from collections.abc import Awaitable
@@ -11,20 +12,19 @@ import grpc
 
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.flow_names import FlowNames
+from heddle.rpc.fairness import FlowNames
 from heddle.rpc.stream import Cancel, Reply, nothing_to_cancel
 from heddle.rpc.stream_server import StreamServer
-from heddle.rpc.unary import answered, context_of, deadline_of_call
+from heddle.rpc.unary import call_deadline, read_context, submit_and_wait
 from heddle.v1 import inference_pb2, inference_pb2_grpc, item_pb2, model_pb2
 from tokenizer_svc.encoder import WORKERS, Encoder
 from tokenizer_svc.engines import Engines
 from tokenizer_svc.settings import TokenizerSettings
-from tokenizer_svc.tasks.engine_request import EngineRequest
+from tokenizer_svc.tasks.engine_request import EngineRequest, MemoryBudget
 from tokenizer_svc.tasks.grouping import GroupLimits
 from tokenizer_svc.tasks.local_request import LocalPlan, LocalRequest
-from tokenizer_svc.tasks.memory_budget import MemoryBudget
-from tokenizer_svc.tasks.table import planned
-from tokenizer_svc.tasks.terms import Terms
+from tokenizer_svc.tasks.served_model import ServedModel
+from tokenizer_svc.tasks.table import plan_request
 from tokenizer_svc.text.rerank_prompts import prompt_for
 from tokenizer_svc.text.tokenization import Tokenizer
 
@@ -36,17 +36,17 @@ Response_co = TypeVar("Response_co", covariant=True)
 
 
 class Method(Protocol[Request_contra, Response_co]):
-    """As the stubs declare it, once it is bound to its servicer."""
+    """A bound method of the servicer, as the stubs declare it."""
 
     def __call__(self, request: Request_contra, context: Context) -> Awaitable[Response_co]: ...
 
 
 def unary(name: str, request_type: type[Request], response_type: type[Response]) -> Method[Request, Response]:
-    """The method of the request that InferenceItem calls `name`: the same as on the stream, for one item."""
+    """The unary method for the request that InferenceItem calls `name`."""
 
     async def method(self: "InferenceServicer", request: Request, context: Context) -> Response:
         item: Any = {name: request}
-        response: Response = getattr(await self.answered(inference_pb2.InferenceItem(**item), context), name)
+        response: Response = getattr(await self.answer(inference_pb2.InferenceItem(**item), context), name)
         return response
 
     return cast("Method[Request, Response]", method)  # the class binds it
@@ -62,7 +62,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         settings: TokenizerSettings,
     ) -> None:
         rerank_prompt = prompt_for(checkpoint, tokenizer, settings.rerank_template)
-        self._terms = Terms(checkpoint, tokenizer, settings, rerank_prompt)
+        self._served = ServedModel(checkpoint, tokenizer, settings, rerank_prompt)
         self._encoder = encoder
         self._engines = engines
         self._memory = MemoryBudget(
@@ -94,30 +94,30 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     async def GetModel(
         self, request: inference_pb2.InferenceServiceGetModelRequest, context: Context
     ) -> inference_pb2.InferenceServiceGetModelResponse:
-        """As the engines describe it, with the name and limits that hold here."""
-        self._terms.check_model(request.model)
+        """The engines' description of the model, with the name and limits of this pod."""
+        self._served.check_model(request.model)
         model = model_pb2.Model()
         model.CopyFrom(self._engines.model)
-        model.name = self._terms.checkpoint.name
-        model.inputs_max = self._terms.settings.request_inputs_max
-        model.refuses_long_inputs = self._terms.refuses_long_inputs
+        model.name = self._served.checkpoint.name
+        model.inputs_max = self._served.settings.request_inputs_max
+        model.refuses_long_inputs = self._served.refuses_long_inputs
         model.tokenization_workers = WORKERS
-        model.reranks_by_cosine = self._terms.reranks_by_cosine
+        model.reranks_by_cosine = self._served.reranks_by_cosine
         return inference_pb2.InferenceServiceGetModelResponse(model=model)
 
     def submit(
         self, item: inference_pb2.InferenceItem, deadline: float, reply: Reply[inference_pb2.InferenceOutcome]
     ) -> Cancel:
-        """A hop: one request."""
+        """A `Submit` (see heddle.rpc.stream). An item is one request."""
         item.context.flow = self.flow_names.complete(item.context.flow)
         try:
-            running = self._running(item, deadline, reply)
-            running.start(self._encoder)
+            request = self._make_request(item, deadline, reply)
+            request.start(self._encoder)
         except HeddleError as refusal:
             reply(refusal)
             return nothing_to_cancel
-        self._unanswered.add(running)
-        return running.cancel
+        self._unanswered.add(request)
+        return request.cancel
 
     def load(self) -> item_pb2.Load:
         return item_pb2.Load(
@@ -126,19 +126,19 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             running_cost=self._encoder.running_bytes,
         )
 
-    async def answered(self, item: inference_pb2.InferenceItem, context: Context) -> inference_pb2.InferenceOutcome:
-        """The outcome of one unary call. Raises HeddleError."""
-        item.context.CopyFrom(context_of(context))
-        return await answered(self.submit, item, deadline_of_call(context))
+    async def answer(self, item: inference_pb2.InferenceItem, context: Context) -> inference_pb2.InferenceOutcome:
+        """Answers a unary call. Raises HeddleError."""
+        item.context.CopyFrom(read_context(context))
+        return await submit_and_wait(self.submit, item, call_deadline(context))
 
-    def _running(
+    def _make_request(
         self, item: inference_pb2.InferenceItem, deadline: float, reply: Reply[inference_pb2.InferenceOutcome]
     ) -> EngineRequest | LocalRequest:
-        """Raises HeddleError for what cannot be served."""
+        """Raises HeddleError for an invalid request."""
         name = item.WhichOneof("request")
         if name is None:
-            raise HeddleError(ErrorKind.INVALID_INPUT, "the item holds no request that this version knows")
-        plan = planned(name, getattr(item, name), self._terms)
+            raise HeddleError(ErrorKind.INVALID_INPUT, "the item contains no request that this version knows")
+        plan = plan_request(name, getattr(item, name), self._served)
         if isinstance(plan, LocalPlan):
             return LocalRequest(plan, deadline, reply, on_end=self._unanswered.discard)
         return EngineRequest(

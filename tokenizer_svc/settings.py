@@ -1,4 +1,4 @@
-"""What can be set of a tokenizer pod: flag, else HEDDLE_TOKENIZER_* variable, else the default here."""
+"""Settings of a tokenizer pod: a flag, else a HEDDLE_TOKENIZER_* variable, else the default here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +10,18 @@ from heddle.checkpoint.sentence_modules import PoolingSetting
 from heddle.rpc.channels import MESSAGE_BYTES_MAX
 from heddle.rpc.credentials import Access, ServerTls
 from heddle.rpc.settings import at_least
-from heddle.rpc.target import check_targets
+from heddle.rpc.targets import check_targets
 from heddle.rpc.telemetry import LogFormat, LogLevel
 from tokenizer_svc.text import rerank_prompts
 from tokenizer_svc.text.loading.framing import EndToken
 
-# Leaves room in a gRPC message for what comes with vectors: shapes, lengths, timings.
+# Leaves room in a gRPC message for shapes, lengths and timings.
 ANSWER_BYTES_MOST = MESSAGE_BYTES_MAX - (1 << 20)
 
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """Text in, answers out, over gRPC (heddle.v1.InferenceService): tokenizes and spreads the work over engine pods."""
+    """Serves heddle.v1.InferenceService: tokenizes texts and spreads their sequences over engine pods."""
 
     # Addresses to listen on: host:port or unix:/path, several separated by commas.
     listen: tuple[str, ...] = ("127.0.0.1:50051",)
@@ -30,29 +30,29 @@ class TokenizerSettings:
 
     # Model
 
-    # Hub name of the model, or folder of a checkpoint; only configuration and tokenizer are read.
+    # Hub name of the model, or folder of a checkpoint. Weights are not read.
     model: str = PACKAGED_NAME
-    # Name that requests use for the model; as --model when empty.
+    # Name of the model in requests; --model when empty.
     served_model_name: str = ""
     # Commit, branch or tag on the hub; the default branch when empty.
     revision: str = ""
-    # How tokens become one vector: auto is what the checkpoint says; splade makes a sparse one of a masked language
-    # model. Tokenizer and engine must be set alike.
+    # How token vectors become one vector: auto follows the checkpoint; splade makes a sparse vector with a masked
+    # language model. Must be the same for tokenizer and engine.
     pooling: PoolingSetting = "auto"
-    # Tokens whose logits make the score of a reranker that is a causal language model, such as yes,no: ids, or
-    # spellings from its vocabulary. auto takes them from the checkpoint's files, or knows them by the model's name.
-    # Tokenizer and engine must be set alike.
+    # Tokens whose logits make the score of a causal language model that reranks, such as yes,no: ids, or spellings
+    # from its vocabulary. auto takes them from the checkpoint's files, or from a list of known models. Must be the
+    # same for tokenizer and engine.
     score_tokens: str = AUTO
     # Text put before each input whose request names no prompt. The checkpoint's own default applies when empty.
     default_prompt: str = ""
     # The same by name: one of the checkpoint's prompts.
     default_prompt_name: str = ""
-    # Prompt of a reranker: auto takes the one that is known for the model, if any; none joins query and document as
-    # the tokenizer joins a pair; otherwise qwen3-reranker, mxbai-rerank-v2, bge-reranker-gemma, or a text that holds
-    # {query} and {document}, and {instruction} where requests may bring one.
+    # Prompt of a reranker: auto uses the known prompt of the model, if any; none sends query and document as a pair;
+    # otherwise qwen3-reranker, mxbai-rerank-v2, bge-reranker-gemma, or a text with {query} and {document}, and with
+    # {instruction} if requests may set one.
     rerank_template: str = AUTO
-    # Whether an embedder also reranks: the score of a document is its cosine with the query. Both get the model's
-    # prompt for queries or documents (such as the prompts named query, and document or passage), if it has one.
+    # Whether an embedder also reranks: a document's score is its cosine with the query. Both get the model's prompt
+    # for queries or documents, if it has one (named query, and document or passage).
     rerank_by_cosine: bool = False
     # Whether every text ends with the tokenizer's end token. auto follows the checkpoint (add_eos_token of
     # tokenizer_config.json), append always adds it, file uses the special tokens of tokenizer.json alone.
@@ -60,66 +60,66 @@ class TokenizerSettings:
 
     # Access
 
-    # Certificate (with those between it and a root) and its key, PEM, for the addresses host:port; plaintext when
-    # unset. Both are read again when they change.
+    # Certificate with its chain, and key, both PEM, for addresses host:port; plaintext when unset. They are read again
+    # when they change.
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    # Authorities, PEM: callers must have a certificate of one of them (mutual TLS).
+    # Authorities of client certificates, PEM. If set, callers need a certificate (mutual TLS).
     tls_ca: Path | None = None
-    # Keys that callers at host:port need, as metadata `authorization: Bearer KEY`; without keys, everybody may call.
-    # Set them by variable, not by flag: other users of the machine can see flags. Health checks need none.
+    # API keys. Callers at host:port send one as metadata `authorization: Bearer KEY`; without keys, anybody may call.
+    # Use the variable, not the flag: other users of the machine can see flags. Health checks need no key.
     api_keys: tuple[str, ...] = ()
     # File of further keys, one per line: a name, the key or sha256:HASH (its SHA-256 in hexadecimal digits), and
-    # optionally the best priority that the key may ask for. Everything after # is a comment.
+    # optionally the best priority that the key may ask for. Text after # is a comment. It is read again when it
+    # changes.
     api_keys_file: Path | None = None
 
     # Access to engine pods
 
-    # Authorities, PEM, that the certificates of engine pods must be of; plaintext when unset. This file and the next
-    # two are read again when they change.
+    # Authorities of the engine pods' certificates, PEM; plaintext when unset. This file and the next two are read again
+    # when they change.
     engines_tls_ca: Path | None = None
-    # Certificate and key that are shown to engine pods which ask for one, PEM.
+    # Client certificate and key, PEM, for engine pods that require one.
     engines_tls_cert: Path | None = None
     engines_tls_key: Path | None = None
-    # Name that the certificates of engine pods must be for; empty takes the host of the target.
+    # Name in the engine pods' certificates; the host of the target when empty.
     engines_tls_name: str = ""
-    # Key that engine pods are shown. Set it by variable, not by flag.
+    # API key for engine pods. Use the variable, not the flag.
     engines_key: str = ""
-    # File that holds the key instead; it is read again when it changes.
+    # File that contains the key instead. It is read again when it changes.
     engines_key_file: Path | None = None
 
     # Limits
 
-    # Whether a text that is too long is cut, where the request does not say; otherwise it is refused.
+    # Whether texts that are too long are truncated or refused, if the request does not say.
     truncate: bool = True
-    # Which side of a text that is too long is cut off, if the request does not say: right cuts its end. auto follows
-    # the checkpoint (truncation_side of tokenizer_config.json), which cuts the right side by default.
+    # The side that truncation removes, if the request does not say: right is the end. auto follows the checkpoint
+    # (truncation_side of tokenizer_config.json, right by default).
     truncation_side: Literal["auto", "right", "left"] = "auto"
     # Inputs of one request.
     request_inputs_max: int = 2048
-    # Sequences of one submission to an engine pod, and their tokens; a longer sequence is sent alone. Submissions are
-    # what engine pods are balanced by and take turns with.
+    # Sequences and tokens of one submission to an engine pod; a longer sequence is sent alone. The submission is the
+    # unit of balancing and fairness.
     submission_sequences_max: int = 32
     submission_tokens_max: int = 4096
-    # Bytes of one request to tokenize or decode, of which nothing is cut off; each input counts for 32 more.
+    # Bytes of one request to tokenize or decode, which is never truncated; each input counts 32 more.
     tokenize_bytes_max: int = 1 << 20
-    # Bytes of the answer to one request, as far as it is vectors, scores or entities; at most 255 MiB.
+    # Bytes of one answer's vectors, scores or entities; at most 255 MiB.
     answer_bytes_max: int = 128 << 20
-    # Bytes of all answers that are being put together, so far as they are known; beyond them new ones are refused as
-    # OVERLOADED.
+    # Bytes of all answers in progress; beyond them, requests are refused as OVERLOADED.
     answers_bytes_max: int = 1 << 30
-    # UTF-8 bytes of text that may wait to be tokenized; beyond them new requests are refused as OVERLOADED.
+    # UTF-8 bytes of text that may wait to be tokenized; beyond them, requests are refused as OVERLOADED.
     queue_bytes_max: int = 256 << 20
 
     # Operation
 
-    # Seconds that a stopping pod takes to finish what it accepted.
+    # Seconds that a stopping pod has to finish accepted requests.
     drain_s_max: float = 30.0
-    # Port of the Prometheus metrics; none serves none.
+    # Port of the Prometheus metrics; none: not served.
     metrics_port: int | None = None
-    # Log lines for people or for machines.
+    # Format of log lines.
     log_format: LogFormat = "text"
-    # Least severe log lines that are written.
+    # Lowest level that is logged.
     log_level: LogLevel = "info"
 
     def __post_init__(self) -> None:

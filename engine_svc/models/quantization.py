@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint.json_files import CheckpointError, field_of, read_json
+from heddle.checkpoint.json_files import CheckpointError, get_field, read_json
 
 FILE = "hf_quant_config.json"
 
@@ -77,5 +77,5 @@ def stored_quantization(checkpoint: Checkpoint) -> StoredQuantization | None:
             )
         return None
     content = read_json(path)
-    stated = field_of(content, "quantization", dict, path, {})
-    return StoredQuantization(path, content, stated, field_of(stated, "quant_algo", str, path, "").upper())
+    stated = get_field(content, "quantization", dict, path, {})
+    return StoredQuantization(path, content, stated, get_field(stated, "quant_algo", str, path, "").upper())

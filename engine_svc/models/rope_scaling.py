@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.rotary import Rotary
-from heddle.checkpoint.json_files import field_of
+from heddle.checkpoint.json_files import get_field
 
 Parameters = Mapping[str, Any]
 
@@ -67,9 +67,9 @@ def checked(config: ModelConfig, parameters: Parameters) -> Parameters:
     """Without those that are null, which count as missing."""
     stated = {name: value for name, value in parameters.items() if value is not None}
     for name in NUMBERS & stated.keys():
-        field_of(stated, name, float, config.path)
+        get_field(stated, name, float, config.path)
     for name in ("rope_type", "type"):
-        field_of(stated, name, str, config.path)
+        get_field(stated, name, str, config.path)
     return stated
 
 

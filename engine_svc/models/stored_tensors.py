@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from heddle.checkpoint.json_files import CheckpointError
-from heddle.checkpoint.weight_files import weight_files
+from heddle.checkpoint.weight_files import find_weight_files
 
 # Bytes of the file per read, rounded to whole rows. Opening the file again takes a fraction of the time to copy these.
 BLOCK_BYTES = 8 << 20
@@ -85,7 +85,7 @@ class StoredTensor:
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """The tensors by name. Raises CheckpointError for files that are missing, broken, or need code to be read."""
     tensors: dict[str, StoredTensor] = {}
-    for path in weight_files(folder):
+    for path in find_weight_files(folder):
         tensors |= safe_tensors(path) if path.suffix == ".safetensors" else pickled_tensors(path)
     return tensors
 

@@ -1,12 +1,15 @@
-"""Paths as Baseten's edge and its containers have them, and the routes that they mean. The router asks here about paths
-that are none of its own, without a slash at their end.
+"""The paths of Baseten's edge and containers, and the routes that they stand for. The router calls `resolve_path`
+for a path that is not a route.
 
 /environments/production/sync/v1/embeddings   /v1/embeddings
 /environments/production/predict              the default route
 /v1/models/model:predict                      the default route
+/v1/models/model                              /ready
 """
 
 import re
+
+from http_gateway.api.served_models import KINDS, ServedModels
 
 DEPLOYMENT = r"/(?:environments/[^/]+|deployment/[^/]+|production|development)"
 SYNC = re.compile(DEPLOYMENT + r"/sync(?P<path>/.*)?")
@@ -14,13 +17,18 @@ PREDICT = re.compile(DEPLOYMENT + r"/predict|/v1/models/model:predict")
 READY = "/v1/models/model"
 
 
-def is_default_route(path: str) -> bool:
-    return PREDICT.fullmatch(path) is not None
-
-
-def without_deployment(path: str) -> str:
-    """The path itself where it is none of Baseten's."""
+def resolve_path(path: str, default_route: str) -> str:
+    """Takes a path without a slash at its end. Returns paths that are not Baseten's unchanged."""
+    if PREDICT.fullmatch(path):
+        return default_route
     if path == READY:
         return "/ready"
     match = SYNC.fullmatch(path)
     return (match["path"] or "/") if match else path
+
+
+def default_path(models: ServedModels) -> str:
+    """The route for the first model's task; /v1/embeddings until one of its pods has reported its kind."""
+    model = models.first.client.model
+    kind = KINDS.get(model.kind) if model else None
+    return kind.default_path if kind else "/v1/embeddings"

@@ -1,16 +1,14 @@
-"""The bodies of errors: one shape per family of clients. Each route names its family.
+"""The bodies of errors: one shape for each family of clients. Each route names its family.
 
 /openapi.json describes the same structs.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import msgspec
 
 from http_gateway.errors import Failure
+from http_gateway.web.routing import Family
 
-# TEI's names of errors, by ours. Others keep their own name.
+# TEI's names for our errors. Errors that TEI does not have keep their own name.
 TEI_TYPES = {
     "invalid_input": "Validation",
     "too_large": "Validation",
@@ -47,25 +45,13 @@ class TEIError(msgspec.Struct):
     error_type: str
 
 
-class OllamaError(msgspec.Struct):
-    error: str
-
-
 class CohereError(msgspec.Struct):
     message: str
     detail: str  # the message again: Jina's clients read this field
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    name: str
-    error: type[msgspec.Struct]
-    to_error: Callable[[Failure], msgspec.Struct]
-    over_limit_status: int  # for input over a limit; GatewaySettings.over_limit_status replaces it
-
-    def body(self, failure: Failure) -> bytes:
-        """Always JSON, whatever the caller accepts: people read errors without a decoder."""
-        return msgspec.json.encode(self.to_error(failure))
+class OllamaError(msgspec.Struct):
+    error: str
 
 
 def openai_error(failure: Failure) -> OpenAIError:
@@ -80,23 +66,11 @@ def openai_error(failure: Failure) -> OpenAIError:
     )
 
 
-def tei_error(failure: Failure) -> TEIError:
-    return TEIError(failure.message, tei_type(failure))
-
-
-def cohere_error(failure: Failure) -> CohereError:
-    return CohereError(failure.message, failure.message)
-
-
-def ollama_error(failure: Failure) -> OllamaError:
-    return OllamaError(failure.message)
-
-
 def tei_type(failure: Failure) -> str:
     return TEI_TYPES.get(failure.code) or failure.code.title().replace("_", "")
 
 
-OPENAI = Family("OpenAI", OpenAIError, openai_error, 400)
-TEI = Family("TEI and BEI", TEIError, tei_error, 413)
-COHERE = Family("Cohere and Jina", CohereError, cohere_error, 400)
-OLLAMA = Family("Ollama", OllamaError, ollama_error, 400)
+OPENAI = Family("OpenAI", OpenAIError, openai_error, over_limit_status=400)
+TEI = Family("TEI and BEI", TEIError, lambda failure: TEIError(failure.message, tei_type(failure)), 413)
+COHERE = Family("Cohere and Jina", CohereError, lambda failure: CohereError(failure.message, failure.message), 400)
+OLLAMA = Family("Ollama", OllamaError, lambda failure: OllamaError(failure.message), over_limit_status=400)

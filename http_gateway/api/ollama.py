@@ -5,23 +5,19 @@ https://docs.ollama.com/api
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from heddle import tensors
-from heddle.v1 import inference_pb2
-from http_gateway.api.cost import COST_HEADERS, cost_headers
-from http_gateway.api.embeddings import Embeddings, EmbeddingsBody
+from http_gateway.api.answers import answer_with_costs, post_with_costs
 from http_gateway.api.families import OLLAMA
-from http_gateway.api.inputs import Dimensions, TokensMax
-from http_gateway.api.model_routes import ModelRoutes
-from http_gateway.api.schemas import Some, Text
-from http_gateway.errors import InWordsOf
-from http_gateway.web.endpoint import get, post
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
-from http_gateway.web.routing import Route
+from http_gateway.api.openai_embeddings import EmbeddingsBody, OpenAIEmbeddings
+from http_gateway.api.request_fields import Dimensions, Text, Texts, TokensMax
+from http_gateway.api.served_models import ModelRoutes
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LazyList, Request
+from http_gateway.web.routing import Route, get
 
 
 class ModelOptions(msgspec.Struct):
@@ -42,7 +38,7 @@ class OllamaBody(msgspec.Struct, kw_only=True):
 
 
 class OllamaEmbedBody(OllamaBody, kw_only=True):
-    input: Text | Annotated[list[Text], Some]
+    input: Texts
     truncate: bool | None = None
     dimensions: Dimensions | None = None
 
@@ -76,74 +72,56 @@ class OllamaTags(msgspec.Struct):
     models: list[OllamaModel]
 
 
-PROMPT_OF_INPUT = InWordsOf({"input": "prompt"}, is_list=False)
+RENAME_PROMPT = RenamedFields({"input": "prompt"}, is_list=False)
 EXAMPLE = {"model": "all-minilm", "input": ["Why is the sky blue?", "Why is the grass green?"]}
 PROMPT_EXAMPLE = {"model": "all-minilm", "prompt": "Why is the sky blue?"}
 
 
 @dataclass(frozen=True, slots=True)
 class Ollama(ModelRoutes):
-    embeddings: Embeddings
+    embeddings: OpenAIEmbeddings
 
     def routes(self) -> list[Route]:
+        embed = "/api/embed", OllamaEmbedBody, self.embed
+        embed_prompt = "/api/embeddings", OllamaPromptBody, self.embed_prompt
         return [
-            post(
-                *("/api/embed", OllamaEmbedBody, self.embed),
-                answer=OllamaEmbedAnswer,
-                example=EXAMPLE,
-                family=OLLAMA,
-                headers=COST_HEADERS,
-            ),
-            post(
-                *("/api/embeddings", OllamaPromptBody, self.embed_prompt),
-                answer=OllamaPromptAnswer,
-                example=PROMPT_EXAMPLE,
-                family=OLLAMA,
-                headers=COST_HEADERS,
-            ),
+            post_with_costs(*embed, answer=OllamaEmbedAnswer, example=EXAMPLE, family=OLLAMA),
+            post_with_costs(*embed_prompt, answer=OllamaPromptAnswer, example=PROMPT_EXAMPLE, family=OLLAMA),
             get("/api/tags", self.tags, answer=OllamaTags, family=OLLAMA),
         ]
 
     async def embed(self, body: OllamaEmbedBody, request: Request) -> Answer:
         """Embeddings, for Ollama's clients."""
-        texts: Any = body.input
-        answer = await self.embeddings.call_embed(
-            EmbeddingsBody(
-                input=texts,
-                model=body.model,
-                truncate=body.truncate,
-                truncate_prompt_tokens=body.tokens_max,
-                dimensions=body.dimensions,
-            ),
-            request,
+        texts: Any = body.input  # a list of fewer types than EmbeddingsBody accepts
+        embeddings_body = EmbeddingsBody(
+            input=texts,
+            model=body.model,
+            truncate=body.truncate,
+            truncate_prompt_tokens=body.tokens_max,
+            dimensions=body.dimensions,
         )
+        response = await self.embeddings.call_embed(embeddings_body, request)
         value = {
             "model": self.models.find(body.model).name,
-            "embeddings": LongList(tensors.from_proto(answer.embeddings)),
-            "total_duration": 1000 * answer.timings.total_us,
+            "embeddings": LazyList(tensors.from_proto(response.embeddings)),
+            "total_duration": 1000 * response.timings.total_us,
             "load_duration": 0,
-            "prompt_eval_count": answer.usage.tokens,
+            "prompt_eval_count": response.usage.tokens,
         }
-        return with_cost(value, answer, request)
+        return answer_with_costs(value, request, response)
 
     async def embed_prompt(self, body: OllamaPromptBody, request: Request) -> Answer:
         """One embedding without normalisation, for Ollama's older clients."""
-        wanted = EmbeddingsBody(
+        embeddings_body = EmbeddingsBody(
             input=body.prompt, model=body.model, truncate_prompt_tokens=body.tokens_max, normalize=False
         )
-        with PROMPT_OF_INPUT:
-            answer = await self.embeddings.call_embed(wanted, request)
-        return with_cost({"embedding": tensors.from_proto(answer.embeddings)[0]}, answer, request)
+        with RENAME_PROMPT:
+            response = await self.embeddings.call_embed(embeddings_body, request)
+        return answer_with_costs({"embedding": tensors.from_proto(response.embeddings)[0]}, request, response)
 
     async def tags(self, _: Request) -> Answer:
         """The models that are served, in Ollama's shape."""
-        since = datetime.fromtimestamp(self.models.created, UTC).isoformat()
-        return Answer({"models": [tag_entry(name, since) for name in self.models.names()]})
-
-
-def with_cost(value: dict[str, Any], answer: inference_pb2.EmbedResponse, request: Request) -> Answer:
-    return Answer(value, cost_headers(request, answer.usage, answer.timings))
-
-
-def tag_entry(name: str, since: str) -> dict[str, Any]:
-    return {"name": name, "model": name, "modified_at": since, "size": 0, "digest": "", "details": {}}
+        unknown = {"size": 0, "digest": "", "details": {}}
+        started = datetime.fromtimestamp(self.models.created, UTC).isoformat()
+        entries = [{"name": name, "model": name, "modified_at": started, **unknown} for name in self.models.names()]
+        return Answer({"models": entries})

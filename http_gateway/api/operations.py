@@ -1,25 +1,29 @@
-"""Routes for operators and probes: GET /live (is the process alive), /health, /ping, / and /ready (can it answer
-requests now), /version, and /metrics."""
+"""Routes that call no model: GET /live (is the process alive), /health, /ping, / and /ready (can it answer requests),
+/version, /metrics, and the documentation at /openapi.json, /api-doc/openapi.json and /docs."""
 
+from collections.abc import Sequence
+from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import Literal
 
 import msgspec
+import orjson
 import prometheus_client
 
-from http_gateway.api.families import TEI
+from http_gateway.api.families import OPENAI, TEI
 from http_gateway.api.served_models import ServedModels
-from http_gateway.web.endpoint import get
 from http_gateway.web.message import Answer, Request, Response
-from http_gateway.web.routing import Description, Route
+from http_gateway.web.openapi import document
+from http_gateway.web.routing import Description, Route, get
 
-# TEI has them all but /ready. Baseten probes /health, SageMaker /ping.
+# All but /ready are TEI's. Baseten probes /health, SageMaker /ping.
 READY_PATHS = ("/health", "/ping", "/", "/ready")
 # vLLM's and Ollama's.
 VERSION_PATHS = ("/version", "/api/version")
 
-
 METRICS = Description("What Prometheus reads.", None, str, content_type="text/plain")
+DOCS_PAGE = Path(__file__).parents[1] / "docs.html"
 
 
 class Version(msgspec.Struct):
@@ -38,7 +42,7 @@ class Operations:
         return [
             *(get(path, self.ready, answer=Status, family=TEI, is_open=True) for path in READY_PATHS),
             get("/live", self.live, answer=Status, family=TEI, is_open=True),
-            *(get(path, self.version, answer=Version, is_open=True) for path in VERSION_PATHS),
+            *(get(path, self.version, answer=Version, family=OPENAI, is_open=True) for path in VERSION_PATHS),
             Route("GET", "/metrics", self.metrics, TEI, is_open=True, described=METRICS),
         ]
 
@@ -57,3 +61,29 @@ class Operations:
 
     async def metrics(self, _: Request) -> Response:
         return Response(prometheus_client.generate_latest(), content_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+
+class Docs:
+    def __init__(self, described: Sequence[Route]) -> None:
+        self._described = described
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", "/docs", self.page, OPENAI, is_open=True),
+            Route("GET", "/openapi.json", self.openapi, OPENAI, is_open=True),
+            Route("GET", "/api-doc/openapi.json", self.openapi, OPENAI, is_open=True),
+        ]
+
+    async def page(self, _: Request) -> Response:
+        return Response(self._page, content_type="text/html; charset=utf-8")
+
+    async def openapi(self, _: Request) -> Response:
+        return Response(self._document)
+
+    @cached_property
+    def _page(self) -> bytes:
+        return DOCS_PAGE.read_bytes()
+
+    @cached_property
+    def _document(self) -> bytes:
+        return orjson.dumps(document(self._described))

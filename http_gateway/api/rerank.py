@@ -12,29 +12,23 @@ import numpy as np
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
-from http_gateway.api.cohere_meta import meta
-from http_gateway.api.cost import COST_HEADERS, cost_headers
-from http_gateway.api.documents import Document, Documents, RankFields, as_object, texts_of
-from http_gateway.api.embeddings import Usage
+from http_gateway.api.answers import Usage, answer_with_costs, post_with_costs, rank, usage_value
+from http_gateway.api.cohere import meta_value
 from http_gateway.api.families import COHERE, TEI
-from http_gateway.api.inputs import check_count
-from http_gateway.api.model_routes import ModelRoutes
-from http_gateway.api.ranking import ranking_of
-from http_gateway.api.schemas import Some
-from http_gateway.api.supported import merge_aliases
-from http_gateway.errors import InWordsOf
-from http_gateway.web.endpoint import post
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, Request
+from http_gateway.api.request_fields import NonEmpty, check_count, merge_aliases
+from http_gateway.api.rerank_fields import Document, Documents, RankFields, document_object, read_documents
+from http_gateway.api.served_models import ModelRoutes, ServedModels
+from http_gateway.errors import RenamedFields
+from http_gateway.web.message import Answer, LazyList, Request
 from http_gateway.web.routing import Route
 
 
 class RerankBody(RankFields, kw_only=True):
     """With `texts` the answer has TEI's shape, with `documents` that of /v1/rerank."""
 
-    texts: Annotated[list[str], Some] | None = None
+    texts: Annotated[list[str], NonEmpty] | None = None
     documents: Documents | None = None
-    return_text: bool | None = None  # TEI's word for return_documents
+    return_text: bool | None = None  # TEI's name for return_documents
 
     @property
     def inputs_count(self) -> int:
@@ -79,27 +73,15 @@ COHERE_EXAMPLE = {"query": "What is deep learning?", "documents": TEXTS, "top_n"
 
 class Rerank(ModelRoutes):
     def routes(self) -> list[Route]:
-        cohere = [
-            post(
-                path,
-                CohereRerankBody,
-                handle,
-                answer=CohereRerankAnswer,
-                example=COHERE_EXAMPLE,
-                family=COHERE,
-                headers=COST_HEADERS,
-            )
-            for path, handle in (("/v1/rerank", self.rerank_v1), ("/v2/rerank", self.rerank_v2))
-        ]
+        answer = list[Rank] | CohereRerankAnswer
         return [
-            post(
-                *("/rerank", RerankBody, self.rerank),
-                answer=list[Rank] | CohereRerankAnswer,
-                example=EXAMPLE,
-                family=TEI,
-                headers=COST_HEADERS,
+            post_with_costs("/rerank", RerankBody, self.rerank, answer=answer, example=EXAMPLE, family=TEI),
+            *(
+                post_with_costs(
+                    path, CohereRerankBody, handler, answer=CohereRerankAnswer, example=COHERE_EXAMPLE, family=COHERE
+                )
+                for path, handler in (("/v1/rerank", self.rerank_v1), ("/v2/rerank", self.rerank_v2))
             ),
-            *cohere,
         ]
 
     async def rerank(self, body: RerankBody, request: Request) -> Answer:
@@ -107,73 +89,70 @@ class Rerank(ModelRoutes):
         if (body.texts is None) == (body.documents is None):
             raise HeddleError(ErrorKind.INVALID_INPUT, "texts or documents is required, and not both", field="texts")
         if body.documents is not None:
-            return await self._rank_documents(body, body.documents, request, "1")
+            return await self._rerank_documents(body, body.documents, request, "1")
         texts = body.texts or []
         check_count(len(texts), self.inputs_max, "texts")
         returns_texts = body.returns_documents
-        answer = await self.call_rerank(body, texts, request, field="texts")
-        scores = np.frombuffer(answer.scores, "<f4")
+        response = await call_rerank(self.models, body, texts, request, field="texts")
+        scores = np.frombuffer(response.scores, "<f4")
 
-        def rank(index: int) -> dict[str, Any]:
-            bare = {"index": index, "score": scores[index]}
-            return {**bare, "text": texts[index]} if returns_texts else bare
+        def rank_value(index: int) -> dict[str, Any]:
+            value = {"index": index, "score": scores[index]}
+            return {**value, "text": texts[index]} if returns_texts else value
 
-        order = ranking_of(answer.ranking, scores)[: body.results_max]
-        return Answer(LongList(order, rank), cost_headers(request, answer.usage, answer.timings))
+        order = rank(response.ranking, scores)[: body.results_max]
+        return answer_with_costs(LazyList(order, rank_value), request, response)
 
     async def rerank_v1(self, body: CohereRerankBody, request: Request) -> Answer:
         """Documents by their relevance to a query, the best first, for Cohere's v1 and Jina's clients."""
-        return await self._rank_documents(body, body.documents, request, "1")
+        return await self._rerank_documents(body, body.documents, request, "1")
 
     async def rerank_v2(self, body: CohereRerankBody, request: Request) -> Answer:
         """Documents by their relevance to a query, the best first, for Cohere's v2 clients."""
-        return await self._rank_documents(body, body.documents, request, "2")
+        return await self._rerank_documents(body, body.documents, request, "2")
 
-    async def _rank_documents(
+    async def _rerank_documents(
         self, body: RankFields, documents: list[Document], request: Request, version: str
     ) -> Answer:
         check_count(len(documents), self.inputs_max, "documents", "documents")
-        are_returned = body.returns_documents
-        texts = texts_of(documents, body.rank_fields, are_returned=are_returned)
-        answer = await self.call_rerank(body, texts, request, field="documents")
-        scores = np.frombuffer(answer.scores, "<f4")
+        returns_documents = body.returns_documents
+        texts = read_documents(documents, body.rank_fields, are_returned=returns_documents)
+        response = await call_rerank(self.models, body, texts, request, field="documents")
+        scores = np.frombuffer(response.scores, "<f4")
 
         def result(index: int) -> dict[str, Any]:
-            bare = {"index": index, "relevance_score": scores[index]}
-            return {**bare, "document": as_object(documents[index])} if are_returned else bare
+            value = {"index": index, "relevance_score": scores[index]}
+            return {**value, "document": document_object(documents[index])} if returns_documents else value
 
-        tokens = answer.usage.tokens
+        order = rank(response.ranking, scores)[: body.results_max]
         value = {
             "id": request.id,
             "model": self.models.find(body.model).name,
-            "data" if body.is_from_voyage else "results": LongList(
-                ranking_of(answer.ranking, scores)[: body.results_max], result
-            ),
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-            "meta": meta(version, answer.usage, {"search_units": 1}),
+            "data" if body.is_from_voyage else "results": LazyList(order, result),
+            "usage": usage_value(response.usage),
+            "meta": meta_value(version, response.usage, {"search_units": 1}),
         }
-        return Answer(value, cost_headers(request, answer.usage, answer.timings))
+        return answer_with_costs(value, request, response)
 
-    async def call_rerank(
-        self,
-        body: RankFields,
-        texts: list[str],
-        request: Request,
-        *,
-        field: str,
-        place_of: Callable[[int], str] | None = None,
-    ) -> inference_pb2.RerankResponse:
-        """`field` is the caller's name for the texts. `place_of` maps an index to the caller's name for that text."""
-        call = inference_pb2.RerankRequest(
-            query=body.query,
-            documents=texts,
-            truncation=body.truncation,
-            truncation_side=body.truncation_side,
-            input_tokens_max=body.input_tokens_max,
-            document_tokens_max=body.document_tokens_max,
-            raw_scores=body.wants_raw_scores,
-            instruction=body.instruction or "",
-        )
-        names = {"documents": field, "document_tokens_max": "max_tokens_per_doc"}
-        with InWordsOf(names, place_of=place_of):
-            return await self.models.find(body.model).client.rerank(call, request.options())
+
+async def call_rerank(
+    models: ServedModels,
+    body: RankFields,
+    texts: list[str],
+    request: Request,
+    *,
+    field: str,
+    place_of: Callable[[int], str] | None = None,
+) -> inference_pb2.RerankResponse:
+    """`field` is the caller's name for the texts. `place_of` maps an index to the caller's name for that text."""
+    call = inference_pb2.RerankRequest(
+        query=body.query,
+        documents=texts,
+        document_tokens_max=body.document_tokens_max,
+        raw_scores=body.wants_raw_scores,
+        instruction=body.instruction or "",
+    )
+    body.set_truncation(call)
+    names = {"documents": field, "document_tokens_max": "max_tokens_per_doc"}
+    with RenamedFields(names, place_of=place_of):
+        return await models.find(body.model).client.rerank(call, request.options())

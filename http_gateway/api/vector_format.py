@@ -1,6 +1,4 @@
-"""The data type and encoding of vectors that a caller of /v1/embeddings asks for, by the fields of OpenAI, Jina, Voyage
-and vLLM.
-"""
+"""The data type and encoding of vectors that a request asks for, under the names of OpenAI, Jina, Voyage and vLLM."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,10 +9,9 @@ import numpy as np
 
 from heddle import tensors
 from heddle.v1 import tensor_pb2
-from http_gateway.api.inputs import TEIBody
-from http_gateway.api.supported import merge_aliases
+from http_gateway.api.request_fields import CommonFields, merge_aliases
 
-# By name: the data type of the contract, and the NumPy type of its bytes.
+# The data type of the contract and the NumPy type of its bytes, by name.
 QUANTIZED: dict[str, tuple[tensor_pb2.DataType, np.dtype[Any]]] = {
     "int8": (tensor_pb2.DATA_TYPE_INT8, np.dtype(np.int8)),
     "uint8": (tensor_pb2.DATA_TYPE_UINT8, np.dtype(np.uint8)),
@@ -29,8 +26,8 @@ FLOATS = {
 }
 
 
-# base64 of a row's bytes. msgspec takes two thirds of the time of Python's base64 module.
-base64_of: Callable[[memoryview], str] = msgspec.to_builtins
+# msgspec takes two thirds of the time of Python's base64 module.
+encode_base64: Callable[[memoryview], str] = msgspec.to_builtins
 
 
 class VectorFormat(NamedTuple):
@@ -42,17 +39,17 @@ class VectorFormat(NamedTuple):
         """A function from the index of a vector to its value in the answer. `table` has this data type."""
         if not self.is_base64 and self.integers is None:
             return tensors.from_proto(table).__getitem__
-        data = memoryview(table.data)  # each look at the field copies it
+        data = memoryview(table.data)  # each access to the field copies it
         row_bytes = len(data) // table.shape[0]
-        value_of = base64_of if self.is_base64 else partial(np.frombuffer, dtype=self.integers)
-        return lambda index: value_of(data[index * row_bytes : (index + 1) * row_bytes])
+        convert = encode_base64 if self.is_base64 else partial(np.frombuffer, dtype=self.integers)
+        return lambda index: convert(data[index * row_bytes : (index + 1) * row_bytes])
 
 
 PLAIN = VectorFormat(tensor_pb2.DATA_TYPE_FLOAT32, False, None)
 BASE64 = VectorFormat(tensor_pb2.DATA_TYPE_FLOAT32, True, None)
 
 
-class FormattedBody(TEIBody, kw_only=True):
+class VectorFormatFields(CommonFields, kw_only=True):
     """Null is the same as absent."""
 
     encoding_format: Literal["float", "base64"] | None = None

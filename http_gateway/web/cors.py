@@ -8,9 +8,9 @@ browser hides an answer without them from the page.
 import re
 from collections.abc import Awaitable, Callable, Sequence
 
-from http_gateway.api.families import OPENAI
 from http_gateway.errors import Failure
 from http_gateway.web.message import REQUEST_ID_ANSWERS, Request, Response
+from http_gateway.web.routing import Family
 
 ANY = "*"
 METHODS = "GET, HEAD, POST"
@@ -24,11 +24,13 @@ Answer = Callable[[Request], Awaitable[Response]]
 
 
 class Cors:
-    def __init__(self, origins: Sequence[str], answer: Answer) -> None:
-        """`answer` is the app's. Raises ValueError for an origin that no browser would send."""
+    def __init__(self, origins: Sequence[str], answer: Answer, family: Family) -> None:
+        """`answer` is the app's; `family` shapes the error of a refused preflight. Raises ValueError for an origin that
+        no browser would send."""
         check_origins(origins)
         self._origins = frozenset(origins)
         self._answer = answer
+        self._family = family
 
     async def answer(self, request: Request) -> Response:
         origin = request.headers.get("origin")
@@ -46,7 +48,7 @@ class Cors:
         if not (allowed := self._headers(origin)):
             message = f"the origin {origin} may not call this server: it is not in cors_origins"
             failure = Failure(403, "origin_not_allowed", message)
-            return Response(OPENAI.body(failure), failure.status, headers=(("vary", "origin"),))
+            return Response(self._family.body(failure), failure.status, headers=(("vary", "origin"),))
         wanted = request.headers.get("access-control-request-headers")
         headers = [
             *allowed,

@@ -1,7 +1,7 @@
-"""One request on the wire: reads its body within the limits, and cancels the work on it when its caller hangs up.
+"""One HTTP request and its answer: reads the body within its limits, and cancels the work if the caller hangs up.
 
-`server` makes one for each request, inside the task that answers it. What the protocol object of granian
-does is described at https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md
+The server makes an Exchange for each request, inside the task that answers it, and one Watch for all of them. granian's
+protocol object is described at https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md
 """
 
 import asyncio
@@ -12,126 +12,125 @@ from granian.rsgi import HTTPProtocol, ProtocolClosed  # type: ignore[attr-defin
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from http_gateway.errors import Failure
-from http_gateway.web.message import Headers, Hold
-from http_gateway.web.watch import LOOK_S, Watch
+from http_gateway.web.message import Headers, Reserve
 
-# Larger bodies, and those of unknown size, are read piece by piece, so that what is held is always known.
+# Watching a connection costs about 20 us, and a timer 2 us, so all exchanges are checked together, this often. Most are
+# over before their second check.
+CHECK_S = 0.1
+
+# Larger bodies, and those of unknown size, are read in pieces, so that no more is held than is counted.
 WHOLE_BYTES_MAX = 65_536
 
-# How long the rest of a refused body is read and dropped for: closing the connection at once would reset it, and many
-# a client would see that before it saw the answer.
-LINGER_S_MAX = 2.0
+# How long the rest of a refused body is read and dropped for. If the connection were closed at once, it would be reset,
+# and many clients would not see the answer.
+DROP_S_MAX = 2.0
+
+
+class Watch:
+    """All exchanges that are not over. Made and used inside one event loop."""
+
+    def __init__(self) -> None:
+        self._exchanges: set[Exchange] = set()
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, exchange: "Exchange") -> None:
+        self._exchanges.add(exchange)
+        if self._timer is None:
+            self._timer = self._loop.call_later(CHECK_S, self._check)
+
+    def remove(self, exchange: "Exchange") -> None:
+        self._exchanges.discard(exchange)
+
+    def _check(self) -> None:
+        for exchange in self._exchanges:
+            exchange.check()
+        self._timer = self._loop.call_later(CHECK_S, self._check) if self._exchanges else None
 
 
 class Exchange:
-    __slots__ = (
-        "_body_bytes_max",
-        "_deadline",
-        "_headers",
-        "_is_late",
-        "_is_over",
-        "_is_reading",
-        "_loop",
-        "_protocol",
-        "_task",
-        "_timer",
-        "_watch",
-        "_watcher",
-        "is_read",
-    )
-
     def __init__(
-        self,
-        protocol: HTTPProtocol,
-        headers: Headers,
-        watch: Watch,
-        loop: asyncio.AbstractEventLoop,
-        *,
-        body_bytes_max: int,
-        deadline: float,
+        self, protocol: HTTPProtocol, headers: Headers, watch: Watch, *, body_bytes_max: int, deadline: float
     ) -> None:
-        """`deadline` is in time.monotonic() seconds; `loop` is the running one."""
+        """`deadline` is in time.monotonic() seconds."""
         self._protocol = protocol
         self._headers = headers
         self._body_bytes_max = body_bytes_max
-        self._task: asyncio.Task[Any] | None = asyncio.current_task(loop)
-        self._loop = loop
         self._deadline = deadline
-        self._timer: asyncio.TimerHandle | None = None
-        self._watcher: asyncio.Future[None] | None = None
+        self._task = current_task()
+        self._hang_up: asyncio.Future[None] | None = None
+        self._is_checked = False
         self._is_reading = False
+        self._is_read = False  # the whole body
         self._is_late = False
-        self._is_over = False
-        self.is_read = False  # the whole body
         self._watch = watch
         watch.add(self)
-        if self._left_s() < 2 * LOOK_S:
-            self._time()
 
-    async def read(self, hold: Hold) -> bytes:
-        """The whole body. `hold` is told of each piece. Raises a 413 as soon as that is certain, and
-        DEADLINE_EXCEEDED for a body that does not come."""
+    async def read(self, reserve: Reserve) -> bytes:
+        """The whole body. `reserve` is called with the size of each piece. Raises a 413 as soon as the body is known to
+        be too large, and DEADLINE_EXCEEDED if it does not arrive in time."""
         self._is_reading = True
         try:
-            body = await self._read(hold)
+            body = await self._read(reserve)
         except asyncio.CancelledError:
-            if not (self._is_late and self._task):
+            if not self._is_late:
                 raise
             self._task.uncancel()
             message = "the time given to the request passed before its body had been read"
             raise HeddleError(ErrorKind.DEADLINE_EXCEEDED, message) from None
         finally:
             self._is_reading = False
-        self.is_read = True
+        self._is_read = True
         return body
 
-    async def linger(self) -> None:
-        """Drops what is still coming of a body that nobody read."""
-        if not ("content-length" in self._headers or "transfer-encoding" in self._headers):
+    def check(self) -> None:
+        """Called every CHECK_S: notices a hang-up from the second call on, and a body that is late."""
+        if self._is_checked and self._hang_up is None:
+            self._hang_up = asyncio.ensure_future(self._protocol.client_disconnect())
+            self._hang_up.add_done_callback(self._on_hang_up)
+        self._is_checked = True
+        # Handlers keep the deadline themselves.
+        if self._is_reading and time.monotonic() >= self._deadline:
+            self._is_late = True
+            self._task.cancel()
+
+    async def drop_body(self) -> None:
+        """Reads and drops the rest of a body that was not read to its end."""
+        has_body = "content-length" in self._headers or "transfer-encoding" in self._headers
+        if self._is_read or not has_body:
             return
         try:
-            async with asyncio.timeout(LINGER_S_MAX):
+            async with asyncio.timeout(DROP_S_MAX):
                 async for piece in self._protocol:
                     if not piece:
                         return
         except (TimeoutError, RuntimeError):
             return
 
-    def watch(self) -> None:
-        """It has lasted long: from now on its end and its caller's are watched for."""
-        self._time()
-        self._watcher = asyncio.ensure_future(self._protocol.client_disconnect())
-        self._watcher.add_done_callback(self._on_hang_up)
-
-    def end(self) -> None:
-        """No more watching. Once or more often."""
-        if self._is_over:
-            return
-        self._is_over = True
+    def stop_watching(self) -> None:
+        """May be called more than once."""
         self._watch.remove(self)
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
+        if self._hang_up is not None:
+            self._hang_up.cancel()
 
-    async def _read(self, hold: Hold) -> bytes:
+    async def _read(self, reserve: Reserve) -> bytes:
         size = self._stated_size()
         if size is None or size > WHOLE_BYTES_MAX:
-            return await self._read_pieces(hold, size)
-        hold(size)
+            return await self._read_pieces(reserve, size)
+        reserve(size)
         try:
             return await self._protocol()
         except ProtocolClosed:
             raise cut_off() from None
 
-    async def _read_pieces(self, hold: Hold, size: int | None) -> bytes:
+    async def _read_pieces(self, reserve: Reserve, size: int | None) -> bytes:
         pieces: list[bytes] = []
         received = 0
         async for piece in self._protocol:
-            if not piece:  # the end, or the connection's: then it would be empty for ever
+            if not piece:  # the end of the body, or of the connection: then pieces would be empty for ever
                 break
             received += len(piece)
-            hold(len(piece))
+            reserve(len(piece))
             self._check_size(received)
             pieces.append(piece)
         if size is not None and received < size:
@@ -139,7 +138,7 @@ class Exchange:
         return b"".join(pieces)
 
     def _stated_size(self) -> int | None:
-        """Raises a 400 where two headers state it: which one is meant decides where the next request begins."""
+        """Raises a 400 if two headers state it, because they may disagree on where the next request begins."""
         stated = self._headers.get("content-length")
         if stated is None:
             return None
@@ -154,24 +153,17 @@ class Exchange:
             message = f"the body has {size} bytes or more, the limit is {self._body_bytes_max}"
             raise Failure(413, "too_large", message)
 
-    def _time(self) -> None:
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._left_s(), self._on_deadline)
-
-    def _left_s(self) -> float:
-        return max(0.0, self._deadline - time.monotonic())
-
-    def _on_hang_up(self, watcher: "asyncio.Future[None]") -> None:
-        if self._task and not watcher.cancelled():
+    def _on_hang_up(self, hang_up: "asyncio.Future[None]") -> None:
+        if not hang_up.cancelled():
             self._task.cancel()
 
-    def _on_deadline(self) -> None:
-        """Handlers keep the deadline themselves; only a body may take longer."""
-        if self._task and self._is_reading:
-            self._is_late = True
-            self._task.cancel()
+
+def current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task
+    return task
 
 
 def cut_off() -> HeddleError:
-    """Tells nobody but the log and the metrics."""
+    """Seen in the log and the metrics only."""
     return HeddleError(ErrorKind.CANCELLED, "the connection ended within the body")

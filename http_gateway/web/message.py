@@ -1,29 +1,32 @@
-"""What the HTTP server hands to the app and gets back: plain values, so that the app knows nothing of sockets."""
+"""What the HTTP server passes to the app and gets back: plain values, so that the app knows nothing of sockets."""
 
 import hashlib
+import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from heddle.client import CallOptions
 from heddle.rpc.telemetry import REQUEST_ID_CHARACTERS_MAX
 
-# Called with the bytes of each piece of a body as it arrives, or of an answer as it is rendered. Raises HeddleError to
-# refuse the rest.
-Hold = Callable[[int], None]
-
-
-def uncounted(size: int) -> None:
-    """A Hold without a limit."""
-
-
-# The first of these that a request has is its id. Retries and hedges of Baseten's client carry the same id.
+# The first of these headers that a request has is its id. Retries and hedges of Baseten's client carry the same id.
 REQUEST_ID_HEADERS = ("x-request-id", "x-baseten-customer-request-id")
-
 # Headers of an answer that carry the request's id.
 REQUEST_ID_ANSWERS = ("x-request-id", "x-baseten-request-id")
+
+# How long the caller waits; Baseten's client sends both with every request.
+TIMEOUT_HEADER = "request-timeout-ms"
+DEADLINE_HEADER = "request-deadline-ms"  # milliseconds since 1970
+
+# Called with the size of each piece of a body as it arrives, or of an answer as it is made. Raises HeddleError if there
+# is no room for it.
+Reserve = Callable[[int], None]
+
+
+def reserve_nothing(size: int) -> None:
+    """A Reserve without a limit."""
 
 
 class Headers(Protocol):
@@ -40,7 +43,7 @@ class Request:
     path: str  # percent-decoded, without the query
     headers: Headers
     deadline: float  # time.monotonic() seconds
-    read: Callable[[Hold], Awaitable[bytes]]  # the whole body; called once at most
+    read: Callable[[Reserve], Awaitable[bytes]]  # the whole body; called once at most
     body: bytes = b""  # once it has been read
     parameter: str = ""  # the part of the path that stands for {name} in the route
     peer: str = ""  # address of the caller
@@ -52,7 +55,7 @@ class Request:
     arrived: float = field(init=False)  # time.monotonic() seconds
 
     def __post_init__(self) -> None:
-        self.id = given_id(self.headers) or new_id()
+        self.id = read_request_id(self.headers) or new_request_id()
         self.arrived = time.monotonic()
 
     def options(self) -> CallOptions:
@@ -67,8 +70,8 @@ class Request:
 
     @property
     def flow(self) -> str:
-        """See http_gateway.fair_share."""
-        user = user_hash(self.user) if self.user else ""
+        """See http_gateway.callers."""
+        user = hash_user(self.user) if self.user else ""
         if self.caller:
             return f"{self.caller}/{user}/{self.id}"
         if user:
@@ -76,16 +79,81 @@ class Request:
         return f"peer:{self.peer}/{self.id}" if self.peer else self.id
 
 
-# The body of an answer. Long ones are in parts, so that no other request waits while they are copied.
+def read_request_id(headers: Headers) -> str | None:
+    for name in REQUEST_ID_HEADERS:
+        given = headers.get(name)
+        if given and len(given) <= REQUEST_ID_CHARACTERS_MAX:
+            return given
+    return None
+
+
+def new_request_id() -> str:
+    """Unique, but not secret: randomness from the kernel would cost a system call."""
+    return f"{random.getrandbits(64):016x}"
+
+
+def hash_user(user: str) -> str:
+    """64 bits of SHA-256: enough to tell users apart."""
+    return hashlib.sha256(user.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def read_deadline(headers: Headers, timeout_s: float) -> float:
+    """time.monotonic() seconds. Callers can shorten `timeout_s`, but not lengthen it."""
+    left_s = timeout_s
+    if timeout := headers.get(TIMEOUT_HEADER):
+        left_s = min(left_s, parse_milliseconds(timeout) / 1000)
+    if deadline := headers.get(DEADLINE_HEADER):
+        left_s = min(left_s, parse_milliseconds(deadline) / 1000 - time.time())
+    return time.monotonic() + max(0.0, left_s)
+
+
+def parse_milliseconds(header: str) -> float:
+    """Infinite if it is not a number."""
+    text = header.strip()
+    return float(text) if text.isascii() and text.replace(".", "", 1).isdigit() else math.inf
+
+
+class LazyListSource(Protocol):
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class LazyList:
+    """A list of an answer that may be long: `make(thing)` for each thing of `source`, or the things themselves. Items
+    are made as they are written, so that they never exist all at once and nobody waits for all of them. They may
+    contain such lists themselves."""
+
+    __slots__ = ("_make", "_source")
+
+    def __init__(self, source: LazyListSource, make: Callable[[Any], Any] | None = None) -> None:
+        self._source = source
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._make, self._source) if self._make else iter(self._source)
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a handler returns: JSON's types, numpy arrays and LazyLists, in the format that the caller prefers."""
+
+    value: Any
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+# Long bodies are in parts, so that no other request waits while they are copied.
 ResponseBody = bytes | list[bytes]
 
 
-def bytes_of(body: ResponseBody) -> int:
+def body_size(body: ResponseBody) -> int:
     return len(body) if isinstance(body, bytes) else sum(map(len, body))
 
 
-def nothing_to_release() -> None:
-    """Of a response that holds nothing but its own bytes, which are few."""
+def release_nothing() -> None:
+    """For a response whose bytes are not counted."""
 
 
 @dataclass(slots=True)
@@ -94,32 +162,4 @@ class Response:
     status: int = 200
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
-    # Called once it has left, or never will.
-    release: Callable[[], None] = nothing_to_release
-
-
-@dataclass(slots=True)
-class Answer:
-    """A value that rendering writes as the caller likes it: JSON's types, numpy's arrays, and lists that
-    may be long as LongList."""
-
-    value: Any
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-def given_id(headers: Headers) -> str | None:
-    for name in REQUEST_ID_HEADERS:
-        given = headers.get(name)
-        if given and len(given) <= REQUEST_ID_CHARACTERS_MAX:
-            return given
-    return None
-
-
-def new_id() -> str:
-    """Unique, but not secret: randomness from the kernel would cost a system call."""
-    return f"{random.getrandbits(64):016x}"
-
-
-def user_hash(user: str) -> str:
-    """64 bits of SHA-256: enough to distinguish users."""
-    return hashlib.sha256(user.encode(errors="surrogatepass")).hexdigest()[:16]
+    release: Callable[[], None] = release_nothing  # called once it has been sent, or never will be

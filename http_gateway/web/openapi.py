@@ -1,4 +1,4 @@
-"""The OpenAPI document of the routes, from the types that they decode and answer. `routes/docs.py` serves it.
+"""The OpenAPI document of the routes, from the types that they decode and answer. `api/docs.py` serves it.
 
 https://spec.openapis.org/oas/v3.1.0
 """
@@ -10,8 +10,7 @@ from typing import Any
 
 import msgspec
 
-from http_gateway.api.families import Family
-from http_gateway.web.routing import Description, Route
+from http_gateway.web.routing import Description, Family, Route
 
 DESCRIPTION = (
     "Embedding, reranking, classification and entity models. Answers are JSON, or MessagePack where Accept names it."
@@ -32,12 +31,12 @@ REFUSALS = {
     504: "The deadline passed",
 }
 
-# Baseten's edge and containers put this before the path of any route; baseten_paths knows its variants.
+# Baseten's edge and containers put this in front of every path; see api/baseten_paths.py for the variants.
 SERVERS = [
     {"url": "/"},
     {
         "url": "/environments/{environment}/sync",
-        "description": "As Baseten has it; also /production/sync, /development/sync and /deployment/{id}/sync",
+        "description": "Baseten's paths; also /production/sync, /development/sync and /deployment/{id}/sync",
         "variables": {"environment": {"default": "production"}},
     },
 ]
@@ -46,13 +45,13 @@ DEFAULT_ROUTE_PATHS = ("/environments/{environment}/predict", "/v1/models/model:
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:
     described = [route for route in routes if route.described]
-    types = [kind for route in described for kind in types_of(route)]
+    types = [kind for route in described for kind in described_types(route)]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schema_of = dict(zip(map(repr, types), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in described:
         paths.setdefault(route.path, {})[route.method.lower()] = operation(route, schema_of)
-    paths |= {path: {"post": default_operation(path)} for path in DEFAULT_ROUTE_PATHS}
+    paths |= {path: {"post": default_route_operation(path)} for path in DEFAULT_ROUTE_PATHS}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Heddle", "version": version("heddle"), "description": DESCRIPTION},
@@ -66,12 +65,12 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
     }
 
 
-def types_of(route: Route) -> Sequence[Any]:
+def described_types(route: Route) -> Sequence[Any]:
     assert route.described
-    return (*bodies_of(route.described), route.described.answer, route.family.error)
+    return (*body_types(route.described), route.described.answer, route.family.error)
 
 
-def bodies_of(described: Description) -> tuple[Any, ...]:
+def body_types(described: Description) -> tuple[Any, ...]:
     if described.body is None:
         return ()
     return described.body if isinstance(described.body, tuple) else (described.body,)
@@ -83,17 +82,17 @@ def operation(route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
         "summary": route.described.summary,
         "operationId": operation_id(route.method, route.path),
         "tags": [route.family.name],
-        "responses": {"200": success(route.described, schema_of)} | refusals(route.family, schema_of),
+        "responses": {"200": success_response(route.described, schema_of)} | refusal_responses(route.family, schema_of),
     }
     if route.is_open:
         entry["security"] = []
-    if bodies := [schema_of[repr(body)] for body in bodies_of(route.described)]:
+    if bodies := [schema_of[repr(body)] for body in body_types(route.described)]:
         schema = bodies[0] if len(bodies) == 1 else {"anyOf": bodies}
         if route.described.listed_in:
             schema = object_with_list(route.described.listed_in, schema)
         content = {"schema": schema, "example": route.described.example}
         entry["requestBody"] = {"required": True, "content": {"application/json": content}}
-    if parameters := parameters_of(route.path):
+    if parameters := path_parameters(route.path):
         entry["parameters"] = parameters
     return entry
 
@@ -102,15 +101,15 @@ def object_with_list(field: str, item: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": {field: {"type": "array", "items": item}}, "required": [field]}
 
 
-def default_operation(path: str) -> dict[str, Any]:
-    """Its answers and refusals are those of the default route, which depends on the model and the settings."""
+def default_route_operation(path: str) -> dict[str, Any]:
+    """Documents no types: which route is the default depends on the model and the settings."""
     anything: dict[str, Any] = {"application/json": {"schema": {}}}
     example = {"application/json": {"schema": {"type": "object"}, "example": {"input": "What is deep learning?"}}}
     return {
         "summary": "The default route: what the model is for, unless the gateway is set to another.",
         "operationId": operation_id("POST", path),
         "tags": ["Baseten"],
-        "parameters": parameters_of(path),
+        "parameters": path_parameters(path),
         "requestBody": {"required": True, "content": example},
         "responses": {
             "200": {"description": "Done", "content": {**anything, "application/msgpack": {"schema": {}}}},
@@ -119,7 +118,7 @@ def default_operation(path: str) -> dict[str, Any]:
     }
 
 
-def success(described: Description, schema_of: Mapping[str, Any]) -> dict[str, Any]:
+def success_response(described: Description, schema_of: Mapping[str, Any]) -> dict[str, Any]:
     content = {described.content_type: {"schema": schema_of[repr(described.answer)]}}
     if described.content_type == "application/json":
         content["application/msgpack"] = content["application/json"]
@@ -142,12 +141,12 @@ def operation_id(method: str, path: str) -> str:
     return re.sub(r"\W+", "_", f"{method.lower()}{path}").rstrip("_")
 
 
-def parameters_of(path: str) -> list[dict[str, Any]]:
+def path_parameters(path: str) -> list[dict[str, Any]]:
     names = re.findall(r"{(\w+)}", path)
     return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
 
 
-def refusals(family: Family, schema_of: Mapping[str, Any]) -> dict[str, Any]:
+def refusal_responses(family: Family, schema_of: Mapping[str, Any]) -> dict[str, Any]:
     content = {"application/json": {"schema": schema_of[repr(family.error)]}}
     headers = {"x-request-id": REQUEST_ID}
     return {

@@ -1,8 +1,8 @@
-"""An answer on its way out: handed over at once if it is short, otherwise as fast as its reader takes it.
+"""Sends an answer: a short one at once, a long one as fast as its reader takes it. Called by the server.
 
-`http_gateway.web.server` calls `send` for each answer. Granian takes whatever it is given, and says nothing of whether
-anybody reads it: its streams have no bound. What it does read at the pace of its reader is a file. So a long answer is
-given to it as one, the far end of a pipe, and what has not left yet is here, where it is counted and can be given up.
+granian takes whatever it is given into a queue without a bound, and does not say whether anybody reads it. Only a file
+is read at the pace of the reader. So a long answer is given to granian as the far end of a pipe: what has not left yet
+stays here, where it is counted and can be given up.
 """
 
 import asyncio
@@ -14,13 +14,13 @@ from typing import Self
 
 from granian.rsgi import HTTPProtocol  # type: ignore[attr-defined]  # public, but not marked so
 
-from http_gateway.web.message import ResponseBody, bytes_of
+from http_gateway.web.message import ResponseBody, body_size
 
-# Longer answers go through a pipe that holds as many bytes, or fewer: so that one which is written whole is being read.
+# Longer answers go through a pipe, which holds this many bytes or fewer: once more was written, granian is reading it.
 AT_ONCE_BYTES_MAX = 128 << 10
 
-# Granian opens a file within milliseconds, or never.
-TAKEN_S_MAX = 60.0
+# granian opens a file within milliseconds, or never.
+OPENED_S_MAX = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +34,9 @@ async def send(
     stall_s_max: float,
     on_taken: Callable[[], None],
 ) -> None:
-    """Returns when nearly all of it has left, or its reader is gone or has taken nothing for so many seconds. Before
-    `on_taken` is called, granian may have dropped the answer without a word, because the caller has hung up."""
-    size = bytes_of(body)
+    """Returns when nearly all of it has left, when the reader is gone, or when it has read nothing for `stall_s_max`.
+    Until `on_taken` is called, granian may drop the answer without a word, because the caller has hung up."""
+    size = body_size(body)
     if size <= AT_ONCE_BYTES_MAX:
         protocol.response_bytes(status, headers, body if isinstance(body, bytes) else b"".join(body))
         on_taken()
@@ -53,13 +53,13 @@ async def send(
 
 
 class Pipe:
-    """Closed at the end of the `with`. If less was written than was promised, granian closes the connection."""
+    """Closed at the end of the `with`. If less was written than the headers promised, granian closes the connection."""
 
     def __init__(self, on_taken: Callable[[], None]) -> None:
-        """`on_taken` is called when somebody has opened the far end."""
+        """`on_taken` is called once somebody has opened the far end."""
         self._far_end, self._near_end = os.pipe()
         os.set_blocking(self._near_end, False)
-        self._capacity = capacity_of(self._near_end)
+        self._capacity = set_capacity(self._near_end)
         self._written = 0
         self._on_taken = on_taken
         self._is_taken = False
@@ -69,16 +69,16 @@ class Pipe:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._near_end)
-        if not self._is_taken:  # its number must not be another answer's when granian opens it after all
-            asyncio.get_running_loop().call_later(TAKEN_S_MAX, os.close, self._far_end)
+        if not self._is_taken:  # if granian opens it after all, its number must not be another answer's by then
+            asyncio.get_running_loop().call_later(OPENED_S_MAX, os.close, self._far_end)
 
     @property
     def path(self) -> str:
-        """For whoever reads it."""
+        """The file that the reader opens."""
         return f"/dev/fd/{self._far_end}"
 
     async def write(self, part: bytes, stall_s_max: float) -> None:
-        """In turns with others, each of a pipe's length. Raises TimeoutError, and BrokenPipeError for no reader."""
+        """Others have their turn after each pipeful. Raises TimeoutError, and BrokenPipeError if nobody reads."""
         left = memoryview(part)
         while left:
             try:
@@ -86,18 +86,14 @@ class Pipe:
             except BlockingIOError:
                 count = 0
             left = left[count:]
-            self._note(count)
-            await self._until_there_is_room(stall_s_max)
+            self._written += count
+            if self._written > self._capacity and not self._is_taken:
+                self._is_taken = True
+                os.close(self._far_end)  # otherwise we would not notice that the reader has closed it
+                self._on_taken()
+            await self._wait_for_room(stall_s_max)
 
-    def _note(self, count: int) -> None:
-        """More than it holds has been written: the far end is taken. That we have it too would hide that it is left."""
-        self._written += count
-        if self._written > self._capacity and not self._is_taken:
-            self._is_taken = True
-            os.close(self._far_end)
-            self._on_taken()
-
-    async def _until_there_is_room(self, stall_s_max: float) -> None:
+    async def _wait_for_room(self, stall_s_max: float) -> None:
         loop = asyncio.get_running_loop()
         room = asyncio.Event()
         loop.add_writer(self._near_end, room.set)
@@ -108,9 +104,9 @@ class Pipe:
             loop.remove_writer(self._near_end)
 
 
-def capacity_of(pipe: int) -> int:
-    """Of a pipe that is made as large as it should be, where that can be set."""
+def set_capacity(pipe: int) -> int:
+    """Makes a pipe hold AT_ONCE_BYTES_MAX where that can be set, and returns the most that it may hold."""
     try:
         return fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, AT_ONCE_BYTES_MAX)
-    except (AttributeError, OSError):  # not Linux, or its user has too many of them
+    except (AttributeError, OSError):  # not Linux, or the user has too many large pipes
         return AT_ONCE_BYTES_MAX

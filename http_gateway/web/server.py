@@ -4,19 +4,20 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings, HTTP2Settings
 from granian.rsgi import HTTPProtocol, Scope  # type: ignore[attr-defined]  # public, but not marked so
 from granian.server.embed import Server as Granian
 
-from heddle.rpc.credentials import ServerTls
-from heddle.rpc.listening import authority, usable_port
-from http_gateway.deadline import deadline_of
-from http_gateway.web.exchange import Exchange
-from http_gateway.web.message import REQUEST_ID_ANSWERS, Request, Response
+from heddle.rpc.credentials import ServerTls, file_versions
+from heddle.rpc.listening import authority, check_address, usable_port
+from heddle.rpc.settings import ConfigurationError
+from http_gateway.web.exchange import Exchange, Watch
+from http_gateway.web.message import REQUEST_ID_ANSWERS, Request, Response, read_deadline
 from http_gateway.web.sending import send
-from http_gateway.web.watch import Watch
 
 HEADERS_BYTES_MAX = 65_536
 BACKLOG = 1024
@@ -24,6 +25,11 @@ STREAMS_MAX = 1024  # of one HTTP/2 connection
 
 # Also how long a connection may be idle: longer than the 60 s after which load balancers close one of theirs.
 HEADERS_MS_MAX = 75_000
+
+# How often the files of the certificate are looked at.
+CERTIFICATE_CHECK_S = 1.0
+# A new listener has started by then; meanwhile both accept connections.
+LISTEN_S = 0.2
 
 IDLE_POLL_S = 0.01
 # Once all is answered, only what is on its way to a socket is waited for.
@@ -44,31 +50,51 @@ class HttpServer:
         timeout_s: float,
         stall_s_max: float,
         tls: ServerTls | None = None,
+        unix_socket: Path | None = None,
     ) -> None:
-        """Port 0 takes a free one. Raises ConfigurationError where nobody can listen there, or for wrong files."""
+        """Port 0 takes a free one. Raises ConfigurationError if the address or a file of `tls` cannot be used."""
         if tls:
             tls.check()
+        if unix_socket:
+            check_address(f"unix:{unix_socket}")
+        self._unix_socket = unix_socket
         self._answer = answer
         self._body_bytes_max = body_bytes_max
+        self._connections_max = connections_max
         self._timeout_s = timeout_s
         self._stall_s_max = stall_s_max
-        self._exchanges = 0  # that are not over
-        self._loop = asyncio.get_running_loop()
+        self._tls = tls
+        self._requests = 0  # that are being answered
         self._watch = Watch()
         self.port = usable_port(host, port)
+        self._host = numeric_host(host, self.port)
         self._address = authority(host, self.port)
-        self._granian = Granian(
-            self._exchange,
-            address=numeric(host, self.port),
+
+    async def serve(self, stop: asyncio.Event, drain_s_max: float, announce_draining: Callable[[], None]) -> None:
+        """Returns once `stop` is set and what was accepted is answered, or `drain_s_max` has passed."""
+        stopping = asyncio.ensure_future(stop.wait())
+        listeners = Listeners(self._new_tcp_listener, self._tls)
+        if self._unix_socket:
+            self._unix_socket.unlink(missing_ok=True)  # a gateway that was killed leaves it behind
+            listeners.add(self._new_listener(uds=self._unix_socket))
+        log.info("listening on %s", self._address)
+        try:
+            await listeners.serve(stopping)
+        finally:
+            stopping.cancel()
+        announce_draining()
+        closed = listeners.close()
+        idle = asyncio.ensure_future(self._wait_until_idle())
+        done, _ = await asyncio.wait((closed, idle), timeout=drain_s_max, return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        if not done:
+            log.warning("still busy after %g s of draining: closing", drain_s_max)
+
+    def _new_tcp_listener(self) -> Granian:
+        tls = self._tls
+        return self._new_listener(
+            address=self._host,
             port=self.port,
-            interface=Interfaces.RSGI,
-            http=HTTPModes.auto,
-            websockets=False,
-            backlog=BACKLOG,
-            backpressure=connections_max,
-            http1_settings=HTTP1Settings(header_read_timeout=HEADERS_MS_MAX, max_buffer_size=HEADERS_BYTES_MAX),
-            http2_settings=HTTP2Settings(max_concurrent_streams=STREAMS_MAX, max_headers_size=HEADERS_BYTES_MAX),
-            log_enabled=False,
             ssl_cert=tls.cert if tls else None,
             ssl_key=tls.key if tls else None,
             ssl_ca=tls.ca if tls else None,
@@ -76,49 +102,32 @@ class HttpServer:
             ssl_protocol_min=SSLProtocols.tls12,
         )
 
-    async def serve(self, stop: asyncio.Event, drain_s_max: float, announce_draining: Callable[[], None]) -> None:
-        """Until `stop` is set and what was accepted is answered, or `drain_s_max` has passed."""
-        serving = asyncio.ensure_future(self._granian.serve())
-        stopping = asyncio.ensure_future(stop.wait())
-        log.info("listening on %s", self._address)
-        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if serving.done():
-            serving.result()
-            raise RuntimeError("the HTTP server has ended")
-        announce_draining()
-        self._granian.stop()  # type: ignore[no-untyped-call]
-        idle = asyncio.ensure_future(self._until_idle())
-        done, _ = await asyncio.wait((serving, idle), timeout=drain_s_max, return_when=asyncio.FIRST_COMPLETED)
-        idle.cancel()
-        if not done:
-            log.warning("still busy after %g s of draining: closing", drain_s_max)
+    def _new_listener(self, **address: Any) -> Granian:
+        return Granian(
+            self._on_request,
+            **address,
+            interface=Interfaces.RSGI,
+            http=HTTPModes.auto,
+            websockets=False,
+            backlog=BACKLOG,
+            backpressure=self._connections_max,
+            http1_settings=HTTP1Settings(header_read_timeout=HEADERS_MS_MAX, max_buffer_size=HEADERS_BYTES_MAX),
+            http2_settings=HTTP2Settings(max_concurrent_streams=STREAMS_MAX, max_headers_size=HEADERS_BYTES_MAX),
+            log_enabled=False,
+        )
 
-    async def _until_idle(self) -> None:
-        """Granian itself waits for connections whose answer was given up, for as long as their reader likes."""
-        while self._exchanges:
+    async def _wait_until_idle(self) -> None:
+        """granian itself waits for connections whose answer was given up, for as long as their reader likes."""
+        while self._requests:
             await asyncio.sleep(IDLE_POLL_S)
         await asyncio.sleep(CLOSE_S)
 
-    async def _exchange(self, scope: Scope, protocol: HTTPProtocol) -> None:
+    async def _on_request(self, scope: Scope, protocol: HTTPProtocol) -> None:
         """Called by granian, in a task of its own for each request."""
-        self._exchanges += 1
-        try:
-            await self._answered(scope, protocol)
-        finally:
-            self._exchanges -= 1
-
-    async def _answered(self, scope: Scope, protocol: HTTPProtocol) -> None:
         headers = scope.headers
-        deadline = deadline_of(headers, self._timeout_s)
-        exchange = Exchange(
-            protocol,
-            headers,
-            self._watch,
-            self._loop,
-            body_bytes_max=self._body_bytes_max,
-            deadline=deadline,
-        )
+        deadline = read_deadline(headers, self._timeout_s)
+        exchange = Exchange(protocol, headers, self._watch, body_bytes_max=self._body_bytes_max, deadline=deadline)
+        self._requests += 1
         try:
             request = Request(scope.method, scope.path, headers, deadline, exchange.read, peer=scope.client)
             response = await self._answer(request)
@@ -126,23 +135,79 @@ class HttpServer:
                 await send(
                     protocol,
                     response.status,
-                    headers_of(request, response),
+                    response_headers(request, response),
                     response.body,
                     stall_s_max=self._stall_s_max,
-                    on_taken=exchange.end,
+                    on_taken=exchange.stop_watching,
                 )
             finally:
                 response.release()
-                exchange.end()
-            if not exchange.is_read:
-                await exchange.linger()
+                exchange.stop_watching()
+            await exchange.drop_body()
         except asyncio.CancelledError:
             return  # nobody is there to answer
         finally:
-            exchange.end()
+            exchange.stop_watching()
+            self._requests -= 1
 
 
-def headers_of(request: Request, response: Response) -> list[tuple[str, str]]:
+class Listeners:
+    """The listener of a server, and earlier ones that are finishing the requests that they accepted.
+
+    granian reads certificates only when it starts. Once the files change, a second listener starts on the same port and
+    the first one stops. A connection that is being made at that moment may be closed before its first request."""
+
+    def __init__(self, new_listener: Callable[[], Granian], tls: ServerTls | None) -> None:
+        self._new_listener = new_listener
+        self._tls = tls
+        self._files = (tls.cert, tls.key, tls.ca) if tls else ()
+        self._versions = self._latest_versions = file_versions(*self._files)
+        self._serving: dict[asyncio.Task[None], Granian] = {}
+        self._current = self.add(new_listener())
+
+    async def serve(self, stopping: "asyncio.Future[Any]") -> None:
+        """Returns when `stopping` is done. Raises if the listener ends by itself."""
+        while not stopping.done():
+            timeout = CERTIFICATE_CHECK_S if self._tls else None
+            await asyncio.wait((self._current, stopping), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if self._current.done():
+                self._current.result()
+                raise RuntimeError("the HTTP server has ended")
+            if self._tls and not stopping.done():
+                await self._renew(self._tls)
+
+    def close(self) -> "asyncio.Future[list[None]]":
+        """Stops listening. The future is done when all connections are closed."""
+        for listener in self._serving.values():
+            listener.stop()  # type: ignore[no-untyped-call]
+        return asyncio.gather(*self._serving)
+
+    def add(self, listener: Granian) -> asyncio.Task[None]:
+        """Starts a listener that stays until `close`."""
+        serving = asyncio.ensure_future(listener.serve())
+        self._serving[serving] = listener
+        serving.add_done_callback(self._serving.pop)
+        return serving
+
+    async def _renew(self, tls: ServerTls) -> None:
+        """Replaces the listener once files have changed, and then not for CERTIFICATE_CHECK_S: granian would end the
+        process if it read files of which some are still to be replaced."""
+        versions, self._latest_versions = self._latest_versions, file_versions(*self._files)
+        if self._latest_versions == self._versions or self._latest_versions != versions:
+            return
+        self._versions = versions
+        try:
+            tls.check()
+        except ConfigurationError as error:
+            log.warning("keeping the old certificate: %s", error)
+            return
+        previous, self._current = self._serving[self._current], self.add(self._new_listener())
+        await asyncio.sleep(LISTEN_S)
+        previous.stop()  # type: ignore[no-untyped-call]
+        log.info("read %s again", tls.cert)
+
+
+def response_headers(request: Request, response: Response) -> list[tuple[str, str]]:
     return [
         ("content-type", response.content_type),
         ("server", "heddle"),
@@ -151,6 +216,6 @@ def headers_of(request: Request, response: Response) -> list[tuple[str, str]]:
     ]
 
 
-def numeric(host: str, port: int) -> str:
+def numeric_host(host: str, port: int) -> str:
     """The IP address of a host of this machine."""
     return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])

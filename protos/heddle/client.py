@@ -19,12 +19,12 @@ import numpy.typing as npt
 
 from heddle import tensors
 from heddle.rpc.channels import open_channel
-from heddle.rpc.credentials import OPEN, Access, Metadata, refusal_of
+from heddle.rpc.credentials import PLAINTEXT, Access, Metadata, explain_refusal
 from heddle.rpc.deadlines import deadline_after
-from heddle.rpc.dialect import Dialect
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.pool import Pool, PoolLimits
-from heddle.rpc.unary import answered, metadata_of
+from heddle.rpc.stream import StreamProtocol
+from heddle.rpc.unary import submit_and_wait, to_metadata
 from heddle.v1 import inference_pb2 as pb
 from heddle.v1 import item_pb2, model_pb2
 from heddle.v1.inference_pb2_grpc import InferenceServiceStub
@@ -52,11 +52,11 @@ DEFAULT_OPTIONS = CallOptions()
 
 
 class InferenceClient(abc.ABC):
-    """The calls, whatever carries them. The field of a request is its method's name in `InferenceItem`."""
+    """The calls of both clients."""
 
     @abc.abstractmethod
     async def infer(self, item: pb.InferenceItem, options: CallOptions = DEFAULT_OPTIONS) -> pb.InferenceOutcome:
-        """Any of the requests below, inside the item; its outcome holds the response, never an error."""
+        """Sends any of the requests below in an item. The outcome holds the response; errors are raised."""
 
     @abc.abstractmethod
     async def get_model(self, options: CallOptions = DEFAULT_OPTIONS) -> model_pb2.Model: ...
@@ -81,7 +81,7 @@ class InferenceClient(abc.ABC):
     ) -> npt.NDArray[np.float32]:
         """Normalised embeddings float32 [texts, dimension]; see EmbedRequest for the rest."""
         if isinstance(texts, str):
-            raise TypeError("texts must be a list of strings, not one string: its letters would each get a vector")
+            raise TypeError("texts must be a list of strings, not one string: its characters would each get a vector")
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"texts[{index}] must be a string, not {type(text).__name__}; `embed` takes token ids")
@@ -130,13 +130,13 @@ class InferenceClient(abc.ABC):
 
 
 class Client(InferenceClient):
-    """Over one coalescing stream per pod. Made and used inside one event loop."""
+    """Uses one coalescing stream per pod. Made and used inside one event loop."""
 
-    def __init__(self, *targets: str, limits: PoolLimits | None = None, access: Access = OPEN) -> None:
+    def __init__(self, *targets: str, limits: PoolLimits | None = None, access: Access = PLAINTEXT) -> None:
         """Targets are `host:port`, `unix:/path`, or `dns:///name:port` for all pods behind a name. `access` holds
         certificates and a key."""
-        self.model: model_pb2.Model | None = None  # as the pod that was met last describes it
-        dialect: Dialect[pb.InferenceItem, pb.InferenceOutcome] = Dialect(
+        self.model: model_pb2.Model | None = None  # described by the pod that connected last
+        protocol: StreamProtocol[pb.InferenceItem, pb.InferenceOutcome] = StreamProtocol(
             frame_type=pb.InferenceServiceInferRequest,
             open_stream=lambda channel, metadata: InferenceServiceStub(channel).Infer(metadata=metadata),
             handshake=self._handshake,
@@ -144,13 +144,13 @@ class Client(InferenceClient):
         )
         self._limits = limits or PoolLimits()
         self._pool: Pool[pb.InferenceItem, pb.InferenceOutcome] = Pool(
-            targets, dialect, limits=self._limits, access=access
+            targets, protocol, limits=self._limits, access=access
         )
         self._starting: asyncio.Task[None] | None = None
 
     @property
     def ready(self) -> bool:
-        """Whether some pod takes calls."""
+        """Whether some pod is available."""
         return self._pool.ready
 
     @property
@@ -159,7 +159,7 @@ class Client(InferenceClient):
         return self._pool.unanswered
 
     async def start(self) -> None:
-        """Connects; otherwise the first call does."""
+        """Connects. Otherwise the first call does."""
         if self._starting is None:
             self._starting = asyncio.create_task(self._pool.start())
         await asyncio.shield(self._starting)
@@ -175,17 +175,17 @@ class Client(InferenceClient):
         if self._starting is None or not self._starting.done():
             await self.start()
         options.write(item.context)
-        return await answered(self._pool.submit, item, deadline_after(options.timeout_s))
+        return await submit_and_wait(self._pool.submit, item, deadline_after(options.timeout_s))
 
     async def get_model(self, options: CallOptions = DEFAULT_OPTIONS) -> model_pb2.Model:
-        """At once if a pod has been met, ready or not by now; otherwise waits for one as long as a call would."""
+        """Returns at once if a pod has ever connected. Otherwise waits for one as long as a call would."""
         if self.model is None:
-            await self._meet_a_pod(options.timeout_s)
+            await self._wait_for_a_pod(options.timeout_s)
         assert self.model is not None  # a pod is ready after its handshake
         return self.model
 
-    async def _meet_a_pod(self, timeout_s: float | None) -> None:
-        """Raises why there is none."""
+    async def _wait_for_a_pod(self, timeout_s: float | None) -> None:
+        """Raises the reason if there is none in time."""
         await self.start()
         no_pod_s_max = self._limits.no_pod_s_max
         try:
@@ -202,9 +202,9 @@ class Client(InferenceClient):
 
 
 class UnaryClient(InferenceClient):
-    """One gRPC call each, on one channel. Made and used inside one event loop."""
+    """Makes one gRPC call each, on one channel. Made and used inside one event loop."""
 
-    def __init__(self, target: str, *, access: Access = OPEN) -> None:
+    def __init__(self, target: str, *, access: Access = PLAINTEXT) -> None:
         """`access` holds certificates and a key. Raises ConfigurationError for a file that cannot be used."""
         self._target = target
         self._access = access
@@ -212,7 +212,7 @@ class UnaryClient(InferenceClient):
         self._connect()
 
     def _connect(self) -> None:
-        self._stamp = self._access.stamp()
+        self._versions = self._access.versions()
         self._metadata = self._access.metadata()
         self._channel = open_channel(self._target, self._access)
         self._stub: Any = InferenceServiceStub(self._channel)
@@ -235,21 +235,21 @@ class UnaryClient(InferenceClient):
         return model
 
     async def _call(self, method: str, request: Any, options: CallOptions) -> Any:
-        if self._access is not OPEN and self._access.stamp() != self._stamp:
+        if self._access is not PLAINTEXT and self._access.versions() != self._versions:
             self._connect_again()
-        metadata = metadata_of(options.write(item_pb2.ItemContext()))
+        metadata = to_metadata(options.write(item_pb2.ItemContext()))
         try:
             return await getattr(self._stub, method)(
                 request, timeout=options.timeout_s, metadata=(*metadata, *self._metadata)
             )
         except grpc.aio.AioRpcError as error:
-            if refusal := refusal_of(error.details() or "", self._target, self._access.tls):
+            if refusal := explain_refusal(error.details() or "", self._target, self._access.tls):
                 raise HeddleError(ErrorKind.UNAUTHENTICATED, refusal) from None
             raise HeddleError.from_rpc_error(error) from None
 
     def _connect_again(self) -> None:
-        """With the files that have changed; calls that are being answered keep their connection until they are done."""
-        channel, self._stamp = self._channel, self._access.stamp()
+        """With the files that have changed; running calls keep theirs until they are done."""
+        channel, self._versions = self._channel, self._access.versions()
         if not self._access.is_usable(self._target):
             return
         self._connect()
@@ -259,5 +259,5 @@ class UnaryClient(InferenceClient):
 
 
 def method_name(request: str) -> str:
-    """The RPC of a request's field: embed_tokens is EmbedTokens."""
+    """The RPC of a request's field: EmbedTokens for embed_tokens."""
     return "".join(word.capitalize() for word in request.split("_"))

@@ -1,8 +1,8 @@
-"""What a process may use of the machine it runs on: CPU cores, NVIDIA GPUs, and freed memory that it keeps.
+"""The CPU cores and GPUs that a process may use, and how much freed memory it keeps.
 
-Called by `heddle serve`, which shares cores and GPUs out, by engine pods before they initialise CUDA, and by tokenizer
-pods. GPUs are found without torch, whose import takes seconds: NVML counts them, because it neither initialises CUDA
-nor opens a context. It ignores CUDA_VISIBLE_DEVICES, so that variable is read here as CUDA reads it:
+Called by `heddle serve`, which divides cores and GPUs between engines, and by the services. GPUs are counted with NVML,
+because importing torch takes seconds, and because NVML neither initializes CUDA nor opens a context. NVML ignores
+CUDA_VISIBLE_DEVICES, so that variable is parsed here, as CUDA does:
 https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html
 """
 
@@ -25,19 +25,19 @@ DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,4})?")
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 
-# The most that older versions of glibc accept.
-MMAP_THRESHOLD_SURE = 32 << 20
+# The maximum in older versions of glibc.
+OLD_MMAP_THRESHOLD_MAX = 32 << 20
 
 
 def usable_cores(cgroups: Path = CGROUPS) -> int:
-    """Those that it may run on, or fewer where its container has a limit of CPU time."""
+    """Returns the number of cores that the process may run on, or fewer if its container has a CPU limit."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = core_limit(cgroups)
     return allowed if limit is None else min(allowed, max(1, math.ceil(limit)))
 
 
 def core_limit(cgroups: Path) -> float | None:
-    """In cores: https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max), or the first version's two files."""
+    """Reads cpu.max of cgroup v2 (https://docs.kernel.org/admin-guide/cgroup-v2.html), or the two files of v1."""
     try:
         quota, period = (cgroups / "cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -47,19 +47,19 @@ def core_limit(cgroups: Path) -> float | None:
             return None
     try:
         return int(quota) / int(period) if int(quota) > 0 else None
-    except (ValueError, ZeroDivisionError):  # "max" is no limit
+    except (ValueError, ZeroDivisionError):  # "max" means no limit
         return None
 
 
 def check_device(device: str) -> None:
-    """For `__post_init__` of settings. Raises ValueError."""
+    """Raises ValueError. Called by `__post_init__` of settings."""
     if not DEVICE.fullmatch(device):
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, not {device!r}")
 
 
 def visible_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The GPUs in CUDA's order. Each is named by the value of CUDA_VISIBLE_DEVICES that shows a process only this one.
-    A process sees only the first of several MIG devices, but all are listed, because each can be shown alone."""
+    """Returns a name for each GPU, in CUDA's order: the value of CUDA_VISIBLE_DEVICES that makes only this one visible.
+    A process sees only the first of several MIG devices. All are returned, because each can be made visible alone."""
     count = count_gpus()
     stated = environ.get(GPUS_VARIABLE)
     if stated is None or not count:
@@ -67,7 +67,7 @@ def visible_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
     named: list[str] = []
     for name in map(str.strip, stated.split(",")):
         if not is_gpu(name, count):
-            break  # CUDA ignores the first that is not valid, and all after it
+            break  # CUDA ignores the first invalid name and all names after it
         named.append(name)
     return tuple(named) if len(set(named)) == len(named) else ()
 
@@ -77,7 +77,7 @@ def is_gpu(name: str, count: int) -> bool:
 
 
 def count_gpus() -> int:
-    """0 without a driver."""
+    """Returns 0 without a driver."""
     try:
         nvml: Any = ctypes.CDLL(NVML)
     except OSError:
@@ -92,12 +92,12 @@ def count_gpus() -> int:
 
 
 def keep_freed_memory(bytes_max: int) -> None:
-    """Blocks up to this size, and this much in all, go back to the system only when the process needs them no more.
-    By itself glibc hands a large block back as soon as it is free, and the kernel clears the pages of the next one.
-    For the whole process; nothing happens without glibc."""
+    """Makes the process keep freed memory for reuse: blocks up to this size, and this much in total. By default, glibc
+    returns a large block to the system when it is freed, and the kernel has to clear the pages of the next one. Has no
+    effect without glibc."""
     mallopt: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return
     if not mallopt(M_MMAP_THRESHOLD, bytes_max):
-        mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_SURE)
+        mallopt(M_MMAP_THRESHOLD, OLD_MMAP_THRESHOLD_MAX)
     mallopt(M_TRIM_THRESHOLD, bytes_max)

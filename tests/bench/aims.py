@@ -1,6 +1,6 @@
-"""What Heddle aims at, and what a run gave: numbers of one run only, most of them ratios of neighbouring turns.
+"""The aims for Heddle, and what a run reached. Most figures are ratios of neighbouring turns of one run.
 
-They are for a machine of two cores whose processor multiplies bfloat16 matrices. Used by report.
+The aims are for a machine with two cores whose processor multiplies bfloat16 matrices. `report` uses this.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,10 +1,10 @@
-"""When requests arrive that do not wait for each other: a Poisson process. Used by load."""
+"""Arrival times of independent requests, from a Poisson process. `load` uses it."""
 
 import random
 
 
 def poisson_arrivals(per_second: float, seconds: float, seed: int) -> list[float]:
-    """Seconds from the start at which requests are due, in order; the same for the same seed."""
+    """Returns the seconds from the start at which requests are due, in order. Equal seeds give equal times."""
     rng = random.Random(seed)
     arrivals: list[float] = []
     now = rng.expovariate(per_second)

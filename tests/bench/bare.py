@@ -1,6 +1,6 @@
-"""The engine's forward pass with nothing around it, which takes turns with the servers: what is lost on the way to it?
+"""The engine's forward pass alone, which takes turns with the servers to show what the services cost.
 
-`python -m tests.bench.bare` reads lines of JSON, SEQUENCES TOKENS SECONDS each, and writes what came of it.
+`python -m tests.bench.bare` reads lines of JSON, SEQUENCES TOKENS SECONDS each, and writes the figures.
 """
 
 import json
@@ -35,7 +35,7 @@ class BarePasses:
 
 
 class BareEngine:
-    """The process. It computes only while it is asked to."""
+    """The process. It computes only when asked."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -46,7 +46,7 @@ class BareEngine:
         self.passes(1, 8, 0.1)
 
     def passes(self, waiting: int, tokens: int, seconds: float) -> BarePasses:
-        """Of so many sequences that wait, in batches that the scheduler makes."""
+        """Measures passes while this many sequences wait, in batches that the scheduler makes."""
         assert self._process.stdin
         assert self._process.stdout
         print(json.dumps([waiting, tokens, seconds]), file=self._process.stdin, flush=True)
@@ -59,7 +59,7 @@ class BareEngine:
 
 
 class Loop:
-    """So many sequences wait all the time: each is there again when it has been computed."""
+    """Keeps a number of sequences waiting: each is queued again once it has been computed."""
 
     def __init__(self, backend: Backend, scheduler: Scheduler, sequences: list[Sequences]) -> None:
         self._backend = backend
@@ -75,7 +75,7 @@ class Loop:
         return BarePasses(sum(sequences for sequences, _ in passes), [taken_s for _, taken_s in passes], took)
 
     def _passes(self, end: float) -> list[tuple[int, float]]:
-        """Sequences and seconds of each."""
+        """Returns sequences and seconds of each pass."""
         passes: list[tuple[int, float]] = []
         while not passes or time.perf_counter() < end:
             batch = self._scheduler.take(end - time.perf_counter())

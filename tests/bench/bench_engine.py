@@ -2,9 +2,9 @@
 
     python -m tests.bench.bench_engine --dtypes bfloat16 --shapes 128x8,16x128,mix --contenders eager,compile
 
-A shape is SEQUENCESxTOKENS; `mix` is 32 sequences of log-normal length. All run in turns, on the same random token
-ids, to pooled and normalised vectors, which are compared; the figure is that of the median pass. The others pad to the
-longest sequence, and their padding counts as nothing. Needs transformers.
+A shape is SEQUENCESxTOKENS; `mix` is 32 sequences of log-normal length. All contenders run in turns on the same random
+token ids, up to pooled and normalised vectors, which are compared. A figure is that of the median pass. The other
+contenders pad to the longest sequence, and padding does not count as tokens. Needs transformers.
 """
 
 import argparse
@@ -111,7 +111,8 @@ def first_vector(results: object) -> np.ndarray[Any, Any]:
 
 
 def check_agreement(contenders: dict[str, Contender], batch: PackedBatch) -> None:
-    """Of the vectors of the first sequence; contenders that compute something else are of no interest."""
+    """Compares the vectors of the first sequence, because a contender that computes something else is of no
+    interest."""
     first = {name: first_vector(one.run(batch)) for name, one in contenders.items()}
     for name, vector in first.items():
         cosine = float(vector @ first[OURS])

@@ -41,7 +41,7 @@ DRAIN_S_MAX = 60.0
 
 @dataclass(frozen=True)
 class Counts:
-    """Of one service since its start."""
+    """The counts of one service since its start."""
 
     calls: Counter[str]  # by function
     c_calls: int
@@ -81,7 +81,8 @@ def parsed_options() -> argparse.Namespace:
 
 
 def request_bodies(rng: random.Random) -> dict[int, list[str]]:
-    """By the number of inputs. No text is sent twice within thousands: equal ones of a batch are computed once."""
+    """Returns bodies by their number of inputs. No text is repeated within thousands, because equal texts of a batch
+    are computed once."""
     words = list(itertools.permutations(sorted(set(WORDS)), 3))
     texts = [" ".join(some) for some in rng.sample(words, SINGLE_BODIES + LARGE_BODIES * INPUTS)]
     lists = [texts[start : start + INPUTS] for start in range(SINGLE_BODIES, len(texts), INPUTS)]
@@ -128,7 +129,7 @@ def cpu_rounds(
 
 
 def cpu_turn(server: Running, inputs: int, bodies: list[str], seconds: float) -> Turn:
-    """All CPU time from the first request to the last answer."""
+    """Measures all CPU time from the first request to the last answer."""
     before = server.cpu_seconds()
     turn = send(server, inputs, bodies, seconds)
     used = {name: 1e6 * (spent - before.get(name, 0.0)) for name, spent in server.cpu_seconds().items()}
@@ -136,7 +137,7 @@ def cpu_turn(server: Running, inputs: int, bodies: list[str], seconds: float) ->
 
 
 def send(server: Running, inputs: int, bodies: list[str], seconds: float) -> Turn:
-    """The cost of the turn is left for the caller to fill in."""
+    """Sends the requests. The caller adds their cost."""
     load = Load(
         *(server.port, PATH, bodies, 0, [], seconds, WARM_UP_S),
         connections=CONNECTIONS,
@@ -167,7 +168,7 @@ def print_calls(trees: Mapping[str, Path], bodies: Mapping[int, list[str]], seco
 def counted_turns(
     name: str, tree: Path, bodies: Mapping[int, list[str]], seconds: float
 ) -> tuple[dict[int, Turn], dict[int, dict[str, Counts]]]:
-    """By the number of inputs."""
+    """Returns the turns by their number of inputs."""
     turns, counts = {}, {}
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -1,9 +1,9 @@
-"""What computing a shared prefix once is worth: a decoder reranks documents that all follow the same prompt and query.
+"""The gain of computing a shared prefix once: a decoder reranks documents that follow the same prompt and query.
 
     python -m tests.bench.bench_prefixes --documents 32 --prefixes 0,64,512
 
-The model has the shape of Qwen3-Reranker-0.6B but for its depth, and random weights: they make no difference to what is
-computed. Both ways run in turns, in one process, on the same token ids. Needs transformers.
+The model has the shape of Qwen3-Reranker-0.6B except for its depth, and random weights, which do not affect the speed.
+Both ways run in turns, in one process, on the same token ids. Needs transformers.
 """
 
 import argparse

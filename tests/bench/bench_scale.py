@@ -1,11 +1,11 @@
-"""Many engine pods on one machine, beside what `heddle plan` predicts for them.
+"""Many engine pods on one machine, compared with the predictions of `heddle plan`.
 
     python -m tests.bench.bench_scale --pods 1,2,4,8 --rounds 3
     python -m tests.bench.bench_scale --costs
 
-The engines are simulated: they sleep, and take next to no CPU time. Batches of 16 sequences in 200 ms are slow enough
-that two cores carry eight such pods, one tokenizer pod and the load: 640 sequences/s. `--costs` measures instead what
-the CPU time of gateway and tokenizer per request, per input and per token is: the defaults of `heddle plan`.
+The engines are simulated: they sleep, and take almost no CPU time. Batches of 16 sequences in 200 ms are so slow that
+two cores carry eight such pods, one tokenizer pod and the load: 640 sequences/s. `--costs` measures the CPU time of
+gateway and tokenizer per request, per input and per token instead: the defaults of `heddle plan`.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from heddle.cli.capacity import Amount, EnginePod, Traffic, engine_tier, quantile
+from heddle.cli.capacity import Amount, EnginePod, Traffic, predict_engine_tier
 from heddle.cli.readiness import grpc_ready
 from heddle.client import Client
 from tests.bench.scale_costs import measure_costs
@@ -73,7 +73,7 @@ def parsed_options() -> argparse.Namespace:
 
 
 async def measured(pods: int, load: float, seconds: float) -> tuple[Measured, Measured]:
-    """Closed loop, then open loop."""
+    """Measures a closed loop, then an open loop."""
     with tempfile.TemporaryDirectory() as folder:
         async with cluster(Path(folder), pods) as (address, processes), Client(address) as client:
             texts = distinct_texts()
@@ -97,13 +97,13 @@ def p50_and_p99(latencies: list[float]) -> tuple[float, float]:
 
 
 async def way_of(client: Client, texts: Iterator[str]) -> float:
-    """Seconds there and back, of one text alone: all that is not its batch."""
+    """Returns the seconds that one text alone takes beyond its batch."""
     taken = []
     for text in itertools.islice(texts, ALONE):
         sent_at = time.monotonic()
         await client.vectors([text])
         taken.append(time.monotonic() - sent_at)
-    return statistics.median(taken) - float(ENGINE.seconds(1, TOKENS))
+    return statistics.median(taken) - ENGINE.seconds(TOKENS)
 
 
 def capacity_per_s() -> float:
@@ -111,7 +111,7 @@ def capacity_per_s() -> float:
 
 
 async def closed_loop(client: Client, texts: Iterator[str], pods: int, seconds: float) -> tuple[float, list[float]]:
-    """Answers per second, and what each took."""
+    """Returns answers per second, and the time of each."""
     end = time.monotonic() + seconds
     latencies: list[float] = []
     in_time = 0
@@ -128,7 +128,7 @@ async def closed_loop(client: Client, texts: Iterator[str], pods: int, seconds: 
 
 
 async def open_loop(client: Client, texts: Iterator[str], per_s: float, seconds: float) -> list[float]:
-    """What each of a Poisson process of requests took. Counted from when it should have been sent."""
+    """Returns the time of each request of a Poisson process, from when it was due."""
     random = np.random.default_rng(0)
     began = time.monotonic()
     due_s = 0.0
@@ -147,13 +147,13 @@ async def open_loop(client: Client, texts: Iterator[str], per_s: float, seconds:
 
 
 def distinct_texts() -> Iterator[str]:
-    """Of TOKENS tokens each: digits are words of their own, and equal texts would be computed once."""
+    """Makes texts of TOKENS tokens each. They differ, because equal texts would be computed once."""
     return (" ".join(f"{number:0{TOKENS - 2}d}") for number in itertools.count())
 
 
 @contextlib.asynccontextmanager
 async def cluster(folder: Path, pods: int) -> AsyncIterator[tuple[str, list[int]]]:
-    """The tokenizer's address, and the process ids of all."""
+    """Yields the tokenizer's address, and the process ids of all pods."""
     engines = [f"unix:{folder}/engine-{index}" for index in range(pods)]
     simulation = (
         *("--backend", "simulated", "--simulated-fixed-us", str(round(ENGINE.fixed_s * 1e6))),
@@ -213,9 +213,9 @@ def table_of_latency(opened: dict[int, list[Measured]], load: float) -> str:
     way_s = statistics.median(result.way_s for results in opened.values() for result in results)
     for pods, results in opened.items():
         traffic = Traffic(load * pods * capacity_per_s(), Amount(1), Amount(TOKENS))
-        planned_s = engine_tier(ENGINE, traffic, pods).seconds + way_s
-        p50 = statistics.median(result.p50_s for result in results), quantile(planned_s, 0.5)
-        p99 = statistics.median(result.p99_s for result in results), quantile(planned_s, 0.99)
+        planned = predict_engine_tier(ENGINE, traffic, pods).latency + Amount(way_s)
+        p50 = statistics.median(result.p50_s for result in results), planned.quantile(0.5)
+        p99 = statistics.median(result.p99_s for result in results), planned.quantile(0.99)
         per_s = statistics.median(result.per_s for result in results)
         rows.append(f"| {pods} | {per_s:.0f} | {milliseconds(p50)} | {milliseconds(p99)} |")
     return "\n".join([*rows, "", f"Beyond its batch, a text alone takes {1000 * way_s:.1f} ms."])

@@ -1,10 +1,10 @@
-"""Texts per second of the tokenizer service's domain half, by text length and batch, beside the bare library.
+"""Texts per second of the tokenizer service, without the transport, by text length and batch, beside the bare library.
 
     python tests/bench/bench_tokenizer.py --model sentence-transformers/all-MiniLM-L6-v2 --seconds 1
 
 Three measures run in turns on the same texts; each figure is that of the median pass. `library` is the call of the
 `tokenizers` library alone, `encode` is Tokenizer.encode to packed ids, `served` is one request of the whole batch
-through the Encoder on a running event loop. CPU time counts all threads.
+through the Encoder on a running event loop. CPU time includes all threads.
 """
 
 import argparse
@@ -97,7 +97,7 @@ def calls_of(library: tokenizers.Tokenizer, tokenizer: Tokenizer, encoder: Encod
 
 
 async def raced(calls: list[Call], seconds: float) -> list[tuple[float, float]]:
-    """Wall and CPU seconds of the median pass of each call."""
+    """Returns wall and CPU seconds of the median pass of each call."""
     passes: list[list[tuple[float, float]]] = [[] for _ in calls]
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or not passes[0]:

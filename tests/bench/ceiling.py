@@ -1,8 +1,7 @@
-"""How many tokens per second the matrix products of an encoder alone would allow: what no engine here can beat.
+"""The tokens per second that the matrix products of an encoder alone would allow. No engine can be faster.
 
-Each layer's four products, with weights of its own, one after the other, in the faster of the two forms that torch has
-for them, plain and prepacked for the batch's size. Nothing else: no attention, no bias that is not part of the product,
-no activation. Used by engine.
+Runs the four products of each layer in a row, each with its own weights, in the faster of two forms: plain, and
+prepacked for the batch's size. Attention, activations and separate biases are left out. `engine` uses this.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Products:
-    """For batches of `tokens`."""
+    """The products for batches of `tokens`."""
 
     def __init__(self, config: Mapping[str, Any], tokens: int, dtype: torch.dtype, *, prepacked: bool) -> None:
         hidden, inner = config["hidden_size"], config["intermediate_size"]

@@ -1,4 +1,4 @@
-"""One kept-alive HTTP/1.1 connection: a request out, an answer in. Used by load."""
+"""A kept-alive HTTP/1.1 connection that sends one request at a time. `load` uses it."""
 
 import asyncio
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def request_bytes(path: str, body: str) -> bytes:
 
 
 def answer_bytes(received: bytearray) -> tuple[int, int]:
-    """Size of the head and of the whole answer; 0 and 0 while the head is not complete."""
+    """Returns the sizes of the head and of the whole answer, or 0 and 0 until the head is complete."""
     end = received.find(b"\r\n\r\n")
     if end < 0:
         return 0, 0

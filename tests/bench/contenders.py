@@ -1,4 +1,4 @@
-"""Other ways to run the same model on the same batch, each padded to its longest sequence. Used by engine."""
+"""Other ways to run the same model on the same batch, padded to its longest sequence. `engine` uses them."""
 
 import json
 import os
@@ -20,7 +20,7 @@ Padded = tuple[torch.Tensor, torch.Tensor]
 
 
 def padded(batch: PackedBatch) -> Padded:
-    """Ids and mask [sequences, longest]."""
+    """Returns ids and mask [sequences, longest]."""
     ids = torch.zeros(len(batch), batch.length_max, dtype=torch.int64)
     mask = torch.zeros_like(ids)
     for row, sequence in enumerate(sequences_of(batch)):
@@ -30,7 +30,7 @@ def padded(batch: PackedBatch) -> Padded:
 
 
 class PaddedEager:
-    """What a server does that pads a batch to its longest sequence."""
+    """The model as a server runs it that pads a batch to its longest sequence."""
 
     def __init__(self, checkpoint: Checkpoint, data_type: str, device: str = "cpu") -> None:
         model = AutoModel.from_pretrained(checkpoint.folder, dtype=DTYPES[data_type], attn_implementation="sdpa")
@@ -46,7 +46,7 @@ class PaddedEager:
 
 
 class PaddedCompiled(PaddedEager):
-    """The same through torch.compile, weights frozen, one graph for all shapes; needs a C++ compiler."""
+    """The same with torch.compile, frozen weights and one graph for all shapes. Needs a C++ compiler."""
 
     def __init__(self, checkpoint: Checkpoint, data_type: str) -> None:
         import torch._inductor.config
@@ -57,7 +57,7 @@ class PaddedCompiled(PaddedEager):
 
 
 class OpenVINO:
-    """In a process and an environment of its own; it is handed a batch once, and then only told to run it again."""
+    """Runs in a process and an environment of its own. It gets a batch once, and then only commands to run it again."""
 
     def __init__(self, checkpoint: Checkpoint, data_type: str, base: Path) -> None:
         environment = Environment("openvino", base)
@@ -73,7 +73,6 @@ class OpenVINO:
         self._batch: PackedBatch | None = None
 
     def run(self, batch: PackedBatch) -> np.ndarray:
-        """The vector of the first sequence."""
         if batch is self._batch:
             return np.array(self._told("again"))
         self._batch = batch

@@ -1,4 +1,4 @@
-"""Requests as each server wants them, and what its answers say. Used by turns."""
+"""Writes requests in the format of each server, and reads the answers. `turns` uses it."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ def path_of(server: Server, request: Request) -> str:
 
 
 def body_of(server: Server, request: Request) -> str:
-    """Embeddings as OpenAI's client asks for them, in base64 where the server has it; ranks as Jina or TEI has them."""
+    """Requests embeddings in OpenAI's format, in base64 if the server has it, and ranks in Jina's or TEI's."""
     body: dict[str, Any] = {"model": server.model}
     if request.query:
         documents = "texts" if server.ranks_as_tei else "documents"
@@ -29,7 +29,7 @@ def body_of(server: Server, request: Request) -> str:
 
 
 def vectors_of(answer: str) -> Vectors:
-    """[inputs, dimension], in the order of the inputs."""
+    """Reads vectors [inputs, dimension], in the order of the inputs."""
     data = sorted(json.loads(answer)["data"], key=lambda one: int(one["index"]))
     return np.stack([vector_of(one["embedding"]) for one in data])
 
@@ -41,7 +41,7 @@ def vector_of(embedding: str | list[float]) -> Vectors:
 
 
 def scores_of(answer: str) -> Vectors:
-    """Of each document, in the order in which they were sent."""
+    """Reads the scores of the documents, in the order in which they were sent."""
     content = json.loads(answer)
     results = content if isinstance(content, list) else content["results"]
     in_order = sorted(results, key=lambda one: int(one["index"]))

@@ -1,5 +1,5 @@
-"""Virtual environments of peers, which need other versions than we do: each is made on first use from its pinned list,
-below a folder of the caller's choice. Used by peers and contenders."""
+"""Virtual environments for peers, which need other versions than Heddle. Each is made on first use from its pinned
+list, in a folder that the caller chooses."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ class NotInstalledError(Exception):
 
 @dataclass(frozen=True)
 class Environment:
-    """`name` is that of its list in tests/bench/peers, and of its folder."""
+    """`name` is the name of its list in tests/bench/peers, and of its folder."""
 
     name: str
     base: Path
@@ -58,7 +58,7 @@ class Environment:
 
 
 def run(*command: str) -> None:
-    """Without PYTHONPATH: what is found there would count as installed."""
+    """Runs without PYTHONPATH, because packages found there would count as installed."""
     environment = {**os.environ, "PYTHONPATH": ""}
     subprocess.run(command, check=True, stderr=subprocess.PIPE, timeout=INSTALL_S_MAX, env=environment)
 
@@ -70,6 +70,6 @@ def last_line(error: subprocess.SubprocessError) -> str:
 
 
 def pinned_torch() -> str:
-    """The same for all, as torch is what most of them compute with."""
+    """Returns the one version for all: most peers compute with torch."""
     lines = (ROOT / ".ci/constraints.txt").read_text().splitlines()
     return next(line for line in lines if line.startswith("torch=="))

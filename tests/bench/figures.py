@@ -1,4 +1,4 @@
-"""Questions to the measurements of a run. Used by aims, report and plots."""
+"""Computes figures from the measurements of a run. `aims`, `report` and `plots` use it."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Cell:
         return {one.round: value(one) for one in self.rounds}
 
     def cpu_us(self, *names: str) -> float:
-        """Per answer, of these processes; of all but the load if none is named."""
+        """Returns CPU microseconds per answer of these processes, by default of all but the load."""
         return self.mean(
             lambda one: sum(us for name, us in one.cpu_us.items() if (name in names if names else name != "load"))
         )
@@ -42,7 +42,7 @@ class Figures:
         self._engine = {(one.dtype, one.shape, one.contender): one.tokens_per_second for one in engine}
 
     def cells(self, phase: str, workload: str | None = None) -> dict[tuple[str, str, str], Cell]:
-        """By workload, load and server, in the order in which they were measured first."""
+        """Returns the cells by workload, load and server, in the order of their first measurement."""
         rounds: dict[tuple[str, str, str], list[Measurement]] = {}
         for one in self.measurements:
             if one.phase == phase and workload in (None, one.workload):
@@ -61,7 +61,7 @@ class Figures:
         return ratio_of_turns(ours.by_round(value), theirs.by_round(value)) if ours and theirs else None
 
     def peers(self, part: str = "") -> list[str]:
-        """Servers other than ours that have it in their name, such as a number format."""
+        """Returns the other servers whose names contain this, such as a number format."""
         names = dict.fromkeys(one.server for one in self.measurements if one.phase in ("closed", "rerank"))
         return [name for name in names if name not in (OURS, BARE) and part in name]
 

@@ -1,6 +1,7 @@
-"""What a single-input request and each further input cost, from turns with requests of two sizes. Used by bench_inputs.
+"""The cost of a single-input request and of each further input, from turns with requests of two sizes. `bench_inputs`
+uses it.
 
-A cost is by service, in microseconds of CPU time, in calls of Python functions or in calls of C functions.
+Costs are by service, in microseconds of CPU time, in calls of Python functions or in calls of C functions.
 """
 
 import statistics
@@ -44,7 +45,7 @@ Figure = Callable[[Round], float]
 
 
 def figures(unit: str) -> Iterator[tuple[str, Figure]]:
-    """What the rows of a table show, for each service and all together."""
+    """Figures for the rows of a table, for each service and all together."""
     for title, cost in (("per further input", Round.of_further_input), ("per single-input request", Round.of_single)):
         for service, name in TIERS.items():
             yield f"{unit} {title}: {name}", lambda one, cost=cost, service=service: cost(one, service)  # type: ignore[misc]
@@ -58,7 +59,7 @@ RATES: Sequence[tuple[str, Figure]] = (
 
 
 def comparison(rounds: Mapping[str, Sequence[Round]], rows: Sequence[tuple[str, Figure]]) -> Iterator[str]:
-    """Medians of each tree, and of each but the first its ratio to the first."""
+    """Returns the medians of each tree and, for all but the first, the ratio to the first."""
     first, *others = rounds
     body = []
     for title, figure in rows:
@@ -72,7 +73,7 @@ def comparison(rounds: Mapping[str, Sequence[Round]], rows: Sequence[tuple[str, 
 def dearest(
     single: Counter[str], many: Counter[str], requests: tuple[int, int], count: int
 ) -> Iterator[tuple[str, float]]:
-    """The functions with the most calls per further input. `requests` are how many there were of each size."""
+    """Returns the functions with the most calls per further input. `requests` is how many there were of each size."""
     per_input = {
         name: (many[name] / requests[1] - single[name] / requests[0]) / (INPUTS - 1) for name in many.keys() | single
     }

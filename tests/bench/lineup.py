@@ -1,7 +1,8 @@
-"""The other servers, at their best reasonable settings, and Heddle: for embeddings, and for ranking.
+"""The servers of the benchmark, for embeddings and for ranking: Heddle, and its peers at their best reasonable
+settings.
 
-llama.cpp's server is not among them: it comes as sources only, which two cores compile for longer than all of the
-benchmark takes."""
+llama.cpp's server is left out because it comes only as sources, and compiling it takes longer than the benchmark.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ DTYPES = ("bfloat16", "float32")
 
 @dataclass(frozen=True)
 class Folders:
-    """Of the models on disk. Infinity writes into its own copy."""
+    """The folders of the models. Infinity writes into its own copy."""
 
     embedder: Path
     reranker: Path
@@ -44,7 +45,7 @@ class Lineup:
 
 
 def lineup(base: Path, folders: Folders, tei: Path | None, keys: list[str]) -> Lineup:
-    """Installs what is missing. Heddle comes first; of the peers, those that `keys` name."""
+    """Installs what is missing. Returns Heddle first, then the peers that `keys` names."""
     found = Lineup([heddle()], [heddle(model=str(folders.reranker))], [])
     for key in keys:
         try:
@@ -59,8 +60,8 @@ Found = Iterator[tuple[Server, bool]]  # whether it ranks
 
 
 def infinity(base: Path, folders: Folders, _: Path | None) -> Found:
-    """torch engine: its optimum engine needs a model that was exported before. Other batch sizes, bettertransformer and
-    its torch.compile were tried and were slower."""
+    """Runs the torch engine, because the optimum engine needs an exported model. Other batch sizes,
+    bettertransformer and torch.compile were slower."""
     environment = Environment("infinity", base)
     environment.install()
     offline = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}

@@ -1,8 +1,8 @@
-"""An HTTP load: closed loop (each connection sends, reads, sends the next) or open loop (requests when they are due).
+"""An HTTP load: closed loop (each connection waits for its answer) or open loop (requests are sent when they are due).
 
-Written on bare sockets, since a full HTTP client would cost more per request than the servers that are measured. It
-runs in a process of its own: `python -m tests.bench.load` reads a `Load` as JSON and writes a `Report`. What is in the
-requests and the answers is none of its business: see dialect.
+It uses bare sockets, because a full HTTP client would cost more per request than the servers that are measured. It runs
+in a process of its own: `python -m tests.bench.load` reads a `Load` as JSON and writes a `Report`. `dialect` writes the
+requests and reads the answers.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ OPEN_CONNECTIONS_MAX = 512
 
 
 class LoadError(Exception):
-    """Such as a server that closes connections."""
+    """For example, a server closed connections."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Report:
 
 
 def started(load: Load) -> subprocess.Popen[str]:
-    """The load under way in another process."""
+    """Starts the load in another process."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.bench.load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

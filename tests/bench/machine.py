@@ -1,4 +1,4 @@
-"""On what a run was measured: processor, memory, versions, commit, date. Used by the command and the report."""
+"""The machine of a run: processor, memory, versions, commit and date. The command and the report use it."""
 
 import datetime as dt
 import importlib.metadata
@@ -33,13 +33,13 @@ def described() -> dict[str, Any]:
 
 
 def processor_facts() -> dict[str, str]:
-    """Of the first core."""
+    """Reads the facts of the first core."""
     lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
 def commit() -> str:
-    """With a + when the tree is not what was committed."""
+    """Returns the commit, with a + if the tree has changes."""
     folder = Path(__file__).parent
     name = told(folder, "rev-parse", "--short=12", "HEAD")
     changed = told(folder, "status", "--porcelain", "--untracked-files=no")

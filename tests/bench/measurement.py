@@ -1,4 +1,4 @@
-"""What one turn gave. All turns are written to measurements.json, from which the report and the plots are made."""
+"""The figures of one turn. measurements.json holds all turns; the report and the plots are made from it."""
 
 import dataclasses
 import json
@@ -56,7 +56,7 @@ class EngineFigure:
 
 @dataclass(frozen=True)
 class PrefixFigure:
-    """Seconds for documents behind a shared prefix, computed once and each time."""
+    """Seconds for documents behind a shared prefix: computed once, and each time."""
 
     prefix_tokens: int
     once_s: float
@@ -90,7 +90,7 @@ class Results:
 
 
 def rounded(value: Any) -> Any:
-    """To five digits, which is more than any measurement is good for, so that the file stays small."""
+    """Rounds to five digits, more than any measurement is accurate to, to keep the file small."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):

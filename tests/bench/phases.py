@@ -1,4 +1,4 @@
-"""The phases of a run: each starts what takes part, lets it take its turns, and stops it. Called by the command."""
+"""The phases of a run. Each starts its servers, lets them take turns, and stops them. The command calls it."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ class Run:
     out: set[tuple[str, str]] = field(default_factory=set)  # phases and servers that gave a wrong answer, or none
 
     def all(self) -> Iterator[None]:
-        """Yields after each phase, or those that have their servers in common."""
+        """Yields after each phase, or after several that share servers."""
         of_embedders = [turn for phase in ("closed", "open", "storm") for turn in self.plan.turns_of(phase)]
         if of_embedders:
             self.served(self.embedders, of_embedders, has_bare="closed" in self.plan.phases)
@@ -70,7 +70,7 @@ class Run:
     def started(
         self, servers: Sequence[Server], planned: Sequence[Turn], stack: ExitStack
     ) -> Iterator[tuple[str, Running]]:
-        """One after the other, as each loads on all cores; what does not start is out."""
+        """Starts the servers one after the other, because each loads on all cores. Drops those that do not start."""
         for server in servers:
             self.progress.line(f"starting {server.name}")
             running = Running(server)
@@ -101,7 +101,7 @@ class Run:
             self.progress.line(f"{turn}{name}: {line(one)}")
 
     def exclude(self, server: str, planned: Sequence[Turn], why: str) -> None:
-        """From the phases that the server runs for. Its figures go too: they may be of wrong answers."""
+        """Drops the server from these phases. Its figures go too, because its answers may be wrong."""
         self.out |= {(turn.phase, server) for turn in planned}
         self.results.notes.append(f"out: {why}")
         self.progress.line(f"out: {why}")
@@ -133,7 +133,8 @@ class Run:
         self.progress.passed(self.plan.seconds_of("prefixes"))
 
     def told(self, module: str, *flags: str) -> Iterator[dict[str, Any]]:
-        """Lines of JSON of another benchmark, in a process of its own: it sets torch up for itself."""
+        """Runs another benchmark in a process of its own, which sets up torch for itself, and yields its lines of
+        JSON."""
         command = [sys.executable, "-m", f"tests.bench.{module}", "--json", *flags]
         self.progress.line(f"starting {module}")
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

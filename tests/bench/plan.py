@@ -1,6 +1,6 @@
-"""Which turns are taken, in which order, and how long all will take: known before anything is started.
+"""The turns of a run, their order and their total time, known before anything starts.
 
-All servers of a phase run all the time; within a round they take turns under the same load, one right after the other.
+All servers of a phase run all the time. Within a round they take turns under the same load, one right after the other.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ SECONDS_MIN, SECONDS_STEP = 1.0, 0.25
 
 @dataclass(frozen=True)
 class Scope:
-    """How much is measured: all, or what fits four minutes."""
+    """How much is measured: everything, or what fits in four minutes."""
 
     closed: Cells
     bare: Cells
@@ -50,7 +50,7 @@ class Scope:
     limit_s: float  # of everything; installing comes on top
 
     def seconds_of_shape(self, shape: str, dtype: str) -> float:
-        """Of all contenders together, each of which passes five times at least."""
+        """Returns the seconds of all contenders together. Each makes at least five passes."""
         tokens = PADDED_TOKENS_OF_MIX if shape == "mix" else prod(map(int, shape.split("x")))
         passes_s = 5 * (1.5 + len(self.contenders.split(","))) * tokens / ENGINE_TOKENS_PER_SECOND[dtype]
         return max(self.engine_s, passes_s) + 0.5
@@ -145,7 +145,8 @@ class Plan:
         return self.start_seconds_of(phase) + sum(turn.takes_s for turn in self.turns_of(phase))
 
     def start_seconds_of(self, phase: str) -> float:
-        """Of the servers, and until the references are computed. The first phase of embedders starts them for all."""
+        """Returns the seconds until the servers have started and the references are computed. The first phase of
+        embedders starts the servers of all."""
         of_embedders = [one for one in ("closed", "open", "storm") if one in self.phases]
         starts = {"rerank": 10 + 6 * len(self.rerankers), "control": 15}
         return starts.get(phase, 25 + 6 * len(self.embedders) if phase in of_embedders[:1] else 0)
@@ -155,7 +156,7 @@ class Plan:
         return sum(self.seconds_of(phase) for phase in self.phases)
 
     def fitted(self) -> "Plan":
-        """With turns so short that all of it fits the limit, which more servers than usual may take."""
+        """Shortens the turns until the run fits the limit, for instance when there are more servers than usual."""
         plan = self
         while plan.seconds > plan.scope.limit_s and plan.scope.seconds > SECONDS_MIN:
             plan = replace(plan, scope=replace(plan.scope, seconds=plan.scope.seconds - SECONDS_STEP))

@@ -1,6 +1,6 @@
-"""Pictures of a run: throughput over connections, latency over load, the engine's share of its ceiling. Small PNGs.
+"""Plots of a run: throughput over connections, latency over load, and the engine's share of its ceiling.
 
-Needs matplotlib, which only `make bench` installs; without it there are no pictures.
+Needs matplotlib, which only `make bench` installs. Without it there are no plots.
 """
 
 import sys
@@ -21,7 +21,7 @@ COLOUR_OF_OTHERS = "tab:purple"
 
 
 def drawn(results: Results, folder: Path) -> dict[str, str]:
-    """File names by what they show."""
+    """Draws the plots, and returns their file names by what they show."""
     try:
         import matplotlib as mpl
     except ImportError:
@@ -64,7 +64,7 @@ def draw_latency(figures: Figures) -> Any:
 def draw_lines(
     figures: Figures, phase: str, point: Callable[[Cell, str], tuple[float, float]], *, x: str, y: str
 ) -> Any:
-    """A panel for each workload, a line for each server."""
+    """Draws a panel for each workload, with a line for each server."""
     workloads = list(dict.fromkeys(workload for workload, _, _ in figures.cells(phase)))
     if not workloads:
         return None
@@ -79,7 +79,7 @@ def draw_lines(
 
 
 def plot(axis: Any, line: list[tuple[float, float]], server: str) -> None:
-    """On logarithmic axes, where what was not answered at all has no place."""
+    """Draws on logarithmic axes, which have no place for a rate of zero."""
     from matplotlib.ticker import NullFormatter
 
     points = [(x, y) for x, y in line if x and y]
@@ -121,7 +121,7 @@ def share_of(figures: Figures, dtype: str, shape: str, contender: str) -> float:
 
 
 def style(server: str) -> dict[str, Any]:
-    """Ours stands out; servers differ in colour, their number formats in the dashes."""
+    """Heddle stands out. Servers differ in colour, number formats in dashes."""
     dashes = "--" if server.endswith("float32") else ":" if server == BARE else "-"
     return {
         "label": server,

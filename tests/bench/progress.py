@@ -1,4 +1,4 @@
-"""What runs now, and for how long still: one line each, on stderr."""
+"""Prints what runs now and the time left, one line each, on stderr."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ class Progress:
         self._seconds_left = seconds
 
     def passed(self, seconds: float) -> None:
-        """So much of the plan is done; what is left is as planned, whatever it took so far."""
+        """Records that this much of the plan is done. The rest is expected to take its planned time."""
         self._seconds_left = max(0.0, self._seconds_left - seconds)
 
     def line(self, text: str) -> None:

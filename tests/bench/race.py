@@ -1,4 +1,4 @@
-"""Passes of two or more things measured in turns, so that whatever else the machine does hits all of them."""
+"""Measures two or more things in turns, so that other load on the machine affects all of them."""
 
 import platform
 import statistics
@@ -9,7 +9,7 @@ import torch
 
 
 def raced(passes: Sequence[Callable[[], object]], seconds: float) -> list[float]:
-    """Median seconds of each."""
+    """Returns the median seconds of each."""
     taken: list[list[float]] = [[] for _ in passes]
     for run in passes:
         run()

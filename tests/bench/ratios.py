@@ -1,11 +1,11 @@
-"""Percentiles of latencies, and ratios of turns that stand next to each other. Used by load, aims and report."""
+"""Percentiles of latencies, and ratios of neighbouring turns. `load`, `aims` and `report` use them."""
 
 import statistics
 from collections.abc import Mapping, Sequence
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Interpolated linearly, as numpy does; 0 of none."""
+    """Interpolates linearly, like numpy; 0 for no values."""
     if not values:
         return 0.0
     ordered = sorted(values)
@@ -16,10 +16,11 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def ratio_of_turns(ours: Mapping[int, float], theirs: Mapping[int, float]) -> float | None:
-    """Geometric mean over the rounds that both have of ours / theirs; None if there is no such round.
+    """Returns the geometric mean of ours / theirs over the rounds that both have; None if there is no such round.
 
-    A machine changes its speed from minute to minute, and much less between two turns of one round: the ratio is taken
-    within each round before anything is averaged."""
+    The ratio is taken within each round before averaging, because a machine's speed changes from minute to minute, and
+    much less between two turns of one round.
+    """
     ratios = [
         ours[turn] / theirs[turn] for turn in sorted(ours.keys() & theirs.keys()) if ours[turn] > 0 and theirs[turn] > 0
     ]

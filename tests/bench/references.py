@@ -1,6 +1,6 @@
-"""What sentence-transformers answers in float32, and whether a server's answer is near enough. Used by turns.
+"""The answers of sentence-transformers in float32, and whether a server's answer is close enough. `turns` uses them.
 
-Nobody wins by being wrong: a server that answers one wrongly is out, and so are its figures.
+A server that gives one wrong answer is excluded with all its figures.
 """
 
 from functools import cache
@@ -27,7 +27,7 @@ class WrongAnswerError(Exception):
 
 
 class References:
-    """By workload, then by index of the request; computed when first asked for."""
+    """References by workload and index of the request. Each is computed when it is first needed."""
 
     def __init__(self, reranker: Path) -> None:
         self._reranker = reranker
@@ -39,7 +39,7 @@ class References:
         return self._known[workload]
 
     def check(self, workload: str, answers: dict[int, str], who: str) -> int:
-        """Raises WrongAnswerError; returns how many were compared."""
+        """Raises WrongAnswerError. Returns how many answers were compared."""
         expected = self.of(workload)
         for index, answer in answers.items():
             if workload == "rerank":
@@ -89,6 +89,6 @@ def check_scores(scores: Vectors, expected: Vectors, who: str) -> None:
 
 
 def logits(scores: Vectors) -> Vectors:
-    """Where float32 still tells a score from 0 and 1."""
+    """Converts scores to logits, within the range where float32 tells a score from 0 and 1."""
     clipped = np.clip(scores, 1e-6, 1 - 1e-6)
     return np.asarray(np.log(clipped / (1 - clipped)), np.float32)

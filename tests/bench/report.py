@@ -1,4 +1,4 @@
-"""The report of a run in Markdown, made of its measurements alone:
+"""Writes the report of a run in Markdown from its measurements:
 
 python -m tests.bench.report tests/bench/results/2026-11-24
 """

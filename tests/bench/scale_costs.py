@@ -1,8 +1,8 @@
-"""CPU time of gateway and tokenizer per request, per input and per token, under load. Called by bench_scale.
+"""CPU time of gateway and tokenizer per request, per input and per token, under load. `bench_scale` calls it.
 
-`heddle serve` with a simulated engine answers requests of several shapes, and the three figures are fitted to the CPU
-time that each service took for one of each. CPU time hardly depends on what else the machine does; frames do depend on
-how much waits, so the load is heavy: 64 connections for single texts, fewer for many.
+`heddle serve` with a simulated engine answers requests of several shapes, and the three figures are fitted to each
+service's CPU time per request. CPU time hardly depends on other work of the machine, but it depends on how much waits,
+because frames get larger. So the load is heavy: 64 connections for single texts, fewer for many.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ def measure_costs(seconds: float) -> None:
 
 async def measured(pid: int, port: int, seconds: float) -> None:
     async with asyncio.timeout(120):
-        while not await http_ready("127.0.0.1", port):
+        while not await http_ready(f"127.0.0.1:{port}"):
             await asyncio.sleep(0.2)
     print("| inputs | tokens | requests/s | gateway us | tokenizer us | engine us |\n|---|---|---|---|---|---|")
     costs: list[list[float]] = []
@@ -68,7 +68,7 @@ async def measured(pid: int, port: int, seconds: float) -> None:
 
 
 class Load:
-    """A closed loop of keep-alive connections, on bare sockets: what the client costs is not measured."""
+    """A closed loop of kept-alive connections on bare sockets. The client's own cost is not measured."""
 
     def __init__(self, port: int, inputs: int, tokens: int) -> None:
         self._port = port
@@ -76,7 +76,7 @@ class Load:
         self._requests = [request_of(random.Random(seed), inputs, tokens) for seed in range(BODIES)]
 
     async def run(self, seconds: float) -> int:
-        """How many were answered."""
+        """Returns how many requests were answered."""
         end = time.monotonic() + seconds
         return sum(await asyncio.gather(*(self._connection(index, end) for index in range(self._connections))))
 

@@ -1,4 +1,4 @@
-"""The servers that take turns: how each is started, asked and stopped, and the CPU time of its parts."""
+"""The servers that take turns: how to start, call and stop them, and the CPU time of their processes."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 @dataclass(frozen=True)
 class Server:
-    """`command` holds {port} where the port goes."""
+    """`command` holds {port} in place of the port."""
 
     name: str
     command: tuple[str, ...]
@@ -42,13 +42,13 @@ class Server:
 
 
 def heddle(*flags: str, name: str = OURS, model: str = MODEL, **environment: str) -> Server:
-    """As a user starts it: no setting but the model."""
+    """Heddle as a user starts it, with no setting but the model."""
     serve = (sys.executable, "-m", "heddle", "serve", "--http-port", "{port}", "--grpc-port", "0")
     return Server(name, (*serve, "--model", model, *flags), model, environment)
 
 
 def simulated(name: str, engines: int, fixed_us: int, per_token_ns: int) -> Server:
-    """Heddle without a model: what is left is the control plane."""
+    """Heddle without a model, which leaves the control plane alone."""
     cost = {"FIXED_US": str(fixed_us), "PER_TOKEN_NS": str(per_token_ns)}
     variables = {f"HEDDLE_ENGINE_SIMULATED_{key}": value for key, value in cost.items()}
     server = heddle("--engine", "simulated", "--engines", str(engines), name=name, **variables)
@@ -56,7 +56,7 @@ def simulated(name: str, engines: int, fixed_us: int, per_token_ns: int) -> Serv
 
 
 class Running:
-    """A server's process. Ready once `wait_until_ready` returns; `stop` may be called again."""
+    """A server's process. It is ready when `wait_until_ready` returns. `stop` may be called twice."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -84,7 +84,7 @@ class Running:
         raise TimeoutError(f"{self.server.name} did not answer")
 
     def wait_until_idle(self) -> None:
-        """A server that goes on with what its callers no longer wait for would slow down the next one."""
+        """Waits, because a server that still works for callers who have left would slow down the next one."""
         end = time.monotonic() + IDLE_S_MAX
         while time.monotonic() < end:
             before = sum(self.cpu_seconds().values())
@@ -96,7 +96,7 @@ class Running:
         return cpu_seconds(self.pid)
 
     def stop(self, patience_s: float = STOP_S_MAX) -> None:
-        """A server that first finishes what it has queued may take minutes."""
+        """A server that first finishes its queue may take minutes."""
         if self.process.poll() is not None:
             return
         self.process.send_signal(signal.SIGINT)

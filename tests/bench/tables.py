@@ -1,4 +1,4 @@
-"""Markdown tables of the measurements. Used by report."""
+"""Markdown tables of the measurements. `report` uses them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,7 +17,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def served(figures: Figures, phase: str, workload: str | None = None) -> Iterator[str]:
-    """A row for each load and server."""
+    """Has a row for each load and server."""
     cells = figures.cells(phase, workload)
     unit = unit_of(next(iter(cells))[0]) if cells else "requests"
     head = (
@@ -54,7 +54,7 @@ def throughput(cell: Cell, unit: str) -> float:
 
 
 def latencies(cell: Cell) -> tuple[str, str, str]:
-    """Of a turn that was over before each connection had an answer, only the quick ones are known."""
+    """If a turn ended before every connection had an answer, only the fast answers are known."""
     if not cell.sum(lambda one: one.answers):
         return "none", "", ""
     values = cell.mean(lambda one: one.p50_ms), cell.mean(lambda one: one.p90_ms), cell.mean(lambda one: one.p99_ms)
@@ -69,14 +69,14 @@ def faults(cell: Cell) -> str:
 
 
 def cpu(cell: Cell) -> str:
-    """By tier where there are tiers."""
+    """Shows CPU time by tier, if the server has tiers."""
     names = cell.rounds[0].cpu_us
     tiers = [f"{short} {cell.cpu_us(name):,.0f}" for name, short in TIERS.items() if name in names]
     return ", ".join(tiers) if tiers else f"{cell.cpu_us():,.0f}" if names else ""
 
 
 def ratio_of(figures: Figures, ours: Cell | None, theirs: Cell, server: str) -> str:
-    """In open loop each has its own rate."""
+    """Empty for an open loop, where each server has its own rate."""
     if server == OURS or theirs.rounds[0].share:
         return ""
     ratio = figures.ratio(ours, theirs)

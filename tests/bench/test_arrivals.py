@@ -1,4 +1,4 @@
-"""Arrivals of an open loop: in order, at their rate, and as irregular as a Poisson process has them."""
+"""Arrivals of an open loop are in order, at their rate, and as irregular as a Poisson process."""
 
 import statistics
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""The counts of another process, read while it runs."""
+"""The call counts of another process can be read while it runs."""
 
 import os
 import subprocess

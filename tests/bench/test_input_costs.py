@@ -1,4 +1,4 @@
-"""The costs of single-input requests and of further inputs, against numbers worked out by hand."""
+"""The costs of single-input requests and of further inputs equal numbers worked out by hand."""
 
 import json
 import random
@@ -14,7 +14,7 @@ FURTHER = INPUTS - 1
 
 
 def round_of(single: float, further: float) -> Round:
-    """An engine that takes so much for a single-input request, and for each further input; the others take nothing."""
+    """A round in which only the engine has costs: one for a single-input request, and one for each further input."""
     one = Turn(10, 0.0, {ENGINE: 10 * single})
     many = Turn(4, 50_000.0, {ENGINE: 4 * (single + FURTHER * further)})
     return Round(one, many)

@@ -1,4 +1,4 @@
-"""The load against servers that count, wait, refuse or hang up: what is sent when, and what is counted as an answer."""
+"""The load against servers that count, wait, refuse or hang up: what it sends when, and what it counts as an answer."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ ANSWER_S = 0.01
 
 @asynccontextmanager
 async def serving(status: str = "200 OK", *, hangs_up: bool = False) -> AsyncIterator[int]:
-    """A port that answers each request with its own body, in a hundredth of a second."""
+    """A port that answers each request with its own body after a hundredth of a second."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The plan of a run: it fits the time it promises, and those compared take their turns next to each other."""
+"""The plan of a run fits its time limit, and compared servers take neighbouring turns."""
 
 from dataclasses import replace
 

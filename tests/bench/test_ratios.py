@@ -1,4 +1,4 @@
-"""Percentiles and ratios of turns, against numpy's and numbers worked out by hand."""
+"""Percentiles and ratios of turns equal numpy's and numbers worked out by hand."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Which answers are near enough to the reference for a server's figures to count."""
+"""Which answers are close enough to the reference for a server's figures to count."""
 
 import numpy as np
 import pytest

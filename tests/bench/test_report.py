@@ -1,4 +1,4 @@
-"""The report and the measurements it is made of, written and read back."""
+"""The report and its measurements, written and read back."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is asked of the servers: never the same twice too soon, of the lengths promised, and checked."""
+"""Requests to the servers are not repeated too soon, have the promised lengths, and are checked."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Texts whose number of tokens is known, the same in every run. Used by workloads."""
+"""Texts with a known number of tokens, the same in every run. `workloads` uses them."""
 
 import random
 from collections.abc import Iterator
@@ -15,17 +15,17 @@ SPECIAL_TOKENS = 2
 
 
 def text_of_tokens(rng: random.Random, tokens: int) -> str:
-    """Special tokens are among them."""
+    """The number includes special tokens."""
     return " ".join(rng.choices(WORDS, k=max(1, tokens - SPECIAL_TOKENS)))
 
 
 def log_normal_tokens(rng: random.Random, median: float, spread: float, tokens_max: int) -> int:
-    """From 4 tokens up: many short texts, few long ones, as logs of real traffic show."""
+    """Draws lengths from 4 tokens up: many short and few long ones, as in logs of real traffic."""
     return min(tokens_max, max(4, round(rng.lognormvariate(0, spread) * median)))
 
 
 def questions_and_documents(rng: random.Random, documents: int) -> Iterator[tuple[str, list[str]]]:
-    """Queries, each with documents of one to eight sentences, about 20 to 160 tokens, few of which answer it."""
+    """Returns queries, each with documents of one to eight sentences, about 20 to 160 tokens. Few of them answer it."""
     facts = answers()
     while True:
         thing, _ = rng.choice(facts)

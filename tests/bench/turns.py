@@ -1,4 +1,4 @@
-"""Takes a turn: one server under one load, measured and its answers checked. Called by phases."""
+"""Takes a turn: measures one server under one load, and checks its answers. `phases` calls it."""
 
 import time
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ NONE: Mapping[str, float] = {}
 
 @dataclass
 class Turns:
-    """Those of the servers that run now."""
+    """The turns of the servers that run now."""
 
     running: dict[str, Running]
     bare: BareEngine | None
@@ -60,7 +60,7 @@ class Turns:
         )
 
     def capacity(self, turn: Turn, running: Running) -> float:
-        """Requests per second: the best of the closed loops so far."""
+        """Returns requests per second, the best of the closed loops so far."""
         rates: dict[int, list[float]] = {}
         for one in self.measured:
             if (one.phase, one.workload, one.server) == ("closed", turn.workload, turn.server):
@@ -71,8 +71,8 @@ class Turns:
         return self.observed(closed, running, WORKLOADS[turn.workload], connections=CAPACITY_CONNECTIONS).per_second
 
     def take_storm(self, turn: Turn, running: Running) -> list[Measurement]:
-        """Single queries alone, then while one caller has sent its 2,048 long texts. The server is stopped then: some
-        would go on for minutes with what nobody waits for."""
+        """Measures single queries alone, then after one caller has sent 2,048 long texts. Stops the server then,
+        because some would go on for minutes with work that nobody waits for."""
         singles = WORKLOADS["short"]
         alone = self.observed(turn, running, singles, name="singles alone", per_second=SINGLES_PER_SECOND)
         seconds = STORM_LEAD_S + WARM_UP_S + turn.seconds
@@ -88,7 +88,7 @@ class Turns:
     def observed(
         self, turn: Turn, running: Running, workload: Workload, *, name: str = "", waits: bool = True, **options: Any
     ) -> Measurement:
-        """The CPU time is that of the whole turn, warm-up included, over all its answers."""
+        """The CPU time is that of the whole turn, warm-up included, divided by all its answers."""
         before = running.cpu_seconds()
         report = measure(self.load_of(turn, running, workload, **options))
         used = {name: seconds - before.get(name, 0.0) for name, seconds in running.cpu_seconds().items()}
@@ -117,7 +117,7 @@ class Turns:
 def measurement_of(
     turn: Turn, workload: Workload, report: Report, *, name: str, used: Mapping[str, float] = NONE, checked: int = 0
 ) -> Measurement:
-    """`used` are seconds of CPU time by process."""
+    """`used` is the CPU time of each process in seconds."""
     counts = [(request, count) for request, count in zip(workload.requests, report.answered, strict=True) if count]
     per_answer = 1e6 / max(1, report.answers_in_all)
     return Measurement(

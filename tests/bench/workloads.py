@@ -1,6 +1,6 @@
-"""What is asked of the servers: which requests, in which order, and whose answers are compared with a reference.
+"""The requests of each workload, their order, and the requests whose answers are checked.
 
-No request is sent twice within thousands, as Heddle computes equal texts of one batch only once.
+No request is repeated within thousands, because Heddle computes equal texts of a batch only once.
 """
 
 import random
@@ -18,14 +18,14 @@ STORM_INPUTS = 2048
 
 @dataclass(frozen=True)
 class Request:
-    """Texts to embed, or documents to rank when there is a query."""
+    """Texts to embed, or documents to rank if there is a query."""
 
     texts: list[str]
     query: str = ""
 
     @property
     def tokens(self) -> int:
-        """After the model's limit. Of texts made of WORDS only: 0 for documents, which are not counted."""
+        """Tokens up to the model's limit, for texts made of WORDS only; 0 for documents, which are not counted."""
         return 0 if self.query else sum(min(TOKENS_MAX, text.count(" ") + 1 + SPECIAL_TOKENS) for text in self.texts)
 
 
@@ -47,7 +47,7 @@ class Workload:
         return list(range(0, len(self.requests), self.check_every)) if self.check_every else []
 
     def first_of(self, turn: int) -> int:
-        """Where a turn begins to send: elsewhere in each, and with a checked one."""
+        """Where a turn starts: at a checked request, and elsewhere in each turn."""
         step = self.check_every or 1
         return turn * 7919 * step % len(self.requests) // step * step
 

@@ -1,4 +1,4 @@
-"""A running Heddle for each kind of model, with a simulated engine: what the clients' tests ask for their shapes."""
+"""A running Heddle for each kind of model, with a simulated engine, for tests of the clients."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager

@@ -1,4 +1,4 @@
-"""Baseten's performance client against a whole Heddle: every call that it has, over HTTP/1.1 and HTTP/2."""
+"""Baseten's performance client against a whole Heddle: all its calls, over HTTP/1.1 and HTTP/2."""
 
 import asyncio
 import time

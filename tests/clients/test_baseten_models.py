@@ -1,5 +1,5 @@
-"""Baseten's performance client, at the base URL that Baseten documents, with real models on the torch engine. Answers
-equal those of sentence-transformers and transformers on the same weights."""
+"""Baseten's performance client, at the base URL that Baseten documents, with real models on the torch engine.
+Answers equal those of sentence-transformers and transformers."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Cohere's library, both versions of its API, against a whole Heddle."""
+"""Cohere's client library, with both versions of its API, against a whole Heddle."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

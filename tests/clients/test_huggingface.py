@@ -1,4 +1,4 @@
-"""Hugging Face's InferenceClient with the server's address as its model: what it was made for TEI with."""
+"""Hugging Face's InferenceClient with the server's address as its model, as it is used with TEI."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

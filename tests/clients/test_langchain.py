@@ -1,6 +1,6 @@
-"""LangChain's OpenAI embeddings, as documented for servers that are not OpenAI's.
+"""LangChain's OpenAI embeddings, set up as documented for other servers than OpenAI's.
 
-What it sends by default, token ids of OpenAI's own tokenizers, is refused: see test_openai.py.
+By default, they send token ids of OpenAI's tokenizers, which are refused: see test_openai.py.
 """
 
 from collections.abc import AsyncIterator

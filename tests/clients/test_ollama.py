@@ -1,4 +1,4 @@
-"""Ollama's own client against a whole Heddle: embeddings in both forms, the list of models, and refusals."""
+"""Ollama's client library against a whole Heddle: both embedding calls, the list of models, and errors."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The openai library against a whole Heddle: what it sends by default, and what it makes of refusals."""
+"""The openai library against a whole Heddle: its default requests, and how it reports errors."""
 
 import asyncio
 from typing import Any

@@ -1,6 +1,6 @@
-"""schemathesis, which makes up requests from /openapi.json: none is answered 5xx, and every answer is as documented.
+"""schemathesis makes up requests from /openapi.json. None may get a 5xx, and every answer must match the schema.
 
-Each run makes up others, for as long as it may take; a failure says the seed that finds it again.
+Each run makes up other requests. A failure prints the seed that repeats it.
 """
 
 import subprocess

@@ -9,7 +9,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling as Poolin
 from torch import Tensor
 
 from engine_svc.pooling import Prompts, finish, pool
-from heddle.checkpoint.sentence_modules import POOLING_OF_MODE, Pooling
+from heddle.checkpoint.sentence_modules import POOLING_BY_MODE, Pooling
 
 LENGTHS = [1, 2, 7, 31, 3]
 HIDDEN = 16
@@ -43,18 +43,18 @@ def of_sentence_transformers(mode: str, hidden: Tensor, cu_seqlens: Tensor, prom
     return torch.cat(vectors)
 
 
-@pytest.mark.parametrize("mode", POOLING_OF_MODE)
+@pytest.mark.parametrize("mode", POOLING_BY_MODE)
 def test_every_mode_equals_sentence_transformers(mode: str, hidden: Tensor, cu_seqlens: Tensor) -> None:
-    pooled = pool(hidden, cu_seqlens, [POOLING_OF_MODE[mode]])
+    pooled = pool(hidden, cu_seqlens, [POOLING_BY_MODE[mode]])
     torch.testing.assert_close(pooled, of_sentence_transformers(mode, hidden, cu_seqlens, 0))
 
 
-@pytest.mark.parametrize("mode", POOLING_OF_MODE)
+@pytest.mark.parametrize("mode", POOLING_BY_MODE)
 def test_prompt_tokens_are_left_out_as_in_sentence_transformers(mode: str, cu_seqlens: Tensor) -> None:
     lengths = [5, 4, 19]
     hidden = torch.randn(sum(lengths), HIDDEN, generator=torch.Generator().manual_seed(1))
     cu_seqlens = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
-    pooled = pool(hidden, cu_seqlens, [POOLING_OF_MODE[mode]], prompts_of([3] * len(lengths), lengths))
+    pooled = pool(hidden, cu_seqlens, [POOLING_BY_MODE[mode]], prompts_of([3] * len(lengths), lengths))
     torch.testing.assert_close(pooled, of_sentence_transformers(mode, hidden, cu_seqlens, 3))
 
 

@@ -1,4 +1,4 @@
-"""Which attention kernels there are for a case, and which one a model gets. Checks and measurements name them."""
+"""The attention kernels for a case, and the one that a model gets. Checks and measurements use their names."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,8 @@ OURS = "our kernel"
 def kernels_for(
     device: torch.device, dtype: torch.dtype, head_dim: int, pattern: AttentionPattern
 ) -> Mapping[str, Attend]:
-    """By name: first the one that models get, then our own, which stands in where flash attention cannot do it."""
+    """Returns kernels by name: first the one that models get, then Heddle's own, which replaces flash attention
+    where that cannot be used."""
     if device.type != "cuda":
         return {name_of(attend_by_runs): attend_by_runs}
     chosen = choose_kernel(device, dtype, head_dim, pattern.bias is not None, pattern.softcap is not None)
@@ -34,8 +35,8 @@ def name_of(attends: Attend) -> str:
 
 @contextlib.contextmanager
 def noted_choices(names: set[str]) -> Iterator[None]:
-    """Adds the kernels that models get inside the block on a GPU to `names`. A captured graph chooses while it is
-    captured."""
+    """Adds the kernels that models get inside the block on a GPU to `names`. A captured graph chooses during its
+    capture."""
     choose: Callable[..., Attend] = choose_kernel
 
     def noting(*case: object) -> Attend:

@@ -1,4 +1,4 @@
-"""Batches of equal lengths, of random tokens, as full as the engine makes them by its own settings."""
+"""Batches of random tokens in sequences of equal length, as full as the engine's default settings make them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
-"""The card's ceilings: how fast it copies, and how fast it multiplies matrices of the models' shapes, in each number
-format. What the engine reaches is compared with these, and not with a data sheet."""
+"""The card's limits: how fast it copies, and how fast it multiplies matrices of the models' shapes, in each number
+format. The engine is compared with these rather than with a data sheet."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

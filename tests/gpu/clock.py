@@ -1,5 +1,5 @@
-"""How long something takes on a device. CUDA runs behind the host's back, so device time is measured by its own events
-and wall time only around work that ends in host memory."""
+"""Measures times on a device. CUDA runs asynchronously, so device time comes from its own events, and wall time is
+taken only around work that ends in host memory."""
 
 import contextlib
 import time
@@ -41,7 +41,7 @@ def wall_times(
 
 
 def device_seconds(run: Callable[[], object], device: str, seconds: float) -> float:
-    """Median time of `run`. On CUDA it is replayed as a graph where it can be captured, without launch overhead."""
+    """Returns the median time of `run`. CUDA replays it as a graph if it can be captured, without launch overhead."""
     for _ in range(WARM_UPS):
         run()
     if device != "cuda":

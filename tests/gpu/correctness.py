@@ -1,5 +1,5 @@
-"""Whether what the GPU computes is right: every architecture in each number format against our float32 on the CPU,
-which the other tests compare with transformers; each sequence alone as in a batch; FP8 and FP4 against 16 bit; kernels
+"""Checks the GPU's results: every architecture in each number format against Heddle's float32 on the CPU, which
+other tests compare with transformers; each sequence alone and in a batch; FP8 and FP4 against 16 bit; kernels
 against their plain versions."""
 
 import contextlib
@@ -148,7 +148,7 @@ def compared_quantized(task: Task, model: Model) -> Row:
 
 
 def summary_of(architecture: str, rows: Sequence[Row]) -> Row:
-    """One line of the printed table: the worst figures of the checkpoints of an architecture."""
+    """Returns one line of the printed table: the worst figures of the checkpoints of an architecture."""
     own = [row for row in rows if row["architecture"] == architecture]
     whole = [row for row in own if "error" not in row]
     summary: Row = {"architecture": architecture, "checkpoints": len(own), "broken": len(own) - len(whole)}

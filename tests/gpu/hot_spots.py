@@ -1,5 +1,6 @@
-"""Where the time of a pass goes: the ten kernels that take most of it, how many are launched, and how long the card
-waits for the host. For the two largest models, and the largest in FP8: a full batch of long texts, and a short one."""
+"""Where the time of a pass goes: the ten most expensive kernels, the number of launches, and the card's waits for
+the host. It measures the two largest models, and the largest in FP8, with a full batch of long texts and a short
+one."""
 
 import gc
 from functools import partial

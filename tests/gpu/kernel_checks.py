@@ -1,5 +1,5 @@
-"""Kernels against the plain operations that they stand for, on random inputs of the sizes that models have. Part of the
-correctness step of `tests.gpu`."""
+"""Compares kernels with the plain operations that they replace, on random inputs of the sizes that models have. Part
+of the correctness step of `tests.gpu`."""
 
 import importlib.util
 import itertools
@@ -43,7 +43,7 @@ CASES = [(HEADS[1], name) for name in PATTERNS] + [
 
 
 def items(task: Task) -> Sequence[Item]:
-    """The checks, for `workers.share`. Each compiles kernels of its own."""
+    """Returns the checks, for `workers.share`. Each compiles its own kernels."""
     attention = [
         (f"attention, {heads[0]} heads of {heads[2]}, {name}, {dtype}", partial(check_attention, heads, name, dtype))
         for dtype in ERROR_MAX
@@ -74,7 +74,7 @@ def has_triton() -> bool:
 
 
 def own_kernels(device: str) -> Mapping[str, Kernel]:
-    """On a CPU they run in Triton's interpreter."""
+    """On a CPU, they run in Triton's interpreter."""
     if device == "cpu":
         import tests.engine_svc.models.kernels.interpreter  # noqa: F401
     from engine_svc.models.kernels.table import KERNELS

@@ -1,5 +1,5 @@
-"""How fast the engine's own kernels are, at the sizes of a full batch of 500-token texts: the row-wise ones against the
-card's copy bandwidth, attention beside the kernel that models get. Part of the step `ceilings`."""
+"""The speed of the engine's own kernels at the sizes of a full batch of 500-token texts: row-wise kernels against
+the card's copy bandwidth, and attention beside the kernel that models get. Part of the step `ceilings`."""
 
 import importlib.util
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The first step: what the card and its software are. Without an NVIDIA GPU nothing else is run."""
+"""The first step describes the card and its software. Without an NVIDIA GPU no other step runs."""
 
 import importlib.metadata
 import os

@@ -1,5 +1,5 @@
-"""Every parity case and every published checkpoint, made small, as the tests of the models write them with
-transformers. A family of models that this version of transformers does not have is left out, and named."""
+"""Every parity case and every published checkpoint, made small by the tests of the models with transformers.
+Families that this version of transformers lacks are left out and named."""
 
 import importlib
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ FEW = slice(0, 24, 4)
 
 
 def made(*, is_dry: bool) -> tuple[Sequence[Subject], Sequence[str]]:
-    """The subjects, and for each family that could not be imported one line that says why."""
+    """Returns the subjects, and one line for each family that could not be imported."""
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     cases, missing = cases_of_all()
     subjects = in_turns([*map(of_case, cases), *map(of_published, PUBLISHED)])

@@ -1,6 +1,6 @@
-"""The engine beside transformers with PyTorch's own attention, in turns on the same card: the same sizes, number format
-and batches, from token ids to pooled unit vectors in host memory. Lengths are equal, so that transformers pads nothing.
-"""
+"""The engine beside transformers with PyTorch's own attention, in turns on the same card: the same sizes, number
+format and batches, from token ids to pooled unit vectors in host memory. Lengths are equal, so transformers pads
+nothing."""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -106,7 +106,7 @@ def run_nth(compute: Callable[[PackedBatch], object], batches: Sequence[PackedBa
 
 
 def in_turns(task: Task, passes: Sequence[Callable[[int], object]]) -> list[float]:
-    """Median seconds of each. They alternate, so that other load on the machine affects all alike."""
+    """Returns the median seconds of each. They alternate, so that other load on the machine affects all alike."""
     taken: list[list[float]] = [[] for _ in passes]
     seconds = SECONDS_DRY if task.is_dry else SECONDS
     for turn in range(ROUNDS_DRY if task.is_dry else ROUNDS):

@@ -1,5 +1,5 @@
-"""What one step found, printed line by line and kept in a JSON file that is complete after every line: a run that is
-cut off loses nothing of it. Each step of `tests.gpu` is given one."""
+"""The results of one step, printed line by line and kept in a JSON file that is complete after every line, so that
+an interrupted run loses nothing. Each step of `tests.gpu` gets one."""
 
 import json
 import time
@@ -24,7 +24,7 @@ class Status(StrEnum):
 
 
 class SkippedError(Exception):
-    """What the step needs is not there."""
+    """The step needs something that is not there."""
 
 
 class Record:

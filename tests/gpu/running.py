@@ -1,7 +1,7 @@
-"""Runs the steps of `tests.gpu` in order, each in a process of its own: a CUDA error or a hang in one leaves the others
-as they are. A step ends at its own limit or at the end of the whole budget, whichever comes first.
+"""Runs the steps of `tests.gpu` in order, each in a process of its own, so that a CUDA error or a hang affects only
+that step. A step ends at its own limit or at the end of the whole budget, whichever comes first.
 
-Processes are forked after torch has been imported and before anything has touched CUDA, so each starts in no time.
+Processes are forked after torch has been imported and before anything has used CUDA, so each starts at once.
 """
 
 import ctypes
@@ -41,7 +41,7 @@ context = multiprocessing.get_context("fork")
 
 
 class NotedWarnings(logging.Handler):
-    """Notes the engine's warnings in the record, such as that a model cannot be captured as CUDA graphs."""
+    """Keeps the engine's warnings in the record, for instance that a model cannot be captured as CUDA graphs."""
 
     def __init__(self, record: Record) -> None:
         super().__init__(logging.WARNING)
@@ -59,7 +59,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Task:
-    """What a step is given."""
+    """The arguments of a step."""
 
     record: Record
     settings: Settings
@@ -195,7 +195,7 @@ def status_in(folder: Path, step: str) -> Status:
 
 
 def closed(folder: Path, step: str, status: Status, reason: str) -> Status:
-    """Writes the final status of a step that could not do it itself. Its rows so far are kept."""
+    """Writes the final status of a step that could not do so itself. Its rows so far are kept."""
     path = folder / f"{step}.json"
     content = json.loads(path.read_text()) if path.exists() else {"step": step, "failures": [], "notes": [], "rows": []}
     write_whole(path, {**content, "status": status, "failures": [*content["failures"], reason]})

@@ -1,5 +1,5 @@
-"""The whole server over HTTP, `heddle serve` with all-MiniLM-L6-v2, under a closed loop of short texts. Skipped where a
-package that the server needs is missing, which a plain GPU image does not have."""
+"""The whole server over HTTP: `heddle serve` with all-MiniLM-L6-v2 under a closed loop of short texts. The step is
+skipped if a package that the server needs is missing, as on a plain GPU image."""
 
 import asyncio
 import importlib

@@ -1,4 +1,4 @@
-"""The models whose speed is measured, as configurations without weights, and how much work they are.
+"""The models whose speed is measured, as configurations without weights, and the amount of work they are.
 
 Work is counted as 2 floating-point operations for each weight of the layers' linears and each token, and 4 * heads *
 head_dim for each pair of a query and a key that it sees: one product for the score, one for the sum.
@@ -117,7 +117,7 @@ class ModelShape:
         return dataclasses.replace(self, config={**self.config, **TINY, **decoder})
 
     def checkpoint(self, folder: Path) -> Checkpoint:
-        """Writes its configuration into the folder, without weights, and reads it."""
+        """Writes the configuration into the folder, without weights, and reads it."""
         modules = ("Transformer", "Pooling", "Normalize")
         listing = [
             {"idx": index, "name": str(index), "path": f"{index}_{name}" if index else "", "type": TYPE + name}

@@ -1,5 +1,5 @@
 """What happens while a model starts on a GPU: how long Triton compiles, and whether CUDA graphs are captured. Graphs
-can be switched off, to see what they are worth."""
+can be switched off to measure their effect."""
 
 import contextlib
 import importlib.util

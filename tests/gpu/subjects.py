@@ -1,8 +1,8 @@
-"""The checkpoints whose outputs are compared. They are made on the spot (`made_subjects.py`), or were stored in a
-folder by `python -m tests.gpu --prepare DIR`: then neither transformers nor any one version of it is needed to read
-them.
+"""The checkpoints whose outputs are compared. They are made during the run (`made_subjects.py`), or read from a folder
+that `python -m tests.gpu --prepare DIR` wrote, which needs no transformers.
 
-One of each architecture comes before the second of any, so that a run that is cut off has seen all architectures.
+One checkpoint of each architecture comes before the second of any, so that an interrupted run has seen all
+architectures.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What the figures of a run mean: how work is counted, how outputs are compared, and when an aim is met."""
+"""How work is counted, how outputs are compared, and when an aim is met."""
 
 import json
 import warnings

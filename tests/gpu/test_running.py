@@ -1,4 +1,4 @@
-"""A run of steps: a step that fails, hangs or dies is reported, and the others still run."""
+"""A step that fails, hangs or dies is reported, and the other steps still run."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is noted while a model starts, and how graphs are switched off."""
+"""What is recorded while a model starts, and how graphs are switched off."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The checkpoints that are compared on a GPU are those that the other tests compare, whether made or stored."""
+"""The checkpoints that are compared on a GPU are those of the other tests, whether made or stored."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Items of a step that are shared among processes: what each finds is kept, and one that dies leaves the others."""
+"""Processes share the items of a step. The results of each are kept, and one that dies does not affect the others."""
 
 import os
 import time

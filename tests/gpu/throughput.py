@@ -1,5 +1,5 @@
-"""How fast the engine is: token ids in, vectors out in host memory, through TorchBackend.run, for random weights of the
-real sizes. Beside each figure: the share of what the card's matrix products alone would allow."""
+"""The speed of the engine from token ids to vectors in host memory, through TorchBackend.run, for random weights of
+the real sizes. Each figure comes with its share of what the card's matrix products alone would allow."""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -117,7 +117,7 @@ def cyclic(backend: TorchBackend, batches: Sequence[PackedBatch]) -> Callable[[i
 
 
 def row_of(task: Task, shape: ModelShape, format_: str, workload: Workload, taken: Taken) -> Row:
-    """Rates are those of the engine, which has two passes in flight; p50 and p99 are of one pass alone."""
+    """Rates are those of the engine, which has two passes in flight; p50 and p99 are those of one pass alone."""
     lengths, times, in_flight = workload.lengths(), taken.alone, taken.in_flight
     flops = shape.linear_flops(sum(lengths))
     ceilings = read_rows(task.record.folder, "ceilings")
@@ -162,7 +162,7 @@ def seconds_of_two_in_flight(run_nth: Callable[[int], object], seconds: float) -
 
 
 def check_vectors(task: Task, shape: ModelShape, backend: TorchBackend, batches: Sequence[PackedBatch]) -> None:
-    """Guards against timing nonsense: vectors must have length 1 and differ."""
+    """Guards against meaningless timings: vectors must have length 1 and differ."""
     first, second = (run_each(backend, batch)[0] for batch in batches[:2])
     if not np.allclose([np.linalg.norm(first), np.linalg.norm(second)], 1, atol=1e-3):
         task.record.fail(f"{shape.name}: vectors are not of length 1")

@@ -1,4 +1,4 @@
-"""Finds the lines where a pass synchronizes with the GPU, by torch's warnings. Only the copy of the result has to."""
+"""Finds the lines where a pass waits for the GPU, by torch's warnings. Only the copy of the result has to."""
 
 import contextlib
 import warnings

@@ -1,7 +1,6 @@
-"""Shares the items of a step among processes. What Triton compiles, and what a CPU computes to compare with, then takes
-a fraction of the time; and an item that ends its process, or breaks CUDA in it, leaves the others as they are. Steps of
-many small items use it. They must not have touched CUDA, because the processes are forked.
-"""
+"""Shares the items of a step among processes. Compiling and the reference computation on the CPU then take a
+fraction of the time, and an item that ends its process, or breaks CUDA in it, does not affect the others. Steps of
+many small items use it. They must not have used CUDA before, because the processes are forked."""
 
 import logging
 import os
@@ -24,7 +23,7 @@ Found = tuple[list[Row], list[str], list[str], bool]  # rows, notes, failures; w
 
 
 class FoundByWorker(Record):
-    """Prints what a worker finds. The process of the step writes it to the file."""
+    """Prints the results of a worker. The process of the step writes them to the file."""
 
     def write(self, status: Status = Status.RUNNING) -> None: ...
 
@@ -42,7 +41,7 @@ class Worker:
         self.pipe.send(index)
 
     def end(self) -> int | None:
-        """Its exit code."""
+        """Returns the exit code."""
         if self._process.is_alive():
             self._process.kill()
         self._process.join()
@@ -54,7 +53,7 @@ def processes_for(task: Task) -> int:
 
 
 def share(task: Task, items: Sequence[Item], *, seconds_kept: float) -> None:
-    """Starts the items in their order, but none in the last `seconds_kept` of the step."""
+    """Starts the items in order, but none in the last `seconds_kept` of the step."""
     waiting = deque(enumerate(items))
     busy: dict[Connection, Worker] = {}
 
@@ -93,7 +92,7 @@ def receive(task: Task, worker: Worker) -> bool:
 
 
 def work_on(pipe: Connection, task: Task, items: Sequence[Item]) -> None:
-    """The process of a worker: it gets the index of an item, and sends what it found."""
+    """The process of a worker: receives the index of an item, and sends the results."""
     folder, deadline = task.record.folder, time.monotonic() + task.record.seconds_left
     root = logging.getLogger()
     while True:

@@ -1,7 +1,5 @@
-"""What a process may use of its machine.
-
-Cores: those it may run on, or what its container is limited to. GPUs: those of NVML, filtered by
-CUDA_VISIBLE_DEVICES, each under a name of its own. Memory that a process keeps is not cleared by the kernel again.
+"""Cores: those that the process may run on, or the limit of its container. GPUs: those of NVML, filtered by
+CUDA_VISIBLE_DEVICES, each with its own name. Memory: what a process keeps is not cleared by the kernel again.
 """
 
 import ctypes
@@ -34,20 +32,20 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def test_without_a_limit_all_that_it_may_run_on_count(tmp_path: Path) -> None:
+def test_without_a_limit_all_allowed_cores_count(tmp_path: Path) -> None:
     assert usable_cores(tmp_path) == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize(
     ("written", "cores"), [("150000 100000\n", 1.5), ("max 100000\n", None), ("nonsense", None), ("100000 0", None)]
 )
-def test_core_limit_a_container_is_read(tmp_path: Path, written: str, cores: float | None) -> None:
+def test_core_limit_of_a_container_is_read(tmp_path: Path, written: str, cores: float | None) -> None:
     (tmp_path / "cpu.max").write_text(written)
     assert core_limit(tmp_path) == cores
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("50000", 0.5), ("-1", None)])
-def test_limit_is_read_from_the_first_version_of_cgroups_too(tmp_path: Path, quota: str, cores: float | None) -> None:
+def test_core_limit_is_read_from_cgroups_v1_too(tmp_path: Path, quota: str, cores: float | None) -> None:
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
@@ -60,7 +58,7 @@ def test_there_is_always_one_core(tmp_path: Path) -> None:
 
 
 class Nvml(SimpleNamespace):
-    """The functions of the library that are called. `failing` names the one that fails."""
+    """The functions of the library that are used. `failing` names one that fails."""
 
     def __init__(self, count: int, failing: str = "") -> None:
         def set_count(place: Any) -> int:

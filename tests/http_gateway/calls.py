@@ -29,6 +29,14 @@ async def refusal_of(http: httpx.AsyncClient, path: str, **body: Any) -> tuple[i
     return response.status_code, content["error_type"], content["error"]
 
 
+async def check_refusals(http: httpx.AsyncClient, path: str, *cases: tuple[Any, tuple[int, str], str]) -> None:
+    """Each case is a body, the status and TEI's type of its refusal, and the beginning of the sentence."""
+    for body, expected, beginning in cases:
+        refusal = await refusal_of(http, path, **body)
+        assert refusal[:2] == expected, body
+        assert refusal[2].startswith(beginning), refusal
+
+
 async def costs_of(http: httpx.AsyncClient, path: str, **body: Any) -> dict[str, int]:
     response = await http.post(path, json=body)
     assert response.status_code == 200, response.text

@@ -9,7 +9,7 @@ import pytest
 
 from heddle.checkpoint.model_source import PACKAGED_NAME
 from heddle.rpc.errors import ErrorKind, HeddleError
-from http_gateway.errors import STATUS_OF_KIND, Failure
+from http_gateway.errors import HTTP_STATUS_OF_KIND, Failure
 from tests.cluster import engine_pod, gateway, tokenizer_pod
 
 PATH = "/v1/embeddings"
@@ -116,14 +116,14 @@ async def test_several_models_are_told_apart_by_name(tokenizer: str) -> None:
 
 
 def test_every_kind_of_error_has_a_status() -> None:
-    assert STATUS_OF_KIND.keys() == set(ErrorKind)
+    assert HTTP_STATUS_OF_KIND.keys() == set(ErrorKind)
 
 
 def test_a_bug_tells_its_caller_nothing() -> None:
-    failure = Failure.of(KeyError("secret"))
+    failure = Failure.from_exception(KeyError("secret"))
     assert (failure.status, failure.message) == (500, "internal error")
 
 
 def test_retry_advice_becomes_a_header() -> None:
-    failure = Failure.of(HeddleError(ErrorKind.OVERLOADED, "full", retry_after_ms=1500))
+    failure = Failure.from_exception(HeddleError(ErrorKind.OVERLOADED, "full", retry_after_ms=1500))
     assert dict(failure.headers) == {"retry-after": "2", "retry-after-ms": "1500"}

@@ -1,4 +1,4 @@
-"""`heddle serve` as a user runs it: three real services, as processes, found by what it prints."""
+"""Runs `heddle serve` as a user does: three real services in processes of their own."""
 
 import asyncio
 import os
@@ -23,7 +23,8 @@ class Served:
 
 @asynccontextmanager
 async def served(*flags: str, **variables: str) -> AsyncIterator[Served]:
-    """Ready on entry; asked to stop on exit, where it must end with exit code 0. Variables are of its environment."""
+    """Yields when the services are ready. Stops them on exit, and checks that the exit code is 0. `variables` are
+    environment variables."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "heddle", "serve", "--http-port", "0", "--grpc-port", "0", *flags),
         stdout=asyncio.subprocess.PIPE,

@@ -1,4 +1,5 @@
-"""`heddle serve` with a model that cannot be served: one line that says why, exit code 2, and no process left."""
+"""`heddle serve` with a model that cannot be served prints one line that says why, exits with code 2, and leaves no
+process behind."""
 
 import asyncio
 import json

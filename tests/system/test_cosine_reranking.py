@@ -1,4 +1,4 @@
-"""Reranking with an embedder, over HTTP, against sentence-transformers with the same weights and prompts."""
+"""Reranking with an embedder over HTTP gives the cosines of sentence-transformers with the same weights and prompts."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Small models like e5-mistral with random weights: the end token that the settings state is pooled."""
+"""The setting of the end token decides which token's vector a small model like e5-mistral returns."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Processes are killed under load, and no caller notices: what they had is computed elsewhere, or again."""
+"""Processes are killed under load. Callers notice nothing, because lost work is computed again."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ CALLERS = 16
 
 
 class Load:
-    """Callers over HTTP, stream and unary, until `stop`; each checks that its answers are the right ones."""
+    """Callers over HTTP, streams and unary calls, until `stop`. Each checks its answers."""
 
     def __init__(self, at: Served) -> None:
         self.at = at
@@ -45,7 +45,7 @@ class Load:
                 await client.close()
 
     async def progress(self) -> None:
-        """Returns when every caller may have had some more answers; raises what any of them has met."""
+        """Waits until every caller can have had some more answers. Raises the first error of any caller."""
         enough = self.answers + 10 * len(self.tasks)
         while self.answers < enough:
             for task in self.tasks:

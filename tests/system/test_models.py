@@ -1,4 +1,5 @@
-"""Real models of every kind, from HTTP to the torch engine and back, against transformers and sentence-transformers."""
+"""Real models of every kind, from HTTP to the torch engine and back, give the results of transformers and
+sentence-transformers."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""Prompts that pooling leaves out, from the request to the vector, against sentence-transformers."""
+"""Pooling leaves out prompts where sentence-transformers does, from the request to the vector."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""`heddle serve --quantization`: the vectors of a small decoder over HTTP, beside those in 16 bit."""
+"""`heddle serve --quantization` gives vectors over HTTP that are close to those in 16 bit."""
 
 from pathlib import Path
 from typing import Any

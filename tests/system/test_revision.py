@@ -1,5 +1,5 @@
-"""`heddle serve --revision` serves this revision of a hub model, and reads no other. The hub's cache stands in for the
-hub."""
+"""`heddle serve --revision` serves this revision of a hub model, and reads no other. The hub's cache stands in for
+the hub."""
 
 import asyncio
 import os

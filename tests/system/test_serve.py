@@ -1,4 +1,4 @@
-"""The whole system as its users see it: sizes, the listing of its services, one vector over every way in."""
+"""The whole system as its users see it: input sizes, the listing of its services, and equal vectors over every API."""
 
 import asyncio
 import base64
@@ -82,7 +82,7 @@ async def test_reflection_lists_the_services(simulated: Served) -> None:
 
 @pytest.mark.parametrize("interpreter", [sys.executable, str(ROOT / ".venv/protoc/bin/python")])
 def test_stubs_load_with_the_oldest_and_the_newest_protobuf(interpreter: str) -> None:
-    """The second environment is the one that the stubs were generated in."""
+    """The oldest protobuf is in the environment of the stub generator."""
     if not Path(interpreter).exists():
         pytest.skip("`make lint` makes that environment")
     script = (

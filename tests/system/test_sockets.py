@@ -27,7 +27,7 @@ def runtime() -> Iterator[Path]:
 
 @asynccontextmanager
 async def started(runtime: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A server in a process group of its own, ready on entry."""
+    """A server in its own process group, ready on entry."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "heddle", "serve", *FLAGS),
         stdout=asyncio.subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Mutual TLS between all tiers, each a process of its own, and what those see who come without a certificate."""
+"""Mutual TLS between all tiers, each in a process of its own, and the errors of callers without a valid certificate."""
 
 import asyncio
 import os
@@ -168,7 +168,7 @@ async def test_openssl_gets_in_with_a_certificate_only(cluster: Cluster, tier: s
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_tokenizer_with_a_wrong_certificate_says_which_and_why(cluster: Cluster, tmp_path: Path) -> None:
-    """Both ends do, in one line each."""
+    """Both ends log it in one line."""
     wrong = sign(make_authority(tmp_path, "strangers"), "stranger")
     log = tmp_path / "log"
     log.touch()

@@ -119,7 +119,7 @@ def sequences_of(message: engine_pb2.Sequences) -> Iterator[TokenSequence]:
 
 def sparse_noise(sequence: TokenSequence, dimension: int) -> Floats:
     """At most SPARSE_WORDS components are not 0; those are positive."""
-    digest = np.frombuffer(digest_of(sequence, 4 * SPARSE_WORDS), "<u4")
+    digest = np.frombuffer(hash_key(sequence, 4 * SPARSE_WORDS), "<u4")
     vector = np.zeros(dimension, np.float32)
     vector[digest % dimension] = (1 + digest % 255) / np.float32(128)
     return vector
@@ -127,10 +127,10 @@ def sparse_noise(sequence: TokenSequence, dimension: int) -> Floats:
 
 def noise(sequence: TokenSequence, size: int, task: str = "") -> Floats:
     """Components in [-1, 1)."""
-    numbers: Floats = np.frombuffer(digest_of(sequence, size, task), np.int8).astype(np.float32) / np.float32(128)
+    numbers: Floats = np.frombuffer(hash_key(sequence, size, task), np.int8).astype(np.float32) / np.float32(128)
     return numbers
 
 
-def digest_of(sequence: TokenSequence, size: int, task: str = "") -> bytes:
+def hash_key(sequence: TokenSequence, size: int, task: str = "") -> bytes:
     content = sequence.token_ids + sequence.type_ids + sequence.prompt_tokens.to_bytes(4, "little") + task.encode()
     return hashlib.shake_128(content).digest(size)

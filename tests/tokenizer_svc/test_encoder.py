@@ -230,7 +230,7 @@ async def test_a_request_that_cannot_take_its_tokens_harms_no_other(
     encoder.submit(["a"], OPTIONS, fail)
     encoder.submit(["b"], OPTIONS, inbox.take)
     await until_done(inbox, 1)
-    assert "failed to take" in caplog.text
+    assert "the callback for tokens failed" in caplog.text
 
 
 async def test_close_finishes_the_call_and_answers_the_rest(encoder: Encoder, tokenizer: Watched) -> None:

@@ -1,8 +1,8 @@
-"""One request on its way through the pod: inputs to the encoder, submissions to the engines, outcomes to one answer.
+"""Carries out the plan of a request: encodes its inputs, submits sequences to engines, and assembles the answer.
 
-The servicer makes an `EngineRequest` of the `Plan` of each request that needs an engine. The first input that fails
-fails the request, and its other submissions are cancelled: a request gets one answer or one error. It also fails as
-soon as its answer is known to be too large for a message, mostly before anything is computed.
+The servicer makes an `EngineRequest` of each `Plan`. A request gets one answer or one error: the first input that fails
+fails the request, and its other submissions are cancelled. A request also fails as soon as its answer is known to be
+too large, mostly before anything is computed.
 """
 
 import functools
@@ -14,19 +14,43 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.stream import Cancel, Reply, Submit, cancel_all
 from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.encoder import Encoder
-from tokenizer_svc.tasks.grouping import Group, GroupLimits, groups_of
-from tokenizer_svc.tasks.memory_budget import MemoryBudget
-from tokenizer_svc.tasks.outcomes import first_failure
+from tokenizer_svc.tasks.grouping import Group, GroupLimits, group_sequences
+from tokenizer_svc.tasks.outcomes import find_failure
 from tokenizer_svc.tasks.plan import Plan
 from tokenizer_svc.text.input_sizes import characters_in
 from tokenizer_svc.text.token_sequences import TokenSequences
 
-# What is wrong with one input, and not with the pod that worked on it.
+RETRY_AFTER_MS = 1_000
+
+# Errors of an input, as opposed to errors of the pod that computed it.
 KINDS_OF_INPUT = frozenset({ErrorKind.INVALID_INPUT, ErrorKind.EMPTY_INPUT, ErrorKind.TOO_LARGE, ErrorKind.BAD_OUTPUT})
 
 
+class MemoryBudget:
+    """Limits the bytes of one answer and of all answers in progress. A request takes bytes when it learns of them, and
+    gives them back at its end."""
+
+    def __init__(self, *, answer_bytes_max: int, answers_bytes_max: int) -> None:
+        self.answer_bytes_max = answer_bytes_max
+        self.answers_bytes_max = answers_bytes_max
+        self.total = 0
+
+    def take(self, count: int, of_answer: int) -> None:
+        """`of_answer` is the total of the answer. Raises TOO_LARGE or OVERLOADED; the bytes are taken even then."""
+        self.total += count
+        if of_answer > self.answer_bytes_max:
+            message = f"the answer would exceed the limit of {self.answer_bytes_max} bytes"
+            raise HeddleError(ErrorKind.TOO_LARGE, f"{message}: send fewer or shorter inputs")
+        if self.total > self.answers_bytes_max:
+            message = "the answers in progress fill the memory set aside for them"
+            raise HeddleError(ErrorKind.OVERLOADED, message, retry_after_ms=RETRY_AFTER_MS)
+
+    def give_back(self, count: int) -> None:
+        self.total -= count
+
+
 class EngineRequest:
-    """Calls `reply` once, unless `cancel` comes first."""
+    """Calls `reply` once, unless it is cancelled first."""
 
     def __init__(
         self,
@@ -51,9 +75,9 @@ class EngineRequest:
         self._memory = memory
         self._device = device
         self._on_end = on_end
-        self._answer_bytes = 0  # that are known of so far
-        self._cancels: list[Cancel] = []  # the encoder's, and one of each submission
-        self._parts: list[Any] = []  # what was read of the outcome of each group that was sent, in the order of inputs
+        self._answer_bytes = 0  # known so far
+        self._cancels: list[Cancel] = []  # of the encoder's job and of each submission
+        self._parts: list[Any] = []  # read from the outcomes, in the order of the inputs
         self._missing = len(plan.inputs)  # inputs whose outcome has not been read
         self._tokens = 0
         self._truncated_inputs = 0
@@ -64,7 +88,7 @@ class EngineRequest:
         self._done = False
 
     def start(self, encoder: Encoder) -> None:
-        """Raises HeddleError when the pod has too much to do already."""
+        """Raises OVERLOADED."""
         plan = self._plan
         job = encoder.submit(
             *(plan.inputs, plan.options, self._on_encoded),
@@ -82,7 +106,7 @@ class EngineRequest:
 
     def _end(self) -> None:
         self._done = True
-        self._cancels = []  # They lead back here. Such circles were a tenth of the pod's time, to find and free them.
+        self._cancels = []  # they refer to this object: freeing such cycles took a tenth of the pod's time
         self._memory.give_back(self._answer_bytes)
         self._on_end(self)
 
@@ -100,12 +124,12 @@ class EngineRequest:
             return
         self._tokens += sequences.tokens
         self._truncated_inputs += sum(sequences.truncated)
-        for group in groups_of(start, sequences, self._limits):
+        for group in group_sequences(start, sequences, self._limits):
             if not self._done:
                 self._send(group)
 
     def _count(self, answer_bytes: int) -> None:
-        """Raises TOO_LARGE once there are more than an answer may have, OVERLOADED when all answers have too many."""
+        """Raises TOO_LARGE or OVERLOADED."""
         if answer_bytes:
             self._answer_bytes += answer_bytes
             self._memory.take(answer_bytes, self._answer_bytes)
@@ -123,7 +147,7 @@ class EngineRequest:
             self._fail(outcome)
             return
         try:
-            failure = first_failure(outcome, len(group.sequences), 1 + len(self._plan.more_outputs))
+            failure = find_failure(outcome, len(group.sequences), 1 + len(self._plan.more_outputs))
             if failure is None:
                 self._take(number, group, outcome)
             else:

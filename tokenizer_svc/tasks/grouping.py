@@ -1,7 +1,7 @@
-"""How the sequences of a request are divided into submissions. Pure; `engine_request` calls it for all that it sends.
+"""Divides the sequences of a request into submissions. `engine_request` calls it.
 
-A submission is what engine pods are balanced by, take turns with and retry: large enough that it costs little per
-sequence, small enough that a long request spreads over pods and its first answers do not wait for its last.
+A submission is the unit of balancing, fairness and retry. It is large enough to cost little per sequence, and small
+enough that a long request spreads over pods and gets its first answers early.
 """
 
 from bisect import bisect_right
@@ -24,8 +24,8 @@ class GroupLimits(NamedTuple):
     tokens_max: int  # a longer sequence goes alone
 
 
-def groups_of(start: int, sequences: TokenSequences, limits: GroupLimits) -> list[Group]:
-    """`start` is the index of the first sequence in the request."""
+def group_sequences(start: int, sequences: TokenSequences, limits: GroupLimits) -> list[Group]:
+    """`start` is the index of the first sequence in its request."""
     ranges = divide(sequences.lengths, sequences.prompt_tokens, limits)
     if len(ranges) == 1:
         return [Group(start, sequences)]
@@ -34,14 +34,14 @@ def groups_of(start: int, sequences: TokenSequences, limits: GroupLimits) -> lis
 
 
 def divide(lengths: Sequence[int], prompt_tokens: Sequence[int], limits: GroupLimits) -> list[range]:
-    """Ranges of sequences in a row, as large as the limits allow. A submission states `prompt_tokens` once, so that a
+    """Divides sequences into ranges, each as large as the limits allow. A submission states `prompt_tokens` once, so a
     range ends where they change."""
     if len(lengths) == 1:
         return [range(1)]
     tokens_before = list(accumulate(lengths, initial=0))
     ranges: list[range] = []
     start = 0
-    for stop in ends_of_runs(prompt_tokens):
+    for stop in run_ends(prompt_tokens):
         while start < stop:
             fit = bisect_right(tokens_before, tokens_before[start] + limits.tokens_max, lo=start + 1) - 1
             end = max(start + 1, min(fit, start + limits.sequences_max, stop))
@@ -50,8 +50,8 @@ def divide(lengths: Sequence[int], prompt_tokens: Sequence[int], limits: GroupLi
     return ranges
 
 
-def ends_of_runs(numbers: Sequence[int]) -> list[int]:
-    """Where equal numbers in a row end."""
+def run_ends(numbers: Sequence[int]) -> list[int]:
+    """The ends of the runs of equal numbers."""
     if min(numbers) == max(numbers):
         return [len(numbers)]
     return list(accumulate(len(list(run)) for _, run in groupby(numbers)))

@@ -1,6 +1,6 @@
-"""A request that the tokenizer answers alone, on its thread, where its inputs take turns with other work.
+"""Carries out a request that needs no engine, on the tokenizer's thread, where its inputs take turns with other work.
 
-The tasks of `Tokenize` and `Decode` make a `LocalPlan` of their request; the servicer runs it as a `LocalRequest`.
+The tasks of `Tokenize` and `Decode` make a `LocalPlan`; the servicer makes a `LocalRequest` of it.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from heddle.rpc.deadlines import NEVER, spent
+from heddle.rpc.deadlines import NEVER, deadline_exceeded
 from heddle.rpc.errors import HeddleError
 from heddle.rpc.stream import Reply
 from heddle.v1 import inference_pb2
@@ -19,16 +19,16 @@ from tokenizer_svc.text.sequence import FieldOf
 
 @dataclass(frozen=True, slots=True)
 class LocalPlan:
-    """Inputs by index, what to make of each on the tokenizer's thread, and the answer to the request."""
+    """What to compute for each input, by index, and how the results become the answer."""
 
     sizes: Sequence[int]  # bytes of each input
-    answer: Callable[[int], Any]  # of the input of this index; raises HeddleError
+    answer: Callable[[int], Any]  # called on the tokenizer's thread; raises HeddleError
     assemble: Callable[[Sequence[Any]], inference_pb2.InferenceOutcome]
     field_of: FieldOf
 
 
 class LocalRequest:
-    """Calls `reply` once, unless `cancel` comes first."""
+    """Calls `reply` once, unless it is cancelled first."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class LocalRequest:
             async with asyncio.timeout_at(None if self._deadline == NEVER else self._deadline):
                 outcome = await self._outcome(encoder)
         except TimeoutError:
-            outcome = spent()
+            outcome = deadline_exceeded()
         except Exception as exception:  # noqa: BLE001 - logged by from_exception
             outcome = HeddleError.from_exception(exception)
         self._end()
@@ -73,7 +73,7 @@ class LocalRequest:
 
     async def _outcome(self, encoder: Encoder) -> inference_pb2.InferenceOutcome:
         sizes = self._plan.sizes
-        turns = [functools.partial(self._answers, turn) for turn in turns_of(sizes)]
+        turns = [functools.partial(self._answers, turn) for turn in divide_turns(sizes)]
         answers = await encoder.run_each(turns, sum(sizes))
         return self._plan.assemble([answer for turn in answers for answer in turn])
 
@@ -88,8 +88,8 @@ class LocalRequest:
             raise
 
 
-def turns_of(sizes: Sequence[int]) -> Iterator[range]:
-    """Inputs in a row that have TURN_BYTES together, or the one that has more."""
+def divide_turns(sizes: Sequence[int]) -> Iterator[range]:
+    """Yields ranges of inputs of up to TURN_BYTES together. A larger input is a range of its own."""
     start = spent_bytes = 0
     for index, size in enumerate(sizes):
         if index > start and spent_bytes + size > TURN_BYTES:

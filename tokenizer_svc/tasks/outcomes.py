@@ -1,4 +1,4 @@
-"""Finds what is wrong with the outcome of a submission. `engine_request` asks before a task reads the outcome."""
+"""Checks the outcome of a submission. `engine_request` calls it before a task reads the outcome."""
 
 from dataclasses import dataclass
 
@@ -15,24 +15,24 @@ class Failure:
     error: HeddleError
 
 
-def first_failure(outcome: engine_pb2.Outcome, sequences: int, outputs: int) -> Failure | None:
-    """The first sequence that the engine could not compute, or for which it sent NaN or infinity: JSON has neither, and
-    `null` is no answer. Raises ValueError for an outcome that is not of so many sequences and outputs."""
-    for error in outcome.errors:  # whose first has the smallest index
+def find_failure(outcome: engine_pb2.Outcome, sequences: int, outputs: int) -> Failure | None:
+    """Finds the first sequence that failed, or whose result has NaN or infinity: JSON has neither, and `null` is no
+    answer. Raises ValueError for an outcome with other numbers of sequences or outputs."""
+    for error in outcome.errors:  # sorted by index
         return Failure(error.index, HeddleError.from_proto(error.error))
     if len(outcome.results) != outputs:
-        raise ValueError(f"the engine's outcome is not one of {outputs} outputs")
+        raise ValueError(f"the engine's outcome does not have {outputs} outputs")
     bad = sequences
     for result in outcome.results:
-        bad = min(bad, first_not_finite(result, sequences))
+        bad = min(bad, find_not_finite(result, sequences))
     if bad == sequences:
         return None
     return Failure(bad, HeddleError(ErrorKind.BAD_OUTPUT, "the engine sent NaN or infinity for this input"))
 
 
-def first_not_finite(result: engine_pb2.Result, sequences: int) -> int:
-    """The index of the first sequence with a number that is not finite, `sequences` if there is none. Raises ValueError
-    for a result that is not one of so many sequences."""
+def find_not_finite(result: engine_pb2.Result, sequences: int) -> int:
+    """The index of the first sequence with NaN or infinity, or `sequences` if there is none. Raises ValueError for a
+    result of another number of sequences."""
     kind = result.WhichOneof("result")
     if kind == "tensor":
         tensor = result.tensor
@@ -45,17 +45,17 @@ def first_not_finite(result: engine_pb2.Result, sequences: int) -> int:
         values, found = np.frombuffer(result.sparse.values, "<f4"), len(result.sparse.lengths) // 4
         is_finite = tensors.are_finite(values)
     if found != sequences:
-        raise ValueError(f"the engine's outcome is of {found} sequences, not of {sequences}")
+        raise ValueError(f"the engine's outcome has {found} sequences instead of {sequences}")
     if is_finite:
         return sequences
     if kind == "tensor":
-        return first_bad(tensors.from_proto(tensor), np.ones(sequences, np.int64))
+        return find_bad_row(tensors.from_proto(tensor), np.ones(sequences, np.int64))
     if kind == "tokens":
-        return first_bad(tensors.from_proto(tensor), np.frombuffer(result.tokens.lengths, "<u4"))
-    return first_bad(values, np.frombuffer(result.sparse.lengths, "<u4"))
+        return find_bad_row(tensors.from_proto(tensor), np.frombuffer(result.tokens.lengths, "<u4"))
+    return find_bad_row(values, np.frombuffer(result.sparse.lengths, "<u4"))
 
 
-def first_bad(rows: tensors.Floats, lengths: tensors.Counts) -> int:
-    """The sequence of the first row that has NaN or infinity; `lengths` says how many rows each sequence has."""
+def find_bad_row(rows: tensors.Floats, lengths: tensors.Counts) -> int:
+    """The sequence of the first row with NaN or infinity; `lengths` are the numbers of rows."""
     first = np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1))[0]
     return int(np.searchsorted(np.cumsum(lengths, dtype=np.int64), first, side="right"))

@@ -1,4 +1,4 @@
-"""What a request comes down to that the engines compute: each task makes a plan, and `EngineRequest` carries it out."""
+"""The plan of a request that needs an engine. Each task makes one, and `EngineRequest` carries it out."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -9,12 +9,12 @@ from tokenizer_svc.text.sequence import INPUTS, FieldOf, Input, Options
 from tokenizer_svc.text.token_sequences import TokenSequences
 
 
-def as_it_is(group: Group, outcome: engine_pb2.Outcome) -> engine_pb2.Outcome:
-    """The `read` of a task that needs nothing but outcomes."""
+def keep_outcome(group: Group, outcome: engine_pb2.Outcome) -> engine_pb2.Outcome:
+    """The default `read` of a plan."""
     return outcome
 
 
-# From what was read of each outcome, in the order of the groups, to the answer less its usage and timings.
+# Makes the answer, without usage and timings, of what was read of each outcome, in the order of the groups.
 Assemble = Callable[[Sequence[Any]], inference_pb2.InferenceOutcome]
 
 Message_co = TypeVar("Message_co", covariant=True)
@@ -26,31 +26,29 @@ class Repeated(Protocol[Message_co]):
     def add(self) -> Message_co: ...
 
 
-def slots(repeated: Repeated[Message_co], count: int) -> list[Message_co]:
-    """Elements to be filled in any order. Made in their answer, they need not be copied into it: a large one would be,
-    all at once, twice."""
+def add_empty(repeated: Repeated[Message_co], count: int) -> list[Message_co]:
+    """Adds empty elements, which are filled in any order: inside the answer, so they need no copy."""
     return [repeated.add() for _ in range(count)]
 
 
-def nothing(_: Any) -> int:
+def no_bytes(_: Any) -> int:
     return 0
 
 
 class Plan(NamedTuple):
-    """Sequences, what is wanted of each, and how their outcomes become the request's answer."""
+    """The inputs, the output to compute of each, and how outcomes become the answer."""
 
     inputs: Sequence[Input]
     options: Options
     output: engine_pb2.Output
     assemble: Assemble
-    # Called for each group of sequences as its outcome comes, so that a long answer is not made all at once.
-    read: Callable[[Group, engine_pb2.Outcome], Any] = as_it_is
-    # Bytes that sequences add to the answer: those that are known of their tokens before any work, and those that only
-    # show in what was read.
-    expected_bytes: Callable[[TokenSequences], int] = nothing
-    read_bytes: Callable[[Any], int] = nothing
+    # Called with each group's outcome when it comes, so that a long answer is not made all at once.
+    read: Callable[[Group, engine_pb2.Outcome], Any] = keep_outcome
+    # Bytes of the answer: those known from the tokens, before any work, and those known only once it was read.
+    expected_bytes: Callable[[TokenSequences], int] = no_bytes
+    read_bytes: Callable[[Any], int] = no_bytes
     field_of: FieldOf = INPUTS
-    # Options of the first input, if they differ from those of the others: a query beside documents.
+    # Options of the first input, if they differ: those of a query beside its documents.
     first_options: Options | None = None
     skip_normalization: bool = False
     dimensions: int = 0
@@ -58,14 +56,14 @@ class Plan(NamedTuple):
     more_outputs: Sequence[engine_pb2.Output] = ()  # computed in the same forward pass
 
     def options_of(self, index: int) -> Options:
-        """Of the input of this index."""
+        """The options of one input."""
         return self.options if index or self.first_options is None else self.first_options
 
     def submission(self, group: Group, context: item_pb2.ItemContext) -> engine_pb2.Submission:
         sequences = group.sequences
         submission = engine_pb2.Submission()
         submission.context.CopyFrom(context)
-        wanted = submission.sequences  # filled where it is, at half of what it costs to make it and give it away
+        wanted = submission.sequences  # filled in place, at half the cost of making and copying it
         wanted.token_ids = sequences.token_ids
         wanted.lengths = sequences.lengths.tobytes()
         wanted.type_ids = sequences.type_ids

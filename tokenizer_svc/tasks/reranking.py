@@ -1,4 +1,4 @@
-"""The task of `Rerank`: how well each document answers the query."""
+"""The task of `Rerank`: scores documents by how well they answer a query."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,22 +11,21 @@ from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.tensors import Floats
 from heddle.v1 import engine_pb2, inference_pb2
+from tokenizer_svc.tasks.inputs import TOKENIZED_INPUTS, check_no_text, check_not_empty, to_tokenized
 from tokenizer_svc.tasks.plan import Plan
-from tokenizer_svc.tasks.score_table import as_they_are
-from tokenizer_svc.tasks.scores import best_first
-from tokenizer_svc.tasks.terms import Terms
-from tokenizer_svc.tasks.texts import TOKENIZED_INPUTS, check_no_text, check_not_empty, to_tokenized
+from tokenizer_svc.tasks.scores import best_first, identity
+from tokenizer_svc.tasks.served_model import ServedModel
 from tokenizer_svc.text.sequence import Input, numbered
 
 DOCUMENTS = numbered("documents")
 
 
-def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
-    """A document may be empty: the model scores it, as in sentence-transformers, and one empty document among a hundred
+def plan(request: inference_pb2.RerankRequest, served: ServedModel) -> Plan:
+    """A document may be empty: the model scores it, as in sentence-transformers. One empty document among a hundred
     search results must not fail the request."""
-    inputs = tokenized_inputs_of(request, terms) if request.tokenized_inputs else inputs_of(request, terms)
+    inputs = read_tokenized_inputs(request, served) if request.tokenized_inputs else read_inputs(request, served)
 
-    def assembled(outcomes: Sequence[engine_pb2.Outcome]) -> inference_pb2.InferenceOutcome:
+    def assemble(outcomes: Sequence[engine_pb2.Outcome]) -> inference_pb2.InferenceOutcome:
         logits = np.concatenate([tensors.from_proto(outcome.results[0].tensor) for outcome in outcomes]).reshape(-1)
         scores = logits if request.raw_scores else sigmoid(logits)
         answer = inference_pb2.RerankResponse(scores=scores.tobytes(), ranking=best_first(logits).tobytes())
@@ -34,22 +33,22 @@ def plan(request: inference_pb2.RerankRequest, terms: Terms) -> Plan:
 
     return Plan(
         inputs=inputs,
-        options=replace(terms.options(request), document_tokens_max=request.document_tokens_max),
+        options=replace(served.options(request), document_tokens_max=request.document_tokens_max),
         output=engine_pb2.OUTPUT_LOGITS,
-        assemble=assembled,
+        assemble=assemble,
         field_of=TOKENIZED_INPUTS if request.tokenized_inputs else DOCUMENTS,
     )
 
 
-def scoring_of(checkpoint: Checkpoint) -> Callable[[Floats], Floats]:
-    """From raw scores to scores. The cosines of an embedder that reranks are both."""
-    return sigmoid if checkpoint.kind is ModelKind.RERANKER else as_they_are
+def choose_activation(checkpoint: Checkpoint) -> Callable[[Floats], Floats]:
+    """Turns raw scores into scores. For an embedder that reranks, cosines are both."""
+    return sigmoid if checkpoint.kind is ModelKind.RERANKER else identity
 
 
-def tokenized_inputs_of(request: inference_pb2.RerankRequest, terms: Terms) -> list[Input]:
-    """Raises HeddleError for too many, for texts beside them, and for document_tokens_max, because nothing says where
-    the document starts in a tokenized input."""
-    terms.check_count(len(request.tokenized_inputs), "tokenized_inputs")
+def read_tokenized_inputs(request: inference_pb2.RerankRequest, served: ServedModel) -> list[Input]:
+    """Raises HeddleError for too many, for texts beside them, and for document_tokens_max: where the document starts
+    in a tokenized input is not known."""
+    served.check_count(len(request.tokenized_inputs), "tokenized_inputs")
     if request.document_tokens_max:
         message = "documents in tokenized_inputs cannot be cut: leave document_tokens_max unset"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="document_tokens_max")
@@ -57,12 +56,12 @@ def tokenized_inputs_of(request: inference_pb2.RerankRequest, terms: Terms) -> l
     return [to_tokenized(item) for item in request.tokenized_inputs]
 
 
-def inputs_of(request: inference_pb2.RerankRequest, terms: Terms) -> list[Input]:
+def read_inputs(request: inference_pb2.RerankRequest, served: ServedModel) -> list[Input]:
     """One input per document. Raises HeddleError for too few or too many documents, and for an instruction that the
     model's prompt does not take."""
-    terms.check_count(len(request.documents), "documents")
+    served.check_count(len(request.documents), "documents")
     check_not_empty(request.query, "query")
-    prompt = terms.rerank_prompt
+    prompt = served.rerank_prompt
     if request.instruction and (prompt is None or not prompt.takes_instruction):
         message = "the model's prompt takes no instruction"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field="instruction")

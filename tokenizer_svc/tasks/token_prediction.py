@@ -1,4 +1,4 @@
-"""The task of `PredictTokens`: texts to named entities, or to a label for each of their tokens."""
+"""The task of `PredictTokens`: finds named entities in texts, or labels each token."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,21 +7,21 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.tensors import Floats
 from heddle.v1 import engine_pb2, inference_pb2
 from tokenizer_svc.tasks.grouping import Group
-from tokenizer_svc.tasks.plan import Plan, nothing, slots
-from tokenizer_svc.tasks.terms import Terms
-from tokenizer_svc.tasks.texts import TOKENIZED_INPUTS, check_no_text, to_tokenized
+from tokenizer_svc.tasks.inputs import TOKENIZED_INPUTS, check_no_text, to_tokenized
+from tokenizer_svc.tasks.plan import Plan, add_empty, no_bytes
+from tokenizer_svc.tasks.served_model import ServedModel
 from tokenizer_svc.text.sequence import INPUTS, Input, Options, TokenSequence
 from tokenizer_svc.text.spans import Aggregation, Span, Tokens, entities, labelled_tokens
 
 AGGREGATIONS = frozenset(inference_pb2.Aggregation.values())
 
 
-def plan(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Plan:
+def plan(request: inference_pb2.PredictTokensRequest, served: ServedModel) -> Plan:
     aggregation = read_aggregation(request)
-    inputs = inputs_of(request, terms)
-    labels = terms.checkpoint.labels
+    inputs = read_inputs(request, served)
+    labels = served.checkpoint.labels
     answer = inference_pb2.InferenceOutcome()
-    results = slots(answer.predict_tokens.results, len(inputs))
+    results = add_empty(answer.predict_tokens.results, len(inputs))
 
     def read(group: Group, outcome: engine_pb2.Outcome) -> int:
         """Fills the results of the group. Returns their bytes."""
@@ -37,25 +37,25 @@ def plan(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Plan:
         text = content if isinstance(content, str) else ""
         tokens = Tokens(text, memoryview(sequence.token_ids).cast("I"), sequence.layout)
         if aggregation is Aggregation.NONE:
-            spelled_by = terms.tokenizer.subwords if request.with_words else None
+            spelled_by = served.tokenizer.subwords if request.with_words else None
             return labelled_tokens(tokens, logits, labels, raw_scores=request.raw_scores, subwords=spelled_by)
         return entities(
-            *(tokens, logits, labels, aggregation, terms.tokenizer.subwords),
+            *(tokens, logits, labels, aggregation, served.tokenizer.subwords),
             with_words=request.with_words,
             with_outside=request.with_outside,
         )
 
-    # All labels of all tokens are many, and are known ahead.
+    # With all labels of all tokens, the answer is large, but its size is known ahead.
     is_known = aggregation is Aggregation.NONE and request.raw_scores
-    token_bytes = least_bytes(labels)
+    token_bytes = min_entity_bytes(labels)
     return Plan(
         inputs=inputs,
-        options=Options(terms.truncation(request), with_layout=True, tokens_max=request.input_tokens_max),
+        options=Options(served.truncation(request), with_layout=True, tokens_max=request.input_tokens_max),
         output=engine_pb2.OUTPUT_TOKEN_LOGITS,
         read=read,
         assemble=lambda _: answer,
-        expected_bytes=(lambda sequences: sequences.tokens * token_bytes) if is_known else nothing,
-        read_bytes=nothing if is_known else int,
+        expected_bytes=(lambda sequences: sequences.tokens * token_bytes) if is_known else no_bytes,
+        read_bytes=no_bytes if is_known else int,
         field_of=TOKENIZED_INPUTS if request.tokenized_inputs else INPUTS,
     )
 
@@ -73,24 +73,24 @@ def fill(result: inference_pb2.Entities, spans: Iterable[Span]) -> None:
         )
 
 
-def least_bytes(labels: Sequence[str]) -> int:
-    """Of the message of a token with the scores of all labels."""
+def min_entity_bytes(labels: Sequence[str]) -> int:
+    """The smallest message of a token with scores of all labels."""
     return inference_pb2.Entity(text="a", token_id=1, end_char=1, scores=dict.fromkeys(labels, 0.0)).ByteSize()
 
 
-def inputs_of(request: inference_pb2.PredictTokensRequest, terms: Terms) -> Sequence[Input]:
-    """Raises HeddleError for too few or too many, and for texts in addition to token ids."""
+def read_inputs(request: inference_pb2.PredictTokensRequest, served: ServedModel) -> Sequence[Input]:
+    """Raises HeddleError for too few or too many inputs, and for texts beside token ids."""
     if not request.tokenized_inputs:
-        terms.check_count(len(request.inputs))
+        served.check_count(len(request.inputs))
         return request.inputs
-    terms.check_count(len(request.tokenized_inputs), "tokenized_inputs")
+    served.check_count(len(request.tokenized_inputs), "tokenized_inputs")
     check_no_text(request.inputs, field="tokenized_inputs")
     return [to_tokenized(item) for item in request.tokenized_inputs]
 
 
 def read_aggregation(request: inference_pb2.PredictTokensRequest) -> Aggregation:
-    """Raises INVALID_INPUT for a number that the contract does not know, and for raw_scores or token ids with entities:
-    the score of an entity is made of probabilities, and its text is a slice of the input."""
+    """Raises INVALID_INPUT for an unknown number, and for entities with raw_scores or of token ids: an entity's score
+    is made of probabilities, and its text is a slice of the input."""
     wanted = request.aggregation
     if wanted not in AGGREGATIONS:
         raise HeddleError(ErrorKind.INVALID_INPUT, f"there is no aggregation {wanted}", field="aggregation")

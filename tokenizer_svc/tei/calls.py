@@ -14,8 +14,8 @@ from typing import Any, Protocol, TypeVar
 import grpc
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.flow_names import FlowNames
-from heddle.rpc.interceptor import request_id_of
+from heddle.rpc.fairness import FlowNames
+from heddle.rpc.interceptor import read_request_id
 from heddle.rpc.stream import STREAM_BROKEN
 from heddle.rpc.telemetry import request_id
 from heddle.tei.v1 import tei_pb2
@@ -82,7 +82,7 @@ class Calls:
         """The responses to a stream; leaving the block cancels what is still in flight."""
         if self._draining:
             raise going_away()
-        request_id.set(request_id_of(context))
+        request_id.set(read_request_id(context))
         call = Call(self._submit, self._flow_names, context)
         stream = InOrder(requests, lambda request: patiently(answer, call, request))
         self._streams.add(stream)

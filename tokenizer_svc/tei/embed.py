@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import TypeVar
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.message_bytes import repeated_first_field
+from heddle.rpc.message_bytes import encode_repeated
 from heddle.tei.v1 import tei_pb2, tei_pb2_grpc
 from heddle.v1 import inference_pb2
 from tokenizer_svc.tei.call import Call, Context
@@ -99,4 +99,4 @@ async def embed_sparse(call: Call, request: tei_pb2.EmbedSparseRequest) -> tei_p
 def with_embeddings(message_type: type[WithEmbeddings], data: bytes) -> WithEmbeddings:
     """A message whose `repeated float embeddings = 1` holds these float32 (little-endian). On the wire the field is a
     tag, a length and the very same bytes: reading them costs a fifteenth of passing Python numbers for 384 of them."""
-    return message_type.FromString(repeated_first_field((data,)))
+    return message_type.FromString(encode_repeated((data,)))

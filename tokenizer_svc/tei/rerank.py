@@ -9,8 +9,7 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.tei.v1 import tei_pb2, tei_pb2_grpc
 from heddle.tensors import Floats
 from heddle.v1 import inference_pb2
-from tokenizer_svc.tasks.score_table import as_they_are
-from tokenizer_svc.tasks.scores import best_first
+from tokenizer_svc.tasks.scores import best_first, identity
 from tokenizer_svc.tei.call import Call, Context
 from tokenizer_svc.tei.calls import Calls
 from tokenizer_svc.tei.metadata import headers, metadata_of
@@ -43,7 +42,7 @@ class RerankServicer(tei_pb2_grpc.RerankServicer):
         return self._ranked(await raw_scores_of(call, request), raw_scores=request.raw_scores)
 
     def _ranked(self, response: tei_pb2.RerankResponse, *, raw_scores: bool) -> tei_pb2.RerankResponse:
-        ranks = sort_ranks(response.ranks, as_they_are if raw_scores else self._score)
+        ranks = sort_ranks(response.ranks, identity if raw_scores else self._score)
         return tei_pb2.RerankResponse(ranks=ranks, metadata=response.metadata)
 
 

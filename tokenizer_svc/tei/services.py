@@ -6,7 +6,7 @@ from heddle.tei.v1 import tei_pb2_grpc
 from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.servicer import InferenceServicer
 from tokenizer_svc.settings import TokenizerSettings
-from tokenizer_svc.tasks.reranking import scoring_of
+from tokenizer_svc.tasks.reranking import choose_activation
 from tokenizer_svc.tei.calls import Calls
 from tokenizer_svc.tei.embed import EmbedServicer
 from tokenizer_svc.tei.info import InfoServicer
@@ -32,7 +32,7 @@ def add_services(
     server.add("tei.v1.Info", tei_pb2_grpc.add_InfoServicer_to_server, info)
     server.add("tei.v1.Embed", tei_pb2_grpc.add_EmbedServicer_to_server, EmbedServicer(calls))
     server.add("tei.v1.Predict", tei_pb2_grpc.add_PredictServicer_to_server, PredictServicer(calls))
-    rerank = RerankServicer(calls, scoring_of(checkpoint))
+    rerank = RerankServicer(calls, choose_activation(checkpoint))
     server.add("tei.v1.Rerank", tei_pb2_grpc.add_RerankServicer_to_server, rerank)
     server.add("tei.v1.Tokenize", tei_pb2_grpc.add_TokenizeServicer_to_server, tokenize)
     return calls

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.tei.v1 import tei_pb2, tei_pb2_grpc
 from tokenizer_svc.encoder import Encoder
-from tokenizer_svc.tasks.tokens_of_texts import checked_sizes
+from tokenizer_svc.tasks.tokens import check_sizes
 from tokenizer_svc.tei.call import Call, Context
 from tokenizer_svc.tei.calls import Calls
 from tokenizer_svc.text.sequence import Token, pack_ids
@@ -50,14 +50,14 @@ class TokenizeServicer(tei_pb2_grpc.TokenizeServicer):
 
     async def _tokens(self, request: tei_pb2.EncodeRequest) -> tei_pb2.EncodeResponse:
         text = self._prompt(request.prompt_name) + request.inputs
-        (size,) = checked_sizes([text], self._bytes_max, "inputs")
+        (size,) = check_sizes([text], self._bytes_max, "inputs")
         skip_special_tokens = not request.add_special_tokens
         tokenize = functools.partial(self._tokenizer.tokenize, text, skip_special_tokens=skip_special_tokens)
         return tei_pb2.EncodeResponse(tokens=map(simple, await self._encoder.run(tokenize, size)))
 
     async def _text(self, request: tei_pb2.DecodeRequest) -> tei_pb2.DecodeResponse:
         token_ids = pack_ids(list(request.ids))
-        (size,) = checked_sizes([token_ids], self._bytes_max, "ids")
+        (size,) = check_sizes([token_ids], self._bytes_max, "ids")
         keep_special_tokens = not request.skip_special_tokens
         decode = functools.partial(self._tokenizer.decode, token_ids, keep_special_tokens=keep_special_tokens)
         return tei_pb2.DecodeResponse(text=await self._encoder.run(decode, size))

@@ -12,9 +12,9 @@ from heddle.checkpoint.language_models import (
     AUTO,
     KNOWN_RERANKERS,
     KnownReranker,
-    is_scored_as,
-    known_reranker,
-    names_of,
+    find_known_reranker,
+    join_names,
+    uses_score_tokens,
 )
 from heddle.rpc.errors import HeddleError
 from tokenizer_svc.text.framed import Framed, Piece, Role
@@ -132,8 +132,8 @@ def recognised(checkpoint: Checkpoint) -> RerankPrompt | None:
     """The prompt that the checkpoint's model was trained with, as far as its configuration tells."""
     if checkpoint.config.get("model_type") not in DECODERS:
         return None
-    names = f"{names_of(checkpoint.config, checkpoint.name, checkpoint.folder)} {checkpoint.folder}"
-    known = known_reranker(checkpoint.config, names) or known_by_score(checkpoint)
+    names = f"{join_names(checkpoint.config, checkpoint.name, checkpoint.folder)} {checkpoint.folder}"
+    known = find_known_reranker(checkpoint.config, names) or known_by_score(checkpoint)
     if known is None:
         log.warning(
             "%s is a reranker made of a decoder, whose prompt is not known: query and document are put end to end; "
@@ -148,7 +148,7 @@ def recognised(checkpoint: Checkpoint) -> RerankPrompt | None:
 def known_by_score(checkpoint: Checkpoint) -> KnownReranker | None:
     """A language model that is scored by the tokens of a known reranker of its type needs no name."""
     known, score = KNOWN_RERANKERS.get(str(checkpoint.config.get("model_type"))), checkpoint.logit_score
-    return known if known and score and is_scored_as(known, score, checkpoint.folder) else None
+    return known if known and score and uses_score_tokens(known, score, checkpoint.folder) else None
 
 
 def check_room(prompt: RerankPrompt, tokenizer: Tokenizer) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tokenizers
 
-from heddle.checkpoint.json_files import read_json_if_there
+from heddle.checkpoint.json_files import read_json_if_exists
 from tokenizer_svc.text.sequence import TextLayout
 
 
@@ -66,7 +66,7 @@ class Subwords:
 def unknown_token_of(folder: Path) -> str:
     """As transformers reads it; "" where the checkpoint does not say."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        token = read_json_if_there(folder / name).get("unk_token")
+        token = read_json_if_exists(folder / name).get("unk_token")
         if isinstance(token, dict):
             token = token.get("content")
         if isinstance(token, str):

@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from heddle.checkpoint.json_files import read_json_if_there
+from heddle.checkpoint.json_files import read_json_if_exists
 from heddle.checkpoint.tokenizer_files import PLAIN_TOKENIZER
 from heddle.rpc.errors import ErrorKind, HeddleError
 
@@ -12,7 +12,7 @@ TYPE_IDS = "token_type_ids"
 
 def gives_type_ids(folder: Path) -> bool:
     """Reads tokenizer_config.json as transformers does. Version 5 gives its plain tokenizer no type ids by default."""
-    settings = read_json_if_there(folder / "tokenizer_config.json")
+    settings = read_json_if_exists(folder / "tokenizer_config.json")
     names = settings.get("model_input_names")
     if isinstance(names, list):
         return TYPE_IDS in names

@@ -15,7 +15,7 @@ from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.quantization import FILE
 from engine_svc.models.rope_scaling import rope_parameters
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint.weight_files import weight_files
+from heddle.checkpoint.weight_files import find_weight_files
 
 # TensorRT-LLM lists this name among the architectures that do not generate, and has no class of that name. A class that
 # we register under it runs without a KV cache.
@@ -31,7 +31,7 @@ def write_engine_folder(folder: Path, checkpoint: Checkpoint, data_type: str) ->
     quantization = quantization_of(checkpoint)
     if quantization is not None:
         (folder / FILE).write_text(json.dumps(quantization.described))
-    for path in weight_files(checkpoint.folder):
+    for path in find_weight_files(checkpoint.folder):
         (folder / path.name).symlink_to(path.resolve())
 
 

@@ -22,7 +22,7 @@ from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import load_layer_norm
 from engine_svc.models.transformer import Attention, Embeddings, FeedForward, Layer, Norms, Transformer
 from engine_svc.models.weights import Weights
-from heddle.checkpoint.checkpoint import Checkpoint, ModelKind, first_position_of
+from heddle.checkpoint.checkpoint import Checkpoint, ModelKind, get_first_position
 from heddle.checkpoint.sentence_modules import Pooling, Splade
 
 PREFIX = "bert."  # of the encoder's weights in a model with a head
@@ -91,7 +91,7 @@ def load_embeddings(
 
 def load_positions(config: ModelConfig, weights: Weights, width: int) -> Tensor:
     rows = config.positive("max_position_embeddings", default=512)
-    return weights.take("embeddings.position_embeddings.weight", [rows, width])[first_position_of(config.values) :]
+    return weights.take("embeddings.position_embeddings.weight", [rows, width])[get_first_position(config.values) :]
 
 
 def load_layers(

@@ -30,7 +30,7 @@ from engine_svc.models.norms import RMSNorm, load_rms_norm
 from engine_svc.models.transformer import Attention, Embeddings, GatedFeedForward, Layer, Norms, Transformer
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint, ModelKind
-from heddle.checkpoint.language_models import POOLING_OF_NEMO
+from heddle.checkpoint.language_models import NEMO_POOLINGS
 from heddle.checkpoint.sentence_modules import LogitScore, Pooling
 
 PREFIX = "model."  # of the decoder's weights in a model with a head
@@ -200,13 +200,13 @@ def load_sequence_classification(checkpoint: Checkpoint, weights: Weights) -> He
     if config.get("model_type") != "llama_bidirec":
         return SequenceClassificationHead(Pooling.LAST_TOKEN, [load_score(checkpoint, weights)])
     pooling, temperature = config.get("pooling", "avg"), config.number("temperature", 1.0)
-    if pooling not in POOLING_OF_NEMO:
+    if pooling not in NEMO_POOLINGS:
         config.refuse(f"pooling {pooling} is not supported")
 
     def warmed(logits: Tensor) -> Tensor:
         return logits / temperature
 
-    return SequenceClassificationHead(POOLING_OF_NEMO[pooling], [load_score(checkpoint, weights), warmed])
+    return SequenceClassificationHead(NEMO_POOLINGS[pooling], [load_score(checkpoint, weights), warmed])
 
 
 def load_token_classification(checkpoint: Checkpoint, weights: Weights) -> Head:

@@ -10,7 +10,7 @@ from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.transformer import Transformer
 from engine_svc.models.weights import Weights
-from heddle.checkpoint.checkpoint import positions_of
+from heddle.checkpoint.checkpoint import get_max_positions
 
 PREFIX = "mpnet."
 
@@ -36,7 +36,7 @@ def load_bias(config: ModelConfig, weights: Weights) -> Tensor:
     """One for all layers."""
     heads = config.positive("num_attention_heads")
     table = weights.take("encoder.relative_attention_bias.weight", [BUCKETS, heads], torch.float32)
-    longest = positions_of(config.values) or 1
+    longest = get_max_positions(config.values) or 1
     distances = torch.arange(1 - longest, longest)
     return table[bucket_of(distances).to(table.device)].T.contiguous()
 

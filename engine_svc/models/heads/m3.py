@@ -24,7 +24,7 @@ from engine_svc.models.linear import linear
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
 from engine_svc.rows import Rows, ranges
-from heddle.checkpoint.checkpoint import Checkpoint, hidden_size_of
+from heddle.checkpoint.checkpoint import Checkpoint, get_hidden_size
 from heddle.checkpoint.json_files import CheckpointError
 
 
@@ -43,7 +43,7 @@ class M3Head:
     def load(cls, checkpoint: Checkpoint, weights: Weights) -> "M3Head":
         """Raises CheckpointError."""
         assert checkpoint.m3 is not None
-        hidden = hidden_size_of(checkpoint.config, checkpoint.folder)
+        hidden = get_hidden_size(checkpoint.config, checkpoint.folder)
         return cls(
             embedding=EmbeddingHead.load(checkpoint, weights),
             sparse=load_pickled_linear(checkpoint.m3.sparse, 1, hidden, weights.device),

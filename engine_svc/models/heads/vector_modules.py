@@ -15,7 +15,7 @@ from torch.nn import functional
 from engine_svc.models.linear import Linear, load_linear
 from engine_svc.models.norms import load_layer_norm
 from engine_svc.models.weights import Weights
-from heddle.checkpoint.checkpoint import Checkpoint, hidden_size_of
+from heddle.checkpoint.checkpoint import Checkpoint, get_hidden_size
 from heddle.checkpoint.json_files import CheckpointError
 from heddle.checkpoint.vector_modules import ROWWISE, Dense, LayerNorm, Normalize, VectorModule
 
@@ -26,7 +26,7 @@ LAYER_NORM_EPSILON = 1e-5
 
 
 def load_token_modules(checkpoint: Checkpoint, model: Weights) -> list[Stage]:
-    width = hidden_size_of(checkpoint.config, checkpoint.folder)
+    width = get_hidden_size(checkpoint.config, checkpoint.folder)
     return load_vector_modules(checkpoint.token_modules, model, width)
 
 

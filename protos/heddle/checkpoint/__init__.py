@@ -1,4 +1,4 @@
-"""What a model folder says of itself, and where the folder comes from. The tokenizer and the engine read it."""
+"""Reads model folders, and finds or downloads them. Used by the tokenizer and the engine."""
 
 from heddle.checkpoint.checkpoint import Checkpoint, ModelKind
 

@@ -1,18 +1,18 @@
-"""Whether a token of a decoder sees the tokens before it alone, or the whole text, as many embedders do.
+"""Whether the tokens of a decoder attend only to the tokens before them, or to the whole text, as in many embedders.
 
-Nothing in the weights tells, and checkpoints say it in many ways. The first line here that applies decides:
+The weights do not tell, and checkpoints state it in many ways. The first matching row decides:
 
-| config.json | then | found in |
+| config.json | tokens attend to | found in |
 |---|---|---|
-| `is_causal` true or false | as it says | gte-Qwen2, GritLM, Giga-Embeddings; transformers from 5.2 on |
+| `is_causal` true or false | what it says | gte-Qwen2, GritLM, Giga-Embeddings; transformers since 5.2 |
 | `use_bidirectional_attention` true | whole text | EmbeddingGemma |
 | `model_type` llama_bidirec | whole text | llama-embed-nemotron, llama-nemotron-embed, llama-nemotron-rerank |
 | a class Llama-, Mistral-, Qwen-, Gemma- followed by Bidirectional, Bi or Encoder | whole text | NeMo, LLM2Vec |
-| `auto_map` to Alibaba's modeling_qwen.Qwen2Model | whole text | stella_en_1.5B, gte-Qwen2 before it said so |
-| none of these | what is before | all others |
+| `auto_map` to Alibaba's modeling_qwen.Qwen2Model | whole text | stella_en_1.5B, older gte-Qwen2 |
+| anything else | tokens before | all others |
 
-A class is one of `architectures`, or what `auto_map` has for AutoModel. `checkpoint` asks here for the pooling,
-the engine for whom a token attends to.
+The class is one of `architectures`, or the AutoModel of `auto_map`. `checkpoint` derives the default pooling from this,
+the engine the attention mask.
 """
 
 import re
@@ -24,19 +24,19 @@ BIDIRECTIONAL_CODE = "modeling_qwen.Qwen2Model"
 
 
 def is_causal(config: Mapping[str, Any]) -> bool:
-    """Of the config.json of a decoder."""
+    """`config` is the config.json of a decoder."""
     stated = config.get("is_causal")
     if isinstance(stated, bool):
         return stated
     if config.get("use_bidirectional_attention") is True or config.get("model_type") == "llama_bidirec":
         return False
-    remote_code = remote_code_of(config)
+    remote_code = get_remote_code(config)
     classes = [*(config.get("architectures") or []), remote_code.rpartition(".")[2]]
     return remote_code != BIDIRECTIONAL_CODE and not any(BIDIRECTIONAL_CLASS.fullmatch(str(name)) for name in classes)
 
 
-def remote_code_of(config: Mapping[str, Any]) -> str:
-    """File and class that stand for AutoModel, without the repository that they may be in; "" for none."""
+def get_remote_code(config: Mapping[str, Any]) -> str:
+    """Returns file and class of the AutoModel in `auto_map`, without a repository; "" if there is none."""
     auto_map = config.get("auto_map")
     stated = auto_map.get("AutoModel") if isinstance(auto_map, dict) else None
     return str(stated or "").rpartition("--")[2]

@@ -1,7 +1,7 @@
-"""What a checkpoint folder says of itself: kind, pooling, limits, labels, prompts, tokenizer fingerprint.
+"""Describes a checkpoint folder: kind, pooling, limits, labels, prompts, tokenizer fingerprint.
 
-The tokenizer service and the engine both read it, each in its own process, so that neither needs the other to know
-what the model is. Only the JSON files are opened; no torch, no tokenizers, no transformers.
+The tokenizer and the engine each read the folder, so neither depends on the other to know the model. Reading needs no
+torch, tokenizers or transformers: it opens the JSON files and the headers of safetensors files.
 """
 
 import enum
@@ -11,35 +11,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from heddle.checkpoint.json_files import CheckpointError, field_of, read_json, read_json_if_there
-from heddle.checkpoint.labels import labels_of
-from heddle.checkpoint.language_models import AUTO, default_pooling, names_of, with_score
-from heddle.checkpoint.m3 import M3Heads
+from heddle.checkpoint.heads import M3Heads, read_labels
+from heddle.checkpoint.json_files import CheckpointError, get_field, get_positive, read_json, read_json_if_exists
+from heddle.checkpoint.language_models import AUTO, add_logit_score, get_default_pooling, join_names
 from heddle.checkpoint.sentence_modules import (
     LogitScore,
     Pooling,
     PoolingSetting,
     SentenceModules,
     Splade,
-    tasks_of,
-    with_task_prompts,
+    add_task_prompts,
+    read_tasks,
 )
-from heddle.checkpoint.tokenizer_files import fingerprint_of
-from heddle.checkpoint.vector_modules import Dense, VectorModule, width_after
+from heddle.checkpoint.tokenizer_files import compute_fingerprint
+from heddle.checkpoint.vector_modules import Dense, VectorModule, compute_width
 
-# Embedding rows up to and including the padding id are never positions in these, as fairseq had it.
+# In these models, which follow fairseq, the positions begin after the row of the padding id.
 POSITIONS_AFTER_PADDING = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "mpnet", "longformer"}
 )
 
-PADDING_OF_FAIRSEQ = 1  # the id, where the config has none
+FAIRSEQ_PADDING_ID = 1  # if config.json has no pad_token_id
 
-# Tokenizers without a limit say 10**30.
-LENGTH_SANE_MAX = 10_000_000
+# Tokenizers without a limit state 10**30.
+PLAUSIBLE_LENGTH_MAX = 10_000_000
 
 
 class ModelKind(enum.StrEnum):
-    """What a model is for; values are those of heddle.v1.ModelKind, in lower case."""
+    """The task of a model. Values are those of heddle.v1.ModelKind in lower case."""
 
     EMBEDDER = "embedder"
     MULTI_VECTOR_EMBEDDER = "multi_vector_embedder"
@@ -52,70 +51,75 @@ class ModelKind(enum.StrEnum):
 EMBEDDERS = frozenset({ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER})
 CLASSIFIERS = frozenset({ModelKind.RERANKER, ModelKind.CLASSIFIER, ModelKind.TOKEN_CLASSIFIER})
 
-# Heads of language models, which an embedder is used without; any other is what a model is for.
+# An embedder is used without the head of a language model. Any other head determines the task.
 HEAD = re.compile(r"For[A-Z]")
-HEADS_OF_EMBEDDERS = ("ForCausalLM", "ForMaskedLM", "ForPreTraining")
+EMBEDDER_HEADS = ("ForCausalLM", "ForMaskedLM", "ForPreTraining")
 
-# The class in Stanford's ColBERT, which is BERT with a linear of its tokens.
+# The class of Stanford's ColBERT: BERT with a linear layer on each token.
 COLBERT = "HF_ColBERT"
 COLBERT_DIMENSION = 128
 
-# What configurations call the width of hidden states.
+# Names of the width of hidden states in config.json.
 HIDDEN_SIZES = ("hidden_size", "dim", "d_model", "n_embd")
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint as its configuration files describe it, in the forms of transformers and sentence-transformers."""
+    """A checkpoint, as the files of transformers and sentence-transformers describe it."""
 
-    name: str  # what requests call the model
+    name: str  # the model's name in requests
     folder: Path  # holds config.json, tokenizer and weights
-    revision: str  # commit of the hub snapshot that the folder is, "" for any other folder
+    revision: str  # commit of a hub snapshot, "" for any other folder
     config: Mapping[str, Any]  # config.json
-    architecture: str  # class name in transformers, such as BertModel
+    architecture: str  # class in transformers, such as BertModel
     kind: ModelKind
     labels: tuple[str, ...]  # by index; () for embedders
-    multi_label: bool  # labels are independent of each other: sigmoid, not softmax
-    pooling: tuple[Pooling, ...]  # several are concatenated; () for what does not pool
-    include_prompt: bool  # False: pooling leaves the prompt's tokens out
-    token_modules: tuple[VectorModule, ...]  # applied to each token's vector, before pooling if there is any
-    vector_modules: tuple[VectorModule, ...]  # applied to the pooled vectors
+    multi_label: bool  # labels are independent: sigmoid, not softmax
+    pooling: tuple[Pooling, ...]  # several are concatenated; () without pooling
+    include_prompt: bool  # False: pooling ignores the tokens of the prompt
+    token_modules: tuple[VectorModule, ...]  # applied to the vector of each token, before pooling
+    vector_modules: tuple[VectorModule, ...]  # applied to pooled vectors
     splade: Splade | None  # for sparse embedders only
     logit_score: LogitScore | None  # for rerankers that are language models only
-    m3: M3Heads | None  # for embedders that make sparse and ColBERT vectors, too
+    m3: M3Heads | None  # for embedders that also make sparse and ColBERT vectors
     normalizes: bool  # a Normalize module follows the pooling
     dimension: int  # of a vector; 0 if the model makes none
     token_dimension: int  # of a token's vector; 0 if the model makes none
-    matryoshka: bool  # trained so that a vector's first components are a vector too
-    tasks: tuple[str, ...]  # names that a request may set as its task; each has an adapter
-    prompts: Mapping[str, str]  # text put before the input, by name
+    matryoshka: bool  # the first components of a vector can be used as a shorter vector
+    tasks: tuple[str, ...]  # that a request may name; each has an adapter
+    prompts: Mapping[str, str]  # texts put before the input, by name
     default_prompt_name: str  # "" = none
     sequence_tokens_max: int  # special tokens included
     vocabulary_size: int  # token ids are smaller
-    do_lower_case: bool  # texts are lower-cased before the tokenizer sees them
-    tokenizer_fingerprint: str  # see `tokenizer_files.fingerprint_of`
+    do_lower_case: bool  # texts are lower-cased before tokenization
+    tokenizer_fingerprint: str  # see `tokenizer_files.compute_fingerprint`
 
     @classmethod
     def read(
         cls, folder: Path, name: str = "", pooling: PoolingSetting = "auto", score_tokens: str = AUTO
     ) -> "Checkpoint":
-        """Raises CheckpointError, in one sentence that names the file, for what is missing, broken or not known."""
-        modules = SentenceModules.read(folder).pooled_by(pooling)
+        """Raises CheckpointError for files that are missing, broken or not supported."""
+        modules = SentenceModules.read(folder).with_pooling(pooling)
         home = folder / modules.transformer_path
         config = read_json(home / "config.json")
-        architecture = architecture_of(config, home)
-        names = names_of(config, name, folder)
-        modules = with_score(
-            *(modules, config, architecture, home), names=names, score_tokens=score_tokens, pooling=pooling
+        architecture = read_architecture(config, home)
+        modules = add_logit_score(
+            modules,
+            config,
+            architecture,
+            home,
+            names=join_names(config, name, folder),
+            score_tokens=score_tokens,
+            pooling=pooling,
         )
-        modules = with_task_prompts(modules, config, home / "config.json")
-        kind = kind_of(config, architecture, modules, home)
-        pooled = modules.pooling or (default_pooling(config, architecture),)
-        labels = labels_of(config, home)[: 1 if modules.logit_score else None] if kind in CLASSIFIERS else ()
-        token_modules = token_modules_of(kind, modules, config, home)
+        modules = add_task_prompts(modules, config, home / "config.json")
+        kind = decide_kind(config, architecture, modules, home)
+        pooled = modules.pooling or (get_default_pooling(config, architecture),)
+        labels = read_labels(config, home)[: 1 if modules.logit_score else None] if kind in CLASSIFIERS else ()
+        token_modules = select_token_modules(kind, modules, config, home)
         vector_modules = modules.vector_modules if kind is ModelKind.EMBEDDER else ()
-        token_width = width_after(token_modules, hidden_size_of(config, home)) if kind in EMBEDDERS else 0
-        sequence_tokens_max = sequence_tokens_max_of(home, config, modules)
+        token_width = compute_width(token_modules, get_hidden_size(config, home)) if kind in EMBEDDERS else 0
+        sequence_tokens_max = compute_sequence_tokens_max(home, config, modules)
         return cls(
             name=name or folder.name,
             folder=home,
@@ -133,23 +137,23 @@ class Checkpoint:
             logit_score=modules.logit_score if kind is ModelKind.RERANKER else None,
             m3=M3Heads.read(home) if kind is ModelKind.EMBEDDER else None,
             normalizes=modules.normalizes,
-            dimension=dimension_of(kind, modules, token_width, config, home),
+            dimension=compute_dimension(kind, modules, token_width, config, home),
             token_dimension=token_width,
             matryoshka=is_matryoshka(config, modules),
-            tasks=tasks_of(config, home / "config.json") if kind is ModelKind.EMBEDDER else (),
+            tasks=read_tasks(config, home / "config.json") if kind is ModelKind.EMBEDDER else (),
             prompts=modules.prompts,
             default_prompt_name=modules.default_prompt_name,
             sequence_tokens_max=sequence_tokens_max,
-            vocabulary_size=positive(config, "vocab_size", home),
+            vocabulary_size=get_positive(config, "vocab_size", home / "config.json"),
             do_lower_case=modules.do_lower_case,
-            tokenizer_fingerprint=fingerprint_of(home, config, sequence_tokens_max, modules, len(labels)),
+            tokenizer_fingerprint=compute_fingerprint(home, config, sequence_tokens_max, modules, len(labels)),
         )
 
 
-def architecture_of(config: Mapping[str, Any], folder: Path) -> str:
+def read_architecture(config: Mapping[str, Any], folder: Path) -> str:
     path = folder / "config.json"
-    architectures = field_of(config, "architectures", list, path, [])
-    model_type = field_of(config, "model_type", str, path)
+    architectures = get_field(config, "architectures", list, path, [])
+    model_type = get_field(config, "model_type", str, path)
     if architectures and isinstance(architectures[0], str):
         return architectures[0]
     if model_type is not None:
@@ -157,8 +161,8 @@ def architecture_of(config: Mapping[str, Any], folder: Path) -> str:
     raise CheckpointError(f"{path} names neither an architecture nor a model_type")
 
 
-def kind_of(config: Mapping[str, Any], architecture: str, modules: SentenceModules, folder: Path) -> ModelKind:
-    """The modules decide where there are any; without them the head that the architecture's name ends with."""
+def decide_kind(config: Mapping[str, Any], architecture: str, modules: SentenceModules, folder: Path) -> ModelKind:
+    """The modules determine the kind. Without modules it is the head in the architecture's name."""
     if modules.splade is not None:
         return ModelKind.SPARSE_EMBEDDER
     if modules.pooling:
@@ -168,17 +172,17 @@ def kind_of(config: Mapping[str, Any], architecture: str, modules: SentenceModul
     if modules.token_modules is not None or architecture == COLBERT:
         return ModelKind.MULTI_VECTOR_EMBEDDER
     if architecture.endswith("ForSequenceClassification"):
-        return ModelKind.RERANKER if len(labels_of(config, folder)) == 1 else ModelKind.CLASSIFIER
+        return ModelKind.RERANKER if len(read_labels(config, folder)) == 1 else ModelKind.CLASSIFIER
     if architecture.endswith("ForTokenClassification"):
         return ModelKind.TOKEN_CLASSIFIER
-    if HEAD.search(architecture) and not architecture.endswith(HEADS_OF_EMBEDDERS):
+    if HEAD.search(architecture) and not architecture.endswith(EMBEDDER_HEADS):
         raise CheckpointError(
-            f"{folder / 'config.json'}: what a {architecture} answers is not supported (--pooling makes it an embedder)"
+            f"{folder / 'config.json'}: the output of {architecture} is not supported (--pooling makes it an embedder)"
         )
     return ModelKind.EMBEDDER
 
 
-def token_modules_of(
+def select_token_modules(
     kind: ModelKind, modules: SentenceModules, config: Mapping[str, Any], folder: Path
 ) -> tuple[VectorModule, ...]:
     if kind not in EMBEDDERS:
@@ -186,75 +190,69 @@ def token_modules_of(
     if kind is ModelKind.EMBEDDER or modules.token_modules is not None:
         return modules.token_modules or ()
     metadata = folder / "artifact.metadata"
-    outputs = field_of(read_json_if_there(metadata), "dim", int, metadata, COLBERT_DIMENSION)
-    return (Dense(folder, hidden_size_of(config, folder), outputs, has_bias=False, activation="Identity"),)
+    outputs = get_field(read_json_if_exists(metadata), "dim", int, metadata, COLBERT_DIMENSION)
+    return (Dense(folder, get_hidden_size(config, folder), outputs, has_bias=False, activation="Identity"),)
 
 
-def dimension_of(
+def compute_dimension(
     kind: ModelKind, modules: SentenceModules, token_width: int, config: Mapping[str, Any], folder: Path
 ) -> int:
-    """`token_width` is the width of the tokens' vectors, 0 if the model makes none."""
+    """`token_width` is the width of the token vectors, 0 if the model makes none."""
     if kind is ModelKind.SPARSE_EMBEDDER:
-        return positive(config, "vocab_size", folder)
+        return get_positive(config, "vocab_size", folder / "config.json")
     pooled = token_width * max(len(modules.pooling), 1)
-    dimension = width_after(modules.vector_modules, pooled) if kind is ModelKind.EMBEDDER else pooled
+    dimension = compute_width(modules.vector_modules, pooled) if kind is ModelKind.EMBEDDER else pooled
     return min(dimension, modules.truncate_dim or dimension)
 
 
-def hidden_size_of(config: Mapping[str, Any], folder: Path) -> int:
-    return positive(config, next((name for name in HIDDEN_SIZES if name in config), HIDDEN_SIZES[0]), folder)
+def get_hidden_size(config: Mapping[str, Any], folder: Path) -> int:
+    name = next((name for name in HIDDEN_SIZES if name in config), HIDDEN_SIZES[0])
+    return get_positive(config, name, folder / "config.json")
 
 
 def is_matryoshka(config: Mapping[str, Any], modules: SentenceModules) -> bool:
-    """As vLLM reads it off config.json, or because the checkpoint cuts its own vectors."""
+    """Follows vLLM, which reads config.json. A checkpoint that truncates its own vectors counts too."""
     return bool(config.get("is_matryoshka") or config.get("matryoshka_dimensions") or modules.truncate_dim)
 
 
-def sequence_tokens_max_of(folder: Path, config: Mapping[str, Any], modules: SentenceModules) -> int:
-    """What sentence-transformers was told, else the tokenizer; never more than there are positions."""
+def compute_sequence_tokens_max(folder: Path, config: Mapping[str, Any], modules: SentenceModules) -> int:
+    """Returns the limit of sentence-transformers, else that of the tokenizer, but at most the number of positions."""
     if config.get("model_type") in POSITIONS_AFTER_PADDING:
-        field_of(config, "pad_token_id", int, folder / "config.json")
-    tokenizer_max = read_json_if_there(folder / "tokenizer_config.json").get("model_max_length")
+        get_field(config, "pad_token_id", int, folder / "config.json")
+    tokenizer_max = read_json_if_exists(folder / "tokenizer_config.json").get("model_max_length")
     stated = modules.sequence_tokens_max or tokenizer_max
-    limits = [int(limit) for limit in (stated, positions_of(config)) if is_sane(limit)]
+    limits = [int(limit) for limit in (stated, get_max_positions(config)) if is_plausible(limit)]
     if not limits:
-        raise CheckpointError(f"{folder} says nowhere how many tokens a sequence may have")
+        raise CheckpointError(f"{folder} does not state how many tokens a sequence may have")
     return min(limits)
 
 
-def is_sane(length: Any) -> TypeGuard[float]:
-    return isinstance(length, int | float) and 0 < length <= LENGTH_SANE_MAX
+def is_plausible(length: Any) -> TypeGuard[float]:
+    return isinstance(length, int | float) and 0 < length <= PLAUSIBLE_LENGTH_MAX
 
 
-def positions_of(config: Mapping[str, Any]) -> int | None:
-    """How many tokens there are positions for; None if there is no telling."""
-    # Nomic-BERT has both, the other being the length that it was trained with.
+def get_max_positions(config: Mapping[str, Any]) -> int | None:
+    """Returns None if config.json does not state the number."""
+    # Nomic-BERT has both fields. Its max_position_embeddings is the length that it was trained with.
     rows = config.get("n_positions", config.get("max_position_embeddings"))
     if not isinstance(rows, int):
         return None
-    return max(rows - first_position_of(config), stretched_positions(config))
+    return max(rows - get_first_position(config), get_yarn_positions(config))
 
 
-def first_position_of(config: Mapping[str, Any]) -> int:
-    """The row that a sequence's first token has in the table of positions."""
+def get_first_position(config: Mapping[str, Any]) -> int:
+    """Returns the row of a sequence's first token in the table of position embeddings."""
     if config.get("model_type") not in POSITIONS_AFTER_PADDING:
         return 0
-    padding = None if config.get("model_type") == "mpnet" else config.get("pad_token_id")  # MPNet's code always takes 1
-    return (PADDING_OF_FAIRSEQ if padding is None else int(padding)) + 1
+    padding = None if config.get("model_type") == "mpnet" else config.get("pad_token_id")  # MPNet's code always uses 1
+    return (FAIRSEQ_PADDING_ID if padding is None else int(padding)) + 1
 
 
-def stretched_positions(config: Mapping[str, Any]) -> int:
-    """Those that YaRN makes of what a model was trained on, where the config says both; else 0. Users add the scaling
-    to a config and leave max_position_embeddings as it was."""
+def get_yarn_positions(config: Mapping[str, Any]) -> int:
+    """Returns the number of positions after scaling with YaRN, or 0 without it. Users often add the scaling to
+    config.json and leave max_position_embeddings unchanged."""
     rope = config.get("rope_parameters") or config.get("rope_scaling")
     if not isinstance(rope, dict) or "yarn" not in (rope.get("rope_type"), rope.get("type")):
         return 0
     trained, factor = rope.get("original_max_position_embeddings"), rope.get("factor")
-    return int(trained * factor) if is_sane(trained) and is_sane(factor) else 0
-
-
-def positive(config: Mapping[str, Any], name: str, folder: Path) -> int:
-    value = config.get(name)
-    if not isinstance(value, int) or value <= 0:
-        raise CheckpointError(f"{folder / 'config.json'} has no {name}, or one that is not a positive number")
-    return value
+    return int(trained * factor) if is_plausible(trained) and is_plausible(factor) else 0

@@ -1,4 +1,4 @@
-"""Reading the JSON files of a checkpoint folder, with an error that says which file is at fault, and which field."""
+"""Reads the JSON files of a checkpoint folder. Errors name the file and the field."""
 
 import json
 from collections.abc import Mapping
@@ -7,8 +7,8 @@ from typing import Any, TypeVar, overload
 
 from heddle.rpc.settings import ConfigurationError
 
-# What a field may have to be, and what an operator calls it. JSON has one type for numbers with a fraction and without.
-NOUN_OF = {
+# Types of fields, as error messages call them. JSON does not distinguish whole numbers from others.
+TYPE_NAMES = {
     str: "a text",
     bool: "true or false",
     int: "a whole number",
@@ -21,7 +21,7 @@ Kind = TypeVar("Kind")
 
 
 class CheckpointError(ConfigurationError):
-    """A checkpoint that cannot be served: one sentence that names the folder or file, fit to be shown as it is."""
+    """A checkpoint cannot be served. The message is one sentence for the operator that names the file or folder."""
 
 
 def read_text(path: Path) -> str:
@@ -42,37 +42,45 @@ def parse_json(path: Path) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in the file; a file that is missing, broken or holds something else is a CheckpointError."""
+    """Raises CheckpointError for a file that is missing or broken, or that does not hold an object."""
     content = parse_json(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} does not hold a JSON object")
     return content
 
 
-def read_json_if_there(path: Path) -> dict[str, Any]:
-    """As `read_json`, {} where there is no file."""
+def read_json_if_exists(path: Path) -> dict[str, Any]:
+    """Like `read_json`, but returns {} if there is no file."""
     return read_json(path) if path.is_file() else {}
 
 
 @overload
-def field_of(content: Mapping[str, Any], name: str, kind: type[Kind], path: Path, default: Kind) -> Kind: ...
+def get_field(content: Mapping[str, Any], name: str, kind: type[Kind], path: Path, default: Kind) -> Kind: ...
 @overload
-def field_of(
+def get_field(
     content: Mapping[str, Any], name: str, kind: type[Kind], path: Path, default: None = None
 ) -> Kind | None: ...
-def field_of(content: Mapping[str, Any], name: str, kind: type[Any], path: Path, default: Any = None) -> Any:
-    """The field of what `path` holds; the default where it is missing or null, a CheckpointError where it is of another
-    kind."""
+def get_field(content: Mapping[str, Any], name: str, kind: type[Any], path: Path, default: Any = None) -> Any:
+    """Returns the default for a field that is missing or null. Raises CheckpointError for one of another type. `path`
+    is the file that `content` was read from."""
     value = content.get(name)
     if value is None:
         return default
-    if not is_of(value, kind):
-        raise CheckpointError(f"{path}: {name} {value!r} is not {NOUN_OF[kind]}")
+    if not has_type(value, kind):
+        raise CheckpointError(f"{path}: {name} {value!r} is not {TYPE_NAMES[kind]}")
     return value
 
 
-def is_of(value: Any, kind: type[Any]) -> bool:
-    """Unlike in Python, true is no number here."""
+def get_positive(content: Mapping[str, Any], name: str, path: Path) -> int:
+    """Returns a required field. Raises CheckpointError."""
+    value = content.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise CheckpointError(f"{path} has no {name}, or one that is not a positive number")
+    return value
+
+
+def has_type(value: Any, kind: type[Any]) -> bool:
+    """Unlike in Python, a boolean is not a number."""
     if kind in (int, float) and isinstance(value, bool):
         return False
     return isinstance(value, int | float if kind is float else kind)

@@ -1,8 +1,8 @@
 """Decides whether a causal language model is served as a reranker, scored by one or two logits, or as an embedder.
 
-Many rerankers are published as a bare language model, and their files do not say what it is for. Known ones are
-recognised by name; for others the operator sets `score_tokens` or `pooling`. A language model without either is
-refused. Called by `checkpoint`, and by `tokenizer_svc.text.rerank_prompts` for the prompts of the same models.
+Many rerankers are published as a plain language model, and their files do not state the purpose. Known rerankers are
+recognised by name. For others the operator sets `score_tokens` or `pooling`; without either, the model is rejected.
+Called by `checkpoint`, and by `tokenizer_svc.text.rerank_prompts` for the prompts of the same models.
 """
 
 import re
@@ -14,20 +14,20 @@ from typing import Any
 from heddle.checkpoint.causality import is_causal
 from heddle.checkpoint.json_files import CheckpointError
 from heddle.checkpoint.sentence_modules import LogitScore, Pooling, PoolingSetting, SentenceModules
-from heddle.checkpoint.tokenizer_files import token_ids
+from heddle.checkpoint.tokenizer_files import look_up_token_ids
 
 LANGUAGE_MODEL = "ForCausalLM"
 
-# Takes the score tokens from the checkpoint, or from the table below by the name of the model.
+# The score tokens are those of the checkpoint, or of the table below if it has the model.
 AUTO = "auto"
 
-# The id of a token, its spelling, or, if the spelling is a number, the spelling in quotes.
+# The id of a token, its spelling, or, for a spelling that is a number, the spelling in quotes.
 SCORE_TOKEN = re.compile(r'\s*(?:"(?P<quoted>[^"]+)"|(?P<id>\d+)|(?P<plain>[^\s",]+))\s*')
 
-# How the config of NVIDIA's bidirectional decoders names the pooling.
-POOLING_OF_NEMO = {"avg": Pooling.MEAN, "cls": Pooling.CLS, "last": Pooling.LAST_TOKEN}
+# Names of poolings in the config.json of NVIDIA's bidirectional decoders.
+NEMO_POOLINGS = {"avg": Pooling.MEAN, "cls": Pooling.CLS, "last": Pooling.LAST_TOKEN}
 
-# Marks an embedder by its name, for copies without modules.json.
+# Recognises embedders without modules.json by their name.
 EMBEDDER_NAME = re.compile(r"embed", re.IGNORECASE)
 
 
@@ -36,8 +36,8 @@ class KnownReranker:
     """A family of rerankers with the same prompt and the same score tokens."""
 
     name: str  # of the prompt in tokenizer_svc.text.rerank_prompts
-    pattern: re.Pattern[str]  # searched for in the names of a checkpoint
-    score_tokens: str  # as an operator would set them
+    pattern: re.Pattern[str]  # found in the names of a checkpoint
+    score_tokens: str  # in the form of the setting
 
 
 # By config.json's model_type.
@@ -51,7 +51,7 @@ KNOWN_RERANKERS = {
 }
 
 
-def with_score(
+def add_logit_score(
     modules: SentenceModules,
     config: Mapping[str, Any],
     architecture: str,
@@ -62,21 +62,21 @@ def with_score(
     pooling: PoolingSetting,
 ) -> SentenceModules:
     """Returns `modules`, with a logit score if the checkpoint is a language model that reranks. `folder` has the
-    tokenizer's files; `pooling` is the operator's setting, which `modules` already include. Raises CheckpointError for
-    a language model whose use is not known, and for settings that contradict the model or each other."""
+    tokenizer's files. `pooling` is the operator's setting, which `modules` already reflect. Raises CheckpointError for
+    a language model with an unknown purpose, and for settings that contradict the model or each other."""
     if score_tokens != AUTO:
         if pooling != "auto":
-            raise CheckpointError("score_tokens makes a reranker and pooling an embedder: set only one of them")
+            raise CheckpointError("score_tokens is for rerankers and pooling for embedders: set only one of them")
         if not architecture.endswith(LANGUAGE_MODEL):
             raise CheckpointError(
                 f"score_tokens is set, but {folder} holds a {architecture}, which is not a causal language model"
             )
-        return replace_with_score(modules, logit_score_of(score_tokens, folder))
-    if modules.says_use or not architecture.endswith(LANGUAGE_MODEL) or not is_causal(config):
+        return replace_with_score(modules, build_logit_score(score_tokens, folder))
+    if modules.states_use or not architecture.endswith(LANGUAGE_MODEL) or not is_causal(config):
         return modules
-    known = known_reranker(config, names)
+    known = find_known_reranker(config, names)
     if known is not None:
-        return replace_with_score(modules, logit_score_of(known.score_tokens, folder))
+        return replace_with_score(modules, build_logit_score(known.score_tokens, folder))
     if EMBEDDER_NAME.search(names):
         return modules
     raise CheckpointError(
@@ -89,37 +89,37 @@ def replace_with_score(modules: SentenceModules, score: LogitScore) -> SentenceM
     return replace(modules, pooling=(), token_modules=None, vector_modules=(), splade=None, logit_score=score)
 
 
-def names_of(config: Mapping[str, Any], name: str, folder: Path) -> str:
-    """All names of a checkpoint: the operator's, the config's, and that of its folder or its repository on the hub."""
-    folder = folder.absolute()  # which has a name, unlike "."
+def join_names(config: Mapping[str, Any], name: str, folder: Path) -> str:
+    """Returns the names of a checkpoint: the operator's, that in config.json, and that of the folder or repository."""
+    folder = folder.absolute()  # "." has no name
     is_snapshot = folder.parent.name == "snapshots"
     return f"{name} {config.get('_name_or_path') or ''} {folder.parent.parent.name if is_snapshot else folder.name}"
 
 
-def known_reranker(config: Mapping[str, Any], names: str) -> KnownReranker | None:
+def find_known_reranker(config: Mapping[str, Any], names: str) -> KnownReranker | None:
     known = KNOWN_RERANKERS.get(str(config.get("model_type")))
     return known if known is not None and known.pattern.search(names) else None
 
 
-def is_scored_as(known: KnownReranker, score: LogitScore, folder: Path) -> bool:
-    """Whether a score is made of the same tokens. `folder` has the tokenizer's files."""
+def uses_score_tokens(known: KnownReranker, score: LogitScore, folder: Path) -> bool:
+    """Whether `score` compares the tokens of `known`. `folder` has the tokenizer's files."""
     try:
-        return logit_score_of(known.score_tokens, folder) == score
-    except CheckpointError:  # it has no such tokens
+        return build_logit_score(known.score_tokens, folder) == score
+    except CheckpointError:  # the vocabulary lacks these tokens
         return False
 
 
-def logit_score_of(score_tokens: str, folder: Path) -> LogitScore:
-    """Raises CheckpointError for a spelling that the tokenizer in `folder` does not have."""
+def build_logit_score(score_tokens: str, folder: Path) -> LogitScore:
+    """Raises CheckpointError for a spelling that is not in the vocabulary of the tokenizer in `folder`."""
     stated = parse_score_tokens(score_tokens)
     spellings = [token for token in stated if isinstance(token, str)]
-    ids = token_ids(folder, spellings) if spellings else {}
+    ids = look_up_token_ids(folder, spellings) if spellings else {}
     true_id, *false_id = (token if isinstance(token, int) else ids[token] for token in stated)
     return LogitScore(true_id, false_id[0] if false_id else None)
 
 
 def parse_score_tokens(setting: str) -> list[int | str]:
-    """Ids and spellings, first of the token that means yes. Raises ValueError unless there are one or two tokens."""
+    """Returns ids and spellings, that of the token for "yes" first. Raises ValueError unless there are one or two."""
     matches = [SCORE_TOKEN.fullmatch(part) for part in setting.split(",")]
     tokens = [
         int(match["id"]) if match["id"] else match["quoted"] or match["plain"] for match in matches if match is not None
@@ -132,8 +132,8 @@ def parse_score_tokens(setting: str) -> list[int | str]:
     return tokens
 
 
-def default_pooling(config: Mapping[str, Any], architecture: str) -> Pooling:
-    """The pooling of a checkpoint without modules.json: the config's, else the one that sentence-transformers takes."""
-    if config.get("model_type") == "llama_bidirec" and str(config.get("pooling")) in POOLING_OF_NEMO:
-        return POOLING_OF_NEMO[config["pooling"]]
+def get_default_pooling(config: Mapping[str, Any], architecture: str) -> Pooling:
+    """For a checkpoint without modules.json: the pooling in config.json, else the choice of sentence-transformers."""
+    if config.get("model_type") == "llama_bidirec" and str(config.get("pooling")) in NEMO_POOLINGS:
+        return NEMO_POOLINGS[config["pooling"]]
     return Pooling.LAST_TOKEN if architecture.endswith(LANGUAGE_MODEL) and is_causal(config) else Pooling.MEAN

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from heddle.checkpoint.json_files import CheckpointError, field_of
+from heddle.checkpoint.json_files import CheckpointError, get_field, get_positive
 from heddle.checkpoint.module_listing import TOKENS, VECTOR_KINDS, Module
 
-# Classes of torch.nn without arguments and weights that are applied to each number ...
+# Classes of torch.nn without arguments and weights that apply to each number ...
 ELEMENTWISE = frozenset(
     {
         *("CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity", "LeakyReLU"),
@@ -18,20 +18,20 @@ ELEMENTWISE = frozenset(
         *("Tanh", "Tanhshrink"),
     }
 )
-# ... or to each vector. Not for tokens: sentence-transformers would mix the texts of a batch there.
+# ... or to each vector. Not supported for tokens, where sentence-transformers would mix the texts of a batch.
 ROWWISE = frozenset({"LogSoftmax", "Softmax", "Softmin"})
 
 
 @dataclass(frozen=True, slots=True)
 class Dense:
-    """A linear, and the folder that has its weights (`linear.weight`, `linear.bias`)."""
+    """A linear layer."""
 
-    folder: Path
+    folder: Path  # has `linear.weight` and `linear.bias`
     inputs: int
     outputs: int
     has_bias: bool = True
-    activation: str = "Tanh"  # class of torch.nn
-    has_residual: bool = False  # adds its input, projected by `residual.weight` if the widths differ
+    activation: str = "Tanh"  # a class of torch.nn
+    has_residual: bool = False  # adds the input, projected by `residual.weight` if the widths differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,40 +48,38 @@ class Normalize:
 VectorModule = Dense | LayerNorm | Normalize
 
 
-def vector_modules_of(modules: Sequence[Module], subject: str) -> tuple[VectorModule, ...]:
-    """The modules that transform `subject`: vectors of tokens, or of sentences. Raises CheckpointError."""
-    return tuple(READERS[module.kind](module) for module in modules if transforms_vectors(module, subject))
-
-
-def transforms_vectors(module: Module, subject: str) -> bool:
-    return module.kind in VECTOR_KINDS and module.subject == subject
-
-
-def without_last_normalize(modules: tuple[VectorModule, ...]) -> tuple[VectorModule, ...]:
-    """Drops Normalize modules at the end: the request decides whether its vectors are normalised."""
-    return without_last_normalize(modules[:-1]) if modules and isinstance(modules[-1], Normalize) else modules
-
-
-def width_after(modules: Sequence[VectorModule], width: int) -> int:
-    """The width of the vectors that the modules make of vectors of `width`."""
-    return next((module.outputs for module in reversed(modules) if isinstance(module, Dense)), width)
-
-
-def dense_of(module: Module) -> Dense:
-    settings, place = module.settings, module.folder / "config.json"
-    return Dense(
-        folder=module.folder,
-        inputs=size_of(module, "in_features"),
-        outputs=size_of(module, "out_features"),
-        has_bias=field_of(settings, "bias", bool, place, default=True),
-        activation=activation_of(module),
-        has_residual=field_of(settings, "use_residual", bool, place, default=False),
+def read_vector_modules(modules: Sequence[Module], subject: str) -> tuple[VectorModule, ...]:
+    """Returns the modules that transform `subject`: SENTENCE or TOKENS. Raises CheckpointError."""
+    return tuple(
+        READERS[module.kind](module) for module in modules if module.kind in VECTOR_KINDS and module.subject == subject
     )
 
 
-def activation_of(module: Module) -> str:
+def drop_trailing_normalize(modules: tuple[VectorModule, ...]) -> tuple[VectorModule, ...]:
+    """Each request decides whether its vectors are normalized."""
+    return drop_trailing_normalize(modules[:-1]) if modules and isinstance(modules[-1], Normalize) else modules
+
+
+def compute_width(modules: Sequence[VectorModule], width: int) -> int:
+    """Returns the width of the output for input vectors of this width."""
+    return next((module.outputs for module in reversed(modules) if isinstance(module, Dense)), width)
+
+
+def read_dense(module: Module) -> Dense:
+    settings, place = module.settings, module.folder / "config.json"
+    return Dense(
+        folder=module.folder,
+        inputs=get_positive(settings, "in_features", place),
+        outputs=get_positive(settings, "out_features", place),
+        has_bias=get_field(settings, "bias", bool, place, default=True),
+        activation=read_activation(module),
+        has_residual=get_field(settings, "use_residual", bool, place, default=False),
+    )
+
+
+def read_activation(module: Module) -> str:
     place = module.folder / "config.json"
-    stated = field_of(module.settings, "activation_function", str, place, "torch.nn.modules.activation.Tanh")
+    stated = get_field(module.settings, "activation_function", str, place, "torch.nn.modules.activation.Tanh")
     package, _, name = stated.rpartition(".")
     known = ELEMENTWISE if module.subject == TOKENS else ELEMENTWISE | ROWWISE
     if package.split(".")[:2] != ["torch", "nn"] or name not in known:
@@ -89,19 +87,12 @@ def activation_of(module: Module) -> str:
     return name
 
 
-def layer_norm_of(module: Module) -> LayerNorm:
-    return LayerNorm(module.folder, size_of(module, "dimension"))
-
-
-def size_of(module: Module, name: str) -> int:
-    size = module.settings.get(name)
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise CheckpointError(f"{module.folder / 'config.json'} has no {name}, or one that is not a positive number")
-    return size
+def read_layer_norm(module: Module) -> LayerNorm:
+    return LayerNorm(module.folder, get_positive(module.settings, "dimension", module.folder / "config.json"))
 
 
 READERS: Mapping[str, Callable[[Module], VectorModule]] = {
-    "Dense": dense_of,
-    "LayerNorm": layer_norm_of,
+    "Dense": read_dense,
+    "LayerNorm": read_layer_norm,
     "Normalize": lambda _: Normalize(),
 }

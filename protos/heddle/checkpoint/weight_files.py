@@ -1,6 +1,6 @@
 """Finds the weight files of a folder, in the order in which transformers and sentence-transformers look for them.
 
-Called by the engine, which reads the weights, and by `labels`, which reads shapes without torch.
+Called by the engine, which loads the weights, and by `heads`, which reads their shapes without torch.
 """
 
 import json
@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from heddle.checkpoint.json_files import CheckpointError, field_of, read_json, read_json_if_there
+from heddle.checkpoint.json_files import CheckpointError, get_field, read_json, read_json_if_exists
 
-# The first that exists is used: an index beside a single file is a leftover of an older save.
+# The first file that exists is used. An index beside a single file is a leftover of an older save.
 FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -24,36 +24,37 @@ STATED_ENDINGS = (".safetensors", ".safetensors.index.json")
 HEADER_BYTES_MAX = 100_000_000
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """One file, or all shards. Raises CheckpointError if there is none, or a shard is missing."""
-    stated = stated_file(folder)
+def find_weight_files(folder: Path) -> list[Path]:
+    """Returns one file or all shards. Raises CheckpointError if there are no weights or a shard is missing."""
+    stated = read_stated_file(folder)
     for name in FILES if stated is None else (stated,):
         path = folder / name
         if path.is_file():
-            return shards_of(path) if path.suffix == ".json" else [path]
+            return find_shards(path) if path.suffix == ".json" else [path]
     raise CheckpointError(
         f"{folder} has no weights: {f'no {stated}' if stated else 'neither model.safetensors nor pytorch_model.bin'}"
     )
 
 
 def has_weights(folder: Path) -> bool:
-    """Files of other names, such as an adapter's, are not the model's."""
+    """Files with other names, such as those of an adapter, are not the weights of the model."""
     try:
-        return bool(weight_files(folder))
+        return bool(find_weight_files(folder))
     except CheckpointError:
         return False
 
 
-def stated_file(folder: Path) -> str | None:
-    """The file or index that config.json names. As in transformers, it must be safetensors. Raises CheckpointError."""
+def read_stated_file(folder: Path) -> str | None:
+    """Returns the file or index that config.json names. As in transformers, it must be a safetensors file. Raises
+    CheckpointError."""
     path = folder / "config.json"
-    name = field_of(read_json_if_there(path), "transformers_weights", str, path)
+    name = get_field(read_json_if_exists(path), "transformers_weights", str, path)
     if name is not None and (Path(name).name != name or not name.endswith(STATED_ENDINGS)):
         raise CheckpointError(f"{path}: transformers_weights {name!r} is not a safetensors file of the folder")
     return name
 
 
-def shards_of(index: Path) -> list[Path]:
+def find_shards(index: Path) -> list[Path]:
     shard_of = read_json(index).get("weight_map")
     if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
         raise CheckpointError(f"{index} has no weight_map from tensors to files")
@@ -63,8 +64,8 @@ def shards_of(index: Path) -> list[Path]:
     return [index.parent / shard for shard in sorted(set(shard_of.values()))]
 
 
-def shapes_in(path: Path) -> dict[str, Sequence[int]]:
-    """The shapes of the tensors in a safetensors file, by name. Raises CheckpointError."""
+def read_shapes(path: Path) -> dict[str, Sequence[int]]:
+    """Returns the shapes of the tensors in a safetensors file by name. Raises CheckpointError."""
     try:
         header = read_header(path)
         return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}

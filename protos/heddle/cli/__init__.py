@@ -1,1 +1,1 @@
-"""The commands: `heddle serve`, `models` and `plan`, and those of the single services."""
+"""The commands `heddle serve`, `heddle models` and `heddle plan`, and those of the single services."""

@@ -1,19 +1,16 @@
 """Predicts load and latency of gateway, tokenizer and engine pods with queueing formulas. Called by `plan`.
 
-Requests are a Poisson process, and every submission goes to a random pod. Heddle balances better than that, so p99 is
-on the safe side. A simulation of random pods agrees within 15 % (see the tests), unless single requests fill whole
-batches: p99 is then up to 40 % too low for random pods, and still above that of Heddle's balancing.
+Requests arrive as a Poisson process, and each submission goes to a random pod. Heddle balances better than that, so
+its p99 is lower. Latencies are log-normal with the right mean and variance. The tests compare the predictions with a
+simulation of random pods: p50 and p99 agree within 20 %.
 
-Gateway and tokenizer pods are M/G/1 queues: the mean wait is load / (1 - load) * (1 + cv^2) / 2 * mean (Pollaczek and
-Khinchine; Allen and Cunneen's formula for one server; cv is standard deviation / mean). The wait is exponential, given
-that there is one. See Allen, Probability, Statistics, and Queueing Theory, 2nd ed., 1990, chapter 5.
+Gateway and tokenizer pods are M/G/1 queues. A request that has to wait waits for an exponential time with the mean
+E[S^2] / (2 E[S] (1 - load)), where S is the service time (Pollaczek and Khinchine; see Allen, Probability, Statistics,
+and Queueing Theory, 2nd ed., 1990, chapter 5).
 
-An engine pod runs everything that waits, up to its batch limit, in fixed + per_token * tokens: the model of Inoue,
-Queueing analysis of GPU-based inference servers with dynamic batching, 2021, arXiv:1912.06322. Here sizes are
-log-normal with the right mean and variance, and an arrival waits for the rest of the running batch (it sees what the
-pod does on average over time), for full batches ahead of it, and for its own batch. What exceeds a batch is exponential
-with the mean of an M/G/1 queue. Work that has to queue is stretched by 1 / (1 - load), as under processor sharing,
-because callers take turns.
+An engine pod runs everything that waits, up to its batch limit, in fixed + per_token * tokens seconds. This is the
+model of Inoue, Queueing analysis of GPU-based inference servers with dynamic batching, 2021, arXiv:1912.06322. A
+request waits for the rest of the running batch, for full batches that are queued before it, and for its own batch.
 """
 
 import bisect
@@ -21,30 +18,20 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
-import numpy as np
-import numpy.typing as npt
-
-Floats = npt.NDArray[np.float64]
-
-# Inputs that the tokenizer sends to one engine pod together.
-SUBMISSION_INPUTS_MAX = 1
+# Defaults of the tokenizer's submission_sequences_max and submission_tokens_max.
+SUBMISSION_INPUTS_MAX = 32
+SUBMISSION_TOKENS_MAX = 4096
 PODS_MAX = 100_000
-# A distribution is this many equally likely values, sorted.
-POINTS = 200
-FIXED_POINT_STEPS = 300
+STEPS = 100  # of fixed points and of bisection
 
 
 class ImpossibleError(Exception):
-    """No number of pods meets the goal; the message says why."""
-
-
-def shares(points: int) -> Floats:
-    return np.asarray((np.arange(points) + 0.5) / points)
+    """No number of pods meets the goal. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """A random number of tokens, inputs or seconds: log-normal with this mean and variance."""
+    """A random number of tokens, inputs or seconds with a log-normal distribution."""
 
     mean: float
     variance: float = 0.0
@@ -54,39 +41,59 @@ class Amount:
         """`spread` is standard deviation / mean."""
         return cls(mean, (spread * mean) ** 2)
 
-    def repeated(self, times: "Amount") -> "Amount":
-        """The sum of a random number of independent ones."""
-        variance = times.mean * self.variance + times.variance * self.mean**2
-        return Amount(times.mean * self.mean, variance)
-
     @property
     def mean_square(self) -> float:
         return self.variance + self.mean**2
 
-    def values(self, points: int) -> Floats:
-        return log_normal(np.array(self.mean), np.array(self.variance), points)
+    def __add__(self, other: "Amount") -> "Amount":
+        """The sum of two independent amounts."""
+        return Amount(self.mean + other.mean, self.variance + other.variance)
+
+    def __mul__(self, factor: float) -> "Amount":
+        return Amount(self.mean * factor, self.variance * factor**2)
+
+    def repeated(self, times: "Amount") -> "Amount":
+        """The sum of a random number of independent amounts."""
+        return Amount(times.mean * self.mean, times.mean * self.variance + times.variance * self.mean**2)
 
     def share_above(self, limit: float) -> float:
-        if self.variance <= 0:
+        """The probability that the amount exceeds `limit`."""
+        if self.variance <= 0 or limit <= 0:
             return float(self.mean > limit)
         sigma = math.sqrt(math.log1p(self.variance / self.mean**2))
         return 1 - NormalDist().cdf(math.log(limit / self.mean) / sigma + sigma / 2)
 
 
-def log_normal(mean: Floats, variance: Floats, points: int) -> Floats:
-    """The values lie along the last axis, which is new."""
-    normal = np.array([NormalDist().inv_cdf(share) for share in shares(points)])
-    sigma = np.sqrt(np.log1p(variance / mean**2))[..., None]
-    return np.asarray(mean[..., None] * np.exp(sigma * normal - sigma**2 / 2))
+def wait_with(probability: float, mean_s: float) -> Amount:
+    """An exponential wait that only some requests have."""
+    return Amount(probability * mean_s, probability * (2 - probability) * mean_s**2)
 
 
-def quantile(seconds: Floats, share: float) -> float:
-    return float(np.interp(share, shares(POINTS), seconds))
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Seconds of a request: of several cases with their probabilities, and of the slowest of several pods."""
 
+    cases: tuple[tuple[float, Amount], ...]
+    pods: float = 1.0
 
-def added(first: Floats, second: Floats) -> Floats:
-    """The distribution of the sum of two independent delays."""
-    return np.sort(np.add.outer(first, second), axis=None)[POINTS // 2 :: POINTS]
+    def __add__(self, delay: Amount) -> "Latency":
+        return Latency(tuple((share, seconds + delay) for share, seconds in self.cases), self.pods)
+
+    @property
+    def moments(self) -> Amount:
+        """Mean and variance at one pod."""
+        mean = sum(weight * seconds.mean for weight, seconds in self.cases)
+        mean_square = sum(weight * seconds.mean_square for weight, seconds in self.cases)
+        return Amount(mean, max(0.0, mean_square - mean**2))
+
+    def quantile(self, share: float) -> float:
+        above = 1 - share ** (1 / self.pods)
+        low, high = 0.0, max(seconds.mean + 100 * math.sqrt(seconds.variance) for _, seconds in self.cases)
+        for _ in range(STEPS):
+            middle = (low + high) / 2
+            is_enough = sum(weight * seconds.share_above(middle) for weight, seconds in self.cases) <= above
+            low, high = (low, middle) if is_enough else (middle, high)
+        return high
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +109,11 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class CpuCost:
-    """CPU time that one service spends on a request, in both directions."""
+    """CPU seconds that a service spends on a request, both ways."""
 
     per_request_s: float
     per_input_s: float
     per_token_s: float
-
-    def of_request(self, traffic: Traffic) -> Amount:
-        tokens = traffic.tokens
-        one = Amount(self.per_input_s + self.per_token_s * tokens.mean, self.per_token_s**2 * tokens.variance)
-        inputs = one.repeated(traffic.inputs)
-        return Amount(self.per_request_s + inputs.mean, inputs.variance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +123,12 @@ class EnginePod:
     batch_tokens_max: int
     batch_inputs_max: int
 
-    def seconds(self, batches: Floats | float, tokens: Floats | float) -> Floats:
-        return np.asarray(self.fixed_s * np.asarray(batches) + self.per_token_s * np.asarray(tokens))
+    def seconds(self, tokens: float) -> float:
+        """The time of one batch."""
+        return self.fixed_s + self.per_token_s * tokens
 
     def full_batch_tokens(self, tokens: Amount) -> float:
-        """Short inputs fill what long ones leave. If all have the same length, the rest of the batch stays empty."""
+        """Short inputs fill the space that long ones leave. If all have the same length, that space stays empty."""
         inputs = self.batch_tokens_max / tokens.mean
         if tokens.variance == 0:
             inputs = math.floor(inputs)
@@ -134,7 +136,7 @@ class EnginePod:
 
     def tokens_per_s_max(self, tokens: Amount) -> float:
         full = self.full_batch_tokens(tokens)
-        return full / (self.fixed_s + self.per_token_s * full)
+        return full / self.seconds(full)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,152 +145,91 @@ class Tier:
 
     pods: int
     load: float  # share of the maximum throughput
-    seconds: Floats  # POINTS values: what a request spends here
+    latency: Latency  # time that a request spends here
 
 
 @dataclass(frozen=True, slots=True)
 class EngineTier(Tier):
-    busy: float  # share of the time that a pod computes, even if only small batches
+    busy: float  # share of the time that a pod computes, in batches of any size
     batch_tokens: float  # average
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
-    gateway: CpuCost
-    tokenizer: CpuCost
-    engine: EnginePod
-    network_s: float  # from one service to the next, one way
+def plan_cpu_tier(cost: CpuCost, traffic: Traffic, load_max: float) -> Tier:
+    tokens = traffic.tokens
+    input_s = Amount(cost.per_input_s + cost.per_token_s * tokens.mean, cost.per_token_s**2 * tokens.variance)
+    work_s = Amount(cost.per_request_s) + input_s.repeated(traffic.inputs)
+    pods = max(1, math.ceil(traffic.requests_per_s * work_s.mean / load_max - 1e-9))
+    load = traffic.requests_per_s * work_s.mean / pods
+    wait_if_any_s = work_s.mean_square / work_s.mean / 2 / (1 - load) if load else 0
+    return Tier(pods, load, Latency(((1.0, work_s + wait_with(load, wait_if_any_s)),)))
 
 
-@dataclass(frozen=True, slots=True)
-class Goals:
-    p99_s: float
-    engine_load_max: float
-    cpu_load_max: float
+def plan_engine_tier(
+    engine: EnginePod, traffic: Traffic, outside_s: Amount, *, p99_s: float, load_max: float
+) -> EngineTier:
+    """Finds the fewest pods. `outside_s` is the time that a request spends elsewhere. Raises ImpossibleError."""
 
+    def predict_p99_s(pods: int) -> float:
+        return (predict_engine_tier(engine, traffic, pods).latency + outside_s).quantile(0.99)
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    gateway: Tier
-    tokenizer: Tier
-    engine: EngineTier
-    seconds: Floats  # POINTS values: a request's latency
-
-
-def plan_pods(traffic: Traffic, services: Services, goals: Goals) -> Plan:
-    """The fewest pods that meet the goals. Raises ImpossibleError."""
-    gateway = cpu_tier(services.gateway, traffic, goals.cpu_load_max)
-    tokenizer = cpu_tier(services.tokenizer, traffic, goals.cpu_load_max)
-    before_s = added(gateway.seconds, tokenizer.seconds) + 4 * services.network_s
-
-    def plan_with(pods: int) -> Plan:
-        engine = engine_tier(services.engine, traffic, pods)
-        return Plan(gateway, tokenizer, engine, added(before_s, engine.seconds))
-
-    def p99_s(pods: int) -> float:
-        return quantile(plan_with(pods).seconds, 0.99)
-
-    fewest = traffic.tokens_per_s / services.engine.tokens_per_s_max(traffic.tokens) / goals.engine_load_max
+    fewest = traffic.tokens_per_s / engine.tokens_per_s_max(traffic.tokens) / load_max
     counts = range(max(1, math.ceil(fewest - 1e-9)), PODS_MAX + 1)
     if not counts:
-        raise ImpossibleError(f"{counts.start:,} engine pods would be needed; {PODS_MAX:,} is the most that is planned")
-    if (idle_s := p99_s(PODS_MAX)) > goals.p99_s:
-        goal = f"keeps p99 below {goals.p99_s * 1000:g} ms"
-        raise ImpossibleError(f"no number of engine pods {goal}: on idle ones it is {idle_s * 1000:.3g} ms")
-    return plan_with(counts[bisect.bisect_left(counts, True, key=lambda pods: p99_s(pods) <= goals.p99_s)])
+        raise ImpossibleError(f"the load needs {counts.start:,} engine pods; the most that is planned is {PODS_MAX:,}")
+    if (idle_s := predict_p99_s(PODS_MAX)) > p99_s:
+        goal = f"keeps p99 below {p99_s * 1000:g} ms"
+        raise ImpossibleError(f"no number of engine pods {goal}: on idle pods it is {idle_s * 1000:.3g} ms")
+    pods = counts[bisect.bisect_left(counts, True, key=lambda pods: predict_p99_s(pods) <= p99_s)]
+    return predict_engine_tier(engine, traffic, pods)
 
 
-def cpu_tier(cost: CpuCost, traffic: Traffic, load_max: float) -> Tier:
-    work = cost.of_request(traffic)
-    pods = max(1, math.ceil(traffic.requests_per_s * work.mean / load_max - 1e-9))
-    load = traffic.requests_per_s * work.mean / pods
-    if load == 0:
-        return Tier(pods, load, np.zeros(POINTS))
-    wait_if_any_s = work.mean_square / work.mean / 2 / (1 - load)
-    waits = wait_if_any_s * np.log(np.maximum(1, load / (1 - shares(POINTS))))
-    return Tier(pods, load, added(waits, work.values(POINTS)))
-
-
-def engine_tier(engine: EnginePod, traffic: Traffic, pods: int) -> EngineTier:
+def predict_engine_tier(engine: EnginePod, traffic: Traffic, pods: int) -> EngineTier:
     """The load must be below 1."""
-    pods_visited, visit = visit_of(traffic, pods)
-    load = traffic.tokens_per_s / pods / engine.tokens_per_s_max(traffic.tokens)
-    queue = BatchQueue(
-        engine, engine.full_batch_tokens(traffic.tokens), load, traffic.requests_per_s * pods_visited / pods, visit
-    )
-    return EngineTier(pods, load, queue.slowest_of(pods_visited), queue.busy, queue.batch.mean)
+    submission_inputs = min(SUBMISSION_INPUTS_MAX, max(1, SUBMISSION_TOKENS_MAX / traffic.tokens.mean))
+    pods_visited = min(max(1, traffic.inputs.mean / submission_inputs), pods)
+    visit = traffic.tokens.repeated(traffic.inputs * (1 / pods_visited))  # tokens that a request brings to one pod
+    visits_per_s = traffic.requests_per_s * pods_visited / pods
+    full = engine.full_batch_tokens(traffic.tokens)
+    alone_s = batch_time(engine, visit, full)
+    batch_s = alone_s.mean
+    for _ in range(STEPS):  # a batch takes the tokens that arrive during the batch before and the idle time after it
+        idle_s = math.exp(-visits_per_s * batch_s) / visits_per_s
+        batch_tokens = visits_per_s * visit.mean * (batch_s + idle_s)
+        batch_s = max(alone_s.mean, engine.seconds(batch_tokens))
+    busy = batch_s / (batch_s + idle_s)
+    busy_s = latency_if_busy(engine, visit, visits_per_s, batch_tokens=batch_tokens, batch_s=batch_s, full=full)
+    load = visits_per_s * visit.mean * engine.seconds(full) / full
+    return EngineTier(pods, load, Latency(((busy, busy_s), (1 - busy, alone_s)), pods_visited), busy, batch_tokens)
 
 
-def visit_of(traffic: Traffic, pods: int) -> tuple[float, Amount]:
-    """Pods that a request visits on average, and the tokens that it brings to each."""
-    submissions = max(1.0, traffic.inputs.mean / SUBMISSION_INPUTS_MAX)
-    size, number = traffic.inputs, Amount(1.0)
-    if submissions > 1:
-        size = Amount(traffic.inputs.mean / submissions)
-        number = Amount(submissions, traffic.inputs.variance * (submissions / traffic.inputs.mean) ** 2)
-    visited = -pods * math.expm1(submissions * math.log1p(-1 / pods)) if pods > 1 else 1.0
-    # The submissions that one pod gets, given that it gets any.
-    at_pod = Amount(1 / pods, (1 - 1 / pods) / pods).repeated(number)
-    mean, mean_square = at_pod.mean * pods / visited, at_pod.mean_square * pods / visited
-    at_pod = Amount(mean, max(0.0, mean_square - mean**2))
-    return visited, traffic.tokens.repeated(size).repeated(at_pod)
+def latency_if_busy(
+    engine: EnginePod, visit: Amount, visits_per_s: float, *, batch_tokens: float, batch_s: float, full: float
+) -> Amount:
+    """`batch_tokens` and `batch_s` are averages. `full` is the size of a full batch in tokens."""
+    full_s = engine.seconds(full)
+    tokens_per_s = visits_per_s * visit.mean
+    feedback = tokens_per_s * engine.per_token_s  # a long batch follows a long one
+    arrived = visits_per_s * batch_s * visit.mean_square / (1 - feedback**2)
+    batch = Amount(batch_tokens, max(visit.variance, arrived))
+    backlog = visit.mean_square / visit.mean / 2 / (1 - tokens_per_s * full_s / full)  # tokens beyond a full batch
+    above = 0.0
+    for _ in range(STEPS):
+        above = (batch + wait_with(above, backlog)).share_above(full)
+    queue_s = wait_with(above, backlog * full_s / full)
+
+    # Arrivals fall into long batches more often: they see the mean E[B^2] / E[B].
+    variance_s = engine.per_token_s**2 * batch.variance
+    seen_s = min((variance_s + batch_s**2) / batch_s, full_s)
+    seen_variance_s = min(variance_s * (seen_s / batch_s) ** 2, (full_s - seen_s) ** 2)
+    # An arrival at a random moment waits for the rest of the batch. What arrives during that batch runs with it.
+    rest_variance_s = (seen_s**2 + seen_variance_s) / 12 + seen_variance_s * (0.5 + feedback) ** 2
+    others_variance_s = engine.per_token_s**2 * visits_per_s * seen_s * visit.mean_square
+    rest_s = Amount(seen_s / 2, rest_variance_s + others_variance_s)
+    return queue_s + rest_s + batch_time(engine, Amount(tokens_per_s * seen_s) + visit, full)
 
 
-class BatchQueue:
-    """One engine pod. A visit is all the work that one request brings to it."""
-
-    def __init__(self, engine: EnginePod, full: float, load: float, visits_per_s: float, visit: Amount) -> None:
-        self._engine, self._full, self._load, self._visits_per_s, self._visit = engine, full, load, visits_per_s, visit
-        self._tokens_per_s = visits_per_s * visit.mean
-        own = visit.values(POINTS)
-        alone_s = engine.seconds(np.ceil(own / full), own)
-        batch_s = shortest_s = float(alone_s.mean())
-        for _ in range(FIXED_POINT_STEPS):  # as many tokens in a batch as arrive in it and the idle time after it
-            idle_s = math.exp(-visits_per_s * batch_s) / visits_per_s
-            tokens = self._tokens_per_s * (batch_s + idle_s)
-            batch_s = max(shortest_s, float(engine.seconds(1, tokens)))
-        self.busy = batch_s / (batch_s + idle_s)
-        arrived = visits_per_s * batch_s * visit.mean_square
-        echo = (self._tokens_per_s * engine.per_token_s) ** 2  # a long batch follows a long one
-        self.batch = Amount(tokens, max(visit.variance, arrived / (1 - echo)))
-        self._alone_s = alone_s + self._stretch * np.maximum(alone_s - engine.seconds(1, full), 0)
-
-    def slowest_of(self, pods: float) -> Floats:
-        """The time until so many pods, independent of each other, have answered."""
-        latencies_s, weights = self._latencies_if_busy()
-        seconds = np.concatenate([latencies_s, self._alone_s])
-        idle = (1 - self.busy) / POINTS
-        order = np.argsort(seconds)
-        below = np.cumsum(np.concatenate([self.busy * weights, np.full(POINTS, idle)])[order])
-        return np.asarray(seconds[order][np.searchsorted(below, shares(POINTS) ** (1 / pods) * below[-1])])
-
-    def _latencies_if_busy(self) -> tuple[Floats, Floats]:
-        """Latencies and their weights, over four axes: what waited when the running batch began, when a visit comes
-        within that batch, what others bring during it, and the size of the visit."""
-        full, engine = self._full, self._engine
-        waited = self._waited()
-        running_s = engine.seconds(1, np.minimum(waited, full))
-        others = log_normal(
-            self._tokens_per_s * running_s, self._visits_per_s * running_s * self._visit.mean_square, 16
-        )
-        left, running_s = np.maximum(waited - full, 0)[:, None, None, None], running_s[:, None, None, None]
-        others, moment, own = others[:, None, :, None], shares(8)[:, None, None], self._visit.values(16)
-        queued = left + others + own
-        ahead = left + moment * others + own * (1 + self._stretch)
-        batches = np.where(queued <= full, 1, np.ceil(ahead / full))
-        arriving = (batches - 1) * self._tokens_per_s * engine.seconds(1, full)
-        answered_s = engine.seconds(batches, np.minimum(queued + arriving, batches * full))
-        latencies_s = (1 - moment) * running_s + answered_s
-        weights = np.broadcast_to(running_s, latencies_s.shape)  # an arrival meets long batches more often
-        return latencies_s.ravel(), weights.ravel() / weights.sum()
-
-    def _waited(self) -> Floats:
-        """Tokens that wait when a batch begins: equally likely values."""
-        at, above = shares(40), self.batch.share_above(self._full)
-        excess = self._visit.mean_square / self._visit.mean / 2 / (1 - self._load)
-        beyond = self._full + excess * np.log(np.maximum(1, above / (1 - at)))
-        return np.where(at > 1 - above, beyond, self.batch.values(at.size))
-
-    @property
-    def _stretch(self) -> float:
-        return self._load / (1 - self._load)
+def batch_time(engine: EnginePod, tokens: Amount, full: float) -> Amount:
+    """The time of as many batches as the tokens need."""
+    batches = max(1, tokens.mean / full)
+    per_token_s = engine.per_token_s if batches == 1 else engine.seconds(full) / full
+    return Amount(batches * engine.fixed_s + engine.per_token_s * tokens.mean, per_token_s**2 * tokens.variance)

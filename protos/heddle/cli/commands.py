@@ -1,5 +1,8 @@
-"""The commands of the three services. A plain `pip install .` brings the commands too, and not what the services need:
-a command whose extra is missing says so in one line."""
+"""The commands `engine-svc`, `tokenizer-svc` and `http-gateway`.
+
+`pip install heddle` installs the commands but not the libraries that the services need. A command whose extra is
+missing says so in one line.
+"""
 
 import importlib
 import importlib.util
@@ -9,12 +12,11 @@ from typing import NoReturn
 
 from heddle.rpc.settings import EXIT_MISCONFIGURED
 
-# One library that only the extra of each service brings.
+# A library that only this extra installs.
 LIBRARY_OF_EXTRA = {"tokenizer": "tokenizers", "gateway": "msgspec", "engine": "safetensors"}
 
 
-def missing(extras: Collection[str]) -> list[str]:
-    """Those that are not installed."""
+def missing_extras(extras: Collection[str]) -> list[str]:
     return [extra for extra in extras if importlib.util.find_spec(LIBRARY_OF_EXTRA[extra]) is None]
 
 
@@ -31,8 +33,8 @@ def gateway() -> NoReturn:
 
 
 def run(command: str, package: str, extra: str) -> NoReturn:
-    if missing([extra]):
-        print(f"{command}: not installed: what it needs; pip install 'heddle[{extra}]'", file=sys.stderr)
+    if missing_extras([extra]):
+        print(f"{command}: its libraries are not installed: pip install 'heddle[{extra}]'", file=sys.stderr)
         raise SystemExit(EXIT_MISCONFIGURED)
     importlib.import_module(f"{package}.__main__").main()
-    raise AssertionError(f"{command} has returned")
+    raise AssertionError(f"{command} returned")

@@ -1,4 +1,4 @@
-"""The `heddle` command: finds the subcommand, which reads its own settings. Called by heddle.__main__."""
+"""The `heddle` command. Runs the subcommand, which reads its own settings. Called by heddle.__main__."""
 
 import importlib.metadata
 import sys
@@ -9,32 +9,32 @@ from heddle.rpc.settings import EXIT_MISCONFIGURED, suggestion
 
 Command = Callable[[Sequence[str], Mapping[str, str]], int]
 
-# Made of the parity tests, and the same as in the README.
+# Made from the parity tests by `make models`.
 MODELS = Path(__file__).with_name("models.md")
 
 USAGE = """usage: heddle COMMAND [options]
 
-Serves embedding, reranking, classification and entity models over HTTP and gRPC.
+Serves embedding, reranking, classification and NER models over HTTP and gRPC.
 
 commands:
   serve        run all services on this machine
   config       check a Truss config.yaml, or print its JSON schema
-  models       show which models can be served
-  plan         say how many pods a load needs
+  models       list the supported model architectures
+  plan         estimate how many pods a load needs
 
 options:
-  -h, --help   show this text; `heddle COMMAND --help` shows a command's options
+  -h, --help   show this text; `heddle COMMAND --help` shows the options of a command
   --version    show the version"""
 
 MODELS_HELP = """usage: heddle models
 
-Prints the model architectures that the engine runs: checkpoints that have them, and how many variations of each are
-compared with their reference implementation, by task. `heddle serve --model` takes any checkpoint of these, a folder or
-a name on the hub."""
+Lists the supported model architectures. For each it names known checkpoints and counts, by task, the variations that
+are tested against their reference implementation. `heddle serve --model` accepts any checkpoint of these architectures,
+as a folder or a name on the Hugging Face Hub."""
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Runs a subcommand; returns the exit code."""
+    """Returns the exit code."""
     name = argv[0] if argv else "--help"
     if name in ("-h", "--help"):
         print(USAGE)
@@ -55,7 +55,7 @@ def serve(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         from heddle.cli import serve as command
     except ModuleNotFoundError as error:
-        print(f"heddle: serve needs {error.name}; pip install 'heddle[local]'", file=sys.stderr)
+        print(f"heddle: serve needs {error.name}: pip install 'heddle[local]'", file=sys.stderr)
         return EXIT_MISCONFIGURED
     return command.main(argv, environ)
 

@@ -1,7 +1,6 @@
-"""Whether a service answers yet. Asked again and again by `supervisor` while services start."""
+"""Asks a service whether it is ready. `supervisor` repeats the question while services start."""
 
 import asyncio
-import ssl
 from pathlib import Path
 
 import grpc
@@ -10,13 +9,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from heddle.rpc.channels import open_channel
 
 PROBE_S_MAX = 1.0
-# What a server's refusal of a client without a certificate is to OpenSSL, by TLS 1.3 and 1.2.
-CERTIFICATE_REQUIRED = ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_HANDSHAKE_FAILURE")
 
 
 async def grpc_ready(address: str, service: str) -> bool:
-    """By grpc.health.v1. Each probe is a connection of its own: an idle channel would wait longer and longer."""
-    if address.startswith("unix:") and not is_there(Path(address.removeprefix("unix:"))):
+    """Whether grpc.health.v1 reports the service as SERVING. Each call opens a new channel, because an idle channel
+    waits longer and longer before it connects again."""
+    if address.startswith("unix:") and not exists(address):
         return False
     async with open_channel(address) as channel:
         request = health_pb2.HealthCheckRequest(service=service)
@@ -27,30 +25,27 @@ async def grpc_ready(address: str, service: str) -> bool:
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def is_there(path: Path) -> bool:
-    return path.exists()
+def exists(address: str) -> bool:
+    return Path(address.removeprefix("unix:")).exists()
 
 
-async def http_ready(host: str, port: int, *, tls: bool = False) -> bool:
-    """Whether GET /ready answers 200. With TLS a server that asks for a certificate counts as ready: none is there to
-    show."""
+async def http_ready(address: str) -> bool:
+    """Whether GET /ready returns 200. The address is host:port or unix:/path, without TLS."""
     try:
         async with asyncio.timeout(PROBE_S_MAX):
-            reader, writer = await asyncio.open_connection(host, port, ssl=unverified() if tls else None)
+            reader, writer = await connect(address)
             try:
-                writer.write(f"GET /ready HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+                writer.write(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 status_line = await reader.readline()
             finally:
                 writer.close()
-    except ssl.SSLError as error:
-        return error.reason in CERTIFICATE_REQUIRED
-    except OSError:  # TimeoutError is one
+    except OSError:  # TimeoutError is an OSError
         return False
     return status_line.split()[1:2] == [b"200"]
 
 
-def unverified() -> ssl.SSLContext:
-    """This machine's own server is asked, under an address that its certificate need not be for."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
+async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if address.startswith("unix:"):
+        return await asyncio.open_unix_connection(address.removeprefix("unix:"))
+    host, _, port = address.rpartition(":")
+    return await asyncio.open_connection(host.strip("[]"), int(port))

@@ -1,4 +1,4 @@
-"""The settings of `heddle serve`: flag, else HEDDLE_SERVE_* variable, else the default here."""
+"""Settings of `heddle serve`. A flag comes first, then a HEDDLE_SERVE_* variable, then the default here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,59 +15,61 @@ from heddle.rpc.telemetry import LogLevel
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """Serves one model on this machine: HTTP and gRPC, with all services started, watched and stopped together.
+    """Serves one model on this machine over HTTP and gRPC. Starts gateway, tokenizer and engines, restarts those that
+    die, and stops all of them together.
 
     `heddle serve config.yaml` starts from a Truss config file; flags and variables override it. `heddle config check
     config.yaml` says what it would run.
 
-    Finer settings of a service are taken from its own variables (HEDDLE_ENGINE_*, HEDDLE_TOKENIZER_*,
-    HEDDLE_GATEWAY_*); `python -m engine_svc --help` and so on list them."""
+    Each service also has variables of its own (HEDDLE_ENGINE_*, HEDDLE_TOKENIZER_*, HEDDLE_GATEWAY_*) for everything
+    that has no flag here. They are listed by `engine-svc --help`, `tokenizer-svc --help` and `http-gateway --help`."""
 
     # Model
 
-    # Hub name of the model, or folder of a checkpoint.
+    # Model folder, or name on the Hugging Face Hub.
     model: str = PACKAGED_NAME
-    # Branch, tag or commit of a hub model; main when empty. It is resolved once, so that all services load one commit.
+    # Branch, tag or commit of a hub model; empty means main. All services load the same commit.
     revision: str = ""
-    # How tokens become one vector: auto is what the checkpoint says; splade makes a sparse one of a masked language
-    # model.
+    # How the vectors of tokens become one vector. auto uses the pooling of the checkpoint. splade makes sparse vectors
+    # with a masked language model.
     pooling: PoolingSetting = "auto"
-    # Tokens whose logits make the score of a reranker that is a causal language model, such as yes,no: ids, or
-    # spellings from its vocabulary. auto takes them from the checkpoint's files, or knows them by the model's name.
+    # For rerankers that are causal language models: the tokens whose logits make the score, such as yes,no. Give ids or
+    # spellings. auto uses those of the checkpoint, or those known for the name of the model.
     score_tokens: str = AUTO
-    # Where engines compute: cpu, cuda (the first GPU), cuda:N (one of several), or auto, which spreads them over the
-    # GPUs if there are any, and takes the CPU otherwise.
+    # Device of the engines: cpu, cuda (the first GPU), cuda:N (one of several), or auto, which spreads the engines over
+    # the GPUs and uses the CPU if there are none.
     device: str = "auto"
-    # Number format of the computation; auto takes bfloat16 where the machine is fast at it, else float16 on a GPU and
-    # float32 on a CPU, which takes float32 for scores and sparse vectors in any case.
+    # Data type of the computation. auto uses bfloat16 where the hardware is fast at it, else float16 on a GPU and
+    # float32 on a CPU. On a CPU, it always uses float32 for scores and sparse vectors.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    # Weights of the transformer's linears: no_quant keeps them as the checkpoint stores them; fp8 and fp4 quantize them
-    # while they are loaded. Only decoders can be quantized, not encoders (BERT and its like).
+    # Quantization of the weights of linear layers. no_quant keeps them as the checkpoint stores them. fp8 and fp4
+    # quantize them during loading, for decoders only, not for encoders such as BERT.
     quantization: Literal["no_quant", "fp8", "fp4"] = "no_quant"
-    # What computes: torch, tensorrt_llm, auto, which is tensorrt_llm where it is installed and serves the model on this
-    # GPU and torch otherwise, or simulated, which answers made-up vectors after a modelled time.
+    # Backend of the engines: torch, tensorrt_llm, auto (tensorrt_llm if it is installed and supports the model on this
+    # GPU, else torch), or simulated, which returns made-up vectors after a modelled time.
     engine: Literal["auto", "torch", "tensorrt_llm", "simulated"] = "torch"
-    # Engine processes. Each holds the model, on a GPU of its own as far as there are GPUs; they share the CPU cores.
+    # Number of engine processes. Each loads the model, on a GPU of its own if there are enough. They share the cores.
     engines: int = 1
 
     # Addresses
 
-    # Address to listen on; 0.0.0.0 lets other machines in.
+    # Address to listen on; 0.0.0.0 accepts connections from other machines.
     host: str = "127.0.0.1"
-    # Port of the HTTP API; 0 takes a free one.
+    # Port of the HTTP API; 0 picks a free one.
     http_port: int = 8080
-    # Port of the gRPC API; 0 takes a free one.
+    # Port of the gRPC API; 0 picks a free one.
     grpc_port: int = 50051
 
-    # Certificate (with those between it and a root) and its key, PEM, of both APIs; plaintext when unset.
+    # PEM files with the certificate chain and the key of both APIs. Plaintext if unset.
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    # Authorities, PEM: callers of both APIs must have a certificate of one of them (mutual TLS).
+    # PEM file with certificate authorities. Clients of both APIs must then have a certificate of one of them (mutual
+    # TLS).
     tls_ca: Path | None = None
 
     # Operation
 
-    # Least severe log lines of the services that are shown.
+    # Minimum level of the log lines that services write.
     log_level: LogLevel = "warning"
 
     def __post_init__(self) -> None:

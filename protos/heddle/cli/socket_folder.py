@@ -1,7 +1,6 @@
-"""The folder for the sockets between the services of one machine. Used by `serve`.
+"""Makes the folder for the unix sockets of `heddle serve`, and removes folders that killed processes left behind.
 
-A process that is killed cannot remove its folder, so the next `heddle serve` does. Each folder has a lock file, which
-its owner keeps locked as long as it runs: if the lock is free, the owner is gone.
+Each folder has a lock file that its owner keeps locked. If the lock is free, the owner is gone.
 """
 
 import contextlib
@@ -17,17 +16,17 @@ from heddle.rpc.settings import ConfigurationError
 
 PREFIX = "heddle-"
 LOCK = "heddle-serve.lock"
-# The address of a unix socket has at most 104 bytes on macOS and 108 on Linux, with the final zero.
+# The address of a unix socket has at most 104 bytes on macOS and 108 on Linux, including the terminating zero.
 ADDRESS_BYTES_MAX = 103
 LONGEST_NAME = f"{PREFIX}12345678/engine-1000"
 
 
 class SocketFolder:
-    """Creates the folder and locks it. The system releases the lock when the process ends, however it ends."""
+    """A new folder, and its lock. The system releases the lock when the process ends for whatever reason."""
 
     def __init__(self, parent: Path) -> None:
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        # The file gets its name once it is locked, so that no other process finds an unlocked one.
+        # The file is locked before it gets its name, so no other process finds it unlocked.
         unlocked = self.path / "unlocked"
         self._lock = os.open(unlocked, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -39,9 +38,9 @@ class SocketFolder:
 
 @contextlib.contextmanager
 def socket_folder(environ: Mapping[str, str]) -> Iterator[SocketFolder]:
-    """Makes a new folder: in XDG_RUNTIME_DIR if it belongs to this user, else among the temporary files. Also removes
-    folders that dead processes left in either place. Raises ConfigurationError if no folder can be made."""
-    parents = possible_parents(environ)
+    """Makes a folder in XDG_RUNTIME_DIR, if that belongs to this user, or among the temporary files. First removes the
+    folders of dead processes in both places. Raises ConfigurationError if no folder can be made."""
+    parents = find_parents(environ)
     for parent in parents:
         remove_abandoned(parent)
     if not parents:
@@ -55,8 +54,8 @@ def socket_folder(environ: Mapping[str, str]) -> Iterator[SocketFolder]:
         folder.remove()
 
 
-def possible_parents(environ: Mapping[str, str]) -> list[Path]:
-    """Best first."""
+def find_parents(environ: Mapping[str, str]) -> list[Path]:
+    """Returns the usable parent folders, best first."""
     runtime = Path(environ.get("XDG_RUNTIME_DIR", ""))
     parents = [runtime] if runtime.is_absolute() and is_own_folder(runtime) else []
     parents += [Path(tempfile.gettempdir()), Path("/tmp")]
@@ -64,7 +63,7 @@ def possible_parents(environ: Mapping[str, str]) -> list[Path]:
 
 
 def is_usable(parent: Path) -> bool:
-    """Whether sockets can be made there: the folder is writable, and its path short enough for a socket's address."""
+    """Whether the folder is writable and its path short enough for the address of a socket."""
     return len(os.fsencode(parent / LONGEST_NAME)) <= ADDRESS_BYTES_MAX and os.access(parent, os.W_OK | os.X_OK)
 
 
@@ -76,7 +75,7 @@ def remove_abandoned(parent: Path) -> None:
 
 
 def remove_unless_locked(folder: Path) -> None:
-    """Raises OSError if the folder has no lock file, or a process holds the lock."""
+    """Raises OSError if the folder has no lock file or its lock is held."""
     lock = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -86,7 +85,7 @@ def remove_unless_locked(folder: Path) -> None:
 
 
 def is_own_folder(path: Path) -> bool:
-    """Whether it is a folder of this user, and not a link to one."""
+    """Whether the path is a folder of this user, not a link to one."""
     try:
         found = path.lstat()
     except OSError:

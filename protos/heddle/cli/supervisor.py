@@ -1,7 +1,7 @@
-"""Keeps a set of services running as processes: starts them, restarts what dies, stops them in order.
+"""Runs services as processes: starts them all, restarts one that dies, stops them in order, and shows their output.
 
-`serve` says which services; nothing here knows what they do. A service that ends with exit code 2 has told on
-its own output what is wrong with its configuration: it is not restarted, all others are stopped.
+`serve` lists the services. One that exits with code 2 has already printed what is wrong with its configuration, so it
+is not restarted, and all others are stopped.
 """
 
 import asyncio
@@ -12,189 +12,198 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TextIO
 
-from heddle.cli import tether
-from heddle.cli.console import Console
+from heddle.cli import die_with_parent
 from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError
 
 PROBE_S = 0.05
 PROGRESS_S = 0.1
 LINE_BYTES_MAX = 1 << 20
 
+SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+# Seconds between progress lines where a line cannot be replaced.
+PLAIN_PROGRESS_S = 10.0
+
+
+class Console:
+    """Prints lines and, below them, the current progress. A terminal shows one progress line that is redrawn; elsewhere
+    it is printed every PLAIN_PROGRESS_S."""
+
+    def __init__(self, stream: TextIO = sys.stderr) -> None:
+        self._stream = stream
+        self._is_terminal = stream.isatty()
+        self._progress = ""
+        self._printed_at = -PLAIN_PROGRESS_S
+        self._frame = 0
+
+    def line(self, text: str) -> None:
+        self._write(f"{text}\n", self._progress)
+
+    def progress(self, text: str) -> None:
+        """Replaces the progress line. Call it several times a second."""
+        if self._is_terminal:
+            self._frame += 1
+            self._write("", f"{SPINNER[self._frame % len(SPINNER)]} {text}")
+        elif time.monotonic() - self._printed_at >= PLAIN_PROGRESS_S:
+            self._printed_at = time.monotonic()
+            self._write(f"{text}\n", "")
+
+    def end_progress(self) -> None:
+        self._write("", "")
+
+    def _write(self, lines: str, progress: str) -> None:
+        erase = "\r\x1b[K" if self._progress else ""
+        self._progress = progress
+        self._stream.write(erase + lines + progress)
+        self._stream.flush()
+
 
 class ServiceGaveUpError(Exception):
-    """A service that ends again and again before it is ready."""
+    """A service died again and again before it was ready."""
 
 
 class ServiceMisconfiguredError(ConfigurationError):
-    """A service that ended with exit code 2, after telling why."""
+    """A service exited with code 2, after printing the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One process to keep running."""
-
     name: str
     command: Sequence[str]
     is_ready: Callable[[], Awaitable[bool]]
-    environment: Mapping[str, str]  # all of it
-    may_start: Callable[[], bool] = lambda: True  # asked until it is true, before the first start
+    environment: Mapping[str, str]  # the whole environment of the process
+    may_start: Callable[[], bool] = lambda: True  # the first start waits until this returns True
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    # A stopping service is killed after this long. An engine has 30 s for its requests, 2 for its sockets, 10 for its
-    # backend.
+    # A service that is still running this long after SIGTERM is killed. An engine takes up to 30 s to finish its
+    # requests, 2 s to close its sockets and 10 s to close its backend.
     stop_s_max: float = 45.0
-    # Attempts in a row that end before the service was ready.
+    # Consecutive deaths before the service was ready.
     failures_max: int = 5
-    # Pause before a restart; doubles with each failure in a row.
+    # Pause before a restart. It doubles with each consecutive failure.
     pause_s: float = 0.25
     pause_s_max: float = 10.0
 
 
 class Supervisor:
-    """`tiers` are stopped in their order, each as a whole: those that callers reach first come first."""
-
     def __init__(self, tiers: Sequence[Sequence[Service]], console: Console, limits: Limits | None = None) -> None:
+        """Tiers are stopped one after the other, so list callers before the services that they call."""
+        self._tiers = tiers
         self._console = console
         self._limits = limits or Limits()
-        self._tiers = [[Keeper(service, console, self._limits) for service in tier] for tier in tiers]
-        self._keepers = [keeper for tier in self._tiers for keeper in tier]
+        self._ready: set[str] = set()  # names of services
+        self._stopping = False
+        self._quiet = False
 
     async def run(self, stop: asyncio.Event, *, loading: str, when_ready: Callable[[float], None]) -> None:
-        """Until `stop` is set. Calls `when_ready` with the seconds it took once all services are, the first time.
-        Raises ServiceMisconfiguredError or ServiceGaveUpError; whatever happens, no process is left behind."""
-        lives = [asyncio.ensure_future(keeper.keep_running()) for keeper in self._keepers]
-        stopping = asyncio.ensure_future(stop.wait())
-        announcing = asyncio.ensure_future(self._announce(loading, when_ready))
+        """Runs until `stop` is set. Calls `when_ready` once, when all services are ready, with the seconds that took.
+        Raises ServiceMisconfiguredError or ServiceGaveUpError. No process is left when it returns or raises."""
+        tiers = [[asyncio.create_task(self._keep_running(service)) for service in tier] for tier in self._tiers]
+        announcing = asyncio.create_task(self._announce(loading, when_ready))
+        stopping = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait((*lives, stopping), return_when=asyncio.FIRST_COMPLETED)
-            for life in lives:
-                if life.done():
-                    life.result()
+            tasks = [task for tier in tiers for task in tier]
+            done, _ = await asyncio.wait((*tasks, stopping), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         except ServiceMisconfiguredError:
-            for keeper in self._keepers:
-                keeper.quiet = True  # the others have the same to say, or nothing of interest
+            self._quiet = True  # the other services report the same mistake, or nothing of interest
             raise
         finally:
+            self._stopping = True
             announcing.cancel()
             stopping.cancel()
             self._console.end_progress()
-            await self._stop()
-            await asyncio.gather(*lives, return_exceptions=True)
+            for tier in tiers:
+                for task in tier:
+                    task.cancel()
+                await asyncio.gather(*tier, return_exceptions=True)
 
     async def _announce(self, loading: str, when_ready: Callable[[float], None]) -> None:
         started = time.monotonic()
-        while waiting := [keeper.service.name for keeper in self._keepers if not keeper.ready.is_set()]:
+        names = [service.name for tier in self._tiers for service in tier]
+        while waiting := [name for name in names if name not in self._ready]:
             self._console.progress(f"{loading}: waiting for {', '.join(waiting)} ({time.monotonic() - started:.0f} s)")
             await asyncio.sleep(PROGRESS_S)
         self._console.end_progress()
         when_ready(time.monotonic() - started)
 
-    async def _stop(self) -> None:
-        for keeper in self._keepers:
-            keeper.stopping = True
-        for tier in self._tiers:
-            await asyncio.gather(*(keeper.stop() for keeper in tier))
-
-
-class Keeper:
-    """Keeps one service running."""
-
-    def __init__(self, service: Service, console: Console, limits: Limits) -> None:
-        self.service = service
-        self.ready = asyncio.Event()
-        self.stopping = False
-        self.quiet = False
-        self._console = console
-        self._limits = limits
-        self._process: asyncio.subprocess.Process | None = None
-        self._resting: asyncio.Future[None] | None = None
-
-    async def keep_running(self) -> None:
-        """Returns when stopped; raises what makes it pointless to go on."""
-        failures = 0
-        while not (self.stopping or self.service.may_start()):
+    async def _keep_running(self, service: Service) -> None:
+        """Stops the process when cancelled."""
+        while not service.may_start():
             await asyncio.sleep(PROBE_S)
-        while not self.stopping:
-            code = await self._live()
-            if self.stopping:
+        failures = 0
+        while not self._stopping:
+            code = await self._run_once(service)
+            if self._stopping:
                 return
             if code == EXIT_MISCONFIGURED:
-                raise ServiceMisconfiguredError(f"{self.service.name} cannot run as configured")
-            failures = 0 if self.ready.is_set() else failures + 1
+                raise ServiceMisconfiguredError(f"{service.name} cannot run as configured")
+            failures = 0 if service.name in self._ready else failures + 1
             if failures >= self._limits.failures_max:
-                raise ServiceGaveUpError(
-                    f"{self.service.name} {described(code)} before it was ready, {failures} times in a row: giving up"
-                )
-            await self._rest(code, min(self._limits.pause_s * 2**failures, self._limits.pause_s_max))
+                ended = f"{service.name} {describe_exit(code)} before it was ready"
+                raise ServiceGaveUpError(f"{ended}, {failures} times in a row: giving up")
+            pause_s = min(self._limits.pause_s * 2**failures, self._limits.pause_s_max)
+            self._console.line(f"{service.name} {describe_exit(code)}: restarting it in {pause_s:g} s")
+            await asyncio.sleep(pause_s)
 
-    async def stop(self) -> None:
-        if self._resting:
-            self._resting.cancel()
-        process = self._process
-        if process is None:
-            return
+    async def _run_once(self, service: Service) -> int:
+        """Returns the exit code, negative for a signal."""
+        self._ready.discard(service.name)
+        process = await start_process(service)
+        probing = asyncio.create_task(self._probe(service))
+        printing = asyncio.create_task(self._print(service, process))
+        try:
+            return await process.wait()
+        finally:
+            probing.cancel()
+            if process.returncode is None:
+                await self._stop_process(service, process)
+            await asyncio.wait((printing,), timeout=1)  # a grandchild may hold the pipe open
+            printing.cancel()
+
+    async def _stop_process(self, service: Service, process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
         try:
             async with asyncio.timeout(self._limits.stop_s_max):
                 await process.wait()
         except TimeoutError:
-            self._console.line(f"{self.service.name} has not stopped after {self._limits.stop_s_max:g} s: killing it")
+            self._console.line(f"{service.name} is still running after {self._limits.stop_s_max:g} s: killing it")
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
 
-    async def _live(self) -> int:
-        """One life of the process, from its start to its exit code."""
-        self.ready.clear()
-        process = self._process = await self._spawn()
-        if self.stopping:
-            process.kill()
-        probing = asyncio.ensure_future(self._probe())
-        printing = asyncio.ensure_future(self._print(process))
-        try:
-            return await process.wait()
-        finally:
-            self._process = None
-            probing.cancel()
-            await asyncio.wait((printing,), timeout=1)  # a grandchild may hold the pipe open
-            printing.cancel()
-
-    async def _spawn(self) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), *self.service.command),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={**self.service.environment, "PYTHONUNBUFFERED": "1"},
-            # Ctrl-C goes to all processes of a terminal's group; these are to be stopped in order.
-            start_new_session=True,
-            limit=LINE_BYTES_MAX,
-        )
-
-    async def _probe(self) -> None:
-        while not await self.service.is_ready():
+    async def _probe(self, service: Service) -> None:
+        while not await service.is_ready():
             await asyncio.sleep(PROBE_S)
-        self.ready.set()
+        self._ready.add(service.name)
 
-    async def _print(self, process: asyncio.subprocess.Process) -> None:
+    async def _print(self, service: Service, process: asyncio.subprocess.Process) -> None:
         assert process.stdout
         while line := await read_line(process.stdout):
-            if not self.quiet:
-                self._console.line(f"{self.service.name}: {line.decode(errors='replace').rstrip()}")
+            if not self._quiet:
+                self._console.line(f"{service.name}: {line.decode(errors='replace').rstrip()}")
 
-    async def _rest(self, code: int, pause_s: float) -> None:
-        self._console.line(f"{self.service.name} {described(code)}: starting it again in {pause_s:g} s")
-        self._resting = asyncio.ensure_future(asyncio.sleep(pause_s))
-        await asyncio.wait((self._resting,))
-        self._resting = None
+
+async def start_process(service: Service) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid()), *service.command),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**service.environment, "PYTHONUNBUFFERED": "1"},
+        # Ctrl-C signals every process of the terminal's group, but services must stop in order.
+        start_new_session=True,
+        limit=LINE_BYTES_MAX,
+    )
 
 
 async def read_line(stream: asyncio.StreamReader) -> bytes:
-    """The next line, or as much of it as one line may have; empty at the end."""
+    """Returns the next line, or the part of it that fits into the buffer; b"" at the end."""
     try:
         return await stream.readuntil(b"\n")
     except asyncio.IncompleteReadError as error:
@@ -203,6 +212,5 @@ async def read_line(stream: asyncio.StreamReader) -> bytes:
         return await stream.readexactly(error.consumed)
 
 
-def described(code: int) -> str:
-    """`code` as asyncio gives it: negative for a signal."""
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+def describe_exit(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"

@@ -2,7 +2,7 @@
 
 import grpc
 
-from heddle.rpc.credentials import OPEN, Access
+from heddle.rpc.credentials import PLAINTEXT, Access
 
 # One item is at most one request or one answer: 2,048 vectors of 4,096 float32 are 32 MiB.
 MESSAGE_BYTES_MAX = 256 << 20
@@ -11,7 +11,7 @@ MESSAGE_BYTES_MAX = 256 << 20
 KEEPALIVE_S = 20
 KEEPALIVE_TIMEOUT_S = 10
 
-# Calls of one connection at a time; a client's further ones wait in the client. A proxy may carry all clients on one.
+# Concurrent calls of one connection; further calls wait in the client. A proxy may use one connection for all clients.
 STREAMS_MAX = 4096
 # A connection whose TLS or HTTP/2 handshake takes longer is closed.
 HANDSHAKE_S_MAX = 20
@@ -29,7 +29,7 @@ SHARED_OPTIONS: Options = [
 
 SERVER_OPTIONS: Options = [
     *SHARED_OPTIONS,
-    # On by default, it would let two servers share a port in silence.
+    # Otherwise two servers could share a port unnoticed.
     ("grpc.so_reuseport", 0),
     # A client that pings more often than this is disconnected.
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_S * 500),
@@ -42,17 +42,17 @@ CLIENT_OPTIONS: Options = [
     # Retries are ours: a stream's items move to another pod.
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    # How long a connection may take; where nobody listens, the attempts are as far apart as the others say.
+    # The time for connecting. If nobody listens, an attempt fails at once, and the other two space the attempts.
     ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 500),
-    # Each channel has its own connection, so that closing one pod's channel never disturbs another's.
+    # Each channel has its own connection, so closing one never disturbs another.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
 
-def open_channel(target: str, access: Access = OPEN, server_name: str = "") -> grpc.aio.Channel:
-    """To one pod. `server_name` is what its certificate must be for, unless `access` says it. Raises ConfigurationError
-    for a file that cannot be used."""
+def open_channel(target: str, access: Access = PLAINTEXT, server_name: str = "") -> grpc.aio.Channel:
+    """Opens a channel to one pod. Its certificate must be for `server_name`, unless `access` names another. Raises
+    ConfigurationError for a file that cannot be used."""
     if access.tls is None or target.startswith("unix:"):
         return grpc.aio.insecure_channel(target, options=CLIENT_OPTIONS)
     name = access.tls.server_name or server_name

@@ -1,9 +1,9 @@
-"""TLS and keys on gRPC: what a server shows and asks for, and what a client needs to be let in.
+"""TLS and keys of gRPC servers and clients.
 
-All files are read again when they change: a server reads them at the next handshake, a client connects again. Sockets
-of the file system carry neither TLS nor keys; the permissions of their folder say who may connect.
+Files are read again when they change: a server reads them at the next handshake, a client connects again. Unix sockets
+use neither TLS nor keys; the permissions of their folder say who may connect.
 
-Settings use it, also on machines that have torch alone, so grpc is imported where it is used.
+Settings import this module on machines without gRPC, so grpc is imported inside functions.
 """
 
 import logging
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import grpc
 
 Metadata = tuple[tuple[str, str], ...]
-Stamp = tuple[tuple[int, int, int] | None, ...]
+FileVersions = tuple[tuple[int, int, int] | None, ...]
 
 AUTHORIZATION = "authorization"
 
@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 class ServerTls:
     cert: Path  # the certificate and those between it and a root, PEM
     key: Path
-    ca: Path | None = None  # clients must have a certificate of one of these authorities
+    ca: Path | None = None  # authorities of client certificates; None: clients need none
 
     @classmethod
     def of(cls, cert: Path | None, key: Path | None, ca: Path | None) -> "ServerTls | None":
-        """From the settings tls_cert, tls_key and tls_ca. Raises ValueError where some are missing."""
+        """From the settings tls_cert, tls_key and tls_ca. Raises ValueError for an incomplete set."""
         if cert is None and key is None and ca is None:
             return None
         if cert is None or key is None:
@@ -49,10 +49,10 @@ class ServerTls:
 
 @dataclass(frozen=True, slots=True)
 class ClientTls:
-    ca: Path  # authorities that a server's certificate must be of, PEM
-    cert: Path | None = None  # our own, for servers that ask for one
+    ca: Path  # authorities of server certificates, PEM
+    cert: Path | None = None  # the client's own, for servers that require one
     key: Path | None = None
-    server_name: str = ""  # that the certificate must be for; "" = the host of the target
+    server_name: str = ""  # the name in the server's certificate; "" = the host of the target
 
     def check(self) -> None:
         """Raises ConfigurationError that names the file."""
@@ -70,11 +70,11 @@ class ClientTls:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a client shows to its servers."""
+    """A client's credentials."""
 
     tls: ClientTls | None = None  # None: plaintext
     key: str = ""
-    key_file: Path | None = None  # holds the key; read for each connection
+    key_file: Path | None = None  # contains the key; read for each connection
 
     @classmethod
     def of(
@@ -88,7 +88,7 @@ class Access:
         key: str,
         key_file: Path | None,
     ) -> "Access":
-        """From settings whose names begin with `peers`. Raises ValueError for what does not go together."""
+        """From settings whose names begin with `peers`. Raises ValueError for a contradiction."""
         if (cert is None) != (tls_key is None):
             raise ValueError(f"{peers}_tls_cert and {peers}_tls_key must be set together")
         if ca is None and (cert or server_name):
@@ -104,54 +104,54 @@ class Access:
         self.metadata()
 
     def metadata(self) -> Metadata:
-        """Of each call and stream."""
+        """The metadata of each call and stream."""
         key = read(self.key_file).decode(errors="replace").strip() if self.key_file else self.key
         return ((AUTHORIZATION, f"Bearer {key}"),) if key else ()
 
-    def stamp(self) -> Stamp:
-        """Another one once a file has changed."""
+    def versions(self) -> FileVersions:
+        """Compares unequal to an earlier value once a file has changed."""
         tls = (self.tls.ca, self.tls.cert, self.tls.key) if self.tls else ()
-        return stamp_of(*tls, self.key_file)
+        return file_versions(*tls, self.key_file)
 
     def is_usable(self, target: str) -> bool:
-        """Whether files that have changed can be used: one that is being replaced may be there in part."""
+        """Whether changed files can be used: a file that is being replaced may be incomplete. Logs the result."""
         try:
             self.check()
         except ConfigurationError as error:
-            log.warning("the connection to %s goes on with what was read before: %s", target, error)
+            log.warning("keeping the connection to %s and its old certificates: %s", target, error)
             return False
         log.info("certificates or keys have changed: connecting to %s again", target)
         return True
 
 
-OPEN = Access()
+PLAINTEXT = Access()
 
 
 def server_credentials(tls: ServerTls) -> "grpc.ServerCredentials":
-    """Raises ConfigurationError. What is wrong with files that change later is logged, and the old ones stay in use."""
+    """Raises ConfigurationError. Later, an invalid file is logged, and the old certificate stays in use."""
     import grpc
 
     files = (tls.cert, tls.key, tls.ca)
-    seen = stamp_of(*files)
+    seen = file_versions(*files)
 
-    def renewed() -> "grpc.ServerCertificateConfiguration | None":
-        """Called by gRPC for each handshake, on a thread of its own; None: nothing has changed."""
+    def read_again() -> "grpc.ServerCertificateConfiguration | None":
+        """Called by gRPC for each handshake, on its own thread. None means no change."""
         nonlocal seen
-        now = stamp_of(*files)
+        now = file_versions(*files)
         if now == seen:
             return None
         seen = now
         try:
             configuration = certificate_configuration(tls)
         except ConfigurationError as error:
-            log.warning("the certificate that was read before stays in use: %s", error)
+            log.warning("keeping the old certificate: %s", error)
             return None
         log.info("read %s again", tls.cert)
         return configuration
 
     return grpc.dynamic_ssl_server_credentials(
         certificate_configuration(tls),
-        renewed,  # type: ignore[arg-type]  # typed as if there were always a new one
+        read_again,  # type: ignore[arg-type]  # may return None, whatever the stub says
         require_client_authentication=tls.ca is not None,
     )
 
@@ -165,14 +165,14 @@ def certificate_configuration(tls: ServerTls) -> "grpc.ServerCertificateConfigur
     )
 
 
-def refusal_of(details: str, target: str, tls: ClientTls | None) -> str | None:
-    """What gRPC's words for a failed handshake mean; None where it was no handshake that failed."""
+def explain_refusal(details: str, target: str, tls: ClientTls | None) -> str | None:
+    """Explains gRPC's message for a failed handshake. None if something else failed."""
     if tls is None:
         is_closed = "Socket closed" in details and "failed to connect" in details
-        return f"{target} closed the connection: it may require TLS, and this client has none" if is_closed else None
+        return f"{target} closed the connection: it may require TLS" if is_closed else None
     if "CERTIFICATE_VERIFY_FAILED" in details:
         reason = details.partition("CERTIFICATE_VERIFY_FAILED: ")[2].partition(":")[0] or "no reason given"
-        return f"the certificate of {target} is refused by the authorities in {tls.ca}: {reason}"
+        return f"the certificate of {target} cannot be verified with {tls.ca}: {reason}"
     if "Hostname Verification Check failed" in details:
         wanted = f"the name {tls.server_name}" if tls.server_name else "its address"
         return f"the certificate of {target} is not for {wanted}"
@@ -185,7 +185,7 @@ def refusal_of(details: str, target: str, tls: ClientTls | None) -> str | None:
 
 
 def check_pair(cert: Path, key: Path) -> None:
-    """Raises ConfigurationError unless the key is the certificate's."""
+    """Raises ConfigurationError unless the key belongs to the certificate."""
     for file in (cert, key):
         read(file)
     try:
@@ -210,12 +210,12 @@ def read(file: Path) -> bytes:
         raise ConfigurationError(f"cannot read {file}: {error.strerror}") from error
 
 
-def stamp_of(*files: Path | None) -> Stamp:
-    stamps: list[tuple[int, int, int] | None] = []
+def file_versions(*files: Path | None) -> FileVersions:
+    versions: list[tuple[int, int, int] | None] = []
     for file in files:
         try:
             status = file.stat() if file else None
         except OSError:
             status = None
-        stamps.append((status.st_mtime_ns, status.st_ino, status.st_size) if status else None)
-    return tuple(stamps)
+        versions.append((status.st_mtime_ns, status.st_ino, status.st_size) if status else None)
+    return tuple(versions)

@@ -1,7 +1,7 @@
-"""Deadlines: set once, at the edge, and carried with every item; absolute on this machine, relative on the wire.
+"""Deadlines: set once, where a request arrives, and sent along with every item.
 
-Clocks of two machines differ, so an item travels with the milliseconds that were left when its frame was written. All
-times here are those of time.monotonic(), in seconds; NEVER stands for no deadline.
+On one machine a deadline is a time of time.monotonic(), in seconds; NEVER means none. Clocks of two machines differ, so
+on the wire it is the milliseconds that are left when the frame is written.
 """
 
 import asyncio
@@ -20,33 +20,33 @@ def deadline_after(seconds: float | None) -> float:
     return NEVER if seconds is None else time.monotonic() + seconds
 
 
-def deadline_of(context: item_pb2.ItemContext) -> float:
-    """When an item that has just arrived runs out of time."""
+def read_deadline(context: item_pb2.ItemContext) -> float:
+    """The deadline of an item that has just arrived."""
     return time.monotonic() + context.deadline_ms / 1000 if context.deadline_ms else NEVER
 
 
 def remaining_ms(deadline: float, now: float) -> int:
-    """What to write on the wire: 0 = none, otherwise at least 1. Raises DEADLINE_EXCEEDED when the time is spent."""
+    """The value on the wire: 0 for none, otherwise at least 1. Raises DEADLINE_EXCEEDED once it has passed."""
     if deadline == NEVER:
         return 0
     left = deadline - now
     if left <= 0:
-        raise spent()
+        raise deadline_exceeded()
     if left >= WIRE_MS_MAX / 1000:
         return WIRE_MS_MAX
     return int(left * 1000) or 1
 
 
-# Each ring looks at all that waits: thousands whose deadlines are a millisecond apart are told in groups.
+# `ring` looks at all waiting items, so deadlines a millisecond apart are handled together.
 ALARM_PAUSE_S = 0.02
 
 
 class Alarm:
-    """One timer for many deadlines: a timer for each costs more than all else that is done to keep it."""
+    """One timer for many deadlines. A timer per item would cost more than the rest of its bookkeeping."""
 
     def __init__(self, ring: Callable[[], float]) -> None:
-        """`ring` is called at the earliest time that was set, or up to ALARM_PAUSE_S later, and says when it is wanted
-        next. It may be called for a deadline that nobody has any more."""
+        """`ring` is called at the earliest time that was set, or up to ALARM_PAUSE_S later, and returns the next time.
+        It may be called for a deadline whose item is answered already."""
         self._ring = ring
         self._at = NEVER
         self._timer: asyncio.TimerHandle | None = None
@@ -55,7 +55,7 @@ class Alarm:
         if deadline < self._at:
             self.stop()
             self._at = deadline
-            # Timers of the event loop know milliseconds, and may be early by one.
+            # The event loop's timers have millisecond resolution, and may fire one early.
             delay = max(0.0, deadline - time.monotonic()) + 0.001
             self._timer = asyncio.get_running_loop().call_later(delay, self._on_time)
 
@@ -69,5 +69,5 @@ class Alarm:
         self.set(max(self._ring(), time.monotonic() + ALARM_PAUSE_S))
 
 
-def spent() -> HeddleError:
-    return HeddleError(ErrorKind.DEADLINE_EXCEEDED, "the deadline passed before an answer was there")
+def deadline_exceeded() -> HeddleError:
+    return HeddleError(ErrorKind.DEADLINE_EXCEEDED, "the deadline passed before the answer was ready")

@@ -1,8 +1,8 @@
-"""Every way in which a request can fail, and how each crosses the wire.
+"""All errors of requests, and their form on the wire.
 
-A `HeddleError` raised in any service arrives at the caller as the same `HeddleError`: inside a stream as an `Error`
-message, from a unary call as a gRPC status whose trailing metadata holds that message. Anything else that is raised is
-a bug: the caller gets INTERNAL with a fixed text, the log gets the traceback.
+A `HeddleError` raised in any service reaches the caller as the same `HeddleError`: in a stream as an `Error` message,
+from a unary call as a gRPC status with that message in the trailing metadata. Any other exception is a bug: the caller
+gets INTERNAL with a fixed text, and the log gets the traceback.
 """
 
 import enum
@@ -15,19 +15,19 @@ from heddle.v1 import error_pb2
 
 DETAIL_KEY = "heddle-error-bin"
 
-# What is quoted in a message may be of any length.
+# A message may quote input of any length.
 TEXT_BYTES_MAX = 16 << 10
-# Peers refuse more than 8 KiB of metadata; percent-encoding triples a message, base64 adds a third of it.
+# Peers refuse more than 8 KiB of metadata. Percent-encoding triples a message, base64 adds a third.
 STATUS_BYTES_MAX = 1_000
 
-# How gRPC says that a message is over a limit, with the status that an overload has.
+# gRPC reports a message over the size limit with these words, and with the status of an overload.
 MESSAGE_OVER_LIMIT = "message larger than max"
 
 log = logging.getLogger(__name__)
 
 
 class ErrorKind(enum.Enum):
-    """Closed set, one for one with heddle.v1.ErrorKind, which documents each. A new kind is a change of contract."""
+    """A closed set, documented in heddle.v1.ErrorKind. A new kind changes the contract."""
 
     INVALID_INPUT = error_pb2.ERROR_KIND_INVALID_INPUT
     EMPTY_INPUT = error_pb2.ERROR_KIND_EMPTY_INPUT
@@ -62,7 +62,7 @@ STATUS_OF_KIND = {
     ErrorKind.INTERNAL: grpc.StatusCode.INTERNAL,
 }
 
-# What a bare status of somebody else's server, or of gRPC itself, means to us.
+# The kind of a status without our details: from another server, or from gRPC itself.
 KIND_OF_STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: ErrorKind.INVALID_INPUT,
     grpc.StatusCode.OUT_OF_RANGE: ErrorKind.TOO_LARGE,
@@ -78,7 +78,7 @@ KIND_OF_STATUS = {
 
 
 class HeddleError(Exception):
-    """A failure that the caller is told about: `kind` for programs, `message` for people, `field` of the request."""
+    """An error for the caller: `kind` for programs, `message` for people, `field` of the request."""
 
     def __init__(self, kind: ErrorKind, message: str, *, field: str = "", retry_after_ms: int = 0) -> None:
         super().__init__(message)
@@ -105,7 +105,7 @@ class HeddleError(Exception):
 
     @classmethod
     def from_exception(cls, exception: BaseException) -> "HeddleError":
-        """Itself if it is one of ours; otherwise INTERNAL with a fixed text, and the traceback in the log."""
+        """Returns a HeddleError as it is. Makes INTERNAL with a fixed text of any other, and logs the traceback."""
         if isinstance(exception, HeddleError):
             return exception
         log.error("internal error", exc_info=exception)
@@ -113,7 +113,7 @@ class HeddleError(Exception):
 
     @classmethod
     def from_rpc_error(cls, error: grpc.aio.AioRpcError) -> "HeddleError":
-        """What a server of ours raised, or what its bare status means."""
+        """The error that one of our servers raised, or else the meaning of the status."""
         for key, value in error.trailing_metadata() or ():
             if key == DETAIL_KEY and isinstance(value, bytes):
                 return cls.from_proto(error_pb2.Error.FromString(value))
@@ -128,9 +128,9 @@ def clipped(text: str, bytes_max: int) -> str:
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: HeddleError) -> NoReturn:
-    """Ends an RPC with the error's status; `from_rpc_error` makes the same error of it. Raises AbortError."""
+    """Ends an RPC with the error's status. The client's `from_rpc_error` restores the error. Raises AbortError."""
     message = clipped(error.message, STATUS_BYTES_MAX)
     short = HeddleError(error.kind, message, field=error.field, retry_after_ms=error.retry_after_ms)
     detail = (DETAIL_KEY, short.to_proto().SerializeToString())
     await context.abort(STATUS_OF_KIND[error.kind], message, (detail,))
-    raise AssertionError("abort has returned")
+    raise AssertionError("abort returned")

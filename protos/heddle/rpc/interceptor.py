@@ -1,7 +1,7 @@
-"""The boundary around every handler of a server: what a call must satisfy to get in, and how failures get out.
+"""The interceptor around every handler of a server: checks keys and deadlines, measures calls, and converts errors.
 
-`heddle.rpc.lifecycle.Server` puts it into each server. A HeddleError leaves as its status, with the error itself in the
-trailing metadata; any other exception is a bug, whose traceback stays in the log.
+`heddle.rpc.lifecycle.Server` adds it to each server. A HeddleError becomes its gRPC status, with the error itself in
+the trailing metadata. Any other exception is a bug: its traceback goes to the log.
 """
 
 from __future__ import annotations
@@ -21,19 +21,18 @@ from prometheus_client import Histogram
 
 from heddle.rpc.channels import MESSAGE_BYTES_MAX
 from heddle.rpc.credentials import AUTHORIZATION
-from heddle.rpc.deadlines import spent
+from heddle.rpc.deadlines import deadline_exceeded
 from heddle.rpc.errors import ErrorKind, HeddleError, abort
 from heddle.rpc.keys import NO_KEYS, ApiKeys, best_priority
-from heddle.rpc.message_bytes import serialized
-from heddle.rpc.metrics import SECONDS_BUCKETS
-from heddle.rpc.telemetry import REQUEST_ID_CHARACTERS_MAX, request_id
+from heddle.rpc.message_bytes import serialize
+from heddle.rpc.telemetry import REQUEST_ID_CHARACTERS_MAX, SECONDS_BUCKETS, request_id
 from heddle.rpc.unary import REQUEST_ID_KEY
 
 CALL_SECONDS = Histogram(
     "heddle_rpc_call_seconds", "Calls by method and outcome", ["method", "code"], buckets=SECONDS_BUCKETS
 )
 
-# Streams that stay open beside the calls of their client: what they last says nothing of how fast anything is answered.
+# Streams that stay open as long as their client: their duration is no latency, so it is not measured.
 LASTING = frozenset({"Infer", "Watch", "ServerReflectionInfo"})
 
 STATUS_NAMES = {status.value[0]: status.name.lower() for status in grpc.StatusCode}
@@ -44,8 +43,7 @@ Enter: TypeAlias = Callable[[str, Context], AbstractAsyncContextManager[None]]
 
 
 class Boundary(grpc.aio.ServerInterceptor):
-    """`open_services` answer from the start, all others only once `ready` was set. `keyless_services` answer callers
-    without a key, where there are keys."""
+    """`open_services` answer from the start, all others once `ready` is set. `keyless_services` need no key."""
 
     def __init__(
         self,
@@ -55,7 +53,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         keyless_services: frozenset[str] = frozenset(),
         answer_bytes_max: int = MESSAGE_BYTES_MAX,
     ) -> None:
-        """An answer to a call that is over `answer_bytes_max` becomes TOO_LARGE."""
+        """A unary answer over `answer_bytes_max` becomes TOO_LARGE."""
         self.open_services = open_services
         self.keys = keys
         self.keyless_services = keyless_services
@@ -67,7 +65,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._guarded: dict[str, Handler] = {}
 
     async def until_idle(self) -> None:
-        """Returns once no unary call is being answered. Streams know for themselves when they are done."""
+        """Returns when no unary call is running. Streams have an `until_idle` of their own."""
         await self._idle.wait()
 
     async def intercept_service(
@@ -78,29 +76,29 @@ class Boundary(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if method not in self._guarded:
             handler = await continuation(handler_call_details)
-            if handler is None:  # gRPC itself answers UNIMPLEMENTED; remembering invented names would be a leak
+            if handler is None:  # gRPC answers UNIMPLEMENTED; caching invented names would be a leak
                 return None
-            self._guarded[method] = self.guarded(method, handler)
+            self._guarded[method] = self.guard(method, handler)
         return self._guarded[method]
 
-    def guarded(self, method: str, handler: Handler) -> Handler:
-        """The same handler inside the boundary."""
+    def guard(self, method: str, handler: Handler) -> Handler:
+        """Wraps a handler."""
         kind = f"{arity(handler.request_streaming)}_{arity(handler.response_streaming)}"
         behaviour = getattr(handler, kind)
         enter = functools.partial(self.entry(method, is_stream="stream" in kind), method)
         wrap = getattr(grpc, f"{kind}_rpc_method_handler")
         if "stream" in kind:
             serializer = passing_bytes(handler.response_serializer) if handler.response_streaming else None
-            wrapped = around(behaviour, enter, finish=as_it_is if handler.response_streaming else self.serialized)
+            wrapped = around(behaviour, enter, finish=identity if handler.response_streaming else self.serialize)
             guarded: Handler = wrap(wrapped, handler.request_deserializer, serializer)
         else:
-            begin = functools.partial(parsed, handler.request_deserializer)
-            guarded = wrap(around(behaviour, enter, begin=begin, finish=self.serialized), None, None)
+            begin = functools.partial(parse, handler.request_deserializer)
+            guarded = wrap(around(behaviour, enter, begin=begin, finish=self.serialize), None, None)
         return guarded
 
-    def serialized(self, answer: Any) -> bytes:
-        """Here, where what is too large can still be refused with a sentence."""
-        return serialized(answer, self.answer_bytes_max)
+    def serialize(self, answer: Any) -> bytes:
+        """Serializes here, where an answer that is too large can still become a clear error."""
+        return serialize(answer, self.answer_bytes_max)
 
     def entry(self, method: str, *, is_stream: bool) -> Enter:
         if not is_stream:
@@ -109,7 +107,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def unary(self, method: str, context: Context) -> AsyncIterator[None]:
-        request_id.set(request_id_of(context))
+        request_id.set(read_request_id(context))
         self.unary_running += 1
         self._idle.clear()
         try:
@@ -127,7 +125,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         try:
             async with self.admitted(method, context):
                 yield
-        except asyncio.CancelledError:  # gRPC cancels the handler, but its context has no status for that
+        except asyncio.CancelledError:  # gRPC cancels the handler without setting a status
             code = "cancelled"
             raise
         finally:
@@ -140,7 +138,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             yield
         except grpc.aio.AbortError:
             raise
-        except DecodeError as error:  # what a handler of streams has read
+        except DecodeError as error:  # from a handler that reads a stream
             await abort(context, not_a_message(error))
         except Exception as exception:  # noqa: BLE001 - this is the boundary
             await abort(context, HeddleError.from_exception(exception))
@@ -153,13 +151,13 @@ class Boundary(grpc.aio.ServerInterceptor):
             raise HeddleError(ErrorKind.UNAVAILABLE, "the server is starting", retry_after_ms=1_000)
         time_remaining: float | None = context.time_remaining()
         if time_remaining is not None and time_remaining <= 0:
-            raise spent()
+            raise deadline_exceeded()
 
     def check_key(self, context: Context) -> None:
-        """Raises UNAUTHENTICATED. Who may open a socket file is said by the permissions of its folder."""
+        """Raises UNAUTHENTICATED. Unix sockets need no key: the permissions of their folder say who may connect."""
         if context.peer().startswith("unix"):
             return
-        key = self.keys.find(value_of(context, AUTHORIZATION))
+        key = self.keys.find(find_metadata(context, AUTHORIZATION))
         best_priority.set((key.best_priority if key else None) or 0)
 
 
@@ -168,12 +166,12 @@ def arity(streaming: bool) -> str:
 
 
 def passing_bytes(serialize: Any) -> Callable[[Any], bytes]:
-    """For handlers that write what is serialized already."""
+    """A serializer for handlers that write serialized messages."""
     return lambda message: message if isinstance(message, bytes) else serialize(message)
 
 
-def parsed(deserialize: Callable[[bytes], Any] | None, data: bytes) -> Any:
-    """Here, where what cannot be read is the caller's mistake: gRPC would call it UNKNOWN."""
+def parse(deserialize: Callable[[bytes], Any] | None, data: bytes) -> Any:
+    """Parses here, so that a malformed message is INVALID_INPUT: gRPC would make it UNKNOWN."""
     try:
         return deserialize(data) if deserialize else data
     except DecodeError as error:
@@ -184,7 +182,7 @@ def not_a_message(error: DecodeError) -> HeddleError:
     return HeddleError(ErrorKind.INVALID_INPUT, f"not a message of this method: {error}")
 
 
-def as_it_is(message: Any) -> Any:
+def identity(message: Any) -> Any:
     return message
 
 
@@ -192,11 +190,11 @@ def around(
     behaviour: Any,
     enter: Callable[[Context], AbstractAsyncContextManager[None]],
     *,
-    begin: Callable[[Any], Any] = as_it_is,
-    finish: Callable[[Any], Any] = as_it_is,
+    begin: Callable[[Any], Any] = identity,
+    finish: Callable[[Any], Any] = identity,
 ) -> Any:
-    """A handler of the same sort as `behaviour` (coroutine or async generator) that runs inside `enter`, and so do
-    `begin` with what a coroutine is given, and `finish` with what it returns."""
+    """Wraps a coroutine function or async generator function, so that it runs inside `enter`. For a coroutine, so do
+    `begin`, which converts its request, and `finish`, which converts its answer."""
 
     async def answer(request: Any, context: Context) -> Any:
         async with enter(context):
@@ -209,30 +207,30 @@ def around(
 
     async def refuse(_: Any, context: Context) -> Any:
         async with enter(context):
-            raise HeddleError(ErrorKind.UNIMPLEMENTED, f"{behaviour.__name__} is not served by this version")
+            raise HeddleError(ErrorKind.UNIMPLEMENTED, f"{behaviour.__name__} is not implemented by this version")
 
     if inspect.isasyncgenfunction(behaviour):
         return stream
-    # All handlers of ours are async: one that is not comes from the generated base class, so nobody wrote it.
+    # All our handlers are async. One that is not is the generated base class's, so it is not implemented.
     return answer if inspect.iscoroutinefunction(behaviour) else refuse
 
 
 def outcome(context: Context) -> str:
-    """The status that the call ended with, or will: ok unless the boundary or the handler set another."""
+    """The call's status in lower case: ok unless the interceptor or the handler set another."""
     if context.cancelled():
         return "cancelled"
     code: grpc.StatusCode | int = context.code() or grpc.StatusCode.OK
     return code.name.lower() if isinstance(code, grpc.StatusCode) else STATUS_NAMES[code]
 
 
-def request_id_of(context: Context) -> str:
-    """What the caller named the call, so that its logs and ours can be joined; otherwise a new name."""
-    stated = value_of(context, REQUEST_ID_KEY)
+def read_request_id(context: Context) -> str:
+    """The request id that the caller sent, or a new one."""
+    stated = find_metadata(context, REQUEST_ID_KEY)
     return secrets.token_hex(8) if stated is None else stated[:REQUEST_ID_CHARACTERS_MAX]
 
 
-def value_of(context: Context, name: str) -> str | None:
-    """Of the caller's metadata."""
+def find_metadata(context: Context, name: str) -> str | None:
+    """Finds a value in the caller's metadata."""
     for key, value in context.invocation_metadata() or ():
         if key == name and isinstance(value, str):
             return value

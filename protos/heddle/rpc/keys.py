@@ -1,26 +1,35 @@
-"""The keys that callers need: `Authorization: Bearer KEY` or `Api-Key KEY`, a header of HTTP and metadata of gRPC.
+"""API keys: callers send `Authorization: Bearer KEY` or `Api-Key KEY` as an HTTP header or gRPC metadata.
 
-Each service's `__main__` loads them; the gateway's app and `interceptor` check each call. Only hashes are kept.
+Each service's `__main__` loads the keys; the gateway's app and `interceptor` check each call. Only hashes are kept.
 """
 
 import hashlib
+import logging
+import math
 import re
+import time
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+from heddle.rpc.credentials import FileVersions, file_versions
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.priorities import PRIORITY_MAX, is_priority
+from heddle.rpc.fairness import PRIORITY_MAX, is_priority
 from heddle.rpc.settings import ConfigurationError
 
 SCHEMES = ("bearer", "api-key")
 
-# A key that the file gives as its hash, which `printf %s KEY | sha256sum` prints.
+# How often the keys file is checked for changes.
+LOOK_S = 1.0
+
+# A key given as its hash, the output of `printf %s KEY | sha256sum`.
 HASHED = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
 
-# Of the key of the gRPC call that is being answered: its items get no better one.
+log = logging.getLogger(__name__)
+
+# Of the current gRPC call's key: the smallest priority that its items may have.
 best_priority: ContextVar[int] = ContextVar("best_priority", default=0)
 
 
@@ -32,51 +41,81 @@ class ApiKey:
 
     @property
     def flow(self) -> str:
-        """The key's name in a flow: the same at every gateway, and it does not reveal the key."""
+        """The key's name in a flow: the same at every gateway, without revealing the key."""
         return self.digest.hex()[:16]
+
+
+def index_keys(keys: Iterable[ApiKey]) -> dict[bytes, ApiKey]:
+    """By digest. Raises ValueError for a duplicate key."""
+    indexed: dict[bytes, ApiKey] = {}
+    for key in keys:
+        if key.digest in indexed:
+            raise ValueError(f"api_keys_file: {key.name!r} has a key that is listed twice: remove one of the two")
+        indexed[key.digest] = key
+    return indexed
 
 
 class ApiKeys:
     def __init__(self, keys: Iterable[ApiKey]) -> None:
-        """Without keys everybody may call. Raises ValueError for a duplicate key."""
-        self._keys: dict[bytes, ApiKey] = {}
-        for key in keys:
-            if key.digest in self._keys:
-                raise ValueError(f"api_keys_file: {key.name!r} has a key that is listed twice: remove one of the two")
-            self._keys[key.digest] = key
+        """Without keys anybody may call. Raises ValueError for a duplicate key."""
+        self._keys = index_keys(keys)
+        self._stated: Sequence[str] = ()
+        self._file: Path | None = None
+        self._versions: FileVersions = ()
+        self._next_look = math.inf  # time.monotonic()
+
+    @classmethod
+    def load(cls, stated: Sequence[str], file: Path | None) -> "ApiKeys":
+        """From the settings api_keys and api_keys_file. The file is read again when it changes. Raises
+        ConfigurationError, whose message contains no key."""
+        versions = file_versions(file)
+        try:
+            keys = cls(load_keys(stated, file))
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+        if file:
+            keys._stated, keys._file, keys._versions, keys._next_look = stated, file, versions, 0.0
+        return keys
 
     def __bool__(self) -> bool:
         return bool(self._keys)
 
     def find(self, authorization: str | None) -> ApiKey | None:
-        """The key of a request; None where none is needed. Raises UNAUTHENTICATED.
+        """The key of a request, or None if no keys are configured. Raises UNAUTHENTICATED.
 
-        The time of the look-up depends on the hash alone, so it reveals nothing about the keys."""
+        The look-up is by hash, so its time reveals nothing about the keys."""
         if not self._keys:
             return None
+        if time.monotonic() >= self._next_look:
+            self._read_changes()
         scheme, _, key = (authorization or "").partition(" ")
         if not key:
             raise unauthenticated("a key is required: Authorization: Bearer KEY")
-        found = self._keys.get(digest_of(key.strip())) if scheme.lower() in SCHEMES else None
+        found = self._keys.get(hash_key(key.strip())) if scheme.lower() in SCHEMES else None
         if found is None:
-            raise unauthenticated("the key is not valid here")
+            raise unauthenticated("the key is not valid")
         return found
+
+    def _read_changes(self) -> None:
+        self._next_look = time.monotonic() + LOOK_S
+        versions = file_versions(self._file)
+        if versions == self._versions:
+            return
+        self._versions = versions
+        try:
+            self._keys = index_keys(load_keys(self._stated, self._file))
+        except ValueError as error:
+            log.warning("keeping the old keys: %s", error)
+        else:
+            log.info("read %s again: %d keys", self._file, len(self._keys))
 
 
 NO_KEYS = ApiKeys(())
 
 
-def load_api_keys(stated: Sequence[str], file: Path | None) -> ApiKeys:
-    """Raises ConfigurationError, whose message contains no key."""
-    try:
-        return ApiKeys(load_keys(stated, file))
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from None
-
-
 def load_keys(stated: Sequence[str], file: Path | None) -> list[ApiKey]:
-    """The keys of the settings and those of the file. Raises ValueError, whose message contains no key."""
-    keys = [ApiKey(digest_of(key)) for key in dict.fromkeys(stated)]
+    """Reads the keys of the settings and of the file. Raises ValueError, whose message contains no key."""
+    keys = [ApiKey(hash_key(key)) for key in dict.fromkeys(stated)]
     if file is None:
         return keys
     try:
@@ -87,12 +126,12 @@ def load_keys(stated: Sequence[str], file: Path | None) -> list[ApiKey]:
         if words := line.partition("#")[0].split():
             keys.append(parse_key(words, f"api_keys_file: line {number} of {file}"))
     if not keys:
-        raise ValueError(f"api_keys_file: there is no key in {file}, so nobody could call: add one, or unset it")
+        raise ValueError(f"api_keys_file: {file} holds no key: add one, or unset the setting")
     return keys
 
 
 def parse_key(words: Sequence[str], place: str) -> ApiKey:
-    """`words` are those of one line: a name, the key or its hash, and optionally the key's best priority."""
+    """`words` are a line's: a name, the key or its hash, and optionally the key's best priority."""
     if len(words) not in (2, 3):
         raise ValueError(f"{place} must have a name, a key or sha256:HASH, and optionally a priority")
     name, key, *priority = words
@@ -101,11 +140,11 @@ def parse_key(words: Sequence[str], place: str) -> ApiKey:
     hashed = HASHED.fullmatch(key)
     if key.startswith("sha256:") and not hashed:
         raise ValueError(f"{place}: sha256: must be followed by 64 hexadecimal digits")
-    digest = bytes.fromhex(hashed[1]) if hashed else digest_of(key)
+    digest = bytes.fromhex(hashed[1]) if hashed else hash_key(key)
     return ApiKey(digest, name, int(priority[0]) if priority else None)
 
 
-def digest_of(key: str) -> bytes:
+def hash_key(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 

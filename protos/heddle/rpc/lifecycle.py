@@ -1,6 +1,6 @@
-"""The life of a service: listen, warm up, serve until asked to stop, drain, exit.
+"""The lifecycle of a service: listen, warm up, serve until asked to stop, drain, exit.
 
-Called by the `__main__` of each service; the gateway, which is no gRPC server, uses `run` and `stop_on_signal` alone.
+Called by each `__main__`. The gateway, which is no gRPC server, uses only `run` and `stop_on_signal`.
 
     def main() -> NoReturn:
         settings = load(EngineSettings, sys.argv[1:], os.environ, prog="engine-svc", env_prefix="HEDDLE_ENGINE_")
@@ -34,7 +34,6 @@ from grpc_reflection.v1alpha import reflection
 
 from heddle.rpc.channels import SERVER_OPTIONS
 from heddle.rpc.credentials import ServerTls, server_credentials
-from heddle.rpc.health import HealthServicer
 from heddle.rpc.interceptor import Boundary
 from heddle.rpc.keys import NO_KEYS, ApiKeys
 from heddle.rpc.listening import check_address
@@ -43,7 +42,7 @@ from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError
 Callback = Callable[[], Awaitable[None]]
 ServicerType = TypeVar("ServicerType")
 
-# After draining only answers that are already on their way to a socket are waited for.
+# After draining, the time for answers that are already on their way to a socket.
 CLOSE_S = 1.0
 
 GC_ALLOCATIONS = 50_000
@@ -52,8 +51,8 @@ log = logging.getLogger(__name__)
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> NoReturn:
-    """Runs `main` on uvloop and ends the process with the exit code that its outcome deserves."""
-    open_as_many_files_as_allowed()
+    """Runs `main` on uvloop and ends the process with an exit code of the table above."""
+    raise_file_limit()
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     try:
         runner.run(main())
@@ -63,44 +62,45 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> NoReturn:
     except KeyboardInterrupt:
         leave(128 + signal.SIGINT)
     except Exception:
-        log.critical("the process cannot go on", exc_info=True)
+        log.critical("unexpected error: the process ends", exc_info=True)
         leave(1)
     leave(0)
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process now: a thread that is still loading weights can neither be stopped nor is it worth the wait."""
+    """Ends the process at once: a thread that is loading weights cannot be stopped, and is not worth waiting for."""
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)
 
 
-def open_as_many_files_as_allowed() -> None:
-    """A connection of gRPC's is three of them; the limit that most systems begin with is 1,024."""
+def raise_file_limit() -> None:
+    """A gRPC connection takes three file descriptors, and the usual limit is 1,024."""
     with contextlib.suppress(ValueError, OSError):
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def interrupt_nobody() -> None:
-    """Called before the process has threads, by those that hand on what others compute. Where a core is free, nothing
-    changes. Where none is, such a process waits for the time slice of whoever computes, a few milliseconds, and then
-    finds more to take at once: beside an engine that fills two cores it took a third less CPU time by request.
-    See SCHED_BATCH in sched(7); elsewhere than on Linux, or where it is forbidden, nothing happens."""
+def use_batch_scheduling() -> None:
+    """Sets Linux's SCHED_BATCH (see sched(7)). Called by gateways and tokenizer pods, before they have threads.
+
+    While a core is free, nothing changes. While none is, such a process does not preempt the engine that computes; it
+    waits a few milliseconds and then finds more work to take at once. Beside an engine that filled two cores, it took a
+    third less CPU time per request."""
     with contextlib.suppress(AttributeError, OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def settle_memory() -> None:
-    """Called once, when warm. What was loaded stays, so the garbage collector need not look at it again; and the
-    messages of a loaded pod are many but free of cycles, so that it may look less often: an eighth of the CPU time."""
+def tune_garbage_collector() -> None:
+    """Called once, after warm-up. Loaded objects stay, so the garbage collector need not look at them again. Messages
+    are many but free of cycles, so it may run less often, which saves an eighth of a loaded pod's CPU time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS)
 
 
 def stop_on_signal(before_leaving: Callable[[], None] = lambda: None) -> asyncio.Event:
-    """An event that the first SIGTERM or SIGINT sets. The second one calls `before_leaving` and ends the process."""
+    """Returns an event that the first SIGTERM or SIGINT sets. The second ends the process, after `before_leaving`."""
     stop = asyncio.Event()
 
     def on_signal(number: signal.Signals) -> None:
@@ -117,14 +117,33 @@ def stop_on_signal(before_leaving: Callable[[], None] = lambda: None) -> asyncio
 
 
 async def nothing() -> None:
-    """The callback of a service that has nothing to do at that point of its life."""
+    """The default callback."""
+
+
+class HealthServicer(health.aio.HealthServicer):  # type: ignore[misc]  # not typed
+    """grpc.health.v1 with all of its methods: the library's servicer lacks `List`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._statuses: dict[str, Any] = {health.OVERALL_HEALTH: health_pb2.HealthCheckResponse.SERVING}
+
+    async def set(self, service: str, status: Any) -> None:
+        self._statuses[service] = status
+        await super().set(service, status)
+
+    async def List(
+        self, request: health_pb2.HealthListRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> health_pb2.HealthListResponse:
+        response = health_pb2.HealthCheckResponse
+        statuses = {service: response(status=status) for service, status in self._statuses.items()}
+        return health_pb2.HealthListResponse(statuses=statuses)
 
 
 class Server:
     """A gRPC server with health, reflection and error boundary. Made and used inside one event loop.
 
-    Health follows grpc.health.v1: the name "" is SERVING as soon as a port is open and until the process ends (alive),
-    the name of each service only between the end of warm-up and the start of draining (ready).
+    Health follows grpc.health.v1: the name "" is SERVING while a port is open (alive), the name of each service only
+    between warm-up and draining (ready).
     """
 
     def __init__(
@@ -136,7 +155,7 @@ class Server:
         keys: ApiKeys = NO_KEYS,
         stop: asyncio.Event | None = None,
     ) -> None:
-        """`listen` holds `host:port` (port 0: any free one) and `unix:/path`; `tls` and `keys` are for the former.
+        """`listen` holds `host:port` (port 0: any free one) and `unix:/path`; `tls` and `keys` apply to the former.
         `stop` replaces the signals."""
         self.listen = listen
         self.drain_s_max = drain_s_max
@@ -162,8 +181,8 @@ class Server:
         self._services.append(service)
 
     def report_ready(self, ready: bool) -> None:
-        """For a service that depends on others: whether they let it answer just now. No effect while it warms up or
-        drains. Calls are let in all the same: what they wait for may be back in time."""
+        """Reports whether the services that this one depends on are available. No effect during warm-up and draining.
+        Calls are accepted all the same: the others may be back in time."""
         if self._serving:
             report = asyncio.create_task(self._set_ready(ready=ready))
             self._reports.add(report)
@@ -177,10 +196,10 @@ class Server:
         until_idle: Callback = nothing,
         close: Callback = nothing,
     ) -> None:
-        """The whole life. Raises what `warm_up` raises, after closing; a stop request during it simply ends it."""
+        """Runs from listening to closing. Raises what `warm_up` raises, after closing. A stop request ends it."""
         try:
             await self._open()
-            if await self._warmed_up(warm_up):
+            if await self._warm_up(warm_up):
                 self._serving = True
                 await self._set_ready(ready=True)
                 await self._stop.wait()
@@ -195,9 +214,9 @@ class Server:
         reflection.enable_server_reflection([*self._services, health.SERVICE_NAME], self._server)
         await self._set_ready(ready=False)
         if not self.listen:
-            raise ConfigurationError("there is no address to listen on")
+            raise ConfigurationError("no address to listen on: set listen")
         for address in self.listen:
-            check_address(address)  # all, before the first is bound
+            check_address(address)  # check all before binding the first
         addresses = [self._bind(address) for address in self.listen]
         await self._server.start()
         self.addresses = addresses
@@ -206,7 +225,7 @@ class Server:
         log.info("listening on %s%s", ", ".join(self.addresses), tls)
 
     def _bind(self, address: str) -> str:
-        """Returns the address with the port that port 0 became. Raises ConfigurationError."""
+        """Returns the address with the bound port. Raises ConfigurationError."""
         try:
             if self._tls and not address.startswith("unix:"):
                 port = self._server.add_secure_port(address, server_credentials(self._tls))
@@ -216,8 +235,8 @@ class Server:
             raise ConfigurationError(f"cannot listen on {address}: {error}") from error
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
-    async def _warmed_up(self, warm_up: Callback) -> bool:
-        """False if a stop was requested before the end of it."""
+    async def _warm_up(self, warm_up: Callback) -> bool:
+        """Returns False if a stop was requested meanwhile."""
         started = time.monotonic()
         stopping = asyncio.ensure_future(self._stop.wait())
         warming = asyncio.ensure_future(warm_up())
@@ -227,13 +246,13 @@ class Server:
             warming.cancel()
             return False
         warming.result()
-        settle_memory()
+        tune_garbage_collector()
         log.info("ready after %.1f s", time.monotonic() - started)
         return True
 
     async def _set_ready(self, *, ready: bool) -> None:
         status = health_pb2.HealthCheckResponse
-        self._boundary.ready = self._boundary.ready or ready  # what arrives while draining is still answered
+        self._boundary.ready = self._boundary.ready or ready  # calls that arrive during draining are still answered
         for service in self._services:
             await self._health.set(service, status.SERVING if ready else status.NOT_SERVING)
 
@@ -245,4 +264,4 @@ class Server:
                 await until_idle()
                 await self._boundary.until_idle()
         except TimeoutError:
-            log.warning("still busy after %g s of draining: closing", self.drain_s_max)
+            log.warning("still busy after draining for %g s: closing", self.drain_s_max)

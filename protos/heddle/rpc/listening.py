@@ -1,7 +1,7 @@
-"""Whether a server can listen on an address, or why not. Asked before gRPC tries: it would say so in several raw lines
-on stderr, and take a unix socket away from a server that is using it.
+"""Checks that a server can listen on an address, before gRPC tries: gRPC would print several raw lines to stderr, and
+would take a unix socket away from the server that uses it.
 
-Called by `lifecycle`, `heddle.serve` and the gateway.
+Called by `lifecycle`, `heddle serve` and the gateway.
 """
 
 import errno
@@ -12,13 +12,12 @@ from heddle.rpc.settings import ConfigurationError
 
 PORT_MAX = 65_535
 
-# Of a name's addresses: localhost is ::1 too where the machine has no IPv6.
+# A name may have addresses that this machine lacks: localhost is ::1 too, even without IPv6.
 NOT_OF_THIS_MACHINE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
 def check_address(address: str) -> None:
-    """Raises ConfigurationError unless a server can listen on `unix:/path`, or on `host:port` at every address of the
-    host."""
+    """`address` is `unix:/path` or `host:port`. Raises ConfigurationError."""
     if address.startswith("unix:"):
         check_socket(address.removeprefix("unix:"))
         return
@@ -30,7 +29,7 @@ def check_address(address: str) -> None:
 
 
 def check_socket(path: str) -> None:
-    """gRPC replaces a socket file; that is right only for one that nobody listens on."""
+    """gRPC replaces an existing socket file, which is right only if nobody listens on it."""
     if not Path(path).parent.is_dir():
         raise ConfigurationError(f"cannot listen on unix:{path}: there is no folder {Path(path).parent}")
     with socket.socket(socket.AF_UNIX) as probe:
@@ -44,7 +43,7 @@ def check_socket(path: str) -> None:
             raise ConfigurationError(f"cannot listen on unix:{path}: the file is not a socket") from None
         except OSError as error:
             raise ConfigurationError(f"cannot listen on unix:{path}: {error.strerror or error}") from error
-    raise ConfigurationError(f"cannot listen on unix:{path}: another process does")
+    raise ConfigurationError(f"cannot listen on unix:{path}: another process uses it")
 
 
 def tcp_sockets(host: str, port: int) -> list[socket.socket]:
@@ -53,9 +52,9 @@ def tcp_sockets(host: str, port: int) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     missing: OSError | None = None
     try:
-        for family, place in places(host, port):
+        for family, address in addresses_of(host, port):
             try:
-                sockets.append(tcp_socket(family, place, port))
+                sockets.append(tcp_socket(family, address, port))
             except OSError as error:
                 if error.errno not in NOT_OF_THIS_MACHINE:
                     raise
@@ -76,13 +75,13 @@ def tcp_socket(family: socket.AddressFamily, place: str, port: int) -> socket.so
     return socket.create_server((place, port), family=family, dualstack_ipv6=is_all)
 
 
-def places(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
+def addresses_of(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     return list(dict.fromkeys((family, str(place[0])) for family, _, _, _, place in found))
 
 
 def usable_port(host: str, port: int) -> int:
-    """The port itself, or a free one for 0. Raises ConfigurationError unless a server can listen there."""
+    """Returns the port, or a free one for 0. Raises ConfigurationError."""
     if port > PORT_MAX:  # getaddrinfo would take the remainder
         raise ConfigurationError(f"cannot listen on {authority(host, port)}: there is no such port")
     try:
@@ -96,5 +95,5 @@ def usable_port(host: str, port: int) -> int:
 
 
 def authority(host: str, port: int) -> str:
-    """As in a URL."""
+    """`host:port` as in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,7 +1,6 @@
-"""Messages as bytes, none of them larger than the peer accepts: gRPC would break the stream of one that is.
+"""Serializes messages and checks their size: gRPC would break the stream of a message larger than the peer accepts.
 
-`stream_server` makes its frames of them, `pod` looks at items before they join a frame, `interceptor` at the answers to
-unary calls.
+`stream_server` joins frames of serialized outcomes, `pool` checks items, `interceptor` the answers of unary calls.
 """
 
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ from google.protobuf.message import EncodeError
 from heddle.rpc.channels import MESSAGE_BYTES_MAX
 from heddle.rpc.errors import ErrorKind, HeddleError
 
-# What a frame has beside its one large item or answer: load, draining, cancelled ids, tags and lengths.
+# Room in a frame beside one large item or outcome, for load, draining, cancelled ids, tags and lengths.
 FRAME_EXTRA_BYTES = 64 << 10
 ENTRY_BYTES_MAX = MESSAGE_BYTES_MAX - FRAME_EXTRA_BYTES
 
@@ -24,8 +23,8 @@ class Serializable(Protocol):
     def SerializeToString(self) -> bytes: ...
 
 
-def serialized(answer: Serializable, bytes_max: int = MESSAGE_BYTES_MAX) -> bytes:
-    """Raises TOO_LARGE for an answer that no message can carry."""
+def serialize(answer: Serializable, bytes_max: int = MESSAGE_BYTES_MAX) -> bytes:
+    """Raises TOO_LARGE for an answer over the limit."""
     try:
         data = answer.SerializeToString()
     except EncodeError:  # protobuf itself stops at 2 GiB
@@ -35,8 +34,8 @@ def serialized(answer: Serializable, bytes_max: int = MESSAGE_BYTES_MAX) -> byte
     return data
 
 
-def checked_size(request: Serializable, bytes_max: int) -> int:
-    """In bytes. Raises TOO_LARGE for a request that no message can carry."""
+def check_size(request: Serializable, bytes_max: int) -> int:
+    """Returns the size in bytes. Raises TOO_LARGE for a request over the limit."""
     try:
         size = request.ByteSize()
     except EncodeError:
@@ -50,15 +49,14 @@ def too_large(what: str, size: str, bytes_max: int) -> HeddleError:
     return HeddleError(ErrorKind.TOO_LARGE, f"the {what} has {size} bytes, the limit of a message is {bytes_max}")
 
 
-def repeated_first_field(entries: Iterable[bytes], others: bytes = b"") -> bytes:
-    """A message of `repeated … = 1`, whose entries are serialized already, and of its other fields. Packed numbers are
-    one entry on the wire."""
+def encode_repeated(entries: Iterable[bytes], others: bytes = b"") -> bytes:
+    """Encodes a message whose field 1 is repeated: its serialized entries, followed by its other serialized fields."""
     parts = [part for entry in entries for part in (FIRST_FIELD, varint(len(entry)), entry)]
     return b"".join((*parts, others))
 
 
 def varint(number: int) -> bytes:
-    """As protobuf writes lengths: seven bits to a byte, lowest first, the top bit set on all but the last."""
+    """Protobuf's encoding of lengths: seven bits per byte, lowest first, the top bit set on all but the last."""
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)

@@ -1,4 +1,4 @@
-"""An item of a `Pool` that has no answer yet. A `Pod` takes it; if that one is lost, the pool gives it to another."""
+"""An item of a `Pool` without an answer. A `Pod` takes it; if that pod is lost, the pool gives it to another."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic
@@ -12,14 +12,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Pending(Generic[Item, Outcome]):
-    """An item on its way to an answer, whichever pod it is at."""
-
     item: Item
     deadline: float
     reply: Reply[Outcome]
     size: int  # in bytes
     cost: int
-    id: int = 0  # the item's, at the pod that has it
+    id: int = 0  # of the item, at its current pod
     attempts: int = 0
     answered: bool = False
     pod: "Pod[Item, Outcome] | None" = None

@@ -1,10 +1,11 @@
-"""One pod as its client sees it: a channel, one coalescing stream, and the items that wait for an answer on it.
+"""The client's end of a coalescing stream: one pod, its channel, and the items that wait for its answers.
 
-A `Pool` owns the pods and decides which gets an item. A pod connects by itself, checks that the peer is the right one,
-reconnects with backoff when the stream breaks, and hands its unanswered items back to the pool.
+A `Pool` owns the pods and chooses one for each item. A pod connects by itself, checks the peer, reconnects with backoff
+when the stream breaks, and then returns its unanswered items to the pool.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import math
@@ -17,12 +18,10 @@ import grpc
 
 from heddle.rpc.channels import open_channel
 from heddle.rpc.coalescer import Coalescer
-from heddle.rpc.credentials import OPEN, Access, Stamp, refusal_of
+from heddle.rpc.credentials import PLAINTEXT, Access, FileVersions, explain_refusal
 from heddle.rpc.deadlines import remaining_ms
-from heddle.rpc.dialect import Dialect
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.keys import unauthenticated
-from heddle.rpc.load import estimated_load
 from heddle.rpc.pending import Pending
 from heddle.rpc.settings import ConfigurationError
 from heddle.rpc.stream import (
@@ -33,27 +32,27 @@ from heddle.rpc.stream import (
     Outcome,
     RequestFrame,
     ResponseFrame,
+    StreamProtocol,
 )
+from heddle.rpc.waiting import TimeSlice, poll_until
 
 BACKOFF_S_FIRST = 0.05
 BACKOFF_S_MAX = 0.5
 CONNECT_S_MAX = 5.0
-# A pod that cannot be reached for so long is told of in the log, once.
+# A pod that cannot be reached for this long is logged as a warning, once.
 AWAY_S = 5.0
-# A pod whose batch has been on the device for so long gets nothing new while another pod can take it.
+# A pod whose batch has run for longer gets nothing new while another pod is available.
 RUNNING_MS_MAX = 30_000
-# How long the answers of one frame are handed on before the event loop gets its turn.
-TURN_S_MAX = 0.002
-# Before a connection is made anew because a certificate has changed, the answers on the old one are waited for.
+# When a certificate changes, the old connection may take this long to finish its items.
 RENEW_S_MAX = 10.0
-# Of one frame: so many find room beside the largest item.
+# In one frame: this many fit beside the largest item.
 CANCEL_IDS_MAX = 4096
 
 log = logging.getLogger(__name__)
 
 
 class PodOwner(Protocol[Item, Outcome]):
-    """What a pod tells its pool."""
+    """The pod's callbacks to its pool."""
 
     def pod_changed(self, pod: "Pod[Item, Outcome]") -> None: ...
     def pod_lost(self, pod: "Pod[Item, Outcome]", unanswered: list[Pending[Item, Outcome]]) -> None: ...
@@ -63,16 +62,16 @@ class Pod(Generic[Item, Outcome]):
     def __init__(
         self,
         target: str,
-        dialect: Dialect[Item, Outcome],
+        protocol: StreamProtocol[Item, Outcome],
         owner: PodOwner[Item, Outcome],
-        access: Access = OPEN,
+        access: Access = PLAINTEXT,
         server_name: str = "",
     ) -> None:
         self.target = target
         self.connected = False
         self.draining = False
         self.refusal: HeddleError | None = None  # why the last attempt to connect failed
-        self._dialect = dialect
+        self._protocol = protocol
         self._owner = owner
         self._access = access
         self._server_name = server_name
@@ -80,12 +79,11 @@ class Pod(Generic[Item, Outcome]):
         self._unanswered: dict[int, Pending[Item, Outcome]] = {}
         self._cancel_ids: list[int] = []
         self._ids = itertools.count(1)
-        self._outstanding_cost = 0
-        self._reported_cost = 0
-        self._sent_since_report = 0
+        self.unanswered_cost = 0
+        self.reported_cost = 0  # by the pod, plus what was sent to it since
         self._running_ms = 0
         self._last_heard = 0.0
-        self._refused_since = math.inf  # time.monotonic, until it has been told
+        self._refused_since = math.inf  # time.monotonic(); inf once it has been logged
         self._task = asyncio.create_task(self._run(), name=f"pod {target}")
 
     @property
@@ -95,11 +93,6 @@ class Pod(Generic[Item, Outcome]):
     @property
     def stuck(self) -> bool:
         return self._running_ms > RUNNING_MS_MAX
-
-    @property
-    def load(self) -> float:
-        """Estimated cost ahead of a new item."""
-        return estimated_load(self._outstanding_cost, self._reported_cost + self._sent_since_report)
 
     @property
     def idle(self) -> bool:
@@ -115,15 +108,15 @@ class Pod(Generic[Item, Outcome]):
         pending.item.id = pending.id = next(self._ids)
         pending.pod = self
         self._unanswered[pending.id] = pending
-        self._outstanding_cost += pending.cost
-        self._sent_since_report += pending.cost
+        self.unanswered_cost += pending.cost
+        self.reported_cost += pending.cost
 
     def cancel(self, pending: Pending[Item, Outcome]) -> None:
-        """Withdraws an item; the pod drops it if it has not begun."""
+        """The pod drops the item unless it has begun to compute it."""
         if self._unanswered.pop(pending.id, None) is None:
             return
         pending.answered = True
-        self._outstanding_cost -= pending.cost
+        self.unanswered_cost -= pending.cost
         self._cancel_ids.append(pending.id)
         self._outgoing.nudge()
 
@@ -135,9 +128,9 @@ class Pod(Generic[Item, Outcome]):
         backoff = BACKOFF_S_FIRST
         while True:
             try:
-                await self._converse()
+                await self._run_stream()
             except grpc.aio.AioRpcError as error:
-                refusal = refusal_of(error.details() or "", self.target, self._access.tls)
+                refusal = explain_refusal(error.details() or "", self.target, self._access.tls)
                 self._refused(unauthenticated(refusal) if refusal else HeddleError.from_rpc_error(error))
             except ConfigurationError as error:
                 self._refused(unauthenticated(str(error)))
@@ -145,7 +138,7 @@ class Pod(Generic[Item, Outcome]):
                 self._refused(error)
             except TimeoutError:
                 self._refused(HeddleError(ErrorKind.UNAVAILABLE, f"{self.target} does not answer"))
-            except Exception as error:  # noqa: BLE001 - whatever ends a stream, the next one is tried
+            except Exception as error:  # noqa: BLE001 - whatever ended the stream, connect again
                 self._refused(HeddleError.from_exception(error))
             if self._last_heard:
                 backoff = BACKOFF_S_FIRST
@@ -154,8 +147,8 @@ class Pod(Generic[Item, Outcome]):
             backoff = min(2 * backoff, BACKOFF_S_MAX)
 
     def _refused(self, error: HeddleError) -> None:
-        """A pod that starts or restarts is nothing to speak of; one that stays away is, and one that will not have us,
-        once."""
+        """Logs why there is no stream. A pod that restarts is not worth a warning; one that stays away is, once, and so
+        is a pod that refuses this client."""
         now = time.monotonic()
         if self.refusal is None:
             self._refused_since = now
@@ -168,25 +161,25 @@ class Pod(Generic[Item, Outcome]):
         log.log(level, "no stream to %s: %s", self.target, error)
         self.refusal = error
 
-    async def _converse(self) -> None:
-        """One stream, from the handshake to its end. It has a channel of its own, and so a connection of its own."""
-        stamp = self._access.stamp()
+    async def _run_stream(self) -> None:
+        """Runs one stream, from handshake to end. Each has its own channel, and so its own connection."""
+        versions = self._access.versions()
         async with open_channel(self.target, self._access, self._server_name) as channel:
             metadata = self._access.metadata()
             async with asyncio.timeout(CONNECT_S_MAX):
-                hello = await self._dialect.handshake(channel, metadata)
-                call = self._dialect.open_stream(channel, metadata)
+                hello = await self._protocol.handshake(channel, metadata)
+                call = self._protocol.open_stream(channel, metadata)
                 await call.write(hello)
-                # A pod greets, so that a refusal is known before the first item.
+                # A pod writes a frame at once, so a refusal is known before the first item is sent.
                 await self._receive(await self._read(call))
-            await self._exchange(call, stamp)
+            await self._exchange(call, versions)
 
-    async def _exchange(self, call: Any, stamp: Stamp) -> None:
+    async def _exchange(self, call: Any, versions: FileVersions) -> None:
         self.refusal = None
         self.connected = True
         self._owner.pod_changed(self)
         writer = asyncio.create_task(self._write(call))
-        watchdog = asyncio.create_task(self._watch(call, stamp))
+        watchdog = asyncio.create_task(self._watch(call, versions))
         try:
             while True:
                 await self._receive(await self._read(call))
@@ -203,7 +196,7 @@ class Pod(Generic[Item, Outcome]):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            frame = grpc.aio.EOF  # the watchdog or the writer cancelled the call, nobody cancelled this task
+            frame = grpc.aio.EOF  # the watchdog or the writer cancelled the call, not this task
         if frame is grpc.aio.EOF:
             raise HeddleError(ErrorKind.UNAVAILABLE, f"{self.target} closed the stream")
         if frame is None:  # grpc.aio has logged why it cannot be parsed
@@ -220,7 +213,7 @@ class Pod(Generic[Item, Outcome]):
             call.cancel()  # so that the reader sees the end too
 
     def _next_frame(self, waiting: list[Pending[Item, Outcome]]) -> RequestFrame[Item]:
-        frame = self._dialect.frame_type()
+        frame = self._protocol.frame_type()
         frame.cancel_ids.extend(self._cancel_ids[:CANCEL_IDS_MAX])
         del self._cancel_ids[:CANCEL_IDS_MAX]
         if self._cancel_ids:
@@ -240,22 +233,19 @@ class Pod(Generic[Item, Outcome]):
         return frame
 
     async def _receive(self, frame: ResponseFrame[Outcome]) -> None:
-        """In turns: what an answer is to its receiver may be much work, and a frame can hold hundreds of them."""
+        """Yields to other tasks: a frame can hold hundreds of outcomes, and each may be much work for its receiver."""
         self._last_heard = time.monotonic()
-        self._reported_cost = frame.load.waiting_cost + frame.load.running_cost
-        self._sent_since_report = 0
+        self.reported_cost = frame.load.waiting_cost + frame.load.running_cost
         self._running_ms = frame.load.running_ms
         if frame.draining and not self.draining:
             self.draining = True
             self._owner.pod_changed(self)
-        turn_began = time.monotonic()
+        turn = TimeSlice()
         for outcome in frame.outcomes:
-            self._hand_on(outcome)
-            if time.monotonic() - turn_began > TURN_S_MAX:
-                await asyncio.sleep(0)
-                turn_began = time.monotonic()
+            self._deliver(outcome)
+            await turn.give_way()
 
-    def _hand_on(self, outcome: Outcome) -> None:
+    def _deliver(self, outcome: Outcome) -> None:
         pending = self._unanswered.get(outcome.id)
         if pending is None:  # cancelled meanwhile
             return
@@ -267,28 +257,29 @@ class Pod(Generic[Item, Outcome]):
 
     def _forget(self, pending: Pending[Item, Outcome]) -> None:
         del self._unanswered[pending.id]
-        self._outstanding_cost -= pending.cost
+        self.unanswered_cost -= pending.cost
 
-    async def _watch(self, call: Any, stamp: Stamp) -> None:
-        """Gives up a stream that has fallen silent: the pod, its machine or the path to it is gone."""
+    async def _watch(self, call: Any, versions: FileVersions) -> None:
+        """Closes a stream that has fallen silent, because its pod or the network is gone, and connects again when files
+        of certificates or keys have changed."""
         while time.monotonic() - self._last_heard < SILENCE_S_MAX:
             await asyncio.sleep(HEARTBEAT_S)
-            if (now := self._access.stamp()) != stamp:
-                stamp = now
+            if (now := self._access.versions()) != versions:
+                versions = now
                 if self._access.is_usable(self.target):
                     await self._drain()
                     call.cancel()
                     return
-        log.warning("%s has been silent for %.0f s; its items go to other pods", self.target, SILENCE_S_MAX)
+        log.warning("%s has been silent for %.0f s; sending its items to other pods", self.target, SILENCE_S_MAX)
         call.cancel()
 
     async def _drain(self) -> None:
-        """Sends nothing new, and waits for the answers to what was sent."""
+        """Takes no more items and waits for outstanding answers."""
         self.draining = True
         self._owner.pod_changed(self)
-        end = time.monotonic() + RENEW_S_MAX
-        while not self.idle and time.monotonic() < end:
-            await asyncio.sleep(0.01)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RENEW_S_MAX):
+                await poll_until(lambda: self.idle)
 
     def _disconnected(self) -> None:
         self.connected = self.draining = False
@@ -296,5 +287,5 @@ class Pod(Generic[Item, Outcome]):
         self._unanswered.clear()
         self._outgoing.drop_all()
         self._cancel_ids.clear()
-        self._outstanding_cost = self._reported_cost = self._sent_since_report = self._running_ms = 0
+        self.unanswered_cost = self.reported_cost = self._running_ms = 0
         self._owner.pod_lost(self, unanswered)

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from heddle.rpc.settings_source import documentation_of
+from heddle.rpc.settings_source import read_documentation
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -74,7 +74,7 @@ def load(cls: type[S], argv: Sequence[str], environ: Mapping[str, str], *, prog:
 def resolve(cls: type[S], argv: Sequence[str], environ: Mapping[str, str], *, prog: str, env_prefix: str) -> S:
     """As `load`, but a mistake is raised as ConfigurationError."""
     settings = settings_of(cls, env_prefix)
-    flags = parsed_flags(settings, argv, prog, cls.__doc__ or "")
+    flags = parse_flags(settings, argv, prog, cls.__doc__ or "")
     variables = {name: value for name, value in environ.items() if name.startswith(env_prefix)}
     variables = {name: value for name, value in variables.items() if not KUBERNETES_LINK.fullmatch(f"{name}={value}")}
     refuse_unknown([setting.env for setting in settings], variables)
@@ -100,7 +100,7 @@ def at_least(minimum: float, **values: float | None) -> None:
 
 
 def settings_of(cls: type[S], env_prefix: str) -> list[Setting]:
-    hints, documentation = get_type_hints(cls), documentation_of(cls)
+    hints, documentation = get_type_hints(cls), read_documentation(cls)
     return [
         Setting(
             name=field.name,
@@ -133,14 +133,14 @@ def parsed(text: str, hint: Any) -> Any:
         return None if text.lower() == "none" else parsed(text, inner)
     if origin is tuple:
         return tuple(parsed(part.strip(), arguments[0]) for part in text.split(",") if part.strip())
-    if choices := choices_of(hint):
+    if choices := find_choices(hint):
         if text not in choices:
             raise ValueError(f"{text!r} is not one of {', '.join(choices)}{suggestion(text, choices)}")
         return choices[text]
     return PARSERS[hint](text)
 
 
-def choices_of(hint: Any) -> dict[str, Any]:
+def find_choices(hint: Any) -> dict[str, Any]:
     """Allowed texts and what they mean, for a Literal or an Enum; empty for other types."""
     if get_origin(hint) is Literal:
         return {str(value): value for value in get_args(hint)}
@@ -196,7 +196,7 @@ class Parser(argparse.ArgumentParser):
         raise ConfigurationError(message.removeprefix("argument "))
 
 
-def parsed_flags(settings: Sequence[Setting], argv: Sequence[str], prog: str, description: str) -> dict[str, Any]:
+def parse_flags(settings: Sequence[Setting], argv: Sequence[str], prog: str, description: str) -> dict[str, Any]:
     """What each given flag states, by field name. Raises ConfigurationError for what is no flag of ours."""
     parser = Parser(
         prog=prog,
@@ -219,7 +219,7 @@ def parsed_flags(settings: Sequence[Setting], argv: Sequence[str], prog: str, de
 
 
 def add_flag(group: argparse._ArgumentGroup, setting: Setting) -> None:
-    text = f"{setting.help} [{described_default(setting)}; {setting.env}]".strip().replace("%", "%%")
+    text = f"{setting.help} [{describe_default(setting)}; {setting.env}]".strip().replace("%", "%%")
     common: dict[str, Any] = {"dest": setting.name, "default": argparse.SUPPRESS, "help": text}
     hint = setting.hint
     if hint is bool:
@@ -233,11 +233,11 @@ def add_flag(group: argparse._ArgumentGroup, setting: Setting) -> None:
 def metavar(hint: Any) -> str:
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(argument for argument in get_args(hint) if argument is not types.NoneType)
-    choices = choices_of(hint)
+    choices = find_choices(hint)
     return "{" + ",".join(choices) + "}" if choices else METAVARS[hint]
 
 
-def described_default(setting: Setting) -> str:
+def describe_default(setting: Setting) -> str:
     default = setting.default
     if default is dataclasses.MISSING:
         return "required"

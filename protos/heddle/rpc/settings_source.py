@@ -14,18 +14,18 @@ class Documentation:
     heading: str
 
 
-def documentation_of(cls: type) -> dict[str, Documentation]:
+def read_documentation(cls: type) -> dict[str, Documentation]:
     """By field name, base classes included; without source (a zipped or compiled install) empty."""
     found: dict[str, Documentation] = {}
     for base in reversed(cls.__mro__[:-1]):
         try:
-            found |= fields_of_source(textwrap.dedent(inspect.getsource(base)))
+            found |= parse_fields(textwrap.dedent(inspect.getsource(base)))
         except (OSError, TypeError):
             continue
     return found
 
 
-def fields_of_source(source: str) -> dict[str, Documentation]:
+def parse_fields(source: str) -> dict[str, Documentation]:
     lines = [line.strip() for line in source.splitlines()]
     statement = ast.parse(source).body[0]
     fields: dict[str, Documentation] = {}

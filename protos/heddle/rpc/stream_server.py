@@ -1,9 +1,9 @@
-"""The serving end of a coalescing stream. A servicer's Infer is one call of `StreamServer.serve`.
+"""The server's end of a coalescing stream. A servicer's Infer is one call of `StreamServer.serve`.
 
-Items go to a hop as they arrive; its replies wait in a coalescer, and leave in one frame with the pod's load. A reader
-that is slower than its own requests is not read from until its answers have left.
+Items go to `submit` as they arrive. Outcomes wait in a coalescer and leave in one frame, with the pod's load. A client
+that does not read its outcomes is not read from until they have left.
 
-An answer is made bytes once, when it comes: that is how its size is known, and frames are put together of bytes.
+An outcome is serialized once, when it comes: its size counts, and frames are joined from bytes.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from typing import Any, Generic
 import grpc
 
 from heddle.rpc.coalescer import Coalescer, CoalescerLimits
-from heddle.rpc.deadlines import deadline_of
+from heddle.rpc.deadlines import read_deadline
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.flow_names import flow_of_peer
+from heddle.rpc.fairness import peer_flow
 from heddle.rpc.keys import best_priority
-from heddle.rpc.message_bytes import ENTRY_BYTES_MAX, repeated_first_field, serialized
+from heddle.rpc.message_bytes import ENTRY_BYTES_MAX, encode_repeated, serialize
 from heddle.rpc.stream import (
     HEARTBEAT_S,
     STREAM_BROKEN,
@@ -32,11 +32,11 @@ from heddle.rpc.stream import (
     Submit,
     cancel_all,
 )
-from heddle.rpc.telemetry import about, request_id
+from heddle.rpc.telemetry import log_request_id, request_id
+from heddle.rpc.waiting import Changes, poll_until
 from heddle.v1 import item_pb2
 
-IDLE_POLL_S = 0.01
-# A client that has not sent its first frame within this is left.
+# The time that a client has for its first frame.
 HELLO_S_MAX = 20.0
 
 log = logging.getLogger(__name__)
@@ -44,15 +44,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
-    # Beyond these a stream is not read from until answers have left.
+    # Beyond these a stream is not read from until outcomes have left.
     unanswered_items_max: int = 65_536
     unsent_bytes_max: int = 64 << 20
-    # A larger outcome becomes the error of its item: written, it would cost all others their stream.
+    # A larger outcome becomes an error of its item. Written, it would break the stream for all others.
     outcome_bytes_max: int = ENTRY_BYTES_MAX
 
     @property
     def outgoing(self) -> CoalescerLimits:
-        """What is read is bounded, not what may be answered: an outcome always finds room."""
+        """Unbounded: the limits above bound what is read, so an outcome always finds room."""
         frame = min(CoalescerLimits().frame_cost_max, self.outcome_bytes_max)
         return CoalescerLimits(items_max=sys.maxsize, cost_max=sys.maxsize, frame_cost_max=frame)
 
@@ -65,21 +65,21 @@ class StreamServer(Generic[Item, Outcome]):
         frame_type: Callable[[], ResponseFrame[Outcome]],
         outcome_type: Callable[[], Outcome],
         load: Callable[[], item_pb2.Load],
-        greet: Callable[[Any], None] = lambda hello: None,
+        check_hello: Callable[[Any], None] = lambda hello: None,
         limits: StreamLimits | None = None,
     ) -> None:
-        """`greet` looks at the first frame of a stream and raises HeddleError to refuse it."""
+        """`check_hello` gets the first frame of a stream and raises HeddleError to refuse it."""
         self.submit = submit
         self.frame_type = frame_type
         self.outcome_type = outcome_type
         self.load = load
-        self.greet = greet
+        self.check_hello = check_hello
         self.limits = limits or StreamLimits()
         self.draining = False
         self._sessions: set[Session[Item, Outcome]] = set()
 
     async def serve(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        """One stream, until the client ends it or is gone; then what it asked for is cancelled. Raises HeddleError."""
+        """Serves one stream until the client ends it or is gone, then cancels its items. Raises HeddleError."""
         session = Session(self, context)
         self._sessions.add(session)
         try:
@@ -88,15 +88,14 @@ class StreamServer(Generic[Item, Outcome]):
             self._sessions.discard(session)
 
     async def announce_draining(self) -> None:
-        """Asks every client to send nothing more."""
+        """Asks all clients to send nothing more."""
         self.draining = True
         for session in self._sessions:
             session.outgoing.nudge()
 
     async def until_idle(self) -> None:
-        """Returns when everything that was accepted has been answered and sent."""
-        while not self.idle:
-            await asyncio.sleep(IDLE_POLL_S)
+        """Returns when every accepted item has been answered and its outcome sent."""
+        await poll_until(lambda: self.idle)
 
     @property
     def idle(self) -> bool:
@@ -109,12 +108,12 @@ class Session(Generic[Item, Outcome]):
     def __init__(self, server: StreamServer[Item, Outcome], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self._server = server
         self._context = context
-        self._flow = flow_of_peer(context.peer())  # for items that name none
+        self._flow = peer_flow(context.peer())  # for items that name none
         self._best_priority = best_priority.get()
         self.outgoing: Coalescer[bytes] = Coalescer(server.limits.outgoing)  # serialized outcomes
         self._cancels: dict[int, Cancel | None] = {}  # of the unanswered; None while it is being submitted
         self._writing = False
-        self._something_left = asyncio.Event()
+        self._progress = Changes()
 
     @property
     def idle(self) -> bool:
@@ -124,7 +123,7 @@ class Session(Generic[Item, Outcome]):
         hello = await self._hello()
         if hello is grpc.aio.EOF:
             return
-        self._server.greet(hello)
+        self._server.check_hello(hello)
         writer = asyncio.create_task(self._write())
         heart = asyncio.create_task(self._beat())
         self.outgoing.nudge()
@@ -132,9 +131,8 @@ class Session(Generic[Item, Outcome]):
             self._receive(hello)
             while (frame := await self._context.read()) is not grpc.aio.EOF:
                 self._receive(frame)
-                await self._until_there_is_room()
-            while not self.idle:  # the client half-closed: it still wants its answers
-                await self._until_something_left()
+                await self._progress.wait_for(self._has_room)
+            await self._progress.wait_for(lambda: self.idle)  # the client half-closed: it still wants its answers
         finally:
             heart.cancel()
             writer.cancel()
@@ -157,7 +155,7 @@ class Session(Generic[Item, Outcome]):
             self._accept(item)
 
     def _accept(self, item: Item) -> None:
-        """Raises INVALID_INPUT, which ends the stream, for an id that is in use: the caller could not tell two outcomes
+        """Raises INVALID_INPUT, which ends the stream, for an id in use: the caller could not tell two outcomes
         with the same id apart."""
         item_id = item.id
         if item_id in self._cancels:
@@ -170,9 +168,9 @@ class Session(Generic[Item, Outcome]):
         request_id.set(request)
         try:
             cancel = self._server.submit(
-                item, deadline_of(item.context), lambda outcome: self._reply(item_id, outcome, request)
+                item, read_deadline(item.context), lambda outcome: self._reply(item_id, outcome, request)
             )
-        except Exception as exception:  # noqa: BLE001 - a bug that one item meets must not cost the others their stream
+        except Exception as exception:  # noqa: BLE001 - one item's bug must not end the stream of the others
             self._reply(item_id, HeddleError.from_exception(exception), request)
             return
         if item_id in self._cancels:
@@ -183,7 +181,7 @@ class Session(Generic[Item, Outcome]):
             del self._cancels[item_id]
             error = self._send(item_id, outcome)
             if error is not None:
-                with about(request):
+                with log_request_id(request):
                     log.log(severity(error), "refused as %s: %s", error.kind.name, error)
 
     def _send(self, item_id: int, outcome: Outcome | HeddleError) -> HeddleError | None:
@@ -203,7 +201,7 @@ class Session(Generic[Item, Outcome]):
     def _put(self, item_id: int, outcome: Outcome) -> None:
         """Raises TOO_LARGE."""
         outcome.id = item_id
-        data = serialized(outcome, self._server.limits.outcome_bytes_max)
+        data = serialize(outcome, self._server.limits.outcome_bytes_max)
         self.outgoing.put(data, len(data))
 
     async def _write(self) -> None:
@@ -211,15 +209,15 @@ class Session(Generic[Item, Outcome]):
             outcomes = await self.outgoing.take()
             self._writing = True
             try:
-                await self._context.write(repeated_first_field(outcomes, self._state()))
+                await self._context.write(encode_repeated(outcomes, self._state()))
             except STREAM_BROKEN as error:
-                log.debug("cannot write: %s", error)  # the reader is being told the same
+                log.debug("cannot write: %s", error)  # reading fails too, and ends the stream
                 return
             self._writing = False
-            self._something_left.set()
+            self._progress.notify()
 
     def _state(self) -> bytes:
-        """A frame without outcomes."""
+        """A serialized frame without outcomes."""
         frame = self._server.frame_type()
         frame.load.CopyFrom(self._server.load())
         frame.draining = self._server.draining
@@ -230,19 +228,14 @@ class Session(Generic[Item, Outcome]):
             await asyncio.sleep(HEARTBEAT_S)
             self.outgoing.nudge()
 
-    async def _until_there_is_room(self) -> None:
+    def _has_room(self) -> bool:
         limits = self._server.limits
-        while (
-            len(self._cancels) + len(self.outgoing) >= limits.unanswered_items_max
-            or self.outgoing.cost >= limits.unsent_bytes_max
-        ):
-            await self._until_something_left()
-
-    async def _until_something_left(self) -> None:
-        self._something_left.clear()
-        await self._something_left.wait()
+        return (
+            len(self._cancels) + len(self.outgoing) < limits.unanswered_items_max
+            and self.outgoing.cost < limits.unsent_bytes_max
+        )
 
 
 def severity(error: HeddleError) -> int:
-    """The caller's mistakes are the caller's concern."""
+    """A caller's mistake is logged at debug level only."""
     return logging.WARNING if error.kind in (ErrorKind.INTERNAL, ErrorKind.BAD_OUTPUT) else logging.DEBUG

@@ -1,4 +1,4 @@
-"""A unary call on top of a hop: what an item carries on a stream, here comes as gRPC deadline and metadata."""
+"""Unary calls: their gRPC deadline and metadata carry what an item carries in its context on a stream."""
 
 import asyncio
 from typing import Any
@@ -7,9 +7,8 @@ import grpc
 
 from heddle.rpc.deadlines import NEVER, deadline_after
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.flow_names import flow_of_peer
+from heddle.rpc.fairness import is_priority, peer_flow
 from heddle.rpc.keys import best_priority
-from heddle.rpc.priorities import is_priority
 from heddle.rpc.stream import Item, Outcome, Submit
 from heddle.v1 import item_pb2
 
@@ -19,22 +18,22 @@ REQUEST_ID_KEY = "x-request-id"
 TRACEPARENT_KEY = "traceparent"
 
 
-def context_of(call: grpc.aio.ServicerContext[Any, Any]) -> item_pb2.ItemContext:
-    """The ItemContext from the call's metadata and peer. Raises INVALID_INPUT for a priority that is not a number."""
+def read_context(call: grpc.aio.ServicerContext[Any, Any]) -> item_pb2.ItemContext:
+    """Reads the ItemContext from a call's metadata and peer. Raises INVALID_INPUT for an invalid priority."""
     metadata = {key: value for key, value in call.invocation_metadata() or () if isinstance(value, str)}
     priority = metadata.get(PRIORITY_KEY, "0")
     if not is_priority(priority):
         raise HeddleError(ErrorKind.INVALID_INPUT, f"{PRIORITY_KEY} must be a number from 0 on", field=PRIORITY_KEY)
     return item_pb2.ItemContext(
         priority=max(int(priority), best_priority.get()),
-        flow=metadata.get(FLOW_KEY) or flow_of_peer(call.peer()),
+        flow=metadata.get(FLOW_KEY) or peer_flow(call.peer()),
         request_id=metadata.get(REQUEST_ID_KEY, ""),
         traceparent=metadata.get(TRACEPARENT_KEY, ""),
     )
 
 
-def metadata_of(context: item_pb2.ItemContext) -> tuple[tuple[str, str], ...]:
-    """What `context_of` reads back at the server."""
+def to_metadata(context: item_pb2.ItemContext) -> tuple[tuple[str, str], ...]:
+    """The metadata that `read_context` reads at the server."""
     metadata = (
         (PRIORITY_KEY, str(context.priority or "")),
         (FLOW_KEY, context.flow),
@@ -44,13 +43,13 @@ def metadata_of(context: item_pb2.ItemContext) -> tuple[tuple[str, str], ...]:
     return tuple((key, value) for key, value in metadata if value)
 
 
-def deadline_of_call(call: grpc.aio.ServicerContext[Any, Any]) -> float:
+def call_deadline(call: grpc.aio.ServicerContext[Any, Any]) -> float:
     left = call.time_remaining()
     return NEVER if left is None else deadline_after(left)
 
 
-async def answered(submit: Submit[Item, Outcome], item: Item, deadline: float) -> Outcome:
-    """The outcome of one item. Raises HeddleError; cancels the item when the awaiting task is cancelled."""
+async def submit_and_wait(submit: Submit[Item, Outcome], item: Item, deadline: float) -> Outcome:
+    """Submits an item and returns its outcome. Raises HeddleError. Cancels the item when the task is cancelled."""
     future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
     def reply(outcome: Outcome | HeddleError) -> None:

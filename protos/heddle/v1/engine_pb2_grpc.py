@@ -57,14 +57,14 @@ class EngineServiceServicer(object):
     """
 
     def Infer(self, request_iterator, context):
-        """The way for services: one long-lived stream per pod. A frame carries all that was waiting when it was written.
+        """For services: one long-lived stream per pod. A frame carries everything that was waiting when it was written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Encode(self, request, context):
-        """The same for simple callers: one submission.
+        """For simple callers: one submission per call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -109,10 +109,10 @@ class EngineServiceStub(typing.Generic[_EngineServiceInferType, _EngineServiceEn
     ], channel: grpc.aio.Channel) -> None: ...
 
     Infer: _EngineServiceInferType
-    """The way for services: one long-lived stream per pod. A frame carries all that was waiting when it was written."""
+    """For services: one long-lived stream per pod. A frame carries everything that was waiting when it was written."""
 
     Encode: _EngineServiceEncodeType
-    """The same for simple callers: one submission."""
+    """For simple callers: one submission per call."""
 
     GetModel: _EngineServiceGetModelType
 
@@ -140,7 +140,7 @@ class EngineServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[heddle.v1.engine_pb2.EngineServiceInferRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[heddle.v1.engine_pb2.EngineServiceInferResponse], collections.abc.AsyncIterator[heddle.v1.engine_pb2.EngineServiceInferResponse]]:
-        """The way for services: one long-lived stream per pod. A frame carries all that was waiting when it was written."""
+        """For services: one long-lived stream per pod. A frame carries everything that was waiting when it was written."""
 
     @abc.abstractmethod
     def Encode(
@@ -148,7 +148,7 @@ class EngineServiceServicer(metaclass=abc.ABCMeta):
         request: heddle.v1.engine_pb2.EncodeRequest,
         context: _ServicerContext,
     ) -> typing.Union[heddle.v1.engine_pb2.EncodeResponse, collections.abc.Awaitable[heddle.v1.engine_pb2.EncodeResponse]]:
-        """The same for simple callers: one submission."""
+        """For simple callers: one submission per call."""
 
     @abc.abstractmethod
     def GetModel(

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class InferenceServiceStub(object):
-    """Text in, answers out. What the HTTP gateway speaks, and every other service that wants embeddings.
+    """Text in, answers out. The HTTP gateway calls this service, and so can every other service.
     """
 
     def __init__(self, channel):
@@ -93,7 +93,7 @@ class InferenceServiceStub(object):
 
 
 class InferenceServiceServicer(object):
-    """Text in, answers out. What the HTTP gateway speaks, and every other service that wants embeddings.
+    """Text in, answers out. The HTTP gateway calls this service, and so can every other service.
     """
 
     def Embed(self, request, context):
@@ -160,7 +160,7 @@ class InferenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Infer(self, request_iterator, context):
-        """All of the above on one long-lived stream: a frame carries all that was waiting when it was written.
+        """All of the above on one long-lived stream. A frame carries everything that was waiting when it was written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -233,7 +233,7 @@ def add_InferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InferenceService(object):
-    """Text in, answers out. What the HTTP gateway speaks, and every other service that wants embeddings.
+    """Text in, answers out. The HTTP gateway calls this service, and so can every other service.
     """
 
     @staticmethod

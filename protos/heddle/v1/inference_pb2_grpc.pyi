@@ -202,7 +202,7 @@ _InferenceServiceInferType = typing_extensions.TypeVar(
 )
 
 class InferenceServiceStub(typing.Generic[_InferenceServiceEmbedType, _InferenceServiceEmbedTokensType, _InferenceServiceEmbedSparseType, _InferenceServiceRerankType, _InferenceServicePredictType, _InferenceServicePredictTokensType, _InferenceServiceSimilarityType, _InferenceServiceTokenizeType, _InferenceServiceDecodeType, _InferenceServiceGetModelType, _InferenceServiceInferType]):
-    """Text in, answers out. What the HTTP gateway speaks, and every other service that wants embeddings."""
+    """Text in, answers out. The HTTP gateway calls this service, and so can every other service."""
 
     @typing.overload
     def __init__(self: InferenceServiceStub[
@@ -324,7 +324,7 @@ class InferenceServiceStub(typing.Generic[_InferenceServiceEmbedType, _Inference
     GetModel: _InferenceServiceGetModelType
 
     Infer: _InferenceServiceInferType
-    """All of the above on one long-lived stream: a frame carries all that was waiting when it was written."""
+    """All of the above on one long-lived stream. A frame carries everything that was waiting when it was written."""
 
 InferenceServiceAsyncStub: typing_extensions.TypeAlias = InferenceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -374,7 +374,7 @@ InferenceServiceAsyncStub: typing_extensions.TypeAlias = InferenceServiceStub[
 ]
 
 class InferenceServiceServicer(metaclass=abc.ABCMeta):
-    """Text in, answers out. What the HTTP gateway speaks, and every other service that wants embeddings."""
+    """Text in, answers out. The HTTP gateway calls this service, and so can every other service."""
 
     @abc.abstractmethod
     def Embed(
@@ -455,6 +455,6 @@ class InferenceServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[heddle.v1.inference_pb2.InferenceServiceInferRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[heddle.v1.inference_pb2.InferenceServiceInferResponse], collections.abc.AsyncIterator[heddle.v1.inference_pb2.InferenceServiceInferResponse]]:
-        """All of the above on one long-lived stream: a frame carries all that was waiting when it was written."""
+        """All of the above on one long-lived stream. A frame carries everything that was waiting when it was written."""
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

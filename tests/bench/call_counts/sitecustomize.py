@@ -1,8 +1,8 @@
-"""Counts Python calls and C calls in the process that imports it. Used by tests.bench.bench_inputs.
+"""Counts Python calls and C calls in the process that imports it. `tests.bench.bench_inputs` uses it.
 
-Python imports a module of this name at its start, when this folder is on PYTHONPATH: so every process of `heddle serve`
-counts, without knowing it. Whoever connects to the socket `$BENCH_CALL_COUNTS/<process id>` reads the counts so far, as
-JSON. Threads that Python did not start, such as those of granian, are not counted.
+Python imports a module of this name at its start if its folder is on PYTHONPATH, so every process of `heddle serve`
+counts. A client of the socket `$BENCH_CALL_COUNTS/<process id>` gets the counts so far, as JSON. Threads that Python
+did not start, such as granian's, are not counted.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 
 
 class ThreadCounts:
-    """Of one thread, which alone writes them. A coroutine counts each time it goes on."""
+    """The counts of one thread, which alone writes them. A coroutine counts each time it continues."""
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()  # Python functions, by file and name
@@ -35,7 +35,7 @@ threads: list[ThreadCounts] = []
 
 
 def count_this_thread(*_: Any) -> None:
-    """Also the first event of a new thread."""
+    """Called on the first event of a new thread, too."""
     counts = ThreadCounts()
     threads.append(counts)
     sys.setprofile(counts.on_event)

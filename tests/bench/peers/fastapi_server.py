@@ -1,4 +1,4 @@
-"""A FastAPI server around sentence-transformers, as most people would write it. Runs in an environment of its own:
+"""A FastAPI server with sentence-transformers, as most people would write it. It runs in an environment of its own:
 
 python fastapi_server.py --embedder FOLDER --dtype bfloat16 --port 8000
 """

@@ -17,7 +17,7 @@ from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.model_source import locate
-from heddle.checkpoint.sentence_modules import POOLING_OF_MODE
+from heddle.checkpoint.sentence_modules import POOLING_BY_MODE
 from tests.checkpoints import (
     SMALL_BERT,
     VOCABULARY_SIZE,
@@ -185,7 +185,7 @@ def test_prompt_is_read_but_not_pooled(minilm_backend: TorchBackend) -> None:
     np.testing.assert_allclose(pooled, tokens[4:].mean(0), atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", POOLING_OF_MODE)
+@pytest.mark.parametrize("mode", POOLING_BY_MODE)
 def test_new_form_of_sentence_transformers_is_served_as_it_says(tmp_path: Path, mode: str) -> None:
     model = saved_by_sentence_transformers(tmp_path, mode)
     assert '"pooling_mode":' in (tmp_path / "1_Pooling" / "config.json").read_text()

@@ -1,7 +1,8 @@
-"""The table of models in the README, made of the parity cases: what is in it has been compared with its reference.
+"""Makes the table that `heddle models` prints, from the parity cases: they compare each architecture with its reference
+implementation.
 
-python -m tests.engine_svc.models.overview            # writes it into README.md and what `heddle models` prints
-python -m tests.engine_svc.models.overview --check    # fails where it would change something
+python -m tests.engine_svc.models.overview            # writes the table
+python -m tests.engine_svc.models.overview --check    # fails if the table is stale
 """
 
 import sys
@@ -16,9 +17,7 @@ from tests.engine_svc.models.cases_of.all import CASES
 from tests.engine_svc.models.published_checkpoints import PUBLISHED
 
 ROOT = Path(__file__).parents[3]
-README = ROOT / "README.md"
 PRINTED = ROOT / "protos" / "heddle" / "cli" / "models.md"
-BEGIN, END = "<!-- models: made by `make models` -->\n", "<!-- /models -->\n"
 
 TASKS = {
     "embed": (ModelKind.EMBEDDER,),
@@ -27,7 +26,7 @@ TASKS = {
     "entities": (ModelKind.TOKEN_CLASSIFIER,),
 }
 
-# In the order of the README, named by config.json's model_type. Two differ: jina-bert's config says `bert`, and that of
+# In the order of the table, named by config.json's model_type. Two differ: jina-bert's config says `bert`, and that of
 # jina_embeddings_v3 with Jina's own code `xlm-roberta`.
 ARCHITECTURES = (
     *("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "electra", "albert", "deberta-v2"),
@@ -36,11 +35,11 @@ ARCHITECTURES = (
 )
 
 FOOTNOTES = (
-    "A checkpoint is named where it has been compared by its published configuration, made small. A number says how "
-    "many checkpoints of that sort, made small and with random weights, are compared with their "
-    "reference implementation, and pooling says by which poolings each embedder's vectors are, too: all stands for "
-    f"{', '.join(Pooling)}. An embedder pools as its checkpoint says, by one of them or several side by side, with or "
-    "without Dense, LayerNorm and Normalize modules behind it; ColBERT checkpoints answer a vector for each token. "
+    "The named checkpoints are compared with their reference implementation by their published configuration, made "
+    "small. A number says how many small checkpoints of a task, with random weights, are compared with theirs. The "
+    "last column says by which poolings the vectors of embedders are compared; all means "
+    f"{', '.join(Pooling)}. An embedder pools as its checkpoint says: by one of these or by several side by side, with "
+    "or without Dense, LayerNorm and Normalize modules after it. ColBERT checkpoints return a vector for each token. "
     "Each of these is compared with sentence-transformers, whatever the architecture."
 )
 
@@ -75,24 +74,11 @@ def line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return f"| {' | '.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))} |"
 
 
-def readme_with(text: str) -> str:
-    before, _, rest = README.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + BEGIN + text + END + after
-
-
-def files() -> dict[Path, str]:
-    """What each is to hold."""
-    text = table()
-    return {PRINTED: text, README: readme_with(text)}
-
-
 def main() -> None:
+    text = table()
     if "--check" in sys.argv:
-        stale = [path for path, text in files().items() if path.read_text() != text]
-        sys.exit(f"stale: {', '.join(map(str, stale))}; run make models" if stale else 0)
-    for path, text in files().items():
-        path.write_text(text)
+        sys.exit(0 if PRINTED.read_text() == text else f"stale: {PRINTED}; run make models")
+    PRINTED.write_text(text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What makes a decoder see the whole text."""
+"""Which decoders attend to the whole text."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from heddle.checkpoint.causality import is_causal
         {"architectures": ["BigramModel"]},
     ],
 )
-def test_tokens_see_what_is_before_them(config: dict[str, Any]) -> None:
+def test_tokens_attend_to_the_tokens_before_them(config: dict[str, Any]) -> None:
     assert is_causal(config)
 
 
@@ -46,5 +46,5 @@ def test_tokens_see_what_is_before_them(config: dict[str, Any]) -> None:
         {"model_type": "qwen2", "auto_map": {"AutoModel": "dunzhang/stella_en_1.5B_v5--modeling_qwen.Qwen2Model"}},
     ],
 )
-def test_tokens_see_the_whole_text(config: dict[str, Any]) -> None:
+def test_tokens_attend_to_the_whole_text(config: dict[str, Any]) -> None:
     assert not is_causal(config)

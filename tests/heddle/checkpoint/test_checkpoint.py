@@ -1,4 +1,4 @@
-"""Checkpoint folders, as transformers and sentence-transformers of all ages write them, and where they are found."""
+"""Checkpoint folders, as old and new versions of transformers and sentence-transformers write them."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from tests.checkpoints import write_json, write_old_modules
 from tests.heddle.checkpoint.bert_folder import CONFIG, with_config
 
 
-def test_packaged_minilm_reads_as_its_card_says() -> None:
+def test_packaged_minilm_is_as_its_model_card_says() -> None:
     checkpoint = Checkpoint.read(locate("sentence-transformers/all-MiniLM-L6-v2"), "minilm")
     assert checkpoint.name == "minilm"
     assert checkpoint.kind is ModelKind.EMBEDDER
@@ -26,7 +26,7 @@ def test_packaged_minilm_reads_as_its_card_says() -> None:
 
 
 def test_reading_imports_no_model_library() -> None:
-    """The tokenizer service reads checkpoints, and lives without torch."""
+    """The tokenizer reads checkpoints too, and has no torch."""
     code = (
         "import sys; from heddle.checkpoint import Checkpoint; from heddle.checkpoint.model_source import locate;"
         "Checkpoint.read(locate('all-MiniLM-L6-v2'));"
@@ -47,7 +47,7 @@ def test_reading_imports_no_model_library() -> None:
         ({"architectures": ["BertForTokenClassification"], "id2label": {"0": "O"}}, ModelKind.TOKEN_CLASSIFIER, ("O",)),
     ],
 )
-def test_head_and_labels_tell_the_kind(
+def test_head_and_labels_determine_the_kind(
     folder: Path, changes: dict[str, Any], kind: ModelKind, labels: tuple[str, ...]
 ) -> None:
     checkpoint = Checkpoint.read(with_config(folder, **{"architectures": ["BertForSequenceClassification"], **changes}))
@@ -108,8 +108,10 @@ EMBEDDING_GEMMA = {
         (EMBEDDING_GEMMA, (ModelKind.EMBEDDER, (Pooling.MEAN,), 768, 2048)),
     ],
 )
-def test_decoders_read_as_their_cards_say(tmp_path: Path, config: dict[str, Any], expected: tuple[Any, ...]) -> None:
-    """Kind, pooling, dimension, tokens of the longest sequence."""
+def test_decoders_are_as_their_model_cards_say(
+    tmp_path: Path, config: dict[str, Any], expected: tuple[Any, ...]
+) -> None:
+    """`expected`: kind, pooling, dimension, tokens of the longest sequence."""
     write_json(tmp_path / "config.json", config)
     write_json(tmp_path / "tokenizer_config.json", {"model_max_length": 131072})
     read = Checkpoint.read(tmp_path)
@@ -127,7 +129,7 @@ def test_distilbert_has_its_own_name_for_the_dimension(folder: Path) -> None:
     assert (checkpoint.dimension, checkpoint.pooling, checkpoint.kind) == (24, (Pooling.MEAN,), ModelKind.EMBEDDER)
 
 
-def test_problem_type_tells_multi_label(folder: Path) -> None:
+def test_problem_type_determines_multi_label(folder: Path) -> None:
     assert not Checkpoint.read(folder).multi_label
     assert Checkpoint.read(with_config(folder, problem_type="multi_label_classification")).multi_label
 
@@ -166,7 +168,7 @@ def test_splade_is_a_sparse_embedder_over_the_vocabulary(folder: Path) -> None:
         (128, 1e30, {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}}, 128),
     ],
 )
-def test_longest_sequence_is_what_was_stated_within_the_positions(
+def test_longest_sequence_is_the_stated_one_within_the_positions(
     folder: Path, sentence_bert: int | None, tokenizer: float | None, config: dict[str, Any], expected: int
 ) -> None:
     with_config(folder, **config)
@@ -177,13 +179,13 @@ def test_longest_sequence_is_what_was_stated_within_the_positions(
     assert Checkpoint.read(folder).sequence_tokens_max == expected
 
 
-def test_dimension_goes_by_the_name_that_the_family_has_for_it(folder: Path) -> None:
+def test_dimension_is_read_under_each_of_its_names(folder: Path) -> None:
     write_json(folder / "config.json", {"model_type": "nomic_bert", "vocab_size": 9, "n_embd": 16, "n_positions": 2048})
     checkpoint = Checkpoint.read(folder)
     assert (checkpoint.dimension, checkpoint.sequence_tokens_max) == (16, 2048)
 
 
-def test_older_names_of_the_settings_file_count(folder: Path) -> None:
+def test_older_names_of_the_settings_file_are_read(folder: Path) -> None:
     write_json(folder / "sentence_xlm-roberta_config.json", {"max_seq_length": 9, "do_lower_case": True})
     checkpoint = Checkpoint.read(folder)
     assert (checkpoint.sequence_tokens_max, checkpoint.do_lower_case) == (9, True)
@@ -205,7 +207,7 @@ def test_default_prompt_must_be_one_of_the_prompts(folder: Path) -> None:
         Checkpoint.read(folder)
 
 
-def test_fingerprint_changes_with_all_that_decides_the_ids(folder: Path) -> None:
+def test_fingerprint_changes_with_everything_that_affects_ids(folder: Path) -> None:
     fingerprints = [Checkpoint.read(folder).tokenizer_fingerprint]
     for name, content in (
         ("tokenizer.json", {"model": "b"}),
@@ -233,13 +235,17 @@ def test_fingerprint_depends_on_content_not_on_place_or_name(folder: Path, tmp_p
         ("config.json", "{", r"config\.json is not valid JSON"),
         ("config.json", "[]", r"config\.json does not hold a JSON object"),
         ("config.json", "{}", "names neither an architecture nor a model_type"),
-        ("config.json", '{"model_type": "bert", "vocab_size": 0, "hidden_size": 8}', "says nowhere how many tokens"),
+        ("config.json", '{"model_type": "bert", "vocab_size": 0, "hidden_size": 8}', "does not state how many tokens"),
         ("modules.json", "{}", r"modules\.json is not a list of modules"),
-        ("modules.json", '[{"type": "sentence_transformers.models.Pooling", "path": ""}]', "no Transformer module"),
+        (
+            "modules.json",
+            '[{"type": "sentence_transformers.models.Pooling", "path": ""}]',
+            "does not begin with a Transformer module",
+        ),
         ("sentence_bert_config.json", "nonsense", r"sentence_bert_config\.json is not valid JSON"),
     ],
 )
-def test_broken_file_is_one_sentence_that_names_it(folder: Path, file: str, content: str, message: str) -> None:
+def test_broken_file_is_named_in_one_sentence(folder: Path, file: str, content: str, message: str) -> None:
     (folder / file).write_text(content)
     with pytest.raises(CheckpointError, match=message) as caught:
         Checkpoint.read(folder)
@@ -247,18 +253,18 @@ def test_broken_file_is_one_sentence_that_names_it(folder: Path, file: str, cont
     assert "\n" not in str(caught.value)
 
 
-def test_unknown_pooling_mode_is_refused(folder: Path) -> None:
+def test_unknown_pooling_mode_is_rejected(folder: Path) -> None:
     write_old_modules(folder, ["Transformer", "Pooling"], {"pooling_mode": "median"})
     with pytest.raises(CheckpointError, match="median"):
         Checkpoint.read(folder)
 
 
-def test_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+def test_folder_without_a_model_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         Checkpoint.read(tmp_path)
 
 
-def test_snapshot_folder_tells_the_revision(tmp_path: Path) -> None:
+def test_name_of_a_snapshot_folder_is_the_revision(tmp_path: Path) -> None:
     folder = tmp_path / "snapshots" / "0123abcd"
     write_json(folder / "config.json", CONFIG)
     assert Checkpoint.read(folder).revision == "0123abcd"

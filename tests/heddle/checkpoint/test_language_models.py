@@ -1,4 +1,4 @@
-"""How a bare causal language model is served: as its name says, as the operator says, or not at all."""
+"""Whether a plain causal language model is an embedder or a reranker: by its name, by settings, or rejected."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.json_files import CheckpointError
 from heddle.checkpoint.language_models import parse_score_tokens
 from heddle.checkpoint.sentence_modules import LogitScore, Pooling
-from heddle.cli.serve import Machine
+from heddle.cli.serve import LocalServices
 from heddle.cli.serve_settings import ServeSettings
 from tests.checkpoints import write_json, write_old_modules
 from tests.heddle.checkpoint.bert_folder import with_config
@@ -45,7 +45,7 @@ def test_known_rerankers_are_recognised_by_each_of_their_names(
     assert (len(checkpoint.labels), checkpoint.pooling, checkpoint.dimension) == (1, (), 0)
 
 
-def test_language_model_of_unknown_use_is_refused_with_the_settings(tmp_path: Path) -> None:
+def test_language_model_of_unknown_purpose_is_rejected_with_advice(tmp_path: Path) -> None:
     folder = write_language_model(tmp_path)
     with pytest.raises(CheckpointError, match=r"a Qwen3ForCausalLM without modules.json .*--pooling .*--score-tokens"):
         Checkpoint.read(folder, "mine")
@@ -53,14 +53,12 @@ def test_language_model_of_unknown_use_is_refused_with_the_settings(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["ContextualAI/ctxl-rerank-v2-instruct", "zeroentropy/zerank-2-reranker"])
-def test_rerankers_of_other_makers_are_not_scored_by_tokens_that_are_not_theirs(tmp_path: Path, name: str) -> None:
+def test_unknown_rerankers_are_not_scored_by_tokens_of_known_ones(tmp_path: Path, name: str) -> None:
     with pytest.raises(CheckpointError, match="can be an embedder or a reranker"):
         Checkpoint.read(write_language_model(tmp_path), name)
 
 
-def test_folder_that_is_not_named_by_its_path_still_has_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_path_still_yields_the_name_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "Qwen3-Reranker-0.6B"
     folder.mkdir()
     monkeypatch.chdir(write_language_model(folder))
@@ -106,7 +104,7 @@ def test_pooling_of_the_operator_overrides_the_name_of_a_reranker(tmp_path: Path
     assert (checkpoint.kind, checkpoint.logit_score) == (ModelKind.EMBEDDER, None)
 
 
-def test_settings_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_contradictory_settings_are_rejected(tmp_path: Path) -> None:
     folder = write_language_model(tmp_path)
     with pytest.raises(CheckpointError, match="set only one of them"):
         Checkpoint.read(folder, "mine", "mean", "yes,no")
@@ -117,7 +115,7 @@ def test_settings_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", ["", ",", "yes,no,maybe", "yes no", '"', "yes,"])
-def test_setting_that_is_not_one_or_two_tokens_is_refused(setting: str) -> None:
+def test_setting_must_be_one_or_two_tokens(setting: str) -> None:
     with pytest.raises(ValueError, match="score_tokens must be auto, or one or two tokens"):
         parse_score_tokens(setting)
 
@@ -130,7 +128,7 @@ def test_setting_that_is_not_one_or_two_tokens_is_refused(setting: str) -> None:
         {"_name_or_path": "intfloat/my-embedding"},
     ],
 )
-def test_language_model_that_says_it_embeds_is_an_embedder(tmp_path: Path, config: dict[str, Any]) -> None:
+def test_language_model_that_is_named_an_embedder_is_one(tmp_path: Path, config: dict[str, Any]) -> None:
     assert Checkpoint.read(write_language_model(tmp_path, **config), "mine").kind is ModelKind.EMBEDDER
 
 
@@ -154,6 +152,8 @@ def test_tokens_are_found_in_older_vocabulary_files(tmp_path: Path) -> None:
 
 def test_serve_gives_tokenizer_and_engine_the_same_tokens() -> None:
     settings = ServeSettings(score_tokens="yes,no")
-    machine = Machine(settings, ModelKind.RERANKER, "/tmp/somewhere", revision="", http_port=1, grpc_port=2, environ={})
-    for service in (machine.tokenizer(), machine.engine(0)):
+    services = LocalServices(
+        settings, ModelKind.RERANKER, "/tmp/somewhere", revision="", http_port=1, grpc_port=2, environ={}
+    )
+    for service in (services.tokenizer(), services.engine(0)):
         assert " --score-tokens yes,no " in " ".join(service.command)

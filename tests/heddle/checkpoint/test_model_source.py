@@ -13,18 +13,18 @@ from tests.checkpoints import write_json, write_old_modules
 from tests.heddle.checkpoint.bert_folder import CONFIG
 
 
-def test_folder_is_located_as_it_is(tmp_path: Path) -> None:
+def test_folder_is_its_own_location(tmp_path: Path) -> None:
     assert locate(str(tmp_path)) == tmp_path
 
 
 @pytest.mark.parametrize("model", ["/no/such/folder", "./nowhere", "a/b/c"])
-def test_missing_folder_is_not_looked_up_on_the_hub(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_folder_is_not_searched_on_the_hub(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("heddle.checkpoint.model_source.download", lambda *_: pytest.fail("asked the hub"))
     with pytest.raises(CheckpointError, match="there is no model folder"):
         locate(model)
 
 
-def test_tokenizer_fetches_the_files_that_show_the_kinds_of_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokenizer_downloads_the_files_that_show_the_kinds_of_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[str] = []
 
     def snapshot_download(name: str, **wishes: Any) -> str:
@@ -45,8 +45,8 @@ def test_a_folder_has_no_revision_but_its_own_name(tmp_path: Path) -> None:
         locate(str(snapshot), "def")
 
 
-def test_empty_name_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="empty name"):
+def test_empty_name_is_rejected() -> None:
+    with pytest.raises(CheckpointError, match="name of the model is empty"):
         locate("")
 
 
@@ -56,7 +56,7 @@ def test_file_is_not_a_model_folder(tmp_path: Path) -> None:
         locate(str(tmp_path / "config.json"))
 
 
-def test_hub_name_that_cannot_be_fetched_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_download_is_reported_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(CheckpointError, match="nobody/nothing") as caught:
@@ -64,7 +64,7 @@ def test_hub_name_that_cannot_be_fetched_is_one_sentence(tmp_path: Path, monkeyp
     assert "\n" not in str(caught.value)
 
 
-def test_hub_cache_goes_before_the_packaged_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_cache_takes_precedence_over_the_packaged_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     asked: list[str] = []
 
@@ -82,7 +82,7 @@ def test_hub_cache_goes_before_the_packaged_model(tmp_path: Path, monkeypatch: p
 
 
 def repository(files: dict[str, object], folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A hub with these files. A download copies the files that match its patterns; the list has what was fetched."""
+    """A hub with these files. A download copies the files that match its patterns and adds them to the list."""
     fetched: list[str] = []
 
     def snapshot_download(name: str, *, allow_patterns: list[str], ignore_patterns: list[str], **_: object) -> str:
@@ -102,14 +102,14 @@ def repository(files: dict[str, object], folder: Path, monkeypatch: pytest.Monke
 MODEL = {"config.json": CONFIG, "tokenizer.json": {}}
 
 
-def test_pickled_weights_are_fetched_where_there_are_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickled_weights_are_downloaded_if_there_are_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = {"pytorch_model-00001-of-00002.bin": 1, "pytorch_model.bin.index.json": {}}
     fetched = repository({**MODEL, **shards, "training_args.bin": 1, "onnx/model.onnx": 1}, tmp_path, monkeypatch)
     locate("owner/name")
     assert sorted(fetched) == sorted([*MODEL, *shards])
 
 
-def test_pickled_weights_are_not_fetched_beside_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickled_weights_are_not_downloaded_beside_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched = repository({**MODEL, "model.safetensors": 1, "pytorch_model.bin": 1}, tmp_path, monkeypatch)
     locate("owner/name")
     assert sorted(fetched) == sorted([*MODEL, "model.safetensors"])
@@ -122,7 +122,7 @@ def test_other_safetensors_are_not_the_weights(tmp_path: Path, monkeypatch: pyte
     assert sorted(fetched) == sorted(files)
 
 
-def test_each_folder_with_weights_is_checked_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_folder_with_weights_is_checked_separately(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many models of sentence-transformers have safetensors at the root, but pickled weights of their modules."""
     write_old_modules(tmp_path / "model", ["Transformer", "Pooling", "Dense"])
     listing = json.loads((tmp_path / "model" / "modules.json").read_text())
@@ -138,7 +138,7 @@ def test_each_folder_with_weights_is_checked_by_itself(tmp_path: Path, monkeypat
     [({}, False), ({"architectures": ["BertForSequenceClassification"]}, True)],
     ids=["embedder", "classifier that does not say how many labels it has"],
 )
-def test_a_tokenizer_fetches_weights_only_for_the_labels(
+def test_a_tokenizer_downloads_weights_only_for_the_labels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], *, has_weights: bool
 ) -> None:
     files = {**MODEL, "config.json": {**CONFIG, **changes}, "model.safetensors": 1}

@@ -27,7 +27,7 @@ from tests.heddle.checkpoint.bert_folder import CONFIG, with_config
         ({"pooling_mode": ["mean", "max"], "pooling_mode_cls_token": True}, (Pooling.MEAN, Pooling.MAX)),
     ],
 )
-def test_pooling_is_read_in_old_and_new_form(
+def test_pooling_is_read_in_old_and_new_format(
     folder: Path, settings: dict[str, Any], pooling: tuple[Pooling, ...]
 ) -> None:
     write_old_modules(folder, ["Transformer", "Pooling"], settings)
@@ -53,7 +53,7 @@ def test_module_types_of_every_version_are_known(folder: Path) -> None:
 @pytest.mark.parametrize(
     "module", ["WeightedLayerPooling", "LSTM", "BoW", "Router", "CNN", "custom_st.Transformer", "os.system"]
 )
-def test_module_that_is_not_known_is_refused_by_name(folder: Path, module: str) -> None:
+def test_unknown_module_is_rejected_by_name(folder: Path, module: str) -> None:
     write_old_modules(folder, ["Transformer", "Pooling", module])
     with pytest.raises(CheckpointError, match=rf"modules\.json.*{module}"):
         Checkpoint.read(folder)
@@ -62,15 +62,15 @@ def test_module_that_is_not_known_is_refused_by_name(folder: Path, module: str) 
 @pytest.mark.parametrize(
     ("modules", "message"),
     [
-        (["Transformer", "Dense", "Pooling"], r"a module of pooled vectors before Pooling \(Dense\)"),
-        (["Transformer", "LayerNorm"], "a module of pooled vectors, but no Pooling"),
-        (["Transformer", "Pooling", "Pooling"], "more than one module of type Pooling"),
-        (["Pooling", "Transformer"], "no Transformer module, or not in front"),
+        (["Transformer", "Dense", "Pooling"], r"has a module of pooled vectors before Pooling \(Dense\)"),
+        (["Transformer", "LayerNorm"], "has a module of pooled vectors, but no Pooling"),
+        (["Transformer", "Pooling", "Pooling"], "has more than one module of type Pooling"),
+        (["Pooling", "Transformer"], "does not begin with a Transformer module"),
     ],
 )
-def test_order_that_makes_no_vector_is_refused(folder: Path, modules: list[str], message: str) -> None:
+def test_order_that_yields_no_vector_is_rejected(folder: Path, modules: list[str], message: str) -> None:
     write_old_modules(folder, modules)
-    with pytest.raises(CheckpointError, match=rf"modules\.json has {message}"):
+    with pytest.raises(CheckpointError, match=rf"modules\.json {message}"):
         Checkpoint.read(folder)
 
 
@@ -97,9 +97,9 @@ def test_every_pooling_can_be_set() -> None:
 
 
 @pytest.mark.parametrize("head", ["ForRewardModel", "ForProcessRewardModel", "ForQuestionAnswering"])
-def test_head_that_is_not_known_is_refused_unless_a_pooling_passes_it_over(folder: Path, head: str) -> None:
+def test_unknown_head_is_rejected_unless_pooling_is_set(folder: Path, head: str) -> None:
     with_config(folder, architectures=[f"Qwen2{head}"])
-    with pytest.raises(CheckpointError, match=rf"config\.json: what a Qwen2{head} answers is not supported"):
+    with pytest.raises(CheckpointError, match=rf"config\.json: the output of Qwen2{head} is not supported"):
         Checkpoint.read(folder)
     assert Checkpoint.read(folder, pooling="mean").kind is ModelKind.EMBEDDER
 
@@ -112,7 +112,7 @@ def test_transformer_of_jina_v3_is_known(folder: Path) -> None:
     assert (checkpoint.pooling, checkpoint.normalizes) == ((Pooling.MEAN,), True)
 
 
-def test_transformer_in_a_folder_of_its_own_is_found(tmp_path: Path) -> None:
+def test_transformer_in_a_subfolder_is_found(tmp_path: Path) -> None:
     write_old_modules(tmp_path, ["Transformer", "Pooling"], {})
     listing = [{"type": "sentence_transformers.models.Transformer", "path": "0_Transformer"}]
     write_json(tmp_path / "modules.json", listing)
@@ -124,7 +124,7 @@ def test_transformer_in_a_folder_of_its_own_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["../elsewhere", "/etc"])
-def test_module_outside_the_folder_is_refused(folder: Path, path: str) -> None:
+def test_module_outside_the_folder_is_rejected(folder: Path, path: str) -> None:
     write_json(folder / "modules.json", [{"type": "sentence_transformers.models.Transformer", "path": path}])
     with pytest.raises(CheckpointError, match="leads out of the folder"):
         Checkpoint.read(folder)
@@ -146,7 +146,7 @@ def test_module_outside_the_folder_is_refused(folder: Path, path: str) -> None:
         ),
     ],
 )
-def test_without_modules_pooling_is_what_sentence_transformers_takes(
+def test_without_modules_pooling_is_that_of_sentence_transformers(
     folder: Path, changes: dict[str, Any], pooling: Pooling
 ) -> None:
     checkpoint = Checkpoint.read(with_config(folder, **changes))
@@ -154,7 +154,7 @@ def test_without_modules_pooling_is_what_sentence_transformers_takes(
 
 
 @pytest.mark.parametrize("false_id", [2, None])
-def test_language_model_whose_logits_are_the_score_is_a_reranker(folder: Path, false_id: int | None) -> None:
+def test_language_model_with_a_logit_score_is_a_reranker(folder: Path, false_id: int | None) -> None:
     with_config(folder, architectures=["Qwen3ForCausalLM"])
     write_old_modules(folder, ["Transformer", "LogitScore"])
     write_json(folder / "1_LogitScore" / "config.json", {"true_token_id": 1, "false_token_id": false_id})

@@ -39,7 +39,7 @@ def test_settings_of_splade_pooling_are_read(tmp_path: Path, pooling: dict[str, 
     assert SentenceModules.read(written(tmp_path, pooling)).splade == expected
 
 
-def test_the_most_active_components_are_read(tmp_path: Path) -> None:
+def test_limit_of_active_components_is_read(tmp_path: Path) -> None:
     assert SentenceModules.read(written(tmp_path, max_active_dims=256)).splade == Splade(active_max=256)
 
 
@@ -58,14 +58,14 @@ def test_model_that_is_not_sparse_has_no_splade(tmp_path: Path) -> None:
         ({}, ("Pooling",), {}, "SpladePooling beside Pooling or Normalize"),
     ],
 )
-def test_what_is_not_supported_is_refused(
+def test_unsupported_settings_are_rejected(
     tmp_path: Path, pooling: dict[str, Any], modules: tuple[str, ...], model: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(CheckpointError, match=message):
         SentenceModules.read(written(tmp_path, pooling, modules=modules, **model))
 
 
-def test_a_default_prompt_that_every_model_has_may_be_without_text(tmp_path: Path) -> None:
+def test_placeholder_prompts_may_be_the_default_without_text(tmp_path: Path) -> None:
     """sentence-transformers gives every model the prompts query and document."""
     write_json(tmp_path / "config_sentence_transformers.json", {"default_prompt_name": "query", "prompts": {"a": "b"}})
     assert SentenceModules.read(tmp_path).default_prompt_name == ""
@@ -74,7 +74,7 @@ def test_a_default_prompt_that_every_model_has_may_be_without_text(tmp_path: Pat
         SentenceModules.read(tmp_path)
 
 
-def test_transformer_whose_output_is_not_its_tokens_is_refused(tmp_path: Path) -> None:
+def test_transformer_must_output_token_embeddings(tmp_path: Path) -> None:
     write_old_modules(tmp_path, ["Transformer"])
     write_json(tmp_path / "sentence_bert_config.json", {"module_output_name": "sentence_embedding"})
     with pytest.raises(CheckpointError, match="module_output_name 'sentence_embedding' is not supported"):
@@ -91,7 +91,7 @@ def test_tasks_are_the_adapters_in_their_stored_order_with_their_instructions(tm
     assert checkpoint.prompts == {"retrieval.query": "Ask: "}
 
 
-def test_prompts_of_sentence_transformers_go_before_the_instructions(tmp_path: Path) -> None:
+def test_prompts_of_sentence_transformers_take_precedence_over_instructions(tmp_path: Path) -> None:
     write_json(tmp_path / "config_sentence_transformers.json", {"prompts": {"retrieval.query": "Find: "}})
     checkpoint = read_checkpoint(tmp_path, lora_adaptations=NAMES, task_instructions=INSTRUCTIONS)
     assert checkpoint.prompts == {"retrieval.query": "Find: "}
@@ -111,6 +111,6 @@ def test_classifier_has_no_tasks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", ["separation", [1], {"separation": 0}])
-def test_names_that_are_none_are_refused(tmp_path: Path, names: Any) -> None:
+def test_tasks_must_be_a_list_of_names(tmp_path: Path, names: Any) -> None:
     with pytest.raises(CheckpointError, match=r"config\.json: lora_adaptations .* is not a list of names"):
         read_checkpoint(tmp_path, lora_adaptations=names)

@@ -1,4 +1,4 @@
-"""The fingerprint of a tokenizer changes with everything that may change ids, and with nothing else."""
+"""The fingerprint of a tokenizer changes with everything that affects ids, and with nothing else."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.model_source import CONFIGURATION_PATTERNS
-from heddle.checkpoint.tokenizer_files import TOKENIZER_FILES, VOCABULARY_FILES, is_of_transformers_5
+from heddle.checkpoint.tokenizer_files import TOKENIZER_FILES, VOCABULARY_FILES, is_from_transformers_5
 from tests.heddle.checkpoint.bert_folder import with_config
 
 
@@ -29,7 +29,7 @@ def added_tokens(folder: Path) -> None:
     ],
     ids=["added tokens", "version", "class"],
 )
-def test_fingerprint_changes_with_other_settings_that_decide_ids(folder: Path, change: Callable[[Path], Any]) -> None:
+def test_fingerprint_changes_with_other_settings_that_affect_ids(folder: Path, change: Callable[[Path], Any]) -> None:
     before = fingerprint(folder)
     change(folder)
     assert fingerprint(folder) != before
@@ -53,7 +53,7 @@ def test_vocabulary_is_part_of_the_fingerprint_without_tokenizer_json(folder: Pa
     assert len({alone, built, fingerprint(folder)}) == 3
 
 
-def test_all_files_of_a_tokenizer_are_fetched_from_the_hub() -> None:
+def test_all_files_of_a_tokenizer_are_downloaded_from_the_hub() -> None:
     for name in (*TOKENIZER_FILES, *VOCABULARY_FILES):
         assert any(Path(name).match(pattern) for pattern in CONFIGURATION_PATTERNS), name
 
@@ -72,4 +72,4 @@ def test_all_files_of_a_tokenizer_are_fetched_from_the_hub() -> None:
 def test_version_of_transformers_is_the_one_that_wrote_the_files(
     version: str | None, settings: dict[str, Any], expected: bool
 ) -> None:
-    assert is_of_transformers_5({"transformers_version": version}, settings) == expected
+    assert is_from_transformers_5({"transformers_version": version}, settings) == expected

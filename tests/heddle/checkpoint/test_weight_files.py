@@ -1,4 +1,4 @@
-"""The weight files that are read if a folder has several: those that transformers takes."""
+"""Which weight files are used if a folder has several: the same as in transformers."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from transformers import BertModel
 
 from heddle.checkpoint.json_files import CheckpointError
-from heddle.checkpoint.weight_files import FILES, shapes_in, weight_files
+from heddle.checkpoint.weight_files import FILES, find_weight_files, read_shapes
 from tests.checkpoints import write_bert, write_json
 from tests.engine_svc.models.hub_layout import change_config
 
@@ -28,37 +28,37 @@ def write_stale_index(folder: Path) -> None:
 def test_a_single_file_is_taken_before_a_stale_index_as_transformers_does(tmp_path: Path) -> None:
     write_stale_index(tmp_path)
     assert BertModel.from_pretrained(tmp_path).state_dict()[WORDS].any()
-    assert weight_files(tmp_path) == [tmp_path / "model.safetensors"]
+    assert find_weight_files(tmp_path) == [tmp_path / "model.safetensors"]
     (tmp_path / "model.safetensors").unlink()
     assert not BertModel.from_pretrained(tmp_path).state_dict()[WORDS].any()
-    assert weight_files(tmp_path) == [tmp_path / "model-00001-of-00001.safetensors"]
+    assert find_weight_files(tmp_path) == [tmp_path / "model-00001-of-00001.safetensors"]
 
 
 @pytest.mark.parametrize("first", range(len(FILES)))
-def test_each_file_goes_before_those_behind_it(tmp_path: Path, first: int) -> None:
+def test_files_are_searched_in_order(tmp_path: Path, first: int) -> None:
     for name in FILES[first:]:
         write_json(tmp_path / name, {"weight_map": {WORDS: f"shard of {name}"}})
         (tmp_path / f"shard of {name}").touch()
     expected = f"shard of {FILES[first]}" if FILES[first].endswith(".json") else FILES[first]
-    assert weight_files(tmp_path) == [tmp_path / expected]
+    assert find_weight_files(tmp_path) == [tmp_path / expected]
 
 
-def test_a_file_that_the_config_names_goes_first_as_in_transformers(tmp_path: Path) -> None:
+def test_file_named_in_the_config_takes_precedence_as_in_transformers(tmp_path: Path) -> None:
     zeros = {name: torch.zeros_like(tensor) for name, tensor in write_bert(tmp_path).state_dict().items()}
     save_file(zeros, tmp_path / "other.safetensors")
     change_config(tmp_path, transformers_weights="other.safetensors")
     assert not BertModel.from_pretrained(tmp_path).state_dict()[WORDS].any()
-    assert weight_files(tmp_path) == [tmp_path / "other.safetensors"]
+    assert find_weight_files(tmp_path) == [tmp_path / "other.safetensors"]
     change_config(tmp_path, transformers_weights="gone.safetensors")
     with pytest.raises(CheckpointError, match=r"has no weights: no gone\.safetensors"):
-        weight_files(tmp_path)
+        find_weight_files(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "pytorch_model.bin"])
 def test_only_safetensors_of_the_folder_can_be_named(tmp_path: Path, name: str) -> None:
     write_json(tmp_path / "config.json", {"transformers_weights": name})
     with pytest.raises(CheckpointError, match="is not a safetensors file of the folder"):
-        weight_files(tmp_path)
+        find_weight_files(tmp_path)
 
 
 @pytest.mark.parametrize("index", ["model.safetensors.index.json", "pytorch_model.bin.index.json"])
@@ -66,19 +66,19 @@ def test_only_safetensors_of_the_folder_can_be_named(tmp_path: Path, name: str) 
 def test_index_names_only_files_of_its_folder(tmp_path: Path, shard: str, index: str) -> None:
     write_json(tmp_path / index, {"weight_map": {WORDS: shard}})
     with pytest.raises(CheckpointError, match="not a file of the folder"):
-        weight_files(tmp_path)
+        find_weight_files(tmp_path)
 
 
 def test_shapes_are_those_of_the_tensors(tmp_path: Path) -> None:
     model = write_bert(tmp_path)
     expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    assert shapes_in(tmp_path / "model.safetensors") == expected
+    assert read_shapes(tmp_path / "model.safetensors") == expected
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]", b"\x10" + b"\0" * 7 + b'{"a": {"b": 1}}  ']
 )
-def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_other_files_than_safetensors_are_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(CheckpointError, match="is not a safetensors file"):
-        shapes_in(tmp_path / "model.safetensors")
+        read_shapes(tmp_path / "model.safetensors")

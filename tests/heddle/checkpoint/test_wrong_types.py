@@ -1,4 +1,4 @@
-"""JSON whose fields are of other kinds than they have to be: one sentence that names file and field, no traceback."""
+"""Fields of a wrong type are reported in one sentence that names the file and the field."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ CLASSIFIER = {"architectures": ["BertForSequenceClassification"]}
         ({"vocab_size": [1]}, "has no vocab_size, or one that is not"),
     ],
 )
-def test_config(folder: Path, changes: dict[str, Any], message: str) -> None:
+def test_fields_of_config_json(folder: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=rf"{folder}/config\.json:? {message}"):
         Checkpoint.read(with_config(folder, **changes))
 
@@ -65,7 +65,7 @@ def test_metadata_of_colbert(folder: Path) -> None:
         Checkpoint.read(with_config(folder, architectures=["HF_ColBERT"]))
 
 
-def test_null_is_as_good_as_nothing(folder: Path) -> None:
+def test_null_means_unset(folder: Path) -> None:
     settings = dict.fromkeys(("truncate_dim", "prompts", "default_prompt_name"))
     write_json(folder / "config_sentence_transformers.json", settings)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": None, "do_lower_case": None})

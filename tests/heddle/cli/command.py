@@ -12,7 +12,7 @@ ANY_PORTS = ("--http-port", "0", "--grpc-port", "0")
 
 
 def write_stand_ins(folder: Path) -> Path:
-    """Where `python -m engine_svc` and so on find stand-ins for the services."""
+    """Returns a folder where `python -m engine_svc` and the like run stand-ins."""
     for name in ("engine_svc", "tokenizer_svc", "http_gateway"):
         (folder / name).mkdir()
         (folder / name / "__init__.py").touch()
@@ -31,14 +31,14 @@ async def heddle(folder: Path, *argv: str, **environ: str) -> asyncio.subprocess
 
 
 async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
-    """Exit code, stdout and stderr."""
+    """Returns exit code, stdout and stderr."""
     output, log = await asyncio.wait_for(process.communicate(), 30)
     return process.returncode, output.decode(), log.decode()
 
 
 @asynccontextmanager
 async def serving(folder: Path, *argv: str, **environ: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """A `heddle serve` that is ready, and what it said then."""
+    """Yields a ready `heddle serve` and its welcome text."""
     process = await heddle(folder, "serve", *ANY_PORTS, *argv, **environ)
     assert process.stdout
     try:

@@ -1,4 +1,4 @@
-"""A service as the supervisor sees one: `stand_in.py FOLDER NAME KIND`. It says in FOLDER what it does.
+"""Stands in for a service under the supervisor: `stand_in.py FOLDER NAME KIND`. It logs its events in FOLDER.
 
 Kinds: steady (ready at once, stops on SIGTERM), stubborn (ignores it), misconfigured (exit code 2 after a line), broken
 (exit code 1 at once), and flaky (broken the first two times, then steady).

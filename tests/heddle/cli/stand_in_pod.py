@@ -1,12 +1,13 @@
 """Stands in for each of the three services under `heddle serve`, which starts it by the name of the folder it is in.
 
-It takes the flags, says on stdout what they were, and is ready as the real one would be: by gRPC health, or by
-GET /ready. STAND_IN_FAILS names a service that ends with exit code 2.
+It prints its flags, and reports readiness like the real service, by gRPC health or GET /ready. STAND_IN_FAILS names a
+service that exits with code 2.
 """
 
 import http.server
 import os
 import signal
+import socketserver
 import sys
 import threading
 from pathlib import Path
@@ -30,6 +31,8 @@ class Gateway(http.server.BaseHTTPRequestHandler):
 
 def serve_http() -> None:
     server = http.server.HTTPServer((FLAGS["--host"], int(FLAGS["--port"])), Gateway)
+    local = socketserver.UnixStreamServer(FLAGS["--unix-socket"], Gateway)
+    threading.Thread(target=local.serve_forever, daemon=True).start()
 
     def stop(_: int, __: FrameType | None) -> None:
         threading.Thread(target=server.shutdown).start()

@@ -1,4 +1,4 @@
-"""The `heddle` command as a user meets it: a process with flags, output and an exit code."""
+"""The `heddle` command as a user sees it: a process with flags, output and an exit code."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from heddle.cli import main
-from heddle.cli.serve import DECIDED_VARIABLES
+from heddle.cli.serve import OVERRIDDEN_VARIABLES
 from tests.heddle.cli.command import ANY_PORTS, ended, heddle, serving, write_stand_ins
 
 
@@ -42,7 +42,7 @@ async def test_serve_says_where_it_is_and_stops_in_order_on_ctrl_c(folder: Path)
 
 
 @pytest.mark.parametrize("keys", ["secret", "secret, another"])
-async def test_the_line_to_try_finds_the_key_and_does_not_show_it(folder: Path, keys: str) -> None:
+async def test_the_example_uses_the_key_without_showing_it(folder: Path, keys: str) -> None:
     environ = {"HEDDLE_GATEWAY_API_KEYS": keys}
     async with serving(folder, **environ) as (process, welcome):
         process.terminate()
@@ -55,21 +55,21 @@ async def test_the_line_to_try_finds_the_key_and_does_not_show_it(folder: Path, 
 
 
 @pytest.mark.parametrize(
-    ("function", "library", "line"),
+    ("extra", "library", "command"),
     [
-        ("engine", "safetensors", "engine-svc: not installed: what it needs; pip install 'heddle[engine]'\n"),
-        ("tokenizer", "tokenizers", "tokenizer-svc: not installed: what it needs; pip install 'heddle[tokenizer]'\n"),
-        ("gateway", "msgspec", "http-gateway: not installed: what it needs; pip install 'heddle[gateway]'\n"),
+        ("engine", "safetensors", "engine-svc"),
+        ("tokenizer", "tokenizers", "tokenizer-svc"),
+        ("gateway", "msgspec", "http-gateway"),
     ],
 )
-def test_a_command_without_its_extra_says_so_in_one_line(function: str, library: str, line: str) -> None:
-    strangers = (library, "uvloop", "prometheus_client", "grpc_health")  # what `pip install heddle` alone leaves out
+def test_a_command_without_its_extra_says_so_in_one_line(extra: str, library: str, command: str) -> None:
+    missing = (library, "uvloop", "prometheus_client", "grpc_health")  # `pip install heddle` installs none of them
     script = (
-        f"import sys; sys.modules.update(dict.fromkeys({strangers}));"
-        f"from heddle.cli.commands import {function}; {function}()"
+        f"import sys; sys.modules.update(dict.fromkeys({missing}));from heddle.cli.commands import {extra}; {extra}()"
     )
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environ)
+    line = f"{command}: its libraries are not installed: pip install 'heddle[{extra}]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
 
 
@@ -101,7 +101,7 @@ async def test_serve_passes_its_flags_to_the_services(folder: Path) -> None:
     assert started["gateway"].split("--tokenizers ")[1].split()[0] in started["tokenizer"]
 
 
-async def test_variables_of_a_service_hold_where_serve_says_nothing(folder: Path) -> None:
+async def test_variables_of_a_service_apply_where_serve_has_no_setting(folder: Path) -> None:
     variables = {"HEDDLE_ENGINE_THREADS": "1", "HEDDLE_GATEWAY_LOG_LEVEL": "info"}
     async with serving(folder, **variables) as (process, _):
         process.terminate()
@@ -112,16 +112,16 @@ async def test_variables_of_a_service_hold_where_serve_says_nothing(folder: Path
     assert "--log-level warning" in started["engine"]
 
 
-@pytest.mark.parametrize("name", sorted(DECIDED_VARIABLES))
-async def test_variable_that_would_have_no_effect_is_refused(folder: Path, name: str) -> None:
+@pytest.mark.parametrize("name", sorted(OVERRIDDEN_VARIABLES))
+async def test_variable_without_effect_is_rejected(folder: Path, name: str) -> None:
     code, _, log = await ended(await heddle(folder, "serve", **{name: "x"}))
-    assert (code, log) == (2, f"heddle: {name} has no effect on heddle serve, whose own flags say this\n")
+    assert (code, log) == (2, f"heddle: {name} has no effect on heddle serve: use its own flag or variable instead\n")
 
 
-async def test_variable_of_no_service_is_refused(folder: Path) -> None:
+async def test_unknown_variable_is_rejected(folder: Path) -> None:
     code, _, log = await ended(await heddle(folder, "serve", HEDDLE_API_KEYS="secret"))
     assert code == 2
-    assert log.startswith("heddle: unknown environment variable HEDDLE_API_KEYS: it begins with none of HEDDLE_SERVE_,")
+    assert log.startswith("heddle: unknown environment variable HEDDLE_API_KEYS: known prefixes are HEDDLE_SERVE_,")
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ async def test_serve_names_the_port_that_is_in_use(folder: Path) -> None:
         (["--engines", "0"], "heddle serve: engines must be at least 1, not 0\n"),
     ],
 )
-async def test_serve_tells_a_mistake_in_one_line(argv: list[str], line: str, folder: Path) -> None:
+async def test_serve_reports_a_mistake_in_one_line(argv: list[str], line: str, folder: Path) -> None:
     code, output, log = await ended(await heddle(folder, "serve", *argv))
     assert (code, output, log) == (2, "", line)
 
@@ -195,6 +195,6 @@ def test_unknown_command_suggests_the_nearest(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == "heddle: unknown command sreve; did you mean serve? (see heddle --help)\n"
 
 
-def test_no_command_shows_help_and_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_command_shows_help_and_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main([], {}) == 2
     assert capsys.readouterr().out.startswith("usage: heddle COMMAND")

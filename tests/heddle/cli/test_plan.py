@@ -1,4 +1,4 @@
-"""`heddle plan` as its user meets it: tables, JSON, help, and mistakes in one line."""
+"""`heddle plan` as a user sees it: tables, JSON, help, and errors of one line."""
 
 import json
 from typing import Any
@@ -8,13 +8,13 @@ import pytest
 from heddle.cli import main
 from heddle.cli.data_sheets import GPUS
 from heddle.cli.plan import PlanSettings
-from heddle.rpc.settings_source import documentation_of
+from heddle.rpc.settings_source import read_documentation
 
 MEASURED = ("--fixed-us", "2000", "--per-token-ns", "1000")
 
 
 def plan(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr."""
+    """Returns exit code, stdout and stderr."""
     try:
         code = main.main(["plan", *argv], {})
     except SystemExit as exit_:
@@ -40,7 +40,7 @@ def test_the_table_shows_the_pods_of_each_service(capsys: pytest.CaptureFixture[
     assert float(rows["total,"][-1]) == pytest.approx(answer["p99_ms"], abs=0.06)
 
 
-def test_the_plan_keeps_what_was_asked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_meets_the_goals(capsys: pytest.CaptureFixture[str]) -> None:
     answer = figures(capsys, *MEASURED, "--requests-per-s", "20000", "--inputs-mean", "4")
     assert answer["p99_ms"] <= answer["p99_ms_wanted"] == 50
     assert 0 < answer["engine"]["load"] <= 0.8
@@ -54,7 +54,7 @@ def test_the_speed_of_an_engine_follows_the_gpu(capsys: pytest.CaptureFixture[st
     assert slow["memory_gb"] == fast["memory_gb"] > 0
 
 
-def test_a_measured_throughput_is_what_the_plan_counts_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_measured_throughput_replaces_the_estimate(capsys: pytest.CaptureFixture[str]) -> None:
     answer = figures(capsys, "--tokens-per-s", "450000", "--requests-per-s", "9000")
     assert answer["engine"]["tokens_per_s_max"] == pytest.approx(450_000)
     assert answer["engine"]["pods"] == 3  # 900,000 tokens/s at 80 % load
@@ -80,29 +80,29 @@ def test_help_has_examples_on_lines_of_their_own(capsys: pytest.CaptureFixture[s
 
 
 def test_help_names_every_gpu() -> None:
-    assert not [name for name in GPUS if name not in documentation_of(PlanSettings)["gpu"].help]
+    assert not [name for name in GPUS if name not in read_documentation(PlanSettings)["gpu"].help]
 
 
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
         (["--p99-ms", "1", *MEASURED], "no number of engine pods keeps p99 below 1 ms"),
-        (["--fixed-us", "100"], "fixed_us and per_token_ns go together"),
-        (["--tokens-per-s", "100", *MEASURED], "exclude tokens_per_s"),
+        (["--fixed-us", "100"], "fixed_us and per_token_ns must be set together"),
+        (["--tokens-per-s", "100", *MEASURED], "cannot be combined with tokens_per_s"),
         (["--gpu", "H100-SXN"], "did you mean H100-SXM?"),
         (["--gpu", "h100-sxm"], "did you mean H100-SXM?"),
         (["--gpu", "h100"], "H200, B200\n"),
-        (["--tokens-mean", "300"], "all-MiniLM-L6-v2 takes 256 at most"),
+        (["--tokens-mean", "300"], "all-MiniLM-L6-v2 takes at most 256"),
         (["--model", "/no/such/model"], "there is no model folder /no/such/model"),
         (["--requests-per-s", "0"], "requests_per_s must be more than 0"),
         (["--engine-price", "-1"], "engine_price must be at least 0"),
-        (["--cpu-load-max", "1.5"], "cpu_load_max must lie between 0 and 1"),
+        (["--cpu-load-max", "1.5"], "cpu_load_max must be between 0 and 1"),
         (["--efficiency", "2"], "efficiency must be at most 1"),
-        (["--requests-per-s", "1e12", *MEASURED], "engine pods would be needed"),
+        (["--requests-per-s", "1e12", *MEASURED], "engine pods; the most that is planned"),
         (["--gpu", "T4", "--batch-tokens-max", "2000000"], "GB for weights and a full batch; T4 has 16 GB"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(argv: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_is_reported_in_one_line(argv: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, output, log = plan(capsys, *argv)
     assert (code, output) == (2, "")
     assert log.startswith("heddle plan: ")

@@ -1,5 +1,4 @@
-"""`heddle serve` on a machine with several GPUs: the device that each engine gets, and the lines for the operator.
-NVML is replaced in the process by a module that Python imports at its start."""
+"""The device of each engine of `heddle serve` on a machine with several GPUs. The processes import a fake NVML."""
 
 import os
 import sys
@@ -38,38 +37,38 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def two_gpus(tmp_path: Path) -> str:
-    """The PYTHONPATH of a process that finds two."""
+    """The PYTHONPATH of a process that finds two GPUs."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(TWO_GPUS)
     return os.pathsep.join([str(tmp_path / "site"), *sys.path])
 
 
 async def devices(folder: Path, *flags: str, **environ: str) -> tuple[list[str], str]:
-    """What each engine is told, "" for nothing, and the log."""
+    """Returns the --device of each engine, "" without the flag, and the log."""
     async with serving(folder, *flags, **environ) as (process, _):
         process.terminate()
         code, _, log = await ended(process)
     assert code == 0
     started = sorted(line for line in log.splitlines() if line.startswith("engine") and ": started " in line)
-    told = [words[words.index("--device") + 1] if "--device" in words else "" for words in map(str.split, started)]
-    return told, log
+    chosen = [words[words.index("--device") + 1] if "--device" in words else "" for words in map(str.split, started)]
+    return chosen, log
 
 
 async def test_engines_are_spread_over_the_gpus(folder: Path, two_gpus: str) -> None:
-    told, log = await devices(folder, "--engines", "4", PYTHONPATH=two_gpus)
-    assert told == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    chosen, log = await devices(folder, "--engines", "4", PYTHONPATH=two_gpus)
+    assert chosen == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
     assert "GPUs" not in log
 
 
 async def test_idle_gpus_are_reported(folder: Path, two_gpus: str) -> None:
-    told, log = await devices(folder, PYTHONPATH=two_gpus)
-    assert told == [""]
-    assert log.startswith("uses 1 of 2 GPUs; --engines 2 uses all\n")
+    chosen, log = await devices(folder, PYTHONPATH=two_gpus)
+    assert chosen == [""]
+    assert log.startswith("using 1 of 2 GPUs; --engines 2 uses all\n")
 
 
-async def test_a_gpu_that_the_variable_hides_is_not_used(folder: Path, two_gpus: str) -> None:
-    told, log = await devices(folder, "--engines", "2", PYTHONPATH=two_gpus, CUDA_VISIBLE_DEVICES="1")
-    assert told == ["", ""]
+async def test_a_hidden_gpu_is_not_used(folder: Path, two_gpus: str) -> None:
+    chosen, log = await devices(folder, "--engines", "2", PYTHONPATH=two_gpus, CUDA_VISIBLE_DEVICES="1")
+    assert chosen == ["", ""]
     assert "GPUs" not in log
 
 
@@ -85,12 +84,12 @@ async def test_a_gpu_that_the_variable_hides_is_not_used(folder: Path, two_gpus:
 async def test_all_engines_get_the_chosen_device(
     folder: Path, two_gpus: str, flags: list[str], environ: dict[str, str], device: str
 ) -> None:
-    told, log = await devices(folder, "--engines", "2", *flags, PYTHONPATH=two_gpus, **environ)
-    assert told == [device, device]
+    chosen, log = await devices(folder, "--engines", "2", *flags, PYTHONPATH=two_gpus, **environ)
+    assert chosen == [device, device]
     assert "GPUs" not in log
 
 
 async def test_without_gpus_engines_choose_for_themselves(folder: Path) -> None:
-    told, log = await devices(folder, "--engines", "2")
-    assert told == ["", ""]
+    chosen, log = await devices(folder, "--engines", "2")
+    assert chosen == ["", ""]
     assert "GPUs" not in log

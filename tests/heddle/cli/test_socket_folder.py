@@ -1,4 +1,4 @@
-"""Where folders for sockets are made, and which ones are removed. Owners are real processes."""
+"""Where socket folders are made, and which are removed. Their owners are real processes."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from heddle.cli.socket_folder import ADDRESS_BYTES_MAX, LOCK, PREFIX, SocketFolder, possible_parents, socket_folder
+from heddle.cli.socket_folder import ADDRESS_BYTES_MAX, LOCK, PREFIX, SocketFolder, find_parents, socket_folder
 from heddle.rpc.settings import ConfigurationError
 
 OWNER = """
@@ -25,7 +25,7 @@ time.sleep(600)
 
 @pytest.fixture
 def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A short path; those of pytest are too long for sockets."""
+    """A short path. Those of pytest are too long for sockets."""
     with tempfile.TemporaryDirectory(prefix="sockets-") as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)
         yield Path(folder)
@@ -89,7 +89,7 @@ def test_folders_of_other_users_are_left_alone(parent: Path, monkeypatch: pytest
         assert not foreign.exists()
 
 
-def test_the_runtime_folder_of_the_user_is_preferred_where_it_is_theirs_and_short(parent: Path) -> None:
+def test_the_runtime_folder_is_preferred_if_it_is_the_users_own_and_short(parent: Path) -> None:
     runtime = parent / "run"
     runtime.mkdir(mode=0o700)
     with socket_folder({"XDG_RUNTIME_DIR": str(runtime)}) as folder:
@@ -116,7 +116,7 @@ def test_abandoned_folders_among_the_temporary_files_are_removed_too(parent: Pat
 
 def test_without_a_writable_folder_the_error_names_the_variables(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert possible_parents({}) == []
+    assert find_parents({}) == []
     with pytest.raises(ConfigurationError, match="XDG_RUNTIME_DIR"), socket_folder({}):
         pass
 

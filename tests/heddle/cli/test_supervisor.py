@@ -1,21 +1,25 @@
-"""Processes are started, watched, restarted and stopped in order, and never left behind."""
+"""Processes are started, restarted and stopped in order, and never left behind."""
 
 import asyncio
 import dataclasses
-import functools
 import io
 import os
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from heddle.cli.console import Console
-from heddle.cli.supervisor import Limits, Service, ServiceGaveUpError, ServiceMisconfiguredError, Supervisor
+from heddle.cli.supervisor import (
+    Console,
+    Limits,
+    Service,
+    ServiceGaveUpError,
+    ServiceMisconfiguredError,
+    Supervisor,
+)
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 LIMITS = Limits(stop_s_max=10, failures_max=3, pause_s=0.01, pause_s_max=0.02)
@@ -29,7 +33,7 @@ def service(folder: Path, name: str, kind: str) -> Service:
 
 
 def process_of(folder: Path, name: str) -> int:
-    """Its process id, 0 while there is none."""
+    """Returns its process id, or 0 if it has not started."""
     file = folder / f"{name}.pid"
     return int((file.read_text() if file.exists() else "") or 0)
 
@@ -44,23 +48,19 @@ def events(folder: Path) -> list[str]:
     return (folder / "events").read_text().splitlines()
 
 
-class Run:
-    """A supervisor that runs in a task of the test; its tiers are written `gateway=steady tokenizer=flaky`."""
+class RunningSupervisor:
+    """A supervisor in a task of the test."""
 
-    def __init__(self, folder: Path, *tiers: str, limits: Limits = LIMITS) -> None:
+    def __init__(self, *tiers: list[Service], limits: Limits = LIMITS) -> None:
         self.shown = io.StringIO()
         self.stop = asyncio.Event()
         self.ready = asyncio.Event()
-        supervisor = Supervisor(
-            [[service(folder, *word.split("=")) for word in tier.split()] for tier in tiers],
-            Console(self.shown),
-            limits,
-        )
+        supervisor = Supervisor(tiers, Console(self.shown), limits)
         self.task = asyncio.ensure_future(
             supervisor.run(self.stop, loading="loading m", when_ready=lambda _: self.ready.set())
         )
 
-    async def until_ready(self) -> None:
+    async def wait_ready(self) -> None:
         done, _ = await asyncio.wait(
             (self.task, ready := asyncio.ensure_future(self.ready.wait())),
             timeout=20,
@@ -68,16 +68,31 @@ class Run:
         )
         assert ready in done, self.shown.getvalue()
 
+    async def end(self) -> None:
+        self.stop.set()
+        await asyncio.wait_for(self.task, 15)
+
+
+def start(folder: Path, *tiers: str, limits: Limits = LIMITS) -> RunningSupervisor:
+    """Each tier is written like `engine0=steady engine1=flaky`: names and kinds of stand-ins."""
+    services = [[service(folder, *word.split("=")) for word in tier.split()] for tier in tiers]
+    return RunningSupervisor(*services, limits=limits)
+
 
 @asynccontextmanager
-async def running(folder: Path, *tiers: str, limits: Limits = LIMITS) -> AsyncIterator[Run]:
-    run = Run(folder, *tiers, limits=limits)
+async def running(folder: Path, *tiers: str, limits: Limits = LIMITS) -> AsyncIterator[RunningSupervisor]:
+    supervisor = start(folder, *tiers, limits=limits)
     try:
-        await run.until_ready()
-        yield run
+        await supervisor.wait_ready()
+        yield supervisor
     finally:
-        run.stop.set()
-        await run.task
+        await supervisor.end()
+
+
+async def wait_until(is_true: Callable[[], bool], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not is_true():
+            await asyncio.sleep(0.01)
 
 
 async def test_services_stop_tier_by_tier(tmp_path: Path) -> None:
@@ -88,44 +103,43 @@ async def test_services_stop_tier_by_tier(tmp_path: Path) -> None:
     assert sorted(stopped[2:]) == ["engine0 stopped", "engine1 stopped"]
 
 
-async def test_a_service_that_dies_is_started_again(tmp_path: Path) -> None:
-    async with running(tmp_path, "gateway=steady", "engine=steady") as run:
+async def test_a_service_that_dies_is_restarted(tmp_path: Path) -> None:
+    async with running(tmp_path, "gateway=steady", "engine=steady") as supervisor:
         first = process_of(tmp_path, "engine")
         os.kill(first, signal.SIGKILL)
-        while process_of(tmp_path, "engine") == first or not is_alive(tmp_path, "engine"):
-            await asyncio.sleep(0.01)
-        assert "engine was killed by SIGKILL: starting it again" in run.shown.getvalue()
+        await wait_until(lambda: process_of(tmp_path, "engine") != first and is_alive(tmp_path, "engine"))
+        assert "engine was killed by SIGKILL: restarting it" in supervisor.shown.getvalue()
     assert events(tmp_path).count("engine started") == 2
     assert events(tmp_path).count("gateway started") == 1
 
 
-async def test_failures_before_ready_are_tried_again(tmp_path: Path) -> None:
+async def test_a_service_that_fails_before_it_is_ready_is_restarted(tmp_path: Path) -> None:
     async with running(tmp_path, "engine=flaky"):
         assert events(tmp_path) == ["engine started"] * 3
 
 
 async def test_a_service_that_never_gets_ready_ends_all(tmp_path: Path) -> None:
-    run = Run(tmp_path, "gateway=steady", "engine=broken")
-    with pytest.raises(ServiceGaveUpError, match="engine ended with exit code 1 before it was ready, 3 times in a row"):
-        await run.task
+    supervisor = start(tmp_path, "gateway=steady", "engine=broken")
+    with pytest.raises(ServiceGaveUpError, match="engine exited with code 1 before it was ready, 3 times in a row"):
+        await supervisor.task
     assert events(tmp_path).count("engine started") == 3
     assert not is_alive(tmp_path, "gateway")
 
 
-async def test_a_misconfigured_service_is_told_once_and_ends_all(tmp_path: Path) -> None:
-    run = Run(tmp_path, "gateway=steady", "engine=misconfigured")
+async def test_a_misconfigured_service_is_reported_once_and_ends_all(tmp_path: Path) -> None:
+    supervisor = start(tmp_path, "gateway=steady", "engine=misconfigured")
     with pytest.raises(ServiceMisconfiguredError):
-        await run.task
-    assert run.shown.getvalue().count("engine: engine: no such model\n") == 1
+        await supervisor.task
+    assert supervisor.shown.getvalue().count("engine: engine: no such model\n") == 1
     assert events(tmp_path).count("engine started") == 1
     assert not is_alive(tmp_path, "gateway")
 
 
 async def test_a_service_that_ignores_the_signal_is_killed(tmp_path: Path) -> None:
     limits = Limits(stop_s_max=0.1)
-    async with running(tmp_path, "gateway=stubborn", "engine=steady", limits=limits) as run:
+    async with running(tmp_path, "gateway=stubborn", "engine=steady", limits=limits) as supervisor:
         pass
-    assert "gateway has not stopped after 0.1 s: killing it" in run.shown.getvalue()
+    assert "gateway is still running after 0.1 s: killing it" in supervisor.shown.getvalue()
     assert not is_alive(tmp_path, "gateway")
     assert "engine stopped" in events(tmp_path)
 
@@ -134,34 +148,47 @@ async def test_stopping_does_not_wait_for_a_service_to_be_ready(tmp_path: Path) 
     async def never() -> bool:
         return False
 
-    endless = Service("engine", (sys.executable, "-c", "import time; time.sleep(60)"), never, dict(os.environ))
-    shown, stop = io.StringIO(), asyncio.Event()
-    run = functools.partial(Supervisor([[endless]], Console(shown), LIMITS).run, stop, loading="loading m")
-    task = asyncio.ensure_future(run(when_ready=lambda _: None))
-    await asyncio.sleep(0.2)
-    stop.set()
-    await asyncio.wait_for(task, 5)
-    assert shown.getvalue() == "loading m: waiting for engine (0 s)\n"
+    supervisor = RunningSupervisor([dataclasses.replace(service(tmp_path, "engine", "steady"), is_ready=never)])
+    await wait_until(lambda: is_alive(tmp_path, "engine"))
+    await supervisor.end()
+    assert supervisor.shown.getvalue() == "loading m: waiting for engine (0 s)\n"
+    assert not is_alive(tmp_path, "engine")
 
 
 async def test_services_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     script = (
-        "import asyncio, sys; from pathlib import Path; from test_supervisor import Run\n"
-        "async def main(): await Run(Path(sys.argv[1]), 'gateway=steady', 'engine=stubborn').task\n"
+        "import asyncio, sys; from pathlib import Path; from test_supervisor import start\n"
+        "async def main(): await start(Path(sys.argv[1]), 'gateway=steady', 'engine=stubborn').task\n"
         "asyncio.run(main())"
     )
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     supervisor = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", script, str(tmp_path)), env={**os.environ, "PYTHONPATH": path}
     )
-    while not (is_alive(tmp_path, "gateway") and is_alive(tmp_path, "engine")):
-        await asyncio.sleep(0.01)
+    await wait_until(lambda: is_alive(tmp_path, "gateway") and is_alive(tmp_path, "engine"))
     supervisor.kill()
     await supervisor.wait()
-    deadline = time.monotonic() + 5
-    while is_alive(tmp_path, "gateway") or is_alive(tmp_path, "engine"):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
+    await wait_until(lambda: not is_alive(tmp_path, "gateway") and not is_alive(tmp_path, "engine"), seconds=5)
+
+
+async def test_a_service_starts_as_soon_as_it_may(tmp_path: Path) -> None:
+    may_start = asyncio.Event()
+    late = dataclasses.replace(service(tmp_path, "late", "steady"), may_start=may_start.is_set)
+    supervisor = RunningSupervisor([late], [service(tmp_path, "early", "steady")])
+    await wait_until(lambda: is_alive(tmp_path, "early"))
+    await asyncio.sleep(0.2)
+    assert not is_alive(tmp_path, "late")
+    may_start.set()
+    await wait_until(lambda: is_alive(tmp_path, "late"))
+    await supervisor.end()
+
+
+async def test_stopping_does_not_wait_for_a_service_that_may_not_start(tmp_path: Path) -> None:
+    never = dataclasses.replace(service(tmp_path, "never", "steady"), may_start=lambda: False)
+    supervisor = RunningSupervisor([never])
+    await asyncio.sleep(0.1)
+    await supervisor.end()
+    assert process_of(tmp_path, "never") == 0
 
 
 class Terminal(io.StringIO):
@@ -179,33 +206,3 @@ def test_progress_on_a_terminal_stays_below_the_lines() -> None:
     assert [part[1:] for part in (drawn[0], drawn[1].partition("\n")[2])] == [" loading", " loading"]
     assert drawn[1].startswith("engine: hello\n")
     assert drawn[2] == ""
-
-
-async def test_service_starts_once_it_may(tmp_path: Path) -> None:
-    starts = asyncio.Event()
-    late = dataclasses.replace(service(tmp_path, "late", "steady"), may_start=starts.is_set)
-    stop = asyncio.Event()
-    supervisor = Supervisor([[late], [service(tmp_path, "early", "steady")]], Console(io.StringIO()), LIMITS)
-    running = asyncio.ensure_future(supervisor.run(stop, loading="loading m", when_ready=lambda _: None))
-    async with asyncio.timeout(20):
-        while not is_alive(tmp_path, "early"):
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.2)
-        assert not is_alive(tmp_path, "late")
-        starts.set()
-        while not is_alive(tmp_path, "late"):
-            await asyncio.sleep(0.01)
-        stop.set()
-        await running
-
-
-async def test_stop_does_not_wait_for_a_service_that_never_may_start(tmp_path: Path) -> None:
-    never = dataclasses.replace(service(tmp_path, "never", "steady"), may_start=lambda: False)
-    stop = asyncio.Event()
-    supervisor = Supervisor([[never]], Console(io.StringIO()), LIMITS)
-    running = asyncio.ensure_future(supervisor.run(stop, loading="loading m", when_ready=lambda _: None))
-    await asyncio.sleep(0.1)
-    stop.set()
-    async with asyncio.timeout(5):
-        await running
-    assert process_of(tmp_path, "never") == 0

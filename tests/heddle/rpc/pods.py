@@ -9,12 +9,11 @@ import grpc
 
 from heddle.rpc.channels import SERVER_OPTIONS, Options
 from heddle.rpc.credentials import Metadata
-from heddle.rpc.dialect import Dialect
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.interceptor import Boundary
 from heddle.rpc.message_bytes import ENTRY_BYTES_MAX
 from heddle.rpc.pool import Pool, PoolLimits
-from heddle.rpc.stream import Cancel, Reply, Submit, nothing_to_cancel
+from heddle.rpc.stream import Cancel, Reply, StreamProtocol, Submit, nothing_to_cancel
 from heddle.rpc.stream_server import StreamLimits, StreamServer
 from heddle.v1 import engine_pb2, engine_pb2_grpc, item_pb2, tensor_pb2
 
@@ -57,12 +56,12 @@ class EnginePod(engine_pb2_grpc.EngineServiceServicer):
             frame_type=engine_pb2.EngineServiceInferResponse,
             outcome_type=engine_pb2.Outcome,
             load=item_pb2.Load,
-            greet=self._greet,
+            check_hello=self._check_hello,
             limits=limits,
         )
         self.received = 0
 
-    def _greet(self, hello: engine_pb2.EngineServiceInferRequest) -> None:
+    def _check_hello(self, hello: engine_pb2.EngineServiceInferRequest) -> None:
         if hello.tokenizer_fingerprint != FINGERPRINT:
             raise HeddleError(ErrorKind.MISMATCH, "the tokenizer is another model's")
 
@@ -84,13 +83,13 @@ class EnginePod(engine_pb2_grpc.EngineServiceServicer):
         await self.server.stop(None)
 
 
-def dialect(
+def protocol(
     fingerprint: str = FINGERPRINT, *, item_bytes_max: int = ENTRY_BYTES_MAX
-) -> Dialect[engine_pb2.Submission, engine_pb2.Outcome]:
+) -> StreamProtocol[engine_pb2.Submission, engine_pb2.Outcome]:
     async def handshake(channel: grpc.aio.Channel, metadata: Metadata) -> engine_pb2.EngineServiceInferRequest:
         return engine_pb2.EngineServiceInferRequest(tokenizer_fingerprint=fingerprint)
 
-    return Dialect(
+    return StreamProtocol(
         frame_type=engine_pb2.EngineServiceInferRequest,
         open_stream=lambda channel, metadata: engine_pb2_grpc.EngineServiceStub(channel).Infer(metadata=metadata),
         handshake=handshake,
@@ -102,7 +101,7 @@ def dialect(
 async def pool_of(
     *targets: str, limits: PoolLimits | None = None, on_change: Callable[[bool], None] = lambda ready: None
 ) -> Pool[engine_pb2.Submission, engine_pb2.Outcome]:
-    pool = Pool(targets, dialect(), limits=limits, on_change=on_change)
+    pool = Pool(targets, protocol(), limits=limits, on_change=on_change)
     await pool.start()
     return pool
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from heddle.rpc import pod as pod_module
-from heddle.rpc.credentials import OPEN, Access, ClientTls, ServerTls
+from heddle.rpc.credentials import PLAINTEXT, Access, ClientTls, ServerTls
 from heddle.rpc.lifecycle import Server
 from heddle.rpc.pool import Pool
 from heddle.rpc.settings import ConfigurationError
 from heddle.v1 import engine_pb2_grpc
 from tests.certificates import Certificate, make_authority, sign
 from tests.heddle.rpc.life import NAME
-from tests.heddle.rpc.pods import EnginePod, ask, dialect, eventually
+from tests.heddle.rpc.pods import EnginePod, ask, eventually, protocol
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ async def serving(tls: ServerTls | None, *listen: str) -> AsyncIterator[str]:
 
 async def refusal(target: str, access: Access) -> str:
     """Why the pod takes no item."""
-    pool = Pool((target,), dialect(), access=access)
+    pool = Pool((target,), protocol(), access=access)
     await pool.start()
     (pod,) = pool._pods.values()
     await eventually(lambda: pod.refusal is not None)
@@ -70,7 +70,7 @@ async def test_mutual_tls_lets_in_who_has_a_certificate(
     ca: Certificate, server_cert: Certificate, client_cert: Certificate
 ) -> None:
     async with serving(ServerTls(server_cert.cert, server_cert.key, ca.cert)) as target:
-        pool = Pool((target,), dialect(), access=Access(ClientTls(ca.cert, client_cert.cert, client_cert.key)))
+        pool = Pool((target,), protocol(), access=Access(ClientTls(ca.cert, client_cert.cert, client_cert.key)))
         await pool.start()
         assert await asyncio.wait_for(ask(pool, b"1234")[0], 5) == b"1234"
         await pool.close()
@@ -81,7 +81,7 @@ async def test_the_name_behind_which_pods_are_found_is_the_name_on_their_certifi
     cert = sign(ca, "named", "DNS:localhost")
     async with serving(ServerTls(cert.cert, cert.key)) as target:
         port = target.rpartition(":")[2]
-        pool = Pool((f"dns:///localhost:{port}",), dialect(), access=Access(ClientTls(ca.cert)))
+        pool = Pool((f"dns:///localhost:{port}",), protocol(), access=Access(ClientTls(ca.cert)))
         await pool.start()
         assert await asyncio.wait_for(ask(pool, b"1234")[0], 5) == b"1234"
         await pool.close()
@@ -98,7 +98,7 @@ async def test_who_does_not_get_in_is_told_why_in_one_line(
     wrong = sign(other_ca, "wrong")
     async with serving(ServerTls(server_cert.cert, server_cert.key, ca.cert)) as target:
         closed = f"{target} closed the connection"
-        assert await refusal(target, OPEN) == f"{closed}: it may require TLS, and this client has none"
+        assert await refusal(target, PLAINTEXT) == f"{closed}: it may require TLS"
         assert await refusal(target, Access(ClientTls(ca.cert))) == (
             f"{closed} in the TLS handshake: it may ask for a client certificate"
         )
@@ -106,7 +106,7 @@ async def test_who_does_not_get_in_is_told_why_in_one_line(
             f"{closed} in the TLS handshake: it may refuse the certificate {wrong.cert}"
         )
         assert await refusal(target, Access(ClientTls(other_ca.cert, client_cert.cert, client_cert.key))) == (
-            f"the certificate of {target} is refused by the authorities in {other_ca.cert}: "
+            f"the certificate of {target} cannot be verified with {other_ca.cert}: "
             "unable to get local issuer certificate"
         )
     async with serving(None) as target:
@@ -117,18 +117,20 @@ async def test_a_refusal_is_in_the_log_once(
     ca: Certificate, other_ca: Certificate, server_cert: Certificate, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(ServerTls(server_cert.cert, server_cert.key)) as target:
-        pool = Pool((target,), dialect(), access=Access(ClientTls(other_ca.cert)))
+        pool = Pool((target,), protocol(), access=Access(ClientTls(other_ca.cert)))
         await pool.start()
         await asyncio.sleep(0.5)
         (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
-        assert record.getMessage().startswith(f"no stream to {target}: the certificate of {target} is refused by")
+        assert record.getMessage().startswith(
+            f"no stream to {target}: the certificate of {target} cannot be verified with"
+        )
         await pool.close()
 
 
 async def test_a_socket_file_needs_no_certificate(server_cert: Certificate, ca: Certificate, tmp_path: Path) -> None:
     tls = ServerTls(server_cert.cert, server_cert.key, ca.cert)
     async with serving(tls, f"unix:{tmp_path}/socket") as target:
-        pool = Pool((target,), dialect(), access=Access(ClientTls(ca.cert)))
+        pool = Pool((target,), protocol(), access=Access(ClientTls(ca.cert)))
         await pool.start()
         assert await asyncio.wait_for(ask(pool, b"1234")[0], 5) == b"1234"
         await pool.close()
@@ -152,7 +154,7 @@ async def test_files_that_change_are_used_by_both_ends_without_losing_an_item(
     access = Access(ClientTls(roots, cert, key))
     async with serving(ServerTls(cert, key, roots)) as target:
         changes: list[bool] = []
-        pool = Pool((target,), dialect(), access=access, on_change=changes.append)
+        pool = Pool((target,), protocol(), access=access, on_change=changes.append)
         await pool.start()
         assert await asyncio.wait_for(ask(pool, b"1111")[0], 5) == b"1111"
         roots.write_bytes(ca.cert.read_bytes() + other_ca.cert.read_bytes())
@@ -165,7 +167,7 @@ async def test_files_that_change_are_used_by_both_ends_without_losing_an_item(
         assert changes.count(False) >= 1  # it has connected again
         only_other = tmp_path / "other"
         shutil.copy(other_ca.cert, only_other)
-        fresh = Pool((target,), dialect(), access=Access(ClientTls(only_other, cert, key)))
+        fresh = Pool((target,), protocol(), access=Access(ClientTls(only_other, cert, key)))
         await fresh.start()
         assert await asyncio.wait_for(ask(fresh, b"2222")[0], 5) == b"2222"
         await fresh.close()
@@ -181,17 +183,17 @@ async def test_a_broken_new_file_leaves_the_old_one_in_use(
     shutil.copy(made.cert, cert)
     shutil.copy(ca.cert, roots)
     async with serving(ServerTls(cert, made.key)) as target:
-        pool = Pool((target,), dialect(), access=Access(ClientTls(roots)))
+        pool = Pool((target,), protocol(), access=Access(ClientTls(roots)))
         await pool.start()
         await asyncio.wait_for(ask(pool, b"1234")[0], 5)
         cert.write_text("half")
         roots.write_text("half")
-        fresh = Pool((target,), dialect(), access=Access(ClientTls(ca.cert)))
+        fresh = Pool((target,), protocol(), access=Access(ClientTls(ca.cert)))
         await fresh.start()
         for one in (pool, fresh):
             assert await asyncio.wait_for(ask(one, b"1234")[0], 5) == b"1234"
         await eventually(lambda: f"{roots} holds no certificates" in caplog.text)
-        assert "the certificate that was read before stays in use" in caplog.text
+        assert "keeping the old certificate" in caplog.text
         await fresh.close()
         await pool.close()
 

@@ -21,7 +21,7 @@ from heddle.rpc.pool import Pool
 from heddle.rpc.settings import ConfigurationError
 from heddle.v1 import engine_pb2, engine_pb2_grpc
 from tests.heddle.rpc.life import NAME
-from tests.heddle.rpc.pods import FINGERPRINT, EnginePod, Held, ask, dialect, eventually, pool_of
+from tests.heddle.rpc.pods import FINGERPRINT, EnginePod, Held, ask, eventually, pool_of, protocol
 
 MIB = 1 << 20
 HELLO = engine_pb2.EngineServiceInferRequest(tokenizer_fingerprint=FINGERPRINT)
@@ -72,7 +72,7 @@ async def test_a_server_that_accepts_and_stays_silent_is_given_up(monkeypatch: p
     monkeypatch.setattr(pod_module, "CONNECT_S_MAX", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         target = f"127.0.0.1:{silent.getsockname()[1]}"
-        pool = Pool((target,), dialect())
+        pool = Pool((target,), protocol())
         await pool.start()
         (pod,) = pool._pods.values()
         await eventually(lambda: pod.refusal is not None)

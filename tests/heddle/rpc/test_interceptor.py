@@ -58,7 +58,7 @@ async def test_what_nobody_wrote_is_unimplemented_with_a_sentence() -> None:
         status = await failure(life.stub.GetModel(engine_pb2.EngineServiceGetModelRequest()))
         assert (status.code(), status.details()) == (
             grpc.StatusCode.UNIMPLEMENTED,
-            "GetModel is not served by this version",
+            "GetModel is not implemented by this version",
         )
 
 

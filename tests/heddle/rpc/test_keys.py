@@ -15,9 +15,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from heddle.client import CallOptions, Client, UnaryClient
 from heddle.rpc.channels import open_channel
-from heddle.rpc.credentials import OPEN, Access, Metadata
+from heddle.rpc.credentials import PLAINTEXT, Access, Metadata
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.keys import ApiKeys, load_api_keys
+from heddle.rpc.keys import ApiKeys
 from heddle.rpc.lifecycle import Server
 from heddle.rpc.listening import usable_port
 from heddle.rpc.pool import Pool, PoolLimits
@@ -26,14 +26,14 @@ from heddle.v1 import engine_pb2, engine_pb2_grpc
 from heddle.v1 import inference_pb2 as pb
 from tests.cluster import engine_pod, tokenizer_pod
 from tests.heddle.rpc.life import NAME, health_of
-from tests.heddle.rpc.pods import EnginePod, Held, ask, dialect, eventually
+from tests.heddle.rpc.pods import EnginePod, Held, ask, eventually, protocol
 
 
 @pytest.fixture
 def keys(tmp_path: Path) -> ApiKeys:
     file = tmp_path / "keys"
     file.write_text(f"nightly sha256:{hashlib.sha256(b'sk-nightly').hexdigest()} 5\n")
-    return load_api_keys(("sk-first",), file)
+    return ApiKeys.load(("sk-first",), file)
 
 
 @asynccontextmanager
@@ -91,13 +91,13 @@ async def test_a_pool_with_a_wrong_key_says_so_once_and_its_callers_are_not_told
 
     async with serving(EnginePod(), keys) as target:
         wrong, limits = Access(key="wrong"), PoolLimits(no_pod_s_max=0.3)
-        pool = Pool((target,), replace(dialect(), handshake=handshake), access=wrong, limits=limits)
+        pool = Pool((target,), replace(protocol(), handshake=handshake), access=wrong, limits=limits)
         await pool.start()
-        with pytest.raises(HeddleError, match=r"no pod can be reached .*: the key is not valid here") as raised:
+        with pytest.raises(HeddleError, match=r"no pod can be reached .*: the key is not valid") as raised:
             await asyncio.wait_for(ask(pool, b"1234")[0], 5)
         assert raised.value.kind is ErrorKind.UNAVAILABLE
         errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-        assert errors == [f"no stream to {target}: the key is not valid here"]
+        assert errors == [f"no stream to {target}: the key is not valid"]
         await pool.close()
 
 
@@ -111,7 +111,7 @@ async def test_a_key_in_a_file_is_read_again_when_it_changes(
     file.write_text("sk-first\n")
     changes: list[bool] = []
     async with serving(EnginePod(), keys) as target:
-        pool = Pool((target,), dialect(), access=Access(key_file=file), on_change=changes.append)
+        pool = Pool((target,), protocol(), access=Access(key_file=file), on_change=changes.append)
         await pool.start()
         assert await asyncio.wait_for(ask(pool, b"1234")[0], 5) == b"1234"
         file.write_text("sk-nightly\n")
@@ -124,7 +124,7 @@ async def test_a_key_gets_no_better_priority_than_its_own(keys: ApiKeys) -> None
     held = Held()
     async with serving(EnginePod(held.submit), keys) as target:
         for key, expected in (("sk-nightly", [5, 7]), ("sk-first", [0, 7])):
-            pool = Pool((target,), dialect(), access=Access(key=key))
+            pool = Pool((target,), protocol(), access=Access(key=key))
             await pool.start()
             await pool.wait_ready()
             for priority in (0, 7):
@@ -139,7 +139,7 @@ async def test_a_key_gets_no_better_priority_than_its_own(keys: ApiKeys) -> None
 
 async def test_a_socket_file_needs_no_key(keys: ApiKeys, tmp_path: Path) -> None:
     async with serving(EnginePod(), keys, f"unix:{tmp_path}/socket") as target:
-        pool = Pool((target,), dialect())
+        pool = Pool((target,), protocol())
         await pool.start()
         assert await asyncio.wait_for(ask(pool, b"1234")[0], 5) == b"1234"
         await pool.close()
@@ -157,7 +157,7 @@ async def test_clients_of_a_tokenizer_pod_show_their_key(tmp_path: Path) -> None
             assert (await client.vectors(["warp"])).shape == (1, 384)
         async with UnaryClient(target, access=Access(key="outer")) as unary:
             assert (await unary.embed(request)).embeddings.data
-        for access in (OPEN, Access(key="inner")):
+        for access in (PLAINTEXT, Access(key="inner")):
             async with UnaryClient(target, access=access) as unary:
                 with pytest.raises(HeddleError) as raised:
                     await unary.embed(request, CallOptions(timeout_s=5))
@@ -167,5 +167,22 @@ async def test_clients_of_a_tokenizer_pod_show_their_key(tmp_path: Path) -> None
 def test_a_file_without_keys_is_the_operators_mistake(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("# nobody\n")
-    with pytest.raises(ConfigurationError, match="there is no key in"):
-        load_api_keys((), file)
+    with pytest.raises(ConfigurationError, match="holds no key"):
+        ApiKeys.load((), file)
+
+
+def test_a_changed_file_counts_without_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("heddle.rpc.keys.LOOK_S", 0.0)
+    file = tmp_path / "keys"
+    file.write_text("one sk-one\n")
+    keys = ApiKeys.load(("sk-stated",), file)
+    file.write_text("another sk-another\n")
+    assert keys.find("Bearer sk-another")
+    assert keys.find("Bearer sk-stated")
+    with pytest.raises(HeddleError, match="not valid"):
+        keys.find("Bearer sk-one")
+    file.write_text("half-a-line")
+    assert keys.find("Bearer sk-another")
+    assert "keeping the old keys" in caplog.text

@@ -144,7 +144,7 @@ async def test_draining_ends_after_its_limit(tmp_path: Path) -> None:
         await failure(call)
     code, _, log = await ended(process)
     assert code == 0
-    assert "still busy after 0.5 s of draining" in log
+    assert "still busy after draining for 0.5 s" in log
 
 
 async def test_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:

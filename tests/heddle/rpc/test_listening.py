@@ -59,7 +59,7 @@ def test_a_left_over_socket_may_be_replaced_and_a_living_one_not(tmp_path: Path)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
-        with pytest.raises(ConfigurationError, match="another process does"):
+        with pytest.raises(ConfigurationError, match="another process uses it"):
             check_address(f"unix:{path}")
     assert path.exists()
     check_address(f"unix:{path}")
@@ -73,9 +73,9 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text() == "mine"
 
 
-def test_of_a_name_the_addresses_that_this_machine_has_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_that_this_machine_lacks_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(socket.AF_INET, "192.0.2.1"), (socket.AF_INET, "127.0.0.1")]
-    monkeypatch.setattr(listening, "places", lambda host, port: found)
+    monkeypatch.setattr(listening, "addresses_of", lambda host, port: found)
     check_address("name:0")
     found.pop()
     with pytest.raises(ConfigurationError, match="cannot listen on name:0: Cannot assign requested address"):

@@ -4,7 +4,7 @@ import pytest
 from google.protobuf.message import EncodeError
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.message_bytes import checked_size, repeated_first_field, serialized
+from heddle.rpc.message_bytes import check_size, encode_repeated, serialize
 from heddle.v1 import engine_pb2, item_pb2, tensor_pb2
 
 
@@ -28,21 +28,21 @@ def test_a_frame_put_together_of_bytes_is_the_frame(size: int) -> None:
     ]
     frame = engine_pb2.EngineServiceInferResponse(outcomes=outcomes, load=item_pb2.Load(waiting_items=7), draining=True)
     rest = engine_pb2.EngineServiceInferResponse(load=frame.load, draining=True)
-    data = repeated_first_field((outcome.SerializeToString() for outcome in outcomes), rest.SerializeToString())
+    data = encode_repeated((outcome.SerializeToString() for outcome in outcomes), rest.SerializeToString())
     assert engine_pb2.EngineServiceInferResponse.FromString(data) == frame
 
 
 def test_the_limit_itself_is_allowed_and_a_byte_more_is_not() -> None:
     tensor = tensor_pb2.Tensor(data=bytes(98))
-    assert len(serialized(tensor, 100)) == checked_size(tensor, 100) == 100
-    for check in (serialized, checked_size):
+    assert len(serialize(tensor, 100)) == check_size(tensor, 100) == 100
+    for check in (serialize, check_size):
         with pytest.raises(HeddleError, match="has 100 bytes, the limit of a message is 99") as refused:
             check(tensor, 99)
         assert refused.value.kind is ErrorKind.TOO_LARGE
 
 
 def test_what_protobuf_cannot_serialize_is_too_large() -> None:
-    for check in (serialized, checked_size):
+    for check in (serialize, check_size):
         with pytest.raises(HeddleError, match="more than 2\\^31 bytes") as refused:
             check(BeyondProtobuf(), 100)
         assert refused.value.kind is ErrorKind.TOO_LARGE

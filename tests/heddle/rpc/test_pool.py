@@ -10,8 +10,8 @@ import pytest
 
 from heddle.rpc import pod as pod_module
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.pool import Pool, PoolLimits
-from tests.heddle.rpc.pods import EnginePod, Held, ask, dialect, eventually, pool_of, submission
+from heddle.rpc.pool import OTHERS_DIVISOR, Pool, PoolLimits, estimate_load
+from tests.heddle.rpc.pods import EnginePod, Held, ask, eventually, pool_of, protocol, submission
 
 
 async def test_items_of_a_lost_pod_are_answered_by_another() -> None:
@@ -54,7 +54,7 @@ async def test_without_any_pod_items_fail_after_a_while_with_a_reason() -> None:
 
 
 async def test_what_no_stream_can_carry_is_refused_before_it_waits_for_one() -> None:
-    pool = Pool(("127.0.0.1:1",), dialect(item_bytes_max=64))
+    pool = Pool(("127.0.0.1:1",), protocol(item_bytes_max=64))
     await pool.start()
     with pytest.raises(HeddleError) as raised:
         await asyncio.wait_for(ask(pool, bytes(65))[0], 1)
@@ -65,12 +65,12 @@ async def test_what_no_stream_can_carry_is_refused_before_it_waits_for_one() -> 
 async def test_without_another_cost_an_item_costs_its_bytes() -> None:
     held = Held()
     pod = EnginePod(held.submit)
-    pool = Pool((await pod.start(),), replace(dialect(), cost_of=None))
+    pool = Pool((await pod.start(),), replace(protocol(), cost_of=None))
     await pool.start()
     await pool.wait_ready()
     asked, cancel = ask(pool, bytes(1000))
     await eventually(lambda: bool(held.items))
-    (load,) = (there.load for there in pool._available)
+    (load,) = (there.unanswered_cost for there in pool._available)
     assert load == submission(bytes(1000)).ByteSize()
     cancel()
     asked.cancel()
@@ -141,7 +141,7 @@ async def test_load_is_spread_over_pods_by_cost() -> None:
     await eventually(lambda: len(pool._available) == 4)
     for number in range(400):
         ask(pool, bytes(4 * (1 + number % 50)))
-    loads = [pod.load for pod in pool._pods.values()]
+    loads = [pod.unanswered_cost for pod in pool._pods.values()]
     assert max(loads) <= 1.1 * min(loads)
     await pool.close()
     for pod in pods:
@@ -169,3 +169,11 @@ async def test_a_pod_that_stays_away_is_told_of_in_the_log_once(
     assert record.levelname == "WARNING"
     assert record.getMessage().startswith("no stream to 127.0.0.1:1: ")
     await pool.close()
+
+
+def test_own_items_count_in_full_and_those_of_others_as_a_hint() -> None:
+    assert estimate_load(unanswered=100, reported=100 + OTHERS_DIVISOR) == 101
+
+
+def test_report_that_is_older_than_what_was_sent_takes_nothing_away() -> None:
+    assert estimate_load(unanswered=100, reported=20) == 100

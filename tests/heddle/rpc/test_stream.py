@@ -14,7 +14,7 @@ from heddle.rpc.pool import Pool, PoolLimits
 from heddle.rpc.stream import Cancel, Reply, nothing_to_cancel
 from heddle.rpc.stream_server import StreamLimits
 from heddle.v1 import engine_pb2
-from tests.heddle.rpc.pods import EnginePod, Held, ask, dialect, eventually, pool_of, submission
+from tests.heddle.rpc.pods import EnginePod, Held, ask, eventually, pool_of, protocol, submission
 
 
 async def test_every_item_gets_its_own_answer() -> None:
@@ -126,7 +126,7 @@ async def test_an_error_arrives_as_the_error_it_was() -> None:
 
 async def test_a_peer_with_another_tokenizer_is_refused_with_its_own_words() -> None:
     pod = EnginePod()
-    pool = Pool((await pod.start(),), dialect("another"), limits=PoolLimits(no_pod_s_max=0.5))
+    pool = Pool((await pod.start(),), protocol("another"), limits=PoolLimits(no_pod_s_max=0.5))
     await pool.start()
     with pytest.raises(HeddleError, match="another model's") as raised:
         await asyncio.wait_for(ask(pool, b"1234")[0], 5)

@@ -13,7 +13,7 @@ from heddle.rpc.pool import Pool
 from heddle.rpc.stream import Cancel, Reply, nothing_to_cancel
 from heddle.rpc.stream_server import StreamLimits
 from heddle.v1 import engine_pb2, engine_pb2_grpc, tensor_pb2
-from tests.heddle.rpc.pods import FINGERPRINT, EnginePod, Held, ask, dialect, echo, pool_of
+from tests.heddle.rpc.pods import FINGERPRINT, EnginePod, Held, ask, echo, pool_of, protocol
 
 KIB = 1024
 
@@ -100,7 +100,7 @@ async def test_an_item_over_the_message_limit_fails_before_it_reaches_the_stream
 
     options: Options = [("grpc.max_receive_message_length", 64 * KIB + FRAME_EXTRA_BYTES)]
     pod = EnginePod(submit, options=options)
-    pool = Pool((await pod.start(),), dialect(item_bytes_max=64 * KIB))
+    pool = Pool((await pod.start(),), protocol(item_bytes_max=64 * KIB))
     await pool.start()
     await pool.wait_ready()
     neighbours = [ask(pool, b"1234")[0] for _ in range(10)]
@@ -120,7 +120,7 @@ async def test_many_cancels_find_room_beside_a_large_item() -> None:
     options: Options = [("grpc.max_receive_message_length", 64 * KIB + FRAME_EXTRA_BYTES)]
     pod = EnginePod(held.submit, options=options)
     changes: list[bool] = []
-    pool = Pool((await pod.start(),), dialect(item_bytes_max=64 * KIB), on_change=changes.append)
+    pool = Pool((await pod.start(),), protocol(item_bytes_max=64 * KIB), on_change=changes.append)
     await pool.start()
     await pool.wait_ready()
     cancels = [ask(pool, b"1234")[1] for _ in range(30_000)]

@@ -1,10 +1,11 @@
-"""Paths of Baseten's edge lead to the routes that they mean, and no other path is touched."""
+"""The paths of Baseten's edge resolve to routes, and other paths are left alone."""
 
 import pytest
 from httpx import Headers
 
-from http_gateway.api.baseten_paths import is_default_route, without_deployment
-from http_gateway.web.message import Hold, Request
+from http_gateway.api.baseten_paths import resolve_path
+from http_gateway.api.families import OPENAI
+from http_gateway.web.message import Request, Reserve
 from http_gateway.web.routing import Route, Router, not_found
 
 
@@ -22,10 +23,14 @@ from http_gateway.web.routing import Route, Router, not_found
         ("/environments/production/synchro/x", "/environments/production/synchro/x"),
         ("/predict", "/predict"),
         ("/x/production/sync/predict", "/x/production/sync/predict"),
+        ("/environments/production/predict", "/default"),
+        ("/production/predict", "/default"),
+        ("/development/predict", "/default"),
+        ("/v1/models/model:predict", "/default"),
     ],
 )
-def test_the_deployment_is_left_out(path: str, meant: str) -> None:
-    assert without_deployment(path) == meant
+def test_the_deployment_is_left_out_and_predict_is_the_default_route(path: str, meant: str) -> None:
+    assert resolve_path(path, "/default") == meant
 
 
 @pytest.mark.parametrize(
@@ -43,25 +48,10 @@ def test_the_deployment_is_left_out(path: str, meant: str) -> None:
     ],
 )
 def test_slashes_at_either_end_make_no_difference(path: str, route: str) -> None:
-    routes = [Route("POST", known, not_found) for known in ("/embed", "/rerank", "/")]
-    router = Router(routes, lambda: "/embed")
+    routes = [Route("POST", known, not_found, OPENAI) for known in ("/embed", "/rerank", "/")]
+    router = Router(routes, OPENAI, lambda path: resolve_path(path, "/embed"))
     assert router.find(Request("POST", path, Headers(), 0, nothing)).path == route
 
 
-async def nothing(_: Hold) -> bytes:
+async def nothing(_: Reserve) -> bytes:
     return b""
-
-
-@pytest.mark.parametrize(
-    ("path", "is_default"),
-    [
-        ("/environments/production/predict", True),
-        ("/production/predict", True),
-        ("/development/predict", True),
-        ("/v1/models/model:predict", True),
-        ("/predict", False),
-        ("/environments/production/sync/predict", False),
-    ],
-)
-def test_predictions_without_a_route_go_to_the_default_one(path: str, is_default: bool) -> None:
-    assert is_default_route(path) is is_default

@@ -1,7 +1,5 @@
 """Cost headers, counted as TEI counts: characters are code points, and a query counts once per text."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,23 +7,10 @@ import pytest
 from httpx import Headers
 
 from heddle.v1 import item_pb2
-from http_gateway.api.cost import COST_HEADERS, cost_headers
-from http_gateway.web.message import Hold, Request
-from tests.kinds import http_of, write_classifier, write_reranker
+from http_gateway.api.answers import COST_HEADERS, cost_headers
+from http_gateway.web.message import Request, Reserve
 
 TEXT = "Zoë 🎉"  # five code points
-
-
-@pytest.fixture
-async def reranker(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    async with http_of(tmp_path, write_reranker(tmp_path / "model")) as http:
-        yield http
-
-
-@pytest.fixture
-async def classifier(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    async with http_of(tmp_path, write_classifier(tmp_path / "model")) as http:
-        yield http
 
 
 async def characters(http: httpx.AsyncClient, path: str, **body: Any) -> int:
@@ -54,7 +39,7 @@ async def test_characters_of_pairs_are_those_of_both(classifier: httpx.AsyncClie
 
 @pytest.mark.parametrize(("device", "type_"), [("cuda", "gpu+optimized"), ("cpu", "cpu"), ("", "cpu")])
 def test_compute_type_is_the_device(device: str, type_: str) -> None:
-    async def nothing(_: Hold) -> bytes:
+    async def nothing(_: Reserve) -> bytes:
         return b""
 
     request = Request("POST", "/embed", Headers(), 0, nothing)

@@ -1,4 +1,4 @@
-"""A failure in the shape of each family of clients, with the status that the gateway is set to give it."""
+"""Errors in the shape of each family of clients, with the family's status or the one that is set."""
 
 import time
 from typing import Any
@@ -41,7 +41,7 @@ def test_openai_clients_and_baseten_clients_read_the_same_body() -> None:
         ("not_found", "NotFound"),
     ],
 )
-def test_types_are_teis_where_it_has_one(code: str, type_: str) -> None:
+def test_error_types_are_teis_if_it_has_one(code: str, type_: str) -> None:
     assert msgspec.json.decode(TEI.body(Failure(400, code, "")))["error_type"] == type_
 
 
@@ -89,7 +89,7 @@ async def test_answers_are_what_accept_asks_for_and_errors_are_always_json(http:
     assert refused.json()["error"]["param"] == "input"
 
 
-async def test_gzip_is_sent_to_those_who_ask_for_nothing_better(http: httpx.AsyncClient) -> None:
+async def test_gzip_is_sent_if_zstd_is_not_accepted(http: httpx.AsyncClient) -> None:
     body: dict[str, Any] = {"input": [f"text {number}" for number in range(64)]}
     for encoding, coding in (("gzip", "gzip"), ("identity", None), ("gzip, zstd", "zstd")):
         async with http.stream("POST", "/v1/embeddings", json=body, headers={"accept-encoding": encoding}) as response:
@@ -106,7 +106,7 @@ async def test_the_request_id_is_the_callers_whichever_header_it_has(http: httpx
     assert len(ids) == 2
 
 
-async def test_a_wrong_method_is_told_in_the_shape_of_the_route(http: httpx.AsyncClient) -> None:
+async def test_a_wrong_method_gets_the_error_shape_of_the_route(http: httpx.AsyncClient) -> None:
     for path, fields in (("/embed", {"error", "error_type"}), ("/v2/embed", {"message", "detail"})):
         response = await http.get(path)
         assert (response.status_code, response.headers["allow"]) == (405, "POST")
@@ -124,7 +124,7 @@ async def test_a_wrong_method_is_told_in_the_shape_of_the_route(http: httpx.Asyn
         ("/predict_tokens", {"inputs": "a", "aggregation_strategy": "x"}, "average, first, max, none, simple"),
     ],
 )
-async def test_a_word_that_is_not_known_is_refused_with_those_that_are(
+async def test_an_unknown_value_is_refused_with_the_list_of_known_ones(
     http: httpx.AsyncClient, path: str, body: dict[str, object], values: str
 ) -> None:
     response = await http.post(path, json=body)

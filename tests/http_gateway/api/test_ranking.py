@@ -10,7 +10,7 @@ import pytest
 
 from heddle.client import Client
 from heddle.v1 import inference_pb2 as pb
-from http_gateway.api.ranking import ranking_of
+from http_gateway.api.answers import rank
 from tests.cluster import engine_pod, tokenizer_pod
 from tests.high_logits import BEST_FIRST, LOGIT_OF, WORDS, HighLogits
 from tests.http_gateway.calls import answer_to
@@ -28,7 +28,7 @@ async def reranker(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.mark.parametrize("path", ["/rerank", "/", "/invocations"])
 async def test_texts_are_ranked_by_their_logits(reranker: httpx.AsyncClient, path: str) -> None:
     ranks = await answer_to(reranker, path, query=QUERY, texts=WORDS)
-    assert [(rank["index"], rank["score"]) for rank in ranks] == [(index, 1.0) for index in BEST_FIRST]
+    assert [(item["index"], item["score"]) for item in ranks] == [(index, 1.0) for index in BEST_FIRST]
 
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank"])
@@ -62,4 +62,4 @@ async def test_grpc_returns_the_ranking(tmp_path: Path) -> None:
 
 
 def test_without_a_ranking_scores_are_sorted_and_ties_keep_their_order() -> None:
-    assert ranking_of(b"", np.array([0.5, 1.0, 0.5, 1.0], np.float32)) == [1, 3, 0, 2]
+    assert rank(b"", np.array([0.5, 1.0, 0.5, 1.0], np.float32)) == [1, 3, 0, 2]

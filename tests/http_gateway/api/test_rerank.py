@@ -1,25 +1,14 @@
 """POST /rerank, /v1/rerank and /v2/rerank: the best first, each family's shape, and refusals that name the document."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
-
 import httpx
 import numpy as np
 import pytest
 
-from tests.http_gateway.calls import answer_to, costs_of, refusal_of
-from tests.kinds import http_of, write_reranker
+from tests.http_gateway.calls import answer_to, check_refusals, costs_of, refusal_of
 
 TEXTS = [f"document {number}" for number in range(9)]
 QUERY = "which one?"
 COHERE_PATHS = ["/v1/rerank", "/v2/rerank"]
-
-
-@pytest.fixture
-async def reranker(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    async with http_of(tmp_path, write_reranker(tmp_path / "model")) as http:
-        yield http
 
 
 async def test_texts_are_sorted_and_keep_their_index(reranker: httpx.AsyncClient) -> None:
@@ -44,7 +33,7 @@ async def test_equal_scores_keep_the_order_of_the_texts(reranker: httpx.AsyncCli
     assert [rank["index"] for rank in ranks] == [0, 1, 2, 3, 4]
 
 
-async def test_texts_come_back_where_asked_for(reranker: httpx.AsyncClient) -> None:
+async def test_texts_are_returned_on_request(reranker: httpx.AsyncClient) -> None:
     ranks = await answer_to(reranker, "/rerank", query=QUERY, texts=TEXTS, return_text=True)
     assert all(rank["text"] == TEXTS[rank["index"]] for rank in ranks)
 
@@ -77,23 +66,21 @@ async def test_top_n_keeps_the_best(reranker: httpx.AsyncClient, top_n: int | No
 
 
 async def test_refusals_name_what_is_wrong(reranker: httpx.AsyncClient) -> None:
-    cases: list[tuple[dict[str, Any], tuple[int, str], str]] = [
+    await check_refusals(
+        reranker,
+        "/rerank",
         ({"query": QUERY, "texts": []}, (400, "Empty"), "texts is empty"),
         ({"query": "", "texts": ["a"]}, (400, "Empty"), ""),
         ({"texts": ["a"]}, (400, "Validation"), "query is required"),
         ({"query": QUERY, "texts": "a"}, (400, "Validation"), "texts: "),
         ({"query": QUERY, "texts": ["a", "long " * 300], "truncate": False}, (413, "Validation"), "texts[1]: "),
         ({"query": QUERY, "texts": ["a"] * 2049}, (413, "Validation"), "texts holds 2049"),
-    ]
-    for body, expected, beginning in cases:
-        refusal = await refusal_of(reranker, "/rerank", **body)
-        assert refusal[:2] == expected, body
-        assert refusal[2].startswith(beginning), refusal
+    )
     response = await reranker.post("/v2/rerank", json={"query": QUERY, "documents": ["a", {"title": "no text"}]})
     assert (response.status_code, set(response.json())) == (400, {"message", "detail"})
 
 
-async def test_embedding_with_a_reranker_is_424_and_says_what_it_is(reranker: httpx.AsyncClient) -> None:
+async def test_embedding_with_a_reranker_is_424_and_names_its_kind(reranker: httpx.AsyncClient) -> None:
     status, kind, message = await refusal_of(reranker, "/embed", inputs="a")
     assert (status, kind) == (424, "Backend")
     assert "reranker" in message
@@ -103,12 +90,12 @@ async def test_embedding_with_a_reranker_is_424_and_says_what_it_is(reranker: ht
     assert error["error"]["message"] == error["message"] == message
 
 
-async def test_what_is_wrong_with_the_query_is_said_of_the_query(reranker: httpx.AsyncClient) -> None:
+async def test_errors_of_the_query_name_the_query(reranker: httpx.AsyncClient) -> None:
     assert (await refusal_of(reranker, "/rerank", query="", texts=TEXTS))[2] == "query: the text is empty"
 
 
 @pytest.mark.parametrize("path", COHERE_PATHS)
-async def test_a_long_document_is_refused_where_the_request_says_so(reranker: httpx.AsyncClient, path: str) -> None:
+async def test_a_long_document_is_refused_if_the_request_says_so(reranker: httpx.AsyncClient, path: str) -> None:
     body = {"query": QUERY, "documents": ["short", "long " * 400]}
     assert (await reranker.post(path, json=body)).headers["x-truncated-inputs"] == "1"
     refused = await reranker.post(path, json={**body, "truncate": False})

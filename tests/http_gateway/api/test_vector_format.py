@@ -1,18 +1,13 @@
 """Fields that clients of other servers send to /v1/embeddings are honoured, or refused by name."""
 
 import base64
-import json
-import shutil
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from tests.http_gateway.calls import answer_to
-from tests.kinds import http_of
 
 PATH = "/v1/embeddings"
 TEXTS = ["hello", "hello world"]
@@ -53,7 +48,7 @@ async def test_embed_dtype_sets_the_type_inside_base64(http: httpx.AsyncClient) 
 
 
 @pytest.mark.parametrize("field", ["normalize", "normalized", "use_activation"])
-async def test_vectors_are_not_normalised_where_the_request_says_so(http: httpx.AsyncClient, field: str) -> None:
+async def test_vectors_are_not_normalised_if_the_request_says_so(http: httpx.AsyncClient, field: str) -> None:
     expected = await answer_to(http, "/embed", inputs=TEXTS, normalize=False)
     assert await rows_of(http, **{field: False}) == expected
     assert await rows_of(http, **{field: True}) == await rows_of(http) != expected
@@ -63,30 +58,26 @@ async def test_output_dimension_is_dimensions(http: httpx.AsyncClient) -> None:
     assert await rows_of(http, output_dimension=8) == await rows_of(http, dimensions=8)
 
 
-async def test_input_type_chooses_the_prompt_as_v2_embed_does(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    shutil.copytree(locate(PACKAGED_NAME, None), model)
-    prompts = {"query": "query: ", "passage": "passage: "}
-    (model / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
-    async with http_of(tmp_path, model) as http:
-        for input_type, text in {
-            "search_query": "query: a",
-            "query": "query: a",
-            "search_document": "passage: a",
-            "document": "passage: a",
-            "passage": "passage: a",
-            "clustering": "a",
-        }.items():
-            assert await rows_of(http, input="a", input_type=input_type) == await rows_of(http, input=text), input_type
-        assert await rows_of(http, input="a", prompt_name="query") == await rows_of(http, input="query: a")
-        for wrong, words in (
-            ({"input_type": "querry"}, "not 'querry'"),
-            ({"input_type": "query", "prompt_name": "passage"}, "contradict"),
-            ({"prompt_name": "nope"}, "no prompt named 'nope'"),
-        ):
-            refused = await http.post(PATH, json={"input": "a", **wrong})
-            assert refused.status_code == 400
-            assert words in refused.json()["error"]["message"]
+async def test_input_type_chooses_the_prompt_as_v2_embed_does(prompted: httpx.AsyncClient) -> None:
+    for input_type, text in {
+        "search_query": "query: a",
+        "query": "query: a",
+        "search_document": "passage: a",
+        "document": "passage: a",
+        "passage": "passage: a",
+        "clustering": "a",
+    }.items():
+        expected = await rows_of(prompted, input=text)
+        assert await rows_of(prompted, input="a", input_type=input_type) == expected, input_type
+    assert await rows_of(prompted, input="a", prompt_name="query") == await rows_of(prompted, input="query: a")
+    for wrong, words in (
+        ({"input_type": "querry"}, "not 'querry'"),
+        ({"input_type": "query", "prompt_name": "passage"}, "contradict"),
+        ({"prompt_name": "nope"}, "no prompt named 'nope'"),
+    ):
+        refused = await prompted.post(PATH, json={"input": "a", **wrong})
+        assert refused.status_code == 400
+        assert words in refused.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,16 @@ import pytest
 import zstandard
 from httpx import Headers
 
-from http_gateway.web.long_list import LongList
-from http_gateway.web.message import Answer, ResponseBody
-from http_gateway.web.rendering import format_for, rendered
-from http_gateway.web.writing import BYTES_PER_TURN, ITEMS_AT_ONCE, JSON, MESSAGE_PACK, SECONDS_PER_TURN, written
+from http_gateway.web.message import Answer, LazyList, ResponseBody
+from http_gateway.web.rendering import choose_format, render
+from http_gateway.web.serialization import (
+    BYTES_PER_TURN,
+    ITEMS_AT_ONCE,
+    JSON,
+    MESSAGE_PACK,
+    SECONDS_PER_TURN,
+    serialize,
+)
 from tests.http_gateway.turns import Turns
 
 ROWS_OF_SEVERAL_TURNS = 3 * BYTES_PER_TURN // (384 * 10)  # 10 bytes of JSON a number, and more
@@ -25,7 +31,7 @@ def table(rows: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 async def read_back(value: Any, accept: str) -> Any:
-    response = await rendered(Answer(value), Headers({"accept": accept}), compressed_bytes_min=1 << 30)
+    response = await render(Answer(value), Headers({"accept": accept}), compressed_bytes_min=1 << 30)
     assert response.content_type == accept
     body = whole(response.body)
     return json.loads(body) if accept == "application/json" else ormsgpack.unpackb(body)
@@ -39,9 +45,9 @@ def whole(body: ResponseBody) -> bytes:
 @pytest.mark.parametrize("rows", [0, 1, 7, 20, ROWS_OF_SEVERAL_TURNS])
 async def test_every_number_survives_in_its_place(rows: int, accept: str) -> None:
     vectors = table(rows)
-    assert np.array_equal(np.array(await read_back(LongList(vectors), accept), np.float32).reshape(rows, 384), vectors)
-    items = LongList(range(rows), lambda index: {"embedding": vectors[index], "index": index})
-    answer = await read_back({"data": items, "model": 'a"b', "inner": {"rows": LongList(vectors)}}, accept)
+    assert np.array_equal(np.array(await read_back(LazyList(vectors), accept), np.float32).reshape(rows, 384), vectors)
+    items = LazyList(range(rows), lambda index: {"embedding": vectors[index], "index": index})
+    answer = await read_back({"data": items, "model": 'a"b', "inner": {"rows": LazyList(vectors)}}, accept)
     assert list(answer) == ["data", "model", "inner"]
     assert [item["index"] for item in answer["data"]] == list(range(rows))
     assert np.array_equal(
@@ -53,7 +59,7 @@ async def test_every_number_survives_in_its_place(rows: int, accept: str) -> Non
 @pytest.mark.parametrize("accept", ["application/json", "application/msgpack"])
 @pytest.mark.parametrize("lengths", [[], [0], [0, 3, 0], [1, 200, 1, 15, 16], [5000, 70_000], [ITEMS_AT_ONCE] * 40])
 async def test_lists_of_lists_are_what_they_would_be_at_once(lengths: list[int], accept: str) -> None:
-    value = LongList(lengths, lambda length: LongList(range(length), lambda item: {"text": f"{item}", "id": item}))
+    value = LazyList(lengths, lambda length: LazyList(range(length), lambda item: {"text": f"{item}", "id": item}))
     expected = [[{"text": f"{item}", "id": item} for item in range(length)] for length in lengths]
     assert await read_back(value, accept) == expected
     assert await read_back({"a": {"b": value, "c": [1, "x"]}, "d": None}, accept) == {
@@ -63,7 +69,7 @@ async def test_lists_of_lists_are_what_they_would_be_at_once(lengths: list[int],
 
 
 async def test_lists_may_stand_among_other_values() -> None:
-    value = LongList(range(200), lambda item: LongList(range(item)) if item % 3 else {"score": item})
+    value = LazyList(range(200), lambda item: LazyList(range(item)) if item % 3 else {"score": item})
     assert await read_back(value, "application/json") == [
         list(range(item)) if item % 3 else {"score": item} for item in range(200)
     ]
@@ -73,19 +79,19 @@ async def test_lists_may_stand_among_other_values() -> None:
 @pytest.mark.parametrize("length", [1, 3, ITEMS_AT_ONCE, ITEMS_AT_ONCE + 1, 5000])
 async def test_long_lists_may_be_anywhere_in_an_answer(length: int, accept: str) -> None:
     for count in (1, 50):
-        value = LongList(range(count), lambda item: {"item": item, "inner": [{"list": LongList(range(length))}, "x"]})
+        value = LazyList(range(count), lambda item: {"item": item, "inner": [{"list": LazyList(range(length))}, "x"]})
         expected = [{"item": item, "inner": [{"list": list(range(length))}, "x"]} for item in range(count)]
         assert await read_back(value, accept) == expected
-        assert await read_back({"plain": [[*value], LongList([])]}, accept) == {"plain": [expected, []]}
+        assert await read_back({"plain": [[*value], LazyList([])]}, accept) == {"plain": [expected, []]}
 
 
 async def test_a_long_list_is_written_in_several_turns() -> None:
-    parts = await written(LongList(table(ROWS_OF_SEVERAL_TURNS)), JSON)
+    parts = await serialize(LazyList(table(ROWS_OF_SEVERAL_TURNS)), JSON)
     assert isinstance(parts, list)
     assert 3 <= len(parts) <= 30
     rows = json.loads(b"".join(parts))
     assert len(rows) == ROWS_OF_SEVERAL_TURNS
-    assert len(await written(LongList(["x" * BYTES_PER_TURN, *"y" * ITEMS_AT_ONCE]), JSON)) == 2
+    assert len(await serialize(LazyList(["x" * BYTES_PER_TURN, *"y" * ITEMS_AT_ONCE]), JSON)) == 2
 
 
 def slowly(number: int) -> str:
@@ -96,14 +102,14 @@ def slowly(number: int) -> str:
 @pytest.mark.parametrize(
     "value",
     [
-        LongList(range(300), slowly),
-        LongList(range(10), lambda start: LongList(range(start, start + 30), slowly)),
-        {"data": LongList([range(300)], lambda numbers: LongList(numbers, slowly))},
+        LazyList(range(300), slowly),
+        LazyList(range(10), lambda start: LazyList(range(start, start + 30), slowly)),
+        {"data": LazyList([range(300)], lambda numbers: LazyList(numbers, slowly))},
     ],
 )
 async def test_what_takes_long_to_make_leaves_the_loop_to_others(value: Any) -> None:
     with Turns() as turns:
-        await written(value, JSON)
+        await serialize(value, JSON)
     assert turns.count >= 30
 
 
@@ -122,18 +128,18 @@ async def test_items_are_made_once_they_are_needed_and_not_kept() -> None:
             nonlocal alive
             alive -= 1
 
-    await written(LongList(range(500), Row), JSON)
+    await serialize(LazyList(range(500), Row), JSON)
     assert most <= 50
 
 
 async def test_what_cannot_be_written_is_an_error_and_not_a_wrong_answer() -> None:
-    for value in ({"a": object()}, LongList(range(100), lambda _: object()), LongList([[object()]] * 100)):
+    for value in ({"a": object()}, LazyList(range(100), lambda _: object()), LazyList([[object()]] * 100)):
         with pytest.raises(TypeError):
-            await written(value, JSON)
+            await serialize(value, JSON)
 
 
 async def test_a_float_is_written_as_short_as_it_can_be() -> None:
-    response = await rendered(Answer({"score": np.float32(0.1)}), Headers(), compressed_bytes_min=1)
+    response = await render(Answer({"score": np.float32(0.1)}), Headers(), compressed_bytes_min=1)
     assert response.body == b'{"score":0.1}'
 
 
@@ -162,7 +168,7 @@ async def test_a_float_is_written_as_short_as_it_can_be() -> None:
     ],
 )
 def test_the_format_is_what_the_caller_prefers(accept: str | None, expected: Any) -> None:
-    assert format_for(accept) is expected
+    assert choose_format(accept) is expected
 
 
 @pytest.mark.parametrize(
@@ -181,10 +187,10 @@ def test_the_format_is_what_the_caller_prefers(accept: str | None, expected: Any
 async def test_the_body_is_compressed_only_as_the_caller_asks(
     rows: int, accept_encoding: str | None, coding: str | None
 ) -> None:
-    answer = Answer(LongList(table(rows)))
-    plain = await rendered(answer, Headers(), compressed_bytes_min=1)
+    answer = Answer(LazyList(table(rows)))
+    plain = await render(answer, Headers(), compressed_bytes_min=1)
     headers = Headers({} if accept_encoding is None else {"accept-encoding": accept_encoding})
-    response = await rendered(answer, headers, compressed_bytes_min=1)
+    response = await render(answer, headers, compressed_bytes_min=1)
     assert dict(response.headers).get("content-encoding") == coding
     match coding:
         case "zstd":
@@ -197,5 +203,5 @@ async def test_the_body_is_compressed_only_as_the_caller_asks(
 
 
 async def test_small_bodies_are_sent_as_they_are() -> None:
-    response = await rendered(Answer([0.5] * 10), Headers({"accept-encoding": "zstd"}), compressed_bytes_min=1000)
+    response = await render(Answer([0.5] * 10), Headers({"accept-encoding": "zstd"}), compressed_bytes_min=1000)
     assert "content-encoding" not in dict(response.headers)

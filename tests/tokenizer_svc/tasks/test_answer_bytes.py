@@ -70,7 +70,7 @@ async def test_an_answer_over_the_limit_is_refused_and_one_within_it_is_not(
 ) -> None:
     client = await serve(write, answer_bytes_max=limit)
     await call(client, 8)
-    with pytest.raises(HeddleError, match=f"the answer would have more than {limit} bytes") as refused:
+    with pytest.raises(HeddleError, match=f"the answer would exceed the limit of {limit} bytes") as refused:
         await call(client, 30)
     assert refused.value.kind is ErrorKind.TOO_LARGE
 

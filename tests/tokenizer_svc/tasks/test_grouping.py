@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from tokenizer_svc.tasks.grouping import GroupLimits, divide, groups_of
+from tokenizer_svc.tasks.grouping import GroupLimits, divide, group_sequences
 from tokenizer_svc.text.sequence import Result, TokenSequence, pack_ids
 from tokenizer_svc.text.token_sequences import TokenSequences
 
@@ -70,7 +70,7 @@ def test_columns_give_back_what_they_were_made_of_whole_and_divided(
     columns = TokenSequences.of(made_of)
     assert list(columns) == made_of
     assert columns.tokens == sum(sequence.tokens for sequence in made_of)
-    groups = groups_of(7, columns, GroupLimits(sequences_max, tokens_max))
+    groups = group_sequences(7, columns, GroupLimits(sequences_max, tokens_max))
     assert [result for group in groups for result in group.sequences] == made_of
     for group, following in pairwise(groups):
         assert group.start + len(group.sequences) == following.start

@@ -12,7 +12,7 @@ from heddle.v1 import inference_pb2 as pb
 from tests.tokenizer_svc.encoding import encoded
 from tests.tokenizer_svc.parity import parity_of
 from tokenizer_svc.encoder import TURN_BYTES, Encoder
-from tokenizer_svc.tasks.local_request import LocalPlan, LocalRequest, turns_of
+from tokenizer_svc.tasks.local_request import LocalPlan, LocalRequest, divide_turns
 from tokenizer_svc.text.sequence import Options, TokenSequence, numbered
 
 Outcome = pb.InferenceOutcome | HeddleError
@@ -132,4 +132,4 @@ async def test_too_much_waiting_is_refused() -> None:
 
 def test_a_turn_is_some_kilobytes_or_one_input() -> None:
     sizes = [1000, 1000, 3000, 9000, 1]
-    assert list(turns_of(sizes)) == [range(2), range(2, 3), range(3, 4), range(4, 5)]
+    assert list(divide_turns(sizes)) == [range(2), range(2, 3), range(3, 4), range(4, 5)]

@@ -8,7 +8,7 @@ import pytest
 from heddle import tensors
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, tensor_pb2
-from tokenizer_svc.tasks.outcomes import first_failure
+from tokenizer_svc.tasks.outcomes import find_failure
 
 FLOAT_TYPES = [tensor_pb2.DATA_TYPE_FLOAT32, tensor_pb2.DATA_TYPE_FLOAT16, tensor_pb2.DATA_TYPE_BFLOAT16]
 LENGTHS = np.array([2, 0, 3])  # of the second nothing is there
@@ -47,7 +47,7 @@ def test_the_first_sequence_with_nan_or_infinity_is_found(
 ) -> None:
     outcome = engine_pb2.Outcome()
     fill(outcome, bad, data_type)
-    failure = first_failure(outcome, 3, 1)
+    failure = find_failure(outcome, 3, 1)
     assert failure is not None
     assert (failure.index, failure.error.kind) == (bad, ErrorKind.BAD_OUTPUT)
 
@@ -57,7 +57,7 @@ def test_all_outputs_are_looked_at_and_the_smallest_index_counts() -> None:
     dense(outcome)
     sparse(outcome, bad=2)
     tokens(outcome, bad=0)
-    failure = first_failure(outcome, 3, 3)
+    failure = find_failure(outcome, 3, 3)
     assert failure is not None
     assert failure.index == 0
 
@@ -68,7 +68,7 @@ def test_outcomes_of_finite_numbers_and_of_whole_ones_are_fine() -> None:
         dense(outcome, data_type=data_type)
         tokens(outcome, data_type=data_type)
         sparse(outcome)
-        assert first_failure(outcome, 3, 3) is None
+        assert find_failure(outcome, 3, 3) is None
 
 
 def test_errors_of_sequences_come_with_their_index() -> None:
@@ -77,7 +77,7 @@ def test_errors_of_sequences_come_with_their_index() -> None:
     for index in (1, 2):
         error = HeddleError(ErrorKind.TOO_LARGE, f"too long: {index}")
         outcome.errors.add(index=index, error=error.to_proto())
-    failure = first_failure(outcome, 3, 1)
+    failure = find_failure(outcome, 3, 1)
     assert failure is not None
     assert (failure.index, failure.error.message) == (1, "too long: 1")
 
@@ -87,4 +87,4 @@ def test_an_outcome_of_another_size_is_not_taken(sequences: int, outputs: int) -
     outcome = engine_pb2.Outcome()
     dense(outcome)
     with pytest.raises(ValueError, match="outcome"):
-        first_failure(outcome, sequences, outputs)
+        find_failure(outcome, sequences, outputs)

@@ -12,7 +12,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken
 
-from heddle.checkpoint.json_files import CheckpointError, field_of, read_json_if_there
+from heddle.checkpoint.json_files import CheckpointError, get_field, read_json_if_exists
 from tokenizer_svc.text.loading.folder import SETTINGS, TokenizerFolder, content_of
 
 log = logging.getLogger(__name__)
@@ -70,19 +70,19 @@ def takes_space_before(mask: str, folder: TokenizerFolder, described: Container[
     """Whether the mask token includes the space before it: the tokenizer class says so, unless a file describes the
     token."""
     is_stated = "mask_token" in folder.settings or "mask_token" in folder.special_tokens_map
-    by_class = folder.tokenizer_class.mask_takes_space and not folder.is_of_transformers_5
+    by_class = folder.tokenizer_class.mask_takes_space and not folder.is_from_transformers_5
     return by_class and not (is_stated and mask in described)
 
 
 def listed_tokens(folder: TokenizerFolder) -> Iterator[AddedToken]:
     """The tokens of added_tokens_decoder or, before transformers 4.34, of added_tokens.json, sorted by id."""
     path = folder.path / SETTINGS
-    decoder: dict[str, Any] | None = field_of(folder.settings, "added_tokens_decoder", dict, path)
+    decoder: dict[str, Any] | None = get_field(folder.settings, "added_tokens_decoder", dict, path)
     if decoder is not None:
         for _, token in sorted(decoder.items(), key=lambda item: id_of(item[0], folder)):
             yield added_token(token, folder)
         return
-    by_content = read_json_if_there(folder.path / "added_tokens.json")
+    by_content = read_json_if_exists(folder.path / "added_tokens.json")
     specials = {content_of(token) for token in (*folder.special_tokens.values(), *further_special_tokens(folder))}
     for content, _ in sorted(by_content.items(), key=lambda item: id_of(item[1], folder)):
         yield AddedToken(content, special=content in specials)
@@ -92,7 +92,7 @@ def further_special_tokens(folder: TokenizerFolder) -> list[Any]:
     """Special tokens that are not one of NAMES: additional_special_tokens, and extra_special_tokens, which may be an
     object."""
     path = folder.path / SETTINGS
-    stated = field_of(folder.settings, "additional_special_tokens", list, path)
+    stated = get_field(folder.settings, "additional_special_tokens", list, path)
     mapped = folder.special_tokens_map.get("additional_special_tokens")
     tokens = [*(folder.tokenizer_class.additional if stated is None else stated)]
     tokens += mapped if isinstance(mapped, list) else []
@@ -100,7 +100,7 @@ def further_special_tokens(folder: TokenizerFolder) -> list[Any]:
     if not isinstance(extra, dict | list):
         raise CheckpointError(f"{path}: extra_special_tokens {extra!r} is neither a list nor an object")
     extras = list(extra.values()) if isinstance(extra, dict) else extra
-    if not folder.is_of_transformers_5:
+    if not folder.is_from_transformers_5:
         return [*tokens, *extras]
     # To version 5 a list is the newer name of additional_special_tokens, and tokens by name come first.
     return extras if extra and isinstance(extra, list) else [*extras, *tokens]

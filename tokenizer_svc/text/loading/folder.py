@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from heddle.checkpoint.json_files import field_of, read_json_if_there
-from heddle.checkpoint.tokenizer_files import is_of_transformers_5
+from heddle.checkpoint.json_files import get_field, read_json_if_exists
+from heddle.checkpoint.tokenizer_files import is_from_transformers_5
 from tokenizer_svc.text.loading.classes import CLASS_OF_MODEL_TYPE, CLASSES, NAMES, PLAIN, TokenizerClass
 
 log = logging.getLogger(__name__)
@@ -30,36 +30,36 @@ class TokenizerFolder:
 
     @classmethod
     def read(cls, path: Path, config: Mapping[str, Any]) -> "TokenizerFolder":
-        return cls(path, config, read_json_if_there(path / SETTINGS))
+        return cls(path, config, read_json_if_exists(path / SETTINGS))
 
     @cached_property
     def class_name(self) -> str:
         """The name without "Fast" at its end; "" if neither a file nor the type of the model tells it."""
-        stated = field_of(self.settings, "tokenizer_class", str, self.path / SETTINGS) or field_of(
+        stated = get_field(self.settings, "tokenizer_class", str, self.path / SETTINGS) or get_field(
             self.config, "tokenizer_class", str, self.path / "config.json"
         )
         return (stated or CLASS_OF_MODEL_TYPE.get(str(self.config.get("model_type")), "")).removesuffix("Fast")
 
     @cached_property
     def tokenizer_class(self) -> TokenizerClass:
-        if self.is_of_transformers_5 and self.config.get("model_type") in PLAIN_IN_TRANSFORMERS_5:
+        if self.is_from_transformers_5 and self.config.get("model_type") in PLAIN_IN_TRANSFORMERS_5:
             return PLAIN
         return CLASSES.get(self.class_name, PLAIN)
 
     @cached_property
-    def is_of_transformers_5(self) -> bool:
-        return is_of_transformers_5(self.config, self.settings)
+    def is_from_transformers_5(self) -> bool:
+        return is_from_transformers_5(self.config, self.settings)
 
     def log_version(self, effect: str) -> None:
         """Logs a setting for which the other major version of transformers would give other ids."""
-        version = 5 if self.is_of_transformers_5 else 4
+        version = 5 if self.is_from_transformers_5 else 4
         log.info("%s: %s, as in transformers %d, which wrote the checkpoint", self.path, effect, version)
 
     def flag(self, name: str, default: bool) -> bool:
-        return field_of(self.settings, name, bool, self.path / SETTINGS, default)
+        return get_field(self.settings, name, bool, self.path / SETTINGS, default)
 
     def optional_flag(self, name: str) -> bool | None:
-        return field_of(self.settings, name, bool, self.path / SETTINGS)
+        return get_field(self.settings, name, bool, self.path / SETTINGS)
 
     @cached_property
     def special_tokens(self) -> Mapping[str, Any]:
@@ -72,7 +72,7 @@ class TokenizerFolder:
     def special_tokens_map(self) -> Mapping[str, Any]:
         if "added_tokens_decoder" in self.settings:
             return {}
-        return read_json_if_there(self.path / "special_tokens_map.json")
+        return read_json_if_exists(self.path / "special_tokens_map.json")
 
     def special_token(self, name: str) -> str:
         """The spelling of the token; "" if there is none."""

@@ -23,7 +23,7 @@ import tokenizers
 from tokenizers.processors import Sequence, TemplateProcessing
 
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint.causality import BIDIRECTIONAL_CODE, remote_code_of
+from heddle.checkpoint.causality import BIDIRECTIONAL_CODE, get_remote_code
 from heddle.checkpoint.json_files import CheckpointError
 from heddle.checkpoint.sentence_modules import Pooling
 from tokenizer_svc.text.loading.classes import END_OF_TEXT
@@ -46,14 +46,14 @@ def frame(
     """Raises CheckpointError if the vocabulary has no end token, or it cannot be added."""
     if end_token == "file":
         return
-    if folder.tokenizer_class.frames_by_settings and not folder.is_of_transformers_5:
+    if folder.tokenizer_class.frames_by_settings and not folder.is_from_transformers_5:
         frame_by_settings(tokenizer, folder)
     if end_token == "append" or ends_texts(folder, checkpoint):
         append_end_token(tokenizer, folder)
 
 
 def ends_texts(folder: TokenizerFolder, checkpoint: Checkpoint) -> bool:
-    if remote_code_of(checkpoint.config) == BIDIRECTIONAL_CODE:
+    if get_remote_code(checkpoint.config) == BIDIRECTIONAL_CODE:
         return True
     auto_map = folder.settings.get("auto_map")
     has_code = bool(auto_map.get("AutoTokenizer")) if isinstance(auto_map, dict) else bool(auto_map)

@@ -22,9 +22,9 @@ def apply_bert_settings(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolder
         return
     is_of_bert = isinstance(tokenizer.normalizer, BertNormalizer)
     if not is_of_bert:
-        verb = "replaces" if folder.is_of_transformers_5 else "leaves alone"
+        verb = "replaces" if folder.is_from_transformers_5 else "leaves alone"
         folder.log_version(f"{folder.class_name} {verb} the normalizer of tokenizer.json")
-    if folder.is_of_transformers_5:
+    if folder.is_from_transformers_5:
         tokenizer.normalizer = bert_normalizer(folder)
     elif isinstance(tokenizer.normalizer, BertNormalizer):
         before, after = tokenizer.normalizer, bert_normalizer(folder)
@@ -54,8 +54,8 @@ def apply_prefix_setting(tokenizer: tokenizers.Tokenizer, folder: TokenizerFolde
     if pre_tokenizer.add_prefix_space == adds_prefix:
         return
     if not by_class:
-        folder.log_version(f"add_prefix_space is {'ignored' if folder.is_of_transformers_5 else 'applied'}")
-        if folder.is_of_transformers_5:
+        folder.log_version(f"add_prefix_space is {'ignored' if folder.is_from_transformers_5 else 'applied'}")
+        if folder.is_from_transformers_5:
             return
     pre_tokenizer.add_prefix_space = adds_prefix
     tokenizer.pre_tokenizer = pre_tokenizer

@@ -12,7 +12,7 @@ import tokenizers
 from google.protobuf.message import DecodeError
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
-from heddle.checkpoint.json_files import CheckpointError, field_of
+from heddle.checkpoint.json_files import CheckpointError, get_field
 from tokenizer_svc.text.loading.classes import (
     ALBERT,
     CAMEMBERT,
@@ -147,7 +147,7 @@ def with_tabulator(vocabulary: list[tuple[str, float]]) -> list[tuple[str, float
 
 
 def sentinels_of(folder: TokenizerFolder) -> list[str]:
-    count = field_of(folder.settings, "extra_ids", int, folder.path / SETTINGS, SENTINELS_OF_T5)
+    count = get_field(folder.settings, "extra_ids", int, folder.path / SETTINGS, SENTINELS_OF_T5)
     return [f"<extra_id_{index}>" for index in range(count)]
 
 

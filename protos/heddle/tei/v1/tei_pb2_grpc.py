@@ -98,7 +98,7 @@ class Info(object):
 
 
 class EmbedStub(object):
-    """Answers of a stream come in the order of its requests; the first error ends it.
+    """A stream answers its requests in order. The first error ends it.
     """
 
     def __init__(self, channel):
@@ -140,7 +140,7 @@ class EmbedStub(object):
 
 
 class EmbedServicer(object):
-    """Answers of a stream come in the order of its requests; the first error ends it.
+    """A stream answers its requests in order. The first error ends it.
     """
 
     def Embed(self, request, context):
@@ -221,7 +221,7 @@ def add_EmbedServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Embed(object):
-    """Answers of a stream come in the order of its requests; the first error ends it.
+    """A stream answers its requests in order. The first error ends it.
     """
 
     @staticmethod

@@ -148,7 +148,7 @@ def test_pickled_weights_of_a_module_are_read(tmp_path: Path) -> None:
         ({"activation_function": "torch.nn.modules.activation.PReLU"}, "has the activation torch.*PReLU, which is"),
         ({"activation_function": "torch.nn.functional.softmax"}, "has the activation torch.*softmax, which is"),
         ({"use_residual": "yes"}, "use_residual 'yes' is not true or false"),
-        ({"module_input_name": "sentence_embedding", "module_output_name": "other"}, "makes 'other' of"),
+        ({"module_input_name": "sentence_embedding", "module_output_name": "other"}, "into 'other'"),
     ],
 )
 def test_settings_that_are_not_supported_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:

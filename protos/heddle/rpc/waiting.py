@@ -1,0 +1,46 @@
+"""Waiting on the event loop: for a condition that is announced, for one that must be polled, and between two steps.
+
+Used by streams, servers and the services' schedulers.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+POLL_S = 0.01
+SLICE_S_MAX = 0.002
+
+
+class Changes:
+    """Wakes those who wait for a condition whenever it may have become true."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def notify(self) -> None:
+        self._event.set()
+
+    async def wait_for(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._event.clear()
+            await self._event.wait()
+
+
+async def poll_until(condition: Callable[[], bool]) -> None:
+    """For conditions of many parts that nobody announces, such as "idle" when a server drains."""
+    while not condition():
+        await asyncio.sleep(POLL_S)
+
+
+class TimeSlice:
+    """Lets other tasks run during a long piece of work. Made when the work begins."""
+
+    def __init__(self, seconds_max: float = SLICE_S_MAX) -> None:
+        self._seconds_max = seconds_max
+        self._began = time.monotonic()
+
+    async def give_way(self) -> None:
+        """Called between two steps: yields to the event loop if the slice is used up, and begins another."""
+        if time.monotonic() - self._began > self._seconds_max:
+            await asyncio.sleep(0)
+            self._began = time.monotonic()

@@ -1,0 +1,121 @@
+"""A certificate that is replaced while the server runs: new connections see it, and requests in flight are answered."""
+
+import asyncio
+import shutil
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from heddle.rpc.credentials import ServerTls
+from http_gateway.web import server
+from http_gateway.web.message import Request, Response
+from http_gateway.web.server import HttpServer
+from tests.certificates import Certificate, make_authority, sign
+
+SLOW = "/slow"
+
+
+class Caller:
+    def __init__(self, port: int, ca: Certificate) -> None:
+        self.port = port
+        self.url = f"https://127.0.0.1:{port}"
+        self.context = ssl.create_default_context(cafile=ca.cert)
+
+    async def shown_name(self) -> str:
+        """The name in the certificate that a new connection is shown."""
+        _, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.context)
+        subject = writer.get_extra_info("peercert")["subject"]
+        writer.close()
+        return str(dict(pair for (pair,) in subject)["commonName"])
+
+    async def wait_for_name(self, name: str) -> None:
+        async with asyncio.timeout(10):
+            while await self.shown_name() != name:
+                await asyncio.sleep(0.02)
+
+
+def install(source: Certificate, used: Certificate) -> None:
+    shutil.copy(source.cert, used.cert)
+    shutil.copy(source.key, used.key)
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Certificate:
+    return make_authority(tmp_path)
+
+
+@pytest.fixture
+def used(tmp_path: Path, ca: Certificate) -> Certificate:
+    used = Certificate(tmp_path / "used.pem", tmp_path / "used.key")
+    install(sign(ca, "first"), used)
+    return used
+
+
+@pytest.fixture
+def release() -> asyncio.Event:
+    """Lets the answers of SLOW go."""
+    return asyncio.Event()
+
+
+@pytest.fixture
+async def caller(
+    ca: Certificate, used: Certificate, release: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Caller]:
+    monkeypatch.setattr(server, "CERTIFICATE_CHECK_S", 0.05)
+
+    async def answer(request: Request) -> Response:
+        if request.path == SLOW:
+            await release.wait()
+        return Response(b"{}")
+
+    http = HttpServer(
+        answer,
+        host="127.0.0.1",
+        port=0,
+        connections_max=64,
+        body_bytes_max=1 << 20,
+        timeout_s=30,
+        stall_s_max=10,
+        tls=ServerTls(used.cert, used.key),
+    )
+    stop = asyncio.Event()
+    serving = asyncio.create_task(http.serve(stop, 10, lambda: None))
+    await asyncio.sleep(0.1)
+    yield Caller(http.port, ca)
+    stop.set()
+    await serving
+
+
+async def test_new_connections_see_a_new_certificate_and_requests_in_flight_are_answered(
+    caller: Caller, ca: Certificate, used: Certificate, release: asyncio.Event
+) -> None:
+    assert await caller.shown_name() == "first"
+    # HTTP/1.1: Python's h2 takes no more answers once a server has announced that the connection will end.
+    async with httpx.AsyncClient(verify=caller.context, base_url=caller.url, timeout=30) as http:
+        slow = [asyncio.create_task(http.post(SLOW, json={})) for _ in range(10)]
+        await asyncio.sleep(0.2)
+        for name in ("second", "third"):
+            install(sign(ca, name), used)
+            await caller.wait_for_name(name)
+        await asyncio.sleep(2 * server.LISTEN_S)  # by then the earlier listeners accept nothing
+        assert {await caller.shown_name() for _ in range(20)} == {"third"}
+        assert not any(request.done() for request in slow)
+        release.set()
+        assert {response.status_code for response in await asyncio.gather(*slow)} == {200}
+        assert (await http.post("/", json={})).status_code == 200
+
+
+async def test_files_that_do_not_fit_each_other_change_nothing(
+    caller: Caller, ca: Certificate, used: Certificate, caplog: pytest.LogCaptureFixture
+) -> None:
+    second = sign(ca, "second")
+    shutil.copy(second.cert, used.cert)
+    async with asyncio.timeout(10):
+        while "keeping the old certificate" not in caplog.text:
+            await asyncio.sleep(0.02)
+    assert await caller.shown_name() == "first"
+    shutil.copy(second.key, used.key)
+    await caller.wait_for_name("second")
