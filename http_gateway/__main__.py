@@ -45,11 +45,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
     routes = with_root(build_routes(models, settings), settings.default_route)
     check_default_route(settings.default_route, routes)
     app = App(
-        Router(
-            with_root(routes, settings.default_route),
-            OPENAI,
-            lambda path: resolve_path(path, settings.default_route or default_path(models)),
-        ),
+        Router(routes, OPENAI, lambda path: resolve_path(path, settings.default_route or default_path(models))),
         Callers(
             ApiKeys.load(settings.api_keys, settings.api_keys_file), settings.best_priority, settings.trusted_proxies
         ),

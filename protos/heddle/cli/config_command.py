@@ -45,10 +45,10 @@ class ConfiguredServe:
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Returns the exit code."""
-    action, *rest = argv or ["--help"]
-    if action in ("-h", "--help"):
+    if not argv or {"-h", "--help"}.intersection(argv):
         print(USAGE)
         return 0 if argv else EXIT_MISCONFIGURED
+    action, *rest = argv
     if action == "schema" and not rest:
         print_schema()
         return 0

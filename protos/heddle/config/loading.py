@@ -84,7 +84,7 @@ def read_yaml(path: Path) -> dict[Any, Any]:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ConfigFileError(path, [f"{place}{error.problem or error}"]) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that does not exist; a deep nesting
         raise ConfigFileError(path, [" ".join(str(error).split())]) from None
     if not isinstance(values, dict):
         raise ConfigFileError(path, ["must be a mapping of fields, as in the documentation of Truss"])
@@ -102,10 +102,10 @@ def check_duplicates(document: yaml.Node | None) -> None:
         if isinstance(node, yaml.MappingNode):
             stated = set()
             for key, value in node.value:
-                if key.value in stated:
-                    raise yaml.MarkedYAMLError(problem=f"{key.value} is stated twice", problem_mark=key.start_mark)
-                if isinstance(key, yaml.ScalarNode):
-                    stated.add(key.value)
+                name = key.value if isinstance(key, yaml.ScalarNode) else id(key)
+                if name in stated:
+                    raise yaml.MarkedYAMLError(problem=f"{name} is stated twice", problem_mark=key.start_mark)
+                stated.add(name)
                 pending.append(value)
         elif isinstance(node, yaml.SequenceNode):
             pending += node.value

@@ -19,7 +19,7 @@ ENGINES = {"encoder": "auto", "encoder_bert": "torch"}
 CPU_NUM_TOKENS = 512
 
 POOLINGS = {"cls": "cls", "mean": "mean", "splade": "splade", "last-token": "last_token"}
-DTYPES = {"float16": "float16", "float32": "float32", "bfloat16": "bfloat16"}
+DTYPES = {name: name for name in ("float16", "float32", "bfloat16")}
 LOG_LEVELS = {"trace": "debug", "debug": "debug", "info": "info", "warn": "warning", "error": "error"}
 MOUNTED_SECRETS = Path("/secrets")
 
@@ -67,7 +67,9 @@ TEI_VARIABLES = {
     "LOG_LEVEL": TeiVariable(("HEDDLE_SERVE_LOG_LEVEL",), choose(LOG_LEVELS)),
     "MAX_BATCH_REQUESTS": TeiVariable(("HEDDLE_ENGINE_BATCH_ITEMS_MAX",), to_count),
     "MAX_BATCH_TOKENS": TeiVariable(("HEDDLE_ENGINE_BATCH_TOKENS_MAX",), to_count),
-    "MAX_CLIENT_BATCH_SIZE": TeiVariable(("HEDDLE_GATEWAY_REQUEST_INPUTS_MAX",), to_count),
+    "MAX_CLIENT_BATCH_SIZE": TeiVariable(
+        ("HEDDLE_GATEWAY_REQUEST_INPUTS_MAX", "HEDDLE_TOKENIZER_REQUEST_INPUTS_MAX"), to_count
+    ),
     "MAX_CONCURRENT_REQUESTS": TeiVariable(("HEDDLE_GATEWAY_REQUESTS_MAX",), to_count),
     "PAYLOAD_LIMIT": TeiVariable(("HEDDLE_GATEWAY_REQUEST_BYTES_MAX",), to_count),
     "POOLING": TeiVariable(("HEDDLE_SERVE_POOLING",), choose(POOLINGS)),
