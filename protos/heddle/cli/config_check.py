@@ -6,15 +6,17 @@ this machine yet, or on the compute capability of a GPU, is said as a rule.
 
 import importlib
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from heddle.checkpoint import Checkpoint, ModelKind
-from heddle.checkpoint.model_source import PACKAGED_NAMES, locate, packaged_folder
+from heddle.checkpoint.model_source import PACKAGED_NAMES, locate, looks_like_path, packaged_folder
 from heddle.checkpoint.weight_files import has_weights
 from heddle.cli.config_command import HUB_TOKEN_VARIABLE, ConfiguredServe
 from heddle.cli.serve import check_variables
-from heddle.config.translation import ENGINES
+from heddle.config.schema import NUM_TOKENS
+from heddle.config.translation import CPU_NUM_TOKENS, ENGINES
 from heddle.rpc.settings import resolve
 
 SERVICES = {
@@ -39,14 +41,16 @@ ROUTES: Mapping[ModelKind, tuple[str, ...]] = {
 }
 
 
-def check_settings(environ: Mapping[str, str]) -> None:
-    """Raises ConfigurationError if a service would refuse its variables. Imports their settings only here."""
+def resolve_services(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the settings of each service. Raises ConfigurationError if a service would refuse its variables."""
     check_variables(environ)
-    for prefix, (module, name) in SERVICES.items():
-        resolve(getattr(importlib.import_module(module), name), [], environ, prog=module, env_prefix=prefix)
+    return {
+        prefix: resolve(getattr(importlib.import_module(module), name), [], environ, prog=module, env_prefix=prefix)
+        for prefix, (module, name) in SERVICES.items()
+    }
 
 
-def explain(configured: ConfiguredServe) -> str:
+def explain(configured: ConfiguredServe, services: Mapping[str, Any]) -> str:
     """Raises CheckpointError for a model on this machine that cannot be read."""
     checkpoint = read_if_here(configured)
     topics = {
@@ -55,33 +59,33 @@ def explain(configured: ConfiguredServe) -> str:
         "device": explain_device(configured),
         "dtype": explain_dtype(configured, checkpoint),
         "quantization": explain_quantization(configured),
-        "batches": explain_batches(configured),
-        "texts": explain_texts(configured, checkpoint),
-        "default route": explain_route(configured, checkpoint),
+        "batches": explain_batches(configured, services["HEDDLE_ENGINE_"]),
+        "texts": explain_texts(checkpoint, truncates=services["HEDDLE_TOKENIZER_"].truncate),
+        "default route": explain_route(services["HEDDLE_GATEWAY_"].default_route, checkpoint),
     }
     lines = [f"{topic:<15}{text}" for topic, text in topics.items()]
     loaded = configured.loaded
-    ignored = [f"  {place}: {reason}" for place, reason in loaded.without_effect.items()]
-    return "\n".join([f"{loaded.path} is valid. `heddle serve {loaded.path}` would run:", *lines, *list_under(ignored)])
-
-
-def list_under(ignored: list[str]) -> Iterator[str]:
-    if ignored:
-        yield "without effect here:"
-        yield from ignored
+    lines += ["without effect here:"] if loaded.without_effect else []
+    lines += [f"  {place}: {reason}" for place, reason in loaded.without_effect.items()]
+    return "\n".join([f"{loaded.path} is valid. `heddle serve {loaded.path}` would run:", *lines])
 
 
 def read_if_here(configured: ConfiguredServe) -> Checkpoint | None:
     """None for a hub model that has not been downloaded."""
     settings = configured.settings
-    is_local = configured.loaded.config.trt_llm.build.checkpoint_repository.source == "LOCAL"
-    folder = locate(settings.model) if is_local else find_downloaded(settings.model, settings.revision)
+    name, revision = settings.model, settings.revision
+    folder = locate(name, revision or None) if is_path(name) else find_downloaded(name, revision)
     if folder is None:
         return None
     checkpoint = Checkpoint.read(folder, settings.model, pooling=settings.pooling, score_tokens=settings.score_tokens)
     if settings.quantization != "no_quant":  # the engine knows which models can be quantized; it imports torch
         importlib.import_module("engine_svc.backends.loading").check_quantizable(settings, checkpoint)
     return checkpoint
+
+
+def is_path(model: str) -> bool:
+    """Whether `heddle serve` would look for a folder only. It also refuses an empty name without asking the hub."""
+    return not model or looks_like_path(model) or Path(model).expanduser().exists()
 
 
 def find_downloaded(name: str, revision: str) -> Path | None:
@@ -95,9 +99,8 @@ def find_downloaded(name: str, revision: str) -> Path | None:
 
 
 def explain_model(configured: ConfiguredServe, checkpoint: Checkpoint | None) -> str:
-    repository = configured.loaded.config.trt_llm.build.checkpoint_repository
     model = configured.settings.model
-    if repository.source == "LOCAL":
+    if is_path(model):
         place = f"the folder {model}"
     else:
         revision = f" at {configured.settings.revision}" if configured.settings.revision else ""
@@ -132,6 +135,8 @@ def explain_device(configured: ConfiguredServe) -> str:
     settings, wanted = configured.settings, configured.loaded.config.resources.accelerator
     if settings.engine == "simulated":
         return "none: vectors are made up"
+    if settings.device.startswith("cuda") and not configured.gpus:
+        return f"{settings.device}, but this machine has no NVIDIA GPU: the engine would not start"
     here = f"{configured.gpus} GPU{'s' if configured.gpus > 1 else ''}" if configured.gpus else "the CPU"
     device = settings.device if settings.device != "auto" else here
     engines = f"{settings.engines} engines on " if settings.engines > 1 else ""
@@ -170,23 +175,20 @@ def explain_quantization(configured: ConfiguredServe) -> str:
     return f"{stated} for the linears of a decoder, while they are loaded, {where}"
 
 
-def explain_batches(configured: ConfiguredServe) -> str:
-    tokens = configured.environ.get("HEDDLE_ENGINE_BATCH_TOKENS_MAX") or ("16384" if configured.gpus else "512")
-    items = configured.environ.get("HEDDLE_ENGINE_BATCH_ITEMS_MAX") or "1024"
+def explain_batches(configured: ConfiguredServe, engine: Any) -> str:
+    tokens = engine.batch_tokens_max or (NUM_TOKENS["encoder"] if configured.gpus else CPU_NUM_TOKENS)
     stated = configured.loaded.config.trt_llm.build.max_num_tokens
-    is_smaller = not configured.gpus and stated is not None and str(stated) != tokens
+    is_smaller = not configured.gpus and stated not in (None, tokens)
     note = f": on a CPU a pass of {stated} would only take longer" if is_smaller else ""
-    return f"at most {tokens} tokens and {items} texts a forward pass{note}"
+    return f"at most {tokens} tokens and {engine.batch_items_max} texts a forward pass{note}"
 
 
-def explain_texts(configured: ConfiguredServe, checkpoint: Checkpoint | None) -> str:
+def explain_texts(checkpoint: Checkpoint | None, *, truncates: bool) -> str:
     length = f"{checkpoint.sequence_tokens_max} tokens" if checkpoint else "as many tokens as the model's files say"
-    is_cut = configured.environ.get("HEDDLE_TOKENIZER_TRUNCATE", "true").lower() in ("true", "1", "yes", "on")
-    return f"up to {length}; longer ones are {'cut' if is_cut else 'refused'} unless a request says otherwise"
+    return f"up to {length}; longer ones are {'cut' if truncates else 'refused'} unless a request says otherwise"
 
 
-def explain_route(configured: ConfiguredServe, checkpoint: Checkpoint | None) -> str:
-    stated = configured.environ.get("HEDDLE_GATEWAY_DEFAULT_ROUTE")
+def explain_route(stated: str, checkpoint: Checkpoint | None) -> str:
     if not stated:
         known = f"{ROUTES[checkpoint.kind][0]}, because the model is {spelled(checkpoint.kind)}" if checkpoint else ""
         return known or "the one for the model's kind"

@@ -6,10 +6,10 @@ A flag overrides a variable of the environment, which overrides the file, which 
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from heddle.cli.serve_settings import ServeSettings
 from heddle.machine import visible_gpus
@@ -18,10 +18,13 @@ from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError, resolve,
 if TYPE_CHECKING:
     from heddle.config.loading import LoadedConfig
 
+T = TypeVar("T")
+
 # What each takes, for an error.
 ACTIONS = {"check": "check takes the path of a config.yaml", "schema": "schema takes no arguments"}
 
 SERVE_PREFIX = "HEDDLE_SERVE_"
+MODEL_VARIABLE = "HEDDLE_SERVE_MODEL"
 DEVICE_VARIABLE = "HEDDLE_ENGINE_DEVICE"
 HUB_TOKEN_VARIABLE = "HF_TOKEN"
 
@@ -73,16 +76,16 @@ def print_schema() -> None:
 
 
 def check(path: Path, flags: Sequence[str], environ: Mapping[str, str]) -> None:
-    from heddle.cli.config_check import check_settings, explain
+    from heddle.cli.config_check import explain, resolve_services
 
     configured = configure_serve(path, flags, environ)
-    check_settings(configured.environ)
-    print(explain(configured))
+    services = resolve_naming_file(resolve_services, configured.environ, environ, configured.loaded.path)
+    print(explain(configured, services))
 
 
 def configure_serve(path: Path, flags: Sequence[str], environ: Mapping[str, str]) -> ConfiguredServe:
     """Raises ConfigurationError."""
-    from heddle.config.loading import load_config
+    from heddle.config.loading import ConfigFileError, load_config
     from heddle.config.translation import find_hub_token, translate
 
     loaded = load_config(path)
@@ -90,8 +93,10 @@ def configure_serve(path: Path, flags: Sequence[str], environ: Mapping[str, str]
     def combine(gpus: int) -> tuple[ServeSettings, dict[str, str]]:
         variables = translate(loaded.config, loaded.path.parent.absolute(), gpus=gpus)
         combined = variables | {name: text for name, text in environ.items() if text or name not in variables}
-        settings = resolve(ServeSettings, flags, combined, prog="heddle serve", env_prefix=SERVE_PREFIX)
-        return settings, combined
+        return resolve_naming_file(resolve_serve, combined, environ, loaded.path), combined
+
+    def resolve_serve(variables: Mapping[str, str]) -> ServeSettings:
+        return resolve(ServeSettings, flags, variables, prog="heddle serve", env_prefix=SERVE_PREFIX)
 
     settings, combined = combine(gpus=0)
     device = combined.get(DEVICE_VARIABLE) if settings.device == "auto" else settings.device
@@ -99,10 +104,26 @@ def configure_serve(path: Path, flags: Sequence[str], environ: Mapping[str, str]
     if gpus and device not in (None, "", "auto"):
         gpus = 1
     settings, combined = combine(gpus)
-    is_from_hub = loaded.config.trt_llm.build.checkpoint_repository.source == "HF"
-    if is_from_hub and not combined.get(HUB_TOKEN_VARIABLE) and (token := find_hub_token(loaded.config, environ)):
+    source = loaded.config.trt_llm.build.checkpoint_repository.source
+    if source == "LOCAL" and settings.model == combined.get(MODEL_VARIABLE) and not Path(settings.model).is_dir():
+        place = "trt_llm.build.checkpoint_repository.repo"
+        raise ConfigFileError(loaded.path, [f"{place} must be a folder, and there is none at {settings.model}"])
+    if source == "HF" and not combined.get(HUB_TOKEN_VARIABLE) and (token := find_hub_token(loaded.config, environ)):
         combined[HUB_TOKEN_VARIABLE] = token
     return ConfiguredServe(loaded, settings, combined, gpus)
+
+
+def resolve_naming_file(
+    resolve_from: Callable[[Mapping[str, str]], T], combined: Mapping[str, str], environ: Mapping[str, str], path: Path
+) -> T:
+    """Resolves settings from `combined`. A mistake that `environ` alone does not make is the file's, and names it."""
+    from heddle.config.loading import ConfigFileError
+
+    try:
+        return resolve_from(combined)
+    except ConfigurationError as error:
+        resolve_from(environ)
+        raise ConfigFileError(path, [str(error)]) from None
 
 
 def apply_config_file(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Sequence[str], Mapping[str, str]]:

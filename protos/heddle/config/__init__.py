@@ -4,7 +4,7 @@
     loading.py       the file -> a checked config, or a line for each mistake
     rules.py         which base model, quantization, card and source go together
     translation.py   a config -> variables of `heddle serve` and its services
-    explanation.py   what would run where, and why, for `heddle config check`
 
-Imports pydantic and PyYAML. `heddle.cli` imports this package only for a command that reads such a file.
+Imports pydantic and PyYAML. `heddle.cli` imports this package only for a command that reads such a file;
+`heddle/cli/config_check.py` says what would run.
 """

@@ -3,7 +3,7 @@
 Unknown fields are accepted, as Truss does, unless they look like a misspelt known field.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,11 @@ REQUIREMENTS = {
     "model_type": "a mapping",
     "multiple_of": "a multiple of {multiple_of}",
     "string_pattern_mismatch": "of the form {pattern}",
-    "string_too_short": "a text that is not empty",
-    "string_type": "a text",
+    "string_too_short": "text that is not empty",
+    "string_type": "text",
 }
 
-# Values of these are not repeated in messages.
+# Error messages do not repeat their values.
 SECRET_FIELDS = ("environment_variables", "secrets")
 
 
@@ -49,7 +49,7 @@ class ConfigFileError(ConfigurationError):
 class LoadedConfig:
     path: Path
     config: TrussConfig
-    without_effect: Mapping[str, str]  # fields that the file states and that do nothing here -> why
+    without_effect: Mapping[str, str]  # fields in the file that do nothing here -> reason
 
 
 def load_config(path: Path) -> LoadedConfig:
@@ -79,7 +79,7 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     except OSError as error:
         raise ConfigFileError(path, [error.strerror or str(error)]) from None
     except UnicodeDecodeError:
-        raise ConfigFileError(path, ["this is not a text in UTF-8"]) from None
+        raise ConfigFileError(path, ["is not UTF-8 text"]) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -92,11 +92,11 @@ def read_yaml(path: Path) -> dict[Any, Any]:
 
 
 def check_duplicates(document: yaml.Node | None) -> None:
-    """Raises MarkedYAMLError for a field that is stated twice. YAML would let the last one win."""
+    """Raises MarkedYAMLError for a field that appears twice in a mapping. PyYAML would take the last one."""
     pending, visited = [document], set()
     while pending:
         node = pending.pop()
-        if node is None or id(node) in visited:  # an alias refers to a node that may hold it
+        if node is None or id(node) in visited:  # an alias, which may refer to a node that contains it
             continue
         visited.add(id(node))
         if isinstance(node, yaml.MappingNode):
@@ -104,39 +104,36 @@ def check_duplicates(document: yaml.Node | None) -> None:
             for key, value in node.value:
                 name = key.value if isinstance(key, yaml.ScalarNode) else id(key)
                 if name in stated:
-                    raise yaml.MarkedYAMLError(problem=f"{name} is stated twice", problem_mark=key.start_mark)
+                    raise yaml.MarkedYAMLError(problem=f"{name} appears twice", problem_mark=key.start_mark)
                 stated.add(name)
                 pending.append(value)
         elif isinstance(node, yaml.SequenceNode):
             pending += node.value
 
 
-def check_names(section: type[BaseModel], values: Mapping[Any, Any]) -> tuple[list[str], dict[str, str]]:
-    """Returns the misspelt fields, and the fields without effect."""
-    mistakes, without_effect = [], {}
-    for place, name, field, known in walk(section, values):
-        if field is None and (hint := suggestion(name, known)):
+def check_names(
+    section: type[BaseModel], values: Mapping[Any, Any], parent: str = ""
+) -> tuple[list[str], dict[str, str]]:
+    """Returns a line for each misspelt field, and the fields without effect with the reason."""
+    mistakes: list[str] = []
+    without_effect: dict[str, str] = {}
+    known = {name: field for field_name, field in section.model_fields.items() for name in spellings(field_name, field)}
+    for name, value in values.items():
+        place, field = f"{parent}{name}", known.get(str(name))
+        if field is None and (hint := suggestion(str(name), known)):
             mistakes.append(f"{place} is not a field{hint}")
         elif field is None:
             without_effect[place] = "Heddle does not know this field"
-        for marker in field.metadata if field else ():
-            if isinstance(marker, NoEffect):
-                without_effect[place] = marker.reason
+        else:
+            for marker in field.metadata:
+                if isinstance(marker, NoEffect):
+                    without_effect[place] = marker.reason
+            inner = field.annotation
+            if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, Mapping):
+                inner_mistakes, inner_without_effect = check_names(inner, value, f"{place}.")
+                mistakes += inner_mistakes
+                without_effect |= inner_without_effect
     return mistakes, without_effect
-
-
-def walk(
-    section: type[BaseModel], values: Mapping[Any, Any], parent: str = ""
-) -> Iterator[tuple[str, str, FieldInfo | None, Mapping[str, FieldInfo]]]:
-    """The path and the name of each field that is stated, what the schema says of it, and its section's fields."""
-    known = {name: field for field_name, field in section.model_fields.items() for name in spellings(field_name, field)}
-    for name, value in values.items():
-        field = known.get(str(name))
-        place = f"{parent}{name}"
-        yield place, str(name), field, known
-        inner = field.annotation if field else None
-        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, Mapping):
-            yield from walk(inner, value, f"{place}.")
 
 
 def spellings(name: str, field: FieldInfo) -> list[str]:
@@ -149,7 +146,7 @@ def describe_error(error: ErrorDetails) -> str:
     limits = error.get("ctx", {})
     if kind == "missing":
         return f"{place} is required"
-    if kind == "value_error":  # of a validator in the schema, whose message is complete
+    if kind == "value_error":  # raised by a validator in the schema; the message is complete
         return f"{place} {limits['error']}"
     if kind not in REQUIREMENTS:
         return f"{place}: {error['msg']}"

@@ -79,7 +79,7 @@ def cards_from(capability: tuple[int, int]) -> list[str]:
 def check_variables(config: TrussConfig) -> Iterator[str]:
     for name, text in config.environment_variables.items():
         if name.startswith("HEDDLE_") and not name.startswith(HEDDLE_PREFIXES):
-            yield f"environment_variables.{name} begins with none of {', '.join(HEDDLE_PREFIXES)}"
+            yield f"environment_variables.{name} must begin with one of {', '.join(HEDDLE_PREFIXES)}"
         try:
             convert_tei_variable(name, text)
         except ValueError as error:

@@ -43,10 +43,12 @@ NO_BUILD = NoEffect("Heddle compiles no engine: the checkpoint is loaded as it i
 NO_CALIBRATION = NoEffect("activations are quantized while they are computed, without calibration")
 ONE_GPU = NoEffect("each engine holds the whole model on one GPU")
 MODEL_CODE = NoEffect("there is no model code in Python to run")
+UNUSED = NoEffect("Heddle does not use it")
 
 ContainerField = Annotated[Any, CONTAINER]
 GenerationField = Annotated[Any, GENERATION]
 ModelCodeField = Annotated[Any, MODEL_CODE]
+UnusedField = Annotated[Any, UNUSED]
 
 CalibrationCount = Annotated[int, Field(ge=64, le=16_384, multiple_of=64), NO_CALIBRATION]
 ParallelCount = Annotated[int, Field(ge=1), ONE_GPU]
@@ -60,7 +62,7 @@ def check_accelerator(stated: str) -> str:
 
 
 def to_text(value: object) -> object:
-    """YAML reads `true` and `8192` as a boolean and a number, but a variable of the environment is a text."""
+    """YAML reads `true` and `8192` as a boolean and a number, but an environment variable is text."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, int | float) else value
@@ -230,17 +232,18 @@ class TrussConfig(Section):
     apply_library_patches: ModelCodeField = None
     bundled_packages_dir: ModelCodeField = None
     data_dir: ModelCodeField = None
-    description: ModelCodeField = None
-    examples_filename: ModelCodeField = None
     external_data: ModelCodeField = None
     external_package_dirs: ModelCodeField = None
-    input_type: ModelCodeField = None
     live_reload: ModelCodeField = None
     model_class_filename: ModelCodeField = None
     model_class_name: ModelCodeField = None
-    model_framework: ModelCodeField = None
-    model_metadata: ModelCodeField = None
     model_module_dir: ModelCodeField = None
-    model_type: ModelCodeField = None
     runtime: ModelCodeField = None
-    spec_version: ModelCodeField = None
+
+    description: UnusedField = None
+    examples_filename: UnusedField = None
+    input_type: UnusedField = None
+    model_framework: UnusedField = None
+    model_metadata: UnusedField = None
+    model_type: UnusedField = None
+    spec_version: UnusedField = None

@@ -11,7 +11,7 @@ import pytest
 
 from heddle.checkpoint.model_source import PACKAGED_NAME
 from heddle.cli import main
-from heddle.cli.config_check import CPU_BFLOAT16_FLAGS, explain
+from heddle.cli.config_check import CPU_BFLOAT16_FLAGS, explain, resolve_services
 from heddle.cli.config_command import configure_serve, split_config_file
 from heddle.rpc.settings import ConfigurationError
 from tests.heddle.cli.command import ended, heddle, serving, write_stand_ins
@@ -27,7 +27,8 @@ def write_config(folder: Path, **fields: Any) -> Path:
 
 
 def explained(path: Path, *flags: str, **environ: str) -> dict[str, str]:
-    lines = explain(configure_serve(path, flags, environ)).splitlines()
+    configured = configure_serve(path, flags, environ)
+    lines = explain(configured, resolve_services(configured.environ)).splitlines()
     return {line[:15].strip(): line[15:] for line in lines}
 
 
@@ -45,7 +46,7 @@ def test_check_says_what_would_run_and_why(tmp_path: Path, capsys: pytest.Captur
     assert f"  {BUILD}.num_builder_gpus: Heddle compiles no engine" in shown.out
 
 
-def test_check_tells_each_mistake_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_prints_a_line_for_each_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "config.yaml"
     path.write_text((SEED / "reranking.yaml").read_text().replace("16384", "100").replace("/rerank", "/reranks"))
     assert main.main(["config", "check", str(path)], {}) == 2
@@ -73,13 +74,44 @@ def test_check_finds_settings_that_a_service_would_refuse(
 ) -> None:
     path = write_config(tmp_path, environment_variables=variables)
     assert main.main(["config", "check", str(path)], {}) == 2
-    assert line in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(f"heddle config: {path}: {line}")
+
+
+@pytest.mark.parametrize("mistake", [{"HEDDLE_SERVE_ENGINES": "0"}, {"HEDDLE_ENGINE_THREADS": "many"}])
+def test_a_mistake_of_the_environment_does_not_name_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mistake: dict[str, str]
+) -> None:
+    path = write_config(tmp_path, environment_variables={"HEDDLE_TOKENIZER_TRUNKATE": "1"})
+    assert main.main(["config", "check", str(path)], mistake) == 2
+    assert str(path) not in capsys.readouterr().err
 
 
 def test_check_names_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_config(tmp_path, **{f"{REPOSITORY}.source": "LOCAL", f"{REPOSITORY}.repo": "models/a"})
     assert main.main(["config", "check", str(path)], {}) == 2
-    assert capsys.readouterr().err == f"heddle config: there is no model folder {tmp_path}/models/a\n"
+    line = f"{REPOSITORY}.repo must be a folder, and there is none at {tmp_path}/models/a"
+    assert capsys.readouterr().err == f"heddle config: {path}: {line}\n"
+    assert main.main(["config", "check", str(path), "--model", PACKAGED_NAME], {}) == 0
+
+
+def test_check_downloads_nothing_for_another_model_than_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heddle.checkpoint.model_source.download", None)
+    monkeypatch.setattr("heddle.cli.config_check.find_downloaded", lambda *_: None)
+    write_reranker(tmp_path / "model")
+    local = write_config(tmp_path, **{f"{REPOSITORY}.source": "LOCAL", f"{REPOSITORY}.repo": "model"})
+    assert "will be downloaded" in explained(local, "--model", "BAAI/bge-m3")["model"]
+    hub = write_config(tmp_path)
+    topics = explained(hub, "--model", str(tmp_path / "model"))
+    assert topics["model"].startswith(f"the folder {tmp_path / 'model'} (")
+    assert "a reranker" in topics["default route"]
+
+
+def test_check_says_that_a_gpu_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heddle.cli.config_command.visible_gpus", lambda _: ())
+    device = explained(write_config(tmp_path), "--device", "cuda:1")["device"]
+    assert device == "cuda:1, but this machine has no NVIDIA GPU: the engine would not start"
 
 
 def test_check_refuses_to_quantize_what_the_engine_would_not(
@@ -152,7 +184,7 @@ def test_schema_is_json_for_editors(capsys: pytest.CaptureFixture[str]) -> None:
         (["schema", "x"], "heddle config: schema takes no arguments (see heddle config --help)\n"),
     ],
 )
-def test_a_wrong_command_is_told_in_one_line(argv: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_command_is_refused_in_one_line(argv: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["config", *argv], {}) == 2
     assert capsys.readouterr().err == line
 
@@ -219,7 +251,7 @@ async def test_serve_starts_what_the_file_says_and_names_fields_without_effect_o
     )
 
 
-async def test_serve_tells_mistakes_of_the_file(tmp_path: Path) -> None:
+async def test_serve_reports_the_mistakes_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("trt_llm: {build: {base_model: encoder}}")
     code, output, log = await ended(await heddle(tmp_path, "serve", str(path)))

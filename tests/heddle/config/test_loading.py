@@ -84,14 +84,14 @@ def test_a_whole_number_is_accepted_in_its_range_only(tmp_path: Path, place: str
         (f"{BUILD}.base_model", "decoder", "must be encoder or encoder_bert, not decoder"),
         (f"{BUILD}.strongly_typed", "yes", "must be true or false, not yes"),
         (f"{BUILD}.checkpoint_repository", "BAAI/bge-m3", "must be a mapping, not BAAI/bge-m3"),
-        (f"{REPOSITORY}.repo", "", "must be a text that is not empty, not ''"),
-        (f"{REPOSITORY}.repo", None, "must be a text, not empty"),
+        (f"{REPOSITORY}.repo", "", "must be text that is not empty, not ''"),
+        (f"{REPOSITORY}.repo", None, "must be text, not empty"),
         (f"{RUNTIME}.webserver_default_route", "/v1/systemone", "must be /v1/embeddings, /rerank, /predict or "),
         ("trt_llm.inference_stack", "v2", "must be v1, not v2"),
         ("environment_variables", ["A"], "must be a mapping"),
-        ("environment_variables.A", None, "must be a text"),
-        ("model_name", 5, "must be a text, not 5"),
-        ("model_name", date(2026, 1, 2), "must be a text, not 2026-01-02"),
+        ("environment_variables.A", None, "must be text"),
+        ("model_name", 5, "must be text, not 5"),
+        ("model_name", date(2026, 1, 2), "must be text, not 2026-01-02"),
     ],
 )
 def test_a_wrong_value_names_its_path_and_what_is_allowed(
@@ -101,7 +101,7 @@ def test_a_wrong_value_names_its_path_and_what_is_allowed(
     assert line.startswith(f"{place} {mistake}")
 
 
-def test_all_mistakes_are_told_at_once_and_secrets_are_not_repeated(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once_and_secrets_are_not_repeated(tmp_path: Path) -> None:
     fields = {f"{BUILD}.max_num_tokens": 100, f"{BUILD}.max_batch_size": 0, "secrets": {"a": 123_456}}
     mistakes = mistakes_of(tmp_path, fields)
     assert len(mistakes) == 3
@@ -157,20 +157,20 @@ def test_whatever_a_file_holds_is_accepted_or_refused_in_lines(tmp_path: Path, v
     ("content", "mistake"),
     [
         (b"trt_llm: [", "line 1, column 11: "),
-        (b"a: 1\nb: 2\na: 3\n", "line 3, column 1: a is stated twice"),
-        (b"a: {b: [{c: 1, c: 2}]}", "line 1, column 16: c is stated twice"),
+        (b"a: 1\nb: 2\na: 3\n", "line 3, column 1: a appears twice"),
+        (b"a: {b: [{c: 1, c: 2}]}", "line 1, column 16: c appears twice"),
         (b"a: &x [*x]", "trt_llm is required"),
         (b"? [a]\n: 1\n", "line 1, column 3: found unhashable key"),
         (b"a: 2026-13-45", "month must be in 1..12"),
         (b"[" * 5000, "maximum recursion depth exceeded"),
         (b"", "must be a mapping of fields"),
         (b"- a", "must be a mapping of fields"),
-        (b"\xff\xfe\xff", "this is not a text in UTF-8"),
+        (b"\xff\xfe\xff", "is not UTF-8 text"),
         (b"a: \x00", "unacceptable character #x0000"),
         (b"a: !!python/object:os.system x", "line 1, column 4: could not determine a constructor"),
     ],
 )
-def test_a_broken_file_is_told_in_one_line(tmp_path: Path, content: bytes, mistake: str) -> None:
+def test_a_broken_file_is_reported_in_one_line(tmp_path: Path, content: bytes, mistake: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigFileError) as caught:

@@ -94,7 +94,7 @@ def test_a_folder_has_no_revision(tmp_path: Path) -> None:
         ("POOLING", "max", "must be one of cls, mean, splade, last-token, not max"),
         ("MAX_BATCH_TOKENS", "many", "must be a whole number above 0, not many"),
         ("MAX_CONCURRENT_REQUESTS", 0, "must be a whole number above 0, not 0"),
-        ("HEDDLE_API_KEYS", "a", "begins with none of HEDDLE_SERVE_,"),
+        ("HEDDLE_API_KEYS", "a", "must begin with one of HEDDLE_SERVE_,"),
     ],
 )
 def test_a_wrong_variable_names_itself(tmp_path: Path, name: str, text: object, line: str) -> None:
