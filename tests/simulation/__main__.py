@@ -1,9 +1,9 @@
-"""Runs seeds of the simulation on all cores, or one and prints its events.
+"""Runs many seeds of the simulation on all cores, or replays one and prints its events.
 
     python -m tests.simulation --seeds 100000
     python -m tests.simulation --seed 7 --verbose
 
-`python -m tests.simulation balancing` compares policies of balancing instead, see `balancing`.
+`python -m tests.simulation balancing` compares load balancing policies instead, see `balancing.py`.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from tests.simulation import balancing
 from tests.simulation.world import Result, simulate
 
-# Seeds that a process is given at a time.
+# Seeds that a process takes at a time.
 CHUNK = 50
 COMMAND = "python -m tests.simulation"
 
@@ -75,12 +75,12 @@ def run_chunks(seeds: range, jobs: int) -> Iterator[list[Result]]:
 
 
 def run_chunk(seeds: range) -> list[Result]:
-    """Without the events: they are many, and a seed has them again."""
+    """Drops the events, which are many. Replaying the seed gives them again."""
     return [Result(seed, result.violations, [], result.counts) for seed in seeds for result in (simulate(seed),)]
 
 
 def show_progress(done: int, of: int, began: float) -> None:
-    """One line on stderr, written anew each time; `began` is of time.perf_counter."""
+    """Rewrites one line on stderr. `began` is a reading of time.perf_counter."""
     left_s = (time.perf_counter() - began) / done * (of - done)
     bar = "#" * (40 * done // of)
     end = "\n" if done == of else ""
@@ -88,7 +88,7 @@ def show_progress(done: int, of: int, began: float) -> None:
 
 
 def report(result: Result) -> str:
-    """Empty if there is no violation."""
+    """Returns an empty string if there is no violation."""
     if not result.violations:
         return ""
     lines = [f"seed {result.seed} has {len(result.violations)} violations:"]

@@ -1,11 +1,11 @@
 """What must hold in every run, however pods and callers behave. `Checks` collects the violations.
 
-* A hop answers each item once, or its caller has withdrawn it: at the callers, at the tokenizer pods, between both and
-  the engine pods, and there. An error must be one that the run explains, and come in time.
-* An answer is the right one for its inputs.
-* No batch is over its budget, no more passes run than may, and none has cores that are taken.
-* A flow that waits in the first class gets something of each round of turns, see `WatchedScheduler`.
-* At rest all counters of items, bytes and tokens are 0.
+* Each hop answers an item exactly once, unless its caller cancels it. The hops are the callers' pools, the tokenizer
+  pods, their pools and the engine pods. An error must be one that the run explains, and come in time.
+* Each answer is the right one for its inputs.
+* No queue and no batch exceeds its limits, no more passes run than allowed, and no two passes share a core.
+* A flow that waits at the best priority gets its turn within a bound, see `WatchedScheduler`.
+* In the end, all counters of items, bytes and tokens are 0.
 """
 
 import math
@@ -21,9 +21,9 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.stream import Cancel, Item, Outcome, Reply, Submit
 from tests.simulation.virtual_time import PROCESS, Process
 
-# Deadlines travel in whole milliseconds, and each hop rounds down.
+# A hop may give up this early: deadlines travel in whole milliseconds, and each hop rounds down.
 EARLY_S = 0.005
-# An alarm rings for several items.
+# A hop may answer this late: one alarm serves several items.
 LATE_S = 0.1
 
 
@@ -32,7 +32,7 @@ class Checks:
         self.now = now
         self.violations: list[str] = []
         self.counts: Counter[str] = Counter()
-        self.excused: set[ErrorKind] = set()  # errors that this run may answer with
+        self.excused: set[ErrorKind] = set()  # errors that are allowed in this run
         self.hops: list[Hop[Any, Any]] = []
 
     def fail(self, violation: str) -> None:
@@ -44,7 +44,7 @@ class Checks:
             self.fail(f"{what} is not 0 but {found}")
 
     def unanswered(self, process: Process | None = None) -> list[str]:
-        """In one process, or in all that live."""
+        """Describes the items that were never answered, in one process or in all that are alive."""
         return [
             f"{hop.name} never answered an item that came at {asked.at:.3f}"
             for hop in self.hops
@@ -56,7 +56,7 @@ class Checks:
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """An item at a hop."""
+    """One item that a hop was given."""
 
     process: Process
     at: float
@@ -67,13 +67,13 @@ class Asked:
 
 @dataclass(eq=False)
 class Hop(Generic[Item, Outcome]):
-    """Stands before a hop, and counts its answers."""
+    """Wraps `submit` of a hop, and checks its answers."""
 
     name: str
     hop: Submit[Item, Outcome]
     checks: Checks
-    is_punctual: bool = False  # it answers when a deadline passes
-    tells_cancelled: bool = False  # what is running when it is cancelled is answered, and not listened to
+    is_punctual: bool = False  # must answer when a deadline passes
+    answers_cancelled: bool = False  # may answer a cancelled item that was already running
     asked: list[Asked] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ class Hop(Generic[Item, Outcome]):
             asked.answers += 1
             if asked.answers > 1:
                 self.checks.fail(f"{self.name} answered an item {asked.answers} times")
-            if asked.is_cancelled and not self.tells_cancelled:
+            if asked.is_cancelled and not self.answers_cancelled:
                 self.checks.fail(f"{self.name} answered an item that was cancelled")
             if self.is_punctual and self.checks.now() > deadline + LATE_S:
                 self.checks.fail(f"{self.name} answered {self.checks.now() - deadline:.3f} s after the deadline")
@@ -114,19 +114,19 @@ class Hop(Generic[Item, Outcome]):
 
 @dataclass(slots=True)
 class Waiting:
-    """A flow in the queue of a scheduler."""
+    """The waiting submissions of one flow."""
 
-    submissions: dict[Submission, int] = field(default_factory=dict)  # and how many sequences have left
-    passed_over: int = 0  # batches in a row that it was in the first class of, and got nothing of
+    submissions: dict[Submission, int] = field(default_factory=dict)  # and how many of its sequences have run
+    passed_over: int = 0  # consecutive batches without it, while it had the best priority
     bound: int = 1
 
 
 class WatchedScheduler(Scheduler):
-    """Keeps its own books on what goes in and out.
+    """Records independently what goes in and out, and checks limits and turns.
 
-    A flow of the first class is in one of the next g * m batches that are not express ones, where g is the largest
-    number of groups that the class had meanwhile, and m of members that one of them had: a batch always has something
-    of the flow in front, whose group then goes to the end, and whose group's next member is in front next time.
+    A flow with the best priority must be in one of the next g * m regular batches. g is the largest number of groups
+    with that priority meanwhile, and m the largest number of flows in one of them: each batch takes something of the
+    first flow of the first group, the group then goes to the end, and next time its next flow is first.
     """
 
     def __init__(
@@ -148,12 +148,13 @@ class WatchedScheduler(Scheduler):
             if submission not in refused:
                 flow = self._flows.setdefault((submission.priority, submission.flow), Waiting())
                 flow.submissions[submission] = 0
+        self._check_queue()
         return refused
 
     def cancel(self, submission: Submission) -> bool:
         was_waiting = super().cancel(submission)
         if was_waiting != self._forget(submission):
-            self._checks.fail(f"{self._name} is wrong about what was cancelled")
+            self._checks.fail(f"{self._name} gave the wrong result of a cancellation")
         return was_waiting
 
     def take(self, timeout_s: float | None = None) -> Batch | None:
@@ -196,13 +197,22 @@ class WatchedScheduler(Scheduler):
         if items > self.limits.batch_items_max or (tokens > tokens_max and items > 1):
             self._checks.fail(f"{self._name} ran a batch of {items} sequences and {tokens} tokens")
 
+    def _check_queue(self) -> None:
+        """An empty queue accepts a submission of any size."""
+        waiting = [(one, left) for flow in self._flows.values() for one, left in flow.submissions.items()]
+        items = sum(len(submission.sequences) - left for submission, left in waiting)
+        tokens = sum(int(submission.sequences.lengths[left:].sum()) for submission, left in waiting)
+        is_over = items > self.limits.queue_items_max or tokens > self.limits.queue_tokens_max
+        if is_over and len(waiting) > 1:
+            self._checks.fail(f"{self._name} accepted {items} sequences and {tokens} tokens into its queue")
+
     def _check_resources(self) -> None:
         cores = sum(batch.cores for batch in self._running)
         if len(self._running) > self._passes_most or cores > self._cores_most:
             self._checks.fail(f"{self._name} ran {len(self._running)} passes at once on {cores} cores")
 
     def _check_turns(self, batch: Batch) -> None:
-        """Before what the batch took has left the books."""
+        """Must run before `_check`, which removes what the batch took."""
         first = min(priority for priority, _ in self._flows)
         groups: dict[str, int] = {}
         for priority, name in self._flows:
@@ -220,7 +230,7 @@ class WatchedScheduler(Scheduler):
             flow.passed_over += 1
             flow.bound = max(flow.bound, bound)
             if flow.passed_over > flow.bound:
-                self._checks.fail(f"{self._name} passed over {name} {flow.passed_over} times, at most {flow.bound} may")
+                self._checks.fail(f"{self._name} passed over {name} {flow.passed_over} times, more than {flow.bound}")
 
     def _leave(self, submission: Submission, start: int, stop: int) -> None:
         flow = self._flows.get((submission.priority, submission.flow))
@@ -232,7 +242,7 @@ class WatchedScheduler(Scheduler):
             flow.submissions[submission] = stop
 
     def _forget(self, submission: Submission) -> bool:
-        """False if it was not in the books."""
+        """Returns whether any of it was waiting."""
         key = submission.priority, submission.flow
         flow = self._flows.get(key)
         was_waiting = flow is not None and flow.submissions.pop(submission, None) is not None

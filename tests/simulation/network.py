@@ -1,7 +1,7 @@
 """The network between simulated processes: `Link` is one TCP connection.
 
-Messages of a link arrive in order, each after a delay of its own, so that those of different links overtake one
-another. A link can stall, break, or lose everything without a word.
+Messages of one link arrive in order. Each has its own delay, so those of different links overtake each other. A link
+can stall, break, or silently lose everything.
 """
 
 import random
@@ -10,10 +10,9 @@ from typing import Any
 
 from tests.simulation.virtual_time import Process, VirtualLoop
 
-# When the ends of a connection notice that the other is gone without a word. gRPC takes 30 s, most of which nothing
-# else would happen.
+# Time until both ends of a silent connection notice. gRPC takes 30 s; a shorter time makes runs shorter.
 KEEPALIVE_S = 10.0
-# Timers of the same time fire in any order.
+# Between two messages of a link, because timers with equal times may fire in any order.
 TICK_S = 1e-7
 
 
@@ -23,7 +22,7 @@ class Network:
         self.draws = draws
         self.trace = trace
         self.mean_delay_s = 0.0005
-        self.late_share = 0.01  # of messages: TCP sends them again
+        self.late_share = 0.01  # of the messages, which TCP has to send again
         self.names: dict[str, list[str]] = {}  # the hosts behind a name
         self.resolves = True
         self.servers: dict[str, Any] = {}  # by host:port, see `streams`
@@ -50,8 +49,8 @@ class Link:
         self.on_lost: dict[Process, list[Callable[[], None]]] = {client: [], server: []}
         self.is_up = True
         self.is_silent = False
-        self._drops = False  # what is under way
-        self._last = {client: 0.0, server: 0.0}  # when the last message to each arrives
+        self._drops = False  # whether messages in flight are lost
+        self._last = {client: 0.0, server: 0.0}  # when the latest message to each end arrives
         network.links.append(self)
         for end in self._last:
             end.on_exit.append(self.break_off)
@@ -61,12 +60,12 @@ class Link:
             self._deliver(receiver, lambda: self._drops or callback(*args))
 
     def stall(self, seconds: float) -> None:
-        """Whatever is sent from now on arrives later."""
+        """Delays whatever is sent from now on."""
         for end in self._last:
             self._last[end] = self.network.loop.time() + seconds
 
     def break_off(self) -> None:
-        """Both ends are told. What is under way may be lost."""
+        """Both ends learn of it. Messages in flight may be lost."""
         if self.is_up:
             self.is_up = False
             self._drops = self.network.draws.random() < 0.5
@@ -74,7 +73,7 @@ class Link:
                 self._deliver(end, self._lose, end)
 
     def go_silent(self) -> None:
-        """Nothing arrives any more."""
+        """Nothing arrives any more, and both ends learn of it only after KEEPALIVE_S."""
         self.is_up, self.is_silent, self._drops = False, True, True
         for end in self._last:
             self.network.loop.call_later(KEEPALIVE_S, self._lose, end, context=end.context.copy())

@@ -1,7 +1,7 @@
 """Simulated processes that run the real services: engine pods, tokenizer pods, and callers with the real client.
 
-Only what is slow to load is replaced: the model by `SimulatedBackend`, whose passes take virtual time, and the
-tokenizer by `Numbers`, in whose language the text `17:40` is 40 tokens that follow from 17.
+Only the model and the tokenizer are replaced, because they are slow to load: by `SimulatedBackend`, whose passes take
+virtual time, and by `Numbers`, for which the text `17:40` has 40 tokens, computed from 17.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ from tokenizer_svc.text.sequences import TokenSequences
 PORT = 9000
 ENGINES, TOKENIZERS = f"dns:///engine:{PORT}", f"dns:///tokenizer:{PORT}"
 DRAIN_S_MAX = 20.0
-TIGHT = 2000, 100  # tokens and sequences of a small queue
+TIGHT = 2000, 100  # limits of a small queue: tokens and sequences
 MODEL = model_pb2.Model(
     name="model",
     kind=model_pb2.MODEL_KIND_EMBEDDER,
@@ -59,7 +59,7 @@ def checkpoint() -> Checkpoint:
 
 
 class Numbers:
-    """A tokenizer as far as embedding needs one."""
+    """Stands in for the tokenizer, as far as embedding needs one."""
 
     prompts = ()
     truncation_side = None
@@ -78,7 +78,7 @@ def encode_numbers(texts: Sequence[Any]) -> TokenSequences:
 
 
 def tokens_of(texts: Sequence[str]) -> tuple[Any, Any]:
-    """Token ids, and how many each text has."""
+    """Returns the token ids of all texts, joined, and the length of each."""
     numbers = np.array([text.split(":") for text in texts], np.int64)
     lengths = numbers[:, 1]
     places = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -86,7 +86,7 @@ def tokens_of(texts: Sequence[str]) -> tuple[Any, Any]:
 
 
 def vectors_of(texts: Sequence[str]) -> Any:
-    """The right answer."""
+    """Returns the right answer."""
     batch = PackedBatch.of([Sequences.of(*tokens_of(texts))])
     return SimulatedBackend(dimension=MODEL.dimension, fixed_us=0, per_token_ns=0).run(batch)[Output.VECTOR].values
 
@@ -99,7 +99,7 @@ class EngineSpeed:
     has_express: bool = False
     fixed_us: int = 2000
     per_token_ns: int = 5000
-    unanswered_items_max: int = StreamLimits().unanswered_items_max  # of a stream
+    unanswered_items_max: int = StreamLimits().unanswered_items_max  # per stream
 
     @classmethod
     def draw(cls, choose: Callable[[Sequence[Any]], Any]) -> "EngineSpeed":
@@ -118,7 +118,7 @@ class EngineSpeed:
 
 
 class Pod:
-    """A process that serves until it is asked to stop."""
+    """A process that serves until `stop` is set."""
 
     kind = ""
 
@@ -135,14 +135,14 @@ class Pod:
     async def _run(self) -> None:
         server = Server((f"{self.process.name}:{PORT}",), drain_s_max=DRAIN_S_MAX, stop=self.stop)
         await self.serve(server)
-        self.checks.violations += self.checks.unanswered(self.process)  # whoever drains finishes what it accepted
+        self.checks.violations += self.checks.unanswered(self.process)  # a draining pod finishes what it accepted
         self.process.exit()
 
     async def serve(self, server: Server) -> None:
-        raise AssertionError("a pod is of some kind")
+        raise NotImplementedError
 
     def check_at_rest(self) -> None:
-        raise AssertionError("a pod is of some kind")
+        raise NotImplementedError
 
 
 class EnginePod(Pod):
@@ -162,7 +162,7 @@ class EnginePod(Pod):
         worker = Worker(lambda: backend, scheduler, loop, threads=speed.passes, has_express=speed.has_express)
         self.servicer = servicer = EngineServicer(scheduler, [worker])
         servicer.stream.limits = StreamLimits(speed.unanswered_items_max)
-        servicer.stream.submit = Hop(name, servicer.submit, checks, tells_cancelled=True).submit
+        servicer.stream.submit = Hop(name, servicer.submit, checks, answers_cancelled=True).submit
         server.add("heddle.v1.EngineService", add_EngineServiceServicer_to_server, servicer)
 
         async def warm_up() -> None:
@@ -189,7 +189,8 @@ class TokenizerPod(Pod):
     kind = "tokenizer"
 
     async def serve(self, server: Server) -> None:
-        name, checks, numbers = self.process.name, self.checks, as_any(Numbers())
+        name, checks = self.process.name, self.checks
+        numbers: Any = Numbers()
         self.encoder = encoder = Encoder(numbers)
         fingerprint = MODEL.tokenizer_fingerprint
         self.engines = engines = Engines((ENGINES,), fingerprint, on_change=server.report_ready)
@@ -221,7 +222,7 @@ class TokenizerPod(Pod):
 
 
 class Caller:
-    """A process that uses the client."""
+    """A process that sends requests with the real client."""
 
     def __init__(self, loop: VirtualLoop, name: str, checks: Checks) -> None:
         self.process = Process(loop, name)
@@ -254,7 +255,3 @@ def check_stream_at_rest(name: str, stream: StreamServer[Any, Any], checks: Chec
     for session in stream._sessions:
         state = len(session._cancels), len(session.outgoing), session.outgoing.cost
         checks.all_zero(f"what {name} has not sent", state)
-
-
-def as_any(value: Any) -> Any:
-    return value

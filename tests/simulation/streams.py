@@ -1,6 +1,6 @@
 """Stands in for grpc.aio over the simulated network; everything above is real.
 
-What the stubs serialize travels as bytes over a `Link`. Calls end as those of gRPC do, with its exceptions.
+Serialized messages travel as bytes over a `Link`. Calls end like those of gRPC, with its exceptions.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import grpc
 from tests.simulation.network import Link, Network
 from tests.simulation.virtual_time import PROCESS, Process
 
-# What a write takes: meanwhile more gathers for the next frame.
+# Duration of a write. Meanwhile, items gather for the next frame.
 WRITE_S = 30e-6
 
 
@@ -40,7 +40,7 @@ def unavailable(details: str) -> Status:
 
 
 class Call:
-    """A call at its client, and what its server needs to answer it. None ends the messages of a direction."""
+    """A call, with its state at the client and at the server. None in a queue ends the messages of that direction."""
 
     def __init__(self, link: Link, method: str, metadata: Any, serialize: Any, parse: Any) -> None:
         self.link = link
@@ -86,7 +86,7 @@ class Call:
             self.responses.put_nowait(None)
 
     def abandon(self) -> None:
-        """At the server: the client wants it no more, or is gone."""
+        """At the server: the client has cancelled the call, or is gone."""
         self.is_over = True
         self.requests.put_nowait(None)
         if self.task is not None:
@@ -101,12 +101,12 @@ class Call:
 async def take(messages: "asyncio.Queue[bytes | None]") -> bytes | None:
     data = await messages.get()
     if data is None:
-        messages.put_nowait(None)  # for the next who reads
+        messages.put_nowait(None)  # for the next reader
     return data
 
 
 class Channel:
-    """Stands in for grpc.aio.Channel. Its first call is unary: the handshake of a pod."""
+    """Stands in for grpc.aio.Channel. The first call is unary: the handshake of `Pod`."""
 
     def __init__(self, network: Network, target: str, options: Any = None) -> None:
         self._network = network
@@ -167,7 +167,7 @@ class Server:
         self._handlers += handlers
 
     def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
-        """The same handlers once more."""
+        """The generated stubs register the same handlers a second time."""
 
     def add_insecure_port(self, address: str) -> int:
         self._network.servers[address] = self
@@ -248,7 +248,7 @@ class ServerContext:
         return self._call.invocation_metadata
 
     def time_remaining(self) -> None:
-        """Calls have no deadline here; items have."""
+        """Streams have no deadline; their items have."""
 
     def cancelled(self) -> bool:
         return self._call.is_over

@@ -1,4 +1,4 @@
-"""Faults that are put into the services on purpose: some seed finds each, and says which rule it breaks."""
+"""The checks can fail: some seed finds each deliberate fault in the services, and reports the rule that it breaks."""
 
 import asyncio
 from collections.abc import Callable
@@ -63,6 +63,10 @@ FAULTS: dict[str, tuple[Any, str, Any, str]] = {
     "a batch ignores its budget": (
         *(Batch, "count_fitting", lambda self, submission: submission.waiting),
         "ran a batch of",
+    ),
+    "a queue is never full": (
+        *(Scheduler, "_has_room", lambda self, submission: not self._closed),
+        "tokens into its queue",
     ),
     "passes begin before others end": (Scheduler, "give_back", keep_the_pass, "passes at once"),
     "a flow keeps its turn": (FairQueue, "move_to_end", lambda self, flow: None, "passed over"),

@@ -1,6 +1,6 @@
-"""Threads that take turns: the event loop's runs until it resumes another, and waits until that one waits or ends.
+"""Threads that take turns with the event loop: it resumes one of them, and waits until that one waits or ends.
 
-So the worker of an engine is the real one, with its threads, and yet one thing happens at a time, in an order that the
+The engine's real worker can thus run with its threads, and still one thing happens at a time, in an order that the
 event loop decides. `Baton.thread`, `Baton.condition` and `Baton.sleep` stand in for threading.Thread,
 threading.Condition and time.sleep.
 """
@@ -14,14 +14,14 @@ from typing import Any
 
 
 class EndedError(BaseException):
-    """Raised where a thread waits, when the simulation is over."""
+    """Raised in a thread that still waits when the simulation is over."""
 
 
 class Baton:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.loops_turn = taken_lock()
-        self.running: Any = None  # the thread whose turn it is; None: the event loop's
+        self.running: Any = None  # the thread whose turn it is; None for the event loop
         self.threads: list[Thread] = []
         self.thread = partial(Thread, self)
         self.condition = partial(Condition, self)
@@ -40,9 +40,9 @@ class Thread:
     def __init__(self, baton: Baton, target: Callable[..., None], args: Any = (), **_: Any) -> None:
         self.alive = False
         self.ending = False
-        self.waits = 0  # how often it has waited
+        self.waits = 0  # number of waits so far
         self._baton = baton
-        self._run = partial(copy_context().run, target, *args)  # with the process that it belongs to
+        self._run = partial(copy_context().run, target, *args)  # in the context of its simulated process
         self._context = copy_context()
         self._turn = taken_lock()
         self._joining: list[Thread] = []
@@ -64,7 +64,7 @@ class Thread:
         self.wait()
 
     def wait(self) -> None:
-        """Until it is resumed. Called on the thread itself."""
+        """Waits until it is resumed. Called on the thread itself."""
         self._hand_over()
         self._turn.acquire()
         if self.ending:
@@ -74,7 +74,7 @@ class Thread:
         self._baton.loop.call_soon(self.resume, self.waits, context=self._context)
 
     def resume(self, wait: int) -> None:
-        """Called on the event loop, which waits. No effect if what the thread waited for has come already."""
+        """Called on the event loop, which waits meanwhile. No effect if the wait of that number is over."""
         if wait == self.waits:
             self.waits += 1
             self._baton.running = self

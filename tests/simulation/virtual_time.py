@@ -1,8 +1,8 @@
 """An event loop in virtual time, and simulated processes on it that can freeze and die.
 
-Time stands still while code runs. When nothing is ready, the loop jumps to its next timer, so that a minute of waiting
-costs nothing and a run depends on its seed alone. `virtual_time` replaces what the code under test knows of time,
-threads and randomness; the code itself is the one that is shipped.
+Time stands still while code runs. When nothing is ready, the loop jumps to its next timer: a minute of waiting costs
+nothing, and a run depends on its seed alone. `virtual_time` replaces time, threads and randomness for the code under
+test, which is otherwise the real one.
 """
 
 import asyncio
@@ -30,18 +30,18 @@ from tests.simulation.threads import Baton
 T = TypeVar("T")
 
 START_S = 1000.0  # time.monotonic is never 0
-# Callbacks without a step of time: beyond these a run makes no progress.
+# Rounds of the event loop without a step of time, after which a run counts as stuck.
 TURNS_MAX = 100_000
 
 PROCESS: ContextVar["Process"] = ContextVar("process")
 
 
 class HangError(Exception):
-    """Nothing will ever happen again, or too much without an end."""
+    """No event is left, or events go on without end."""
 
 
 class Process:
-    """An operating system's process, as far as others see it. Its callbacks wait while it is frozen or dead."""
+    """Stands in for an operating system's process. Its callbacks wait while it is frozen or dead."""
 
     def __init__(self, loop: "VirtualLoop", name: str) -> None:
         self.name = name
@@ -63,7 +63,7 @@ class Process:
             self.resume()
 
     def exit(self) -> None:
-        """As after SIGKILL: not one more line of its code runs."""
+        """Like SIGKILL: none of its code runs any more."""
         if self.alive:
             self.alive, self.stopped = False, True
             for callback in self.on_exit:
@@ -100,7 +100,7 @@ def run(handle: Any, call: Callable[[], None]) -> None:
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """Jumps from timer to timer. `look_up` stands for the resolver of names."""
+    """Jumps from timer to timer. `look_up` resolves names; `encode_s` is the time that a call in an executor takes."""
 
     _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
@@ -119,7 +119,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._now
 
     def select(self, timeout: float | None) -> list[Any]:
-        """Called by the loop where another would wait for sockets."""
+        """Called by the event loop, which would wait for sockets here."""
         if timeout is None:
             raise HangError("nothing is left that could ever happen")
         if timeout > 0:
@@ -137,12 +137,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._call_soon(callback, args, context)
 
     def create_task(self, coro: Any, *, name: Any = None, context: Context | None = None) -> Any:
-        if context is not None and PROCESS not in context:  # a context without anything is still in this process
+        if context is not None and PROCESS not in context:  # an empty context still belongs to this process
             context.run(PROCESS.set, PROCESS.get())
         return super().create_task(coro, name=name, context=context)
 
     def run_in_executor(self, executor: Executor | None, func: Any, *args: Any) -> Any:  # type: ignore[override]
-        """Takes the time that a thread would take."""
+        """Runs `func` in this thread, after the time that another thread would take."""
         done: asyncio.Future[Any] = self.create_future()
 
         def finish() -> None:
@@ -172,7 +172,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 @contextmanager
 def virtual_time(seed: int, encode_s: Callable[[], float] = lambda: 0.0) -> Iterator[VirtualLoop]:
-    """Within it, time, threads and random numbers are those of the loop that is yielded, in the whole process."""
+    """Replaces time, threads and random numbers of this whole process by those of the loop that it yields."""
     loop = VirtualLoop(encode_s)
     baton = Baton(loop)
     numbers = random.Random(f"names {seed}")
@@ -184,7 +184,7 @@ def virtual_time(seed: int, encode_s: Callable[[], float] = lambda: 0.0) -> Iter
         (threading, "Condition"): baton.condition,
         (secrets, "token_hex"): lambda count: numbers.randbytes(count).hex(),
         (heddle.rpc.fairness, "_numbers"): itertools.count(),
-        # These are about the real process: its memory, its sockets and its threads.
+        # These concern the real process: its memory, sockets and threads.
         (heddle.rpc.lifecycle, "tune_garbage_collector"): lambda: None,
         (heddle.rpc.lifecycle, "check_address"): lambda address: None,
         (engine_svc.worker, "lower_thread_priority"): lambda: None,
@@ -192,7 +192,7 @@ def virtual_time(seed: int, encode_s: Callable[[], float] = lambda: 0.0) -> Iter
     originals = {place: getattr(*place) for place in stand_ins}
     state = random.getstate()
     random.seed(seed)
-    # An object that is collected earlier or later would make a run differ from the next.
+    # The time of a garbage collection must not make runs of a seed differ.
     gc.disable()
     keep_what_is_loaded()
     gc.collect()
@@ -210,12 +210,12 @@ def virtual_time(seed: int, encode_s: Callable[[], float] = lambda: 0.0) -> Iter
 
 @functools.cache
 def keep_what_is_loaded() -> None:
-    """The garbage collector need not look at it again for each run."""
+    """Spares the garbage collector from looking at it again in each run."""
     gc.freeze()
 
 
 def end(loop: VirtualLoop, baton: Baton) -> None:
-    """Ends all tasks and threads, also those of processes that died."""
+    """Ends all tasks and threads, including those of dead processes."""
     loop.deadline = math.inf
     for process in loop.processes:
         process.resume()

@@ -1,7 +1,7 @@
-"""One run: a few callers, tokenizer pods and engine pods, and all that can go wrong between them, drawn from a seed.
+"""One run: a few callers, tokenizer pods and engine pods, and failures between them, all drawn from a seed.
 
-The callers send while pods and connections fail. Then the world is healed: everything must be answered, a last request
-of each caller must succeed, all counters must be 0, and all pods must stop when they are asked to.
+The callers send requests while pods and connections fail. Then everything is healed: all requests must be answered, a
+last request of each caller must succeed, all counters must be 0, and all pods must stop when asked to.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ def simulate(seed: int) -> Result:
             except HangError as hang:
                 world.checks.fail(f"it hangs: {hang}")
         result = Result(seed, list(world.checks.violations), world.events, world.checks.counts)
-        loop.set_exception_handler(lambda _, context: None)  # what follows is how it is torn down
+        loop.set_exception_handler(lambda _, context: None)  # the teardown may fail
         logging.disable()
     logging.disable(logging.NOTSET)
     return result
@@ -99,7 +99,7 @@ class World:
         self.events.append((round(self.loop.time() - START_S, 6), kind, *details))
 
     def on_log(self, record: logging.LogRecord) -> None:
-        """Nothing that happens here excuses an error in the log."""
+        """Warnings are expected; an error in the log is a violation."""
         message = record.getMessage()
         self.trace("log", record.levelname, message)
         self.checks.counts["pods lost with items"] += "they move on" in message
@@ -171,7 +171,7 @@ class World:
                 DISTURBANCES[name](self, pod, link)
 
     def count_loss(self, last: Pod | None = None) -> None:
-        """One alone costs no answer, unless it takes the last pod of its kind."""
+        """A single loss must not fail a request, unless it takes the last pod of its kind."""
         self.losses += 1
         others = [pod for pod in self.pods if pod.serves and pod is not last]
         if self.losses > 1 or {pod.kind for pod in others} < {"engine", "tokenizer"}:
@@ -216,7 +216,7 @@ class World:
         self.replacements.append(self.loop.create_task(replacement()))
 
     def leave(self, pod: Pod) -> None:
-        """The name does not stand for it any more, for a while. It may be busy."""
+        """Removes the pod from its DNS name for a while. It may be busy."""
         self.count_loss(pod)
         self.list(pod, listed=False)
         for caller in self.callers * 3:
@@ -235,7 +235,7 @@ class World:
             link.break_off() if how == "cut" else link.go_silent()
 
     def lose_names(self) -> None:
-        """Pools look again within the time that an item waits for a pod."""
+        """For less time than an item waits for a pod."""
         self.count_loss()
         self.network.resolves = False
         self.loop.call_later(self.draws.uniform(0, 4), setattr, self.network, "resolves", True)
@@ -252,16 +252,16 @@ class World:
                 self.join(kind)
 
     async def probe(self) -> None:
-        """When it is known what is broken, requests succeed."""
+        """Requests must succeed, once the pools know which connections are broken."""
         if self.checks.excused:
             await asyncio.sleep(2 * SILENCE_S_MAX)
         probes = [caller.embed(["1:3", "2:5"], CallOptions(10.0)) for caller in self.callers]
         for answer in await asyncio.gather(*probes, return_exceptions=True):
             if answer is not None:
-                self.checks.fail(f"a request to a healed world failed: {answer!r}")
+                self.checks.fail(f"a request failed after all was healed: {answer!r}")
 
     async def check_at_rest(self) -> None:
-        """Once servers know of all clients that are gone, and what was cancelled while it could not be read is done."""
+        """Waits until servers have noticed lost clients, and have done what was cancelled while they could not read."""
         await asyncio.sleep(KEEPALIVE_S + 1 if any(link.is_silent for link in self.network.links) else 1)
         for _ in range(IDLE_S_MAX):
             if self.checks.unanswered():
