@@ -4,6 +4,7 @@ Only the model and the tokenizer are replaced, because they are slow to load: by
 virtual time, and by `Numbers`, for which the text `17:40` has 40 tokens, computed from 17.
 """
 
+import abc
 import asyncio
 import functools
 from array import array
@@ -117,7 +118,7 @@ class EngineSpeed:
         return self.limits.queue_items_max == TIGHT[1]
 
 
-class Pod:
+class Pod(abc.ABC):
     """A process that serves until `stop` is set."""
 
     kind = ""
@@ -138,11 +139,11 @@ class Pod:
         self.checks.violations += self.checks.unanswered(self.process)  # a draining pod finishes what it accepted
         self.process.exit()
 
-    async def serve(self, server: Server) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    async def serve(self, server: Server) -> None: ...
 
-    def check_at_rest(self) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def check_at_rest(self) -> None: ...
 
 
 class EnginePod(Pod):
