@@ -45,6 +45,24 @@ async def test_a_pod_that_comes_back_is_used_again(tmp_path: Path) -> None:
     await second.stop()
 
 
+async def test_an_item_that_a_pod_took_meanwhile_waits_its_full_time_when_that_pod_is_lost(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/pod"
+    held = Held()
+    pool = await pool_of(address, limits=PoolLimits(no_pod_s_max=2))
+    asked, _ = ask(pool, b"1234")
+    first = EnginePod(held.submit)
+    await first.start(address)
+    await eventually(lambda: bool(held.items))
+    await asyncio.sleep(1.5)
+    await first.stop()
+    await asyncio.sleep(1)  # longer ago than no_pod_s_max is only the first time without a pod
+    second = EnginePod()
+    await second.start(address)
+    assert await asyncio.wait_for(asked, 5) == b"1234"
+    await pool.close()
+    await second.stop()
+
+
 async def test_without_any_pod_items_fail_after_a_while_with_a_reason() -> None:
     pool = await pool_of("127.0.0.1:1", limits=PoolLimits(no_pod_s_max=0.1))
     with pytest.raises(HeddleError, match=r"127\.0\.0\.1:1") as raised:
