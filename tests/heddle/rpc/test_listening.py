@@ -75,7 +75,7 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 
 def test_addresses_that_this_machine_lacks_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(socket.AF_INET, "192.0.2.1"), (socket.AF_INET, "127.0.0.1")]
-    monkeypatch.setattr(listening, "addresses_of", lambda host, port: found)
+    monkeypatch.setattr(listening, "resolve_host", lambda host, port: found)
     check_address("name:0")
     found.pop()
     with pytest.raises(ConfigurationError, match="cannot listen on name:0: Cannot assign requested address"):
