@@ -76,7 +76,7 @@ async def test_no_caller_sees_that_an_engine_was_killed() -> None:
         for _ in range(3):
             os.kill(running(heddle.pid, "engine_svc")[0], signal.SIGKILL)
             await load.progress()
-            await are_ready(engines)
+            await wait_until_ready(engines)
         await load.progress()
 
 
@@ -94,9 +94,9 @@ def read_flag(pid: int, flag: str) -> str:
     return words[words.index(flag) + 1]
 
 
-async def are_ready(engines: list[str]) -> None:
-    """An engine that was killed loads the model again. Killing the other one before it has done so would leave none, and
-    callers wait 10 seconds at most."""
+async def wait_until_ready(engines: list[str]) -> None:
+    """An engine that was killed has to load the model again. If the other one is killed before, none is left, and calls
+    fail after 10 seconds."""
     async with asyncio.timeout(START_S_MAX):
         while not all([await grpc_ready(engine, "heddle.v1.EngineService") for engine in engines]):
             await asyncio.sleep(0.1)
