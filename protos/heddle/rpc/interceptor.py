@@ -27,6 +27,7 @@ from heddle.rpc.keys import NO_KEYS, ApiKeys, best_priority
 from heddle.rpc.message_bytes import serialize
 from heddle.rpc.telemetry import REQUEST_ID_CHARACTERS_MAX, SECONDS_BUCKETS, request_id
 from heddle.rpc.unary import REQUEST_ID_KEY
+from heddle.rpc.waiting import poll_until
 
 CALL_SECONDS = Histogram(
     "heddle_rpc_call_seconds", "Calls by method and outcome", ["method", "code"], buckets=SECONDS_BUCKETS
@@ -60,13 +61,11 @@ class Boundary(grpc.aio.ServerInterceptor):
         self.answer_bytes_max = answer_bytes_max
         self.ready = False
         self.unary_running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._guarded: dict[str, Handler] = {}
 
     async def until_idle(self) -> None:
         """Returns when no unary call is running. Streams have an `until_idle` of their own."""
-        await self._idle.wait()
+        await poll_until(lambda: not self.unary_running)
 
     async def intercept_service(
         self,
@@ -109,14 +108,11 @@ class Boundary(grpc.aio.ServerInterceptor):
     async def unary(self, method: str, context: Context) -> AsyncIterator[None]:
         request_id.set(read_request_id(context))
         self.unary_running += 1
-        self._idle.clear()
         try:
             async with self.measured(method, context):
                 yield
         finally:
             self.unary_running -= 1
-            if not self.unary_running:
-                self._idle.set()
 
     @asynccontextmanager
     async def measured(self, method: str, context: Context) -> AsyncIterator[None]:
