@@ -23,7 +23,7 @@ from heddle.rpc.channels import MESSAGE_BYTES_MAX
 from heddle.rpc.credentials import AUTHORIZATION
 from heddle.rpc.deadlines import deadline_exceeded
 from heddle.rpc.errors import ErrorKind, HeddleError, abort
-from heddle.rpc.keys import NO_KEYS, ApiKeys, best_priority
+from heddle.rpc.keys import NO_KEYS, ApiKeys, check_key
 from heddle.rpc.message_bytes import serialize
 from heddle.rpc.telemetry import REQUEST_ID_CHARACTERS_MAX, SECONDS_BUCKETS, request_id
 from heddle.rpc.unary import REQUEST_ID_KEY
@@ -142,19 +142,23 @@ class Boundary(grpc.aio.ServerInterceptor):
     def admit(self, method: str, context: Context) -> None:
         service = method.split("/")[1]
         if self.keys and service not in self.keyless_services:
-            self.check_key(context)
+            check = functools.partial(self.check_key, context)
+            check()
+            check_key.set(check)
         if not self.ready and service not in self.open_services:
             raise HeddleError(ErrorKind.UNAVAILABLE, "the server is starting", retry_after_ms=1_000)
         time_remaining: float | None = context.time_remaining()
         if time_remaining is not None and time_remaining <= 0:
             raise deadline_exceeded()
 
-    def check_key(self, context: Context) -> None:
-        """Raises UNAUTHENTICATED. Unix sockets need no key: the permissions of their folder say who may connect."""
+    def check_key(self, context: Context) -> int:
+        """Returns the best priority of the call's key. Raises UNAUTHENTICATED.
+
+        Unix sockets need no key: the permissions of their folder say who may connect."""
         if context.peer().startswith("unix"):
-            return
+            return 0
         key = self.keys.find(find_metadata(context, AUTHORIZATION))
-        best_priority.set((key.best_priority if key else None) or 0)
+        return (key.best_priority if key else None) or 0
 
 
 def arity(streaming: bool) -> str:

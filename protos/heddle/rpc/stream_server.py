@@ -19,7 +19,7 @@ from heddle.rpc.coalescer import Coalescer, CoalescerLimits
 from heddle.rpc.deadlines import read_deadline
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.fairness import peer_flow
-from heddle.rpc.keys import best_priority
+from heddle.rpc.keys import check_key
 from heddle.rpc.message_bytes import ENTRY_BYTES_MAX, encode_repeated, serialize
 from heddle.rpc.stream import (
     HEARTBEAT_S,
@@ -109,7 +109,8 @@ class Session(Generic[Item, Outcome]):
         self._server = server
         self._context = context
         self._flow = peer_flow(context.peer())  # for items that name none
-        self._best_priority = best_priority.get()
+        self._check_key = check_key.get()
+        self._best_priority = 0
         self.outgoing: Coalescer[bytes] = Coalescer(server.limits.outgoing)  # serialized outcomes
         self._cancels: dict[int, Cancel | None] = {}  # of the unanswered; None while it is being submitted
         self._writing = False
@@ -147,6 +148,7 @@ class Session(Generic[Item, Outcome]):
             raise HeddleError(ErrorKind.DEADLINE_EXCEEDED, message) from None
 
     def _receive(self, frame: RequestFrame[Item]) -> None:
+        self._best_priority = self._check_key()
         for item_id in frame.cancel_ids:
             cancel = self._cancels.pop(item_id, None)
             if cancel is not None:

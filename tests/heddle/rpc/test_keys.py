@@ -174,7 +174,7 @@ def test_a_file_without_keys_is_the_operators_mistake(tmp_path: Path) -> None:
 def test_a_changed_file_counts_without_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("heddle.rpc.keys.LOOK_S", 0.0)
+    monkeypatch.setattr("heddle.rpc.keys.FILE_CHECK_S", 0.0)
     file = tmp_path / "keys"
     file.write_text("one sk-one\n")
     keys = ApiKeys.load(("sk-stated",), file)
@@ -186,3 +186,17 @@ def test_a_changed_file_counts_without_a_restart(
     file.write_text("half-a-line")
     assert keys.find("Bearer sk-another")
     assert "keeping the old keys" in caplog.text
+
+
+async def test_an_open_stream_ends_when_its_key_is_revoked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heddle.rpc.keys.FILE_CHECK_S", 0.0)
+    file = tmp_path / "keys"
+    file.write_text("one sk-one\n")
+    async with serving(EnginePod(), ApiKeys.load((), file)) as target:
+        pool = Pool((target,), protocol(), limits=PoolLimits(no_pod_s_max=0.3), access=Access(key="sk-one"))
+        await pool.start()
+        assert await asyncio.wait_for(ask(pool, b"1234")[0], 5) == b"1234"
+        file.write_text("another sk-another\n")
+        with pytest.raises(HeddleError, match="the key is not valid"):
+            await asyncio.wait_for(ask(pool, b"1234")[0], 5)
+        await pool.close()
