@@ -154,7 +154,7 @@ async def test_clients_of_grpc_show_their_certificate(cluster: Cluster) -> None:
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("tier", ["engine", "tokenizer", "gateway"])
-async def test_openssl_gets_in_with_a_certificate_only(cluster: Cluster, tier: str) -> None:
+async def test_openssl_connects_only_with_a_certificate(cluster: Cluster, tier: str) -> None:
     address = {"engine": cluster.engine, "tokenizer": cluster.tokenizer}.get(tier, f"127.0.0.1:{cluster.port}")
     trust = ("-CAfile", cluster.ca.cert)
     code, _ = await s_client(address, *trust)

@@ -43,7 +43,7 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Enter: TypeAlias = Callable[[str, Context], AbstractAsyncContextManager[None]]
 
 
-class Boundary(grpc.aio.ServerInterceptor):
+class Interceptor(grpc.aio.ServerInterceptor):
     """`open_services` answer from the start, all others once `ready` is set. `keyless_services` need no key."""
 
     def __init__(
@@ -84,22 +84,24 @@ class Boundary(grpc.aio.ServerInterceptor):
         """Wraps a handler."""
         kind = f"{arity(handler.request_streaming)}_{arity(handler.response_streaming)}"
         behaviour = getattr(handler, kind)
-        enter = functools.partial(self.entry(method, is_stream="stream" in kind), method)
+        enter = functools.partial(self.choose_context(method, is_stream="stream" in kind), method)
         wrap = getattr(grpc, f"{kind}_rpc_method_handler")
         if "stream" in kind:
-            serializer = passing_bytes(handler.response_serializer) if handler.response_streaming else None
-            wrapped = around(behaviour, enter, finish=identity if handler.response_streaming else self.serialize)
+            serializer = pass_bytes(handler.response_serializer) if handler.response_streaming else None
+            wrapped = wrap_behaviour(
+                behaviour, enter, finish=identity if handler.response_streaming else self.serialize
+            )
             guarded: Handler = wrap(wrapped, handler.request_deserializer, serializer)
         else:
             begin = functools.partial(parse, handler.request_deserializer)
-            guarded = wrap(around(behaviour, enter, begin=begin, finish=self.serialize), None, None)
+            guarded = wrap(wrap_behaviour(behaviour, enter, begin=begin, finish=self.serialize), None, None)
         return guarded
 
     def serialize(self, answer: Any) -> bytes:
         """Serializes here, where an answer that is too large can still become a clear error."""
         return serialize(answer, self.answer_bytes_max)
 
-    def entry(self, method: str, *, is_stream: bool) -> Enter:
+    def choose_context(self, method: str, *, is_stream: bool) -> Enter:
         if not is_stream:
             return self.unary
         return self.admitted if method.rpartition("/")[2] in LASTING else self.measured
@@ -125,7 +127,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             code = "cancelled"
             raise
         finally:
-            CALL_SECONDS.labels(method, code or outcome(context)).observe(time.perf_counter() - started)
+            CALL_SECONDS.labels(method, code or status_name(context)).observe(time.perf_counter() - started)
 
     @asynccontextmanager
     async def admitted(self, method: str, context: Context) -> AsyncIterator[None]:
@@ -165,7 +167,7 @@ def arity(streaming: bool) -> str:
     return "stream" if streaming else "unary"
 
 
-def passing_bytes(serialize: Any) -> Callable[[Any], bytes]:
+def pass_bytes(serialize: Any) -> Callable[[Any], bytes]:
     """A serializer for handlers that write serialized messages."""
     return lambda message: message if isinstance(message, bytes) else serialize(message)
 
@@ -186,7 +188,7 @@ def identity(message: Any) -> Any:
     return message
 
 
-def around(
+def wrap_behaviour(
     behaviour: Any,
     enter: Callable[[Context], AbstractAsyncContextManager[None]],
     *,
@@ -215,7 +217,7 @@ def around(
     return answer if inspect.iscoroutinefunction(behaviour) else refuse
 
 
-def outcome(context: Context) -> str:
+def status_name(context: Context) -> str:
     """The call's status in lower case: ok unless the interceptor or the handler set another."""
     if context.cancelled():
         return "cancelled"

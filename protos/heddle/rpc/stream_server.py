@@ -121,12 +121,12 @@ class Session(Generic[Item, Outcome]):
         return not self._cancels and not self.outgoing and not self._writing
 
     async def run(self) -> None:
-        hello = await self._hello()
+        hello = await self._read_hello()
         if hello is grpc.aio.EOF:
             return
         self._server.check_hello(hello)
         writer = asyncio.create_task(self._write())
-        heart = asyncio.create_task(self._beat())
+        heart = asyncio.create_task(self._send_heartbeats())
         self.outgoing.nudge()
         try:
             self._receive(hello)
@@ -139,7 +139,7 @@ class Session(Generic[Item, Outcome]):
             writer.cancel()
             cancel_all([cancel for cancel in self._cancels.values() if cancel is not None])
 
-    async def _hello(self) -> Any:
+    async def _read_hello(self) -> Any:
         try:
             async with asyncio.timeout(HELLO_S_MAX):
                 return await self._context.read()
@@ -187,7 +187,7 @@ class Session(Generic[Item, Outcome]):
                     log.log(severity(error), "refused as %s: %s", error.kind.name, error)
 
     def _send(self, item_id: int, outcome: Outcome | HeddleError) -> HeddleError | None:
-        """Returns the error that is sent, where that is what became of the item."""
+        """Returns the error if one was sent, which also replaces an outcome that is too large."""
         if not isinstance(outcome, HeddleError):
             try:
                 self._put(item_id, outcome)
@@ -211,21 +211,21 @@ class Session(Generic[Item, Outcome]):
             outcomes = await self.outgoing.take()
             self._writing = True
             try:
-                await self._context.write(encode_repeated(outcomes, self._state()))
+                await self._context.write(encode_repeated(outcomes, self._serialize_state()))
             except STREAM_BROKEN as error:
                 log.debug("cannot write: %s", error)  # reading fails too, and ends the stream
                 return
             self._writing = False
             self._progress.notify()
 
-    def _state(self) -> bytes:
+    def _serialize_state(self) -> bytes:
         """A serialized frame without outcomes."""
         frame = self._server.frame_type()
         frame.load.CopyFrom(self._server.load())
         frame.draining = self._server.draining
         return frame.SerializeToString()
 
-    async def _beat(self) -> None:
+    async def _send_heartbeats(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             self.outgoing.nudge()

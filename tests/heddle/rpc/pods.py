@@ -1,4 +1,4 @@
-"""Real pods on real sockets for the tests of the transport: EngineService with a hop of the test's choosing."""
+"""Real pods on real sockets for the tests of the transport: EngineService with a `Submit` of the test."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ import grpc
 from heddle.rpc.channels import SERVER_OPTIONS, Options
 from heddle.rpc.credentials import Metadata
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.interceptor import Boundary
+from heddle.rpc.interceptor import Interceptor
 from heddle.rpc.message_bytes import ENTRY_BYTES_MAX
 from heddle.rpc.pool import Pool, PoolLimits
 from heddle.rpc.stream import Cancel, Reply, StreamProtocol, Submit, nothing_to_cancel
@@ -28,7 +28,7 @@ def echo(item: engine_pb2.Submission, deadline: float, reply: Reply[engine_pb2.O
 
 
 class Held:
-    """A hop that keeps its items until the test answers them."""
+    """A `Submit` that keeps its items until the test answers them."""
 
     def __init__(self) -> None:
         self.items: dict[int, tuple[engine_pb2.Submission, float, Reply[engine_pb2.Outcome]]] = {}
@@ -69,10 +69,10 @@ class EnginePod(engine_pb2_grpc.EngineServiceServicer):
         await self.stream.serve(context)
 
     async def start(self, address: str = "127.0.0.1:0") -> str:
-        self.boundary = Boundary(frozenset())
-        self.boundary.ready = True
+        self.interceptor = Interceptor(frozenset())
+        self.interceptor.ready = True
         options = [(name, value) for name, value in SERVER_OPTIONS if name not in dict(self.options)] + self.options
-        self.server = grpc.aio.server(options=options, interceptors=[self.boundary])
+        self.server = grpc.aio.server(options=options, interceptors=[self.interceptor])
         engine_pb2_grpc.add_EngineServiceServicer_to_server(self, self.server)
         port = self.server.add_insecure_port(address)
         await self.server.start()
@@ -113,7 +113,7 @@ def submission(data: bytes = b"\0\0\0\0") -> engine_pb2.Submission:
 def ask(
     pool: Pool[engine_pb2.Submission, engine_pb2.Outcome], data: bytes, deadline: float = float("inf")
 ) -> tuple["asyncio.Future[bytes]", Cancel]:
-    """A future of the echoed bytes, and the way to cancel."""
+    """Returns a future of the echoed bytes, and the function that cancels."""
     future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def reply(outcome: engine_pb2.Outcome | HeddleError) -> None:

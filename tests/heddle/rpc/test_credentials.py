@@ -1,4 +1,4 @@
-"""TLS between a client and a server of gRPC: who gets in, what those are told who do not, and files that change."""
+"""TLS between gRPC clients and servers: who can connect, how failures are explained, and files that change."""
 
 import asyncio
 import shutil
@@ -15,8 +15,8 @@ from heddle.rpc.pool import Pool
 from heddle.rpc.settings import ConfigurationError
 from heddle.v1 import engine_pb2_grpc
 from tests.certificates import Certificate, make_authority, sign
-from tests.heddle.rpc.life import NAME
 from tests.heddle.rpc.pods import EnginePod, ask, eventually, protocol
+from tests.heddle.rpc.running_server import NAME
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +45,17 @@ async def serving(tls: ServerTls | None, *listen: str) -> AsyncIterator[str]:
     pod = EnginePod()
     server = Server(listen or ("127.0.0.1:0",), drain_s_max=1, tls=tls, stop=stop)
     server.add(NAME, engine_pb2_grpc.add_EngineServiceServicer_to_server, pod)
-    life = asyncio.create_task(server.serve())
+    task = asyncio.create_task(server.serve())
     try:
-        await eventually(lambda: server._serving or life.done())
+        await eventually(lambda: server._serving or task.done())
         yield server.addresses[0]
     finally:
         stop.set()
-        await life
+        await task
 
 
 async def refusal(target: str, access: Access) -> str:
-    """Why the pod takes no item."""
+    """Returns the reason why the pod takes no item."""
     pool = Pool((target,), protocol(), access=access)
     await pool.start()
     (pod,) = pool._pods.values()
@@ -66,7 +66,7 @@ async def refusal(target: str, access: Access) -> str:
     return pod.refusal.message
 
 
-async def test_mutual_tls_lets_in_who_has_a_certificate(
+async def test_mutual_tls_admits_clients_with_a_certificate(
     ca: Certificate, server_cert: Certificate, client_cert: Certificate
 ) -> None:
     async with serving(ServerTls(server_cert.cert, server_cert.key, ca.cert)) as target:
@@ -76,7 +76,7 @@ async def test_mutual_tls_lets_in_who_has_a_certificate(
         await pool.close()
 
 
-async def test_the_name_behind_which_pods_are_found_is_the_name_on_their_certificate(ca: Certificate) -> None:
+async def test_pods_behind_a_name_need_a_certificate_for_that_name(ca: Certificate) -> None:
     """Pods are connected to by their addresses, which no certificate of a headless service holds."""
     cert = sign(ca, "named", "DNS:localhost")
     async with serving(ServerTls(cert.cert, cert.key)) as target:
@@ -92,7 +92,7 @@ async def test_the_name_behind_which_pods_are_found_is_the_name_on_their_certifi
         assert await refusal(target, wrong) == f"the certificate of {target} is not for the name engines.example"
 
 
-async def test_who_does_not_get_in_is_told_why_in_one_line(
+async def test_a_failed_handshake_is_explained_in_one_line(
     ca: Certificate, other_ca: Certificate, server_cert: Certificate, client_cert: Certificate
 ) -> None:
     wrong = sign(other_ca, "wrong")
@@ -216,11 +216,11 @@ def test_files_that_cannot_be_used_are_named(ca: Certificate, server_cert: Certi
         Access(key_file=tmp_path / "missing").check()
 
 
-def test_settings_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+def test_contradictory_settings_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="tls_cert and tls_key must be set together"):
-        ServerTls.of(tmp_path, None, None)
+        ServerTls.from_settings(tmp_path, None, None)
     with pytest.raises(ValueError, match="beside tls_ca"):
-        ServerTls.of(None, None, tmp_path)
+        ServerTls.from_settings(None, None, tmp_path)
     nothing = {"ca": None, "cert": None, "tls_key": None, "server_name": "", "key": "", "key_file": None}
     for stated, words in (
         ({"cert": tmp_path}, "engines_tls_cert and engines_tls_key"),
@@ -228,4 +228,4 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
         ({"key": "a", "key_file": tmp_path}, "exclude each other"),
     ):
         with pytest.raises(ValueError, match=words):
-            Access.of("engines", **{**nothing, **stated})  # type: ignore[arg-type]
+            Access.from_settings("engines", **{**nothing, **stated})  # type: ignore[arg-type]

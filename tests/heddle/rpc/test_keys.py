@@ -1,4 +1,4 @@
-"""Keys on gRPC: who may call, on streams and off them, and what a key allows."""
+"""API keys on gRPC: which unary calls and streams are admitted, and with which priority."""
 
 import asyncio
 import hashlib
@@ -25,8 +25,8 @@ from heddle.rpc.settings import ConfigurationError
 from heddle.v1 import engine_pb2, engine_pb2_grpc
 from heddle.v1 import inference_pb2 as pb
 from tests.cluster import engine_pod, tokenizer_pod
-from tests.heddle.rpc.life import NAME, health_of
 from tests.heddle.rpc.pods import EnginePod, Held, ask, eventually, protocol
+from tests.heddle.rpc.running_server import NAME, health_of
 
 
 @pytest.fixture
@@ -41,15 +41,15 @@ async def serving(pod: EnginePod, keys: ApiKeys, *listen: str) -> AsyncIterator[
     stop = asyncio.Event()
     server = Server(listen or ("127.0.0.1:0",), drain_s_max=1, keys=keys, stop=stop)
     server.add(NAME, engine_pb2_grpc.add_EngineServiceServicer_to_server, pod)
-    life = asyncio.create_task(server.serve())
+    task = asyncio.create_task(server.serve())
     await eventually(lambda: server._serving)
     yield server.addresses[0]
     stop.set()
-    await life
+    await task
 
 
 @pytest.mark.parametrize("authorization", ["Bearer sk-first", "bearer sk-nightly", "Api-Key sk-first"])
-async def test_a_key_lets_streams_and_calls_in(authorization: str, keys: ApiKeys) -> None:
+async def test_a_valid_key_admits_streams_and_calls(authorization: str, keys: ApiKeys) -> None:
     metadata = (("authorization", authorization),)
     async with serving(EnginePod(), keys) as target, open_channel(target) as channel:
         stub: Any = engine_pb2_grpc.EngineServiceStub(channel)
@@ -62,7 +62,7 @@ async def test_a_key_lets_streams_and_calls_in(authorization: str, keys: ApiKeys
 
 
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer wrong", "Basic sk-first", "sk-first"])
-async def test_without_one_only_health_is_told(authorization: str | None, keys: ApiKeys) -> None:
+async def test_without_a_valid_key_only_health_answers(authorization: str | None, keys: ApiKeys) -> None:
     metadata = () if authorization is None else (("authorization", authorization),)
     async with serving(EnginePod(), keys) as target, open_channel(target) as channel:
         assert await health_of(channel, NAME) == HealthCheckResponse.SERVING
@@ -80,12 +80,12 @@ async def test_without_one_only_health_is_told(authorization: str | None, keys: 
             assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_a_pool_with_a_wrong_key_says_so_once_and_its_callers_are_not_told_that_theirs_is_wrong(
+async def test_a_pool_logs_its_wrong_key_once_and_does_not_blame_its_callers(
     keys: ApiKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
 
     async def handshake(channel: grpc.aio.Channel, metadata: Metadata) -> engine_pb2.EngineServiceInferRequest:
-        """As those of all clients it makes a call before it opens the stream."""
+        """Makes a call before the stream is opened, as all clients do."""
         await engine_pb2_grpc.EngineServiceStub(channel).Encode(engine_pb2.EncodeRequest(), metadata=metadata)
         return engine_pb2.EngineServiceInferRequest()
 
@@ -146,7 +146,7 @@ async def test_a_socket_file_needs_no_key(keys: ApiKeys, tmp_path: Path) -> None
 
 
 async def test_clients_of_a_tokenizer_pod_show_their_key(tmp_path: Path) -> None:
-    """And the tokenizer pod shows its own to its engine."""
+    """The tokenizer pod sends its own key to its engine."""
     request = pb.EmbedRequest(inputs=[pb.Input(text="warp")])
     first, second = (f"127.0.0.1:{usable_port('127.0.0.1', 0)}" for _ in range(2))
     async with (

@@ -1,4 +1,4 @@
-"""An address that cannot be listened on is refused with its reason before anything is opened."""
+"""An address that a server cannot listen on is refused with the reason, before any is opened."""
 
 import socket
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
         check_address(f"localhost:{port}")
 
 
-def test_a_left_over_socket_may_be_replaced_and_a_living_one_not(tmp_path: Path) -> None:
+def test_only_an_unused_socket_may_be_replaced(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))

@@ -45,7 +45,7 @@ async def test_a_pod_that_comes_back_is_used_again(tmp_path: Path) -> None:
     await second.stop()
 
 
-async def test_an_item_that_a_pod_took_meanwhile_waits_its_full_time_when_that_pod_is_lost(tmp_path: Path) -> None:
+async def test_an_item_waits_its_full_time_for_a_pod_each_time(tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/pod"
     held = Held()
     pool = await pool_of(address, limits=PoolLimits(no_pod_s_max=2))
@@ -71,7 +71,7 @@ async def test_without_any_pod_items_fail_after_a_while_with_a_reason() -> None:
     await pool.close()
 
 
-async def test_what_no_stream_can_carry_is_refused_before_it_waits_for_one() -> None:
+async def test_an_item_over_the_limit_is_refused_even_without_a_pod() -> None:
     pool = Pool(("127.0.0.1:1",), protocol(item_bytes_max=64))
     await pool.start()
     with pytest.raises(HeddleError) as raised:
@@ -114,7 +114,7 @@ async def test_each_item_is_answered_at_its_own_deadline_and_withdrawn_from_its_
     await pod.stop()
 
 
-async def test_an_item_that_loses_every_pod_it_meets_fails_alone(tmp_path: Path) -> None:
+async def test_an_item_that_is_lost_with_every_pod_fails_alone(tmp_path: Path) -> None:
     held = Held()
     pods = [EnginePod(held.submit) for _ in range(2)]
     pool = await pool_of(*[await pod.start() for pod in pods], limits=PoolLimits(attempts_max=2))
@@ -166,17 +166,17 @@ async def test_load_is_spread_over_pods_by_cost() -> None:
         await pod.stop()
 
 
-async def test_a_pool_says_what_its_pods_said_of_themselves() -> None:
+async def test_a_pool_quotes_why_its_pods_refuse() -> None:
     pod = EnginePod()
     target = await pod.start()
-    pod.boundary.ready = False
+    pod.interceptor.ready = False
     pool = await pool_of(target)
     await eventually(lambda: pool.refusal().message == f"no pod can be reached at {target}: the server is starting")
     await pool.close()
     await pod.stop()
 
 
-async def test_a_pod_that_stays_away_is_told_of_in_the_log_once(
+async def test_an_unreachable_pod_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(pod_module, "AWAY_S", 0.1)
