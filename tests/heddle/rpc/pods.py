@@ -1,20 +1,23 @@
 """Real pods on real sockets for the tests of the transport: EngineService with a `Submit` of the test."""
 
 import asyncio
-import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 
 from heddle.rpc.channels import SERVER_OPTIONS, Options
-from heddle.rpc.credentials import Metadata
+from heddle.rpc.credentials import Metadata, ServerTls
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.interceptor import Interceptor
+from heddle.rpc.keys import NO_KEYS, ApiKeys
+from heddle.rpc.lifecycle import Server
 from heddle.rpc.message_bytes import ENTRY_BYTES_MAX
 from heddle.rpc.pool import Pool, PoolLimits
 from heddle.rpc.stream import Cancel, Reply, StreamProtocol, Submit, nothing_to_cancel
 from heddle.rpc.stream_server import StreamLimits, StreamServer
+from heddle.rpc.waiting import poll_until
 from heddle.v1 import engine_pb2, engine_pb2_grpc, item_pb2, tensor_pb2
 
 Engine = Submit[engine_pb2.Submission, engine_pb2.Outcome]
@@ -83,6 +86,29 @@ class EnginePod(engine_pb2_grpc.EngineServiceServicer):
         await self.server.stop(None)
 
 
+@asynccontextmanager
+async def serving(
+    pod: EnginePod,
+    *listen: str,
+    drain_s_max: float = 5,
+    tls: ServerTls | None = None,
+    keys: ApiKeys = NO_KEYS,
+) -> AsyncIterator[Server]:
+    """Runs a whole server around the pod, and stops it on exit."""
+    stop = asyncio.Event()
+    server = Server(listen or ("127.0.0.1:0",), drain_s_max=drain_s_max, tls=tls, keys=keys, stop=stop)
+    server.add("heddle.v1.EngineService", engine_pb2_grpc.add_EngineServiceServicer_to_server, pod)
+    task = asyncio.create_task(
+        server.serve(announce_draining=pod.stream.announce_draining, until_idle=pod.stream.until_idle)
+    )
+    try:
+        await eventually(lambda: server._serving or task.done())
+        yield server
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 10)
+
+
 def protocol(
     fingerprint: str = FINGERPRINT, *, item_bytes_max: int = ENTRY_BYTES_MAX
 ) -> StreamProtocol[engine_pb2.Submission, engine_pb2.Outcome]:
@@ -126,7 +152,4 @@ def ask(
 
 
 async def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> None:
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, "the condition never came true"
-        await asyncio.sleep(0.005)
+    await asyncio.wait_for(poll_until(condition), within_s)

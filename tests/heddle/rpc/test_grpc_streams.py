@@ -5,7 +5,6 @@ import socket
 import struct
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ from heddle.rpc.lifecycle import Server
 from heddle.rpc.pool import Pool
 from heddle.rpc.settings import ConfigurationError
 from heddle.v1 import engine_pb2, engine_pb2_grpc
-from tests.heddle.rpc.pods import FINGERPRINT, EnginePod, Held, ask, eventually, pool_of, protocol
-from tests.heddle.rpc.running_server import NAME
+from tests.heddle.rpc.pods import FINGERPRINT, EnginePod, Held, ask, eventually, pool_of, protocol, serving
 
 MIB = 1 << 20
 HELLO = engine_pb2.EngineServiceInferRequest(tokenizer_fingerprint=FINGERPRINT)
@@ -32,23 +30,6 @@ HEADERS, SETTINGS, PING, CONTINUATION = 1, 4, 6, 9
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return len(payload).to_bytes(3, "big") + struct.pack("!BBI", kind, flags, stream) + payload
-
-
-@asynccontextmanager
-async def serving(pod: EnginePod, *listen: str, drain_s_max: float = 5) -> AsyncIterator[Server]:
-    """Runs a whole server, and stops it on exit."""
-    stop = asyncio.Event()
-    server = Server(listen or ("127.0.0.1:0",), drain_s_max=drain_s_max, stop=stop)
-    server.add(NAME, engine_pb2_grpc.add_EngineServiceServicer_to_server, pod)
-    task = asyncio.create_task(
-        server.serve(announce_draining=pod.stream.announce_draining, until_idle=pod.stream.until_idle)
-    )
-    try:
-        await eventually(lambda: server._serving)
-        yield server
-    finally:
-        stop.set()
-        await asyncio.wait_for(task, 10)
 
 
 async def read_all(call: Any) -> None:

@@ -2,8 +2,6 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,13 @@ from heddle.rpc.channels import open_channel
 from heddle.rpc.credentials import PLAINTEXT, Access, Metadata
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.keys import ApiKeys
-from heddle.rpc.lifecycle import Server
 from heddle.rpc.listening import usable_port
 from heddle.rpc.pool import Pool, PoolLimits
 from heddle.rpc.settings import ConfigurationError
 from heddle.v1 import engine_pb2, engine_pb2_grpc
 from heddle.v1 import inference_pb2 as pb
 from tests.cluster import engine_pod, tokenizer_pod
-from tests.heddle.rpc.pods import EnginePod, Held, ask, eventually, protocol
+from tests.heddle.rpc.pods import EnginePod, Held, ask, eventually, protocol, serving
 from tests.heddle.rpc.running_server import NAME, health_of
 
 
@@ -36,22 +33,10 @@ def keys(tmp_path: Path) -> ApiKeys:
     return ApiKeys.load(("sk-first",), file)
 
 
-@asynccontextmanager
-async def serving(pod: EnginePod, keys: ApiKeys, *listen: str) -> AsyncIterator[str]:
-    stop = asyncio.Event()
-    server = Server(listen or ("127.0.0.1:0",), drain_s_max=1, keys=keys, stop=stop)
-    server.add(NAME, engine_pb2_grpc.add_EngineServiceServicer_to_server, pod)
-    task = asyncio.create_task(server.serve())
-    await eventually(lambda: server._serving)
-    yield server.addresses[0]
-    stop.set()
-    await task
-
-
 @pytest.mark.parametrize("authorization", ["Bearer sk-first", "bearer sk-nightly", "Api-Key sk-first"])
 async def test_a_valid_key_admits_streams_and_calls(authorization: str, keys: ApiKeys) -> None:
     metadata = (("authorization", authorization),)
-    async with serving(EnginePod(), keys) as target, open_channel(target) as channel:
+    async with serving(EnginePod(), keys=keys) as server, open_channel(server.addresses[0]) as channel:
         stub: Any = engine_pb2_grpc.EngineServiceStub(channel)
         call = stub.Infer(metadata=metadata)
         await call.write(engine_pb2.EngineServiceInferRequest(tokenizer_fingerprint="fingerprint"))
@@ -64,7 +49,7 @@ async def test_a_valid_key_admits_streams_and_calls(authorization: str, keys: Ap
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer wrong", "Basic sk-first", "sk-first"])
 async def test_without_a_valid_key_only_health_answers(authorization: str | None, keys: ApiKeys) -> None:
     metadata = () if authorization is None else (("authorization", authorization),)
-    async with serving(EnginePod(), keys) as target, open_channel(target) as channel:
+    async with serving(EnginePod(), keys=keys) as server, open_channel(server.addresses[0]) as channel:
         assert await health_of(channel, NAME) == HealthCheckResponse.SERVING
         stub: Any = engine_pb2_grpc.EngineServiceStub(channel)
         reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
@@ -89,7 +74,8 @@ async def test_a_pool_logs_its_wrong_key_once_and_does_not_blame_its_callers(
         await engine_pb2_grpc.EngineServiceStub(channel).Encode(engine_pb2.EncodeRequest(), metadata=metadata)
         return engine_pb2.EngineServiceInferRequest()
 
-    async with serving(EnginePod(), keys) as target:
+    async with serving(EnginePod(), keys=keys) as server:
+        target = server.addresses[0]
         wrong, limits = Access(key="wrong"), PoolLimits(no_pod_s_max=0.3)
         pool = Pool((target,), replace(protocol(), handshake=handshake), access=wrong, limits=limits)
         await pool.start()
@@ -110,7 +96,8 @@ async def test_a_key_in_a_file_is_read_again_when_it_changes(
     file = tmp_path / "key"
     file.write_text("sk-first\n")
     changes: list[bool] = []
-    async with serving(EnginePod(), keys) as target:
+    async with serving(EnginePod(), keys=keys) as server:
+        target = server.addresses[0]
         pool = Pool((target,), protocol(), access=Access(key_file=file), on_change=changes.append)
         await pool.start()
         assert await asyncio.wait_for(ask(pool, b"1234")[0], 5) == b"1234"
@@ -122,7 +109,8 @@ async def test_a_key_in_a_file_is_read_again_when_it_changes(
 
 async def test_a_key_gets_no_better_priority_than_its_own(keys: ApiKeys) -> None:
     held = Held()
-    async with serving(EnginePod(held.submit), keys) as target:
+    async with serving(EnginePod(held.submit), keys=keys) as server:
+        target = server.addresses[0]
         for key, expected in (("sk-nightly", [5, 7]), ("sk-first", [0, 7])):
             pool = Pool((target,), protocol(), access=Access(key=key))
             await pool.start()
@@ -138,7 +126,8 @@ async def test_a_key_gets_no_better_priority_than_its_own(keys: ApiKeys) -> None
 
 
 async def test_a_socket_file_needs_no_key(keys: ApiKeys, tmp_path: Path) -> None:
-    async with serving(EnginePod(), keys, f"unix:{tmp_path}/socket") as target:
+    async with serving(EnginePod(), f"unix:{tmp_path}/socket", keys=keys) as server:
+        target = server.addresses[0]
         pool = Pool((target,), protocol())
         await pool.start()
         assert await asyncio.wait_for(ask(pool, b"1234")[0], 5) == b"1234"
@@ -192,7 +181,8 @@ async def test_an_open_stream_ends_when_its_key_is_revoked(tmp_path: Path, monke
     monkeypatch.setattr("heddle.rpc.keys.FILE_CHECK_S", 0.0)
     file = tmp_path / "keys"
     file.write_text("one sk-one\n")
-    async with serving(EnginePod(), ApiKeys.load((), file)) as target:
+    async with serving(EnginePod(), keys=ApiKeys.load((), file)) as server:
+        target = server.addresses[0]
         pool = Pool((target,), protocol(), limits=PoolLimits(no_pod_s_max=0.3), access=Access(key="sk-one"))
         await pool.start()
         assert await asyncio.wait_for(ask(pool, b"1234")[0], 5) == b"1234"

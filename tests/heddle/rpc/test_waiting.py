@@ -7,14 +7,15 @@ from heddle.rpc.waiting import Changes, TimeSlice, poll_until
 
 
 async def test_every_waiter_returns_when_its_condition_is_true() -> None:
-    changes, done = Changes(), [False, False]
-    first, second = (asyncio.create_task(changes.wait_for(lambda n=n: done[n])) for n in range(2))
+    changes, count = Changes(), 0
+    first = asyncio.create_task(changes.wait_for(lambda: count >= 1))
+    second = asyncio.create_task(changes.wait_for(lambda: count >= 2))
     await asyncio.sleep(0)
     changes.notify()  # nothing has changed yet
     await asyncio.sleep(0)
     assert not first.done()
-    for number, waiter in enumerate((first, second)):
-        done[number] = True
+    for waiter in (first, second):
+        count += 1
         changes.notify()
         await asyncio.wait_for(waiter, 1)
     await changes.wait_for(lambda: True)
