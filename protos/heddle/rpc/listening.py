@@ -66,7 +66,8 @@ def usable_port(host: str, port: int) -> int:
         if missing and not bound:
             raise missing
     except OSError as error:
-        raise ConfigurationError(f"cannot listen on {authority(host, port)}: {error.strerror}") from error
+        reason = str(error.strerror).partition(" (")[0]  # create_server appends the address
+        raise ConfigurationError(f"cannot listen on {authority(host, port)}: {reason}") from error
     return bound
 
 
