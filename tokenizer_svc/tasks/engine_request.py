@@ -12,7 +12,7 @@ from typing import Any
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.stream import Cancel, Reply, Submit, cancel_all
-from heddle.v1 import engine_pb2, inference_pb2
+from heddle.v1 import engine_pb2, inference_pb2, item_pb2
 from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.tasks.grouping import Group, GroupLimits, group_sequences
 from tokenizer_svc.tasks.outcomes import find_failure
@@ -55,7 +55,7 @@ class EngineRequest:
     def __init__(
         self,
         plan: Plan,
-        item: inference_pb2.InferenceItem,
+        context: item_pb2.ItemContext,
         deadline: float,
         reply: Reply[inference_pb2.InferenceOutcome],
         engines: Submit[engine_pb2.Submission, engine_pb2.Outcome],
@@ -65,9 +65,9 @@ class EngineRequest:
         device: str,
         on_end: Callable[["EngineRequest"], None],
     ) -> None:
-        """The context of `item` names a flow. `device` is the engines'. `on_end` is called once, however it ends."""
+        """`context` names a flow. `device` is the engines'. `on_end` is called once, however the request ends."""
         self._plan = plan
-        self._context = item.context
+        self._context = context
         self._deadline = deadline
         self._reply = reply
         self._engines = engines
@@ -91,7 +91,9 @@ class EngineRequest:
         """Raises OVERLOADED."""
         plan = self._plan
         job = encoder.submit(
-            *(plan.inputs, plan.options, self._on_encoded),
+            plan.inputs,
+            plan.options,
+            self._on_encoded,
             field_of=plan.field_of,
             first_options=plan.first_options,
             flow=self._context.flow,

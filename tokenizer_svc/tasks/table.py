@@ -7,8 +7,7 @@ from typing import Any
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tokenizer_svc.tasks import cosine, embedding, prediction, reranking, token_prediction, tokens
-from tokenizer_svc.tasks.local_request import LocalPlan
-from tokenizer_svc.tasks.plan import Plan
+from tokenizer_svc.tasks.plan import LocalPlan, Plan
 from tokenizer_svc.tasks.served_model import ServedModel
 
 

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
-from tokenizer_svc.tasks.local_request import LocalPlan
-from tokenizer_svc.tasks.plan import add_empty
+from tokenizer_svc.tasks.plan import LocalPlan, add_empty
 from tokenizer_svc.tasks.served_model import ServedModel
 from tokenizer_svc.text.inputs import indexed_field, measure_sizes
 
