@@ -250,6 +250,14 @@ class TestTokenize:
             BERT.tokenize("\ud800")
 
 
+    def test_text_that_the_library_cannot_encode_is_refused(self) -> None:
+        library = Library(models.WordPiece({"a": 0}, unk_token="[UNK]"))  # which the vocabulary lacks
+        tokenizer = Tokenizer(library, sequence_tokens_max=8, vocabulary_size=1)
+        with pytest.raises(HeddleError, match="cannot encode this text") as caught:
+            tokenizer.tokenize("☃")
+        assert caught.value.kind is ErrorKind.INVALID_INPUT
+
+
 class TestDecode:
     def test_gives_the_text_back(self) -> None:
         tokenizer = tokenizer_of(small_tokenizer("byte_level"), 64)
