@@ -35,10 +35,10 @@ class MemoryBudget:
         self.answers_bytes_max = answers_bytes_max
         self.total = 0
 
-    def take(self, count: int, of_answer: int) -> None:
-        """`of_answer` is the total of the answer. Raises TOO_LARGE or OVERLOADED; the bytes are taken even then."""
+    def take(self, count: int, answer_bytes: int) -> None:
+        """`answer_bytes` is the size of the answer so far. Takes the bytes even if it raises TOO_LARGE or OVERLOADED."""
         self.total += count
-        if of_answer > self.answer_bytes_max:
+        if answer_bytes > self.answer_bytes_max:
             message = f"the answer would exceed the limit of {self.answer_bytes_max} bytes"
             raise HeddleError(ErrorKind.TOO_LARGE, f"{message}: send fewer or shorter inputs")
         if self.total > self.answers_bytes_max:
@@ -120,9 +120,9 @@ class EngineRequest:
             self._fail(sequences.errors[min(sequences.errors)])
             return
         try:
-            self._count(self._plan.expected_bytes(sequences))
-        except HeddleError as too_much:
-            self._fail(too_much)
+            self._reserve(self._plan.expected_bytes(sequences))
+        except HeddleError as error:
+            self._fail(error)
             return
         self._tokens += sequences.tokens
         self._truncated_inputs += sum(sequences.truncated)
@@ -130,7 +130,7 @@ class EngineRequest:
             if not self._done:
                 self._send(group)
 
-    def _count(self, answer_bytes: int) -> None:
+    def _reserve(self, answer_bytes: int) -> None:
         """Raises TOO_LARGE or OVERLOADED."""
         if answer_bytes:
             self._answer_bytes += answer_bytes
@@ -151,15 +151,15 @@ class EngineRequest:
         try:
             failure = find_failure(outcome, len(group.sequences), 1 + len(self._plan.more_outputs))
             if failure is None:
-                self._take(number, group, outcome)
+                self._read(number, group, outcome)
             else:
                 self._fail_for(group.start + failure.index, failure.error)
         except Exception as exception:  # noqa: BLE001 - logged by from_exception
             self._fail(HeddleError.from_exception(exception))
 
-    def _take(self, number: int, group: Group, outcome: engine_pb2.Outcome) -> None:
+    def _read(self, number: int, group: Group, outcome: engine_pb2.Outcome) -> None:
         part = self._plan.read(group, outcome)
-        self._count(self._plan.read_bytes(part))
+        self._reserve(self._plan.read_bytes(part))
         self._parts[number] = part
         self._missing -= len(group.sequences)
         self._queue_us = max(self._queue_us, outcome.queue_us)

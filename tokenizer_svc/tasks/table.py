@@ -40,12 +40,12 @@ TASKS = {
     "embed": Task("make dense vectors of texts", EMBEDDER, embedding.plan),
     "embed_tokens": Task("make vectors of tokens", TOKEN_EMBEDDER, embedding.plan_tokens),
     "embed_sparse": Task("make sparse vectors of texts", makes_sparse_vectors, embedding.plan_sparse),
-    "similarity": Task("compare texts", EMBEDDER, cosine.plan),
+    "similarity": Task("compare texts", EMBEDDER, cosine.plan_similarity),
     "rerank": Task("rerank documents", RERANKER, reranking.plan),
     "predict": Task("classify whole texts", CLASSIFIER, prediction.plan),
     "predict_tokens": Task("label the tokens of texts", TOKEN_CLASSIFIER, token_prediction.plan),
-    "tokenize": Task("tokenize", any_model, tokens.tokenize),
-    "decode": Task("decode", any_model, tokens.decode),
+    "tokenize": Task("tokenize", any_model, tokens.plan_tokenize),
+    "decode": Task("decode", any_model, tokens.plan_decode),
 }
 
 RERANK_BY_COSINE_HINT = "; the tokenizer's setting rerank_by_cosine lets it rerank by cosine"

@@ -249,7 +249,6 @@ class TestTokenize:
         with pytest.raises(HeddleError, match="surrogate"):
             BERT.tokenize("\ud800")
 
-
     def test_text_that_the_library_cannot_encode_is_refused(self) -> None:
         library = Library(models.WordPiece({"a": 0}, unk_token="[UNK]"))  # which the vocabulary lacks
         tokenizer = Tokenizer(library, sequence_tokens_max=8, vocabulary_size=1)
