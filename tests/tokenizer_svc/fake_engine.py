@@ -1,4 +1,4 @@
-"""An engine at the hop: it answers submissions itself, with arrays that follow from each sequence alone."""
+"""A fake engine: it answers submissions with arrays that depend on each sequence alone."""
 
 import asyncio
 import hashlib
@@ -22,7 +22,7 @@ SPARSE_WORDS = 24
 
 
 class FakeEngine:
-    """`dimension` is that of a vector, or the number of labels. Subclasses change what it makes of a sequence."""
+    """`dimension` is that of a vector, or the number of labels. Subclasses change its results."""
 
     def __init__(self, dimension: int = 384, vocabulary_size: int = 30522) -> None:
         self.dimension = dimension
@@ -65,7 +65,7 @@ class FakeEngine:
         return outcome
 
     def error(self, sequence: TokenSequence) -> HeddleError | None:
-        """What the sequence fails with."""
+        """The error of the sequence; None if it does not fail."""
         return None
 
     def is_broken(self, sequence: TokenSequence, output: engine_pb2.Output) -> bool:

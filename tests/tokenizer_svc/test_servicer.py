@@ -1,4 +1,4 @@
-"""The tokenizer pod as its callers see it: what it refuses and with which words, and how it stands by its engines."""
+"""The tokenizer pod as its callers see it: answers, refusals, and readiness with and without engines."""
 
 import asyncio
 import contextlib
@@ -129,7 +129,7 @@ async def test_usage_counts_what_was_computed(client: Client) -> None:
     assert response.timings.total_us >= response.timings.tokenize_us > 0
 
 
-async def test_side_and_permission_to_truncate_are_the_pods_where_the_request_does_not_say(tmp_path: Path) -> None:
+async def test_truncation_follows_the_settings_unless_the_request_overrides_them(tmp_path: Path) -> None:
     async def vector(side: pb.TruncationSide = pb.TRUNCATION_SIDE_UNSPECIFIED) -> bytes:
         request = pb.EmbedRequest(inputs=texts(long), truncation=pb.TRUNCATION_ALLOW, truncation_side=side)
         return (await client.embed(request)).embeddings.data
@@ -160,9 +160,7 @@ async def test_a_pod_truncates_on_the_right_unless_it_is_set_otherwise(client: C
     ("data_type", "size"),
     [(tensor_pb2.DATA_TYPE_FLOAT16, 768), (tensor_pb2.DATA_TYPE_INT8, 384), (tensor_pb2.DATA_TYPE_UBINARY, 48)],
 )
-async def test_vectors_come_in_the_data_type_that_was_asked_for(
-    client: Client, data_type: tensor_pb2.DataType, size: int
-) -> None:
+async def test_vectors_have_the_requested_data_type(client: Client, data_type: tensor_pb2.DataType, size: int) -> None:
     response = await client.embed(pb.EmbedRequest(inputs=texts("a", "b"), data_type=data_type))
     assert response.embeddings.data_type == data_type
     assert tuple(response.embeddings.shape) == (2, 384)

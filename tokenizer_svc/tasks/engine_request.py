@@ -36,7 +36,7 @@ class MemoryBudget:
         self.total = 0
 
     def take(self, count: int, answer_bytes: int) -> None:
-        """`answer_bytes` is the size of the answer so far. Takes the bytes even if it raises TOO_LARGE or OVERLOADED."""
+        """`answer_bytes` is the size of the answer so far. Raises TOO_LARGE or OVERLOADED after it took the bytes."""
         self.total += count
         if answer_bytes > self.answer_bytes_max:
             message = f"the answer would exceed the limit of {self.answer_bytes_max} bytes"

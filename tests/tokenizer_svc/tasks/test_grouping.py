@@ -1,4 +1,4 @@
-"""Sequences of a request in submissions: all of them once, in order, within the limits, and no more than are needed."""
+"""Sequences are grouped into submissions: each once, in order, within the limits, in as few groups as possible."""
 
 from itertools import pairwise
 
@@ -63,7 +63,7 @@ sequences = st.builds(
 
 
 @given(st.lists(sequences, min_size=1, max_size=40), st.integers(1, 8), st.integers(1, 30))
-def test_columns_give_back_what_they_were_made_of_whole_and_divided(
+def test_columns_give_back_their_sequences_whole_and_divided(
     made_of: list[TokenSequence], sequences_max: int, tokens_max: int
 ) -> None:
     columns = TokenSequences.from_results(made_of)

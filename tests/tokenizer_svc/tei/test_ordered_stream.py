@@ -1,4 +1,4 @@
-"""Answers come in the order of their requests; how much is in progress and kept; what is cancelled."""
+"""Ordered streams: the order of answers, the limits of work and memory, cancellation, and the end of a stream."""
 
 import asyncio
 from collections.abc import AsyncIterator
