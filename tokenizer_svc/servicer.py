@@ -1,8 +1,8 @@
 """The gRPC servicer of the tokenizer pod.
 
-A request's way begins at `submit`: its task plans it (tasks/), and an `EngineRequest` carries the plan out: the encoder
-tokenizes its inputs, the engines compute its sequences, and the answer is assembled. Invalid requests are refused
-while they are planned, before any work.
+Every request enters at `submit`, from a stream or a unary call, and is planned by its task (tasks/). An `EngineRequest`
+carries the plan out: the encoder tokenizes the inputs, the engines compute the sequences, and the answer is assembled.
+`answer_locally` carries out plans that need no engine. Invalid requests are refused while they are planned.
 """
 
 import asyncio

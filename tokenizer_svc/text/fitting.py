@@ -1,5 +1,7 @@
-"""Turns encoded inputs into results: checks their ids, and cuts or refuses what is too long. `Tokenizer` makes one
-`SequenceFitter`, which all encoders use."""
+"""Turns encoded inputs into results: checks their ids, and truncates or refuses those that are too long.
+
+`Tokenizer` makes one `SequenceFitter`, which all encoders use.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -69,7 +69,7 @@ class PromptedPairEncoder:
     def _encode_windows(self, pairs: Mapping[int, tuple[PromptedPair, Options]], attempt: int) -> dict[int, Result]:
         limits = {key: self._limits(options) for key, (_, options) in pairs.items()}
         windows = {
-            key: _open_window(pair, window_chars(limits[key].tokens_max, attempt), limits[key].side)
+            key: _take_window(pair, window_chars(limits[key].tokens_max, attempt), limits[key].side)
             for key, (pair, _) in pairs.items()
         }
         encode_batch = functools.partial(self.library.encode_batch, add_special_tokens=False)
@@ -116,7 +116,7 @@ class PromptedPairEncoder:
         return TokenSequence(token_ids, truncated=length.is_too_long)
 
 
-def _open_window(pair: PromptedPair, chars: int, side: Truncation) -> PromptedPair:
+def _take_window(pair: PromptedPair, chars: int, side: Truncation) -> PromptedPair:
     """The pair with no more of query and document than a window."""
 
     def shorten(role: Role, text: str) -> str:
