@@ -72,8 +72,12 @@ def sequences_of(batch: PackedBatch) -> list[Sequence]:
             Sequence(
                 batch.token_ids[start:stop].astype("<u4").tobytes(),
                 types.tobytes() if types.any() else b"",
-                *(options.prompt_tokens, options.output, options.more_outputs),
-                *(options.skip_normalization, options.dimensions, options.task),
+                options.prompt_tokens,
+                options.output,
+                options.more_outputs,
+                options.skip_normalization,
+                options.dimensions,
+                options.task,
             )
         )
     return sequences

@@ -10,7 +10,7 @@ from heddle import tensors
 from heddle.rpc.errors import HeddleError
 from heddle.rpc.stream import Cancel, Reply
 from heddle.tensors import Floats
-from heddle.v1 import engine_pb2
+from heddle.v1 import engine_pb2, model_pb2
 from tokenizer_svc.text.sequences import TokenSequence
 
 TOKEN_OUTPUTS = {
@@ -29,6 +29,7 @@ class FakeEngine:
         self.vocabulary_size = vocabulary_size
         self.submissions: list[engine_pb2.Submission] = []
         self.cancelled = 0
+        self.model = model_pb2.Model()
         self.delay_s = 0.0
 
     def submit(self, item: engine_pb2.Submission, deadline: float, reply: Reply[engine_pb2.Outcome]) -> Cancel:

@@ -21,11 +21,17 @@ from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from heddle.checkpoint.sentence_modules import PoolingSetting
 from heddle.cli.readiness import grpc_ready
 from heddle.client import CallOptions, Client, UnaryClient
+from heddle.rpc.deadlines import NEVER
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.telemetry import TextFormatter
 from heddle.v1 import inference_pb2 as pb
-from heddle.v1 import tensor_pb2
+from heddle.v1 import item_pb2, tensor_pb2
 from tests.cluster import engine_pod, tokenizer_pod
+from tests.tokenizer_svc.fake_engine import FakeEngine
+from tokenizer_svc.encoder import Encoder
+from tokenizer_svc.servicer import InferenceServicer
+from tokenizer_svc.settings import TokenizerSettings
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 SERVICE = "heddle.v1.InferenceService"
 
@@ -61,12 +67,16 @@ BAD_REQUESTS = [
     (pb.EmbedRequest(inputs=texts("a"), truncation=9), ErrorKind.INVALID_INPUT, "truncation", "9"),  # type: ignore[arg-type]
     (
         pb.EmbedRequest(inputs=texts("a"), truncation_side=9),  # type: ignore[arg-type]
-        *(ErrorKind.INVALID_INPUT, "truncation_side", "9"),
+        ErrorKind.INVALID_INPUT,
+        "truncation_side",
+        "9",
     ),
     (pb.EmbedRequest(inputs=texts("a"), data_type=99), ErrorKind.INVALID_INPUT, "data_type", "99"),  # type: ignore[arg-type]
     (
         pb.EmbedRequest(inputs=texts("a " * 300), truncation=pb.TRUNCATION_REFUSE),
-        *(ErrorKind.TOO_LARGE, "inputs[0]", "302 tokens, the limit is 256"),
+        ErrorKind.TOO_LARGE,
+        "inputs[0]",
+        "302 tokens, the limit is 256",
     ),
 ]
 
@@ -232,3 +242,28 @@ async def test_a_long_request_does_not_stall_a_short_one(tmp_path: Path) -> None
         assert (await client.vectors(["short"], CallOptions(timeout_s=1.0))).shape == (1, 384)
         assert not storm.done()
         assert (await storm).shape == (2000, 384)
+
+
+@pytest.mark.parametrize("name", ["embed", "decode"])
+async def test_load_counts_requests_until_they_are_answered_or_cancelled(name: str) -> None:
+    checkpoint = Checkpoint.read(locate(PACKAGED_NAME))
+    tokenizer = Tokenizer.load(checkpoint)
+    encoder, engines = Encoder(tokenizer), FakeEngine()
+    settings = TokenizerSettings()
+    servicer = InferenceServicer(checkpoint, tokenizer, encoder, engines, settings)  # type: ignore[arg-type]
+    requests: dict[str, Any] = {
+        "embed": pb.EmbedRequest(inputs=texts("a")),
+        "decode": pb.DecodeRequest(token_ids=[ids(7592).token_ids]),
+    }
+    replies: list[pb.InferenceOutcome | HeddleError] = []
+    cancels = [servicer.submit(pb.InferenceItem(**{name: requests[name]}), NEVER, replies.append) for _ in range(2)]
+    assert servicer.load().waiting_items == 2
+    cancels[0]()
+    async with asyncio.timeout(5):
+        while servicer.load().waiting_items:
+            await asyncio.sleep(0.001)
+    cancels[1]()
+    [reply] = replies
+    assert isinstance(reply, pb.InferenceOutcome)
+    assert servicer.load() == item_pb2.Load()
+    await encoder.close()

@@ -77,7 +77,9 @@ BAD_REQUESTS = [
     ),
     (
         pb.RerankRequest(query="a", documents=["a", LONG], truncation=pb.TRUNCATION_REFUSE),
-        *(ErrorKind.TOO_LARGE, "documents[1]", "the limit is 256"),
+        ErrorKind.TOO_LARGE,
+        "documents[1]",
+        "the limit is 256",
     ),
 ]
 

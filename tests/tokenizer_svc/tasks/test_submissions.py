@@ -69,7 +69,6 @@ class Shuffling(FakeEngine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = model_pb2.Model()
         self.encoder: Encoder | None = None
         self.waiting_bytes: list[int] = []
 

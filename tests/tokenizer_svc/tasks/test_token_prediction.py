@@ -79,7 +79,8 @@ async def test_bad_requests_are_refused_by_the_name_of_their_field(serve: Serve)
         (pb.PredictTokensRequest(inputs=["a"], aggregation=9), ErrorKind.INVALID_INPUT, "aggregation"),  # type: ignore[arg-type]
         (
             pb.PredictTokensRequest(inputs=["a"], aggregation=pb.AGGREGATION_MAX, raw_scores=True),
-            *(ErrorKind.INVALID_INPUT, "raw_scores"),
+            ErrorKind.INVALID_INPUT,
+            "raw_scores",
         ),
     ):
         with pytest.raises(HeddleError) as caught:
