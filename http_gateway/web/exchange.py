@@ -43,9 +43,9 @@ class Watch:
         self._exchanges.discard(exchange)
 
     def _check(self) -> None:
+        self._timer = self._loop.call_later(CHECK_S, self._check) if self._exchanges else None
         for exchange in self._exchanges:
             exchange.check()
-        self._timer = self._loop.call_later(CHECK_S, self._check) if self._exchanges else None
 
 
 class Exchange:

@@ -56,6 +56,21 @@ async def test_a_watch_that_had_nothing_to_do_goes_on_when_there_is() -> None:
         await asyncio.sleep(2 * CHECK_S)
 
 
+async def test_a_failing_check_leaves_the_others_watched() -> None:
+    def fail() -> None:
+        raise RuntimeError("closed")
+
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    watch = Watch()
+    broken, protocol = begin(watch)
+    protocol.client_disconnect = fail  # type: ignore[assignment, method-assign]
+    await asyncio.sleep(2.5 * CHECK_S)
+    broken.stop_watching()
+    _, lasting = begin(watch)
+    await asyncio.sleep(2.5 * CHECK_S)
+    assert lasting.watched == 1
+
+
 async def test_a_hang_up_cancels_the_task_unless_the_exchange_is_over() -> None:
     async def handle(*, is_over: bool) -> None:
         exchange, protocol = begin(Watch())
