@@ -32,6 +32,9 @@ ITEMS_AT_ONCE = 32
 # Random, so that no text of an answer can be mistaken for it.
 MARKER = secrets.token_hex(16)
 
+# Answers put this many levels of lists and objects around a caller's value, or fewer.
+ANSWER_LEVELS_MAX = 8
+
 Default = Callable[[Any], Any]
 
 
@@ -68,7 +71,10 @@ MESSAGE_PACK = Format("application/msgpack", dump_message_pack, start_array, b""
 
 
 def can_serialize(value: Any) -> bool:
-    """Whether both formats can hold the value. A caller's JSON may have larger numbers or deeper nesting."""
+    """Whether both formats can hold the value inside an answer. A caller's JSON may have larger numbers or deeper
+    nesting."""
+    for _ in range(ANSWER_LEVELS_MAX):
+        value = [value]
     try:
         orjson.dumps(value)
     except TypeError:

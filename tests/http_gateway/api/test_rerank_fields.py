@@ -106,6 +106,24 @@ async def test_errors_name_the_document(
     assert message.startswith(words)
 
 
+@pytest.mark.parametrize("accept", ["application/json", "application/msgpack"])
+async def test_a_document_that_is_nested_too_deeply_for_an_answer_is_400(
+    reranker: httpx.AsyncClient, accept: str
+) -> None:
+    document: dict[str, Any] = {"text": "a"}
+    statuses = []
+    for _ in range(256):
+        document = {"text": "a", "inner": document}
+    for _ in range(20):
+        document = document["inner"]
+        body = {"query": QUERY, "documents": [document], "return_documents": True}
+        for path, content in (("/rerank", body), ("/vertex", {"instances": [body]})):
+            response = await reranker.post(path, json=content, headers={"accept": accept})
+            statuses.append(response.status_code)
+    assert set(statuses) == {200, 400}
+    assert statuses == sorted(statuses, reverse=True)
+
+
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
 async def test_each_document_is_cut_to_max_tokens_per_doc(reranker: httpx.AsyncClient, path: str) -> None:
     body = {"query": QUERY, "documents": ["one two three", "one"]}
