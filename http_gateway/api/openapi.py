@@ -1,4 +1,4 @@
-"""The OpenAPI document of the routes, from the types that they decode and answer. `api/docs.py` serves it.
+"""The OpenAPI document of the routes, from the types that they decode and answer. `operations.py` serves it.
 
 https://spec.openapis.org/oas/v3.1.0
 """
@@ -31,7 +31,7 @@ REFUSALS = {
     504: "The deadline passed",
 }
 
-# Baseten's edge and containers put this in front of every path; see api/baseten_paths.py for the variants.
+# Baseten's edge and containers put this in front of every path; see baseten_paths.py for the variants.
 SERVERS = [
     {"url": "/"},
     {
