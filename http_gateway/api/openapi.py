@@ -106,7 +106,7 @@ def default_route_operation(path: str) -> dict[str, Any]:
     anything: dict[str, Any] = {"application/json": {"schema": {}}}
     example = {"application/json": {"schema": {"type": "object"}, "example": {"input": "What is deep learning?"}}}
     return {
-        "summary": "The default route: what the model is for, unless the gateway is set to another.",
+        "summary": "The default route: the one for the model's task, unless the gateway is set to another.",
         "operationId": operation_id("POST", path),
         "tags": ["Baseten"],
         "parameters": path_parameters(path),

@@ -78,7 +78,7 @@ def test_batch_post_reaches_every_route(tagger: Served, http_version: int) -> No
     assert models["object"] == "list"
 
 
-def test_long_text_is_refused_once_and_in_words(reranker: Served) -> None:
+def test_long_text_is_refused_once_with_a_clear_error(reranker: Served) -> None:
     with pytest.raises(requests.exceptions.HTTPError) as refused:
         client_of(reranker).rerank(query="which?", texts=["word " * 600])
     assert refused.value.args[0] == 413

@@ -91,7 +91,7 @@ def test_the_key_is_checked(simulated: Served) -> None:
         assert BaseCohere.check_api_key(client).valid  # cohere.Client replaces this method with a warning
 
 
-def test_embed_gives_every_type_that_is_asked_for(simulated: Served) -> None:
+def test_embed_gives_every_requested_type(simulated: Served) -> None:
     types = ["float", "int8", "base64"]
     with client_of(simulated) as client:
         response = client.embed(

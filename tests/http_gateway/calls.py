@@ -1,4 +1,4 @@
-"""What the tests of the routes share: a request, and what must hold of every good answer and of every refusal."""
+"""Helpers for the tests of routes: send a request, and check what must hold of every good answer and every refusal."""
 
 from typing import Any
 

@@ -138,7 +138,7 @@ def test_the_header_sets_the_priority_within_what_the_key_allows(
 
 
 @pytest.mark.parametrize(("key", "asked"), [(KEY, "2"), (KEY, "0"), (None, "0"), (make_key("plain"), "0")])
-def test_more_urgent_than_the_key_allows_is_403_by_name(key: ApiKey | None, asked: str) -> None:
+def test_a_better_priority_than_the_key_allows_is_403(key: ApiKey | None, asked: str) -> None:
     with pytest.raises(Failure, match="x-heddle-priority") as refused:
         identified(("x-heddle-priority", asked), key=key, best_priority=1)
     assert (refused.value.status, refused.value.param) == (403, "x-heddle-priority")

@@ -227,7 +227,7 @@ async def test_reading_instances_yields_to_other_requests() -> None:
 
 
 class OneModel:
-    """What ModelTask uses of the ServedModels of a gateway with one embedder."""
+    """Stands in for the ServedModels of a gateway with one embedder."""
 
     asked = 0
 

@@ -31,9 +31,9 @@ async def scores_of(http: httpx.AsyncClient, **body: Any) -> dict[int, float]:
 async def test_documents_get_the_shape_of_v1_rerank_and_texts_that_of_tei(
     reranker: httpx.AsyncClient, path: str
 ) -> None:
-    wishes = {"query": QUERY, "top_n": 2, "return_documents": True, "raw_scores": True}
-    expected = await answer_to(reranker, "/v1/rerank", documents=DOCUMENTS, **wishes)
-    answer = await answer_to(reranker, path, documents=DOCUMENTS, **wishes)
+    options = {"query": QUERY, "top_n": 2, "return_documents": True, "raw_scores": True}
+    expected = await answer_to(reranker, "/v1/rerank", documents=DOCUMENTS, **options)
+    answer = await answer_to(reranker, path, documents=DOCUMENTS, **options)
     assert {**answer, "id": ""} == {**expected, "id": ""}
     assert len(answer["results"]) == 2
     ranks = await answer_to(reranker, path, query=QUERY, texts=["first", "third"], return_text=True)

@@ -12,7 +12,7 @@ from http_gateway.web.message import reserve_nothing
 
 
 class FakeProtocol:
-    """Stands in for granian's: a body that never comes, and a caller that hangs up when told to."""
+    """Stands in for granian's: a body that never comes, and a caller that hangs up once `hang_up` is set."""
 
     def __init__(self) -> None:
         self.hang_up = asyncio.Event()
@@ -46,7 +46,7 @@ async def test_only_exchanges_that_last_are_watched_and_only_once() -> None:
     assert (lasting.watched, short.watched, late.watched) == (1, 0, 1)
 
 
-async def test_a_watch_that_had_nothing_to_do_goes_on_when_there_is() -> None:
+async def test_a_watch_without_exchanges_resumes_with_the_next_one() -> None:
     watch = Watch()
     for _ in range(2):
         exchange, lasting = begin(watch)

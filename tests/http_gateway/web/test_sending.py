@@ -1,4 +1,4 @@
-"""Answers on their way out: counted until they have left, given up when nobody takes them, and never in others' way."""
+"""Answers are counted until they have left, given up when nobody reads them, and sent in turns with others."""
 
 import asyncio
 import json
@@ -59,7 +59,7 @@ async def test_an_answer_that_nobody_reads_is_counted_until_its_reader_is_gone(t
             refused = await http.post("/embed", json=LONG)
             assert (refused.status_code, refused.json()["error_type"]) == (429, "Overloaded")
             assert int(refused.headers["retry-after"]) >= 1
-            assert await gauge(http, "answers_bytes") < 12 << 20  # what was made of the one that was refused is gone
+            assert await gauge(http, "answers_bytes") < 12 << 20  # the beginning of the refused answer is gone
             assert (await http.post("/embed", json={"inputs": "a"})).status_code == 200
         await until(http, "answers_bytes", lambda size: size == 0)
         assert await gauge(http, "requests") == 0
@@ -84,7 +84,7 @@ async def test_an_answer_that_alone_is_over_the_limit_is_too_large(tokenizer: st
         assert await gauge(http, "answers_bytes") == 0
 
 
-async def test_an_answer_of_which_nothing_is_taken_is_given_up(tokenizer: str) -> None:
+async def test_an_answer_that_nobody_reads_is_given_up(tokenizer: str) -> None:
     async with (
         gateway(tokenizer, stall_s_max=0.2) as url,
         httpx.AsyncClient(base_url=url, timeout=30) as http,
@@ -106,8 +106,8 @@ async def received(caller: socket.socket) -> int:
 
 
 async def test_a_slow_reader_gets_all_of_it(tokenizer: str) -> None:
-    """It takes longer than `stall_s_max` in all, but takes something again and again, as far as the kernel tells: that
-    has room for megabytes, and says so when a third of it is free."""
+    """The reader takes longer than `stall_s_max` in all, but pauses for less. The kernel buffers megabytes, and reports
+    room only when a third of them is free."""
     async with gateway(tokenizer, stall_s_max=1.5) as url, stalled(url) as caller:
         size = began = 0.0
         while size < LONG_BYTES and (piece := await asyncio.get_running_loop().sock_recv(caller, 150_000)):
@@ -118,7 +118,7 @@ async def test_a_slow_reader_gets_all_of_it(tokenizer: str) -> None:
     assert time.monotonic() - began > 1.5
 
 
-async def test_a_reader_that_takes_nothing_does_not_hold_up_draining(tokenizer: str) -> None:
+async def test_a_reader_that_reads_nothing_does_not_hold_up_draining(tokenizer: str) -> None:
     stop = asyncio.Event()
     async with AsyncExitStack() as callers:
         async with gateway(tokenizer, stop=stop, stall_s_max=0.5, drain_s_max=20) as url:
@@ -158,7 +158,7 @@ async def test_hang_up_before_a_long_answer_ends_it(tokenizer: str, pause_s: flo
 
 @pytest.mark.parametrize("version", [1, 2])
 async def test_long_answer_after_a_long_wait_arrives_whole(tmp_path: Path, version: int) -> None:
-    """By then it is watched whether the caller hangs up."""
+    """By then the connection is watched for a hang-up."""
     backend = SlowBackend()
     async with (
         engine_pod(tmp_path, backend) as engine,
@@ -173,8 +173,8 @@ async def test_long_answer_after_a_long_wait_arrives_whole(tmp_path: Path, versi
             assert np.array(answer.json()).shape == (200, 384)
 
 
-class Taken:
-    """What granian makes of an answer, as far as `send` knows it: it reads the file, on a thread of its own."""
+class FakeProtocol:
+    """Reads the file on a thread of its own, as granian does."""
 
     def __init__(self) -> None:
         self.body: asyncio.Future[bytes] | None = None
@@ -183,8 +183,8 @@ class Taken:
         self.body = asyncio.ensure_future(asyncio.to_thread(Path(path).read_bytes))
 
 
-async def test_others_have_their_turns_while_a_long_answer_is_sent() -> None:
-    protocol: Any = Taken()
+async def test_sending_a_long_answer_yields_to_other_tasks() -> None:
+    protocol: Any = FakeProtocol()
     parts = [bytes([number]) * AT_ONCE_BYTES_MAX for number in range(64)]
     with Turns() as turns:
         await send(protocol, 200, [], parts, stall_s_max=10, on_taken=lambda: None)

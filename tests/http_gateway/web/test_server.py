@@ -1,4 +1,4 @@
-"""The HTTP server with bare sockets: both versions of HTTP, hang-ups, bodies that lie or dawdle, draining."""
+"""The HTTP server with bare sockets: both versions of HTTP, hang-ups, bodies that are cut off or late, draining."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ def post(text: str, *headers: str) -> bytes:
 
 
 async def status_of(reader: asyncio.StreamReader) -> int:
-    """Of the next answer, which is read to its end."""
+    """Reads the next answer to its end and returns its status."""
     async with asyncio.timeout(10):
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = next(line.partition(":")[2] for line in head.splitlines() if line.startswith("content-length"))
