@@ -14,8 +14,8 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from http_gateway.errors import Failure
 from http_gateway.web.message import Headers, Reserve
 
-# All exchanges are checked together, this often: a timer for each would cost 2 us. Watching a connection costs 20 us and
-# begins with the second check, before which most exchanges are over.
+# All exchanges are checked together, this often: a timer for each would cost 2 us. Watching a connection costs
+# 20 us and begins with the second check, before which most exchanges are over.
 CHECK_S = 0.1
 
 # Larger bodies, and those of unknown size, are read in pieces, so that no more is held than is counted.
