@@ -89,7 +89,7 @@ async def serialize(value: Any, form: Format, reserve: Reserve = reserve_nothing
     if not lazy_lists:
         return dumped
     serializer = Serializer(form, reserve)
-    await serializer.write(dumped.split(form.dump(MARKER, None)), lazy_lists)
+    await serializer.write(dumped, lazy_lists)
     return serializer.finish()
 
 
@@ -124,10 +124,11 @@ class Serializer:
         self._turn_bytes = 0
         self._turn_began = self._chunk_began = time.perf_counter()
 
-    async def write(self, pieces: list[bytes], lazy_lists: list[LazyList]) -> None:
-        """Writes the lists between the pieces."""
-        self._add(pieces[0])
-        for items, piece in zip(lazy_lists, pieces[1:], strict=True):
+    async def write(self, dumped: bytes, lazy_lists: list[LazyList]) -> None:
+        """Writes each list in the place of its marker."""
+        first, *pieces = dumped.split(self._marker)
+        self._add(first)
+        for items, piece in zip(lazy_lists, pieces, strict=True):
             await self._write_list(items)
             self._add(piece)
 
@@ -146,7 +147,7 @@ class Serializer:
             self._add(separator)
             separator = self._form.separator
             if lazy_lists:
-                await self.write(bytes(stripped).split(self._marker), lazy_lists)
+                await self.write(bytes(stripped), lazy_lists)
             else:
                 self._add(stripped)
             await self._end_chunk()
