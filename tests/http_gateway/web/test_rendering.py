@@ -33,11 +33,11 @@ def table(rows: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 async def read_back(value: Any, accept: str) -> Any:
     response = await render(Answer(value), Headers({"accept": accept}), compressed_bytes_min=1 << 30)
     assert response.content_type == accept
-    body = whole(response.body)
+    body = join_parts(response.body)
     return json.loads(body) if accept == "application/json" else ormsgpack.unpackb(body)
 
 
-def whole(body: ResponseBody) -> bytes:
+def join_parts(body: ResponseBody) -> bytes:
     return body if isinstance(body, bytes) else b"".join(body)
 
 
@@ -194,12 +194,12 @@ async def test_the_body_is_compressed_only_as_the_caller_asks(
     assert dict(response.headers).get("content-encoding") == coding
     match coding:
         case "zstd":
-            body = zstandard.ZstdDecompressor().decompress(whole(response.body))
+            body = zstandard.ZstdDecompressor().decompress(join_parts(response.body))
         case "gzip":
-            body = gzip.decompress(whole(response.body))
+            body = gzip.decompress(join_parts(response.body))
         case _:
-            body = whole(response.body)
-    assert body == whole(plain.body)
+            body = join_parts(response.body)
+    assert body == join_parts(plain.body)
 
 
 async def test_small_bodies_are_sent_as_they_are() -> None:
