@@ -7,8 +7,9 @@ CONSTRAINTS := .ci/constraints.txt
 INPUTS := pyproject.toml $(CONSTRAINTS)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS :=
+SEEDS := 10000
 
-.PHONY: help serve check test lint test-fast test-slow bench bench-quick protos models format constraints clean
+.PHONY: help serve check test lint test-fast test-slow simulate bench bench-quick protos models format constraints clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -35,6 +36,9 @@ test-slow: $(VENV)/dev.stamp
 format: $(VENV)/dev.stamp ## format the code, and fix what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+simulate: $(VENV)/dev.stamp ## run the services in virtual time with random faults: make simulate SEEDS=100000
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 bench: $(VENV)/bench.stamp ## compare Heddle with other servers and engines, 22 minutes; flags: make bench ARGS="--only engine"
 	@$(BIN)/python -m tests.bench --peers $(VENV)/peers $(ARGS)

@@ -1,21 +1,55 @@
-"""The device that an engine pod computes on, found once at start. `__main__` finds it and passes it to whatever depends
-on it: number of passes, size of batches, data type, and the checks in engine_svc.hardware."""
+"""The device that an engine pod computes on, and which models and number formats it serves. `engine_svc.startup` finds
+it once and passes it to whatever depends on it.
 
+The rules for GPUs follow BEI's table (https://docs.baseten.co/engines/bei/overview, "Hardware requirements"). BEI
+serves models with causal attention, BEI-Bert those with bidirectional attention. We go by compute capability, so that
+the rules also hold for GPUs that are not in the table:
+
+| GPU        | compute capability | BEI  | BEI-Bert | 16 bit   | quantized products |
+|------------|--------------------|------|----------|----------|--------------------|
+| T4         | 7.5                | No   | Full     | float16  |                    |
+| A100, A10G | 8.0, 8.6           | Full | Full     | bfloat16 |                    |
+| L4         | 8.9                | Full | Full     | bfloat16 | FP8                |
+| H100, H200 | 9.0                | Full | Full     | bfloat16 | FP8                |
+| B200       | 10.0               | Full | Full     | bfloat16 | FP8, FP4           |
+"""
+
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from heddle.checkpoint import Checkpoint, ModelKind
+from heddle.checkpoint.causality import is_causal
 from heddle.rpc.settings import ConfigurationError
 
 Capability = tuple[int, int]
+DataType = Literal["float32", "bfloat16", "float16"]
+
+# The lowest compute capability with hardware support. torch.cuda.is_bf16_supported() is also true for older GPUs, which
+# emulate bfloat16.
+CAUSAL_MODELS: Capability = (8, 0)
+BFLOAT16: Capability = (8, 0)
+FLOAT16: Capability = (7, 0)
+FP8: Capability = (8, 9)
+FP4: Capability = (10, 0)
+
+# By the values of the setting `quantization`.
+QUANTIZED_PRODUCTS: Mapping[str, Capability] = {"fp8": FP8, "fp4": FP4}
+
+# Model types with hidden states above 65,504, the largest number in float16, according to EmbeddingGemma's model card.
+FLOAT16_OVERFLOWS = frozenset({"gemma", "gemma2", "gemma3_text"})
 
 GPU_BATCH_TOKENS = 16_384
-# On a CPU more make a pass longer, which is what others wait for, and hardly cheaper by token.
+# On a CPU more tokens make a pass longer, and others wait for it, but hardly cheaper per token.
 CPU_BATCH_TOKENS = 512
 
-# Passes that run side by side, each on a core of its own or on several. Beyond so many they would wait for Python.
+# Passes that run side by side on a CPU, each on one core or more. More of them would wait for Python.
 CPU_PASSES = 8
 # The host packs the second while the first runs.
 GPU_PASSES = 2
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +71,7 @@ class Device:
     def __str__(self) -> str:
         if self.kind == "cpu":
             return "the CPU"
-        return f"{self.name} (compute capability {dotted(self.capability)})"
+        return f"{self.name} (compute capability {format_capability(self.capability)})"
 
 
 CPU = Device("cpu")
@@ -60,5 +94,70 @@ def find_device(wanted: str) -> Device:
     return Device("cuda", index, properties.name, (properties.major, properties.minor), properties.total_memory)
 
 
-def dotted(capability: Capability) -> str:
+def check_gpu(device: Device, checkpoint: Checkpoint, *, dtype: str, quantization: str = "no_quant") -> None:
+    """Raises ConfigurationError if the GPU cannot serve the model, and logs a warning if it has no hardware for the
+    number format. `dtype` and `quantization` are those of the settings."""
+    if device.kind != "cuda":
+        return
+    check_torch_supports(device)
+    if device.capability < CAUSAL_MODELS and is_decoder(checkpoint) and is_causal(checkpoint.config):
+        raise ConfigurationError(
+            f"{device} serves only models with bidirectional attention, such as BERT; {checkpoint.architecture} "
+            f"needs compute capability {format_capability(CAUSAL_MODELS)} (A100, A10G, L4, H100)"
+        )
+    if dtype == "bfloat16" and device.capability < BFLOAT16:
+        log.warning("%s emulates bfloat16, which is slow; --dtype float16 is faster", device)
+    if device.capability < FLOAT16:
+        log.warning("%s is slow: it has no tensor cores", device)
+    needed = QUANTIZED_PRODUCTS.get(quantization, (0, 0))
+    if device.capability < needed:
+        log.warning(
+            "%s does not multiply %s, which needs compute capability %s: --quantization %s saves memory, not time",
+            *(device, quantization.upper(), format_capability(needed), quantization),
+        )
+
+
+def check_torch_supports(device: Device) -> None:
+    """PyTorch is built for some generations of GPUs, and on an older one fails at the first kernel."""
+    import torch
+
+    names = [name.removeprefix("sm_") for name in torch.cuda.get_arch_list()]
+    oldest = divmod(min((int(name) for name in names if name.isdecimal()), default=0), 10)
+    if device.capability < oldest:
+        raise ConfigurationError(
+            f"{device} is older than PyTorch {torch.__version__} supports ({format_capability(oldest)})"
+        )
+
+
+def is_decoder(checkpoint: Checkpoint) -> bool:
+    from engine_svc.models.architectures.decoder import FAMILIES
+
+    return checkpoint.config.get("model_type") in FAMILIES
+
+
+def choose_data_type(device: Device, checkpoint: Checkpoint) -> DataType:
+    """The number format of `--dtype auto`: the fastest on this hardware that is exact enough. Rounding hardly changes
+    the direction of a vector, but it changes a score or a sparse weight directly, so a CPU computes these in float32.
+    On a GPU float32 is too slow."""
+    if device.kind == "cpu":
+        is_vector = checkpoint.kind in (ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER)
+        return "bfloat16" if is_vector and cpu_has_bfloat16() else "float32"
+    if device.capability >= BFLOAT16:
+        return "bfloat16"
+    if device.capability < FLOAT16:
+        return "float32"
+    if checkpoint.config.get("model_type") in FLOAT16_OVERFLOWS:
+        log.warning("%s overflows in float16: computing in float32, which is slower", checkpoint.architecture)
+        return "float32"
+    return "float16"
+
+
+def cpu_has_bfloat16() -> bool:
+    import torch
+
+    # PyTorch has no public name for either.
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001
+
+
+def format_capability(capability: Capability) -> str:
     return ".".join(map(str, capability))

@@ -1,7 +1,5 @@
-"""The submissions that wait: by priority, within that by flow, and the flows in the order of their turns.
-
-The scheduler has one `FairQueue`, and decides what leaves it. Whatever waits, each method takes the same time.
-"""
+"""The submissions that wait: by priority, within a priority by flow, and the flows in the order of their turns. The
+scheduler has one `FairQueue`. The time of each method does not depend on how much waits."""
 
 from bisect import insort
 from collections import OrderedDict
@@ -14,11 +12,11 @@ from heddle.turns import Turns
 
 @dataclass(slots=True, eq=False)
 class Flow:
-    """The waiting submissions of one flow, first in first out. An ordered dict, because a cancelled one leaves from the
-    middle."""
+    """The waiting submissions of one flow, first in, first out."""
 
     name: str
     priority: int
+    # An ordered dict, because a cancelled submission leaves from the middle.
     submissions: OrderedDict[Submission, None] = field(default_factory=OrderedDict)
     tokens: int = 0
 
@@ -28,24 +26,20 @@ class Flow:
 
 
 class FairQueue:
-    """None of its flows and classes is empty. Not thread-safe."""
+    """Holds no empty flows and no empty classes. Not thread-safe."""
 
     def __init__(self, bulk_tokens: int) -> None:
-        """A flow with more than so many tokens is a bulk."""
+        """A flow with more tokens than `bulk_tokens` is a bulk."""
         self.items = 0  # sequences
         self.tokens = 0
-        self.bulks = 0
+        self.bulk_flows = 0
         self._bulk_tokens = bulk_tokens
         self._classes: dict[int, Turns[Flow]] = {}
         self._priorities: list[int] = []  # of the classes, sorted
 
     def __bool__(self) -> bool:
+        """Whether there is a flow to serve. False also while all are set aside."""
         return bool(self._priorities)
-
-    @property
-    def front(self) -> Flow:
-        """The flow whose turn it is."""
-        return self._classes[self._priorities[0]].front
 
     @property
     def first_priority(self) -> int:
@@ -53,10 +47,15 @@ class FairQueue:
 
     @property
     def first_class_size(self) -> int:
-        """How many flows the first class has."""
+        """The number of flows in the first class."""
         return len(self._classes[self._priorities[0]])
 
-    def of_first_class(self) -> Iterator[Flow]:
+    @property
+    def front(self) -> Flow:
+        """The flow whose turn it is."""
+        return self._classes[self._priorities[0]].front
+
+    def iterate_first_class(self) -> Iterator[Flow]:
         """The flows of the first class, in the order of their turns."""
         return iter(self._classes[self._priorities[0]])
 
@@ -72,7 +71,7 @@ class FairQueue:
         self._count(flow, submission.waiting, submission.tokens)
 
     def remove(self, submission: Submission) -> bool:
-        """Removes what still waits of a submission. False if nothing does."""
+        """Removes what still waits of a submission. Returns False if nothing does."""
         flow = self._find(submission)
         if flow is None or submission not in flow.submissions:
             return False
@@ -80,26 +79,21 @@ class FairQueue:
         return True
 
     def take(self, flow: Flow, sequences: int) -> Part:
-        """Removes the first sequences of the flow, all from its first submission."""
+        """Removes sequences from the start of the flow's first submission."""
         submission = flow.first
-        start, stop = submission.taken, submission.taken + sequences
         if sequences == submission.waiting:
             self._remove(flow, submission)
-        else:
-            starts = submission.sequences.starts
-            tokens = starts.item(stop) - starts.item(start)
-            submission.tokens -= tokens
-            self._count(flow, -sequences, -tokens)
-        submission.taken = stop
-        submission.waiting -= sequences
-        return Part(submission, start, stop)
+            return submission.take(sequences)
+        part = submission.take(sequences)
+        self._count(flow, -sequences, -part.tokens)
+        return part
 
     def move_to_end(self, flow: Flow) -> None:
-        """Its turn has come: the others of its class are before it in the next round."""
+        """The flow has had its turn: the others of its class come before it in the next round."""
         self._classes[flow.priority].move_to_end(flow.name)
 
     def set_aside(self, flow: Flow) -> None:
-        """Others are in front, until it is put back."""
+        """Takes the flow out of the turns until it is put back."""
         self._detach(flow)
 
     def put_back(self, flow: Flow) -> None:
@@ -109,7 +103,7 @@ class FairQueue:
 
     def _find(self, submission: Submission) -> Flow | None:
         flows = self._classes.get(submission.priority)
-        return flows.get(submission.flow) if flows else None
+        return None if flows is None else flows.get(submission.flow)
 
     def _remove(self, flow: Flow, submission: Submission) -> None:
         del flow.submissions[submission]
@@ -118,17 +112,18 @@ class FairQueue:
             self._detach(flow)
 
     def _count(self, flow: Flow, items: int, tokens: int) -> None:
-        was_bulk = self.is_bulk(flow)
+        was_bulk = flow.tokens > self._bulk_tokens
         flow.tokens += tokens
         self.items += items
         self.tokens += tokens
-        self.bulks += self.is_bulk(flow) - was_bulk
+        self.bulk_flows += (flow.tokens > self._bulk_tokens) - was_bulk
 
     def _attach(self, flow: Flow) -> None:
-        if flow.priority not in self._classes:
-            self._classes[flow.priority] = Turns()
+        flows = self._classes.get(flow.priority)
+        if flows is None:
+            flows = self._classes[flow.priority] = Turns()
             insort(self._priorities, flow.priority)
-        self._classes[flow.priority].add(flow.name, flow)
+        flows.add(flow.name, flow)
 
     def _detach(self, flow: Flow) -> None:
         flows = self._classes[flow.priority]

@@ -1,7 +1,7 @@
-"""From the hidden states of a packed batch to its answers: pooling, cut to fewer dimensions, normalisation.
+"""From the hidden states of a packed batch to its vectors: pooling, truncation to fewer dimensions, normalisation.
 
-Every backend that ends in hidden states uses it. Semantics are those of sentence-transformers' Pooling module; the
-arithmetic is float32 whatever the model's. Nothing here waits for a GPU: all sizes are known on the host.
+Every backend that produces hidden states uses it. The semantics are those of sentence-transformers' Pooling module; the
+arithmetic is float32, whatever the model's. Nothing here waits for a GPU: all sizes are known on the host.
 """
 
 from collections.abc import Sequence
@@ -16,20 +16,20 @@ from heddle.checkpoint.sentence_modules import Pooling
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """Leading tokens that are left out of pooling."""
+    """Leading tokens that pooling leaves out."""
 
     tokens: Tensor  # int32 [B]
-    pooled_tokens: int  # how many tokens of the batch are left
+    pooled_tokens: int  # how many tokens of the batch remain
 
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """What is pooled of each sequence: the rows from `firsts` to `stops`. All int32 [B]."""
+    """The rows that are pooled for each sequence, from `firsts` to `stops`. All int32 [B]."""
 
     starts: Tensor
     firsts: Tensor  # `starts` itself where no sequence has a prompt
     stops: Tensor
-    count: int  # rows of all spans together
+    count: int  # rows of all spans
 
     @classmethod
     def of(cls, cu_seqlens: Tensor, tokens: int, prompts: Prompts | None) -> "Spans":
@@ -54,19 +54,18 @@ class Spans:
         lengths = self.lengths
         return lengths.cumsum(0, dtype=torch.int32) - lengths
 
-    def repeated(self, values: Tensor) -> Tensor:
+    def repeat(self, values: Tensor) -> Tensor:
         """For each row, the value [B] of its sequence."""
         return torch.repeat_interleave(values, self.lengths, output_size=self.count)
 
     def rows(self) -> Tensor:
         """int32 [count]: first, first + 1, ... for each sequence."""
         rows = torch.arange(self.count, dtype=torch.int32, device=self.starts.device)
-        return self.repeated(self.firsts - self.offsets) + rows if self.have_prompts else rows
+        return self.repeat(self.firsts - self.offsets) + rows if self.have_prompts else rows
 
 
 def pool(hidden: Tensor, cu_seqlens: Tensor, modes: Sequence[Pooling], prompts: Prompts | None = None) -> Tensor:
-    """Vectors float32 [B, len(modes) * H] from hidden states [T, H] of any float type; `cu_seqlens` int32 [B + 1] says
-    where each sequence lies."""
+    """Vectors float32 [B, len(modes) * H] from hidden states [T, H] of any float type and cu_seqlens int32 [B + 1]."""
     spans = Spans.of(cu_seqlens, len(hidden), prompts)
     pooled = [pool_by(mode, hidden, spans) for mode in modes]
     return pooled[0] if len(pooled) == 1 else torch.cat(pooled, 1)
@@ -75,37 +74,37 @@ def pool(hidden: Tensor, cu_seqlens: Tensor, modes: Sequence[Pooling], prompts: 
 def pool_by(mode: Pooling, hidden: Tensor, spans: Spans) -> Tensor:
     match mode:
         case Pooling.CLS:
-            return hidden.index_select(0, first_pooled(spans)).float()
+            return hidden.index_select(0, find_first_rows(spans)).float()
         case Pooling.LAST_TOKEN:
             return hidden.index_select(0, spans.stops - 1).float()
         case Pooling.MEAN:
-            return bags(hidden, spans, "mean")
+            return reduce_spans(hidden, spans, "mean")
         case Pooling.MAX:
-            return bags(hidden, spans, "max")
+            return reduce_spans(hidden, spans, "max")
         case Pooling.MEAN_SQRT_LEN:
-            return bags(hidden, spans, "mean") * spans.lengths.sqrt()[:, None]
+            return reduce_spans(hidden, spans, "mean") * spans.lengths.sqrt()[:, None]
         case Pooling.WEIGHTED_MEAN:
             return weighted_mean(hidden, spans)
 
 
-def first_pooled(spans: Spans) -> Tensor:
-    """The first row of a sequence that is all prompt is its start."""
+def find_first_rows(spans: Spans) -> Tensor:
+    """For a sequence that is all prompt, its first row."""
     if not spans.have_prompts:
         return spans.starts
     return torch.where(spans.firsts < spans.stops, spans.firsts, spans.starts)
 
 
-def bags(hidden: Tensor, spans: Spans, mode: str) -> Tensor:
-    """Uses `embedding_bag`, with a bag of rows for each sequence, because it is the one fused, vectorised segment
-    reduction that PyTorch has on every device. Each bag is summed row by row, independently of the bags beside it. A
-    bag without tokens gives 0."""
+def reduce_spans(hidden: Tensor, spans: Spans, mode: str) -> Tensor:
+    """Uses `embedding_bag`, with a bag of rows for each sequence, because it is the only fused, vectorised segment
+    reduction that PyTorch has on every device. Each bag is reduced row by row, independently of its neighbours. A bag
+    without tokens gives 0."""
     return functional.embedding_bag(spans.rows(), hidden.float(), spans.offsets, mode=mode)
 
 
 def weighted_mean(hidden: Tensor, spans: Spans) -> Tensor:
-    """Weights are the position in the sequence, from 1, the prompt counted though left out."""
+    """The weight of a row is its position in the sequence, from 1. The prompt counts, though it is left out."""
     rows = spans.rows()
-    weights = (rows - spans.repeated(spans.starts) + 1).float()
+    weights = (rows - spans.repeat(spans.starts) + 1).float()
     total = functional.embedding_bag(rows, hidden.float(), spans.offsets, mode="sum", per_sample_weights=weights)
     before, behind = (spans.firsts - spans.starts).float(), (spans.stops - spans.starts).float()
     weight = (behind * (behind + 1) - before * (before + 1)) / 2  # of firsts..stops, by Gauss
@@ -113,8 +112,8 @@ def weighted_mean(hidden: Tensor, spans: Spans) -> Tensor:
 
 
 def finish(vectors: Tensor, dimensions: Tensor | None = None, skips_normalization: Tensor | None = None) -> Tensor:
-    """Zeroes all components of vectors [B, D] after the first `dimensions` int32 [B], where 0 keeps all. Then scales
-    the vectors to length 1, except those with `skips_normalization` bool [B]."""
+    """Zeroes the components of vectors [B, D] after the first `dimensions` int32 [B]; 0 keeps all. Then scales the
+    vectors to length 1, except those with `skips_normalization` bool [B]."""
     if dimensions is not None:
         component = torch.arange(vectors.shape[1], device=vectors.device)
         is_cut = dimensions[:, None] > 0

@@ -1,23 +1,26 @@
-"""The wire edge of the engine: messages become submissions, outcomes become messages. No model, no batching.
+"""The wire edge of the engine: messages become submissions, and outcomes become messages.
 
-Whatever a caller sends is checked here and in `engine_svc.checks`, so that nothing behind it meets an id outside the
-vocabulary or a sequence that the model has no positions for.
+The way of a submission: `EngineServicer.submit` checks it (`checks`) and hands it to the scheduler (`scheduler`, with
+`fair_queue` and `batching`). A thread of the worker (`worker`) takes it as part of a batch, runs the batch
+(`batch_runner`) on the backend, and encodes the outcome with `encode_outcome` below.
 """
 
 import asyncio
 import time
 from collections.abc import Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import grpc
 
-from engine_svc.answers import encode, nothing_computed
 from engine_svc.batch import Output
-from engine_svc.checks import Checks
+from engine_svc.checks import CheckedSequences, Checks
+from engine_svc.rows import missing
 from engine_svc.scheduler import Scheduler
-from engine_svc.submission import Submission
+from engine_svc.submission import Outcome, Submission
 from engine_svc.worker import Worker
+from heddle import tensors
 from heddle.rpc.deadlines import NEVER
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.fairness import FlowNames
@@ -29,12 +32,11 @@ from heddle.v1 import engine_pb2, engine_pb2_grpc, item_pb2, model_pb2
 
 class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
     def __init__(self, scheduler: Scheduler, workers: Sequence[Worker]) -> None:
-        self._model = model_pb2.Model()
-        self._checks = Checks(self._model, frozenset())
         self._scheduler = scheduler
         self._workers = workers
         self._arrived: list[Submission] = []
         self._flow_names = FlowNames()
+        self.serve_model(model_pb2.Model(), frozenset())
         self.stream = StreamServer(
             self.submit,
             frame_type=engine_pb2.EngineServiceInferResponse,
@@ -44,9 +46,9 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         )
 
     def serve_model(self, model: model_pb2.Model, outputs: frozenset[Output]) -> None:
-        """Called once, when the model is loaded and before the server lets calls in."""
+        """Must be called when the model is loaded, before the server accepts calls."""
         self._model = model
-        self._checks = Checks(model, outputs)
+        self._checks = Checks(model, outputs, sequences_max=self._scheduler.limits.queue_items_max)
 
     async def Infer(  # type: ignore[override]
         self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]
@@ -69,30 +71,31 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         return engine_pb2.EngineServiceGetModelResponse(model=self._model)
 
     def submit(self, item: engine_pb2.Submission, deadline: float, reply: Reply[engine_pb2.Outcome]) -> Cancel:
-        """A hop: the sequences of one submission into the scheduler."""
-        context = item.context
+        """A hop (see `heddle.rpc.stream`): puts the sequences of one submission into the scheduler."""
         try:
             checked = self._checks.check(item.sequences)
-        except HeddleError as refusal:
-            reply(refusal)
+        except HeddleError as error:
+            reply(error)
             return nothing_to_cancel
-        if checked.sequences is None:
-            reply(nothing_computed(checked))
+        encode = partial(encode_outcome, checked, self._model.vocabulary_size)
+        if checked.good is not None and not checked.good.size:
+            reply(encode(Outcome([missing(0) for _ in checked.sequences.options.outputs])))
             return nothing_to_cancel
+        context = item.context
         submission = Submission(
             checked.sequences,
             context.flow or self._flow_names.complete(""),
             reply,
             context.priority,
             None if deadline == NEVER else deadline,
-            partial(encode, checked, self._model.vocabulary_size),
+            encode,
         )
-        # All that arrives in one turn of the event loop is submitted at once: a worker that is free would otherwise
-        # leave with the first submission of a frame.
+        # All that arrives in one turn of the event loop is submitted at once. Otherwise an idle worker would leave with
+        # the first submission of a frame.
         if not self._arrived:
             asyncio.get_running_loop().call_soon(self._submit_arrived)
         self._arrived.append(submission)
-        return lambda: self._cancel(submission)
+        return partial(self._cancel, submission)
 
     def load(self) -> item_pb2.Load:
         items, tokens = self._scheduler.load()
@@ -123,6 +126,32 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         if fingerprint != own:
             raise HeddleError(
                 ErrorKind.MISMATCH,
-                f"the tokenizer's fingerprint is {fingerprint[:12] or 'missing'}, the engine's model "
+                f"the tokenizer's fingerprint is {fingerprint[:12] or 'missing'}, but the engine's model "
                 f"{self._model.name} has {own[:12]}: they do not belong together",
             )
+
+
+def encode_outcome(
+    checked: CheckedSequences, vocabulary_size: int, outcome: Outcome
+) -> engine_pb2.Outcome | HeddleError:
+    """Runs on the thread of a worker."""
+    if outcome.error is not None:
+        return HeddleError.from_exception(outcome.error)
+    message = engine_pb2.Outcome(queue_us=int(outcome.queue_s * 1e6), compute_us=int(outcome.compute_s * 1e6))
+    results, errors = outcome.results, outcome.errors
+    if checked.good is not None:
+        total = len(checked.good) + len(checked.errors)
+        results = [rows.scatter(checked.good, total) for rows in results]
+        errors = [*checked.errors, *((checked.good.item(index), error) for index, error in errors)]
+        errors.sort(key=itemgetter(0))
+    for rows in results:
+        result = message.results.add()
+        if rows.lengths is None:
+            tensors.fill(result.tensor, rows.values, checked.data_type)
+        elif rows.indices is None:
+            tensors.fill_tokens(result.tokens, rows.values, rows.lengths, checked.data_type)
+        else:
+            tensors.fill_sparse(result.sparse, rows.lengths, rows.indices, rows.values, vocabulary_size)
+    for index, error in errors:
+        message.errors.add(index=index, error=HeddleError.from_exception(error).to_proto())
+    return message

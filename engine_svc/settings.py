@@ -1,4 +1,5 @@
-"""What can be set of an engine pod: flag, else HEDDLE_ENGINE_* variable, else the default here."""
+"""The settings of an engine pod. Each comes from a flag, else from a HEDDLE_ENGINE_* variable, else from its
+default."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,70 +25,70 @@ class EngineSettings:
 
     # Hub name of the model, or folder of a checkpoint.
     model: str = PACKAGED_NAME
-    # Name that requests use for the model; as --model when empty.
+    # Name that requests use for the model; the value of --model when empty.
     served_model_name: str = ""
     # Commit, branch or tag on the hub; the default branch when empty.
     revision: str = ""
-    # How tokens become one vector: auto is what the checkpoint says; splade makes a sparse one of a masked language
-    # model. Tokenizer and engine must be set alike.
+    # How tokens become one vector: auto is what the checkpoint says; splade makes a sparse vector with a masked
+    # language model. Must be the same for tokenizer and engine.
     pooling: PoolingSetting = "auto"
-    # Tokens whose logits make the score of a reranker that is a causal language model, such as yes,no: ids, or
+    # Tokens whose logits give the score of a reranker that is a causal language model, such as yes,no: ids, or
     # spellings from its vocabulary. auto takes them from the checkpoint's files, or knows them by the model's name.
-    # Tokenizer and engine must be set alike.
+    # Must be the same for tokenizer and engine.
     score_tokens: str = AUTO
-    # Adapter to compute with, of those that the checkpoint carries (retrieval.query and others of jina-embeddings-v3);
-    # none when empty.
+    # Adapter to compute with, one of those in the checkpoint (such as retrieval.query of jina-embeddings-v3); none when
+    # empty.
     adapter: str = ""
-    # What computes: torch (CPU or CUDA), tensorrt_llm, auto, which is tensorrt_llm where it is installed and serves the
-    # model on this GPU and torch otherwise, or simulated, which answers made-up vectors after a modelled time.
+    # What computes: torch (CPU or CUDA); tensorrt_llm; auto, which is tensorrt_llm if it is installed and serves the
+    # model on this GPU, otherwise torch; or simulated, which returns made-up vectors after a modelled time.
     backend: Literal["auto", "torch", "tensorrt_llm", "simulated"] = "torch"
     # Where the pod computes: cpu, cuda (the first GPU), cuda:N (one of several, in the order of CUDA_VISIBLE_DEVICES if
     # that is set), or auto, which is the first GPU if there is one, else the CPU.
     device: str = "auto"
-    # Number format of the computation; auto takes bfloat16 where the device is fast at it, else float16 on a GPU and
-    # float32 on a CPU, which takes float32 for scores and sparse vectors in any case.
+    # Number format of the computation; auto takes bfloat16 where the device is fast at it, otherwise float16 on a GPU
+    # and float32 on a CPU. A CPU always takes float32 for scores and sparse vectors.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     # Weights of the transformer's linears: no_quant keeps them as the checkpoint stores them (also FP8 and NVFP4 of
     # NVIDIA's ModelOpt); fp8 and fp4 quantize them while they are loaded, for less memory, and for speed on GPUs that
     # multiply FP8 or FP4. Only decoders on torch can be quantized, not encoders (BERT and its like).
     quantization: Literal["no_quant", "fp8", "fp4"] = "no_quant"
-    # CPU cores that forward passes share; 0 takes all, or as many as the container is limited to.
+    # CPU cores that forward passes share; 0 takes all, or those that the container is limited to.
     threads: int = 0
-    # Forward passes that may run side by side, beside one for small queries during bulks: 0 takes one for each core, up
-    # to 8, or two on a GPU, of which the second is prepared while the first runs; tensorrt_llm runs one.
+    # Forward passes that may run at once, not counting the one for small queries during bulks. 0 takes one per core, up
+    # to 8; on a GPU it takes two, the second of which is prepared while the first runs; tensorrt_llm runs one.
     passes: int = 0
 
     # Access
 
-    # Certificate (with those between it and a root) and its key, PEM, for the addresses host:port; plaintext when
-    # unset. Both are read again when they change.
+    # Certificate (with its intermediates) and key, PEM, for the addresses host:port; plaintext when unset. Both are
+    # read again when they change.
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    # Authorities, PEM: callers must have a certificate of one of them (mutual TLS).
+    # Certificate authorities, PEM. Callers must have a certificate from one of them (mutual TLS).
     tls_ca: Path | None = None
-    # Keys that callers at host:port need, as metadata `authorization: Bearer KEY`; without keys, everybody may call.
-    # Set them by variable, not by flag: other users of the machine can see flags. Health checks need none.
+    # Keys that callers at host:port must send as metadata `authorization: Bearer KEY`; without keys, anyone may call.
+    # Set them by variable, not by flag: other users of the machine can see flags. Health checks need no key.
     api_keys: tuple[str, ...] = ()
-    # File of further keys, one per line: a name, the key or sha256:HASH (its SHA-256 in hexadecimal digits), and
+    # File of more keys, one per line: a name, the key or sha256:HASH (its SHA-256 in hexadecimal digits), and
     # optionally the best priority that the key may ask for. Everything after # is a comment.
     api_keys_file: Path | None = None
 
     # Batches
 
-    # Tokens of one forward pass; 0 takes 16384 on a GPU, and 512 on a CPU, where more are hardly cheaper by token.
+    # Tokens of one forward pass; 0 takes 16384 on a GPU, and 512 on a CPU, where more are hardly cheaper per token.
     batch_tokens_max: int = 0
     # Sequences of one forward pass.
     batch_items_max: int = 1024
     # Tokens that may wait for the engine; beyond them new sequences are refused as OVERLOADED.
     queue_tokens_max: int = 4_000_000
-    # Sequences that may wait for the engine.
+    # Sequences that may wait for the engine. A single submission may not have more.
     queue_items_max: int = 65_536
 
     # Operation
 
     # Seconds that a stopping pod takes to finish what it accepted.
     drain_s_max: float = 30.0
-    # Port of the Prometheus metrics; none serves none.
+    # Port of the Prometheus metrics; there are none when unset.
     metrics_port: int | None = None
     # Log lines for people or for machines.
     log_format: LogFormat = "text"

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from heddle.machine import keep_freed_memory
@@ -41,7 +42,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
     models = ServedModels(
         settings.targets_by_model, strict_names=settings.strict_model_names, access=settings.tokenizers_access
     )
-    routes = build_routes(models, settings)
+    routes = with_root(build_routes(models, settings), settings.default_route)
     check_default_route(settings.default_route, routes)
     app = App(
         Router(routes, OPENAI, lambda path: resolve_path(path, settings.default_route or default_path(models))),
@@ -82,6 +83,12 @@ def check_default_route(path: str, routes: Sequence[Route]) -> None:
     if path and path not in known:
         message = f"default_route: there is no POST {path} here{suggestion(path, known)}; one of {', '.join(known)}"
         raise ConfigurationError(message)
+
+
+def with_root(routes: Sequence[Route], default_route: str) -> list[Route]:
+    """Makes POST / the default route, if one is set. Otherwise the body and the model decide."""
+    chosen = [route for route in routes if (route.method, route.path) == ("POST", default_route)]
+    return [*routes, *(replace(route, path="/") for route in chosen)]
 
 
 if __name__ == "__main__":

@@ -77,9 +77,9 @@ class GatewaySettings:
 
     # Routes
 
-    # Path of the route that answers Baseten's /environments/.../predict. When empty, the model's task decides:
-    # /v1/embeddings, /embed_all, /embed_sparse, /predict or /predict_tokens; for a reranker, /rerank if the body has a
-    # query, else /predict. With several models, the first one's task decides for all requests.
+    # Path of the route that answers POST / and Baseten's /environments/.../predict. When empty, the model's task
+    # decides: /v1/embeddings, /embed_all, /embed_sparse, /predict or /predict_tokens; for a reranker, /rerank if the
+    # body has a query, else /predict. With several models, the first one's task decides for all requests.
     default_route: str = ""
     # HTTP status for input over a limit. None: 400 on OpenAI's and Cohere's routes and 413 on TEI's and BEI's, as their
     # clients expect (TEI itself answers 422 since 1.9). A body of too many bytes is always 413.

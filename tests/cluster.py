@@ -12,7 +12,7 @@ from unittest.mock import patch
 import engine_svc.__main__ as engine
 import http_gateway.__main__ as http_gateway
 import tokenizer_svc.__main__ as tokenizer
-from engine_svc.backends.backend import Backend
+from engine_svc.backends import Backend
 from engine_svc.backends.loading import load_backend
 from engine_svc.settings import EngineSettings
 from heddle.cli.readiness import grpc_ready, http_ready

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from engine_svc.backends.backend import Backend
+from engine_svc.backends import Backend
 from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from tests.cluster import engine_pod, gateway, tokenizer_pod
 

@@ -66,7 +66,7 @@ def packed(sequences: List[Sequence]) -> PackedBatch:
 
 def sequences_of(batch: PackedBatch) -> list[Sequence]:
     sequences = []
-    for (start, stop), number in zip(pairwise(batch.cu_seqlens.tolist()), batch.option_of.tolist(), strict=True):
+    for (start, stop), number in zip(pairwise(batch.cu_seqlens.tolist()), batch.option_indices.tolist(), strict=True):
         options, types = batch.options[number], batch.type_ids[start:stop].astype(np.uint8)
         sequences.append(
             Sequence(
@@ -91,7 +91,7 @@ def run_each(backend: Runner, batch: PackedBatch | List[Sequence], cores: int = 
     arrays = {output: iterate(rows) for output, rows in results.items()}
     return [
         trimmed(next(arrays[output]), output, options)
-        for options in (batch.options[number] for number in batch.option_of)
+        for options in (batch.options[number] for number in batch.option_indices)
         for output in options.outputs
     ]
 

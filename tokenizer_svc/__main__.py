@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from dataclasses import replace
 from typing import NoReturn
 
 from heddle.checkpoint import Checkpoint
@@ -10,7 +11,7 @@ from heddle.checkpoint.model_source import locate
 from heddle.machine import keep_freed_memory
 from heddle.rpc.keys import ApiKeys
 from heddle.rpc.lifecycle import Server, run, use_batch_scheduling
-from heddle.rpc.settings import load
+from heddle.rpc.settings import ConfigurationError, load
 from heddle.rpc.telemetry import serve_metrics, start_logging
 from heddle.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
 from tokenizer_svc.encoder import Encoder
@@ -32,6 +33,18 @@ def main() -> NoReturn:
     run(lambda: serve(settings))
 
 
+def replace_default_prompt(checkpoint: Checkpoint, settings: TokenizerSettings) -> Checkpoint:
+    """Raises ConfigurationError for the name of a prompt that the checkpoint does not have."""
+    name = settings.default_prompt_name
+    if name and name not in checkpoint.prompts:
+        known = ", ".join(sorted(checkpoint.prompts)) or "none"
+        raise ConfigurationError(f"default_prompt_name: {checkpoint.name} has no prompt {name!r}; it has: {known}")
+    if settings.default_prompt:
+        name = "default"
+        checkpoint = replace(checkpoint, prompts={**checkpoint.prompts, name: settings.default_prompt})
+    return replace(checkpoint, default_prompt_name=name or checkpoint.default_prompt_name)
+
+
 async def serve(settings: TokenizerSettings, stop: asyncio.Event | None = None) -> None:
     """Serves until `stop` is set, or until a signal if none is given."""
     checkpoint = Checkpoint.read(
@@ -40,6 +53,7 @@ async def serve(settings: TokenizerSettings, stop: asyncio.Event | None = None) 
         pooling=settings.pooling,
         score_tokens=settings.score_tokens,
     )
+    checkpoint = replace_default_prompt(checkpoint, settings)
     tokenizer = Tokenizer.load(checkpoint, settings.end_token)
     encoder = Encoder(tokenizer, waiting_bytes_max=settings.queue_bytes_max)
     keys = ApiKeys.load(settings.api_keys, settings.api_keys_file)

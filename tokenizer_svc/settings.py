@@ -43,6 +43,10 @@ class TokenizerSettings:
     # from its vocabulary. auto takes them from the checkpoint's files, or from a list of known models. Must be the
     # same for tokenizer and engine.
     score_tokens: str = AUTO
+    # Text put before each input whose request names no prompt. The checkpoint's own default applies when empty.
+    default_prompt: str = ""
+    # The same by name: one of the checkpoint's prompts.
+    default_prompt_name: str = ""
     # Prompt of a reranker: auto uses the known prompt of the model, if any; none sends query and document as a pair;
     # otherwise qwen3-reranker, mxbai-rerank-v2, bge-reranker-gemma, or a text with {query} and {document}, and with
     # {instruction} if requests may set one.
@@ -133,6 +137,8 @@ class TokenizerSettings:
             raise ValueError(f"answer_bytes_max must be at most {ANSWER_BYTES_MOST}, not {self.answer_bytes_max}")
         at_least(self.answer_bytes_max, answers_bytes_max=self.answers_bytes_max)
         rerank_prompts.parse_template(self.rerank_template)
+        if self.default_prompt and self.default_prompt_name:
+            raise ValueError("default_prompt and default_prompt_name exclude each other: set one of them")
         at_least(0, drain_s_max=self.drain_s_max)
 
     def _check_engines(self) -> None:

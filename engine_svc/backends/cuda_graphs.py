@@ -1,5 +1,5 @@
-"""CUDA graphs of a model's transformer for batches of few tokens, whose passes take longer to launch than to compute.
-`TorchBackend` captures them at load and replays one wherever a batch fits.
+"""CUDA graphs of a model's transformer, for batches of few tokens: launching their kernels takes longer than computing.
+`TorchBackend` captures the graphs while it loads, and replays one whenever a batch fits.
 
 A graph runs on static inputs, with a fixed number of rows and sequences. If a batch has fewer, the spare rows belong to
 no sequence, and the spare sequences are empty. Neither changes the hidden states of the others.
@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine_svc.backends.cuda_errors import first_line
+from engine_svc.backends.cuda_passes import first_line
 from engine_svc.batch import PackedBatch, Sequences
-from engine_svc.models.layout import Layout, Run
+from engine_svc.models.layout import EqualLengths, Layout
 from engine_svc.models.packed_tokens import PackedTokens
 
 BUCKETS_OF_TOKENS = (8, 16, 32, 64, 128, 256)
-# An empty sequence costs attention a little in each layer, so a batch of few sequences has a graph of its own.
+# An empty sequence costs attention a little time in each layer, so batches of few sequences have graphs of their own.
 BUCKETS_OF_SEQUENCES = (4, 16, 64)
 
 # The largest distance of replayed hidden states from computed ones, divided by the distance of the computed ones from
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 class CapturedLayout(Layout):
     @cached_property
-    def runs(self) -> tuple[Run, ...]:
+    def groups(self) -> tuple[EqualLengths, ...]:
         raise RuntimeError("attention depends on the lengths of the sequences")
 
 
@@ -50,12 +50,12 @@ class Graph:
     def fits(self, tokens: PackedTokens) -> bool:
         """Kernels are launched for the longest sequence, so none may be longer than that of the capture."""
         own = self.inputs
-        is_short = tokens.layout.length_max <= own.layout.length_max
-        return is_short and rows_of(tokens) <= rows_of(own) and sequences_of(tokens) <= sequences_of(own)
+        is_short = tokens.layout.max_length <= own.layout.max_length
+        return is_short and count_rows(tokens) <= count_rows(own) and count_sequences(tokens) <= count_sequences(own)
 
     def run(self, tokens: PackedTokens) -> Tensor:
         """The hidden states [rows, hidden] of the transformer, in a copy that the next run does not change."""
-        rows, stop = rows_of(tokens), sequences_of(tokens) + 1
+        rows, stop = count_rows(tokens), count_sequences(tokens) + 1
         own, given = self.inputs, tokens.layout.cu_seqlens
         own.ids[:rows].copy_(tokens.ids)
         own.type_ids[:rows].copy_(tokens.type_ids)
@@ -68,14 +68,14 @@ class Graph:
 
 class CudaGraphs:
     def __init__(self, graphs: Iterable[Graph] = ()) -> None:
-        self._graphs = sorted(graphs, key=lambda graph: (rows_of(graph.inputs), sequences_of(graph.inputs)))
+        self._graphs = sorted(graphs, key=lambda graph: (count_rows(graph.inputs), count_sequences(graph.inputs)))
 
     def __len__(self) -> int:
         return len(self._graphs)
 
     def find(self, tokens: PackedTokens) -> Graph | None:
-        """The smallest graph for the batch; None for a large batch, and for one with merged prefixes or adapters."""
-        if tokens.layout.row_of_token is not None or tokens.adapted_rows is not None:
+        """The smallest graph that the batch fits. None for a large batch, and for merged prefixes or adapters."""
+        if tokens.layout.row_of_token is not None or tokens.adapter_rows is not None:
             return None
         return next((graph for graph in self._graphs if graph.fits(tokens)), None)
 
@@ -88,8 +88,8 @@ def capture_graphs(
     dtype: torch.dtype,
     sequence_tokens_max: int,
 ) -> CudaGraphs:
-    """Returns no graphs, and logs a warning, if the model does what a graph cannot hold, such as reading the lengths of
-    the sequences on the host."""
+    """Returns no graphs, and logs a warning, if the model does what a graph cannot record, such as reading the lengths
+    of the sequences on the host."""
     packed = partial(PackedTokens.of, device=device, dtype=dtype)
     graphs: list[Graph] = []
     try:
@@ -97,17 +97,17 @@ def capture_graphs(
         for tokens, sequences in reversed(list(product(BUCKETS_OF_TOKENS, BUCKETS_OF_SEQUENCES))):
             if 2 * sequences > tokens:
                 continue
-            inputs = without_runs(packed(batch_of(lengths_of(tokens, sequences, sequence_tokens_max))))
+            inputs = hide_groups(packed(make_batch(make_lengths(tokens, sequences, sequence_tokens_max))))
             graphs.append(Graph(inputs, *capture(partial(transformer, inputs))))
-            others = lengths_of(tokens - 1, sequences - 1, min(tokens // sequences, sequence_tokens_max))
-            check(graphs[-1], transformer, packed(batch_of(others)))
+            others = make_lengths(tokens - 1, sequences - 1, min(tokens // sequences, sequence_tokens_max))
+            check_replay(graphs[-1], transformer, packed(make_batch(others)))
     except Exception as error:  # noqa: BLE001 - without graphs the model still works
         log.warning("no CUDA graphs for this model: %s: %s", type(error).__name__, first_line(error))
         return CudaGraphs()
     return CudaGraphs(graphs)
 
 
-def check(graph: Graph, transformer: Callable[[PackedTokens], Tensor], tokens: PackedTokens) -> None:
+def check_replay(graph: Graph, transformer: Callable[[PackedTokens], Tensor], tokens: PackedTokens) -> None:
     """Raises ValueError if the graph and the transformer compute different hidden states."""
     count = int(tokens.layout.cu_seqlens[-1])  # later rows belong to no sequence
     expected, replayed = transformer(tokens)[:count].float(), graph.run(tokens)[:count].float()
@@ -116,29 +116,29 @@ def check(graph: Graph, transformer: Callable[[PackedTokens], Tensor], tokens: P
         raise ValueError(f"the replay differs from the computation by {difference:.3g}")
 
 
-def without_runs(tokens: PackedTokens) -> PackedTokens:
-    """Makes attention that reads the runs fail: a graph of it would be right for these sequences only."""
+def hide_groups(tokens: PackedTokens) -> PackedTokens:
+    """Makes attention fail if it reads the groups: such a graph would be right only for the captured sequences."""
     layout = tokens.layout
     return replace(tokens, layout=CapturedLayout.of(layout.lengths, layout.cu_seqlens))
 
 
-def rows_of(tokens: PackedTokens) -> int:
+def count_rows(tokens: PackedTokens) -> int:
     return len(tokens.ids)
 
 
-def sequences_of(tokens: PackedTokens) -> int:
+def count_sequences(tokens: PackedTokens) -> int:
     return len(tokens.layout.cu_seqlens) - 1
 
 
-def batch_of(lengths: Sequence[int]) -> PackedBatch:
-    """Sequences of these lengths. Their ids are below 8, so every vocabulary has them."""
+def make_batch(lengths: Sequence[int]) -> PackedBatch:
+    """Sequences of these lengths, of ids below 8, which every vocabulary has."""
     ids = [(np.arange(length, dtype=np.uint32) + index) % 8 for index, length in enumerate(lengths)]
     return PackedBatch.of([Sequences.of(np.concatenate(ids), np.array(lengths))])
 
 
-def lengths_of(tokens: int, sequences: int, length_max: int) -> list[int]:
-    """As many lengths as `sequences`, in ascending order. The last ones are as long as possible, the others 1. They add
-    up to `tokens`, or to less where `length_max` does not allow it."""
+def make_lengths(tokens: int, sequences: int, length_max: int) -> list[int]:
+    """Lengths of so many sequences, ascending: the last are as long as possible, the others 1. They add up to `tokens`,
+    or to less if `length_max` does not allow it."""
     lengths = [1] * sequences
     for index in reversed(range(sequences)):
         lengths[index] += min(length_max - 1, tokens - sum(lengths))
@@ -146,7 +146,7 @@ def lengths_of(tokens: int, sequences: int, length_max: int) -> list[int]:
 
 
 def capture_on(stream: torch.cuda.Stream) -> Capture:
-    """All graphs share one pool of memory, which is safe because they are replayed on this stream only."""
+    """All graphs share one pool of memory. This is safe because they are only replayed on this stream."""
     pool = torch.cuda.graph_pool_handle()
 
     def capture(function: Function) -> tuple[Tensor, Callable[[], None]]:

@@ -6,27 +6,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine_svc.backends.backend import OutOfMemoryError
-from engine_svc.backends.cuda_errors import check_device, is_out_of_memory
+from engine_svc.backends import OutOfMemoryError
 from engine_svc.backends.cuda_graphs import CudaGraphs, capture_graphs, capture_on
-from engine_svc.backends.cuda_passes import CudaPasses
-from engine_svc.backends.host_memory import keep_freed_memory, return_freed_memory
+from engine_svc.backends.cuda_passes import CudaPasses, check_device, is_out_of_memory
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.data_type import auto_data_type
-from engine_svc.device import find_device
+from engine_svc.device import choose_data_type, find_device
 from engine_svc.models.heads.head import HeadOutputs
-from engine_svc.models.low_rank import use_adapters
+from engine_svc.models.lora import use_adapters
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.quantization import NO_QUANT
 from engine_svc.rows import Rows
+from heddle import machine
 from heddle.checkpoint import Checkpoint
+
+# While a model is loaded, glibc returns freed memory to the system: this is the threshold that it starts with, and that
+# stays once it is set. Otherwise it rises with the blocks that are freed, up to 32 MiB. Weights that are replaced by a
+# packed copy would then leave holes in its heap that no later weights fill: a third of a model, for the life of the
+# process.
+BYTES_KEPT_WHILE_LOADING = 128 << 10
+# Afterwards glibc keeps freed memory for the next pass, as much as the largest batch needs. Otherwise the kernel would
+# have to clear the pages of the activations in each pass: a twentieth of its time in float32, and far more where matrix
+# products are faster.
+BYTES_KEPT = 1 << 30
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class TorchBackend:
-    """A model of `engine_svc.models`. See engine_svc.backends.backend.Backend for who may call it, and when."""
+    """See `engine_svc.backends.Backend` for who may call it, and when."""
 
     def __init__(
         self,
@@ -37,33 +45,33 @@ class TorchBackend:
         device: str = "auto",
         adapter: str = "",
         quantization: str = NO_QUANT,
-        merges_prefixes: bool = True,
+        share_prefixes: bool = True,
     ) -> None:
-        """`dtype` is auto, float32, bfloat16 or float16. `threads` of the CPU are for a pass that is told of none;
-        0 leaves PyTorch's choice, one per core. `device` is auto, cpu, cuda or cuda:N. `adapter` is one of the
-        checkpoint's, or "". `quantization` is no_quant, fp8 or fp4. A causal model computes prefixes that sequences of
-        a batch share once, unless `merges_prefixes` says no. Raises CheckpointError."""
+        """`dtype` is auto, float32, bfloat16 or float16. `threads` is the number of CPU cores for a pass that names
+        none; 0 leaves PyTorch's choice, one per core. `device` is auto, cpu, cuda or cuda:N. `adapter` is one of the
+        checkpoint's, or "". `quantization` is no_quant, fp8 or fp4. With `share_prefixes` a causal model computes a
+        prefix that sequences of a batch share only once. Raises CheckpointError."""
         if threads:
             torch.set_num_threads(threads)
         self._threads = torch.get_num_threads()
-        self._device = device_of(device)
+        self._device = find_torch_device(device)
         if self._device.type == "cpu":
-            return_freed_memory()
+            machine.keep_freed_memory(BYTES_KEPT_WHILE_LOADING)
         else:
             torch.cuda.set_device(self._device)  # Triton launches kernels on the current one, whatever their arguments
-        self._dtype = DTYPES[auto_data_type(find_device(device), checkpoint) if dtype == "auto" else dtype]
+        self._dtype = DTYPES[choose_data_type(find_device(device), checkpoint) if dtype == "auto" else dtype]
         self._model = Model.load(
             checkpoint, dtype=self._dtype, device=self._device, adapter=adapter, quantization=quantization
         )
         if self._device.type == "cpu":
-            keep_freed_memory()
+            machine.keep_freed_memory(BYTES_KEPT)
         # Sequences with different adapters have different hidden states for the same prefix.
-        self._merges_prefixes = merges_prefixes and self._model.transformer.is_causal and not self._model.tasks
+        self._share_prefixes = share_prefixes and self._model.transformer.is_causal and not self._model.tasks
         self._passes: CudaPasses | None = None
         self._graphs = CudaGraphs()
         if self._device.type == "cuda":
             self._passes = CudaPasses(self._device)
-            self._graphs = self._captured(self._passes, checkpoint.sequence_tokens_max)
+            self._graphs = self._capture_graphs(self._passes, checkpoint.sequence_tokens_max)
 
     @property
     def outputs(self) -> frozenset[Output]:
@@ -74,17 +82,18 @@ class TorchBackend:
         return str(self._dtype).removeprefix("torch.")
 
     def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
-        """As the model's head answers, in the order of the batch."""
-        torch.set_num_threads(cores or self._threads)  # of this thread's passes; takes no time
+        torch.set_num_threads(cores or self._threads)  # for this thread; takes no time
         lengths = batch.lengths
         if (lengths[1:] >= lengths[:-1]).all():
             return self._run_by_length(batch)
-        # Attention makes one call for all sequences of a length.
+        # Attention needs one call for all sequences of the same length.
         order = np.argsort(lengths, kind="stable")
         by_length = batch.take(order)
         results = self._run_by_length(by_length)
-        # The places in the batch, in the order of the rows, are sorted to find the row of each place.
-        return {output: rows.take(np.argsort(order[by_length.places[output]])) for output, rows in results.items()}
+        # Sorting the rows by their index in the batch restores its order.
+        return {
+            output: rows.take(np.argsort(order[by_length.output_indices[output]])) for output, rows in results.items()
+        }
 
     def close(self) -> None:
         del self._model, self._graphs
@@ -93,10 +102,10 @@ class TorchBackend:
 
     def _run_by_length(self, batch: PackedBatch) -> Mapping[Output, Rows]:
         if self._passes is None:
-            outputs = self._compute(self._packed(batch), batch)
+            outputs = self._compute(self._pack(batch), batch)
             return outputs.split(outputs.flat.numpy())
         try:
-            return self._passes.run(lambda: self._packed(batch), lambda tokens: self._compute(tokens, batch))
+            return self._passes.run(lambda: self._pack(batch), lambda tokens: self._compute(tokens, batch))
         except Exception as error:
             check_device(self._device, error)
             if not is_out_of_memory(error):
@@ -107,28 +116,28 @@ class TorchBackend:
         raise OutOfMemoryError(reason)
 
     @torch.inference_mode()
-    def _packed(self, batch: PackedBatch) -> PackedTokens:
+    def _pack(self, batch: PackedBatch) -> PackedTokens:
         return PackedTokens.of(
             batch,
             device=self._device,
             dtype=self._dtype,
-            merges_prefixes=self._merges_prefixes,
+            share_prefixes=self._share_prefixes,
             tasks=self._model.tasks,
         )
 
     @torch.inference_mode()
     def _compute(self, tokens: PackedTokens, batch: PackedBatch) -> HeadOutputs:
-        return self._model.head(tokens.of_tokens(self._hidden(tokens)), tokens, batch)
+        return self._model.head(tokens.gather_tokens(self._hidden(tokens)), tokens, batch)
 
     def _hidden(self, tokens: PackedTokens) -> Tensor:
         graph = self._graphs.find(tokens)
         if graph is not None:
             return graph.run(tokens)
-        with use_adapters(tokens.adapted_rows):
+        with use_adapters(tokens.adapter_rows):
             return self._model.transformer(tokens)
 
     @torch.inference_mode()
-    def _captured(self, passes: CudaPasses, sequence_tokens_max: int) -> CudaGraphs:
+    def _capture_graphs(self, passes: CudaPasses, sequence_tokens_max: int) -> CudaGraphs:
         with torch.cuda.stream(passes.stream):
             return capture_graphs(
                 self._model.transformer,
@@ -139,6 +148,6 @@ class TorchBackend:
             )
 
 
-def device_of(name: str) -> torch.device:
-    """With the number of the GPU, which all tensors on it tell. Raises ConfigurationError if there is none."""
+def find_torch_device(name: str) -> torch.device:
+    """Includes the index of the GPU, as the device of a tensor does. Raises ConfigurationError if there is none."""
     return torch.device(find_device(name).torch_name)

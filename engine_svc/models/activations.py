@@ -1,4 +1,4 @@
-"""Activation functions. Linears apply the one that follows them, gated feed-forwards apply their own."""
+"""Activation functions. A linear applies the one that follows it; a gated feed-forward applies its own."""
 
 import enum
 
@@ -16,7 +16,7 @@ class Activation(enum.Enum):
     TANH = "tanh"
 
 
-# By the names that transformers has for them.
+# By their names in transformers.
 ACTIVATIONS = {
     "gelu": Activation.GELU,
     "gelu_python": Activation.GELU,
@@ -33,7 +33,7 @@ ACTIVATIONS = {
 }
 
 
-def activated(values: Tensor, activation: Activation) -> Tensor:
+def apply_activation(values: Tensor, activation: Activation) -> Tensor:
     match activation:
         case Activation.NONE:
             return values

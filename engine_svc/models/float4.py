@@ -1,6 +1,6 @@
 """Rows in NVFP4: E2M1 numbers, two in a byte, an E4M3 scale for each 16 of them, and a float32 scale. The layout is
 that of NVIDIA's ModelOpt (`weight`, `weight_scale`, `weight_scale_2`), but each row has a float32 scale of its own, so
-that a row is quantized without the others. `quantized_weights` makes such rows of weights, and `quantized_linear`
+that a row is quantized without the others. `engine_svc.models.quantized_linear` makes such rows of weights and
 multiplies by them.
 """
 
@@ -44,75 +44,75 @@ class Float4Rows:
 def quantize_to_float4(rows: Tensor) -> Float4Rows:
     """For the inputs of a linear: each block's largest magnitude becomes 6. The length of a row must be a multiple of
     BLOCK."""
-    blocks = blocks_of(rows)
+    blocks = split_blocks(rows)
     largest = blocks.abs().amax(-1)
-    scales = scales_of(largest, FLOAT8_MAX)
-    return packed(blocks, (largest / (FLOAT4_MAX * scales)).to(FLOAT8), scales)
+    scales = compute_scales(largest, FLOAT8_MAX)
+    return pack(blocks, (largest / (FLOAT4_MAX * scales)).to(FLOAT8), scales)
 
 
 def fit_to_float4(rows: Tensor) -> Float4Rows:
     """For weights: like `quantize_to_float4`, but tries several scales for each block and keeps that with the least
     squared error. On normally distributed weights the error is 0.082 of their norm instead of 0.095."""
-    blocks = blocks_of(rows)
+    blocks = split_blocks(rows)
     magnitudes = blocks.abs()
     largest = magnitudes.amax(-1)
-    scales = scales_of(largest, LARGEST_FITTED_SCALE)
+    scales = compute_scales(largest, LARGEST_FITTED_SCALE)
     lowest = (largest / (8 * scales)).to(FLOAT8).view(torch.uint8)
     best, least = lowest, torch.full_like(largest, torch.inf)
     for step in FITTED_STEPS:
         candidate = lowest + step
         divisors = candidate.view(FLOAT8).float() * scales
         values = magnitudes / divisors.unsqueeze(-1)
-        errors = (nearest(values) - values).square_().sum(-1) * divisors.square()
+        errors = (round_to_float4(values) - values).square_().sum(-1) * divisors.square()
         best, least = candidate.where(errors < least, best), errors.minimum(least)
-    return packed(blocks, best.view(FLOAT8), scales)
+    return pack(blocks, best.view(FLOAT8), scales)
 
 
-def blocks_of(rows: Tensor) -> Tensor:
+def split_blocks(rows: Tensor) -> Tensor:
     count, numbers = rows.shape
     return rows.float().reshape(count, numbers // BLOCK, BLOCK)
 
 
-def scales_of(largest: Tensor, largest_scale: float) -> Tensor:
-    """[rows, 1], from the largest magnitudes of blocks. A row's largest one becomes 6 if its block has the scale
-    `largest_scale`."""
+def compute_scales(largest: Tensor, largest_scale: float) -> Tensor:
+    """[rows, 1], from the largest magnitudes of blocks. The largest magnitude of a row becomes 6 if its block has the
+    scale `largest_scale`."""
     return largest.amax(-1, keepdim=True).clamp(min=LARGEST_MIN) / (FLOAT4_MAX * largest_scale)
 
 
-def packed(blocks: Tensor, block_scales: Tensor, scales: Tensor) -> Float4Rows:
+def pack(blocks: Tensor, block_scales: Tensor, scales: Tensor) -> Float4Rows:
     divisors = block_scales.float() * scales
     # Blocks whose scale is too small for E4M3 become zeros.
     divisors = divisors.where(divisors > 0, torch.inf)
-    codes = codes_of(blocks / divisors.unsqueeze(-1))
+    codes = encode(blocks / divisors.unsqueeze(-1))
     even, odd = codes.view(*block_scales.shape, BLOCK // 2, 2).unbind(-1)
     return Float4Rows((even | odd << 4).flatten(1), block_scales, scales)
 
 
-def nearest(magnitudes: Tensor) -> Tensor:
+def round_to_float4(magnitudes: Tensor) -> Tensor:
     """The nearest of MAGNITUDES; between two, the one with the even code."""
     halves, twos = (magnitudes * 2).round_().mul_(0.5), (magnitudes * 0.5).round_().mul_(2).clamp_(max=FLOAT4_MAX)
     return halves.where(magnitudes < 2, magnitudes.round().where(magnitudes < 4, twos))
 
 
-def codes_of(values: Tensor) -> Tensor:
-    rounded = nearest(values.abs())
+def encode(values: Tensor) -> Tensor:
+    rounded = round_to_float4(values.abs())
     places = (2 * rounded).where(rounded < 2, (rounded + 2).where(rounded < 4, rounded * 0.5 + 4))
     return places.to(torch.uint8) | (values < 0).to(torch.uint8) << 3
 
 
-def widened(rows: Float4Rows, pairs: Tensor) -> Tensor:
-    """[rows, numbers] in the type of `pairs`, which `pairs_of_bytes` makes."""
-    values = functional.embedding(rows.packed.int(), pairs).view(*rows.block_scales.shape, BLOCK)
+def dequantize_float4(rows: Float4Rows, byte_table: Tensor) -> Tensor:
+    """[rows, numbers] in the type of `byte_table`, which `make_byte_table` makes."""
+    values = functional.embedding(rows.packed.int(), byte_table).view(*rows.block_scales.shape, BLOCK)
     return values.mul_((rows.block_scales.float() * rows.scales).unsqueeze(-1)).flatten(1)
 
 
-def pairs_of_bytes(dtype: torch.dtype, device: torch.device) -> Tensor:
+def make_byte_table(dtype: torch.dtype, device: torch.device) -> Tensor:
     """[256, 2]: the two numbers in each byte. Made at load, as a forward pass must not wait for a copy to a GPU."""
     numbers = torch.tensor([*MAGNITUDES, *(-number for number in MAGNITUDES)], dtype=dtype, device=device)
     return torch.stack([numbers.repeat(16), numbers.repeat_interleave(16)], 1)
 
 
-def swizzled(block_scales: Tensor) -> Tensor:
+def swizzle(block_scales: Tensor) -> Tensor:
     """Block scales [rows, columns] in the order in which the GPU's product reads them, padded with zeros to full tiles.
     In each tile of 128 rows and 4 columns, the rows 0, 32, 64 and 96 come first, then 1, 33 and so on (SWIZZLE_32_4_4).
     """

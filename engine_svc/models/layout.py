@@ -1,5 +1,5 @@
-"""Where each sequence of a packed batch lies: its lengths on the host, and their sums on the device. `PackedTokens`
-makes a layout for each batch, and attention reads it in every layer."""
+"""Where each sequence of a packed batch lies: lengths on the host, and their cumulative sums on the device.
+`PackedTokens` makes a layout for each batch, and attention reads it in every layer."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,77 +13,77 @@ BUCKET_MIN = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Adjacent sequences of equal length, each with as many tokens that have rows of their own."""
+class EqualLengths:
+    """Adjacent sequences with equal numbers of tokens and of rows."""
 
-    start: int  # first token
-    first_row: int
-    sequences: int
+    start_token: int
+    start_row: int
+    num_sequences: int
     length: int  # tokens of each
-    own_tokens: int  # how many of these have rows, the last ones
+    query_length: int  # rows of each, which are those of its last tokens
 
     @property
-    def stop(self) -> int:
-        return self.start + self.sequences * self.length
+    def stop_token(self) -> int:
+        return self.start_token + self.num_sequences * self.length
 
     @property
     def stop_row(self) -> int:
-        return self.first_row + self.sequences * self.own_tokens
+        return self.start_row + self.num_sequences * self.query_length
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """B sequences of T tokens. A sequence's last tokens have rows of their own; the others, if any, share those of an
-    equal prefix."""
+    """B sequences of T tokens. The last tokens of a sequence have rows of their own, with which they attend as queries.
+    The tokens before them, if any, share the rows of an equal prefix."""
 
-    lengths: Sequence[int]  # [B]
-    own_lengths: Sequence[int]  # [B]: tokens with rows of their own
-    cu_seqlens: Tensor  # int32 [B + 1], on the device
-    cu_rows: Tensor  # int32 [B + 1], on the device: the same for rows
-    row_of_token: Tensor | None = None  # integers [T], where tokens share rows
+    lengths: Sequence[int]  # [B]: tokens
+    query_lengths: Sequence[int]  # [B]: tokens with rows of their own
+    cu_seqlens: Tensor  # int32 [B + 1], on the device: cumulative lengths
+    cu_seqlens_q: Tensor  # int32 [B + 1], on the device: cumulative query lengths
+    row_of_token: Tensor | None = None  # integers [T], if tokens share rows
 
     @classmethod
     def of(cls, lengths: Sequence[int], cu_seqlens: Tensor) -> Self:
-        """Each token has a row. `cu_seqlens` is that of the lengths, on the device that computes."""
+        """Each token has a row. `cu_seqlens` are the cumulative lengths, on the device."""
         return cls(lengths, lengths, cu_seqlens, cu_seqlens)
 
     @cached_property
-    def tokens(self) -> int:
+    def num_tokens(self) -> int:
         return sum(self.lengths)
 
     @cached_property
-    def length_max(self) -> int:
+    def max_length(self) -> int:
         return max(self.lengths)
 
     @cached_property
-    def query_bucket(self) -> int:
-        """The most rows of a sequence, rounded up so that a captured pass serves many batches."""
-        return bucket_of(max(self.own_lengths))
+    def max_seqlen_q(self) -> int:
+        """The most rows of a sequence, rounded up so that a CUDA graph serves many batches."""
+        return round_up_length(max(self.query_lengths))
 
     @cached_property
-    def key_bucket(self) -> int:
+    def max_seqlen_k(self) -> int:
         """The most tokens of a sequence, rounded up for the same reason."""
-        return bucket_of(self.length_max)
+        return round_up_length(self.max_length)
 
     @cached_property
-    def runs(self) -> tuple[Run, ...]:
+    def groups(self) -> tuple[EqualLengths, ...]:
         """In the order of the tokens. For attention that takes sequences of one length at a time."""
-        return tuple(runs_of(self.lengths, self.own_lengths))
+        return tuple(group_by_length(self.lengths, self.query_lengths))
 
-    def to_tokens(self, rows: Tensor) -> Tensor:
-        """[rows, ...] as [at least T, ...]."""
+    def gather_tokens(self, rows: Tensor) -> Tensor:
+        """From [rows, ...] to [at least T, ...]."""
         return rows if self.row_of_token is None else rows.index_select(0, self.row_of_token)
 
 
-def runs_of(lengths: Sequence[int], own_lengths: Sequence[int]) -> list[Run]:
-    runs: list[Run] = []
-    start = first_row = 0
-    for (length, own), equal in itertools.groupby(zip(lengths, own_lengths, strict=True)):
-        runs.append(Run(start, first_row, sum(1 for _ in equal), length, own))
-        start, first_row = runs[-1].stop, runs[-1].stop_row
-    return runs
+def group_by_length(lengths: Sequence[int], query_lengths: Sequence[int]) -> list[EqualLengths]:
+    groups: list[EqualLengths] = []
+    start_token = start_row = 0
+    for (length, query_length), equal in itertools.groupby(zip(lengths, query_lengths, strict=True)):
+        groups.append(EqualLengths(start_token, start_row, sum(1 for _ in equal), length, query_length))
+        start_token, start_row = groups[-1].stop_token, groups[-1].stop_row
+    return groups
 
 
-def bucket_of(length: int) -> int:
+def round_up_length(length: int) -> int:
     """The next power of two. Never 1, which flash kernels treat differently."""
     return max(BUCKET_MIN, 1 << (length - 1).bit_length())

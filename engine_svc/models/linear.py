@@ -1,7 +1,7 @@
-"""Linear layers, with the activation that follows: plain everywhere, prepacked where oneDNN has fast bf16 or fp16.
+"""Linear layers with the activation that follows: plain, or prepacked on CPUs where oneDNN has fast bf16 or fp16.
 
-In float32 the plain form wins (MKL's GEMM against oneDNN's, and a faster erf), so only the short types are prepacked.
-Architectures and heads build their layers with `load_linear`, which keeps the weights quantized where the model is.
+In float32 the plain form is faster (MKL's GEMM against oneDNN's, and a faster erf), so only the 16-bit types are
+prepacked. Architectures and heads build their layers with `load_linear`, which keeps quantized weights quantized.
 """
 # ruff: noqa: SLF001 - PyTorch's oneDNN operations have no public names
 
@@ -14,21 +14,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine_svc.models.activations import Activation, activated
-from engine_svc.models.low_rank import Changes, adapted_rows, add_changes
-from engine_svc.models.quantized_linear import QuantizedLinear, quantized_linear
-from engine_svc.models.quantized_weights import is_quantized, load_rows
-from engine_svc.models.weights import Weights
+from engine_svc.models.activations import Activation, apply_activation
+from engine_svc.models.lora import add_lora, current_adapter_rows
+from engine_svc.models.quantized_linear import (
+    QuantizedLinear,
+    is_quantized,
+    load_quantized_rows,
+    make_quantized_linear,
+)
+from engine_svc.models.weights import LoraDeltas, Weights
 
 onednn = torch.ops.mkldnn
 
-# oneDNN compiles a primitive for each number of rows, in milliseconds, and keeps some thousand: with rows in such
-# steps, which grow with them, all of them fit, and few batches are filled up by more than an eighth.
+# oneDNN compiles a primitive for each number of rows, in milliseconds, and keeps some thousand. With rows in such
+# steps, which grow with the number of rows, all primitives fit, and few batches are padded by more than an eighth.
 PREPACKED_ROWS_STEP_MIN, PREPACKED_ROWS_STEP_MAX = 8, 32
 
-Linear = Callable[[Any], Tensor]  # [..., inputs] to [..., outputs]; where it `takes_float8`, from Float8Rows too
+Linear = Callable[[Any], Tensor]  # [..., inputs] to [..., outputs]; also from Float8Rows if it `takes_float8`
 
-# Attribute and algorithm of the fused operation; what is not here runs after an unfused one.
+# Attribute and algorithm of the fused operation. Other activations run after an unfused one.
 FUSED = {
     Activation.NONE: ("none", ""),
     Activation.GELU: ("gelu", "none"),
@@ -36,7 +40,7 @@ FUSED = {
 }
 
 
-def linear(
+def make_linear(
     weight: Tensor, bias: Tensor | None, activation: Activation = Activation.NONE
 ) -> "PlainLinear | PrepackedLinear":
     """The faster form for the weight's device and type. `weight` is [outputs, inputs]."""
@@ -56,28 +60,28 @@ def load_linear(
     dtype: torch.dtype | None = None,
     first_row: int = 0,
 ) -> Linear:
-    """The linear of this name. Several names, each with its number of outputs, are linears on the same input that run
-    as one, one below the other. `dtype` overrides the model's. Row `first_row` of the stored weight becomes the first
-    output, and the rows before it become the last ones. Raises CheckpointError."""
+    """Loads the linear of this name. Several names, each with its number of outputs, are linears on the same input that
+    run as one, one below the other. `dtype` overrides the model's. Row `first_row` of the stored weight becomes the
+    first output, and the rows before it become the last ones. Raises CheckpointError."""
     names = [name] if isinstance(name, str) else name
     sizes = [outputs] * len(names) if isinstance(outputs, int) else outputs
     parts = list(zip(names, sizes, strict=True))
 
-    def take(kind: str, *columns: int) -> Tensor:
-        taken = [weights.take(f"{part}.{kind}", [size, *columns], dtype) for part, size in parts]
-        tensor = taken[0] if len(taken) == 1 else torch.cat(taken)
+    def load(kind: str, *columns: int) -> Tensor:
+        loaded = [weights.load(f"{part}.{kind}", [size, *columns], dtype) for part, size in parts]
+        tensor = loaded[0] if len(loaded) == 1 else torch.cat(loaded)
         return tensor.roll(-first_row, 0) if first_row else tensor
 
-    is_rows = dtype is None and is_quantized(weights, parts, inputs)
-    weight = load_rows(weights, parts, inputs, first_row) if is_rows else take("weight", inputs)
-    biases = take("bias") if bias else None
+    quantized = dtype is None and is_quantized(weights, parts, inputs)
+    weight = load_quantized_rows(weights, parts, inputs, first_row) if quantized else load("weight", inputs)
+    biases = load("bias") if bias else None
     if isinstance(weight, Tensor):
-        plain: AnyLinear = linear(weight, biases, activation)
+        base: AnyLinear = make_linear(weight, biases, activation)
     else:
-        plain = quantized_linear(weight, biases, activation, weights.dtype)
-    changes = weights.changes_of(parts, inputs)
-    assert not (changes and first_row)
-    return AdaptedLinear(plain, changes) if changes else plain
+        base = make_quantized_linear(weight, biases, activation, weights.dtype)
+    deltas = weights.load_lora(parts, inputs)
+    assert not (deltas and first_row)
+    return LoraLinear(base, deltas) if deltas else base
 
 
 @cache
@@ -90,7 +94,7 @@ def is_prepacked(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def suitable_rows(rows: int, device: torch.device, dtype: torch.dtype) -> int:
-    """So many rows or a few more, up to a number that a batch is best filled up to."""
+    """The number of rows that a batch is best padded to: `rows` or a few more."""
     if not is_prepacked(device, dtype):
         return rows
     eighth = 1 << max(0, (rows - 1).bit_length() - 3)
@@ -105,12 +109,12 @@ class PlainLinear:
     activation: Activation
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        return activated(functional.linear(inputs, self.weight, self.bias), self.activation)
+        return apply_activation(functional.linear(inputs, self.weight, self.bias), self.activation)
 
 
 @dataclass(frozen=True, slots=True)
 class PrepackedLinear:
-    """Weight in oneDNN's own blocked layout; GELU in the same pass as the product."""
+    """The weight is in oneDNN's own blocked layout; GELU runs in the same pass as the product."""
 
     packed_weight: Tensor
     bias: Tensor | None
@@ -128,27 +132,28 @@ class PrepackedLinear:
     def __call__(self, inputs: Tensor) -> Tensor:
         attribute, algorithm = FUSED.get(self.activation, FUSED[Activation.NONE])
         outputs: Tensor = onednn._linear_pointwise(inputs, self.packed_weight, self.bias, attribute, [], algorithm)
-        return outputs if self.activation in FUSED else activated(outputs, self.activation)
+        return outputs if self.activation in FUSED else apply_activation(outputs, self.activation)
 
 
 AnyLinear = PlainLinear | PrepackedLinear | QuantizedLinear
 
 
 @dataclass(frozen=True, slots=True)
-class AdaptedLinear:
+class LoraLinear:
     """A linear with adapters, whose changes are added before the activation."""
 
-    plain: AnyLinear
-    changes: Changes
+    base: AnyLinear
+    deltas: LoraDeltas
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        adapted = adapted_rows()
-        if adapted is None:
-            return self.plain(inputs)
-        outputs = replace(self.plain, activation=Activation.NONE)(inputs)
-        add_changes(outputs, inputs, self.changes)
-        outputs = activated(outputs, self.plain.activation)
-        if isinstance(self.plain, PrepackedLinear) and self.plain.is_fused and len(adapted.others):
-            # Rounded once less: their sequences should not tell whom they share the batch with.
-            outputs.index_copy_(0, adapted.others.long(), self.plain(inputs).index_select(0, adapted.others))
+        adapter_rows = current_adapter_rows()
+        if adapter_rows is None:
+            return self.base(inputs)
+        outputs = replace(self.base, activation=Activation.NONE)(inputs)
+        add_lora(outputs, inputs, self.deltas)
+        outputs = apply_activation(outputs, self.base.activation)
+        others = adapter_rows.others
+        if isinstance(self.base, PrepackedLinear) and self.base.is_fused and len(others):
+            # The fused activation rounds once less. Sequences without an adapter get it in any batch.
+            outputs.index_copy_(0, others.long(), self.base(inputs).index_select(0, others))
         return outputs

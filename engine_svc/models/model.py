@@ -1,18 +1,17 @@
-"""A checkpoint as something that can be run: the transformer and the head that follows it. Backends load it."""
+"""Loads a checkpoint as a model that can be run: the transformer and the head that follows it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from engine_svc.models.adapters import AdaptedWeights, Adapters
-from engine_svc.models.architectures.table import Architecture, architecture_of
-from engine_svc.models.heads.embedding import EmbeddingHead
+from engine_svc.models.architectures.registry import Architecture, find_architecture
+from engine_svc.models.heads.embedding import EmbeddingHead, MultiVectorHead
 from engine_svc.models.heads.head import Head
 from engine_svc.models.heads.m3 import M3Head
-from engine_svc.models.heads.multi_vector import MultiVectorHead
+from engine_svc.models.lora import LoraConfig, LoraWeights
 from engine_svc.models.model_config import ModelConfig
-from engine_svc.models.quantization import NO_QUANT, quantization_of
+from engine_svc.models.quantization import NO_QUANT, find_quantization
 from engine_svc.models.transformer import Transformer
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint, ModelKind
@@ -39,9 +38,10 @@ class Model:
         architecture is not known or has no head for this kind of model, if the weights do not fit it or are quantized
         in another way, and if the checkpoint does not have the adapter."""
         config = ModelConfig.of(checkpoint, adapter)
-        architecture = architecture_of(config)
+        architecture = find_architecture(config)
         weights = open_weights(checkpoint, config, dtype=dtype, device=device, prefix=architecture.prefix)
-        transformer = architecture.load(config, weights.quantized(quantization_of(checkpoint, quantization)))
+        quantized = weights.with_quantization(find_quantization(checkpoint, quantization))
+        transformer = architecture.load(config, quantized)
         head = load_head(checkpoint, config, architecture, weights)
         return cls(transformer, head, checkpoint.tasks, weights.unused(architecture.unused))
 
@@ -49,11 +49,11 @@ class Model:
 def open_weights(
     checkpoint: Checkpoint, config: ModelConfig, *, dtype: torch.dtype, device: torch.device, prefix: str
 ) -> Weights:
-    adapters = Adapters.of(config)
-    if adapters is None:
+    lora = LoraConfig.of(config)
+    if lora is None:
         return Weights(checkpoint.folder, dtype=dtype, device=device, prefix=prefix)
-    return AdaptedWeights(
-        checkpoint.folder, adapters, dtype=dtype, device=device, prefix=prefix, keeps_all=bool(checkpoint.tasks)
+    return LoraWeights(
+        checkpoint.folder, lora, dtype=dtype, device=device, prefix=prefix, keep_all=bool(checkpoint.tasks)
     )
 
 

@@ -1,4 +1,4 @@
-"""Layer norm and RMS norm, of each row or of each head of a row. `transformer.py` and the heads use them."""
+"""Layer norm and RMS norm, of each row or of each head of a row. The transformer and the heads use them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine_svc.models.kernels.available import runs_kernels
+from engine_svc.models.kernels.launch import runs_kernels
 from engine_svc.models.weights import Weights
 
-Norm = Callable[[Tensor], Tensor]  # of the last dimension; a new tensor of the same type
+Norm = Callable[[Tensor], Tensor]  # over the last dimension; returns a new tensor of the same type
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class LayerNorm:
 
 @dataclass(frozen=True, slots=True)
 class RMSNorm:
-    """Zhang and Sennrich 2019, arXiv 1910.07467. Sums in float32 whatever the type of the rows."""
+    """Zhang and Sennrich 2019, arXiv 1910.07467. Sums are float32 whatever the type of the rows."""
 
     weight: Tensor  # float32 [size], or [heads, size] for the heads of a row
     epsilon: float
@@ -35,9 +35,9 @@ class RMSNorm:
             from engine_svc.models.kernels.norms import normalize
 
             return normalize(hidden, self)
-        return self.plainly(hidden)
+        return self.compute_by_torch(hidden)
 
-    def plainly(self, hidden: Tensor) -> Tensor:
+    def compute_by_torch(self, hidden: Tensor) -> Tensor:
         lengths = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=torch.float32)
         scales = lengths.square_().div_(hidden.shape[-1]).add_(self.epsilon).rsqrt_()
         scaled: Tensor = hidden * scales
@@ -53,20 +53,20 @@ class QueryKeyNorm:
     epsilon: float
 
     def __call__(self, heads: Tensor) -> Tensor:
-        """[rows, 2 * heads, head_dim]: those of the query, then those of the key."""
+        """`heads` is [rows, 2 * heads, head_dim]: those of the query, then those of the key."""
         halves = heads.reshape(len(heads), *self.weight.shape)
-        normalised = functional.layer_norm(halves, self.weight.shape[1:], eps=self.epsilon)
-        return torch.addcmul(self.bias, normalised, self.weight).view(heads.shape)
+        normalized = functional.layer_norm(halves, self.weight.shape[1:], eps=self.epsilon)
+        return torch.addcmul(self.bias, normalized, self.weight).view(heads.shape)
 
 
 def load_layer_norm(
     weights: Weights, name: str, size: int, epsilon: float, *, bias: bool = True, dtype: torch.dtype | None = None
 ) -> LayerNorm:
-    """`dtype` where it is not the model's."""
-    weight = weights.take(f"{name}.weight", [size], dtype)
-    return LayerNorm(weight, weights.take(f"{name}.bias", [size], dtype) if bias else None, epsilon)
+    """`dtype` overrides the model's."""
+    weight = weights.load(f"{name}.weight", [size], dtype)
+    return LayerNorm(weight, weights.load(f"{name}.bias", [size], dtype) if bias else None, epsilon)
 
 
-def load_rms_norm(weights: Weights, name: str, size: int, epsilon: float, *, plus: float = 0.0) -> RMSNorm:
-    """`plus` is added to the stored weight: Gemma stores how much its weights differ from 1."""
-    return RMSNorm(weights.take(f"{name}.weight", [size], torch.float32) + plus, epsilon)
+def load_rms_norm(weights: Weights, name: str, size: int, epsilon: float, *, offset: float = 0.0) -> RMSNorm:
+    """`offset` is added to the stored weight: Gemma stores the difference of its weights from 1."""
+    return RMSNorm(weights.load(f"{name}.weight", [size], torch.float32) + offset, epsilon)

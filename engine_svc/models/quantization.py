@@ -1,6 +1,6 @@
-"""Which form the weights of a transformer's linears take: what the setting `quantization` asks for, or what the
-checkpoint stores. NVIDIA's ModelOpt describes the quantized checkpoints that it writes in hf_quant_config.json; those
-of other tools are refused. `Model.load` and the TensorRT-LLM backend call this. Imports no torch.
+"""The quantization of a transformer's linears: what the setting `quantization` asks for, or what the checkpoint stores.
+NVIDIA's ModelOpt describes the quantized checkpoints that it writes in hf_quant_config.json; those of other tools are
+refused. `Model.load` and the TensorRT-LLM backend call this. Imports no torch.
 """
 
 import enum
@@ -24,7 +24,7 @@ class Format(enum.StrEnum):
     FP4 = "fp4"
 
 
-# By ModelOpt's names of what `engine_svc.models.quantized_linear` reads.
+# The formats that `engine_svc.models.quantized_linear` reads, by ModelOpt's names.
 FORMATS: Mapping[str, Format] = {
     "FP8": Format.FP8,
     "FP8_PER_CHANNEL_PER_TOKEN": Format.FP8,
@@ -35,7 +35,7 @@ FORMATS: Mapping[str, Format] = {
 @dataclass(frozen=True, slots=True)
 class Quantization:
     format: Format
-    is_stored: bool  # in the checkpoint; else the weights are quantized while they are loaded
+    is_stored: bool  # in the checkpoint; otherwise the weights are quantized while they are loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class StoredQuantization:
     path: Path  # of hf_quant_config.json
     content: Mapping[str, Any]  # the whole file
     stated: Mapping[str, Any]  # its field "quantization"
-    algorithm: str  # ModelOpt's name, in upper case; "" where the file has none
+    algorithm: str  # ModelOpt's name, in upper case; "" if the file has none
 
     def check_supported(self, supported: Mapping[str, object]) -> None:
         if self.algorithm not in supported:
@@ -51,11 +51,11 @@ class StoredQuantization:
             raise CheckpointError(f"{self.path}: quant_algo {named} is not supported (supported: {known})")
 
 
-def quantization_of(checkpoint: Checkpoint, setting: str) -> Quantization | None:
+def find_quantization(checkpoint: Checkpoint, setting: str) -> Quantization | None:
     """None for weights in 16 bit or wider. `setting` is NO_QUANT or the value of a Format. Raises CheckpointError if
     the checkpoint is quantized in another way than the setting says, or in an unsupported way."""
     asked = None if setting == NO_QUANT else Format(setting)
-    stored = stored_quantization(checkpoint)
+    stored = read_stored_quantization(checkpoint)
     if stored is None:
         return None if asked is None else Quantization(asked, is_stored=False)
     stored.check_supported(FORMATS)
@@ -64,7 +64,7 @@ def quantization_of(checkpoint: Checkpoint, setting: str) -> Quantization | None
     return Quantization(FORMATS[stored.algorithm], is_stored=True)
 
 
-def stored_quantization(checkpoint: Checkpoint) -> StoredQuantization | None:
+def read_stored_quantization(checkpoint: Checkpoint) -> StoredQuantization | None:
     """None for weights that are not quantized. Raises CheckpointError for those that ModelOpt did not write."""
     path = checkpoint.folder / FILE
     if not path.is_file():

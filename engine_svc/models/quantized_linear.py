@@ -2,10 +2,14 @@
 
 FP8 (E4M3) has one scale for each output of the weight and one for each row of the inputs, so a row has the same outputs
 in any batch. The one scale for all inputs that ModelOpt's FP8 checkpoints have (`input_scale`) is not used: it was
-measured on other texts. FP4 (NVFP4) weights are widened for each product. If the GPU multiplies FP4, they stay as they
-are, and the inputs are quantized too, each row by itself.
+measured on other texts. FP4 (NVFP4) weights are dequantized for each product. If the GPU multiplies FP4, they stay as
+they are, and the inputs are quantized too, each row by itself.
+
+Weights are quantized on the device while they are read, a block of rows at a time, or read as ModelOpt stored them.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,16 +17,41 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine_svc.hardware import FP4
-from engine_svc.models.activations import Activation, activated
-from engine_svc.models.float4 import Float4Rows, pairs_of_bytes, quantize_to_float4, swizzled
-from engine_svc.models.float4 import widened as widened_float4
-from engine_svc.models.float8 import Float8Rows, quantize_rows
-from engine_svc.models.float8_products import NATIVE_OUTPUT, Product, product_for, widened_product
-from engine_svc.models.kernels.available import runs_kernels
+from engine_svc.device import FP4
+from engine_svc.models.activations import Activation, apply_activation
+from engine_svc.models.float4 import (
+    BLOCK,
+    Float4Rows,
+    dequantize_float4,
+    fit_to_float4,
+    make_byte_table,
+    quantize_to_float4,
+    swizzle,
+)
+from engine_svc.models.float8 import (
+    FLOAT8,
+    NATIVE_OUTPUT,
+    Float8Rows,
+    Product,
+    choose_product,
+    dequantized_product,
+    quantize_to_float8,
+)
+from engine_svc.models.kernels.launch import runs_kernels
+from engine_svc.models.quantization import Format
+from engine_svc.models.weights import Weights
+from heddle.checkpoint.json_files import CheckpointError
 
 # The GPU's product needs inputs and outputs in multiples of these.
 FLOAT4_INPUTS_MULTIPLE, FLOAT4_OUTPUTS_MULTIPLE = 32, 16
+
+Parts = Sequence[tuple[str, int]]  # names of linears on the same inputs, and their numbers of outputs
+
+# ModelOpt's names of the tensors of a linear, in the order of the fields of Float8Rows and Float4Rows.
+STORED_NAMES = {
+    Format.FP8: ("weight", "weight_scale"),
+    Format.FP4: ("weight", "weight_scale", "weight_scale_2"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,39 +64,39 @@ class Float8Linear:
 
     @classmethod
     def of(cls, weight: Float8Rows, bias: Tensor | None, activation: Activation, dtype: torch.dtype) -> "Float8Linear":
-        product = product_for(weight)
-        if bias is not None and product is not widened_product:
+        product = choose_product(weight)
+        if bias is not None and product is not dequantized_product:
             bias = bias.to(NATIVE_OUTPUT)
         return cls(weight, bias, activation, dtype, product)
 
     @property
     def takes_float8(self) -> bool:
         """Whether the operation before it should make Float8Rows. A GPU without FP8 has no kernels for that."""
-        return self.product is not widened_product
+        return self.product is not dequantized_product
 
     def __call__(self, inputs: Tensor | Float8Rows) -> Tensor:
-        rows = inputs if isinstance(inputs, Float8Rows) else quantize_rows(inputs)
-        return activated(self.product(rows, self.weight, self.bias, self.dtype), self.activation)
+        rows = inputs if isinstance(inputs, Float8Rows) else quantize_to_float8(inputs)
+        return apply_activation(self.product(rows, self.weight, self.bias, self.dtype), self.activation)
 
 
 @dataclass(frozen=True, slots=True)
 class Float4Linear:
-    """Widens its weight for each product."""
+    """Dequantizes its weight for each product."""
 
     weight: Float4Rows  # [outputs, inputs]
     bias: Tensor | None
     activation: Activation
-    pairs: Tensor  # those of `pairs_of_bytes`, in the type of the outputs
+    byte_table: Tensor  # from `make_byte_table`, in the type of the outputs
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        return activated(functional.linear(inputs, self._widened(), self.bias), self.activation)
+        return apply_activation(functional.linear(inputs, self._dequantize(), self.bias), self.activation)
 
-    def _widened(self) -> Tensor:
+    def _dequantize(self) -> Tensor:
         if not runs_kernels(self.weight.packed.device):
-            return widened_float4(self.weight, self.pairs)
-        from engine_svc.models.kernels.widen import widen
+            return dequantize_float4(self.weight, self.byte_table)
+        from engine_svc.models.kernels.quantize import dequantize_float4_by_kernel
 
-        return widen(self.weight, self.pairs.dtype)
+        return dequantize_float4_by_kernel(self.weight, self.byte_table.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,33 +104,33 @@ class NativeFloat4Linear:
     """The GPU multiplies FP4. Its product applies the block scales; those of rows and outputs are applied here."""
 
     packed: Tensor  # uint8 [outputs, inputs / 2]
-    block_scales: Tensor  # in the order of `swizzled`
+    block_scales: Tensor  # in the order that `swizzle` makes
     scales: Tensor  # float32 [1, outputs]
     bias: Tensor | None
     activation: Activation
 
     @classmethod
     def of(cls, weight: Float4Rows, bias: Tensor | None, activation: Activation) -> "NativeFloat4Linear":
-        return cls(weight.packed, swizzled(weight.block_scales), weight.scales.t(), bias, activation)
+        return cls(weight.packed, swizzle(weight.block_scales), weight.scales.t(), bias, activation)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         rows = quantize_to_float4(inputs)
-        blockwise, swizzle = functional.ScalingType.BlockWise1x16, functional.SwizzleType.SWIZZLE_32_4_4
+        blockwise, swizzle_type = functional.ScalingType.BlockWise1x16, functional.SwizzleType.SWIZZLE_32_4_4
         product = functional.scaled_mm(
             rows.packed.view(torch.float4_e2m1fn_x2),
             self.packed.view(torch.float4_e2m1fn_x2).t(),
-            swizzled(rows.block_scales),
+            swizzle(rows.block_scales),
             blockwise,
             self.block_scales,
             blockwise,
-            swizzle_a=swizzle,
-            swizzle_b=swizzle,
+            swizzle_a=swizzle_type,
+            swizzle_b=swizzle_type,
             output_dtype=NATIVE_OUTPUT,
         )
         outputs = product.mul_(rows.scales).mul_(self.scales)
         if self.bias is not None:
             outputs += self.bias
-        return activated(outputs.to(inputs.dtype), self.activation)
+        return apply_activation(outputs.to(inputs.dtype), self.activation)
 
 
 QuantizedLinear = Float8Linear | Float4Linear | NativeFloat4Linear
@@ -114,7 +143,7 @@ def has_native_float4(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= FP4
 
 
-def quantized_linear(
+def make_quantized_linear(
     weight: Float8Rows | Float4Rows, bias: Tensor | None, activation: Activation, dtype: torch.dtype
 ) -> QuantizedLinear:
     """The fastest form for the weight's device and size. `weight` is [outputs, inputs]; the outputs are in `dtype`."""
@@ -124,4 +153,71 @@ def quantized_linear(
     fits = outputs % FLOAT4_OUTPUTS_MULTIPLE == 0 and 2 * pairs % FLOAT4_INPUTS_MULTIPLE == 0
     if fits and has_native_float4(weight.packed.device):
         return NativeFloat4Linear.of(weight, bias, activation)
-    return Float4Linear(weight, bias, activation, pairs_of_bytes(dtype, weight.packed.device))
+    return Float4Linear(weight, bias, activation, make_byte_table(dtype, weight.packed.device))
+
+
+def is_quantized(weights: Weights, parts: Parts, inputs: int) -> bool:
+    """Whether these linears are stored quantized, or are quantized while they are read. Raises CheckpointError if that
+    is true of some of `parts` only."""
+    quantization = weights.quantization
+    if quantization is None:
+        return False
+    if not quantization.is_stored:
+        return quantization.format is Format.FP8 or inputs % BLOCK == 0
+    found = {weights.has(f"{name}.weight_scale") for name, _ in parts}
+    if len(found) > 1:
+        names = ", ".join(name for name, _ in parts)
+        raise CheckpointError(f"{weights.folder}: only some of {names} are quantized, which is not supported")
+    return found.pop()
+
+
+def load_quantized_rows(weights: Weights, parts: Parts, inputs: int, first_row: int) -> Float8Rows | Float4Rows:
+    """The weights of all parts, one below the other, then rolled so that `first_row` comes first."""
+    quantization = weights.quantization
+    assert quantization is not None
+    rows = empty_rows(quantization.format, sum(size for _, size in parts), inputs, weights.device)
+    start = 0
+    for name, size in parts:
+        columns = [column[start : start + size] for column in list_columns(rows)]
+        if quantization.is_stored:
+            read_part(weights, name, STORED_NAMES[quantization.format], columns)
+        else:
+            quantize_part(weights, name, [size, inputs], quantization.format, columns)
+        start += size
+    return type(rows)(*(roll_rows(column, first_row) for column in list_columns(rows)))
+
+
+def empty_rows(format_: Format, rows: int, inputs: int, device: torch.device) -> Float8Rows | Float4Rows:
+    scales = torch.empty(rows, 1, dtype=torch.float32, device=device)
+    if format_ is Format.FP8:
+        return Float8Rows(torch.empty(rows, inputs, dtype=FLOAT8, device=device), scales)
+    packed = torch.empty(rows, inputs // 2, dtype=torch.uint8, device=device)
+    return Float4Rows(packed, torch.empty(rows, inputs // BLOCK, dtype=FLOAT8, device=device), scales)
+
+
+def list_columns(rows: Float8Rows | Float4Rows) -> Sequence[Tensor]:
+    return [getattr(rows, field.name) for field in dataclasses.fields(rows)]
+
+
+def quantize_part(
+    weights: Weights, name: str, shape: Sequence[int], format_: Format, columns: Sequence[Tensor]
+) -> None:
+    quantize = quantize_to_float8 if format_ is Format.FP8 else fit_to_float4
+    for place, block in weights.read_blocks(f"{name}.weight", shape):
+        for column, quantized in zip(columns, list_columns(quantize(block.to(weights.device))), strict=True):
+            column[place] = quantized
+
+
+def read_part(weights: Weights, name: str, stored_names: Sequence[str], columns: Sequence[Tensor]) -> None:
+    for stored_name, column in zip(stored_names, columns, strict=True):
+        if column.dtype == torch.float32:
+            column.copy_(weights.load_scales(f"{name}.{stored_name}", len(column)))
+            continue
+        for place, block in weights.read_blocks(f"{name}.{stored_name}", column.shape, column.dtype):
+            column[place] = block
+
+
+def roll_rows(column: Tensor, first_row: int) -> Tensor:
+    if not first_row:
+        return column
+    return column.view(torch.uint8).roll(-first_row, 0).view(column.dtype)

@@ -1,5 +1,5 @@
-"""The tensors in a checkpoint's weight files, safetensors or pickled, and how to read a few of their rows at a time.
-Called by `engine_svc.models.weights`.
+"""The tensors in a checkpoint's weight files, safetensors or pickled, of which a few rows are read at a time.
+`engine_svc.models.weights` reads them.
 
 No tensor stays in memory. Pages of a mapped file count towards the process until the file is unmapped, so a safetensors
 file is mapped anew for each read. A pickled file takes long to open, so it stays mapped and its pages are released
@@ -23,13 +23,13 @@ from torch import Tensor
 from heddle.checkpoint.json_files import CheckpointError
 from heddle.checkpoint.weight_files import find_weight_files
 
-# Bytes of the file per read, rounded to whole rows. Opening the file again takes a fraction of the time to copy these.
+# Bytes of the file per read, rounded to whole rows. To open the file again takes a fraction of the time of this copy.
 BLOCK_BYTES = 8 << 20
 
-# Bytes of a number, by the names that safetensors has for the types.
+# Bytes of a number, by safetensors' names of the types.
 FLOAT_TYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-NUMBER_BYTES = {**FLOAT_TYPES, "F8_E4M3": 1, "U8": 1}
-NAME_OF_TYPE = {
+TYPE_BYTES = {**FLOAT_TYPES, "F8_E4M3": 1, "U8": 1}
+TYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -41,12 +41,12 @@ NAME_OF_TYPE = {
 MADV_DONTNEED = 4  # <sys/mman.h>
 
 ZIP_START = b"PK\x03\x04"
-# torch's error message names the code that a pickle asks for like this.
+# How torch's error message names the code that a pickle asks for.
 CODE = re.compile(r"GLOBAL (\S+)")
 
 
 def keep_pages(block: Tensor) -> None:
-    """Does nothing: for tensors that are not mapped, or whose pages are released with the block."""
+    """Does nothing, for tensors that are not mapped, or whose pages are released with the block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +55,20 @@ class StoredTensor:
     name: str
     shape: Sequence[int]
     data_type: str
-    # Reads some rows, or with ... all of the tensor. The file stays mapped as long as the result is kept.
+    # Reads some rows, or all of the tensor if the argument is `...`. The file stays mapped as long as the result is
+    # kept.
     read: Callable[[slice | EllipsisType], Tensor]
-    forget: Callable[[Tensor], None] = keep_pages  # call it with the rows that were read, once they are copied
+    release: Callable[[Tensor], None] = keep_pages  # call it with the rows that were read, after you have copied them
 
     def check(self, shape: Sequence[int], dtype: torch.dtype | None = None) -> None:
         """Raises CheckpointError if the tensor has another shape, or is not of this type. Without `dtype`, any type of
-        16 bits or more will do."""
+        16 bits or more is accepted."""
         if list(self.shape) != list(shape):
             raise CheckpointError(
                 f"{self.path}: tensor {self.name} has shape {list(self.shape)}, expected {list(shape)}"
             )
-        if dtype is not None and self.data_type != NAME_OF_TYPE[dtype]:
-            raise CheckpointError(
-                f"{self.path}: tensor {self.name} is {self.data_type}, expected {NAME_OF_TYPE[dtype]}"
-            )
+        if dtype is not None and self.data_type != TYPE_NAMES[dtype]:
+            raise CheckpointError(f"{self.path}: tensor {self.name} is {self.data_type}, expected {TYPE_NAMES[dtype]}")
         if dtype is None and self.data_type not in FLOAT_TYPES:
             raise CheckpointError(
                 f"{self.path}: tensor {self.name} is {self.data_type}; quantized weights are not supported"
@@ -77,20 +76,20 @@ class StoredTensor:
 
     def blocks(self) -> Iterator[slice]:
         """Slices of rows that together cover the tensor."""
-        rows, row_bytes = self.shape[0], math.prod(self.shape[1:]) * NUMBER_BYTES[self.data_type]
+        rows, row_bytes = self.shape[0], math.prod(self.shape[1:]) * TYPE_BYTES[self.data_type]
         step = max(1, BLOCK_BYTES // max(1, row_bytes))
         return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """The tensors by name. Raises CheckpointError for files that are missing, broken, or need code to be read."""
+def open_stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """The tensors by name. Raises CheckpointError if files are missing or broken, or need code to be read."""
     tensors: dict[str, StoredTensor] = {}
     for path in find_weight_files(folder):
-        tensors |= safe_tensors(path) if path.suffix == ".safetensors" else pickled_tensors(path)
+        tensors |= open_safetensors(path) if path.suffix == ".safetensors" else open_pickle(path)
     return tensors
 
 
-def safe_tensors(path: Path) -> dict[str, StoredTensor]:
+def open_safetensors(path: Path) -> dict[str, StoredTensor]:
     def reader(name: str) -> Callable[[slice | EllipsisType], Tensor]:
         def read(rows: slice | EllipsisType) -> Tensor:
             try:
@@ -113,36 +112,36 @@ def safe_tensors(path: Path) -> dict[str, StoredTensor]:
         raise CheckpointError(f"{path} is not a safetensors file: {error}") from None
 
 
-def pickled_tensors(path: Path) -> dict[str, StoredTensor]:
+def open_pickle(path: Path) -> dict[str, StoredTensor]:
     """Reads a file of torch.save. The format before torch 1.6 cannot be mapped: such a file is loaded as a whole."""
     with path.open("rb") as file:
         is_mapped = file.read(len(ZIP_START)) == ZIP_START
     try:
         content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=is_mapped)
     except Exception as error:  # the errors of broken files have no common base
-        raise CheckpointError(f"{path} {reason_of(error)}") from error
+        raise CheckpointError(f"{path} {describe_error(error)}") from error
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise CheckpointError(f"{path} does not hold a dictionary of tensors; save the model as safetensors")
-    forget = give_back_pages if is_mapped else keep_pages
+    release = release_pages if is_mapped else keep_pages
     return {
-        name: StoredTensor(path, name, list(tensor.shape), name_of(tensor.dtype), tensor.__getitem__, forget)
+        name: StoredTensor(path, name, list(tensor.shape), type_name(tensor.dtype), tensor.__getitem__, release)
         for name, tensor in content.items()
     }
 
 
-def name_of(data_type: torch.dtype) -> str:
-    return NAME_OF_TYPE.get(data_type, str(data_type).removeprefix("torch."))
+def type_name(data_type: torch.dtype) -> str:
+    return TYPE_NAMES.get(data_type, str(data_type).removeprefix("torch."))
 
 
-def reason_of(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     code = CODE.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
     if code:
         return f"needs code to be read ({code[1]}), and code of checkpoints is not run; save the model as safetensors"
     return "cannot be read: " + (" ".join(str(error).split()) or type(error).__name__)
 
 
-def give_back_pages(block: Tensor) -> None:
-    """Releases the pages of a mapped file. They are read from the file again if somebody still uses them."""
+def release_pages(block: Tensor) -> None:
+    """Releases the pages of a mapped file. They are read again if something still uses them."""
     madvise = getattr(ctypes.CDLL(None), "madvise", None)
     if madvise is None:
         return

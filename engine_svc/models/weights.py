@@ -1,34 +1,46 @@
-"""Reads the weights of a checkpoint, a block of rows at a time, in the data type and on the device of the model.
+"""Loads the weights of a checkpoint, a block of rows at a time, in the data type and on the device of the model.
 
-So the peak of memory is the model and one block, not the model twice. It matters for the embedding table of a large
-vocabulary, too, which may be most of a model. Called by the code that builds a model: architectures, heads, layers.
+So the peak of memory is the model and one block, not the model twice. That matters for the embedding table of a large
+vocabulary too, which may be most of a model. Architectures, heads and layers load their tensors from here.
 """
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from engine_svc.models.low_rank import Changes
 from engine_svc.models.quantization import Quantization
-from engine_svc.models.stored_tensors import StoredTensor, stored_tensors
+from engine_svc.models.stored_tensors import StoredTensor, open_stored_tensors
 from heddle.checkpoint.json_files import CheckpointError
 
-# Names of TensorFlow's layer norms, found in the oldest checkpoints.
+# TensorFlow's names of layer norms, found in the oldest checkpoints.
 LEGACY_NAMES = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
 
-# Buffers that old versions of transformers saved; what they hold follows from the config.
+# Buffers that old versions of transformers saved. Their content follows from the config.
 BUFFERS = ("position_ids", "token_type_ids", "rotary_emb.inv_freq", "masked_bias")
 
-# Scales that ModelOpt stores: of activations, which here are measured for each token, and of a KV cache, of which there
-# is none.
+# Scales that ModelOpt stores and the engine does not use: it measures those of activations for each token, and has no
+# KV cache.
 UNUSED_SCALES = (".input_scale", ".k_scale", ".v_scale")
 
 # Endings of the packed weights of GPTQ, AWQ and compressed-tensors.
 FOREIGN_WEIGHTS = (".qweight", ".weight_packed")
+
+
+@dataclass(frozen=True, slots=True)
+class LoraDelta:
+    """What a LoRA adapter adds to a weight: lora_b @ lora_a."""
+
+    lora_b: Tensor  # [outputs, rank], for a table [entries, rank]; includes the adapter's scale
+    lora_a: Tensor  # [rank, inputs], for a table [rank, embedding size]
+
+
+# One for each adapter, None for the adapter that the weights include already. Empty for a linear without adapters.
+LoraDeltas = Sequence[LoraDelta | None]
 
 
 class Weights:
@@ -42,11 +54,11 @@ class Weights:
         self.dtype = dtype
         self.device = device
         self._prefix = prefix
-        self._tensors = stored_tensors(folder)
+        self._tensors = open_stored_tensors(folder)
         self._unused = {name for name in self._tensors if not name.endswith((*BUFFERS, *UNUSED_SCALES))}
 
-    def quantized(self, quantization: Quantization | None) -> Self:
-        """A copy that reads linears as quantized. Both copies note the tensors that are used in one set."""
+    def with_quantization(self, quantization: Quantization | None) -> Self:
+        """A copy whose linears are quantized. Both copies record the used tensors in the same set."""
         weights = copy.copy(self)
         weights.quantization = quantization
         return weights
@@ -54,54 +66,60 @@ class Weights:
     def has(self, name: str) -> bool:
         return any(candidate in self._tensors for candidate in self._candidates(name))
 
-    def first_of(self, *names: str) -> str:
+    def first_present(self, *names: str) -> str:
         """The first of `names` that the files have, for tied tensors, of which a file may store only one. The first of
         `names` if they have none."""
         return next((name for name in names if self.has(name)), names[0])
 
-    def take(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
-        """A copy of the tensor, in the model's type or in `dtype`; on the device "meta" its shape alone is read. Raises
-        CheckpointError if it is missing or of another shape."""
-        taken = torch.empty(*shape, dtype=dtype or self.dtype, device=self.device)
-        for rows, block in self.row_blocks(name, shape):
-            taken[rows] = block
-        return taken
+    def load(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        """A copy of the tensor, in the model's type or in `dtype`. On the device "meta" only the shape is checked.
+        Raises CheckpointError if the tensor is missing or of another shape."""
+        loaded = torch.empty(*shape, dtype=dtype or self.dtype, device=self.device)
+        for rows, block in self.read_blocks(name, shape):
+            loaded[rows] = block
+        return loaded
 
-    def take_scales(self, name: str, rows: int) -> Tensor:
+    def load_scales(self, name: str, rows: int) -> Tensor:
         """float32 [rows, 1]. One number for the whole tensor is repeated for each row."""
         stored = self._find(name)
         shapes: Sequence[Sequence[int]] = ([rows], [rows, 1], [1], [])
         stored.check(next((shape for shape in shapes if shape == list(stored.shape)), [rows]))
-        taken = torch.empty(rows, 1, dtype=torch.float32, device=self.device)
-        return taken if taken.is_meta else taken.copy_(stored.read(...).reshape(-1, 1))
+        loaded = torch.empty(rows, 1, dtype=torch.float32, device=self.device)
+        return loaded if loaded.is_meta else loaded.copy_(stored.read(...).reshape(-1, 1))
 
-    def take_rows(self, name: str, shape: Sequence[int], rows: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """As `take`, some rows of it: no others are read."""
-        stored = self._stored(name, shape)
-        taken = torch.empty(len(rows), *shape[1:], dtype=dtype, device=self.device)
-        if not taken.is_meta:
+    def load_rows(self, name: str, shape: Sequence[int], rows: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Like `load`, but only some rows. No others are read."""
+        stored = self._find_checked(name, shape)
+        loaded = torch.empty(len(rows), *shape[1:], dtype=dtype, device=self.device)
+        if not loaded.is_meta:
             for index, row in enumerate(rows):
-                taken[index] = stored.read(slice(row, row + 1))[0]
-        return taken
+                loaded[index] = stored.read(slice(row, row + 1))[0]
+        return loaded
 
-    def changes_of(self, parts: Sequence[tuple[str, int]], inputs: int) -> Changes:
-        """The adapters' changes of a linear, or table, that is made of these `parts`: names and numbers of outputs. ()
-        without adapters. Raises CheckpointError."""
+    def load_lora(self, parts: Sequence[tuple[str, int]], inputs: int) -> LoraDeltas:
+        """The adapters' changes of a linear, or embedding table, that is made of these `parts`: names and numbers of
+        outputs. Empty without adapters. Raises CheckpointError."""
         return ()
 
-    def row_blocks(
+    def read_blocks(
         self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None
     ) -> Iterator[tuple[slice, Tensor]]:
         """All rows of the tensor in blocks, in the type of the file, which must be `dtype` if that is given. No rows on
         the device "meta". A block lies in the mapped file: copy it before you ask for the next one."""
-        stored = self._stored(name, shape, dtype)
+        stored = self._find_checked(name, shape, dtype)
         if self.device.type != "meta":
             for rows in stored.blocks():
                 block = stored.read(rows)
                 yield rows, block
-                stored.forget(block)
+                stored.release(block)
 
-    def _stored(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> StoredTensor:
+    def unused(self, expected: Sequence[str]) -> list[str]:
+        """Names of the tensors that the model has not loaded, except those that are `expected` to be unused. `expected`
+        are beginnings of names, with or without the prefix."""
+        beginnings = (*expected, *(self._prefix + name for name in expected))
+        return sorted(name for name in self._unused if not name.startswith(beginnings))
+
+    def _find_checked(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> StoredTensor:
         stored = self._find(name)
         stored.check(shape, dtype)
         return stored
@@ -116,12 +134,6 @@ class Weights:
             raise CheckpointError(f"{self.folder} has no tensor {name} in its weight files")
         self._unused.discard(stored)
         return self._tensors[stored]
-
-    def unused(self, expected: Sequence[str]) -> list[str]:
-        """Names of the tensors that the model has not taken, without those that are `expected` to be unused. `expected`
-        are beginnings of names, which are compared with the prefix and without."""
-        beginnings = (*expected, *(self._prefix + name for name in expected))
-        return sorted(name for name in self._unused if not name.startswith(beginnings))
 
     def _candidates(self, name: str) -> Iterable[str]:
         for known in (name, self._prefix + name):

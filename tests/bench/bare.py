@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from engine_svc.__main__ import concurrency, limits_of
-from engine_svc.backends.backend import Backend
+from engine_svc.backends import Backend
 from engine_svc.backends.loading import load_backend
 from engine_svc.batch import PackedBatch, Sequences
 from engine_svc.device import find_device
 from engine_svc.scheduler import Scheduler
 from engine_svc.settings import EngineSettings
+from engine_svc.startup import choose_concurrency, make_limits
 from engine_svc.submission import Submission
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.model_source import PACKAGED_NAME, locate
@@ -95,7 +95,7 @@ class Loop:
 def main() -> None:
     settings = EngineSettings()
     device = find_device(settings.device)
-    passes, cores = concurrency(settings, device)
+    passes, cores = choose_concurrency(settings, device)
     backend = load_backend(settings, Checkpoint.read(locate(PACKAGED_NAME)))
     rng = np.random.default_rng(SEED)
     for line in sys.stdin:
@@ -104,7 +104,7 @@ def main() -> None:
             Sequences.of(row, np.array([tokens]))
             for row in rng.integers(1000, 30_000, (waiting, tokens), dtype=np.uint32)
         ]
-        loop = Loop(backend, Scheduler(limits_of(settings, device), passes=passes, cores=cores), sequences)
+        loop = Loop(backend, Scheduler(make_limits(settings, device), passes=passes, cores=cores), sequences)
         loop.run(0, passes)
         print(json.dumps(asdict(loop.run(seconds, passes))), flush=True)
 

@@ -47,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = written(Path(folder), options.layers)
         load = partial(TorchBackend, checkpoint, dtype=options.dtype, threads=options.threads, device=options.device)
-        once, each_time = load(), load(merges_prefixes=False)
+        once, each_time = load(), load(share_prefixes=False)
     if not options.json:
         print(f"{options.layers} layers, {once.data_type}, {torch.get_num_threads()} threads, {processor()}\n")
         print("| prefix | document | tokens | ms, prefix once | ms, each time | factor |\n|---|---|---|---|---|---|")

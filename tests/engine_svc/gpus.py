@@ -1,4 +1,4 @@
-"""NVIDIA GPUs of the hardware table, and a machine that has some of them as far as torch says."""
+"""NVIDIA GPUs of the table in `engine_svc.device`, and a fake torch that reports some of them."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from engine_svc.batch import Options, Sequences
-from engine_svc.forming import Batch, SchedulerLimits
+from engine_svc.batching import Batch, SchedulerLimits
 from engine_svc.scheduler import Scheduler
 from engine_svc.submission import Outcome, Submission
 from tests.sequences import Sequence, columns
@@ -17,11 +17,11 @@ serial = iter(range(10**9))
 
 
 def sequence(tokens: int, content: int | None = None) -> Sequence:
-    """Unlike every other one, unless `content` is given."""
+    """Different from every other sequence, unless `content` is given."""
     return Sequence(np.full(tokens, next(serial) + 1000 if content is None else content, "<u4").tobytes())
 
 
-def unwanted(outcome: Outcome) -> None:
+def refuse_outcome(outcome: Outcome) -> None:
     raise AssertionError("the scheduler delivers nothing itself")
 
 
@@ -29,33 +29,33 @@ def single(
     tokens: int = 10, flow: str = "a", priority: int = 0, content: int | None = None, deadline: float | None = None
 ) -> Submission:
     """A submission of one sequence."""
-    return Submission(columns(sequence(tokens, content)), flow, unwanted, priority, deadline)
+    return Submission(columns(sequence(tokens, content)), flow, refuse_outcome, priority, deadline)
 
 
 def several(lengths: Iterable[int], flow: str = "a", priority: int = 0, deadline: float | None = None) -> Submission:
     counts = np.array(list(lengths))
     ids = np.repeat(np.arange(len(counts), dtype=np.uint32) + next(serial) + 1000, counts)
-    return Submission(Sequences.of(ids, counts, options=Options()), flow, unwanted, priority, deadline)
+    return Submission(Sequences.of(ids, counts, options=Options()), flow, refuse_outcome, priority, deadline)
 
 
-def scheduler_of(*submissions: Submission, limits: SchedulerLimits = ROOMY) -> Scheduler:
+def make_scheduler(*submissions: Submission, limits: SchedulerLimits = ROOMY) -> Scheduler:
     scheduler = Scheduler(limits)
     assert scheduler.submit(submissions) == []
     return scheduler
 
 
-def computed(batch: Batch | None) -> list[Submission]:
+def list_submissions(batch: Batch | None) -> list[Submission]:
     """The submission of each sequence in the batch."""
     assert batch is not None
     return [part.submission for part in batch.parts for _ in range(len(part))]
 
 
-def expired(batch: Batch | None) -> list[Submission]:
+def list_expired(batch: Batch | None) -> list[Submission]:
     assert batch is not None
     return [part.submission for part in batch.expired]
 
 
-def passed(scheduler: Scheduler, timeout_s: float | None = None) -> Batch | None:
+def take_next(scheduler: Scheduler, timeout_s: float | None = None) -> Batch | None:
     """The next batch, when its pass is over."""
     batch = scheduler.take(timeout_s)
     if batch is not None:
@@ -63,6 +63,6 @@ def passed(scheduler: Scheduler, timeout_s: float | None = None) -> Batch | None
     return batch
 
 
-def batches(scheduler: Scheduler) -> Iterable[Batch]:
-    while (batch := passed(scheduler, 0)) is not None:
+def take_all(scheduler: Scheduler) -> Iterable[Batch]:
+    while (batch := take_next(scheduler, 0)) is not None:
         yield batch

@@ -1,4 +1,4 @@
-"""Columns of sequences: parts, chosen ones, packed ones, whatever their lengths, and back again."""
+"""Parts of sequences, packed batches and what is taken from them, for sequences of any lengths and options."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -24,7 +24,7 @@ def sequences(*, with_options: bool = True) -> st.SearchStrategy[list[Sequence]]
 
 
 @given(sequences())
-def test_each_sequence_is_found_again_between_its_bounds(them: list[Sequence]) -> None:
+def test_a_packed_sequence_lies_between_its_bounds(them: list[Sequence]) -> None:
     batch = packed(them)
     assert sequences_of(batch) == them
     for start, stop in zip(batch.cu_seqlens, batch.cu_seqlens[1:], strict=False):
@@ -43,13 +43,13 @@ def test_sizes_are_those_of_the_sequences(them: list[Sequence]) -> None:
 
 
 @given(sequences(), st.data())
-def test_chosen_sequences_of_a_batch_are_a_batch(them: list[Sequence], data: st.DataObject) -> None:
+def test_taking_sequences_of_a_batch_makes_a_batch(them: list[Sequence], data: st.DataObject) -> None:
     places = data.draw(st.lists(st.integers(0, len(them) - 1), min_size=1, max_size=12))
     assert sequences_of(packed(them).take(np.array(places))) == [them[place] for place in places]
 
 
 @given(sequences(with_options=False), st.data())
-def test_parts_and_chosen_ones_of_columns_are_those_sequences(them: list[Sequence], data: st.DataObject) -> None:
+def test_parts_and_taken_sequences_are_the_right_ones(them: list[Sequence], data: st.DataObject) -> None:
     whole = columns(*them)
     start = data.draw(st.integers(0, len(them) - 1))
     stop = data.draw(st.integers(start + 1, len(them)))
@@ -59,19 +59,19 @@ def test_parts_and_chosen_ones_of_columns_are_those_sequences(them: list[Sequenc
 
 
 @given(sequences())
-def test_who_asks_for_an_output_is_found(them: list[Sequence]) -> None:
+def test_sequences_that_want_an_output_are_found(them: list[Sequence]) -> None:
     batch = packed(them)
-    assert set(batch.places) == {output for one in them for output in one.outputs}
-    for output, places in batch.places.items():
+    assert set(batch.output_indices) == {output for one in them for output in one.outputs}
+    for output, places in batch.output_indices.items():
         assert places.tolist() == [place for place, one in enumerate(them) if output in one.outputs]
 
 
-def test_options_are_equal_by_what_is_asked() -> None:
+def test_options_are_compared_by_value() -> None:
     assert Options() == Options()
     variants = {Options(), Options(prompt_tokens=1), Options(dimensions=1), Options(skip_normalization=True)}
     assert len({*variants, Options(task="a"), Options(Output.LOGITS), Options(more_outputs=(Output.LOGITS,))}) == 7
 
 
-def test_lengths_of_columns_add_up() -> None:
+def test_sequences_know_their_lengths() -> None:
     own = Sequences.of(np.arange(6, dtype=np.uint32), np.array([1, 3, 2]))
     assert (len(own), own.tokens, own.starts.tolist(), own.lengths.tolist()) == (3, 6, [0, 1, 4, 6], [1, 3, 2])

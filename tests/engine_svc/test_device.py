@@ -1,14 +1,19 @@
-"""A pod takes its device from torch, and a missing device is an error of one line."""
+"""Which device a pod takes, which models each GPU of BEI's table serves, and in which number format."""
 
+import logging
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
-from engine_svc.device import CPU, find_device
+from engine_svc.device import CPU, Device, check_gpu, choose_data_type, find_device
 from engine_svc.settings import EngineSettings
+from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.rpc.settings import ConfigurationError
-from tests.engine_svc.gpus import L4, T4, install_gpus
+from tests.engine_svc.gpus import A10G, A100, B200, H100, H200, L4, T4, V100, install_gpus
 
 
 @pytest.mark.parametrize("wanted", ["auto", "cpu"])
@@ -26,7 +31,7 @@ def test_a_gpu_is_described_by_torch(monkeypatch: pytest.MonkeyPatch, wanted: st
 
 
 @pytest.mark.parametrize(("gpus", "seen"), [(0, "no GPU"), (1, "1 GPU"), (2, "2 GPUs")])
-def test_a_missing_gpu_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch, gpus: int, seen: str) -> None:
+def test_a_missing_gpu_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, gpus: int, seen: str) -> None:
     install_gpus(monkeypatch, *[T4] * gpus)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     with pytest.raises(ConfigurationError) as caught:
@@ -34,7 +39,7 @@ def test_a_missing_gpu_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch, 
     assert str(caught.value) == f"device cuda:3: PyTorch sees {seen}"
 
 
-def test_a_torch_without_cuda_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torch_without_cuda_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     install_gpus(monkeypatch)
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(ConfigurationError, match=r"^device cuda: PyTorch \S+ is built without CUDA$"):
@@ -42,6 +47,123 @@ def test_a_torch_without_cuda_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA", ""])
-def test_a_device_of_another_form_is_refused(device: str) -> None:
+def test_a_malformed_device_is_refused(device: str) -> None:
     with pytest.raises(ValueError, match="device must be auto, cpu, cuda or cuda:N, not"):
         EngineSettings(device=device)
+
+
+P100 = Device("cuda", 0, "Tesla P100", (6, 0), 16 << 30)
+
+ALL_MODELS = (A100, A10G, L4, H100, H200, B200)
+BIDIRECTIONAL_ONLY = (V100, T4)
+
+# Bidirectional models, which BEI-Bert serves, and causal ones, which BEI serves.
+BIDIRECTIONAL: tuple[dict[str, Any], ...] = (
+    {"model_type": "bert"},
+    {"model_type": "modernbert"},
+    {"model_type": "deberta-v2"},
+    {"model_type": "nomic_bert"},
+    {"model_type": "llama_bidirec"},
+    {"model_type": "gemma3_text", "use_bidirectional_attention": True},
+)
+CAUSAL: tuple[dict[str, Any], ...] = tuple({"model_type": name} for name in ("llama", "mistral", "qwen3", "gemma2"))
+
+
+def checkpoint_of(config: dict[str, Any], kind: ModelKind = ModelKind.EMBEDDER) -> Checkpoint:
+    """Has only what the checks read."""
+    described = SimpleNamespace(config=config, kind=kind, architecture="SomeModel", folder=Path("/m"), name="m")
+    return cast("Checkpoint", described)
+
+
+def logged(caplog: pytest.LogCaptureFixture, device: Device, level: int, **settings: str) -> list[str]:
+    caplog.clear()
+    caplog.set_level(logging.INFO, "engine_svc.device")
+    check_gpu(device, checkpoint_of({"model_type": "bert"}), **{"dtype": "auto", **settings})
+    return [record.getMessage() for record in caplog.records if record.levelno == level]
+
+
+@pytest.mark.parametrize("device", [*ALL_MODELS, CPU], ids=str)
+def test_gpus_since_ampere_serve_all_models(device: Device) -> None:
+    for config in (*BIDIRECTIONAL, *CAUSAL):
+        check_gpu(device, checkpoint_of(config), dtype="auto")
+
+
+@pytest.mark.parametrize("device", BIDIRECTIONAL_ONLY, ids=str)
+def test_older_gpus_serve_bidirectional_models_only(device: Device) -> None:
+    for config in BIDIRECTIONAL:
+        check_gpu(device, checkpoint_of(config), dtype="auto")
+    for config in CAUSAL:
+        with pytest.raises(ConfigurationError, match="only models with bidirectional attention") as caught:
+            check_gpu(device, checkpoint_of(config), dtype="auto")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_refusal_names_the_gpu_and_what_the_model_needs() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check_gpu(T4, checkpoint_of({"model_type": "qwen3"}), dtype="auto")
+    assert str(caught.value) == (
+        "Tesla T4 (compute capability 7.5) serves only models with bidirectional attention, such as BERT; SomeModel "
+        "needs compute capability 8.0 (A100, A10G, L4, H100)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "fp8_is_native", "fp4_is_native"),
+    [(A100, False, False), (A10G, False, False), (L4, True, False), (H200, True, False), (B200, True, True)],
+    ids=str,
+)
+def test_a_quantization_that_saves_no_time_logs_a_warning(
+    caplog: pytest.LogCaptureFixture, device: Device, *, fp8_is_native: bool, fp4_is_native: bool
+) -> None:
+    for quantization, is_native in {"fp8": fp8_is_native, "fp4": fp4_is_native, "no_quant": True}.items():
+        lines = logged(caplog, device, logging.WARNING, quantization=quantization)
+        assert bool(lines) != is_native
+        assert all(f"does not multiply {quantization.upper()}," in line for line in lines)
+
+
+def test_emulated_bfloat16_logs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    (line,) = logged(caplog, T4, logging.WARNING, dtype="bfloat16")
+    assert "emulates bfloat16" in line
+    assert not logged(caplog, T4, logging.WARNING, dtype="float16")
+    assert not logged(caplog, A100, logging.WARNING, dtype="bfloat16")
+
+
+def test_a_gpu_without_tensor_cores_logs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    assert logged(caplog, P100, logging.WARNING)
+    assert not logged(caplog, V100, logging.WARNING)
+
+
+def test_a_gpu_that_torch_is_not_built_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_gpus(monkeypatch, V100, built_for=["sm_75", "sm_80", "sm_90", "sm_100", "compute_120"])
+    with pytest.raises(ConfigurationError, match=r"^Tesla V100.* older than PyTorch .* supports \(7\.5\)$"):
+        check_gpu(V100, checkpoint_of({"model_type": "bert"}), dtype="auto")
+    for device in (T4, H100, B200):
+        check_gpu(device, checkpoint_of({"model_type": "bert"}), dtype="auto")
+
+
+@pytest.mark.parametrize(
+    ("device", "data_type"),
+    [*((device, "bfloat16") for device in ALL_MODELS), (V100, "float16"), (T4, "float16"), (P100, "float32")],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ModelKind)
+def test_a_gpu_computes_every_kind_in_its_fast_data_type(device: Device, data_type: str, kind: ModelKind) -> None:
+    assert choose_data_type(device, checkpoint_of({"model_type": "bert"}, kind)) == data_type
+
+
+def test_gemma_is_not_computed_in_float16(caplog: pytest.LogCaptureFixture) -> None:
+    gemma = checkpoint_of({"model_type": "gemma3_text", "use_bidirectional_attention": True})
+    assert choose_data_type(T4, gemma) == "float32"
+    assert caplog.messages == ["SomeModel overflows in float16: computing in float32, which is slower"]
+    assert choose_data_type(A100, gemma) == "bfloat16"
+
+
+def test_a_cpu_uses_bfloat16_only_for_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    vectors = {ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER}
+    for kind in ModelKind:
+        expected = "bfloat16" if kind in vectors else "float32"
+        assert choose_data_type(CPU, checkpoint_of({"model_type": "bert"}, kind)) == expected
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert choose_data_type(CPU, checkpoint_of({"model_type": "bert"})) == "float32"

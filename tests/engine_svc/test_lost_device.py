@@ -1,4 +1,4 @@
-"""An engine pod, in a process of its own, whose device is lost: the process exits, and callers do not notice."""
+"""When an engine pod loses its device, its process exits, and callers get their answers from another pod."""
 
 import asyncio
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import engine_svc.__main__ as engine
-from engine_svc.backends.backend import DeviceLostError
+from engine_svc.backends import DeviceLostError
 from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.rows import Rows
@@ -18,7 +18,7 @@ from tests.cluster import ENGINE, READY_S_MAX, engine_pod, tokenizer_pod
 
 
 class Lost:
-    """Simulated; its device is lost in the first pass after warm-up."""
+    """Simulated. Loses its device in the first pass after warm-up."""
 
     outputs, data_type = SimulatedBackend().outputs, "float32"
 

@@ -1,7 +1,6 @@
-"""What an engine pod makes of its settings and its device: passes, cores, the GPU that it sees; and when it ends."""
+"""What the process of an engine pod imports and sets, and when it ends."""
 
 import asyncio
-import logging
 import os
 import sys
 from concurrent.futures import Future
@@ -12,115 +11,6 @@ from typing import Any
 import pytest
 
 from engine_svc import __main__ as main
-from engine_svc.__main__ import alone_on_gpu, concurrency, fitted, limits_of
-from engine_svc.device import CPU, Device, find_device
-from engine_svc.settings import EngineSettings
-from heddle import machine
-from heddle.checkpoint import Checkpoint
-from heddle.checkpoint.model_source import locate
-from heddle.rpc.settings import ConfigurationError
-from tests.engine_svc.gpus import H100, T4, install_gpus
-
-
-@pytest.fixture
-def cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main, "usable_cores", lambda: 16)
-
-
-@pytest.mark.usefixtures("cores")
-@pytest.mark.parametrize(
-    ("settings", "passes_and_cores"),
-    [
-        (EngineSettings(), (8, 16)),
-        (EngineSettings(threads=2), (2, 2)),
-        (EngineSettings(threads=1), (1, 1)),
-        (EngineSettings(passes=3), (3, 16)),
-        (EngineSettings(threads=2, passes=4), (2, 2)),
-        (EngineSettings(backend="simulated"), (1, 16)),
-        (EngineSettings(backend="simulated", threads=1, passes=2), (2, 2)),
-    ],
-)
-def test_passes_never_have_less_than_a_core(settings: EngineSettings, passes_and_cores: tuple[int, int]) -> None:
-    assert concurrency(settings, CPU) == passes_and_cores
-
-
-@pytest.mark.usefixtures("cores")
-@pytest.mark.parametrize(
-    ("settings", "passes_and_cores"),
-    [
-        (EngineSettings(), (2, 16)),
-        (EngineSettings(threads=1), (2, 2)),
-        (EngineSettings(passes=1), (1, 16)),
-        (EngineSettings(backend="tensorrt_llm"), (1, 16)),
-    ],
-)
-def test_two_passes_are_in_flight_on_a_gpu_however_few_the_cores(
-    settings: EngineSettings, passes_and_cores: tuple[int, int]
-) -> None:
-    assert concurrency(settings, H100) == passes_and_cores
-
-
-@pytest.mark.parametrize(("device", "tokens"), [(CPU, 512), (H100, 16_384)], ids=str)
-def test_a_batch_is_as_large_as_suits_the_device(device: Device, tokens: int) -> None:
-    assert limits_of(EngineSettings(), device).batch_tokens_max == tokens
-    assert limits_of(EngineSettings(batch_tokens_max=64), device).batch_tokens_max == 64
-
-
-@pytest.mark.parametrize(
-    ("wanted", "visible", "device", "left"),
-    [
-        ("cuda:1", "0,3", "cuda", "3"),
-        ("cuda:1", "MIG-a,MIG-b", "cuda", "MIG-b"),
-        ("cuda:1", None, "cuda", "1"),
-        ("cuda:9", "0,3", "cuda:9", "0,3"),
-        ("cuda", "0,3", "cuda", "0,3"),
-        ("auto", None, "auto", None),
-        ("cpu", "0,3", "cpu", "0,3"),
-    ],
-)
-def test_a_pod_on_one_of_several_gpus_sees_no_other(
-    monkeypatch: pytest.MonkeyPatch, wanted: str, visible: str | None, device: str, left: str | None
-) -> None:
-    environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    monkeypatch.setattr(os, "environ", environment)
-    monkeypatch.setattr(machine, "count_gpus", lambda: 4)
-    assert alone_on_gpu(EngineSettings(device=wanted)).device == device
-    assert environment.get("CUDA_VISIBLE_DEVICES") == left
-
-
-@pytest.fixture
-def minilm() -> Checkpoint:
-    return Checkpoint.read(locate("all-MiniLM-L6-v2"))
-
-
-def test_auto_becomes_the_device_and_data_type_of_the_machine(
-    monkeypatch: pytest.MonkeyPatch, minilm: Checkpoint
-) -> None:
-    install_gpus(monkeypatch, T4)
-    settings = fitted(EngineSettings(), minilm, find_device("auto"))
-    assert (settings.device, settings.dtype) == ("cuda:0", "float16")
-    assert fitted(EngineSettings(dtype="float32"), minilm, find_device("auto")).dtype == "float32"
-
-
-@pytest.mark.parametrize(
-    ("quantization", "end"), [("no_quant", "in float32"), ("fp8", "in float32, with weights in fp8")]
-)
-def test_a_log_line_says_what_a_pod_computes_in(
-    caplog: pytest.LogCaptureFixture, minilm: Checkpoint, quantization: Any, end: str
-) -> None:
-    caplog.set_level(logging.INFO, "engine_svc")
-    fitted(EngineSettings(dtype="float32", quantization=quantization), minilm, CPU)
-    assert caplog.messages == [f"{minilm.name} computes on the CPU {end}"]
-
-
-def test_a_pod_does_not_start_on_a_gpu_that_its_model_does_not_fit(
-    monkeypatch: pytest.MonkeyPatch, minilm: Checkpoint
-) -> None:
-    install_gpus(monkeypatch, T4, free_bytes=100 << 20)
-    with pytest.raises(ConfigurationError, match="does not fit into the memory of Tesla T4"):
-        fitted(EngineSettings(), minilm, T4)
-    simulated = EngineSettings(backend="simulated")
-    assert fitted(simulated, minilm, CPU) is simulated
 
 
 async def test_a_simulated_pod_does_not_import_torch(tmp_path: Path) -> None:
@@ -138,7 +28,7 @@ async def test_a_simulated_pod_does_not_import_torch(tmp_path: Path) -> None:
     assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
-def test_a_pod_whose_lane_has_died_does_not_live_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pod_ends_when_a_thread_of_its_worker_dies(monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[int] = []
     monkeypatch.setattr(main, "leave", left.append)
     for outcome in (None, MemoryError()):
@@ -151,7 +41,7 @@ def test_a_pod_whose_lane_has_died_does_not_live_on(monkeypatch: pytest.MonkeyPa
     assert left == [1]
 
 
-def worker_of(*, is_loaded: bool, running_since: float | None) -> Any:
+def make_worker(*, is_loaded: bool, running_since: float | None) -> Any:
     worker = SimpleNamespace(loaded=Future[Any](), stopped=Future[None](), running_since=running_since)
     if is_loaded:
         worker.loaded.set_result(None)
@@ -159,8 +49,8 @@ def worker_of(*, is_loaded: bool, running_since: float | None) -> Any:
 
 
 async def test_a_pod_ends_after_its_backend_is_closed() -> None:
-    worker = worker_of(is_loaded=True, running_since=None)
-    closing = asyncio.create_task(main.until_closed(worker))
+    worker = make_worker(is_loaded=True, running_since=None)
+    closing = asyncio.create_task(main.wait_until_closed(worker))
     await asyncio.sleep(0.05)
     assert not closing.done()
     worker.stopped.set_result(None)
@@ -168,20 +58,20 @@ async def test_a_pod_ends_after_its_backend_is_closed() -> None:
 
 
 @pytest.mark.parametrize(("is_loaded", "running_since"), [(False, None), (True, 1.0)])
-async def test_a_pod_ends_without_a_backend_that_loads_or_computes(
+async def test_a_pod_does_not_wait_for_a_backend_that_loads_or_computes(
     *, is_loaded: bool, running_since: float | None
 ) -> None:
     async with asyncio.timeout(main.CLOSE_S_MAX / 2):
-        await main.until_closed(worker_of(is_loaded=is_loaded, running_since=running_since))
+        await main.wait_until_closed(make_worker(is_loaded=is_loaded, running_since=running_since))
 
 
-async def test_a_pod_ends_without_a_backend_that_does_not_close(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pod_does_not_wait_forever_for_a_backend_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(main, "CLOSE_S_MAX", 0.05)
     async with asyncio.timeout(10):
-        await main.until_closed(worker_of(is_loaded=True, running_since=None))
+        await main.wait_until_closed(make_worker(is_loaded=True, running_since=None))
 
 
-def test_tensorrt_llm_reports_nothing_and_stays_in_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorrt_llm_sends_no_usage_report_and_stays_in_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     environment: dict[str, str] = {}
     monkeypatch.setattr(os, "environ", environment)
     monkeypatch.setattr(sys, "argv", ["engine-svc", "--model", "some"])

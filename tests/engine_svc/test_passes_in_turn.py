@@ -1,4 +1,4 @@
-"""Passes that a device, such as a GPU, runs one after the other: when the next is formed, and how long each took."""
+"""Passes in turn, as on a GPU: when the next is formed, and how the time of each is measured."""
 
 import asyncio
 import threading
@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import pytest
 
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.forming import SchedulerLimits
+from engine_svc.batching import SchedulerLimits
 from engine_svc.rows import Rows
 from engine_svc.scheduler import QUEUED_PASS_SHARE_MIN, Scheduler
-from tests.engine_svc.submissions import computed, single
+from tests.engine_svc.submissions import list_submissions, single
 from tests.engine_svc.workers import Recording, Running
 
 LIMITS = SchedulerLimits(batch_tokens_max=400, batch_items_max=80, queue_tokens_max=10**6, queue_items_max=10**5)
@@ -24,18 +24,18 @@ def on_a_device(passes: int = 2) -> Scheduler:
 
 
 @pytest.mark.parametrize("waiting", [[TOKENS_MIN], [1] * ITEMS_MIN])
-def test_next_pass_is_formed_beside_a_running_one_once_enough_waits(waiting: list[int]) -> None:
+def test_the_next_pass_is_formed_during_a_running_one_once_enough_waits(waiting: list[int]) -> None:
     scheduler = on_a_device()
     scheduler.submit([single(1)])
     assert scheduler.take(0) is not None
-    tickets = [single(tokens) for tokens in waiting]
-    scheduler.submit(tickets[:-1])
+    submissions = [single(tokens) for tokens in waiting]
+    scheduler.submit(submissions[:-1])
     assert scheduler.take(0) is None
-    scheduler.submit(tickets[-1:])
-    assert computed(scheduler.take(0)) == tickets
+    scheduler.submit(submissions[-1:])
+    assert list_submissions(scheduler.take(0)) == submissions
 
 
-def test_what_is_less_is_taken_when_the_device_is_free() -> None:
+def test_less_than_that_is_taken_when_the_device_is_free() -> None:
     scheduler = on_a_device()
     scheduler.submit([single(1)])
     running = scheduler.take(0)
@@ -45,14 +45,14 @@ def test_what_is_less_is_taken_when_the_device_is_free() -> None:
         scheduler.submit([each])
         assert scheduler.take(0) is None
     scheduler.give_back(running)
-    assert computed(scheduler.take(0)) == waiting
+    assert list_submissions(scheduler.take(0)) == waiting
 
 
 def test_a_pass_takes_all_that_waits_and_leaves_no_share_to_another() -> None:
     scheduler = on_a_device()
     scheduler.submit(single(50) for _ in range(12))
     taken = [scheduler.take(0), scheduler.take(0)]
-    assert [len(computed(batch)) for batch in taken] == [8, 4]
+    assert [len(list_submissions(batch)) for batch in taken] == [8, 4]
 
 
 def test_no_more_passes_are_in_flight_than_allowed() -> None:
@@ -66,7 +66,7 @@ def test_no_more_passes_are_in_flight_than_allowed() -> None:
     assert scheduler.take(0) is not None
 
 
-def test_closed_scheduler_hands_out_the_little_that_waits_behind_a_running_pass() -> None:
+def test_a_closed_scheduler_hands_out_what_waits_behind_a_running_pass() -> None:
     scheduler, taken = on_a_device(), []
     scheduler.submit([single(1)])
     running = scheduler.take(0)
@@ -78,7 +78,7 @@ def test_closed_scheduler_hands_out_the_little_that_waits_behind_a_running_pass(
     scheduler.close()
     scheduler.give_back(running)
     thread.join(5)
-    assert computed(taken[0]) == [last]
+    assert list_submissions(taken[0]) == [last]
 
 
 class Device(Recording):
@@ -96,7 +96,7 @@ class Device(Recording):
             return super().run(batch)
 
 
-async def test_compute_time_leaves_out_the_wait_for_the_pass_before() -> None:
+async def test_compute_time_excludes_the_wait_for_the_previous_pass() -> None:
     running = Running(Device, limits=LIMITS, passes=2, runs_in_turn=True)
     await asyncio.wrap_future(running.worker.loaded)
     running.scheduler.submit([running.single(number) for number in range(4 * LIMITS.batch_items_max)])

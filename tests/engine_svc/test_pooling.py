@@ -50,7 +50,7 @@ def test_every_mode_equals_sentence_transformers(mode: str, hidden: Tensor, cu_s
 
 
 @pytest.mark.parametrize("mode", POOLING_BY_MODE)
-def test_prompt_tokens_are_left_out_as_in_sentence_transformers(mode: str, cu_seqlens: Tensor) -> None:
+def test_prompt_tokens_are_excluded_as_in_sentence_transformers(mode: str, cu_seqlens: Tensor) -> None:
     lengths = [5, 4, 19]
     hidden = torch.randn(sum(lengths), HIDDEN, generator=torch.Generator().manual_seed(1))
     cu_seqlens = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
@@ -67,7 +67,7 @@ def test_sequences_may_have_prompts_of_different_lengths(hidden: Tensor, cu_seql
 
 @pytest.mark.parametrize("mode", Pooling)
 @pytest.mark.parametrize("prompt_tokens", [2, 9])
-def test_sequence_that_is_all_prompt_stays_finite_and_spares_its_neighbours(mode: Pooling, prompt_tokens: int) -> None:
+def test_a_sequence_that_is_all_prompt_stays_finite(mode: Pooling, prompt_tokens: int) -> None:
     hidden, cu_seqlens = torch.randn(5, HIDDEN), torch.tensor([0, 2, 5], dtype=torch.int32)
     pooled = pool(hidden, cu_seqlens, [mode], prompts_of([prompt_tokens, 0], [2, 3]))
     alone = pool(hidden[2:], cu_seqlens[[0, 2]] - torch.tensor([0, 2]).int(), [mode])
@@ -98,7 +98,7 @@ def test_sums_are_float32_whatever_the_model_computes_in(dtype: torch.dtype) -> 
     torch.testing.assert_close(pooled, torch.ones(1, HIDDEN))
 
 
-def test_vectors_are_cut_first_and_normalised_then() -> None:
+def test_vectors_are_truncated_before_they_are_normalised() -> None:
     vectors = torch.randn(3, HIDDEN, generator=torch.Generator().manual_seed(2))
     finished = finish(vectors, torch.tensor([0, 4, 4]).int(), torch.tensor([False, False, True]))
     torch.testing.assert_close(finished[0], vectors[0] / vectors[0].norm())

@@ -1,4 +1,4 @@
-"""Rows of many sequences: parts, chosen ones, joined ones, and which are finite, against lists of arrays."""
+"""Rows of many sequences: parts, joins and values that are not finite, compared with lists of arrays."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -33,7 +33,7 @@ LENGTHS = st.lists(st.integers(0, 4), min_size=1, max_size=9)
 
 
 @given(st.sampled_from(KINDS), LENGTHS, st.data())
-def test_parts_and_chosen_ones_are_those_of_the_list(kind: str, lengths: list[int], data: st.DataObject) -> None:
+def test_parts_and_taken_rows_are_the_right_ones(kind: str, lengths: list[int], data: st.DataObject) -> None:
     rows = made(kind, lengths)
     start = data.draw(st.integers(0, len(lengths)))
     stop = data.draw(st.integers(start, len(lengths)))
@@ -43,36 +43,34 @@ def test_parts_and_chosen_ones_are_those_of_the_list(kind: str, lengths: list[in
 
 
 @given(st.sampled_from(KINDS), LENGTHS, LENGTHS)
-def test_joined_ones_follow_one_another(kind: str, lengths: list[int], others: list[int]) -> None:
+def test_joined_rows_keep_their_order(kind: str, lengths: list[int], others: list[int]) -> None:
     first, second = made(kind, lengths), made(kind, others, seed=1)
     assert listed(join([first, second])) == listed(first) + listed(second)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_missing_ones_are_zero_or_have_no_rows(kind: str) -> None:
+def test_sequences_without_results_have_zeros_or_no_rows(kind: str) -> None:
     rows = made(kind, [1, 2])
-    some = rows.take(np.array([1, -1, 0]))
-    assert some.sequences == 3
-    assert listed(some)[::2] == listed(rows)[::-1]
-    assert not some.part(1, 2).values.any()
-    assert some.lengths is None or some.lengths.tolist() == [2, 0, 1]
-    behind = join([missing(2), rows, missing(1)])
-    assert behind.sequences == 5
-    assert listed(behind)[2:4] == listed(rows)
-    assert not behind.part(0, 2).values.any()
+    scattered = rows.scatter(np.array([0, 2]), 4)
+    assert scattered.sequences == 4
+    assert listed(scattered)[::2] == listed(rows)
+    assert not scattered.take(np.array([1, 3])).values.any()
+    assert scattered.lengths is None or scattered.lengths.tolist() == [1, 0, 2, 0]
+    joined = join([missing(2), rows, missing(1)])
+    assert joined.sequences == 5
+    assert listed(joined)[2:4] == listed(rows)
+    assert not joined.part(0, 2).values.any()
     assert join([missing(2), missing(1)]).sequences == 3
 
 
 @given(st.sampled_from(KINDS), LENGTHS, st.data())
-def test_a_number_that_is_not_finite_is_found_in_its_sequence(
-    kind: str, lengths: list[int], data: st.DataObject
-) -> None:
+def test_a_value_that_is_not_finite_is_found(kind: str, lengths: list[int], data: st.DataObject) -> None:
     rows = made(kind, lengths)
     rows.values[...] *= np.float32(1e30)  # whose squares overflow
-    assert not rows.find_bad().size
+    assert not rows.find_not_finite().size
     if not rows.values.size:
         return
     row = data.draw(st.integers(0, len(rows.values) - 1))
     rows.values[row] = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
     sequence = row if rows.lengths is None else int(np.searchsorted(np.cumsum(rows.lengths), row, side="right"))
-    assert rows.find_bad().tolist() == [sequence]
+    assert rows.find_not_finite().tolist() == [sequence]

@@ -1,41 +1,30 @@
-"""Which sequences the scheduler takes next: turns, priorities, budgets, duplicates, expiry and cancels, by example."""
+"""Examples of when the scheduler begins a pass, with how many cores, of express passes, full queues and cancelling."""
 
 import time
-from collections import Counter
 
 import pytest
 
-from engine_svc.forming import Batch, SchedulerLimits
+from engine_svc.batching import Batch, SchedulerLimits
 from engine_svc.scheduler import (
     EXPRESS_TOKENS_MAX,
     PASS_TOKENS_MIN,
-    PASSED_OVER_MAX,
     TOKENS_PER_CORE_MIN,
     Load,
     Scheduler,
 )
 from engine_svc.submission import Submission
-from tests.engine_svc.submissions import ROOMY, batches, computed, expired, passed, scheduler_of, single
+from tests.engine_svc.submissions import (
+    ROOMY,
+    list_expired,
+    list_submissions,
+    make_scheduler,
+    single,
+    take_all,
+    take_next,
+)
 
 
-def test_flows_have_equal_shares_of_a_batch_and_what_one_leaves_goes_to_another() -> None:
-    many = [single(flow="many") for _ in range(6)]
-    few = [single(flow="few") for _ in range(2)]
-    scheduler = scheduler_of(*many, *few)
-    assert set(computed(passed(scheduler))) == {*many, *few}
-    scheduler = scheduler_of(*(single(flow=flow) for flow in ["many"] * 20 + ["few"] * 20))
-    assert Counter(each.flow for each in computed(passed(scheduler))) == {"many": 4, "few": 4}
-
-
-def test_single_query_does_not_wait_for_another_flows_two_thousand_inputs() -> None:
-    scheduler = scheduler_of(*(single(flow="bulk") for _ in range(2048)))
-    passed(scheduler)
-    query = single(flow="query")
-    scheduler.submit([query])
-    assert query in computed(passed(scheduler))
-
-
-def test_what_fits_one_batch_has_all_cores_until_its_pass_is_over() -> None:
+def test_a_single_batch_gets_all_cores_until_its_pass_ends() -> None:
     scheduler = Scheduler(ROOMY, passes=4, cores=6)
     scheduler.submit([single(96)])
     batch = scheduler.take()
@@ -47,7 +36,7 @@ def test_what_fits_one_batch_has_all_cores_until_its_pass_is_over() -> None:
     assert scheduler.take() is not None
 
 
-def test_where_more_waits_than_a_batch_holds_passes_share_the_cores() -> None:
+def test_passes_share_the_cores_when_more_waits_than_a_batch_holds() -> None:
     scheduler = Scheduler(ROOMY, passes=3, cores=7)
     scheduler.submit(single(50) for _ in range(12))
     taken = [scheduler.take() for _ in range(3)]
@@ -64,19 +53,17 @@ def test_where_more_waits_than_a_batch_holds_passes_share_the_cores() -> None:
         ([PASS_TOKENS_MIN] * 3, [(1, 1), (2, 1)]),
     ],
 )
-def test_what_fits_one_batch_is_shared_by_passes_that_each_have_enough(
-    lengths: list[int], passes: list[tuple[int, int]]
-) -> None:
+def test_passes_share_one_batch_if_each_gets_enough(lengths: list[int], passes: list[tuple[int, int]]) -> None:
     """Sequences and cores of each pass, on two cores."""
     limits = SchedulerLimits(batch_tokens_max=512, batch_items_max=64, queue_tokens_max=10**6, queue_items_max=10**5)
     scheduler = Scheduler(limits, passes=2, cores=2)
     scheduler.submit(single(length) for length in lengths)
     taken = [scheduler.take() for _ in passes]
-    assert [(len(computed(batch)), batch.cores) for batch in taken if batch] == passes
+    assert [(len(list_submissions(batch)), batch.cores) for batch in taken if batch] == passes
     assert not scheduler.load().waiting_items
 
 
-def test_few_tokens_leave_cores_to_the_next_pass() -> None:
+def test_a_small_pass_leaves_cores_to_the_next() -> None:
     scheduler = Scheduler(ROOMY, passes=4, cores=4)
     scheduler.submit([single(TOKENS_PER_CORE_MIN)])
     first = scheduler.take()
@@ -87,36 +74,36 @@ def test_few_tokens_leave_cores_to_the_next_pass() -> None:
     assert (first.cores, second.cores) == (1, 3)
 
 
-def with_bulk(*tickets: Submission) -> Scheduler:
-    """Whose only pass is busy with a bulk, of which more waits."""
+def make_scheduler_with_bulk(*submissions: Submission) -> Scheduler:
+    """Its only pass is busy with a bulk flow, and more of that flow waits."""
     limits = SchedulerLimits(batch_tokens_max=500, batch_items_max=8, queue_tokens_max=10**6, queue_items_max=10**5)
     scheduler = Scheduler(limits)
     scheduler.submit(single(200, "bulk") for _ in range(10))
-    assert len(computed(scheduler.take())) == 2
-    scheduler.submit(tickets)
+    assert len(list_submissions(scheduler.take())) == 2
+    scheduler.submit(submissions)
     return scheduler
 
 
-def test_little_sequences_go_by_express_while_a_bulk_has_all_passes() -> None:
+def test_short_sequences_go_by_express_while_a_bulk_has_all_passes() -> None:
     queries = [single(10, "one"), single(20, "two"), single(30, "two")]
-    scheduler = with_bulk(*queries)
+    scheduler = make_scheduler_with_bulk(*queries)
     assert scheduler.take(0) is None
-    assert computed(scheduler.take_express(0)) == queries
+    assert list_submissions(scheduler.take_express(0)) == queries
     another = single(10, "three")
     scheduler.submit([another])
-    assert computed(scheduler.take_express(0)) == [another]
+    assert list_submissions(scheduler.take_express(0)) == [another]
 
 
 def test_a_free_pass_comes_before_the_express() -> None:
-    scheduler = with_bulk()
-    scheduler.give_back(Batch(formed_at=0.0))
+    scheduler = make_scheduler_with_bulk()
+    scheduler.give_back(Batch(0.0, ROOMY))
     scheduler.submit([single(10, "one")])
     assert scheduler.take_express(0) is None
-    assert len(computed(scheduler.take(0))) == 3
+    assert len(list_submissions(scheduler.take(0))) == 3
 
 
 def test_an_express_gives_no_pass_back() -> None:
-    scheduler = with_bulk(single(10, "one"))
+    scheduler = make_scheduler_with_bulk(single(10, "one"))
     express = scheduler.take_express(0)
     assert express is not None
     scheduler.give_back(express)
@@ -126,16 +113,16 @@ def test_an_express_gives_no_pass_back() -> None:
 @pytest.mark.parametrize(
     "scheduler",
     [
-        with_bulk(),
-        with_bulk(single(EXPRESS_TOKENS_MAX + 1, "long")),
-        with_bulk(single(10, "less urgent", priority=1)),
+        make_scheduler_with_bulk(),
+        make_scheduler_with_bulk(single(EXPRESS_TOKENS_MAX + 1, "long")),
+        make_scheduler_with_bulk(single(10, "less urgent", priority=1)),
     ],
 )
 def test_nothing_else_goes_by_express(scheduler: Scheduler) -> None:
     assert scheduler.take_express(0) is None
 
 
-def test_without_a_bulk_everybody_waits_for_a_pass() -> None:
+def test_without_a_bulk_there_is_no_express() -> None:
     scheduler = Scheduler(ROOMY)
     scheduler.submit([single(90, "one")])
     scheduler.take()
@@ -143,101 +130,42 @@ def test_without_a_bulk_everybody_waits_for_a_pass() -> None:
     assert scheduler.take_express(0) is None
 
 
-def test_express_keeps_the_limit_of_sequences() -> None:
-    scheduler = with_bulk(*(single(1, str(number)) for number in range(20)))
-    assert len(computed(scheduler.take_express(0))) == 8
+def test_an_express_batch_keeps_the_limit_of_sequences() -> None:
+    scheduler = make_scheduler_with_bulk(*(single(1, str(number)) for number in range(20)))
+    assert len(list_submissions(scheduler.take_express(0))) == 8
 
 
-def test_express_takes_as_much_as_its_own_budget_and_tells_of_the_expired() -> None:
+def test_an_express_batch_has_its_own_budget_and_reports_expired_submissions() -> None:
     late = single(10, "one", deadline=time.monotonic())
     fits, too_much = single(EXPRESS_TOKENS_MAX - 5, "one"), single(10, "one")
-    scheduler = with_bulk(late, fits, too_much)
+    scheduler = make_scheduler_with_bulk(late, fits, too_much)
     express = scheduler.take_express(0)
-    assert computed(express) == [fits]
+    assert list_submissions(express) == [fits]
     assert express is not None
-    assert expired(express) == [late]
+    assert list_expired(express) == [late]
 
 
-def test_turns_go_on_where_the_last_batch_ended() -> None:
-    tickets = [single(flow=flow) for flow in "abcdefghijkl"]
-    again = single(flow="a")
-    scheduler = scheduler_of(*tickets, again)
-    assert computed(passed(scheduler)) == tickets[:8]
-    assert computed(passed(scheduler)) == [*tickets[8:], again]
-
-
-def test_sequence_that_does_not_fit_lets_others_fill_and_is_first_in_the_next_batch() -> None:
-    first, long, short, behind_long = single(60), single(50, "long"), single(40, "short"), single(1, "long")
-    scheduler = scheduler_of(first, long, behind_long, short)
-    assert computed(passed(scheduler)) == [first, short]
-    assert computed(passed(scheduler)) == [long, behind_long]
-
-
-def test_long_sequences_of_many_flows_are_served_within_as_many_batches() -> None:
-    long = [single(90, f"long {number}") for number in range(5)]
-    scheduler = scheduler_of(*long)
-    for expected in long:
-        scheduler.submit([single(10, f"short {number}") for number in range(8)])
-        assert computed(passed(scheduler))[0] is expected
-
-
-def test_sequence_longer_than_the_budget_runs_alone() -> None:
-    short, over_long, after = single(10), single(101, "long"), single(10)
-    scheduler = scheduler_of(short, over_long, after)
-    assert computed(passed(scheduler)) == [short, after]
-    assert computed(passed(scheduler)) == [over_long]
-
-
-def test_smaller_priority_is_served_first_and_the_rest_of_the_budget_goes_to_the_next() -> None:
-    low, high = [single(priority=7) for _ in range(8)], [single(priority=1) for _ in range(6)]
-    scheduler = scheduler_of(*low, *high)
-    assert computed(passed(scheduler)) == [*high, *low[:2]]
-
-
-def test_same_flow_name_in_two_classes_is_two_flows() -> None:
-    low, high = single(priority=1), single(priority=0)
-    scheduler = scheduler_of(low, high)
-    assert scheduler.cancel(high)
-    assert computed(passed(scheduler)) == [low]
-
-
-def test_expired_are_reported_without_costing_their_flow_a_turn() -> None:
-    past = time.monotonic() - 1
-    late = [single(deadline=past) for _ in range(20)]
-    live = single(deadline=past + 3600)
-    batch = passed(scheduler_of(*late, live))
-    assert expired(batch) == late
-    assert computed(batch) == [live]
-
-
-def test_batch_of_only_expired_is_returned() -> None:
-    late = single(deadline=time.monotonic())
-    batch = passed(scheduler_of(late))
-    assert expired(batch) == [late]
-    assert computed(batch) == []
-
-
-def test_cancelled_frees_the_queue_at_once_and_is_never_computed() -> None:
+def test_cancelling_frees_the_queue_at_once() -> None:
     scheduler = Scheduler(SchedulerLimits(100, 8, queue_tokens_max=20, queue_items_max=2))
     first, second, third = single(), single(), single()
     assert scheduler.submit([first, second, third]) == [third]
     assert scheduler.cancel(first)
     assert scheduler.submit([third]) == []
-    assert computed(passed(scheduler)) == [second, third]
+    assert list_submissions(take_next(scheduler)) == [second, third]
 
 
-def test_cancel_of_running_refused_and_cancelled_tickets_has_no_effect() -> None:
+def test_cancelling_a_running_refused_or_cancelled_submission_has_no_effect() -> None:
     scheduler = Scheduler(SchedulerLimits(100, 1, queue_tokens_max=20, queue_items_max=2))
     running, cancelled, waiting, refused = single(), single(), single(), single()
     scheduler.submit([running])
-    passed(scheduler)
+    take_next(scheduler)
     assert scheduler.submit([cancelled, waiting, refused]) == [refused]
     assert scheduler.cancel(cancelled)
     assert not any(scheduler.cancel(gone) for gone in (running, cancelled, refused))
     assert scheduler.load() == Load(1, 10)
 
 
-def test_full_queue_refuses_each_ticket_that_exceeds_it_and_no_other() -> None:
+def test_a_full_queue_refuses_only_the_submissions_that_exceed_it() -> None:
     scheduler = Scheduler(SchedulerLimits(100, 8, queue_tokens_max=30, queue_items_max=3))
     fits, too_long, fits_too, one_too_many = single(10), single(21), single(1), single(1)
     assert scheduler.submit([fits, too_long, fits_too]) == [too_long]
@@ -248,28 +176,14 @@ def test_sequence_longer_than_the_queue_is_accepted_when_nothing_waits() -> None
     scheduler = Scheduler(SchedulerLimits(100, 8, queue_tokens_max=30, queue_items_max=3))
     over_long, next_one = single(500), single(1)
     assert scheduler.submit([over_long, next_one]) == [next_one]
-    assert computed(passed(scheduler)) == [over_long]
+    assert list_submissions(take_next(scheduler)) == [over_long]
 
 
-def test_emptied_flows_and_classes_leave_nothing_behind() -> None:
-    tickets = [single(flow=str(number), priority=number % 50) for number in range(1000)]
-    scheduler = scheduler_of(*tickets)
-    assert all(scheduler.cancel(ticket) for ticket in tickets[::2])
-    assert sum(len(computed(batch)) for batch in batches(scheduler)) == 500
+def test_empty_flows_and_classes_are_removed() -> None:
+    submissions = [single(flow=str(number), priority=number % 50) for number in range(1000)]
+    scheduler = make_scheduler(*submissions)
+    assert all(scheduler.cancel(submission) for submission in submissions[::2])
+    assert sum(len(list_submissions(batch)) for batch in take_all(scheduler)) == 500
     assert not scheduler._queue._classes
     assert not scheduler._queue._priorities
-    assert not scheduler._queue.bulks
-
-
-def test_forming_a_batch_does_not_look_at_all_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks: Counter[str] = Counter()
-    fitting = Batch.fitting
-
-    def counted(batch: Batch, submission: Submission, limits: SchedulerLimits) -> int:
-        looks["fitting"] += 1
-        return fitting(batch, submission, limits)
-
-    monkeypatch.setattr(Batch, "fitting", counted)
-    scheduler = scheduler_of(*(single(60, str(number)) for number in range(10_000)))
-    passed(scheduler)
-    assert looks["fitting"] == 1 + PASSED_OVER_MAX
+    assert not scheduler._queue.bulk_flows

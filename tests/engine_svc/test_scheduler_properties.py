@@ -1,4 +1,4 @@
-"""Whatever comes in whatever order: never over budget, nothing lost or served twice, nobody starved, order kept."""
+"""For submissions in any order: no batch is over budget, nothing is lost or served twice, and no flow starves."""
 
 import time
 from collections.abc import Iterable
@@ -7,10 +7,10 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from engine_svc.forming import Batch
+from engine_svc.batching import Batch
 from engine_svc.scheduler import Load, Scheduler
 from engine_svc.submission import Part, Submission
-from tests.engine_svc.submissions import LIMITS, passed, several
+from tests.engine_svc.submissions import LIMITS, several, take_next
 
 FLOWS = ["a", "b", "c", "d/1", "d/2", "d/3", "e/", "e/f/1", "e/f/2", "e/g/1", "d"]
 
@@ -28,11 +28,11 @@ def turns_until(flow: str, flows: Iterable[str]) -> int:
 Waiting = tuple[Submission, int]  # and which of its sequences
 
 
-def leavers_of(parts: Iterable[Part]) -> list[Waiting]:
+def list_leavers(parts: Iterable[Part]) -> list[Waiting]:
     return [(part.submission, index) for part in parts for index in range(part.start, part.stop)]
 
 
-def tokens_of(waiting: Waiting) -> int:
+def count_tokens(waiting: Waiting) -> int:
     submission, index = waiting
     return int(submission.sequences.lengths[index])
 
@@ -79,7 +79,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         expected = []
         for submitted in submissions:
             waiting = self.all_waiting()
-            tokens = sum(map(tokens_of, waiting)) + submitted.tokens
+            tokens = sum(map(count_tokens, waiting)) + submitted.tokens
             full = len(waiting) + len(submitted.sequences) > LIMITS.queue_items_max or tokens > LIMITS.queue_tokens_max
             if waiting and full:
                 expected.append(submitted)
@@ -109,7 +109,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
-        batch = passed(self.scheduler, 0)
+        batch = take_next(self.scheduler, 0)
         if not self.waiting:
             assert batch is None
             return
@@ -117,7 +117,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         first_class = min(priority for priority, _ in self.waiting)
         self.check_budget(batch)
         self.check_leavers(batch)
-        for leaver in leavers_of([*batch.parts, *batch.expired]):
+        for leaver in list_leavers([*batch.parts, *batch.expired]):
             self.forget(leaver)
         self.check_nothing_else_fits(batch)
         self.check_priorities(batch)
@@ -130,8 +130,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert batch.items <= LIMITS.batch_items_max
 
     def check_leavers(self, batch: Batch) -> None:
-        """Each waited, leaves once, to the right place; and what leaves a flow is its beginning."""
-        leavers = leavers_of([*batch.parts, *batch.expired])
+        """Each sequence that leaves had waited, leaves once and as what it is, and comes from the start of its flow."""
+        leavers = list_leavers([*batch.parts, *batch.expired])
         assert leavers
         assert len(set(leavers)) == len(leavers)
         assert all(leaver in self.waiting[leaver[0].priority, leaver[0].flow] for leaver in leavers)
@@ -142,14 +142,14 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert left == set(waiting[: len(left)])
 
     def fits(self, batch: Batch, waiting: Waiting) -> bool:
-        return batch.tokens + tokens_of(waiting) <= LIMITS.batch_tokens_max
+        return batch.tokens + count_tokens(waiting) <= LIMITS.batch_tokens_max
 
     def check_nothing_else_fits(self, batch: Batch) -> None:
-        if not batch.is_full(LIMITS):
+        if not batch.is_full:
             assert not any(self.fits(batch, flow[0]) for flow in self.waiting.values())
 
     def check_priorities(self, batch: Batch) -> None:
-        """Sequences of a later class are only what first ones of earlier classes left room for."""
+        """A later class gets only the room that is too small for the first sequences of earlier classes."""
         last_class = max((part.submission.priority for part in batch.parts), default=0)
         for priority in range(last_class):
             assert not any(self.fits(batch, flow[0]) for flow in self.flows_of(priority))
@@ -174,7 +174,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def load_is_what_waits(self) -> None:
         waiting = self.all_waiting()
-        assert self.scheduler.load() == Load(len(waiting), sum(map(tokens_of, waiting)))
+        assert self.scheduler.load() == Load(len(waiting), sum(map(count_tokens, waiting)))
 
     def teardown(self) -> None:
         self.scheduler.close()

@@ -1,4 +1,4 @@
-"""The scheduler between threads: workers that wait, submitters that race, and the end of both."""
+"""The scheduler with several threads: workers that wait, submitters that race, and closing."""
 
 import subprocess
 import sys
@@ -9,46 +9,46 @@ from collections.abc import Callable
 
 import numpy as np
 
-from engine_svc.forming import Batch, SchedulerLimits
+from engine_svc.batching import Batch, SchedulerLimits
 from engine_svc.scheduler import Load, Scheduler
 from engine_svc.submission import Submission
-from tests.engine_svc.submissions import ROOMY, computed, expired, passed, scheduler_of, single
+from tests.engine_svc.submissions import ROOMY, list_expired, list_submissions, make_scheduler, single, take_next
 
 
-def test_take_gives_up_after_its_timeout() -> None:
+def test_take_returns_none_after_its_timeout() -> None:
     assert Scheduler(ROOMY).take(timeout_s=0.001) is None
 
 
-def taker(scheduler: Scheduler, taken: list[Batch | None]) -> threading.Thread:
+def start_taking(scheduler: Scheduler, taken: list[Batch | None]) -> threading.Thread:
     thread = threading.Thread(target=lambda: taken.append(scheduler.take()), daemon=True)
     thread.start()
     return thread
 
 
-def test_waiting_lane_gets_what_is_submitted() -> None:
+def test_waiting_worker_gets_what_is_submitted() -> None:
     scheduler, taken = Scheduler(ROOMY), list[Batch | None]()
-    thread = taker(scheduler, taken)
+    thread = start_taking(scheduler, taken)
     submitted = single()
     scheduler.submit([submitted])
     thread.join(5)
-    assert computed(taken[0]) == [submitted]
+    assert list_submissions(taken[0]) == [submitted]
 
 
 def test_one_submission_of_two_batches_wakes_two_waiting_workers() -> None:
     scheduler, taken = Scheduler(ROOMY, passes=2, cores=2), list[Batch | None]()
-    threads = [taker(scheduler, taken) for _ in range(2)]
+    threads = [start_taking(scheduler, taken) for _ in range(2)]
     scheduler.submit(single() for _ in range(16))
     for thread in threads:
         thread.join(5)
-    assert [len(computed(batch)) for batch in taken] == [8, 8]
+    assert [len(list_submissions(batch)) for batch in taken] == [8, 8]
 
 
 def test_thread_that_came_last_is_the_next_to_go() -> None:
     scheduler, taken = Scheduler(ROOMY), list[Batch | None]()
-    first = taker(scheduler, taken)
-    until_waiting(scheduler, 1)
-    last = taker(scheduler, taken)
-    until_waiting(scheduler, 2)
+    first = start_taking(scheduler, taken)
+    wait_until_waiting(scheduler, 1)
+    last = start_taking(scheduler, taken)
+    wait_until_waiting(scheduler, 2)
     scheduler.submit([single()])
     last.join(5)
     assert (first.is_alive(), last.is_alive()) == (True, False)
@@ -56,14 +56,14 @@ def test_thread_that_came_last_is_the_next_to_go() -> None:
     first.join(5)
 
 
-def until_waiting(scheduler: Scheduler, threads: int) -> None:
-    while len(scheduler._waiting) < threads:
+def wait_until_waiting(scheduler: Scheduler, threads: int) -> None:
+    while len(scheduler._idle) < threads:
         time.sleep(0.001)
 
 
-def test_close_wakes_waiting_lanes_with_nothing() -> None:
+def test_close_wakes_waiting_workers() -> None:
     scheduler, taken = Scheduler(ROOMY), list[Batch | None]()
-    threads = [taker(scheduler, taken) for _ in range(3)]
+    threads = [start_taking(scheduler, taken) for _ in range(3)]
     scheduler.close()
     for thread in threads:
         thread.join(5)
@@ -72,14 +72,14 @@ def test_close_wakes_waiting_lanes_with_nothing() -> None:
 
 def test_closed_scheduler_refuses_new_submissions_and_hands_out_what_waits() -> None:
     accepted, late = single(), single()
-    scheduler = scheduler_of(accepted)
+    scheduler = make_scheduler(accepted)
     scheduler.close()
     assert scheduler.submit([late]) == [late]
-    assert computed(passed(scheduler)) == [accepted]
+    assert list_submissions(take_next(scheduler)) == [accepted]
     assert scheduler.take() is None
 
 
-def test_many_submitters_cancellers_and_lanes_lose_nothing_and_serve_nothing_twice() -> None:
+def test_racing_threads_lose_nothing_and_serve_nothing_twice() -> None:
     limits = SchedulerLimits(64, 6, queue_tokens_max=2_000, queue_items_max=300)
     scheduler = Scheduler(limits, passes=3, cores=5)
     accepted, cancelled, taken = list[Submission](), list[Submission](), list[Batch]()
@@ -116,7 +116,7 @@ def test_many_submitters_cancellers_and_lanes_lose_nothing_and_serve_nothing_twi
     scheduler.close()
     for thread in workers:
         thread.join(10)
-    leavers = [leaver for batch in taken for leaver in (*computed(batch), *expired(batch))]
+    leavers = [leaver for batch in taken for leaver in (*list_submissions(batch), *list_expired(batch))]
     assert Counter([*leavers, *cancelled]) == Counter(accepted)
     assert all(batch.tokens <= 64 or batch.items == 1 for batch in taken)
     assert scheduler.load() == Load(0, 0)

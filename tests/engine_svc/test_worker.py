@@ -1,4 +1,4 @@
-"""A worker with a real thread: what it answers, what stays with one sequence, and how it begins and ends."""
+"""A worker with real threads: its outcomes, errors of single sequences, and how it starts and ends."""
 
 import asyncio
 import threading
@@ -9,13 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine_svc.backends.backend import Backend
+from engine_svc.backends import Backend
 from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.forming import SchedulerLimits
 from engine_svc.rows import Rows
 from engine_svc.submission import Outcome, Submission
-from engine_svc.warm_up import split, warm_up_batches
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.engine_svc.submissions import ROOMY, sequence
 from tests.engine_svc.workers import NAN, POISON, Recording, Running
@@ -48,7 +46,7 @@ async def test_one_bad_sequence_fails_alone() -> None:
     await running.end()
 
 
-async def test_bad_sequences_of_a_submission_leave_the_others_their_results() -> None:
+async def test_bad_sequences_of_a_submission_do_not_fail_the_others() -> None:
     running = Running(Recording)
     good = [sequence(2), sequence(5)]
     running.scheduler.submit([running.several(0, [good[0], POISON, good[1], NAN])])
@@ -78,7 +76,7 @@ async def test_a_submission_of_several_batches_has_one_outcome() -> None:
 
 
 async def start_submission_of_three_parts() -> tuple[Recording, Running, Submission]:
-    """Returns while the first part is computed, until the gate of the backend opens."""
+    """Returns while the first part is computed, which lasts until the gate of the backend opens."""
     backend = Recording()
     backend.gate.clear()
     running = Running(lambda: backend, limits=replace(ROOMY, batch_items_max=2))
@@ -91,7 +89,7 @@ async def start_submission_of_three_parts() -> tuple[Recording, Running, Submiss
     return backend, running, submission
 
 
-async def test_what_expires_while_other_parts_are_computed_fails_alone() -> None:
+async def test_parts_that_expire_while_others_are_computed_fail_alone() -> None:
     backend, running, submission = await start_submission_of_three_parts()
     submission.deadline = time.monotonic()
     backend.gate.set()
@@ -102,7 +100,7 @@ async def test_what_expires_while_other_parts_are_computed_fails_alone() -> None
     await running.end()
 
 
-async def test_what_is_cancelled_while_a_part_is_computed_is_not_delivered() -> None:
+async def test_a_submission_that_is_cancelled_while_a_part_runs_is_not_delivered() -> None:
     backend, running, submission = await start_submission_of_three_parts()
     assert running.scheduler.cancel(submission)
     running.scheduler.submit([running.single(1)])
@@ -113,7 +111,7 @@ async def test_what_is_cancelled_while_a_part_is_computed_is_not_delivered() -> 
     await running.end()
 
 
-async def test_nan_in_one_row_of_many_is_an_error_of_its_sequence_alone() -> None:
+async def test_nan_in_one_row_of_several_fails_only_its_sequence() -> None:
     class Ragged(Recording):
         def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
             rows = np.ones((batch.tokens, 9), np.float32)
@@ -128,7 +126,7 @@ async def test_nan_in_one_row_of_many_is_an_error_of_its_sequence_alone() -> Non
     await running.end()
 
 
-async def test_finite_components_are_good_even_if_their_squares_overflow() -> None:
+async def test_finite_values_pass_even_if_their_squares_overflow() -> None:
     class Huge(Recording):
         def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
             return {output: Rows(rows.values * np.float32(1e30)) for output, rows in super().run(batch).items()}
@@ -140,7 +138,7 @@ async def test_finite_components_are_good_even_if_their_squares_overflow() -> No
     await running.end()
 
 
-async def test_backend_that_loses_a_result_mixes_none_up() -> None:
+async def test_a_backend_that_loses_a_result_does_not_mix_results_up() -> None:
     class Short(Recording):
         def run(self, batch: PackedBatch, cores: int = 0) -> Mapping[Output, Rows]:
             return {output: rows.part(0, max(1, len(batch) - 1)) for output, rows in super().run(batch).items()}
@@ -155,7 +153,7 @@ async def test_backend_that_loses_a_result_mixes_none_up() -> None:
     await running.end()
 
 
-async def test_every_asker_of_an_equal_sequence_is_answered() -> None:
+async def test_equal_sequences_of_several_submissions_are_computed_once_and_all_answered() -> None:
     backend = Recording()
     running = Running(lambda: backend)
     twins = sequence(4)
@@ -165,18 +163,7 @@ async def test_every_asker_of_an_equal_sequence_is_answered() -> None:
     await running.end()
 
 
-async def test_failures_in_a_row_are_counted_until_a_batch_succeeds() -> None:
-    running = Running(Recording)
-    counts = []
-    for number, of in enumerate((POISON, POISON, sequence(2))):
-        running.scheduler.submit([running.single(number, of)])
-        await running.until(number + 1)
-        counts.append(running.worker.consecutive_failures)
-    assert counts == [1, 2, 0]
-    await running.end()
-
-
-async def test_outcome_tells_the_time_in_the_queue_and_in_the_backend() -> None:
+async def test_an_outcome_has_the_time_in_the_queue_and_in_the_backend() -> None:
     running = Running(lambda: SimulatedBackend(fixed_us=30_000))
     running.scheduler.submit([running.single(0)])
     while running.worker.running_since is None:
@@ -188,7 +175,7 @@ async def test_outcome_tells_the_time_in_the_queue_and_in_the_backend() -> None:
     await running.end()
 
 
-async def test_what_expired_is_told_so_and_not_computed() -> None:
+async def test_expired_submissions_fail_and_are_not_computed() -> None:
     backend = Recording()
     running = Running(lambda: backend)
     await asyncio.wrap_future(running.worker.loaded)
@@ -200,7 +187,7 @@ async def test_what_expired_is_told_so_and_not_computed() -> None:
     await running.end()
 
 
-async def test_batch_is_formed_when_the_lane_is_free_and_takes_all_that_came_meanwhile() -> None:
+async def test_a_free_worker_takes_everything_that_came_in_the_meantime() -> None:
     backend = Recording()
     running = Running(lambda: backend)
     await asyncio.wrap_future(running.worker.loaded)
@@ -218,7 +205,7 @@ async def test_batch_is_formed_when_the_lane_is_free_and_takes_all_that_came_mea
     await running.end()
 
 
-async def test_receiver_that_fails_costs_the_others_nothing() -> None:
+async def test_a_receiver_that_fails_does_not_affect_the_others() -> None:
     def fail(outcome: Outcome) -> None:
         raise ValueError("a bug of the receiver")
 
@@ -238,7 +225,7 @@ async def test_backend_that_cannot_be_loaded_says_why() -> None:
             await asyncio.wait_for(asyncio.wrap_future(future), 5)
 
 
-async def test_closed_lane_first_answers_what_waits() -> None:
+async def test_a_closed_scheduler_lets_the_worker_answer_what_waits() -> None:
     backend = Recording()
     backend.gate.clear()
     running = Running(lambda: backend)
@@ -255,22 +242,3 @@ async def test_backend_is_warm_before_it_counts_as_loaded() -> None:
     await asyncio.wrap_future(running.worker.loaded)
     assert backend.sizes == [1, 2]
     await running.end()
-
-
-def test_warm_up_goes_from_one_token_to_the_whole_budget() -> None:
-    limits = SchedulerLimits(batch_tokens_max=2048, batch_items_max=64, queue_tokens_max=1, queue_items_max=1)
-    batches = warm_up_batches(limits, sequence_tokens_max=256)
-    assert batches[0] == [1]
-    assert [256] * 8 in batches
-    assert max(len(lengths) for lengths in batches) == 64
-    assert all(sum(lengths) <= 2048 and max(lengths) <= 256 for lengths in batches)
-
-
-def test_warm_up_has_no_batch_that_the_scheduler_would_not_form() -> None:
-    limits = SchedulerLimits(batch_tokens_max=512, batch_items_max=1024, queue_tokens_max=1, queue_items_max=1)
-    assert max(sum(lengths) for lengths in warm_up_batches(limits, sequence_tokens_max=256)) == 512
-
-
-def test_split_leaves_nothing_over() -> None:
-    assert split(10, 4) == [4, 4, 2]
-    assert split(8, 4) == [4, 4]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from engine_svc.backends.backend import DeviceLostError, OutOfMemoryError
+from engine_svc.backends import DeviceLostError, OutOfMemoryError
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.rows import Rows
 from engine_svc.submission import Submission
@@ -17,7 +17,7 @@ from tests.sequences import columns
 
 
 class Small(Recording):
-    """A device with memory for so many tokens."""
+    """A device with memory for `tokens_max` tokens."""
 
     tokens_max = 12
 
@@ -38,7 +38,7 @@ async def test_batch_that_is_too_large_for_the_memory_is_run_in_halves() -> None
     await running.end()
 
 
-async def test_sequence_that_is_too_large_for_the_memory_fails_alone_and_may_come_again() -> None:
+async def test_a_sequence_too_large_for_the_memory_fails_alone_and_may_be_retried() -> None:
     running = Running(Small)
     running.scheduler.submit([running.single(number, sequence(13 if number == 2 else 3)) for number in range(6)])
     await running.until(6)
@@ -75,7 +75,7 @@ async def test_batch_that_loses_the_device_is_neither_run_again_nor_answered() -
     running.scheduler.close()
 
 
-async def test_lane_ends_at_once_though_another_pass_hangs_on_the_lost_device() -> None:
+async def test_the_worker_ends_at_once_even_if_another_pass_hangs_on_the_lost_device() -> None:
     backend = Lost()
     running = Running(lambda: backend, passes=2)
     await asyncio.wrap_future(running.worker.loaded)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from engine_svc.forming import SchedulerLimits
+from engine_svc.batching import SchedulerLimits
 from engine_svc.submission import Submission
 from engine_svc.worker import NICENESS
 from tests.engine_svc.submissions import sequence
@@ -14,7 +14,7 @@ from tests.engine_svc.workers import Recording, Running
 from tests.sequences import columns
 
 
-async def test_passes_run_side_by_side_and_each_takes_what_came_meanwhile() -> None:
+async def test_passes_run_at_once_and_each_takes_what_came_in_the_meantime() -> None:
     backend = Recording()
     running = Running(lambda: backend, passes=2)
     await asyncio.wrap_future(running.worker.loaded)
@@ -34,7 +34,7 @@ async def test_passes_run_side_by_side_and_each_takes_what_came_meanwhile() -> N
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a thread has a niceness of its own")
-async def test_a_query_among_bulks_goes_by_express_to_which_their_passes_give_way() -> None:
+async def test_a_query_among_bulks_goes_by_express_with_a_higher_thread_priority() -> None:
     backend = Recording()
     limits = SchedulerLimits(batch_tokens_max=8, batch_items_max=8, queue_tokens_max=10**6, queue_items_max=10**6)
     running = Running(lambda: backend, limits=limits, has_express=True)
@@ -54,7 +54,7 @@ async def test_a_query_among_bulks_goes_by_express_to_which_their_passes_give_wa
     await running.end()
 
 
-async def test_where_nobody_may_give_way_passes_run_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_passes_run_where_the_thread_priority_must_not_be_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: int) -> None:
         raise PermissionError
 

@@ -1,4 +1,4 @@
-"""A worker on a backend that remembers, for the tests of the worker."""
+"""A worker on a backend that records its calls, for the tests of the worker."""
 
 import asyncio
 import os
@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from engine_svc.backends.backend import Backend
+from engine_svc.backends import Backend
 from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.forming import SchedulerLimits
+from engine_svc.batching import SchedulerLimits
 from engine_svc.rows import Rows
 from engine_svc.scheduler import Scheduler
 from engine_svc.submission import Outcome, Submission
@@ -25,19 +25,19 @@ NAN = sequence(3, content=777)
 
 
 def changed(rows: Rows, broken: Sequence[bool]) -> Rows:
-    """With NaN for some of the sequences, each of which has one row."""
+    """Replaces the rows of the broken sequences by NaN. Each sequence has one row."""
     return Rows(np.where(np.array(broken)[:, None], np.float32("nan"), rows.values))
 
 
 class Recording:
-    """Simulated at no cost; raises for POISON, gives NaN for NAN, and remembers its batches and threads."""
+    """Simulated, without delay. Raises for POISON, returns NaN for NAN, and records its batches and threads."""
 
     outputs, data_type = SimulatedBackend().outputs, "float32"
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
         self.threads: set[str] = set()
-        self.niceness: dict[int, int] = {}  # of who ran a batch of so many sequences
+        self.niceness: dict[int, int] = {}  # of the thread that ran a batch, by its number of sequences
         self.gate = threading.Event()
         self.gate.set()
         self.closed = False
@@ -58,7 +58,7 @@ class Recording:
 
 
 class Running:
-    """A worker on a backend, and what it delivered."""
+    """A worker on a backend, and the outcomes that it has delivered."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Running:
         await asyncio.wait_for(asyncio.wrap_future(self.worker.stopped), 5)
 
     def kind(self, number: int) -> ErrorKind | None:
-        """Of the error of a submission or of its first sequence that failed."""
+        """The kind of the error of a submission, or of its first sequence that failed."""
         error = self.error(number)
         return error.kind if error else None
 

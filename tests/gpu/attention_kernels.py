@@ -7,7 +7,7 @@ from unittest import mock
 import torch
 
 from engine_svc.models import attention
-from engine_svc.models.attention import attend_by_runs, choose_kernel, our_kernel
+from engine_svc.models.attention import attend_by_group, choose_kernel, find_own_kernel
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.flash_attention import Attend
 
@@ -20,9 +20,9 @@ def kernels_for(
     """Returns kernels by name: first the one that models get, then Heddle's own, which replaces flash attention
     where that cannot be used."""
     if device.type != "cuda":
-        return {name_of(attend_by_runs): attend_by_runs}
+        return {name_of(attend_by_group): attend_by_group}
     chosen = choose_kernel(device, dtype, head_dim, pattern.bias is not None, pattern.softcap is not None)
-    ours = our_kernel(device)
+    ours = find_own_kernel(device)
     return {name_of(chosen): chosen, **({} if ours is None else {name_of(ours): ours})}
 
 

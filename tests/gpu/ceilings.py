@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine_svc.models.float8 import FLOAT8, quantize_rows
-from engine_svc.models.float8_products import private_product, public_product
+from engine_svc.models.float8 import FLOAT8, private_product, public_product, quantize_to_float8
 from tests.gpu import kernel_speeds
 from tests.gpu.clock import device_seconds
 from tests.gpu.record import Row
@@ -120,11 +119,11 @@ def plain(values: Tensor, weight: Tensor) -> Callable[[], object]:
 
 def private_by_row(values: Tensor, weight: Tensor) -> Callable[[], object]:
     """One scale per row of the inputs (token) and per output channel."""
-    return partial(private_product, quantize_rows(values), quantize_rows(weight), None, torch.bfloat16)
+    return partial(private_product, quantize_to_float8(values), quantize_to_float8(weight), None, torch.bfloat16)
 
 
 def public_by_row(values: Tensor, weight: Tensor) -> Callable[[], object]:
-    return partial(public_product, quantize_rows(values), quantize_rows(weight), None, torch.bfloat16)
+    return partial(public_product, quantize_to_float8(values), quantize_to_float8(weight), None, torch.bfloat16)
 
 
 def private_by_tensor(values: Tensor, weight: Tensor) -> Callable[[], object]:

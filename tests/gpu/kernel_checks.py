@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine_svc.models.alibi import alibi_bias
-from engine_svc.models.attention import attend_by_runs
-from engine_svc.models.attention_pattern import AttentionPattern
+from engine_svc.models.attention import attend_by_group
+from engine_svc.models.attention_pattern import AttentionPattern, alibi_bias
 from engine_svc.models.flash_attention import Attend
-from engine_svc.models.kernels.kernel import Kernel
 from engine_svc.models.layout import Layout
-from engine_svc.models.prefixes import Merging
-from tests.engine_svc.models.merged_layouts import merged_layout
+from engine_svc.models.prefixes import SharedPrefixes
+from tests.engine_svc.models.kernels.table import Kernel
+from tests.engine_svc.models.packed import make_shared_layout
 from tests.gpu.attention_kernels import kernels_for
 from tests.gpu.running import Task
 from tests.gpu.workers import Item
@@ -30,10 +29,10 @@ LENGTHS = (1, 2, 5, 5, 17, 64, 64, 500, 1025)
 LENGTHS_DRY = (1, 2, 5, 5, 17)
 PATTERNS = {
     "all": AttentionPattern(),
-    "causal": AttentionPattern(ahead=0),
-    "window": AttentionPattern(behind=64, ahead=64),
-    "causal window, scaled": AttentionPattern(behind=100, ahead=0, scale=0.1),
-    "causal, softcap": AttentionPattern(ahead=0, softcap=5.0),
+    "causal": AttentionPattern(window_right=0),
+    "window": AttentionPattern(window_left=64, window_right=64),
+    "causal window, scaled": AttentionPattern(window_left=100, window_right=0, scale=0.1),
+    "causal, softcap": AttentionPattern(window_right=0, softcap=5.0),
     "ALiBi": AttentionPattern(bias=alibi_bias(16, max(LENGTHS), torch.device("cpu"))),
 }
 # Triton takes a second to compile each head size, pattern and type, so not all combinations are checked.
@@ -77,7 +76,7 @@ def own_kernels(device: str) -> Mapping[str, Kernel]:
     """On a CPU, they run in Triton's interpreter."""
     if device == "cpu":
         import tests.engine_svc.models.kernels.interpreter  # noqa: F401
-    from engine_svc.models.kernels.table import KERNELS
+    from tests.engine_svc.models.kernels.table import KERNELS
 
     return KERNELS
 
@@ -95,16 +94,21 @@ def check_kernel(name: str, kernel: Kernel, dtype: torch.dtype, task: Task) -> N
 @torch.inference_mode()
 def check_attention(sizes: tuple[int, int, int], name: str, dtype: torch.dtype, task: Task) -> None:
     device, lengths = torch.device(task.device), LENGTHS_DRY if task.is_dry else LENGTHS
-    layout, pattern, (heads, key_heads, head_dim) = layout_of(lengths, device), on_device(PATTERNS[name], device), sizes
+    layout, pattern, (heads, num_kv_heads, head_dim) = (
+        layout_of(lengths, device),
+        on_device(PATTERNS[name], device),
+        sizes,
+    )
     query, key, value = (
-        torch.randn(sum(lengths), count, head_dim, device=device).to(dtype) for count in (heads, key_heads, key_heads)
+        torch.randn(sum(lengths), count, head_dim, device=device).to(dtype)
+        for count in (heads, num_kv_heads, num_kv_heads)
     )
     for kernel, attends in kernels_for(device, dtype, head_dim, pattern).items():
         described = f"{kernel}, {heads} heads of {head_dim}, {name}, {dtype}"
         attended = attends(query, key, value, layout, pattern)
         check(task, described, dtype, attended, plainly(query, key, value, layout, pattern))
         check_alone(task, described, attends, (query, key, value), attended, pattern=pattern)
-        if pattern.ahead == 0:
+        if pattern.window_right == 0:
             own, rows = merged(layout, lengths), torch.from_numpy(rows_of_own(lengths)).to(device)
             attended = attends(query[rows], key, value, own, pattern)
             expected = plainly(query[rows], key, value, own, pattern)
@@ -139,7 +143,7 @@ def check(task: Task, name: str, dtype: torch.dtype, ours: Tensor, theirs: Tenso
 
 def plainly(query: Tensor, key: Tensor, value: Tensor, layout: Layout, pattern: AttentionPattern) -> Tensor:
     """The reference: float32 arithmetic on the same inputs."""
-    return attend_by_runs(query.float(), key.float(), value.float(), layout, pattern)
+    return attend_by_group(query.float(), key.float(), value.float(), layout, pattern)
 
 
 def on_device(pattern: AttentionPattern, device: torch.device) -> AttentionPattern:
@@ -155,7 +159,7 @@ def merged(layout: Layout, lengths: Sequence[int]) -> Layout:
     """The layout when only the last half of each sequence has queries, as with merged prefixes."""
     own = own_tokens(lengths)
     tokens = np.arange(sum(lengths))
-    return merged_layout(layout, Merging(tokens, tokens[: int(own.sum())], own))
+    return make_shared_layout(layout, SharedPrefixes(tokens, tokens[: int(own.sum())], own))
 
 
 def own_tokens(lengths: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

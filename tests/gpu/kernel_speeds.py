@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from engine_svc.hardware import FP8
+from engine_svc.device import FP8
 from engine_svc.models.activations import Activation
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.norms import LayerNorm, RMSNorm
@@ -66,28 +66,28 @@ def measure_rows(
 def cases_of_decoder(task: Task, shape: ModelShape, rows: int) -> Sequence[Case]:
     from engine_svc.models.kernels.gated import activate_gate, activate_gate_to_float8
     from engine_svc.models.kernels.norms import add_and_normalize
-    from engine_svc.models.kernels.quantize import quantize_rows_by_kernel
+    from engine_svc.models.kernels.quantize import quantize_to_float8_by_kernel
     from engine_svc.models.kernels.rotary import rotate_in_place
 
     width, inner, head = shape.config["hidden_size"], shape.config["intermediate_size"], shape.head_dim
-    heads, key_heads = shape.config["num_attention_heads"], shape.config["num_key_value_heads"]
+    heads, num_kv_heads = shape.config["num_attention_heads"], shape.config["num_key_value_heads"]
     drawn = partial(drawn_rows, task, shape, rows)
     hidden, update, gate_up = drawn(width), drawn(width), drawn(2 * inner)
     norm = RMSNorm(torch.ones(width, device=task.device), 1e-6)
-    head_norm = RMSNorm(torch.ones(heads + key_heads, head, device=task.device), 1e-6)
-    query_key = drawn((heads + 2 * key_heads) * head).view(rows, -1, head)[:, : heads + key_heads]
+    qk_norm = RMSNorm(torch.ones(heads + num_kv_heads, head, device=task.device), 1e-6)
+    query_key = drawn((heads + 2 * num_kv_heads) * head).view(rows, -1, head)[:, : heads + num_kv_heads]
     rotation = (drawn(head // 2).view(rows, 1, -1), drawn(head // 2).view(rows, 1, -1))
-    rotated = 2.0 * 2 * (heads + key_heads) * head + 2 * head
+    rotated = 2.0 * 2 * (heads + num_kv_heads) * head + 2 * head
     cases = [
         Case("sum and RMS norm", 2.0 * 4 * width, lambda: add_and_normalize(hidden, norm, update, as_float8=False)),
-        Case("norm of heads and rotary", rotated, lambda: rotate_in_place(query_key, rotation, head_norm)),
+        Case("norm of heads and rotary", rotated, lambda: rotate_in_place(query_key, rotation, qk_norm)),
         Case("SwiGLU", 2.0 * 3 * inner, lambda: activate_gate(gate_up, Activation.SILU)),
     ]
     if task.device == "cuda" and torch.cuda.get_device_capability() < FP8:
         return cases
     return [
         *cases,
-        Case("rows to FP8", 3.0 * width, lambda: quantize_rows_by_kernel(hidden)),
+        Case("rows to FP8", 3.0 * width, lambda: quantize_to_float8_by_kernel(hidden)),
         Case("sum and RMS norm to FP8", 7.0 * width, lambda: add_and_normalize(hidden, norm, update, as_float8=True)),
         Case("SwiGLU to FP8", 5.0 * inner, lambda: activate_gate_to_float8(gate_up, Activation.SILU)),
     ]
@@ -109,13 +109,13 @@ def drawn_rows(task: Task, shape: ModelShape, rows: int, width: int) -> Tensor:
 @torch.inference_mode()
 def measure_attention(task: Task, shape: ModelShape, lengths: Sequence[int]) -> None:
     heads, head_dim = int(shape.config["num_attention_heads"]), shape.head_dim
-    key_heads = int(shape.config.get("num_key_value_heads", heads))
-    pattern = AttentionPattern(ahead=0) if shape.is_decoder else AttentionPattern()
+    num_kv_heads = int(shape.config.get("num_key_value_heads", heads))
+    pattern = AttentionPattern(window_right=0) if shape.is_decoder else AttentionPattern()
     device, dtype = torch.device(task.device), getattr(torch, shape.dtype)
-    projected = drawn_rows(task, shape, sum(lengths), (heads + 2 * key_heads) * head_dim).view(
+    projected = drawn_rows(task, shape, sum(lengths), (heads + 2 * num_kv_heads) * head_dim).view(
         sum(lengths), -1, head_dim
     )
-    query, key, value = torch.split(projected, [heads, key_heads, key_heads], 1)
+    query, key, value = torch.split(projected, [heads, num_kv_heads, num_kv_heads], 1)
     layout, flops = layout_of(lengths, device), shape.attention_flops(lengths) / shape.layers
     for name, attends in kernels_for(device, dtype, head_dim, pattern).items():
         run_once = partial(attends, query, key, value, layout, pattern)

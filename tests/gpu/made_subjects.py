@@ -10,7 +10,7 @@ import transformers
 
 from engine_svc.batch import PackedBatch
 from heddle.checkpoint import Checkpoint
-from tests.engine_svc.models import published_batches, published_references
+from tests.engine_svc.models import published_references
 from tests.engine_svc.models.cases import OUTPUTS, Case
 from tests.engine_svc.models.packed import random_batch
 from tests.engine_svc.models.published_checkpoints import PUBLISHED, Published
@@ -66,7 +66,7 @@ def of_published(published: Published) -> Subject:
         except ImportError as error:
             raise CannotBeMadeError(f"{published.name}: {reason_of(error)}") from None
         checkpoint = Checkpoint.read(folder, published.name, published.pooling)
-        return published_batches.random_batch(published, checkpoint)
+        return published_references.random_batch(published, checkpoint)
 
     return Subject(published.row, published.name, write, published.adapter, published.pooling)
 

@@ -90,10 +90,10 @@ class ModelShape:
         """The linears of a layer as the engine fuses them: name, outputs, inputs."""
         hidden, inner = self.config["hidden_size"], self.config["intermediate_size"]
         heads = int(self.config["num_attention_heads"])
-        key_heads = int(self.config.get("num_key_value_heads", heads))
+        num_kv_heads = int(self.config.get("num_key_value_heads", heads))
         width = heads * self.head_dim
         return (
-            ("query, key, value", (heads + 2 * key_heads) * self.head_dim, hidden),
+            ("query, key, value", (heads + 2 * num_kv_heads) * self.head_dim, hidden),
             ("attention output", hidden, width),
             ("gate and up" if self.is_decoder else "up", inner * (2 if self.is_decoder else 1), hidden),
             ("down", hidden, inner),

@@ -7,7 +7,7 @@ import torch
 
 from engine_svc.backends import torch_backend
 from engine_svc.models import attention
-from engine_svc.models.attention import attend_by_runs
+from engine_svc.models.attention import attend_by_group
 from engine_svc.models.attention_pattern import AttentionPattern
 from tests.gpu.attention_kernels import OURS, kernels_for, name_of, noted_choices
 from tests.gpu.drawn import drawn_backend
@@ -51,5 +51,5 @@ def test_the_kernel_that_a_case_gets_is_named() -> None:
     names: set[str] = set()
     with noted_choices(names):
         attention.choose_kernel(CPU, torch.float32, 64, True, False)
-    assert names == {name_of(attend_by_runs)} == set(kernels_for(CPU, torch.float32, 64, AttentionPattern()))
+    assert names == {name_of(attend_by_group)} == set(kernels_for(CPU, torch.float32, 64, AttentionPattern()))
     assert OURS not in names

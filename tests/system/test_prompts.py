@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
@@ -10,8 +11,12 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 
 from engine_svc.backends.torch_backend import TorchBackend
 from heddle.checkpoint import Checkpoint
+from heddle.rpc.settings import ConfigurationError
 from tests.checkpoints import SMALL_BERT, write_bert, write_tokenizer
+from tests.cluster import engine_pod, gateway, tokenizer_pod
 from tests.kinds import http_of
+from tokenizer_svc.__main__ import replace_default_prompt
+from tokenizer_svc.settings import TokenizerSettings
 
 PROMPTS = {"query": "w1 w2 w3 ", "document": "w4 ", "nothing": ""}
 TEXTS = ["w5", "w6 w7 w8", "w9 " * 30, "w10 " * 200, "w1 w2 w3"]
@@ -47,3 +52,28 @@ async def test_default_prompt_is_put_before_texts_and_left_out_where_pooling_say
     model = write_model(tmp_path, pooling, "query", include_prompt=include_prompt)
     requests: list[dict[str, Any]] = [{}, {"prompt_name": "document"}, {"prompt_name": "nothing"}]
     await assert_served_as(model, tmp_path, requests)
+
+
+@pytest.mark.parametrize("setting", [{"default_prompt": "w4 "}, {"default_prompt_name": "document"}])
+async def test_an_operator_sets_the_default_prompt(tmp_path: Path, setting: dict[str, Any]) -> None:
+    model = write_model(tmp_path, "mean", "query", include_prompt=False)
+    backend = TorchBackend(Checkpoint.read(tmp_path / "model"), dtype="float32", device="cpu")
+    async with (
+        engine_pod(tmp_path, backend, model=str(tmp_path / "model")) as engine,
+        tokenizer_pod(tmp_path, engine, model=str(tmp_path / "model"), truncate=True, **setting) as tokenizer,
+        gateway(tokenizer) as url,
+        httpx.AsyncClient(base_url=url) as http,
+    ):
+        response = await http.post("/embed", json={"inputs": TEXTS})
+        np.testing.assert_allclose(response.json(), model.encode(TEXTS, prompt_name="document"), atol=1e-5)
+        response = await http.post("/embed", json={"inputs": TEXTS, "prompt_name": "query"})
+        np.testing.assert_allclose(response.json(), model.encode(TEXTS, prompt_name="query"), atol=1e-5)
+
+
+def test_a_default_prompt_that_the_checkpoint_lacks_is_refused(tmp_path: Path) -> None:
+    write_model(tmp_path, "mean", None, include_prompt=True)
+    checkpoint = Checkpoint.read(tmp_path / "model", "mine")
+    with pytest.raises(ConfigurationError, match="mine has no prompt 'passage'; it has: document, nothing, query"):
+        replace_default_prompt(checkpoint, TokenizerSettings(default_prompt_name="passage"))
+    with pytest.raises(ValueError, match="exclude each other"):
+        TokenizerSettings(default_prompt_name="query", default_prompt="q: ")

@@ -1,1 +1,1 @@
-"""One file for each family of models: its config, its names of weights, and its heads. `table.py` lists them."""
+"""How each family of models is loaded: its settings, its names of weights, and its heads. `registry.py` lists them."""

@@ -1,6 +1,7 @@
 """BERT: MiniLM, BGE, E5, GTE (base, large), mxbai and most others.
 
-Its kin differ in names and in the odd part: their files say what differs and call this one for the rest.
+Related architectures differ in their names and in some parts. Their files say what differs and use this one for the
+rest.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,20 +14,17 @@ from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.heads.classification import (
     SequenceClassificationHead,
     TokenClassificationHead,
-    float32_linear,
+    load_float32_linear,
 )
 from engine_svc.models.heads.head import Head
 from engine_svc.models.heads.splade import SpladeHead, load_vocabulary_decoder
 from engine_svc.models.linear import load_linear
 from engine_svc.models.model_config import ModelConfig
-from engine_svc.models.norms import load_layer_norm
-from engine_svc.models.transformer import Attention, Embeddings, FeedForward, Layer, Norms, Transformer
+from engine_svc.models.norms import LayerNorm, load_layer_norm
+from engine_svc.models.transformer import Attention, BranchNorms, Embeddings, FeedForward, Layer, Transformer
 from engine_svc.models.weights import Weights
 from heddle.checkpoint.checkpoint import Checkpoint, ModelKind, get_first_position
 from heddle.checkpoint.sentence_modules import Pooling, Splade
-
-PREFIX = "bert."  # of the encoder's weights in a model with a head
-UNUSED = ("pooler.", "cls.")  # where the model is used without them
 
 WORDS = "embeddings.word_embeddings.weight"
 # Output embeddings of masked language models, tied to WORDS. A checkpoint may store only one of the two.
@@ -35,19 +33,17 @@ TIED = (
     *("predictions.decoder.weight", "generator_lm_head.weight"),
 )
 
-HIDDEN = ("hidden_size", "dim")  # the second is DistilBERT's name for it
-
 
 @dataclass(frozen=True, slots=True)
 class LayerNames:
-    """What a checkpoint calls the parts of a layer."""
+    """A checkpoint's names of the parts of a layer."""
 
     layer: str = "encoder.layer.{index}"
-    query_key_value: tuple[str, str, str] = ("attention.self.query", "attention.self.key", "attention.self.value")
-    attention_output: str = "attention.output.dense"
+    qkv_proj: tuple[str, str, str] = ("attention.self.query", "attention.self.key", "attention.self.value")
+    o_proj: str = "attention.output.dense"
     attention_norm: str = "attention.output.LayerNorm"
-    up: str = "intermediate.dense"
-    down: str = "output.dense"
+    up_proj: str = "intermediate.dense"
+    down_proj: str = "output.dense"
     feed_forward_norm: str = "output.LayerNorm"
 
 
@@ -55,11 +51,12 @@ LoadHead = Callable[[Checkpoint, Weights], Head]
 Heads = Mapping[ModelKind, LoadHead]
 
 NAMES = LayerNames()
-ALL = AttentionPattern()
+FULL = AttentionPattern()
 
 
 def load(config: ModelConfig, weights: Weights) -> Transformer:
-    """Raises CheckpointError for a tensor that is missing or not of the config's shape, and for what BERT is not."""
+    """Raises CheckpointError if a tensor is missing or not of the config's shape, and for unsupported settings. So do
+    the `load` functions of the other architectures."""
     config.require("position_embedding_type", "absolute")
     config.require("is_decoder", False)
     return Transformer(load_embeddings(config, weights), load_layers(config, weights))
@@ -69,36 +66,35 @@ def load_embeddings(
     config: ModelConfig,
     weights: Weights,
     *,
-    width: int | None = None,
+    size: int | None = None,
     has_positions: bool = True,
     has_types: bool = True,
 ) -> Embeddings:
-    """`width` where it is not that of the layers."""
-    width = width or config.positive(*HIDDEN)
-    positions = load_positions(config, weights, width) if has_positions else None
+    """`size` is the embedding size, if it is not the hidden size."""
+    size = size or config.hidden_size
+    positions = load_positions(config, weights, size) if has_positions else None
     count = config.positive("type_vocab_size", default=2) if has_types else 0
-    types = weights.take("embeddings.token_type_embeddings.weight", [count, width]) if count else None
-    words = weights.first_of(WORDS, *TIED) if config.get("tie_word_embeddings", True) else WORDS
-    if count == 1 and types is not None and positions is not None:  # every token has it, so the positions can
+    types = weights.load("embeddings.token_type_embeddings.weight", [count, size]) if count else None
+    words = weights.first_present(WORDS, *TIED) if config.get("tie_word_embeddings", True) else WORDS
+    if count == 1 and types is not None and positions is not None:  # the only type is added to the positions once
         positions, types = positions + types, None
     return Embeddings(
-        words=weights.take(words, [config.positive("vocab_size"), width]),
+        words=weights.load(words, [config.vocab_size, size]),
         positions=positions,
         types=types,
-        norm=load_layer_norm(weights, "embeddings.LayerNorm", width, epsilon_of(config)),
+        norm=load_norm(config, weights, "embeddings.LayerNorm", size),
     )
 
 
-def load_positions(config: ModelConfig, weights: Weights, width: int) -> Tensor:
+def load_positions(config: ModelConfig, weights: Weights, size: int) -> Tensor:
     rows = config.positive("max_position_embeddings", default=512)
-    return weights.take("embeddings.position_embeddings.weight", [rows, width])[get_first_position(config.values) :]
+    return weights.load("embeddings.position_embeddings.weight", [rows, size])[get_first_position(config.values) :]
 
 
 def load_layers(
-    config: ModelConfig, weights: Weights, names: LayerNames = NAMES, pattern: AttentionPattern = ALL
+    config: ModelConfig, weights: Weights, names: LayerNames = NAMES, pattern: AttentionPattern = FULL
 ) -> list[Layer]:
-    count = config.positive("num_hidden_layers", "n_layers")
-    return [load_layer(config, weights, names, index, pattern) for index in range(count)]
+    return [load_layer(config, weights, names, index, pattern) for index in range(config.num_layers)]
 
 
 def load_layer(
@@ -107,44 +103,43 @@ def load_layer(
     name = names.layer.format(index=index)
     return Layer(
         attention=load_attention(config, weights, names, name, pattern),
-        attention_norms=load_norm_of_sum(config, weights, f"{name}.{names.attention_norm}"),
-        feed_forward=load_feed_forward(config, weights, f"{name}.{names.up}", f"{name}.{names.down}"),
-        feed_forward_norms=load_norm_of_sum(config, weights, f"{name}.{names.feed_forward_norm}"),
+        attention_norms=load_post_norm(config, weights, f"{name}.{names.attention_norm}"),
+        feed_forward=load_feed_forward(config, weights, f"{name}.{names.up_proj}", f"{name}.{names.down_proj}"),
+        feed_forward_norms=load_post_norm(config, weights, f"{name}.{names.feed_forward_norm}"),
     )
 
 
 def load_attention(
     config: ModelConfig, weights: Weights, names: LayerNames, layer: str, pattern: AttentionPattern
 ) -> Attention:
-    hidden, heads = config.positive(*HIDDEN), config.positive("num_attention_heads", "n_heads")
-    config.head_dim(hidden, heads)
+    hidden_size, width = config.hidden_size, config.num_heads * config.head_dim
     return Attention(
-        query_key_value=load_linear(weights, [f"{layer}.{part}" for part in names.query_key_value], hidden, hidden),
-        output=load_linear(weights, f"{layer}.{names.attention_output}", hidden, hidden),
-        heads=heads,
-        key_heads=heads,
+        qkv_proj=load_linear(weights, [f"{layer}.{part}" for part in names.qkv_proj], width, hidden_size),
+        o_proj=load_linear(weights, f"{layer}.{names.o_proj}", hidden_size, width),
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_heads,
         pattern=pattern,
     )
 
 
-def load_feed_forward(config: ModelConfig, weights: Weights, up: str, down: str) -> FeedForward:
-    hidden, intermediate = config.positive(*HIDDEN), config.positive("intermediate_size", "hidden_dim")
+def load_feed_forward(config: ModelConfig, weights: Weights, up_proj: str, down_proj: str) -> FeedForward:
+    hidden_size, intermediate_size = config.hidden_size, config.intermediate_size
     return FeedForward(
-        load_linear(weights, up, intermediate, hidden, activation=activation_of(config)),
-        load_linear(weights, down, hidden, intermediate),
+        load_linear(weights, up_proj, intermediate_size, hidden_size, activation=read_activation(config)),
+        load_linear(weights, down_proj, hidden_size, intermediate_size),
     )
 
 
-def load_norm_of_sum(config: ModelConfig, weights: Weights, name: str) -> Norms:
-    return Norms(of_sum=load_layer_norm(weights, name, config.positive(*HIDDEN), epsilon_of(config)))
+def load_norm(config: ModelConfig, weights: Weights, name: str, size: int | None = None) -> LayerNorm:
+    return load_layer_norm(weights, name, size or config.hidden_size, config.number("layer_norm_eps", 1e-12))
 
 
-def activation_of(config: ModelConfig) -> Activation:
+def load_post_norm(config: ModelConfig, weights: Weights, name: str) -> BranchNorms:
+    return BranchNorms(sum=load_norm(config, weights, name))
+
+
+def read_activation(config: ModelConfig) -> Activation:
     return config.activation("activation" if config.get("activation") else "hidden_act")
-
-
-def epsilon_of(config: ModelConfig) -> float:
-    return config.number("layer_norm_eps", 1e-12)
 
 
 def load_sequence_classification(
@@ -155,22 +150,22 @@ def load_sequence_classification(
     output: str = "classifier",
     activation: Activation = Activation.TANH,
 ) -> Head:
-    """Of BertForSequenceClassification. Raises CheckpointError for a tensor that is missing or of another shape; so do
-    the others here. The kin call the linears otherwise."""
-    hidden = ModelConfig.of(checkpoint).positive(*HIDDEN)
+    """The head of BertForSequenceClassification; related architectures have other names. Raises CheckpointError if a
+    tensor is missing or has another shape. So do the other functions that load heads."""
+    hidden_size = ModelConfig.of(checkpoint).hidden_size
     return SequenceClassificationHead(
         Pooling.CLS,
         [
-            float32_linear(weights, dense, hidden, hidden, activation=activation),
-            float32_linear(weights, output, len(checkpoint.labels), hidden),
+            load_float32_linear(weights, dense, hidden_size, hidden_size, activation=activation),
+            load_float32_linear(weights, output, len(checkpoint.labels), hidden_size),
         ],
     )
 
 
 def load_token_classification(checkpoint: Checkpoint, weights: Weights) -> Head:
-    """Of BertForTokenClassification."""
-    hidden = ModelConfig.of(checkpoint).positive(*HIDDEN)
-    return TokenClassificationHead([float32_linear(weights, "classifier", len(checkpoint.labels), hidden)])
+    """The head of BertForTokenClassification."""
+    hidden_size = ModelConfig.of(checkpoint).hidden_size
+    return TokenClassificationHead([load_float32_linear(weights, "classifier", len(checkpoint.labels), hidden_size)])
 
 
 def load_splade(
@@ -183,25 +178,26 @@ def load_splade(
     bias: str = "cls.predictions.bias",
     activation: Activation | None = None,
 ) -> Head:
-    """Of BertForMaskedLM. Its activation is that of the layers, where none is given."""
+    """The head of BertForMaskedLM. The default activation is that of the layers."""
     config = ModelConfig.of(checkpoint)
-    hidden = config.positive(*HIDDEN)
+    hidden_size, activation = config.hidden_size, activation or read_activation(config)
     return SpladeHead(
-        transform=load_linear(weights, dense, hidden, hidden, activation=activation or activation_of(config)),
-        norm=load_layer_norm(weights, norm, hidden, epsilon_of(config)),
+        transform=load_linear(weights, dense, hidden_size, hidden_size, activation=activation),
+        norm=load_norm(config, weights, norm),
         decoder=load_vocabulary_decoder(config, weights, decoder, bias),
-        vocabulary_size=config.positive("vocab_size"),
+        vocabulary_size=config.vocab_size,
         splade=checkpoint.splade or Splade(),
     )
 
 
-def classifiers(of_sequences: LoadHead = load_sequence_classification) -> Heads:
-    """Kin have a head of their own for sequences, and BERT's for tokens. A reranker is a classifier with one label."""
+def make_classifiers(load_sequence_head: LoadHead = load_sequence_classification) -> Heads:
+    """Related architectures have their own head for sequences, and BERT's for tokens. A reranker is a classifier with
+    one label."""
     return {
-        ModelKind.CLASSIFIER: of_sequences,
-        ModelKind.RERANKER: of_sequences,
+        ModelKind.CLASSIFIER: load_sequence_head,
+        ModelKind.RERANKER: load_sequence_head,
         ModelKind.TOKEN_CLASSIFIER: load_token_classification,
     }
 
 
-HEADS: Heads = {**classifiers(), ModelKind.SPARSE_EMBEDDER: load_splade}
+HEADS: Heads = {**make_classifiers(), ModelKind.SPARSE_EMBEDDER: load_splade}

@@ -4,7 +4,7 @@ Embedders (E5-Mistral, SFR, GTE-Qwen2, Qwen3-Embedding, Nemotron, bge-multilingu
 and reward models (one label), classifiers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,165 +12,173 @@ import torch
 from torch import Tensor
 
 from engine_svc.models.activations import Activation
+from engine_svc.models.architectures.bert import Heads
 from engine_svc.models.architectures.decoder_attention import (
-    Sight,
-    layer_types_of_all,
-    layer_types_of_gemma2,
-    layer_types_of_gemma3,
-    layer_types_of_mistral,
-    layer_types_of_qwen,
-    sights_of,
+    AttentionType,
+    build_attention_types,
+    full_layer_types,
+    gemma2_layer_types,
+    gemma3_layer_types,
+    mistral_layer_types,
+    qwen_layer_types,
 )
-from engine_svc.models.heads.classification import SequenceClassificationHead, TokenClassificationHead, float32_linear
+from engine_svc.models.heads.classification import (
+    SequenceClassificationHead,
+    TokenClassificationHead,
+    load_float32_linear,
+)
 from engine_svc.models.heads.head import Head
 from engine_svc.models.heads.vector_modules import Stage
-from engine_svc.models.linear import linear, load_linear
+from engine_svc.models.linear import load_linear, make_linear
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.norms import RMSNorm, load_rms_norm
-from engine_svc.models.transformer import Attention, Embeddings, GatedFeedForward, Layer, Norms, Transformer
+from engine_svc.models.transformer import Attention, BranchNorms, Embeddings, GatedFeedForward, Layer, Transformer
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.language_models import NEMO_POOLINGS
 from heddle.checkpoint.sentence_modules import LogitScore, Pooling
 
-PREFIX = "model."  # of the decoder's weights in a model with a head
-UNUSED = ("lm_head.",)
-
-WORDS, HEAD = "embed_tokens.weight", "lm_head.weight"
+WORDS, LM_HEAD = "embed_tokens.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What a config does not say of a decoder."""
+    """What a config does not say about a decoder."""
 
     layer_types: Callable[[ModelConfig], Sequence[str]]
-    has_query_bias: bool = False  # and of keys and values, whatever attention_bias says
-    normalizes_heads: bool = False  # queries and keys
-    normalizes_updates: bool = False  # what a branch adds, too
+    qkv_bias: bool = False  # whatever attention_bias says
+    qk_norm: bool = False
+    output_norms: bool = False  # norms of the outputs of branches, too
     is_gemma: bool = False  # norms store their difference from 1, embeddings are scaled, GELU
-    head_dim: int | None = None  # where the config has none; None = hidden size over heads
-    caps_scores: bool = False
-    scales_by_config: bool = False  # scores, by query_pre_attn_scalar and not by head_dim
+    head_dim: int | None = None  # the default; None = hidden size / heads
+    softcap: bool = False
+    query_pre_attn_scalar: bool = False  # scales the scores, in place of head_dim
 
 
-LLAMA = Family(layer_types_of_all)
+LLAMA = Family(full_layer_types)
 FAMILIES = {
     "llama": LLAMA,
     "llama_bidirec": LLAMA,
-    "mistral": Family(layer_types_of_mistral),
-    "qwen2": Family(layer_types_of_qwen, has_query_bias=True),
-    "qwen3": Family(layer_types_of_qwen, normalizes_heads=True, head_dim=128),
-    "gemma": Family(layer_types_of_all, is_gemma=True, head_dim=256),
+    "mistral": Family(mistral_layer_types),
+    "qwen2": Family(qwen_layer_types, qkv_bias=True),
+    "qwen3": Family(qwen_layer_types, qk_norm=True, head_dim=128),
+    "gemma": Family(full_layer_types, is_gemma=True, head_dim=256),
     "gemma2": Family(
-        layer_types_of_gemma2,
-        normalizes_updates=True,
+        gemma2_layer_types,
+        output_norms=True,
         is_gemma=True,
         head_dim=256,
-        caps_scores=True,
-        scales_by_config=True,
+        softcap=True,
+        query_pre_attn_scalar=True,
     ),
     "gemma3_text": Family(
-        layer_types_of_gemma3,
-        normalizes_heads=True,
-        normalizes_updates=True,
+        gemma3_layer_types,
+        qk_norm=True,
+        output_norms=True,
         is_gemma=True,
         head_dim=256,
-        scales_by_config=True,
+        query_pre_attn_scalar=True,
     ),
 }
 
 
 def load(config: ModelConfig, weights: Weights) -> Transformer:
-    """Raises CheckpointError for a tensor that is missing or not of the config's shape, and for what is not here."""
-    return Loader.of(config, weights).transformer()
+    return Loader.of(config, weights).load()
 
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """The sizes of a decoder, and where it is loaded from."""
+    """The sizes of a decoder, and where its weights come from."""
 
     config: ModelConfig
     weights: Weights
     family: Family
-    hidden: int
-    heads: int
-    key_heads: int
+    hidden_size: int
+    num_heads: int
+    num_kv_heads: int
     head_dim: int
 
     @classmethod
     def of(cls, config: ModelConfig, weights: Weights) -> "Loader":
         family = FAMILIES[config.get("model_type")]
-        hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
-        key_heads = config.positive("num_key_value_heads", default=heads)
-        if heads % key_heads:
-            config.refuse(f"{heads} heads cannot share {key_heads} heads of keys and values")
-        head_dim = config.positive("head_dim", default=family.head_dim or config.head_dim(hidden, heads))
-        return cls(config, weights, family, hidden, heads, key_heads, head_dim)
+        num_heads = config.num_heads
+        num_kv_heads = config.positive("num_key_value_heads", default=num_heads)
+        if num_heads % num_kv_heads:
+            config.refuse(f"{num_heads} heads cannot share {num_kv_heads} heads of keys and values")
+        head_dim = config.positive("head_dim", default=family.head_dim or config.head_dim)
+        return cls(config, weights, family, config.hidden_size, num_heads, num_kv_heads, head_dim)
 
-    def transformer(self) -> Transformer:
+    def load(self) -> Transformer:
         layer_types = self.family.layer_types(self.config)
-        sights = sights_of(
+        attention_types = build_attention_types(
             *(self.config, layer_types, self.head_dim, self.weights.device), scale=self.scale(), softcap=self.softcap()
         )
         return Transformer(
-            embeddings=self.embeddings(),
-            layers=[self.layer(f"layers.{index}", sights[kind]) for index, kind in enumerate(layer_types)],
-            norm=self.norm("norm", self.hidden),
+            embeddings=self.load_embeddings(),
+            layers=[
+                self.load_layer(f"layers.{index}", attention_types[layer_type])
+                for index, layer_type in enumerate(layer_types)
+            ],
+            norm=self.load_norm("norm", self.hidden_size),
         )
 
-    def embeddings(self) -> Embeddings:
+    def load_embeddings(self) -> Embeddings:
         is_tied = self.config.get("tie_word_embeddings", True)
-        name = self.weights.first_of(WORDS, HEAD) if is_tied else WORDS
-        words = self.weights.take(name, [self.config.positive("vocab_size"), self.hidden])
+        name = self.weights.first_present(WORDS, LM_HEAD) if is_tied else WORDS
+        words = self.weights.load(name, [self.config.vocab_size, self.hidden_size])
         # Gemma was trained with the scale in the model's type.
-        scale = torch.tensor(self.hidden**0.5 if self.family.is_gemma else 1.0).to(words.dtype).item()
+        scale = torch.tensor(self.hidden_size**0.5 if self.family.is_gemma else 1.0).to(words.dtype).item()
         return Embeddings(words, scale=scale)
 
-    def layer(self, name: str, sight: Sight) -> Layer:
-        before, after = (self.norm(f"{name}.{part}_layernorm", self.hidden) for part in ("input", "post_attention"))
-        attention, feed_forward = Norms(before=before), Norms(before=after)
-        if self.family.normalizes_updates:
-            inner, outer = (self.norm(f"{name}.{part}_feedforward_layernorm", self.hidden) for part in ("pre", "post"))
-            attention, feed_forward = Norms(before=before, behind=after), Norms(before=inner, behind=outer)
-        return Layer(self.attention(f"{name}.self_attn", sight), attention, self.feed_forward(name), feed_forward)
+    def load_layer(self, name: str, attention_type: AttentionType) -> Layer:
+        def norm(kind: str) -> RMSNorm:
+            return self.load_norm(f"{name}.{kind}_layernorm", self.hidden_size)
 
-    def attention(self, name: str, sight: Sight) -> Attention:
+        if self.family.output_norms:
+            attention_norms = BranchNorms(input=norm("input"), output=norm("post_attention"))
+            feed_forward_norms = BranchNorms(input=norm("pre_feedforward"), output=norm("post_feedforward"))
+        else:
+            attention_norms, feed_forward_norms = BranchNorms(norm("input")), BranchNorms(norm("post_attention"))
+        attention = self.load_attention(f"{name}.self_attn", attention_type)
+        return Layer(attention, attention_norms, self.load_feed_forward(f"{name}.mlp"), feed_forward_norms)
+
+    def load_attention(self, name: str, attention_type: AttentionType) -> Attention:
         has_bias = bool(self.config.get("attention_bias"))
-        queries, keys = self.heads * self.head_dim, self.key_heads * self.head_dim
+        q_size, kv_size = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         return Attention(
-            query_key_value=load_linear(
+            qkv_proj=load_linear(
                 self.weights,
                 [f"{name}.{projection}_proj" for projection in "qkv"],
-                [queries, keys, keys],
-                self.hidden,
-                bias=has_bias or self.family.has_query_bias,
+                [q_size, kv_size, kv_size],
+                self.hidden_size,
+                bias=has_bias or self.family.qkv_bias,
             ),
-            output=load_linear(self.weights, f"{name}.o_proj", self.hidden, queries, bias=has_bias),
-            heads=self.heads,
-            key_heads=self.key_heads,
-            pattern=sight.pattern,
-            rotary=sight.rotary,
-            head_norm=self.head_norm(name) if self.family.normalizes_heads else None,
+            o_proj=load_linear(self.weights, f"{name}.o_proj", self.hidden_size, q_size, bias=has_bias),
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            pattern=attention_type.pattern,
+            rotary=attention_type.rotary,
+            qk_norm=self.load_qk_norm(name) if self.family.qk_norm else None,
         )
 
-    def head_norm(self, name: str) -> RMSNorm:
-        query, key = (self.norm(f"{name}.{part}_norm", self.head_dim) for part in "qk")
-        weight = torch.cat([query.weight.expand(self.heads, -1), key.weight.expand(self.key_heads, -1)])
+    def load_qk_norm(self, name: str) -> RMSNorm:
+        query, key = (self.load_norm(f"{name}.{part}_norm", self.head_dim) for part in "qk")
+        weight = torch.cat([query.weight.expand(self.num_heads, -1), key.weight.expand(self.num_kv_heads, -1)])
         return RMSNorm(weight, query.epsilon)
 
-    def feed_forward(self, name: str) -> GatedFeedForward:
-        intermediate = self.config.positive("intermediate_size")
-        loads = partial(load_linear, self.weights, bias=bool(self.config.get("mlp_bias")))
+    def load_feed_forward(self, name: str) -> GatedFeedForward:
+        intermediate_size = self.config.intermediate_size
+        load = partial(load_linear, self.weights, bias=bool(self.config.get("mlp_bias")))
         return GatedFeedForward(
-            gate_up=loads([f"{name}.mlp.gate_proj", f"{name}.mlp.up_proj"], intermediate, self.hidden),
+            gate_up_proj=load([f"{name}.gate_proj", f"{name}.up_proj"], intermediate_size, self.hidden_size),
             activation=self.activation(),
-            down=loads(f"{name}.mlp.down_proj", self.hidden, intermediate),
-            intermediate=intermediate,
+            down_proj=load(f"{name}.down_proj", self.hidden_size, intermediate_size),
+            intermediate_size=intermediate_size,
         )
 
-    def norm(self, name: str, size: int) -> RMSNorm:
+    def load_norm(self, name: str, size: int) -> RMSNorm:
         epsilon = self.config.number("rms_norm_eps", 1e-6)
-        return load_rms_norm(self.weights, name, size, epsilon, plus=1.0 if self.family.is_gemma else 0.0)
+        return load_rms_norm(self.weights, name, size, epsilon, offset=1.0 if self.family.is_gemma else 0.0)
 
     def activation(self) -> Activation:
         if not self.family.is_gemma:
@@ -178,22 +186,23 @@ class Loader:
         if self.config.get("hidden_activation"):
             return self.config.activation("hidden_activation")
         stated = self.config.activation("hidden_act", "gelu_pytorch_tanh")
-        # The first Gemmas say gelu, and mean the approximation that they were trained with.
+        # The first Gemmas say gelu, but were trained with the approximation.
         return Activation.GELU_TANH if stated is Activation.GELU else stated
 
     def scale(self) -> float | None:
-        return self.config.number("query_pre_attn_scalar", 256) ** -0.5 if self.family.scales_by_config else None
+        has_scalar = self.family.query_pre_attn_scalar
+        return self.config.number("query_pre_attn_scalar", 256) ** -0.5 if has_scalar else None
 
     def softcap(self) -> float | None:
         name = "attn_logit_softcapping"
-        if not self.family.caps_scores or self.config.values.get(name, 0) is None:
+        if not self.family.softcap or self.config.values.get(name, 0) is None:
             return None
         return self.config.number(name, 50.0)
 
 
 def load_sequence_classification(checkpoint: Checkpoint, weights: Weights) -> Head:
-    """Of LlamaForSequenceClassification and its like: the last token speaks for the text, also where tokens see all of
-    it. NVIDIA's LlamaBidirectionalForSequenceClassification pools as its config says, and has a temperature."""
+    """The heads of LlamaForSequenceClassification and its like pool the last token, even if tokens see all of the text.
+    NVIDIA's LlamaBidirectionalForSequenceClassification pools as its config says, and has a temperature."""
     config = ModelConfig.of(checkpoint)
     if checkpoint.logit_score is not None:
         return SequenceClassificationHead(Pooling.LAST_TOKEN, load_logit_score(checkpoint.logit_score, config, weights))
@@ -203,40 +212,41 @@ def load_sequence_classification(checkpoint: Checkpoint, weights: Weights) -> He
     if pooling not in NEMO_POOLINGS:
         config.refuse(f"pooling {pooling} is not supported")
 
-    def warmed(logits: Tensor) -> Tensor:
+    def divide_by_temperature(logits: Tensor) -> Tensor:
         return logits / temperature
 
-    return SequenceClassificationHead(NEMO_POOLINGS[pooling], [load_score(checkpoint, weights), warmed])
+    stages = [load_score(checkpoint, weights), divide_by_temperature]
+    return SequenceClassificationHead(NEMO_POOLINGS[pooling], stages)
 
 
 def load_token_classification(checkpoint: Checkpoint, weights: Weights) -> Head:
-    """Of LlamaForTokenClassification and its like."""
+    """The head of LlamaForTokenClassification and its like."""
     return TokenClassificationHead([load_score(checkpoint, weights)])
 
 
 def load_score(checkpoint: Checkpoint, weights: Weights) -> Stage:
-    hidden = ModelConfig.of(checkpoint).positive("hidden_size")
-    return float32_linear(weights, "score", len(checkpoint.labels), hidden, bias=weights.has("score.bias"))
+    hidden_size = ModelConfig.of(checkpoint).hidden_size
+    return load_float32_linear(weights, "score", len(checkpoint.labels), hidden_size, bias=weights.has("score.bias"))
 
 
 def load_logit_score(score: LogitScore, config: ModelConfig, weights: Weights) -> list[Stage]:
-    """Of the language model's head no more than the rows of the tokens that count."""
+    """Loads only those rows of the language model's head that belong to the tokens of the score."""
     ids = [score.true_id] if score.false_id is None else [score.true_id, score.false_id]
-    shape = [config.positive("vocab_size"), config.positive("hidden_size")]
+    shape = [config.vocab_size, config.hidden_size]
     if max(ids) >= shape[0]:
         config.refuse(f"the token {max(ids)}, whose logit is the score, is outside the vocabulary of {shape[0]}")
-    head = weights.first_of(HEAD, WORDS)
+    head = weights.first_present(LM_HEAD, WORDS)
     cap = config.get("final_logit_softcapping")
 
-    def difference(logits: Tensor) -> Tensor:
+    def subtract(logits: Tensor) -> Tensor:
         if cap is not None:
             logits = cap * torch.tanh(logits / cap)
         return logits if len(ids) == 1 else logits[:, :1] - logits[:, 1:]
 
-    return [linear(weights.take_rows(head, shape, ids, torch.float32), None), difference]
+    return [make_linear(weights.load_rows(head, shape, ids, torch.float32), None), subtract]
 
 
-HEADS: Mapping[ModelKind, Callable[[Checkpoint, Weights], Head]] = {
+HEADS: Heads = {
     ModelKind.CLASSIFIER: load_sequence_classification,
     ModelKind.RERANKER: load_sequence_classification,
     ModelKind.TOKEN_CLASSIFIER: load_token_classification,

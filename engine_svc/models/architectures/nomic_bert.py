@@ -1,6 +1,6 @@
 """Nomic-BERT: nomic-embed-text v1, v1.5 and v2-moe, CodeRankEmbed.
 
-The config is GPT-2's in its names, or that of transformers' class, or both at once.
+Its config has the names of GPT-2, those of transformers' class, or both at once.
 """
 
 import dataclasses
@@ -9,33 +9,29 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from engine_svc.models.architectures import bert, rotary_bert
+from engine_svc.models.architectures import rotary_bert
 from engine_svc.models.architectures.rotary_bert import (
     Names,
     is_native,
     load_gated_feed_forward,
     load_plain_feed_forward,
 )
-from engine_svc.models.experts import Experts, expert_feed_forwards
+from engine_svc.models.experts import Experts, build_experts
 from engine_svc.models.model_config import ModelConfig
-from engine_svc.models.rope_scaling import rope_parameters, rotary_of
-from engine_svc.models.rotary import Rotary, Stretch
+from engine_svc.models.rotary import DynamicScaling, Rotary, build_rotary, rope_parameters
 from engine_svc.models.transformer import Transformer
 from engine_svc.models.weights import Weights
-
-PREFIX = "nomic_bert."
-UNUSED = ("pooler.", "cls.")
 
 NAMES = Names(
     embedding_norm="emb_ln",
     layers="encoder.layers",
-    query_key_value=("attn.Wqkv",),
-    attention_output="attn.out_proj",
+    qkv_proj=("attn.Wqkv",),
+    o_proj="attn.out_proj",
     attention_norm="norm1",
     feed_forward_norm="norm2",
 )
 
-USUAL_NAMES = {
+STANDARD_NAMES = {
     "n_embd": "hidden_size",
     "n_head": "num_attention_heads",
     "n_inner": "intermediate_size",
@@ -43,20 +39,18 @@ USUAL_NAMES = {
     "layer_norm_epsilon": "layer_norm_eps",
 }
 
-# What becomes of the gate, by the name of the whole.
+# The activation of the gate, by the name of the whole.
 GATES = {"swiglu": "silu", "geglu": "gelu"}
 
-# What the authors' code can do beside what they published.
-NEVER = ("prenorm", "parallel_block", "causal", "use_rms_norm", "rotary_emb_interleaved", "expert_choice_router")
+# Settings of the authors' code that no published model has.
+UNSUPPORTED = ("prenorm", "parallel_block", "causal", "use_rms_norm", "rotary_emb_interleaved", "expert_choice_router")
 
 
 def load(config: ModelConfig, weights: Weights) -> Transformer:
-    """Raises CheckpointError for a tensor that is missing or not of the config's shape, and for what Nomic-BERT is
-    not."""
-    for name in NEVER:
+    for name in UNSUPPORTED:
         config.require(name, False)
     config.require("rotary_emb_scale_base", None)
-    config = in_usual_names(config)
+    config = use_standard_names(config)
     return rotary_bert.load(
         config,
         weights,
@@ -67,28 +61,28 @@ def load(config: ModelConfig, weights: Weights) -> Transformer:
     )
 
 
-def in_usual_names(config: ModelConfig) -> ModelConfig:
-    usual = {name: config.values[own] for own, name in USUAL_NAMES.items() if own in config.values}
+def use_standard_names(config: ModelConfig) -> ModelConfig:
+    values = {name: config.values[own] for own, name in STANDARD_NAMES.items() if own in config.values}
     stated = config.get("activation_function")
     if stated is not None:
-        usual["hidden_act"] = GATES.get(stated, stated)
-    return dataclasses.replace(config, values={**config.values, **usual})
+        values["hidden_act"] = GATES.get(stated, stated)
+    return dataclasses.replace(config, values={**config.values, **values})
 
 
 def load_rotary(config: ModelConfig, weights: Weights) -> Rotary:
     parameters = rope_parameters(config, config.number("rotary_emb_base", 1000.0))
-    rotated = config.number("rotary_emb_fraction", parameters["partial_rotary_factor"])
-    if not 0 < rotated <= 1:
-        config.refuse(f"rotary_emb_fraction {rotated} is not supported")
-    head_dim = config.head_dim(config.positive("hidden_size"), config.positive("num_attention_heads"))
-    rotary = rotary_of(config, {**parameters, "partial_rotary_factor": rotated}, head_dim, weights.device)
+    fraction = config.number("rotary_emb_fraction", parameters["partial_rotary_factor"])
+    if not 0 < fraction <= 1:
+        config.refuse(f"rotary_emb_fraction {fraction} is not supported")
+    parameters = {**parameters, "partial_rotary_factor": fraction}
+    rotary = build_rotary(config, parameters, config.head_dim, weights.device)
     factor = config.get("rotary_scaling_factor")
     if factor is None and parameters.get("rope_type") == "dynamic":
         factor = parameters.get("factor")
     if factor is None:
         return rotary
     trained = config.positive("max_trained_positions", "max_position_embeddings", default=2048)
-    return dataclasses.replace(rotary, stretch=Stretch(float(factor), trained))
+    return dataclasses.replace(rotary, dynamic=DynamicScaling(float(factor), trained))
 
 
 def load_feed_forward(config: ModelConfig, weights: Weights, index: int, name: str) -> Callable[[Tensor], Tensor]:
@@ -103,28 +97,28 @@ def load_feed_forward(config: ModelConfig, weights: Weights, index: int, name: s
     return load_gated_feed_forward(
         config,
         weights,
-        gate_up=(f"{name}.{gate}", f"{name}.{up}"),
-        down=f"{name}.{down}",
+        gate_up_proj=(f"{name}.{gate}", f"{name}.{up}"),
+        down_proj=f"{name}.{down}",
         bias=bias,
         down_bias=down_bias,
     )
 
 
 def load_experts(config: ModelConfig, weights: Weights, name: str) -> Experts:
-    """Stored one below the other, both ways as intermediate rows of the hidden size."""
+    """Experts are stored one below the other. Both of their matrices are stored as [intermediate size, hidden size]."""
     config.require("moe_normalize_expert_weights", False)
     config.require("num_shared_experts", 0)
-    hidden, intermediate = config.positive("hidden_size"), config.positive("intermediate_size")
-    count, chosen = config.positive("num_experts"), config.positive("moe_top_k")
-    activation = config.activation("hidden_act")
-    ups = weights.take(f"{name}.experts.mlp.w1", [count * intermediate, hidden]).view(count, intermediate, hidden)
-    downs = weights.take(f"{name}.experts.mlp.w2", [count * intermediate, hidden]).view(count, intermediate, hidden)
-    return Experts(
-        router=weights.take(f"{name}.router.layer.weight", [count, hidden], torch.float32),
-        feed_forwards=expert_feed_forwards(ups, downs, activation),
-        chosen=chosen,
-        bias=weights.take(f"{name}.experts.bias", [hidden]),
+    hidden_size, intermediate_size = config.hidden_size, config.intermediate_size
+    count, top_k = config.positive("num_experts"), config.positive("moe_top_k")
+    ups, downs = (
+        weights.load(f"{name}.experts.mlp.{part}", [count * intermediate_size, hidden_size]).view(
+            count, intermediate_size, hidden_size
+        )
+        for part in ("w1", "w2")
     )
-
-
-HEADS = bert.classifiers()
+    return Experts(
+        router=weights.load(f"{name}.router.layer.weight", [count, hidden_size], torch.float32),
+        feed_forwards=build_experts(ups, downs, config.activation("hidden_act")),
+        top_k=top_k,
+        bias=weights.load(f"{name}.experts.bias", [hidden_size]),
+    )

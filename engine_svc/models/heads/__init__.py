@@ -1,1 +1,1 @@
-"""What follows an encoder: one head per kind of model, from packed hidden states to the answers of a batch."""
+"""What follows the transformer: a head for each kind of model, from packed hidden states to the outputs of a batch."""

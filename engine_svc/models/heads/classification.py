@@ -1,7 +1,8 @@
-"""The heads of classifiers and rerankers (one row of logits per sequence) and of token classifiers (one per token).
+"""The heads of classifiers and rerankers (a row of logits for each sequence) and of token classifiers (one for each
+token).
 
-They are small, so they compute in float32 whatever the transformer's type: that costs nothing and the scores keep their
-order. Logits are as the model makes them; softmax, sigmoid and labels belong to whoever asked.
+They are small, so they compute in float32 whatever the transformer's type. That costs nothing, and keeps the order of
+the scores. They return logits; softmax, sigmoid and labels are the tokenizer pod's task.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.activations import Activation
-from engine_svc.models.heads.head import HeadOutputs, by_tokens
+from engine_svc.models.heads.head import HeadOutputs, read_by_length
 from engine_svc.models.heads.vector_modules import Stage, apply_stages
 from engine_svc.models.linear import load_linear
 from engine_svc.models.packed_tokens import PackedTokens
@@ -24,8 +25,8 @@ from heddle.checkpoint.sentence_modules import Pooling
 
 @dataclass(frozen=True, slots=True)
 class SequenceClassificationHead:
-    """One vector speaks for a sequence, most often that of its first token; in decoders that of the last. A reranker
-    has one label."""
+    """Classifies a pooled vector: most often that of the first token, in decoders that of the last. A reranker has one
+    label."""
 
     outputs: ClassVar[frozenset[Output]] = frozenset({Output.LOGITS})
 
@@ -40,7 +41,7 @@ class SequenceClassificationHead:
 
 @dataclass(frozen=True, slots=True)
 class TokenClassificationHead:
-    """The same for every token, special ones included."""
+    """Classifies every token, special tokens included."""
 
     outputs: ClassVar[frozenset[Output]] = frozenset({Output.TOKEN_LOGITS})
 
@@ -49,10 +50,10 @@ class TokenClassificationHead:
     def __call__(self, hidden: Tensor, tokens: PackedTokens, batch: PackedBatch) -> HeadOutputs:
         """float32 [tokens, labels] each."""
         logits = apply_stages(self.stages, hidden.float())[: batch.tokens]
-        return HeadOutputs.of(Output.TOKEN_LOGITS, logits, by_tokens(batch.lengths))
+        return HeadOutputs.of(Output.TOKEN_LOGITS, logits, read_by_length(batch.lengths))
 
 
-def float32_linear(
+def load_float32_linear(
     weights: Weights,
     name: str,
     outputs: int,

@@ -1,4 +1,4 @@
-"""The interface of a head, chosen by the architecture or, for an embedder, by `load_head`, called after a forward."""
+"""The interface of a head, which is called after the forward pass of the transformer."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class HeadOutputs:
-    """The answer of a batch, for one copy to the host."""
+    """The outputs of a batch, in one tensor for one copy to the host."""
 
     flat: Tensor  # float32 [n], on the device of the model
     split: Callable[[Array], Mapping[Output, Rows]]  # from `flat` on the host to what `Backend.run` returns
 
     @classmethod
     def of(cls, output: Output, rows: Tensor, read: Callable[[Array], Rows] = Rows) -> "HeadOutputs":
-        """Of one output. `rows` is float32 [rows, width], `read` makes the results of the sequences from it."""
-        return joined({output: Part(rows, read)})
+        """For a single output. `rows` is float32 [rows, width]; `read` makes the results of the sequences from it."""
+        return join_parts({output: Part(rows, read)})
 
 
 class Head(Protocol):
@@ -38,7 +38,7 @@ class Head(Protocol):
 
     def __call__(self, hidden: Tensor, tokens: PackedTokens, batch: PackedBatch) -> HeadOutputs:
         """`hidden` [rows, hidden], of any float type, may have more rows than the batch has tokens. Nothing is copied
-        between host and device: what the head needs to know is in `tokens`."""
+        between host and device: all that the head needs is in `tokens`."""
         ...
 
 
@@ -50,7 +50,7 @@ class Part:
     read: Callable[[Array], Rows] = Rows  # from the rows on the host
 
 
-def joined(parts: Mapping[Output, Part]) -> HeadOutputs:
+def join_parts(parts: Mapping[Output, Part]) -> HeadOutputs:
     """`parts` are all outputs that the sequences of the batch ask for."""
     readers = [(output, part.rows.shape, part.read) for output, part in parts.items()]
     bounds = [0, *accumulate(part.rows.numel() for part in parts.values())]
@@ -65,6 +65,6 @@ def joined(parts: Mapping[Output, Part]) -> HeadOutputs:
     return HeadOutputs(flat[0] if len(flat) == 1 else torch.cat(flat), split)
 
 
-def by_tokens(lengths: npt.NDArray[np.integer]) -> Callable[[Array], Rows]:
-    """Reads rows of tokens; `lengths` are those of the sequences."""
+def read_by_length(lengths: npt.NDArray[np.integer]) -> Callable[[Array], Rows]:
+    """Reads rows of tokens into sequences of these lengths."""
     return lambda rows: Rows(rows, lengths)

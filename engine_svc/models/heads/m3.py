@@ -1,11 +1,11 @@
 """The head of bge-m3 (arXiv 2402.03216): dense, sparse and ColBERT vectors from the same hidden states.
 
 The formulas are those of FlagEmbedding's M3Embedder. Sparse: the weight of a token is relu(linear(hidden)); an id that
-occurs more than once gets its largest weight; special tokens get none. ColBERT: linear(hidden), normalised, for all
+occurs more than once gets its largest weight; special tokens get none. ColBERT: linear(hidden), normalized, for all
 tokens but the first.
 """
 
-from collections.abc import Sequence as Sequences
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.heads.embedding import EmbeddingHead
-from engine_svc.models.heads.head import Array, HeadOutputs, Part, joined
+from engine_svc.models.heads.head import Array, HeadOutputs, Part, join_parts
 from engine_svc.models.heads.vector_modules import Stage
-from engine_svc.models.linear import linear
+from engine_svc.models.linear import make_linear
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
 from engine_svc.rows import Rows, ranges
@@ -52,35 +52,38 @@ class M3Head:
         )
 
     def __call__(self, hidden: Tensor, tokens: PackedTokens, batch: PackedBatch) -> HeadOutputs:
-        return joined({output: self._part(output, hidden, tokens, batch) for output in tokens.head_inputs.selections})
+        return join_parts(
+            {output: self._compute(output, hidden, tokens, batch) for output in tokens.head_inputs.selections}
+        )
 
-    def _part(self, output: Output, hidden: Tensor, tokens: PackedTokens, batch: PackedBatch) -> Part:
+    def _compute(self, output: Output, hidden: Tensor, tokens: PackedTokens, batch: PackedBatch) -> Part:
         selection, rows = tokens.head_inputs.selections[output], hidden[: batch.tokens]
         match output:
             case Output.SPARSE_VECTOR:
                 weights = torch.relu(self.sparse(rows.float()))
                 ids = batch.token_ids[ranges(batch.cu_seqlens[selection.places], selection.lengths)]
                 return Part(
-                    selection.of(weights), lambda host: self._sparse_vectors(host[:, 0], ids, selection.lengths)
+                    selection.select(weights), lambda host: self._read_sparse(host[:, 0], ids, selection.lengths)
                 )
             case Output.COLBERT_VECTORS:
                 return Part(
-                    selection.of(self._projected(rows, tokens)), lambda host: without_first(host, selection.lengths)
+                    selection.select(self._project(rows, tokens)),
+                    lambda host: read_without_first(host, selection.lengths),
                 )
             case _:
-                return self.embedding.part(output, self.embedding.token_rows(hidden)[: batch.tokens], tokens)
+                return self.embedding.compute(output, self.embedding.token_rows(hidden)[: batch.tokens], tokens)
 
-    def _projected(self, rows: Tensor, tokens: PackedTokens) -> Tensor:
+    def _project(self, rows: Tensor, tokens: PackedTokens) -> Tensor:
         projected = self.colbert(rows.float())
-        normalised = functional.normalize(projected, dim=1)
-        skips = tokens.head_inputs.skips_normalization
-        if skips is None:
-            return normalised
+        normalized = functional.normalize(projected, dim=1)
+        skip = tokens.head_inputs.skip_normalization
+        if skip is None:
+            return normalized
         lengths = tokens.layout.cu_seqlens.diff()
-        skips_of_rows = torch.repeat_interleave(skips, lengths, output_size=len(rows))
-        return torch.where(skips_of_rows[:, None], projected, normalised)
+        skip_of_row = torch.repeat_interleave(skip, lengths, output_size=len(rows))
+        return torch.where(skip_of_row[:, None], projected, normalized)
 
-    def _sparse_vectors(self, weights: Array, ids: npt.NDArray[np.int32], lengths: npt.NDArray[np.integer]) -> Rows:
+    def _read_sparse(self, weights: Array, ids: npt.NDArray[np.int32], lengths: npt.NDArray[np.integer]) -> Rows:
         """The largest weight of each id of a sequence. NaN stays, for the worker to find."""
         sequences = np.repeat(np.arange(len(lengths)), lengths)
         entries = sequences << 32 | ids
@@ -94,7 +97,7 @@ class M3Head:
         return Rows(largest[kept], np.bincount(sequences[kept], minlength=len(lengths)), words[kept])
 
 
-def without_first(rows: Array, lengths: npt.NDArray[np.integer]) -> Rows:
+def read_without_first(rows: Array, lengths: npt.NDArray[np.integer]) -> Rows:
     """Leaves out the row of each sequence's first token."""
     starts = np.cumsum(lengths) - lengths
     return Rows(np.delete(rows, starts, axis=0), lengths - 1)
@@ -108,11 +111,11 @@ def load_pickled_linear(path: Path, outputs: int, inputs: int, device: torch.dev
     except Exception as error:  # noqa: BLE001 - the errors of broken files have no common base
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{path} cannot be read: {reason}") from None
-    weight, bias = tensor_of(state, "weight", [outputs, inputs], path), tensor_of(state, "bias", [outputs], path)
-    return linear(weight.to(device, torch.float32), bias.to(device, torch.float32))
+    weight, bias = check_tensor(state, "weight", [outputs, inputs], path), check_tensor(state, "bias", [outputs], path)
+    return make_linear(weight.to(device, torch.float32), bias.to(device, torch.float32))
 
 
-def tensor_of(state: object, name: str, shape: Sequences[int], path: Path) -> Tensor:
+def check_tensor(state: object, name: str, shape: Sequence[int], path: Path) -> Tensor:
     tensor = state.get(name) if isinstance(state, dict) else None
     if not isinstance(tensor, Tensor):
         raise CheckpointError(f"{path} has no tensor {name}")

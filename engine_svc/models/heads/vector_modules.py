@@ -1,7 +1,6 @@
-"""Loads and applies the modules of sentence-transformers that transform vectors: Dense, LayerNorm and Normalize, before
-or after pooling. Heads call it.
+"""The modules of sentence-transformers that transform vectors before or after pooling: Dense, LayerNorm and Normalize.
 
-The modules compute in float32, as pooling does. Each has its weights in a folder of its own.
+They compute in float32, like pooling. Each has its weights in a folder of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +30,7 @@ def load_token_modules(checkpoint: Checkpoint, model: Weights) -> list[Stage]:
 
 
 def load_vector_modules(modules: Sequence[VectorModule], model: Weights, width: int) -> list[Stage]:
-    """`model` has the weights of the transformer; `width` is that of the rows that the first module gets. Raises
+    """`model` has the weights of the transformer; `width` is the width of the first module's input. Raises
     CheckpointError."""
     stages: list[Stage] = []
     for module in modules:
@@ -59,17 +58,17 @@ def check_width(folder: Path, setting: str, stated: int, width: int) -> None:
 def load_dense(module: Dense, model: Weights) -> Stage:
     is_in_model = module.folder == model.folder  # Stanford's ColBERT
     weights = model if is_in_model else Weights(module.folder, dtype=torch.float32, device=model.device)
-    loads = partial(load_linear, weights, outputs=module.outputs, inputs=module.inputs, dtype=torch.float32)
-    linear = loads("linear", bias=module.has_bias)
-    activation = activation_of(module.activation)
+    load = partial(load_linear, weights, outputs=module.outputs, inputs=module.inputs, dtype=torch.float32)
+    linear = load("linear", bias=module.has_bias)
+    activation = build_activation(module.activation)
     if not module.has_residual:
         return lambda rows: activation(linear(rows))
-    shortcut: Linear = nn.Identity() if module.inputs == module.outputs else loads("residual", bias=False)
+    shortcut: Linear = nn.Identity() if module.inputs == module.outputs else load("residual", bias=False)
     return lambda rows: activation(linear(rows)) + shortcut(rows)
 
 
-def activation_of(name: str) -> Stage:
-    """`name` is one that `heddle.vector_modules` accepts."""
+def build_activation(name: str) -> Stage:
+    """`name` is one that `heddle.checkpoint.vector_modules` accepts."""
     activation: Stage = getattr(nn, name)(dim=-1) if name in ROWWISE else getattr(nn, name)()
     return activation
 

@@ -1,22 +1,17 @@
-"""The activation of a gated feed-forward: act(gate) * up, in 16 bit or quantized to FP8.
+"""The activation of a gated feed-forward, act(gate) * up, in 16 bit or quantized to FP8.
 `engine_svc.models.transformer` calls it."""
-
-from collections.abc import Mapping
-from functools import partial
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine_svc.hardware import FP8
-from engine_svc.models.activations import Activation, activated
-from engine_svc.models.float8 import Float8Rows, quantize_rows_plainly
-from engine_svc.models.kernels.kernel import Kernel
-from engine_svc.models.kernels.quantize import empty_float8, quantized, widened
-from engine_svc.models.kernels.tiles import tile_of
+from engine_svc.models.activations import Activation
+from engine_svc.models.float8 import Float8Rows
+from engine_svc.models.kernels.launch import choose_tile
+from engine_svc.models.kernels.quantize import empty_float8, quantize_values
 
-# Widest tile without quantization. Most intermediate sizes are multiples of it.
+# The widest tile without quantization. Most intermediate sizes are multiples of it.
 COLUMNS_MAX = 1024
 
 TWICE_ROOT_OF_2_BY_PI = tl.constexpr(1.5957691216057308)
@@ -52,7 +47,7 @@ def gate_kernel(
     COLUMNS: tl.constexpr,
     ACTIVATION: tl.constexpr,
 ) -> None:
-    """With `scales`, a program must have whole rows, because a scale depends on the largest number of the row."""
+    """With `scales`, a program must compute whole rows, because a scale depends on the largest number of the row."""
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     is_inside = (row < rows) & (column < WIDTH)
@@ -60,13 +55,13 @@ def gate_kernel(
     gate = tl.load(place, is_inside, other=0.0).to(tl.float32)
     up = tl.load(place + WIDTH, is_inside, other=0.0).to(tl.float32)
     values = activate(gate, ACTIVATION) * up
-    of_result = result + row.to(tl.int64) * WIDTH + column
+    target = result + row.to(tl.int64) * WIDTH + column
     if scales is not None:
-        value, scale = quantized(values)
-        tl.store(of_result, value, is_inside)
+        value, scale = quantize_values(values)
+        tl.store(target, value, is_inside)
         tl.store(scales + row, scale, row < rows)
     else:
-        tl.store(of_result, values.to(result.dtype.element_ty), is_inside)
+        tl.store(target, values.to(result.dtype.element_ty), is_inside)
 
 
 def activate_gate(gate_up: Tensor, activation: Activation) -> Tensor:
@@ -85,34 +80,7 @@ def activate_gate_to_float8(gate_up: Tensor, activation: Activation) -> Float8Ro
 def launch(gate_up: Tensor, activation: Activation, result: Tensor, scales: Tensor | None, columns: int) -> None:
     """A program computes `columns` of a row."""
     rows, width = result.shape
-    tile = tile_of(columns)
-    gate_kernel[tile.programs(rows), triton.cdiv(width, tile.columns)](
+    tile = choose_tile(columns)
+    gate_kernel[tile.num_programs(rows), triton.cdiv(width, tile.columns)](
         *(gate_up, result, scales, rows, width, tile.rows, tile.columns, activation.value), num_warps=tile.warps
     )
-
-
-def activate_gate_plainly(gate_up: Tensor, activation: Activation) -> Tensor:
-    gate, up = gate_up.chunk(2, 1)
-    return activated(gate, activation) * up
-
-
-def example(device: torch.device, dtype: torch.dtype, *, activation: Activation) -> tuple[Tensor, Activation]:
-    rows, width = (1025, 12288) if device.type == "cuda" else (3, 1500)
-    return torch.randn(rows, 2 * width, device=device).to(dtype), activation
-
-
-KERNELS: Mapping[str, Kernel] = {
-    **{
-        f"gate with {activation.value}": Kernel(
-            activate_gate, activate_gate_plainly, partial(example, activation=activation)
-        )
-        for activation in Activation
-    },
-    "gate with silu to float8": Kernel(
-        lambda gate_up, activation: widened(activate_gate_to_float8(gate_up, activation)),
-        # The kernel rounds once, to FP8.
-        lambda gate_up, activation: widened(quantize_rows_plainly(activate_gate_plainly(gate_up.float(), activation))),
-        partial(example, activation=Activation.SILU),
-        FP8,
-    ),
-}

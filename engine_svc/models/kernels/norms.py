@@ -1,21 +1,15 @@
 """Layer norm and RMS norm of rows, fused with the residual addition before and the quantization to FP8 after. Each row
-is read once and written once. `engine_svc.models.norms` and `engine_svc.models.residual_stream` call it.
+is read once and written once. `engine_svc.models.norms` and `engine_svc.models.transformer` call it.
 """
-
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine_svc.hardware import FP8
-from engine_svc.models.float8 import Float8Rows, quantize_rows_plainly
-from engine_svc.models.kernels.kernel import Kernel
-from engine_svc.models.kernels.quantize import empty_float8, quantized, widened
-from engine_svc.models.kernels.tiles import tile_of
+from engine_svc.models.float8 import Float8Rows
+from engine_svc.models.kernels.launch import choose_tile
+from engine_svc.models.kernels.quantize import empty_float8, quantize_values
 from engine_svc.models.norms import LayerNorm, RMSNorm
 
 
@@ -54,7 +48,7 @@ def normalize_kernel(
     if bias is not None:
         values += tl.load(bias + column, column < WIDTH, other=0.0).to(tl.float32)
     if scales is not None:
-        value, scale = quantized(values)
+        value, scale = quantize_values(values)
         tl.store(result + place, value, is_inside)
         tl.store(scales + row, scale, row < rows)
     else:
@@ -92,62 +86,11 @@ def launch(
     keeps_sum: bool = False,
 ) -> None:
     [width] = norm.weight.shape
-    rows, tile = hidden.numel() // width, tile_of(width)
+    rows, tile = hidden.numel() // width, choose_tile(width)
     assert update is None or update.is_contiguous()
     is_rms = isinstance(norm, RMSNorm)
-    normalize_kernel[(tile.programs(rows),)](
+    normalize_kernel[(tile.num_programs(rows),)](
         *(hidden.contiguous(), update, norm.weight, None if isinstance(norm, RMSNorm) else norm.bias),
         *(result, scales, rows, norm.epsilon, width, tile.rows, tile.columns, is_rms, keeps_sum),
         num_warps=tile.warps,
     )
-
-
-def normalize_plainly(hidden: Tensor, norm: LayerNorm | RMSNorm, update: Tensor | None = None) -> Tensor:
-    total = hidden if update is None else update + hidden
-    return norm.plainly(total) if isinstance(norm, RMSNorm) else norm(total)
-
-
-def normalize_to_float8(hidden: Tensor, norm: LayerNorm | RMSNorm, update: Tensor) -> Tensor:
-    rows = add_and_normalize(hidden, norm, update.clone(), as_float8=True)
-    assert isinstance(rows, Float8Rows)
-    return widened(rows)
-
-
-def normalize_to_float8_plainly(hidden: Tensor, norm: LayerNorm | RMSNorm, update: Tensor) -> Tensor:
-    """The kernel rounds the norm once, to FP8."""
-    if isinstance(norm, LayerNorm):
-        norm = LayerNorm(norm.weight.float(), None if norm.bias is None else norm.bias.float(), norm.epsilon)
-    return widened(quantize_rows_plainly(normalize_plainly((update + hidden).float(), norm)))
-
-
-def rms_norm(weight: Tensor, dtype: torch.dtype) -> RMSNorm:
-    return RMSNorm(weight, 1e-6)
-
-
-def layer_norm(weight: Tensor, dtype: torch.dtype) -> LayerNorm:
-    return LayerNorm(weight.to(dtype), weight.roll(1).to(dtype), 1e-12)
-
-
-def example(
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    norm_of: Callable[[Tensor, torch.dtype], LayerNorm | RMSNorm],
-    has_update: bool = True,
-) -> tuple[Any, ...]:
-    rows, width = (4099, 4096) if device.type == "cuda" else (3, 200)
-    hidden, update = torch.randn(2, rows, width, device=device).to(dtype)
-    norm = norm_of(torch.randn(width, device=device), dtype)
-    return (hidden, norm, update) if has_update else (hidden, norm)
-
-
-def kernels_of(kind: str, norm_of: Callable[[Tensor, torch.dtype], LayerNorm | RMSNorm]) -> Mapping[str, Kernel]:
-    of_sum = partial(example, norm_of=norm_of)
-    return {
-        kind: Kernel(normalize, normalize_plainly, partial(of_sum, has_update=False)),
-        f"{kind} of a sum": Kernel(normalize, normalize_plainly, of_sum),
-        f"{kind} of a sum to float8": Kernel(normalize_to_float8, normalize_to_float8_plainly, of_sum, FP8),
-    }
-
-
-KERNELS: Mapping[str, Kernel] = {**kernels_of("RMS norm", rms_norm), **kernels_of("layer norm", layer_norm)}

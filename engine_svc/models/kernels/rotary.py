@@ -1,18 +1,13 @@
-"""Rotates queries and keys in place, in the output of the query-key-value projection. Where a model has a norm of
-heads, the same launch normalizes each head first. `engine_svc.models.rotary` calls it."""
+"""Rotates queries and keys in place, in the output of the QKV projection. If a model normalizes heads, the same launch
+does that first. `engine_svc.models.rotary` calls it."""
 
-from collections.abc import Mapping
-from functools import partial
-
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine_svc.models.kernels.kernel import Kernel
-from engine_svc.models.kernels.tiles import tile_of
+from engine_svc.models.kernels.launch import choose_tile
 from engine_svc.models.norms import RMSNorm
-from engine_svc.models.rotary import Rotation, rotate_plainly
+from engine_svc.models.rotary import Rotation
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -32,7 +27,7 @@ def rotate_kernel(
     COLUMNS: tl.constexpr,
     REST_COLUMNS: tl.constexpr,
 ) -> None:
-    """A program rotates HEADS heads. They may be of several rows, because the `count` heads of all rows are numbered in
+    """A program rotates HEADS heads, which may belong to several rows: the `count` heads of all rows are numbered in
     one sequence. The last REST numbers of a head are normalized but not rotated."""
     index = (tl.program_id(0) * HEADS + tl.arange(0, HEADS))[:, None]
     row, head = (index // ROW_HEADS).to(tl.int64), index % ROW_HEADS
@@ -51,11 +46,11 @@ def rotate_kernel(
             rest = tl.load(rest_place, is_rest, other=0.0).to(tl.float32)
             squares += tl.sum(rest * rest, 1, keep_dims=True)
         scale = tl.rsqrt(squares / HEAD_DIM + epsilon)
-        of_head = weight + head * HEAD_DIM
-        first *= scale * tl.load(of_head + column, is_inside, other=0.0)
-        second *= scale * tl.load(of_head + HALF + column, is_inside, other=0.0)
+        head_weight = weight + head * HEAD_DIM
+        first *= scale * tl.load(head_weight + column, is_inside, other=0.0)
+        second *= scale * tl.load(head_weight + HALF + column, is_inside, other=0.0)
         if REST:
-            rest *= scale * tl.load(of_head + rest_column, is_rest, other=0.0)
+            rest *= scale * tl.load(head_weight + rest_column, is_rest, other=0.0)
     cosine = tl.load(cosines + row * HALF + column, is_inside, other=0.0).to(tl.float32)
     sine = tl.load(sines + row * HALF + column, is_inside, other=0.0).to(tl.float32)
     # Several threads may read the same number, so all must have read before one writes over it.
@@ -67,49 +62,17 @@ def rotate_kernel(
 
 
 def rotate_in_place(heads: Tensor, rotation: Rotation, norm: RMSNorm | None) -> None:
-    """`heads` is [rows, heads, head_dim]; rows may be strided, the heads of a row are contiguous. The weight of `norm`
+    """`heads` is [rows, heads, head_dim]. Rows may be strided; the heads of a row are contiguous. The weight of `norm`
     is [heads, head_dim]."""
     cosines, sines = rotation
     rows, row_heads, head_dim = heads.shape
     assert heads.stride()[1:] == (head_dim, 1)
     half = cosines.shape[-1]
     rest = head_dim - 2 * half
-    tile = tile_of(half)
-    rotate_kernel[(tile.programs(rows * row_heads),)](
+    tile = choose_tile(half)
+    rotate_kernel[(tile.num_programs(rows * row_heads),)](
         *(heads, cosines, sines, None if norm is None else norm.weight, rows * row_heads),
         *(0.0 if norm is None else norm.epsilon, heads.stride(0), row_heads, head_dim, half, rest),
         *(tile.rows, tile.columns, triton.next_power_of_2(max(1, rest))),
         num_warps=tile.warps,
     )
-
-
-def rotate_copy(projected: Tensor, heads: int, rotation: Rotation, norm: RMSNorm | None) -> Tensor:
-    """The first `heads` of each row of the projection, rotated."""
-    own = projected.clone()[:, :heads]
-    rotate_in_place(own, rotation, norm)
-    return own
-
-
-def rotate_copy_plainly(projected: Tensor, heads: int, rotation: Rotation, norm: RMSNorm | None) -> Tensor:
-    own = projected[:, :heads]
-    return rotate_plainly(own if norm is None else norm.plainly(own), rotation)
-
-
-def example(
-    device: torch.device, dtype: torch.dtype, *, has_norm: bool, rotated: float = 1.0
-) -> tuple[Tensor, int, Rotation, RMSNorm | None]:
-    rows, heads, key_heads, head_dim = (4099, 32, 8, 128) if device.type == "cuda" else (5, 3, 1, 24)
-    projected = torch.randn(rows, heads + 2 * key_heads, head_dim, device=device).to(dtype)
-    angles = torch.randn(rows, 1, int(head_dim * rotated) // 2, device=device)
-    weight = torch.randn(heads + key_heads, head_dim, device=device)
-    norm = RMSNorm(weight, 1e-6) if has_norm else None
-    return projected, heads + key_heads, (angles.cos().to(dtype), angles.sin().to(dtype)), norm
-
-
-KERNELS: Mapping[str, Kernel] = {
-    "rotary": Kernel(rotate_copy, rotate_copy_plainly, partial(example, has_norm=False)),
-    "rotary of normalized heads": Kernel(rotate_copy, rotate_copy_plainly, partial(example, has_norm=True)),
-    "rotary of half of each normalized head": Kernel(
-        rotate_copy, rotate_copy_plainly, partial(example, has_norm=True, rotated=0.5)
-    ),
-}

@@ -18,6 +18,7 @@ Serves embedding, reranking, classification and NER models over HTTP and gRPC.
 
 commands:
   serve        run all services on this machine
+  config       check a Truss config.yaml, or print its JSON schema
   models       list the supported model architectures
   plan         estimate how many pods a load needs
 
@@ -70,10 +71,20 @@ def models(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
+def config(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    try:
+        from heddle.cli import config_command as command
+
+        return command.main(argv, environ)
+    except ModuleNotFoundError as error:
+        print(f"heddle: config needs {error.name}; pip install 'heddle[local]'", file=sys.stderr)
+        return EXIT_MISCONFIGURED
+
+
 def plan(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     from heddle.cli import plan as command
 
     return command.main(argv, environ)
 
 
-COMMANDS: dict[str, Command] = {"serve": serve, "models": models, "plan": plan}
+COMMANDS: dict[str, Command] = {"serve": serve, "config": config, "models": models, "plan": plan}

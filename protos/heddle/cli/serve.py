@@ -11,6 +11,7 @@ from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.language_models import AUTO
 from heddle.checkpoint.model_source import locate
 from heddle.cli.commands import LIBRARY_OF_EXTRA, missing_extras
+from heddle.cli.config_command import apply_config_file
 from heddle.cli.readiness import exists, grpc_ready, http_ready
 from heddle.cli.serve_settings import ServeSettings
 from heddle.cli.socket_folder import socket_folder
@@ -62,6 +63,7 @@ EXAMPLES: Mapping[ModelKind, tuple[str, Mapping[str, object]]] = {
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Serves until a signal arrives. Returns the exit code."""
+    argv, environ = apply_config_file(argv, environ)
     settings = load(ServeSettings, argv, environ, prog="heddle serve", env_prefix=SERVE_PREFIX)
     console = Console()
     try:

@@ -18,6 +18,9 @@ class ServeSettings:
     """Serves one model on this machine over HTTP and gRPC. Starts gateway, tokenizer and engines, restarts those that
     die, and stops all of them together.
 
+    `heddle serve config.yaml` starts from a Truss config file; flags and variables override it. `heddle config check
+    config.yaml` says what it would run.
+
     Each service also has variables of its own (HEDDLE_ENGINE_*, HEDDLE_TOKENIZER_*, HEDDLE_GATEWAY_*) for everything
     that has no flag here. They are listed by `engine-svc --help`, `tokenizer-svc --help` and `http-gateway --help`."""
 

@@ -68,8 +68,8 @@ class Pod(Generic[Item, Outcome]):
         server_name: str = "",
     ) -> None:
         self.target = target
-        self.connected = False
-        self.draining = False
+        self.connected = self.draining = False
+        self.listed = True  # the pool's targets stand for it
         self.refusal: HeddleError | None = None  # why the last attempt to connect failed
         self._protocol = protocol
         self._owner = owner
@@ -88,7 +88,7 @@ class Pod(Generic[Item, Outcome]):
 
     @property
     def available(self) -> bool:
-        return self.connected and not self.draining
+        return self.connected and self.listed and not self.draining
 
     @property
     def stuck(self) -> bool:

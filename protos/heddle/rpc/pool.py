@@ -67,6 +67,7 @@ class Pool(Generic[Item, Outcome]):
         self._ready = asyncio.Event()
         self._alarm = Alarm(self._end_expired)
         self._refresher: asyncio.Task[None] | None = None
+        self._closed = False
 
     @property
     def ready(self) -> bool:
@@ -113,6 +114,7 @@ class Pool(Generic[Item, Outcome]):
         return lambda: self._cancel(pending)
 
     async def close(self) -> None:
+        self._closed = True
         self._alarm.stop()
         if self._refresher is not None:
             self._refresher.cancel()
@@ -167,7 +169,7 @@ class Pool(Generic[Item, Outcome]):
 
     def _strand(self, pending: Pending[Item, Outcome]) -> None:
         """Keeps an item until a pod is available, for up to no_pod_s_max."""
-        if len(self._stranded) >= self._limits.stranded_items_max or not self._pods:
+        if len(self._stranded) >= self._limits.stranded_items_max or self._closed:
             pending.answer(self.refusal())
             return
         self._stranded.append(pending)
@@ -208,16 +210,16 @@ class Pool(Generic[Item, Outcome]):
         addresses = await resolve(self._targets)
         if addresses is None:
             return
-        for address in addresses.keys() - self._pods.keys():
-            self._pods[address] = Pod(address, self._protocol, self, self._access, addresses[address])
-        for address in self._pods.keys() - addresses.keys():
-            pod = self._pods[address]
-            if pod.connected and not pod.idle:
-                pod.draining = True  # no longer listed, but it may finish its items
-                self.pod_changed(pod)
-            else:
+        for address, name in addresses.items():
+            if address not in self._pods:
+                self._pods[address] = Pod(address, self._protocol, self, self._access, name)
+        for address, pod in tuple(self._pods.items()):
+            if address not in addresses and (pod.idle or not pod.connected):
                 del self._pods[address]
                 await pod.close()
+            elif pod.listed != (address in addresses):
+                pod.listed = address in addresses  # what an unlisted one has, it may still answer
+                self.pod_changed(pod)
 
     async def _refresh_forever(self) -> None:
         while True:

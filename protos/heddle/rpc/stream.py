@@ -65,7 +65,8 @@ class ResponseFrame(Serializable, Protocol[Outcome]):
     def load(self) -> item_pb2.Load: ...
 
 
-# Called once, on the event loop, with the outcome (its id is ignored) or an error. Not called after a cancel.
+# Called once, on the event loop, with the outcome (its id is ignored) or an error. A cancelled item may be answered
+# too.
 Reply = Callable[[Outcome | HeddleError], None]
 # Has no effect once the item is answered.
 Cancel = Callable[[], None]

@@ -76,16 +76,16 @@ class StreamServer(Generic[Item, Outcome]):
         self.check_hello = check_hello
         self.limits = limits or StreamLimits()
         self.draining = False
-        self._sessions: set[Session[Item, Outcome]] = set()
+        self._sessions: dict[Session[Item, Outcome], None] = {}  # in the order in which they began
 
     async def serve(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Serves one stream until the client ends it or is gone, then cancels its items. Raises HeddleError."""
         session = Session(self, context)
-        self._sessions.add(session)
+        self._sessions[session] = None
         try:
             await session.run()
         finally:
-            self._sessions.discard(session)
+            del self._sessions[session]
 
     async def announce_draining(self) -> None:
         """Asks all clients to send nothing more."""

@@ -1,5 +1,5 @@
-"""Streams and events of CUDA on a CPU, for the tests of what runs on a GPU. Operations run at once; what is queued,
-recorded and waited for is written down, in order."""
+"""Fake CUDA streams and events on a CPU. Operations run at once, and a log keeps the order in which they were queued,
+recorded and awaited."""
 
 import contextlib
 import threading
@@ -83,7 +83,7 @@ def empty(numbers: int) -> Tensor:
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
-    """Takes the place of torch.cuda. The device has finished all from the start."""
+    """Replaces torch.cuda. The device has finished everything from the start."""
     device = FakeDevice()
     device.finished.set()
     cuda = torch.cuda

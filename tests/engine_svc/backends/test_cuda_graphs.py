@@ -1,4 +1,4 @@
-"""CUDA graphs on a CPU: a stand-in replays by calling what was captured, on the static inputs, into the same output."""
+"""CUDA graphs on a CPU, where a replay calls the captured function again on the static inputs."""
 
 import itertools
 import logging
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertModel
 
-from engine_svc.backends.cuda_graphs import Capture, CudaGraphs, Function, batch_of, capture_graphs, lengths_of
+from engine_svc.backends.cuda_graphs import Capture, CudaGraphs, Function, capture_graphs, make_batch, make_lengths
 from engine_svc.models import transformer as transformer_module
 from engine_svc.models.attention import attend
 from engine_svc.models.attention_pattern import AttentionPattern
@@ -40,11 +40,11 @@ def capture(function: Function) -> tuple[Tensor, Callable[[], None]]:
 
 
 def attend_by_cu_seqlens(query: Tensor, key: Tensor, value: Tensor, layout: Layout, _: AttentionPattern) -> Tensor:
-    """As a kernel on a GPU does: nothing is read of the lengths but what is on the device. Rows that belong to no
-    sequence are NaN."""
+    """Like a kernel on a GPU, reads only the lengths that are on the device. Rows that belong to no sequence are
+    NaN."""
     result = torch.full_like(query, torch.nan)
     for start, stop in itertools.pairwise(layout.cu_seqlens.tolist()):
-        assert stop - start <= layout.length_max
+        assert stop - start <= layout.max_length
         if stop > start:
             own, keys, values = (part[start:stop].transpose(0, 1)[None] for part in (query, key, value))
             result[start:stop] = functional.scaled_dot_product_attention(own, keys, values)[0].transpose(0, 1)
@@ -98,7 +98,7 @@ def test_replayed_batches_are_those_of_the_transformer_whatever_ran_before(
     assert ran >= 2 * len(LENGTHS) - 2
 
 
-def test_hidden_states_outlive_the_next_replay(graphs: CudaGraphs) -> None:
+def test_the_next_replay_does_not_change_earlier_hidden_states(graphs: CudaGraphs) -> None:
     first, second = packed([5], 1), packed([5], 2)
     graph = graphs.find(first)
     assert graph is not None
@@ -184,7 +184,7 @@ def test_model_that_cannot_be_captured_has_no_graphs(
 
 @pytest.mark.parametrize(("tokens", "sequences", "length_max"), [(8, 4, 512), (256, 64, 512), (64, 4, 20)])
 def test_a_bucket_is_filled_by_one_long_sequence_and_short_ones(tokens: int, sequences: int, length_max: int) -> None:
-    lengths = lengths_of(tokens, sequences, length_max)
+    lengths = make_lengths(tokens, sequences, length_max)
     assert (len(lengths), sum(lengths)) == (sequences, tokens)
     assert max(lengths) == min(length_max, tokens - sequences + 1)
-    assert batch_of(lengths).tokens == tokens
+    assert make_batch(lengths).tokens == tokens

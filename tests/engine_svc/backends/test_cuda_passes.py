@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine_svc.backends.backend import DeviceLostError, OutOfMemoryError
+from engine_svc.backends import DeviceLostError, OutOfMemoryError
 from engine_svc.backends.cuda_passes import CudaPasses
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output
@@ -101,7 +101,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 @pytest.fixture
 def backend(checkpoint: Checkpoint, device: FakeDevice) -> TorchBackend:
-    """On the CPU, by the code for a GPU."""
+    """Runs the code for a GPU on the CPU."""
     backend = TorchBackend(checkpoint, dtype="float32", device="cpu")
     backend._passes = CudaPasses(CPU)
     return backend
@@ -149,7 +149,7 @@ def fail(backend: TorchBackend, error: Exception) -> None:
         RuntimeError("Triton Error [CUDA]: out of memory"),
     ],
 )
-def test_too_little_memory_has_its_own_error_and_empties_the_cache(
+def test_out_of_memory_has_its_own_error_and_empties_the_cache(
     backend: TorchBackend, device: FakeDevice, error: Exception
 ) -> None:
     fail(backend, error)

@@ -1,4 +1,4 @@
-"""The simulated backend: vectors that depend on their sequence alone, after the time that was modelled."""
+"""The simulated backend: vectors that depend only on their sequence, after the modelled time."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""The torch backend against sentence-transformers: the packaged MiniLM on varied texts, and small random models."""
+"""The torch backend compared with sentence-transformers: MiniLM on varied texts, and small random models."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -58,7 +58,7 @@ def reference(reference_model: SentenceTransformer) -> Vectors:
 
 @pytest.fixture(scope="session")
 def sequences(minilm: Checkpoint) -> list[TokenSequence]:
-    """Those of `varied_texts(1000)`."""
+    """The token sequences of `varied_texts(1000)`."""
     tokenizer = Tokenizer.from_file(str(minilm.folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(minilm.sequence_tokens_max)
@@ -149,7 +149,7 @@ def test_lengths_from_one_to_the_longest_share_a_batch(minilm: Checkpoint, minil
     assert cosines(together, alone).min() > 0.9999999
 
 
-def test_wishes_of_each_sequence_are_met_in_one_batch(minilm_backend: TorchBackend) -> None:
+def test_sequences_with_different_options_share_a_batch(minilm_backend: TorchBackend) -> None:
     ids = random_ids(9)
     whole, raw, cut, cut_raw, tokens = run_each(
         minilm_backend,
@@ -171,7 +171,7 @@ def test_wishes_of_each_sequence_are_met_in_one_batch(minilm_backend: TorchBacke
     np.testing.assert_allclose(cut_raw, raw[:64], atol=1e-6)
 
 
-def test_prompt_is_read_but_not_pooled(minilm_backend: TorchBackend) -> None:
+def test_the_prompt_is_computed_but_not_pooled(minilm_backend: TorchBackend) -> None:
     ids = random_ids(9)
     pooled, tokens = run_each(
         minilm_backend,
@@ -244,7 +244,7 @@ def test_nan_of_one_sequence_spares_the_others(tmp_path: Path) -> None:
     assert all(np.isfinite(vector).all() for vector in good)
 
 
-def test_data_type_is_what_was_asked_for(minilm: Checkpoint) -> None:
+def test_the_data_type_is_the_requested_one(minilm: Checkpoint) -> None:
     assert TorchBackend(minilm, dtype="bfloat16", device="cpu").data_type == "bfloat16"
     has_bfloat16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     assert TorchBackend(minilm, device="cpu").data_type == ("bfloat16" if has_bfloat16 else "float32")
@@ -273,7 +273,7 @@ def test_outputs_are_what_the_model_is_for(
     assert TorchBackend(Checkpoint.read(tmp_path)).outputs == outputs
 
 
-def test_closed_backend_lets_go_of_its_weights(tmp_path: Path) -> None:
+def test_a_closed_backend_releases_its_weights(tmp_path: Path) -> None:
     write_bert(tmp_path)
     backend = TorchBackend(Checkpoint.read(tmp_path), device="cpu")
     backend.close()

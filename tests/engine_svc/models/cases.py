@@ -1,5 +1,5 @@
-"""What a parity case is: a small random checkpoint of some architecture, on disk as the real ones are, and the library
-that says what its outputs must be. The files of `tests/engine_svc/models/cases_of/` list them by family.
+"""Parity cases: small random checkpoints, written to disk in the layout of the real ones, and a reference for their
+outputs. The files of `tests/engine_svc/models/cases_of/` list them by family.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from engine_svc.batch import Output, PackedBatch
-from heddle.checkpoint import ModelKind
+from engine_svc.models.model import Model
+from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.sentence_modules import Pooling
 from tests.checkpoints import write_old_modules
 from tests.engine_svc.models.packed import ALL_LENGTHS, split
@@ -28,7 +29,7 @@ OUTPUTS = {
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
-# What must come of hidden states [tokens, hidden]: of every embedder's case each of these is compared.
+# From hidden states [tokens, hidden] to their pooled vector. Each embedder is compared by each of these.
 POOLED: Mapping[Pooling, Callable[[Array], Array]] = {
     Pooling.CLS: lambda hidden: hidden[0],
     Pooling.MEAN: lambda hidden: hidden.mean(0),
@@ -38,15 +39,15 @@ POOLED: Mapping[Pooling, Callable[[Array], Array]] = {
     Pooling.LAST_TOKEN: lambda hidden: hidden[-1],
 }
 
-# Of one sequence: ids and type ids, both int64 [1, tokens], to what the case's output is.
+# From ids and type ids of one sequence, both int64 [1, tokens], to the output of the case.
 Reference = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Case:
-    """`write` makes the checkpoint in a folder, and returns the reference for it."""
+    """`write` writes the checkpoint to a folder, and returns its reference."""
 
-    architecture: str  # as the table of models calls it
+    architecture: str  # its name in the table of models
     name: str  # what is special about this checkpoint
     kind: ModelKind
     write: Callable[[Path], Reference]
@@ -60,8 +61,8 @@ class Case:
 
 
 def randomized(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
-    """In evaluation, with weights under which every part of the model matters: those that a constructor leaves are
-    zeros and ones in places."""
+    """In evaluation mode, with random weights, so that every part of the model matters. Constructors leave zeros and
+    ones in places."""
     model.train(mode=False)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -75,32 +76,44 @@ def randomized(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
 
 
 def saved(model: PreTrainedModel, folder: Path, **wishes: Any) -> PreTrainedModel:
-    """As `save_pretrained` writes it."""
+    """Saves the model with `save_pretrained`, and returns it."""
     model.save_pretrained(folder, **wishes)
     return model
 
 
 def case_of(
-    architecture: str,
-    build: Callable[[], PreTrainedModel],
+    model_class: type[PreTrainedModel],
     kind: ModelKind,
     name: str,
-    *,
+    config: Mapping[str, Any],
+    *finish: Callable[[Path], None],
     has_types: bool = False,
-    **wishes: Any,
+    first_position: int | None = None,
+    lengths: Sequence[int] = ALL_LENGTHS,
+    seed: int = 0,
+    **save_options: Any,
 ) -> Case:
-    """As transformers writes the model; `wishes` are for its `save_pretrained`."""
+    """A case of a class of transformers. `finish` changes the folder after it is saved."""
+    config_class = model_class.config_class
+    assert config_class is not None
 
     def write(folder: Path) -> Reference:
         if kind is ModelKind.SPARSE_EMBEDDER:
             write_old_modules(folder, ["MLMTransformer", "SpladePooling"])
-        return reference_of(saved(randomized(build()), folder, **wishes), kind, has_types=has_types)
+        model = saved(randomized(model_class(config_class(**config)), seed), folder, **save_options)
+        for step in finish:
+            step(folder)
+        return reference_of(model, kind, has_types=has_types, first_position=first_position)
 
-    return Case(architecture, name, kind, write, has_types)
+    return Case(config_class.model_type, name, kind, write, has_types, lengths)
+
+
+def load_model(folder: Path) -> Model:
+    return Model.load(Checkpoint.read(folder), dtype=torch.float32, device=torch.device("cpu"))
 
 
 def renamed(name: str, replacements: Iterable[tuple[str, str]]) -> str:
-    """Of a tensor, from the names of one library to those of another."""
+    """The name of a tensor, from the names of one library to those of another."""
     for own, theirs in replacements:
         name = name.replace(own, theirs)
     return name
@@ -109,8 +122,8 @@ def renamed(name: str, replacements: Iterable[tuple[str, str]]) -> str:
 def reference_of(
     model: PreTrainedModel, kind: ModelKind, *, has_types: bool = False, first_position: int | None = None
 ) -> Reference:
-    """What transformers computes. `first_position` is for models that count positions from there by themselves, leaving
-    out what has the padding's id; a random batch has that anywhere."""
+    """What transformers computes. `first_position` is for models that count positions themselves and leave out tokens
+    with the padding id, which random batches may have anywhere."""
 
     def reference(ids: Tensor, types: Tensor) -> Tensor:
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -130,6 +143,6 @@ def reference_of(
 
 @torch.inference_mode()
 def one_by_one(reference: Reference, batch: PackedBatch) -> list[Array]:
-    """Each sequence alone, so that nothing is padded there."""
+    """Each sequence alone, so that transformers pads nothing."""
     columns = zip(split(batch.token_ids, batch), split(batch.type_ids, batch), strict=True)
     return [reference(ids[None], types[None]).float().numpy() for ids, types in columns]

@@ -1,7 +1,8 @@
 """A GPU that computes no numbers, for machines without one: tensors of PyTorch's FakeTensorMode on "cuda". They have
-shapes and types, so whatever would read a number back, and so wait for the device, is an error there.
+shapes and types only, so an operation that reads a number back, and so waits for the device, is an error.
 
-Copies between host and device are noted. Kernels of Triton do not run: the card claims to be older than they need.
+Copies between host and device are recorded. Triton kernels do not run, because the card claims to be older than they
+need.
 """
 
 import dataclasses
@@ -18,8 +19,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine_svc.models import upload, weights
-from engine_svc.models.stored_tensors import StoredTensor, stored_tensors
+from engine_svc.models import packed_tokens, weights
+from engine_svc.models.stored_tensors import StoredTensor, open_stored_tensors
 
 CUDA = torch.device("cuda:0")
 CAPABILITY = (7, 0)  # below what Triton and flash attention need
@@ -107,21 +108,23 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGPU]:
     """Models that are loaded inside the block, with `CUDA` as their device, are on the fake GPU."""
     gpu = FakeGPU(FakeTensorMode(allow_non_fake_inputs=True))
 
-    def noted_upload(parts: Sequence[upload.Integers], device: torch.device) -> Tensor:
+    def noted_upload(parts: Sequence[packed_tokens.Integers], device: torch.device) -> Tensor:
         size = sum(map(len, parts))
         gpu.uploads.append(f"the buffer of {size} numbers")
         return torch.empty(size, dtype=torch.int32, device=device)
 
     with monkeypatch.context() as patch:
-        patch.setattr(upload, "copy_to_device", noted_upload)
-        patch.setattr(weights, "stored_tensors", unread_tensors)
+        patch.setattr(packed_tokens, "copy_to_device", noted_upload)
+        patch.setattr(weights, "open_stored_tensors", unread_tensors)
         patch.setattr(torch.cuda, "get_device_capability", lambda device=None: CAPABILITY)
         with gpu.mode, Copies(gpu), WithoutDevice(), torch.inference_mode():
             yield gpu
 
 
 def unread_tensors(folder: Path) -> dict[str, StoredTensor]:
-    return {name: dataclasses.replace(stored, read=unread(stored)) for name, stored in stored_tensors(folder).items()}
+    return {
+        name: dataclasses.replace(stored, read=unread(stored)) for name, stored in open_stored_tensors(folder).items()
+    }
 
 
 def unread(stored: StoredTensor) -> Callable[[slice | EllipsisType], Tensor]:

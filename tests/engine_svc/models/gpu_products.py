@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.functional import ScalingType, SwizzleType
 
-from engine_svc.models.float4 import Float4Rows, pairs_of_bytes, widened
+from engine_svc.models.float4 import Float4Rows, dequantize_float4, make_byte_table
 
 
 class GpuError(Exception):
@@ -56,7 +56,7 @@ def scaled_mm_public(
         check(use_fast_accum and swizzle_a is None and swizzle_b is None, "not for rows")
         return by_row(mat_a, mat_b, scale_a, scale_b, bias, output_dtype)
     check(recipes == {ScalingType.BlockWise1x16}, "no such recipe")
-    check(swizzle_a is SwizzleType.SWIZZLE_32_4_4 and swizzle_b is SwizzleType.SWIZZLE_32_4_4, "not swizzled")
+    check(swizzle_a is SwizzleType.SWIZZLE_32_4_4 and swizzle_b is SwizzleType.SWIZZLE_32_4_4, "not swizzle")
     check(not use_fast_accum and bias is None, "not with FP4")
     return by_block(mat_a, mat_b, scale_a, scale_b, output_dtype)
 
@@ -104,12 +104,12 @@ def values(rows: Tensor, swizzled_scales: Tensor) -> Tensor:
     offset = tile * 512 + row % 32 * 16 + row % 128 // 32 * 4 + column % 4
     scales = swizzled_scales.view(torch.uint8)[offset].view(torch.float8_e4m3fn)
     float4 = Float4Rows(rows.view(torch.uint8), scales, torch.ones(count, 1))
-    return widened(float4, pairs_of_bytes(torch.float32, rows.device))
+    return dequantize_float4(float4, make_byte_table(torch.float32, rows.device))
 
 
 def install(monkeypatch: Any) -> None:
     """Every linear that is built from now on takes the GPU's products."""
     monkeypatch.setattr(torch, "_scaled_mm", scaled_mm_private)
     monkeypatch.setattr(functional, "scaled_mm", scaled_mm_public)
-    monkeypatch.setattr("engine_svc.models.float8_products.has_native_float8", lambda _: True)
+    monkeypatch.setattr("engine_svc.models.float8.has_native_float8", lambda _: True)
     monkeypatch.setattr("engine_svc.models.quantized_linear.has_native_float4", lambda _: True)

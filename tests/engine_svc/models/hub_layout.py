@@ -1,5 +1,5 @@
-"""Turns a checkpoint that today's transformers wrote into what lies on the hub: written by an older version, or by a
-model's own code, with other names for the same things."""
+"""Changes a checkpoint that today's transformers wrote into the layout of the hub: that of an older version, or that of
+a model's own code, with other names for the same settings and tensors."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping

@@ -98,9 +98,9 @@ class Published:
 def small_config(config: Mapping[str, Any]) -> Json:
     """Reduces hidden size, layers, heads, vocabulary and window. As many heads as before share keys and values."""
     heads = stated(config, HEADS_NAMES)
-    key_heads = config.get("num_key_value_heads") or heads
-    shared = heads // key_heads
-    small_key_heads = 1 if key_heads == 1 else 2
+    num_kv_heads = config.get("num_key_value_heads") or heads
+    shared = heads // num_kv_heads
+    small_key_heads = 1 if num_kv_heads == 1 else 2
     small_heads = small_key_heads * shared if shared > 1 else 4
     if config.get("position_embedding_type") == "alibi":
         small_heads = HEADS_OF_ALIBI

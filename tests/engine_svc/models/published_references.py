@@ -1,4 +1,4 @@
-"""Writes a published checkpoint with random weights, and returns a reference for its outputs.
+"""Writes a published checkpoint with random weights, and returns a reference for its outputs. Makes batches for it.
 
 If transformers has the checkpoint's class, it reads the folder itself. Otherwise the reference is that of `cases_of/`,
 which was compared with the authors' code, with the published settings.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
@@ -19,12 +20,15 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
-from heddle.checkpoint import ModelKind
+from engine_svc.batch import PackedBatch
+from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.causality import is_causal
 from tests.checkpoints import write_json
 from tests.engine_svc.models import published_code
-from tests.engine_svc.models.cases import Reference, randomized, reference_of
+from tests.engine_svc.models.cases import OUTPUTS, Reference, randomized, reference_of
 from tests.engine_svc.models.published_checkpoints import HIDDEN_NAMES, VOCABULARY, Json, Published, stated
+from tests.sequences import Sequence as TokenSequence
+from tests.sequences import packed
 
 Tensors = Mapping[str, Tensor]
 
@@ -37,6 +41,26 @@ AUTO_CLASSES: Mapping[ModelKind, Any] = {
     ModelKind.CLASSIFIER: transformers.AutoModelForSequenceClassification,
     ModelKind.TOKEN_CLASSIFIER: transformers.AutoModelForTokenClassification,
 }
+
+# The longest exceeds every sliding window, and has distances that share a bucket.
+LENGTHS = (1, 2, 3, 17, 64, 150)
+
+
+def random_batch(published: Published, checkpoint: Checkpoint) -> PackedBatch:
+    """Ids without the padding id, which has no position in some models."""
+    rng = np.random.default_rng(0)
+    padding = checkpoint.config.get("pad_token_id")
+    choices = np.array([token for token in range(VOCABULARY) if token != padding], np.uint32)
+    with_types = published_code.has_types(checkpoint.config)
+    sequences = [
+        TokenSequence(
+            rng.choice(choices, length).tobytes(),
+            rng.integers(0, 2, length, dtype=np.uint8).tobytes() if with_types else b"",
+            output=OUTPUTS[published.kind],
+        )
+        for length in LENGTHS
+    ]
+    return packed(sequences)
 
 
 def write(published: Published, folder: Path) -> Reference:

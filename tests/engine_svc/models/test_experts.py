@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from engine_svc.models.activations import Activation
 from engine_svc.models.experts import CountedExperts, Experts, GroupedExperts, MaskedExperts
-from engine_svc.models.linear import PlainLinear, linear
+from engine_svc.models.linear import PlainLinear, make_linear
 from engine_svc.models.model import Model
 from heddle.checkpoint import Checkpoint
 from tests.engine_svc.models.cases_of.all import CASES
@@ -25,7 +25,9 @@ def random_parts() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def experts_of(router: Tensor, ups: Tensor, downs: Tensor, bias: Tensor) -> Experts:
-    pairs = [(linear(up, None, Activation.GELU), linear(down, None)) for up, down in zip(ups, downs, strict=True)]
+    pairs = [
+        (make_linear(up, None, Activation.GELU), make_linear(down, None)) for up, down in zip(ups, downs, strict=True)
+    ]
     return Experts(router, CountedExperts(pairs), CHOSEN, bias)
 
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from engine_svc.models import attention, flash_attention
-from engine_svc.models.attention import attend_by_runs, choose_kernel
+from engine_svc.models.attention import attend_by_group, choose_kernel
 from engine_svc.models.attention_pattern import AttentionPattern
-from engine_svc.models.flash_attention import flash_attn_2, flash_attn_3, torch_varlen
+from engine_svc.models.flash_attention import find_flash_attn_2, find_flash_attn_3, find_torch_varlen
 from engine_svc.models.layout import Layout
 
 Kernel = Callable[..., Any]
@@ -25,7 +25,7 @@ Window = tuple[int, int]
 
 CUDA = torch.device("cuda", 0)
 LENGTHS = (4, 1, 20)
-PATTERN = AttentionPattern(behind=40, ahead=0, scale=0.25)
+PATTERN = AttentionPattern(window_left=40, window_right=0, scale=0.25)
 EXPECTED = {"max_q": 32, "max_k": 42, "window": (40, 0), "scale": 0.25}
 
 
@@ -175,7 +175,7 @@ def arguments_of(pattern: AttentionPattern) -> tuple[Tensor, Tensor, Tensor, Lay
 @pytest.mark.parametrize("kernel", [flash_attn_3_of_3_0, flash_attn_3_with_sums])
 def test_flash_attn_3_is_called_as_published(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, {"flash_attn_interface": kernel})
-    attends = flash_attn_3()
+    attends = find_flash_attn_3()
     assert attends is not None
     arguments = arguments_of(PATTERN)
     assert torch.equal(attends(*arguments), arguments[0])
@@ -183,16 +183,16 @@ def test_flash_attn_3_is_called_as_published(kernel: Kernel, monkeypatch: pytest
 
 def test_flash_attn_2_is_called_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, {"flash_attn": flash_attn_2_of_2_8})
-    attends = flash_attn_2()
+    attends = find_flash_attn_2()
     assert attends is not None
-    arguments = arguments_of(AttentionPattern(behind=40, ahead=0, scale=0.25, softcap=3.0))
+    arguments = arguments_of(AttentionPattern(window_left=40, window_right=0, scale=0.25, softcap=3.0))
     assert torch.equal(attends(*arguments), arguments[0] + 3.0)
 
 
 @pytest.mark.parametrize("kernel", [varlen_of_torch_2_11, varlen_of_torch_2_13])
 def test_varlen_is_called_as_its_version_takes_it(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, {"torch.nn.attention.varlen": kernel})
-    attends = torch_varlen()
+    attends = find_torch_varlen()
     assert attends is not None
     arguments = arguments_of(PATTERN)
     assert attends(*arguments) is arguments[0]
@@ -200,7 +200,7 @@ def test_varlen_is_called_as_its_version_takes_it(kernel: Kernel, monkeypatch: p
 
 def test_varlen_without_windows_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, {"torch.nn.attention.varlen": varlen_of_torch_2_10})
-    assert torch_varlen() is None
+    assert find_torch_varlen() is None
 
 
 def test_package_that_cannot_be_loaded_is_not_used(
@@ -213,7 +213,7 @@ def test_package_that_cannot_be_loaded_is_not_used(
 
     offer(monkeypatch, {"flash_attn": flash_attn_2_of_2_8})
     monkeypatch.setattr("importlib.import_module", import_module)
-    assert flash_attn_2() is None
+    assert find_flash_attn_2() is None
     assert "undefined symbol" in caplog.text
 
 
@@ -252,20 +252,20 @@ def test_the_best_kernel_that_can_do_it_is_chosen(
 ) -> None:
     offer(monkeypatch, offered)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    monkeypatch.setattr(attention, "our_kernel", lambda _: "ours")
+    monkeypatch.setattr(attention, "find_own_kernel", lambda _: "ours")
     attends = choose_kernel(CUDA, *need)
     assert getattr(attends, "kernel", attends) == expected
 
 
-def test_attention_by_runs_is_the_last_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_by_group_is_the_last_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, {})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(attention, "runs_kernels", lambda _: False)
-    assert choose_kernel(CUDA, BFLOAT16, 64, False, False) is attend_by_runs
+    assert choose_kernel(CUDA, BFLOAT16, 64, False, False) is attend_by_group
 
 
 def test_the_maximum_length_passed_to_a_kernel_exceeds_the_window() -> None:
     """Otherwise kernels drop the window and round differently: the result for a sequence would depend on the batch."""
     *_, layout, _ = arguments_of(PATTERN)
-    assert flash_attention.key_bucket(layout, AttentionPattern(behind=500, ahead=0)) > 501
-    assert flash_attention.key_bucket(layout, AttentionPattern()) == layout.key_bucket
+    assert flash_attention.seqlens(layout, AttentionPattern(window_left=500, window_right=0))[-1] > 501
+    assert flash_attention.seqlens(layout, AttentionPattern())[-1] == layout.max_seqlen_k

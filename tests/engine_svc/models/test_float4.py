@@ -9,12 +9,12 @@ from torch import Tensor
 
 from engine_svc.models.float4 import (
     Float4Rows,
-    codes_of,
+    dequantize_float4,
+    encode,
     fit_to_float4,
-    pairs_of_bytes,
+    make_byte_table,
     quantize_to_float4,
-    swizzled,
-    widened,
+    swizzle,
 )
 
 # Of the Open Compute Project's E2M1, by code.
@@ -29,7 +29,7 @@ def random_rows(rows: int, numbers: int) -> Tensor:
 
 
 def numbers_of(rows: Float4Rows) -> Tensor:
-    return widened(rows, pairs_of_bytes(torch.float32, rows.packed.device))
+    return dequantize_float4(rows, make_byte_table(torch.float32, rows.packed.device))
 
 
 def error_of(rows: Tensor, quantize: Quantize) -> float:
@@ -38,7 +38,7 @@ def error_of(rows: Tensor, quantize: Quantize) -> float:
 
 def test_numbers_are_rounded_to_the_nearest_and_ties_to_the_even_code() -> None:
     values = torch.arange(-56, 57) / 8
-    for value, code in zip(values.tolist(), codes_of(values).tolist(), strict=True):
+    for value, code in zip(values.tolist(), encode(values).tolist(), strict=True):
         distances = [abs(number - value) for number in E2M1]
         nearest = {index for index, distance in enumerate(distances) if distance == min(distances)}
         assert code in nearest
@@ -68,7 +68,7 @@ def test_quantized_numbers_are_as_near_as_four_bits_allow() -> None:
 
 
 def least_error(rows: Tensor) -> float:
-    """With the best block scales that there are, by trying all of E4M3."""
+    """The error with the best block scales, found by trying all of E4M3."""
     blocks = rows.view(len(rows), -1, 16)
     scales = fit_to_float4(rows).scales[:, :, None]
     levels = torch.tensor(sorted(set(E2M1)))
@@ -112,7 +112,7 @@ def test_a_row_is_quantized_without_the_others(quantize: Quantize) -> None:
 def test_scales_are_swizzled_as_cublas_describes(rows: int, columns: int) -> None:
     """The offset of a scale, from the description of the 1D block scaling layout in the manual of cuBLAS."""
     scales = torch.arange(rows * columns).remainder(120).to(torch.uint8).view(rows, columns)
-    found = swizzled(scales.view(torch.float8_e4m3fn)).view(torch.uint8)
+    found = swizzle(scales.view(torch.float8_e4m3fn)).view(torch.uint8)
     tiles_across = -(-columns // 4)
     assert len(found) == -(-rows // 128) * tiles_across * 512
     for row, column in itertools.product(range(rows), range(columns)):

@@ -6,7 +6,7 @@ from transformers.activations import ACT2FN
 
 from engine_svc.models import linear as linear_module
 from engine_svc.models.activations import ACTIVATIONS, Activation
-from engine_svc.models.linear import PlainLinear, PrepackedLinear, linear, suitable_rows
+from engine_svc.models.linear import PlainLinear, PrepackedLinear, make_linear, suitable_rows
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")  # type: ignore[no-untyped-call]
 
@@ -30,7 +30,7 @@ def test_form_that_is_chosen_computes_the_product(dtype: torch.dtype, tolerance:
     torch.manual_seed(0)
     weight, bias, inputs = torch.randn(48, 32), torch.randn(48), torch.randn(5, 32)
     with torch.inference_mode():
-        outputs = linear(weight.to(dtype), bias.to(dtype))(inputs.to(dtype))
+        outputs = make_linear(weight.to(dtype), bias.to(dtype))(inputs.to(dtype))
     assert outputs.dtype == dtype
     torch.testing.assert_close(outputs.float(), inputs @ weight.T + bias, atol=tolerance, rtol=0.02)
 

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ from transformers import BertConfig, BertModel, PreTrainedModel, Qwen3Config, Qw
 
 from tests.checkpoints import write_json
 from tests.engine_svc.models.cases_of import jina_roberta
-from tests.engine_svc.models.hollow import write_hollow
 
 # "5" resets the high-water mark.
 CODE = """
@@ -51,6 +51,20 @@ QWEN3 = (
 
 # What the sizes of the small Jina v3 become.
 ENLARGED = {32: 512, 48: 2048, 96: 1536, 97: 150_000}
+
+
+def write_hollow(folder: Path, config: Mapping[str, object], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Writes a checkpoint in float32 that is as large as a real one and takes no disk: all zeros, because a header and
+    a hole make the file of weights."""
+    write_json(folder / "config.json", config)
+    header, stop = {}, 0
+    for name, shape in shapes.items():
+        start, stop = stop, stop + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, stop]}
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + stop)
 
 
 def check_memory(folder: Path, numbers: int, dtype: str, adapter: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Tensors that a model does not use, which are ignored and logged once, and tensors that it needs."""
+"""Tensors that a model does not use, which are ignored and logged once, tensors that it needs, and tied tensors."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -6,7 +6,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertForMaskedLM, BertForTokenClassification, BertModel, PreTrainedModel, Qwen3ForCausalLM
+from transformers import (
+    AlbertConfig,
+    AlbertForMaskedLM,
+    BertConfig,
+    BertForMaskedLM,
+    BertForTokenClassification,
+    BertModel,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    ElectraConfig,
+    ElectraForMaskedLM,
+    PreTrainedModel,
+    Qwen3ForCausalLM,
+    RobertaConfig,
+    RobertaForMaskedLM,
+)
 
 from engine_svc.backends.loading import check_loadable
 from engine_svc.backends.torch_backend import TorchBackend
@@ -14,8 +29,8 @@ from engine_svc.models.model import Model
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.json_files import CheckpointError
-from tests.checkpoints import write_bert, write_old_modules
-from tests.engine_svc.models.cases import one_by_one, reference_of, saved
+from tests.checkpoints import SMALL_BERT, write_bert, write_old_modules
+from tests.engine_svc.models.cases import load_model, one_by_one, reference_of, saved
 from tests.engine_svc.models.cases_of.decoders import bare_names, small
 from tests.engine_svc.models.hub_layout import change_config, rename_tensors
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
@@ -112,3 +127,30 @@ def test_missing_tensor_is_refused_whatever_else_is_there(tmp_path: Path) -> Non
     rename_tensors(tmp_path, lambda name: name.replace("layer.1.output.dense", "foo"))
     with pytest.raises(CheckpointError, match=r"has no tensor encoder\.layer\.1\.output\.dense\.weight"):
         check_loadable(EngineSettings(), Checkpoint.read(tmp_path))
+
+
+DISTILBERT = DistilBertConfig(vocab_size=97, dim=32, n_layers=2, n_heads=4, hidden_dim=48, max_position_embeddings=64)
+TIED_MODELS: list[tuple[PreTrainedModel, str]] = [
+    (small(Qwen3ForCausalLM, tie_word_embeddings=True), "lm_head.weight"),
+    (BertForMaskedLM(BertConfig(**SMALL_BERT)), "cls.predictions.decoder.weight"),
+    (RobertaForMaskedLM(RobertaConfig(**SMALL_BERT)), "lm_head.decoder.weight"),
+    (DistilBertForMaskedLM(DISTILBERT), "vocab_projector.weight"),
+    (AlbertForMaskedLM(AlbertConfig(**SMALL_BERT, embedding_size=16)), "predictions.decoder.weight"),
+    (ElectraForMaskedLM(ElectraConfig(**SMALL_BERT, embedding_size=16)), "generator_lm_head.weight"),
+]
+
+
+@pytest.mark.parametrize(("model", "head"), TIED_MODELS, ids=lambda value: type(value).__name__)
+def test_embeddings_may_be_stored_as_the_head(tmp_path: Path, model: PreTrainedModel, head: str) -> None:
+    """safetensors stores tied tensors once, and may keep either name."""
+    saved(model, tmp_path)
+    words = next(
+        name for name, _ in model.named_parameters() if name.endswith(("embed_tokens.weight", "word_embeddings.weight"))
+    )
+    rename_tensors(tmp_path, lambda name: head if name == words else name)
+    theirs = type(model).from_pretrained(tmp_path).state_dict()[words]
+    assert torch.equal(theirs, model.state_dict()[words])
+    assert torch.equal(load_model(tmp_path).transformer.embeddings.words, theirs)
+    change_config(tmp_path, tie_word_embeddings=False)
+    with pytest.raises(CheckpointError, match=f"has no tensor {words.partition('.')[2]}"):
+        load_model(tmp_path)

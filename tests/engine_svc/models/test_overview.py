@@ -1,6 +1,6 @@
 """The table of models says what is tested, and what is there is tested."""
 
-from engine_svc.models.architectures.table import ARCHITECTURES, Architecture
+from engine_svc.models.architectures.registry import ARCHITECTURES, Architecture
 from heddle.checkpoint import ModelKind
 from tests.engine_svc.models.cases_of.all import CASES
 from tests.engine_svc.models.overview import ARCHITECTURES as ROWS

@@ -1,5 +1,5 @@
 """Every architecture against transformers, or a reference written from its description: the same outputs for the same
-weights, whatever the lengths and whoever else is in the batch."""
+weights, whatever the lengths and the rest of the batch."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from tests.sequences import dense, packed, run_each, sequences_of
 
 @dataclass(frozen=True)
 class Parity:
-    """A case on disk, a batch for it, and what must come out."""
+    """A case on disk, a batch for it, and the expected outputs."""
 
     case: Case
     checkpoint: Checkpoint
@@ -51,7 +51,7 @@ def parity(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def cosine(ours: Array, theirs: Array) -> float:
-    """The smallest of a row's, where there are rows."""
+    """The smallest cosine of a row, if there are rows."""
     ours, theirs = np.atleast_2d(ours).astype(np.float64), np.atleast_2d(theirs).astype(np.float64)
     return float(((ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)).min())
 
@@ -65,7 +65,7 @@ def test_outputs_equal_the_reference_in_float32(parity: Parity) -> None:
 
 
 def test_vectors_of_every_pooling_are_those_of_the_reference(parity: Parity) -> None:
-    """All side by side, as they are before they are normalised."""
+    """All poolings are concatenated, before normalization."""
     if parity.case.kind is not ModelKind.EMBEDDER:
         pytest.skip("has no vectors")
     width = parity.checkpoint.dimension * len(POOLED)
@@ -102,6 +102,6 @@ def test_sequence_alone_equals_itself_in_a_batch(parity: Parity) -> None:
 
 
 def test_checkpoint_is_checked_without_its_weights(parity: Parity) -> None:
-    """Before a pod opens a port: whatever loading can find wrong is found on a device that holds no numbers."""
+    """A pod checks a checkpoint before it opens a port, on a device that holds no numbers."""
     model = Model.load(parity.checkpoint, dtype=torch.float32, device=torch.device("meta"))
     assert model.transformer.embeddings.words.is_meta

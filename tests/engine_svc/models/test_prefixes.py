@@ -1,4 +1,4 @@
-"""Rows that stand for several tokens: one for each distinct prefix of a batch, and outputs that do not change."""
+"""Shared prefixes: a batch has one row for each distinct prefix, and outputs do not change."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +16,7 @@ from engine_svc.batch import Output, PackedBatch
 from engine_svc.models import packed_tokens
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
-from engine_svc.models.prefixes import PREFIX_TOKENS_MIN, ROWS_PER_TOKEN_MAX, merging_of
+from engine_svc.models.prefixes import PREFIX_TOKENS_MIN, ROWS_PER_TOKEN_MAX, find_shared_prefixes
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import VOCABULARY_SIZE
 from tests.engine_svc.models.cases import saved
@@ -37,8 +37,8 @@ def batch_of(sequences: Iterable[Ids], output: Output = Output.TOKEN_VECTORS) ->
 
 
 def prefixes_of(sequences: list[Ids]) -> list[tuple[object, ...]]:
-    """Of each token what must be equal for two of them to share a row: all tokens up to it, and the first tokens of the
-    sequence, which are enough to be looked for; else they are its own."""
+    """For each token, what must be equal for two tokens to share a row: all tokens up to it, and a sequence long enough
+    to be compared. Tokens of shorter sequences share nothing."""
     prefixes: list[tuple[object, ...]] = []
     for index, ids in enumerate(sequences):
         start = tuple(ids[:PREFIX_TOKENS_MIN]) if len(ids) >= PREFIX_TOKENS_MIN else index
@@ -54,39 +54,39 @@ def prefixes_of(sequences: list[Ids]) -> list[tuple[object, ...]]:
 @example([LONG[:15], LONG[:15]])
 def test_rows_are_the_distinct_prefixes(sequences: list[Ids]) -> None:
     batch, prefixes = batch_of(sequences), prefixes_of(sequences)
-    merging = merging_of(batch)
+    prefix_rows = find_shared_prefixes(batch)
     distinct = len(set(prefixes))
     is_worth_it = distinct <= ROWS_PER_TOKEN_MAX * batch.tokens
-    assert (merging is not None) == is_worth_it
-    if merging is None:
+    assert (prefix_rows is not None) == is_worth_it
+    if prefix_rows is None:
         return
-    assert len(merging.token_of_row) == distinct
-    for token, row in enumerate(merging.row_of_token):
-        assert prefixes[token] == prefixes[merging.token_of_row[row]]
+    assert len(prefix_rows.token_of_row) == distinct
+    for token, row in enumerate(prefix_rows.row_of_token):
+        assert prefixes[token] == prefixes[prefix_rows.token_of_row[row]]
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(SEQUENCES, min_size=2, max_size=12))
 def test_columns_come_back_from_their_rows(sequences: list[Ids]) -> None:
     batch = batch_of([*sequences, LONG, LONG, LONG, LONG])
-    merging = merging_of(batch)
-    assert merging is not None
+    prefix_rows = find_shared_prefixes(batch)
+    assert prefix_rows is not None
     for column in (batch.token_ids, batch.positions):
-        np.testing.assert_array_equal(column[merging.token_of_row][merging.row_of_token], column)
+        np.testing.assert_array_equal(column[prefix_rows.token_of_row][prefix_rows.row_of_token], column)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(SEQUENCES, min_size=2, max_size=12))
 def test_own_tokens_follow_the_shared_ones_and_lie_end_to_end(sequences: list[Ids]) -> None:
     batch = batch_of([*sequences, LONG, LONG, LONG, LONG])
-    merging = merging_of(batch)
-    assert merging is not None
+    prefix_rows = find_shared_prefixes(batch)
+    assert prefix_rows is not None
     own = [
         token
-        for stop, count in zip(batch.cu_seqlens[1:], merging.own_tokens, strict=True)
+        for stop, count in zip(batch.cu_seqlens[1:], prefix_rows.query_lengths, strict=True)
         for token in range(stop - count, stop)
     ]
-    assert merging.token_of_row.tolist() == own
+    assert prefix_rows.token_of_row.tolist() == own
 
 
 @pytest.fixture(scope="module")
@@ -116,33 +116,33 @@ BATCHES = {
         [5, 3],
     ],
 }
-MERGED = BATCHES.keys() - {"nothing shared"}
+SHARED = BATCHES.keys() - {"nothing shared"}
 
 
 @torch.inference_mode()
-def hidden_states(folder: Path, batch: PackedBatch, dtype: torch.dtype, *, merges: bool) -> tuple[Tensor, int]:
-    """Of all tokens, and of how many rows they were made."""
+def hidden_states(folder: Path, batch: PackedBatch, dtype: torch.dtype, *, shares: bool) -> tuple[Tensor, int]:
+    """The hidden states of all tokens, and the number of rows that were computed."""
     device = torch.device("cpu")
     transformer = Model.load(Checkpoint.read(folder), dtype=dtype, device=device).transformer
-    tokens = PackedTokens.of(batch, device=device, dtype=dtype, merges_prefixes=merges)
-    return tokens.of_tokens(transformer(tokens))[: batch.tokens].float(), len(tokens.ids)
+    tokens = PackedTokens.of(batch, device=device, dtype=dtype, share_prefixes=shares)
+    return tokens.gather_tokens(transformer(tokens))[: batch.tokens].float(), len(tokens.ids)
 
 
 @pytest.mark.parametrize("name", BATCHES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
-def test_merging_changes_no_output(folder: Path, name: str, dtype: torch.dtype, tolerance: float) -> None:
+def test_sharing_changes_no_output(folder: Path, name: str, dtype: torch.dtype, tolerance: float) -> None:
     batch = batch_of(sorted(BATCHES[name], key=len))
-    merged, rows = hidden_states(folder, batch, dtype, merges=True)
-    apart, rows_apart = hidden_states(folder, batch, dtype, merges=False)
-    torch.testing.assert_close(merged, apart, atol=tolerance, rtol=0)
-    assert (rows < rows_apart) == (name in MERGED)
+    shared, rows = hidden_states(folder, batch, dtype, shares=True)
+    apart, rows_apart = hidden_states(folder, batch, dtype, shares=False)
+    torch.testing.assert_close(shared, apart, atol=tolerance, rtol=0)
+    assert (rows < rows_apart) == (name in SHARED)
 
 
 @pytest.mark.parametrize("name", BATCHES)
 def test_backend_answers_each_sequence_as_alone(folder: Path, name: str) -> None:
     backend = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu")
     batch = batch_of(BATCHES[name], Output.VECTOR)
-    apart = run_each(TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", merges_prefixes=False), batch)
+    apart = run_each(TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", share_prefixes=False), batch)
     np.testing.assert_allclose(np.stack(run_each(backend, batch)), np.stack(apart), atol=1e-5, rtol=0)
     for together, sequence in zip(run_each(backend, batch), sequences_of(batch), strict=True):
         [alone] = run_each(backend, packed([sequence]))
@@ -158,22 +158,22 @@ def test_backend_answers_each_sequence_as_alone(folder: Path, name: str) -> None
     ],
 )
 def test_few_shared_tokens_switch_nothing_on(sequences: list[Ids]) -> None:
-    assert merging_of(batch_of(sequences)) is None
+    assert find_shared_prefixes(batch_of(sequences)) is None
 
 
-def test_merging_can_be_switched_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def merged(batch: PackedBatch) -> None:
-        raise AssertionError("merged all the same")
+def test_sharing_can_be_switched_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def shared(batch: PackedBatch) -> None:
+        raise AssertionError("shared all the same")
 
-    monkeypatch.setattr(packed_tokens, "merging_of", merged)
+    monkeypatch.setattr(packed_tokens, "find_shared_prefixes", shared)
     batch = batch_of(BATCHES["40 tokens"], Output.VECTOR)
-    run_each(TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", merges_prefixes=False), batch)
-    with pytest.raises(AssertionError, match="merged all the same"):
+    run_each(TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", share_prefixes=False), batch)
+    with pytest.raises(AssertionError, match="shared all the same"):
         run_each(TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu"), batch)
 
 
-def test_model_that_sees_the_whole_text_merges_nothing(tmp_path: Path) -> None:
-    """There a token's hidden states depend on what follows it."""
+def test_model_that_sees_the_whole_text_shares_nothing(tmp_path: Path) -> None:
+    """The hidden states of a token depend on the tokens after it."""
     saved(small(Qwen3Model, is_causal=False), tmp_path)
     backend = TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu")
     one, other = [*START, 1], [*START, 2]

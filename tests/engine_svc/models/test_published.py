@@ -13,8 +13,8 @@ from engine_svc.batch import Output, PackedBatch
 from heddle.checkpoint import Checkpoint, ModelKind
 from tests.engine_svc.models import published_references
 from tests.engine_svc.models.cases import Array, one_by_one
-from tests.engine_svc.models.published_batches import random_batch
 from tests.engine_svc.models.published_checkpoints import PUBLISHED, Published
+from tests.engine_svc.models.published_references import random_batch
 from tests.sequences import dense, packed, run_each, sequences_of
 
 

@@ -8,20 +8,28 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
-from engine_svc.models import float8_products
+from engine_svc.models import float8
 from engine_svc.models.activations import Activation
 from engine_svc.models.float4 import quantize_to_float4
-from engine_svc.models.float8 import FLOAT8, Float8Rows, quantize_rows
-from engine_svc.models.float8_products import private_product, public_product, widened, widened_product
-from engine_svc.models.linear import AdaptedLinear, PlainLinear
-from engine_svc.models.low_rank import AdaptedRows, LowRank, use_adapters
+from engine_svc.models.float8 import (
+    FLOAT8,
+    Float8Rows,
+    dequantize_float8,
+    dequantized_product,
+    private_product,
+    public_product,
+    quantize_to_float8,
+)
+from engine_svc.models.linear import LoraLinear, PlainLinear
+from engine_svc.models.lora import AdapterRows, use_adapters
 from engine_svc.models.quantized_linear import (
     Float4Linear,
     Float8Linear,
     NativeFloat4Linear,
     QuantizedLinear,
-    quantized_linear,
+    make_quantized_linear,
 )
+from engine_svc.models.weights import LoraDelta
 from tests.engine_svc.models import gpu_products
 
 PRODUCTS = [private_product, public_product]
@@ -33,8 +41,8 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def linear_of(format_: str, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> QuantizedLinear:
-    rows = quantize_rows(weight) if format_ == "fp8" else quantize_to_float4(weight)
-    return quantized_linear(rows, None if bias is None else bias.to(dtype), Activation.NONE, dtype)
+    rows = quantize_to_float8(weight) if format_ == "fp8" else quantize_to_float4(weight)
+    return make_quantized_linear(rows, None if bias is None else bias.to(dtype), Activation.NONE, dtype)
 
 
 def cosine(ours: Tensor, theirs: Tensor) -> float:
@@ -43,11 +51,11 @@ def cosine(ours: Tensor, theirs: Tensor) -> float:
 
 def test_rows_survive_fp8_within_its_precision() -> None:
     rows = random(40, 96) * torch.logspace(-6, 6, 40)[:, None]
-    quantized = quantize_rows(rows)
+    quantized = quantize_to_float8(rows)
     assert (quantized.values.dtype, quantized.scales.shape) == (FLOAT8, (40, 1))
     assert float(quantized.values.float().abs().amax(1).min()) == 448
     largest = rows.abs().amax(1, keepdim=True)
-    assert ((widened(quantized, torch.float32) - rows).abs() <= rows.abs() / 16 + largest * 2**-18).all()
+    assert ((dequantize_float8(quantized, torch.float32) - rows).abs() <= rows.abs() / 16 + largest * 2**-18).all()
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -69,12 +77,16 @@ def test_product_is_that_of_the_plain_linear(
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("rows", [1, 5, 33])
 def test_widened_product_equals_that_of_the_gpu_up_to_rounding(
-    monkeypatch: pytest.MonkeyPatch, product: float8_products.Product, dtype: torch.dtype, rows: int
+    monkeypatch: pytest.MonkeyPatch, product: float8.Product, dtype: torch.dtype, rows: int
 ) -> None:
     gpu_products.install(monkeypatch)
-    inputs, weight, bias = quantize_rows(random(rows, 64)), quantize_rows(random(32, 64, seed=1)), random(32, seed=2)
+    inputs, weight, bias = (
+        quantize_to_float8(random(rows, 64)),
+        quantize_to_float8(random(32, 64, seed=1)),
+        random(32, seed=2),
+    )
     outputs = product(inputs, weight, bias.to(torch.bfloat16), dtype)
-    expected = widened_product(inputs, weight, bias.to(dtype), dtype)
+    expected = dequantized_product(inputs, weight, bias.to(dtype), dtype)
     assert outputs.dtype == dtype
     torch.testing.assert_close(outputs.float(), expected.float(), rtol=2**-6, atol=0.06)
 
@@ -82,7 +94,7 @@ def test_widened_product_equals_that_of_the_gpu_up_to_rounding(
 @pytest.mark.parametrize("product", PRODUCTS)
 @pytest.mark.parametrize("rows", [0, 1, 17])
 @pytest.mark.parametrize("has_bias", [True, False])
-def test_torch_accepts_the_call_for_a_gpu(product: float8_products.Product, rows: int, has_bias: bool) -> None:
+def test_torch_accepts_the_call_for_a_gpu(product: float8.Product, rows: int, has_bias: bool) -> None:
     """Shapes, strides and types are checked by torch itself."""
     with FakeTensorMode():
         empty = partial(torch.empty, device="cuda")
@@ -122,7 +134,7 @@ def test_rows_that_come_quantized_give_the_same_outputs(monkeypatch: pytest.Monk
     assert isinstance(linear, Float8Linear)
     assert linear.takes_float8
     inputs = random(9, 64, seed=1).bfloat16()
-    assert torch.equal(linear(inputs), linear(quantize_rows(inputs)))
+    assert torch.equal(linear(inputs), linear(quantize_to_float8(inputs)))
 
 
 @pytest.mark.parametrize("format_", ["fp8", "fp4"])
@@ -142,9 +154,9 @@ def test_a_row_alone_has_the_outputs_that_it_has_beside_others(
 @pytest.mark.parametrize("activation", Activation)
 def test_activation_follows_the_product(activation: Activation) -> None:
     weight, bias, inputs = random(16, 32), random(16, seed=1), random(5, 32, seed=2)
-    for rows in (quantize_rows(weight), quantize_to_float4(weight)):
-        outputs = quantized_linear(rows, bias, activation, torch.float32)(inputs)
-        before = quantized_linear(rows, bias, Activation.NONE, torch.float32)(inputs)
+    for rows in (quantize_to_float8(weight), quantize_to_float4(weight)):
+        outputs = make_quantized_linear(rows, bias, activation, torch.float32)(inputs)
+        before = make_quantized_linear(rows, bias, Activation.NONE, torch.float32)(inputs)
         one = PlainLinear(torch.eye(16), None, activation)
         torch.testing.assert_close(outputs, one(before))
 
@@ -157,11 +169,11 @@ def test_adapters_change_a_quantized_linear_as_a_plain_one(
     if native:
         gpu_products.install(monkeypatch)
     weight, inputs = random(48, 64), random(6, 64, seed=1)
-    changes = [LowRank(random(48, 4, seed=2), random(4, 64, seed=3))]
-    adapted = AdaptedRows([(0, torch.tensor([1, 4], dtype=torch.int32))], torch.tensor([0, 2, 3, 5], dtype=torch.int32))
+    deltas = [LoraDelta(random(48, 4, seed=2), random(4, 64, seed=3))]
+    adapted = AdapterRows([(0, torch.tensor([1, 4], dtype=torch.int32))], torch.tensor([0, 2, 3, 5], dtype=torch.int32))
     quantized = linear_of(format_, weight, None, torch.float32)
     with use_adapters(adapted):
-        outputs = AdaptedLinear(quantized, changes)(inputs)
+        outputs = LoraLinear(quantized, deltas)(inputs)
     expected = quantized(inputs)
-    expected[[1, 4]] += inputs[[1, 4]] @ (changes[0].first @ changes[0].second).T
+    expected[[1, 4]] += inputs[[1, 4]] @ (deltas[0].lora_b @ deltas[0].lora_a).T
     torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-3)

@@ -121,7 +121,7 @@ def test_weights_take_as_many_bytes_as_their_format(tmp_path: Path, quantization
     assert model.transformer.embeddings.words.dtype == torch.bfloat16
     for layer in model.transformer.layers:
         attention, feed_forward = layer.attention, layer.feed_forward
-        for linear in (attention.query_key_value, attention.output, feed_forward.gate_up, feed_forward.down):  # type: ignore[attr-defined]
+        for linear in (attention.qkv_proj, attention.o_proj, feed_forward.gate_up_proj, feed_forward.down_proj):  # type: ignore[attr-defined]
             assert isinstance(linear, Float8Linear | Float4Linear)
             columns = [getattr(linear.weight, field.name) for field in dataclasses.fields(linear.weight)]
             outputs = len(columns[0])
@@ -218,5 +218,5 @@ def test_modules_that_modelopt_excluded_stay_as_they_are(tmp_path: Path) -> None
     write_json(tmp_path / "hf_quant_config.json", {"quantization": {"quant_algo": "FP8"}})
     model = Model.load(Checkpoint.read(tmp_path), dtype=torch.float32, device=CPU)
     first, second = (layer.feed_forward for layer in model.transformer.layers[:2])
-    assert isinstance(first.down, Float8Linear)  # type: ignore[attr-defined]
-    assert not isinstance(second.down, Float8Linear)  # type: ignore[attr-defined]
+    assert isinstance(first.down_proj, Float8Linear)  # type: ignore[attr-defined]
+    assert not isinstance(second.down_proj, Float8Linear)  # type: ignore[attr-defined]

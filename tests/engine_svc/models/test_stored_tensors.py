@@ -60,7 +60,7 @@ def weights_of(folder: Path) -> Weights:
 def assert_taken(folder: Path, tensors: dict[str, Tensor]) -> None:
     weights = weights_of(folder)
     for name, tensor in tensors.items():
-        assert torch.equal(weights.take(name, tensor.shape), tensor.float()), name
+        assert torch.equal(weights.load(name, tensor.shape), tensor.float()), name
 
 
 @pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "before torch 1.6"])
@@ -82,7 +82,7 @@ def test_tensors_are_those_that_were_saved(
     }
     torch.save(tensors, tmp_path / PICKLED, _use_new_zipfile_serialization=is_zip)
     assert_taken(tmp_path, tensors)
-    assert torch.equal(weights_of(tmp_path).take_rows("plain", [7, 3], [5, 0], torch.float32), tensors["plain"][[5, 0]])
+    assert torch.equal(weights_of(tmp_path).load_rows("plain", [7, 3], [5, 0], torch.float32), tensors["plain"][[5, 0]])
 
 
 @pytest.mark.parametrize("write", [as_pickled, as_pickled_shards, as_of_tensorflow])
@@ -147,4 +147,4 @@ def test_file_without_tensors_by_name_is_refused(tmp_path: Path, content: object
 def test_integers_are_not_taken_for_weights(tmp_path: Path) -> None:
     torch.save({"codes": torch.ones(4, dtype=torch.int8)}, tmp_path / PICKLED)
     with pytest.raises(CheckpointError, match="codes is int8; quantized weights are not supported"):
-        weights_of(tmp_path).take("codes", [4])
+        weights_of(tmp_path).load("codes", [4])

@@ -1,5 +1,5 @@
-"""No forward pass waits for the device before its end, and each copies once to it and once from it: every architecture
-on a fake GPU, beside the same pass on the CPU, which says what the shapes must be."""
+"""No forward pass waits for the device before its end, and each copies once to it and once from it. Every architecture
+runs on a fake GPU; the same pass on the CPU gives the expected shapes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output, PackedBatch
-from engine_svc.models.low_rank import use_adapters
+from engine_svc.models.lora import use_adapters
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.rows import Rows
@@ -32,7 +32,7 @@ Shapes = dict[Output, tuple[int, ...]]
 
 
 def shapes_of(results: Mapping[Output, Rows]) -> Shapes:
-    """Without that of sparse vectors, whose entries depend on the numbers."""
+    """The shapes of all outputs but sparse vectors, whose entries depend on the numbers."""
     return {output: rows.values.shape for output, rows in results.items() if rows.indices is None}
 
 
@@ -48,11 +48,13 @@ def shapes_on_gpu(
         model = Model.load(checkpoint, dtype=torch.bfloat16, device=CUDA, adapter=adapter, quantization=quantization)
         gpu.uploads.clear()
         gpu.downloads.clear()
-        merges = model.transformer.is_causal and not model.tasks
-        tokens = PackedTokens.of(batch, device=CUDA, dtype=torch.bfloat16, merges_prefixes=merges, tasks=model.tasks)
-        with use_adapters(tokens.adapted_rows):
+        share_prefixes = model.transformer.is_causal and not model.tasks
+        tokens = PackedTokens.of(
+            batch, device=CUDA, dtype=torch.bfloat16, share_prefixes=share_prefixes, tasks=model.tasks
+        )
+        with use_adapters(tokens.adapter_rows):
             hidden = model.transformer(tokens)
-        outputs = model.head(tokens.of_tokens(hidden), tokens, batch)
+        outputs = model.head(tokens.gather_tokens(hidden), tokens, batch)
         assert (outputs.flat.device, outputs.flat.dtype, outputs.flat.ndim) == (CUDA, torch.float32, 1)
         outputs.flat.cpu()
         assert (len(gpu.uploads), len(gpu.downloads)) == (1, 1), (gpu.uploads, gpu.downloads)
@@ -71,7 +73,7 @@ def batch_for(checkpoint: Checkpoint, output: Output, *, with_types: bool = Fals
 
 
 def with_options(batch: PackedBatch) -> PackedBatch:
-    """Of an embedder: all options, and both outputs."""
+    """Sequences for an embedder, with all options and both outputs."""
     return packed(
         [
             replace(
@@ -115,11 +117,11 @@ def test_no_pooling_waits(mode: Pooling, embedder: Checkpoint, monkeypatch: pyte
     check(monkeypatch, checkpoint, with_options(batch_for(checkpoint, Output.VECTOR)))
 
 
-def test_merged_prefixes_do_not_wait(embedder: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_prefixes_do_not_wait(embedder: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = np.arange(40, dtype="<u4").tobytes()
     batch = batch_for(embedder, Output.VECTOR)
-    merged = packed([TokenSequence(shared + sequence.token_ids) for sequence in sequences_of(batch)])
-    check(monkeypatch, embedder, merged)
+    sharing = packed([TokenSequence(shared + sequence.token_ids) for sequence in sequences_of(batch)])
+    check(monkeypatch, embedder, sharing)
 
 
 @pytest.mark.parametrize("mixes", [MIXES[:1], MIXES])
@@ -132,7 +134,7 @@ def test_mixed_outputs_of_m3_do_not_wait(
         replace(sequence, skip_normalization=index % 2 == 0) for index, sequence in enumerate(sequences_of(batch))
     ]
     shapes = shapes_on_gpu(monkeypatch, Checkpoint.read(tmp_path), batch)
-    assert set(shapes) == {*batch.places} - {Output.SPARSE_VECTOR}
+    assert set(shapes) == {*batch.output_indices} - {Output.SPARSE_VECTOR}
     assert shapes_on_gpu(monkeypatch, Checkpoint.read(tmp_path), packed(with_skips)) == shapes
 
 

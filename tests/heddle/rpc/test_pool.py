@@ -53,6 +53,40 @@ async def test_without_any_pod_items_fail_after_a_while_with_a_reason() -> None:
     await pool.close()
 
 
+async def test_items_wait_while_a_name_cannot_be_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[dict[str, str] | None] = [None]
+    monkeypatch.setattr("heddle.rpc.pool.resolve", lambda targets: asyncio.sleep(0, found[0]))
+    monkeypatch.setattr("heddle.rpc.pool.DNS_INTERVAL_S", 0.01)
+    pool = await pool_of("dns:///pods:1")
+    waiting, _ = ask(pool, b"1234")
+    pod = EnginePod()
+    found[0] = {await pod.start(): ""}
+    assert await asyncio.wait_for(waiting, 5) == b"1234"
+    await pool.close()
+    await pod.stop()
+
+
+async def test_a_busy_pod_whose_name_is_gone_for_a_while_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, changes = Held(), list[bool]()
+    pod = EnginePod(held.submit)
+    found = [{await pod.start(): ""}]
+    monkeypatch.setattr("heddle.rpc.pool.resolve", lambda targets: asyncio.sleep(0, found[0]))
+    monkeypatch.setattr("heddle.rpc.pool.DNS_INTERVAL_S", 0.01)
+    pool = Pool(("dns:///pods:1",), protocol(), on_change=changes.append)
+    await pool.start()
+    busy, _ = ask(pool, b"1234")
+    await eventually(lambda: bool(held.items))
+    there, found[0] = found[0], {}
+    await eventually(lambda: not pool.ready)
+    found[0] = there
+    await eventually(lambda: pool.ready)
+    held.answer_all()
+    assert await asyncio.wait_for(busy, 5) == b"1234"
+    assert changes == [True, False, True]
+    await pool.close()
+    await pod.stop()
+
+
 async def test_what_no_stream_can_carry_is_refused_before_it_waits_for_one() -> None:
     pool = Pool(("127.0.0.1:1",), protocol(item_bytes_max=64))
     await pool.start()

@@ -112,6 +112,8 @@ async def test_the_default_route_of_an_embedder_is_openais_unless_configured(
     assert await answer_to(http, "/environments/production/sync/v1/embeddings", input="a") == expected
     async with gateway(tokenizer, default_route="/embed") as url, httpx.AsyncClient(base_url=url) as other:
         assert await answer_to(other, PREDICT, inputs="a") == [expected["data"][0]["embedding"]]
+    async with gateway(tokenizer, default_route="/v1/embeddings") as url, httpx.AsyncClient(base_url=url) as other:
+        assert await answer_to(other, "/", input="a") == expected
 
 
 async def test_one_wrong_instance_is_named_and_refuses_the_list(http: httpx.AsyncClient) -> None:

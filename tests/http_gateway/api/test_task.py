@@ -22,7 +22,8 @@ from heddle.v1 import inference_pb2 as pb
 from heddle.v1.engine_pb2_grpc import EngineServiceStub
 from tests.checkpoints import write_json, write_tokenizer
 from tests.engine_svc.models.cases import Array, Reference
-from tests.engine_svc.models.cases_of.jina_roberta import ADAPTERS, hub_case, write_setting
+from tests.engine_svc.models.cases_of.jina_roberta import ADAPTERS, hub_case
+from tests.engine_svc.models.hub_layout import change_config
 from tests.http_gateway.calls import answer_to, refusal_of
 from tests.kinds import http_of
 from tests.messages import submitted
@@ -58,7 +59,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     cases = {task: hub_case(JinaEmbeddingsV3Model, ModelKind.EMBEDDER, task, adapter=task) for task in ("", *ADAPTERS)}
     references = {task: case.write(folder) for task, case in cases.items()}
     write_tokenizer(folder)
-    write_setting(folder, task_instructions=INSTRUCTIONS)
+    change_config(folder, task_instructions=INSTRUCTIONS)
     write_json(folder / "config_sentence_transformers.json", {"prompts": {"mine": "w11 "}})
     backend = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu")
     async with http_of(tmp_path, folder, backend) as http:

@@ -67,8 +67,8 @@ async def test_identity_is_no_coding(http: httpx.AsyncClient) -> None:
     ("coding", "body"),
     [
         ("gzip", b'{"input": "a"}'),
-        ("gzip", gzip.compress(b'{"input": "a"}')[:-9]),
-        ("gzip", gzip.compress(b'{"input": "a"}')[:20] + b"\0" * 20),
+        ("gzip", gzip.compress(b'{"input": "a"}', mtime=0)[:-9]),
+        ("gzip", gzip.compress(b'{"input": "a"}', mtime=0)[:20] + b"\0" * 20),
         ("gzip", b""),
         ("deflate", b'{"input": "a"}'),
         ("deflate", zlib.compress(b'{"input": "a"}')[:-8]),

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from engine_svc.backends.backend import Backend
+from engine_svc.backends import Backend
 from heddle.rpc.channels import open_channel
 from heddle.tei.v1 import tei_pb2_grpc
 from heddle.v1 import inference_pb2, inference_pb2_grpc

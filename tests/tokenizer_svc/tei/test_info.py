@@ -59,8 +59,8 @@ async def test_every_service_is_healthy_and_listed(embedder: ServedModel) -> Non
     assert all([await grpc_ready(target, service) for service in SERVICES])
     stub = reflection_pb2_grpc.ServerReflectionStub(embedder.channel)
     call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
-    listed = {service.name async for response in call for service in response.list_services_response.service}
-    assert listed >= SERVICES
+    join_words = {service.name async for response in call for service in response.list_services_response.service}
+    assert join_words >= SERVICES
 
 
 async def test_no_service_is_healthy_or_answers_before_an_engine_is_there(tmp_path: Path) -> None:

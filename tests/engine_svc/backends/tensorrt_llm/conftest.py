@@ -1,4 +1,4 @@
-"""A fake `tensorrt_llm` that can be imported, in a version of each API."""
+"""A fake `tensorrt_llm` that can be imported, in a version of each API, and small checkpoints that it serves."""
 
 import contextlib
 import sys
@@ -9,15 +9,19 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from transformers import PreTrainedModel
 
-from engine_svc.backends.tensorrt_llm import backend, versions
+from engine_svc.backends.tensorrt_llm import backend, support
 from engine_svc.backends.tensorrt_llm.backend import TensorRTLLMBackend
-from engine_svc.backends.tensorrt_llm.versions import Api, api_of
+from engine_svc.backends.tensorrt_llm.support import Api, choose_api
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.sentence_modules import PoolingSetting
+from tests.checkpoints import write_old_modules
 from tests.engine_svc.backends.tensorrt_llm import fake_llm, fake_models
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm, Recorded
 from tests.engine_svc.backends.tensorrt_llm.records import bound
+from tests.engine_svc.models.cases import Case, saved
+from tests.engine_svc.models.cases_of.decoders import CASES, small
 
 VERSIONS = {Api.ENCODE: "1.4.0rc1", Api.GENERATE: "1.2.1"}
 
@@ -30,10 +34,10 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     """Installs a version and returns its LLM class, which keeps the instances in `made`."""
 
     def installed(version: str) -> type[Llm]:
-        for module in (versions, backend):
+        for module in (support, backend):
             monkeypatch.setattr(module, "installed_version", lambda: version)
         monkeypatch.setattr(fake_llm, "MODEL_CLASS_MAPPING", {})
-        api = api_of(version)
+        api = choose_api(version)
         llm = type("LLM", (Llm,), {"api": api, "made": []})
         for name, content in modules(api, llm).items():
             module = ModuleType(name)
@@ -95,3 +99,27 @@ def modules(api: Api, llm: type[Llm]) -> dict[str, dict[str, Any]]:
     }
     top = {"LLM": llm, "SamplingParams": lambda **fields: Recorded(api, "SamplingParams", fields)}
     return {"tensorrt_llm": top, **{f"tensorrt_llm.{name}": inside for name, inside in content.items()}}
+
+
+# Torch serves checkpoints with a window or another rotary scaling, and Gemma.
+LEFT_TO_TORCH = (
+    "window",
+    "window to both sides",
+    "later layers with a window",
+    "yarn",
+    "yarn, as transformers 4 wrote it",
+)
+
+SERVED: list[Case] = [
+    case for case in CASES if not case.architecture.startswith("gemma") and case.name not in LEFT_TO_TORCH
+]
+UNSERVED: list[Case] = [case for case in CASES if case not in SERVED]
+
+
+def written(folder: Path, model_class: type[PreTrainedModel], **config: Any) -> Path:
+    """An embedder that pools by the mean."""
+    if model_class.__name__.startswith("Mistral"):
+        config = {"sliding_window": None, **config}
+    saved(small(model_class, **config), folder)
+    write_old_modules(folder, ["Transformer", "Pooling"], {"pooling_mode_mean_tokens": True})
+    return folder

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine_svc.backends.tensorrt_llm.versions import PACKAGE, api_of
+from engine_svc.backends.tensorrt_llm.support import PACKAGE, choose_api
 from heddle.rpc.settings import ConfigurationError
 from tests.engine_svc.backends.tensorrt_llm.records import (
     CONTRACT,
@@ -83,7 +83,7 @@ class Package:
 
 def drift_of(package: Package) -> list[str]:
     """Raises ConfigurationError for a version that there are no records of, NoPackageError without one."""
-    return [line for record in CONTRACT[api_of(package.version)] for line in differences(package, record)]
+    return [line for record in CONTRACT[choose_api(package.version)] for line in differences(package, record)]
 
 
 def differences(package: Package, record: Record) -> Iterator[str]:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine_svc.backends.tensorrt_llm.versions import Api
+from engine_svc.backends.tensorrt_llm.support import Api
 from tests.engine_svc.backends.tensorrt_llm.fake_models import EngineModelConfig, metadata_of
 from tests.engine_svc.backends.tensorrt_llm.records import FIELDS, bound, members_of, signature_of
 

@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from engine_svc.backends.tensorrt_llm.versions import Api
+from engine_svc.backends.tensorrt_llm.support import Api
 from engine_svc.models import transformer
 from engine_svc.models.architectures import decoder
 from engine_svc.models.layout import Layout
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.packed_tokens import PackedTokens
-from engine_svc.models.residual_stream import ResidualStream
+from engine_svc.models.transformer import ResidualStream
 from engine_svc.models.weights import Weights
 from tests.engine_svc.backends.tensorrt_llm.records import bound
 
@@ -56,7 +56,7 @@ class Attention(nn.Module):
         passed = bound(self._api, "Attention.forward", *args, **kwargs)
         mask = passed["attention_mask"]
         is_causal = mask is PredefinedAttentionMask.CAUSAL or mask == "PredefinedAttentionMask.CAUSAL"
-        pattern = replace(self._attention.pattern, ahead=0 if is_causal else None)
+        pattern = replace(self._attention.pattern, window_right=0 if is_causal else None)
         metadata = passed["attn_metadata"]
         return replace(self._attention, pattern=pattern)(passed["hidden_states"], metadata.layout, metadata.rotations)
 
@@ -74,8 +74,8 @@ class Layer(nn.Module):
             )
             return output
 
-        self._layer.attention_norms.around(attend, stream)
-        self._layer.feed_forward_norms.around(self._layer.feed_forward, stream)
+        self._layer.attention_norms.run(attend, stream)
+        self._layer.feed_forward_norms.run(self._layer.feed_forward, stream)
 
 
 class Decoder(nn.Module):

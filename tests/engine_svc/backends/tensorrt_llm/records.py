@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine_svc.backends.tensorrt_llm.versions import Api
+from engine_svc.backends.tensorrt_llm.support import Api
 
 REPOSITORY = "github.com/NVIDIA/TensorRT-LLM"
 

@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 from transformers import LlamaModel, Qwen2Model
 
-from engine_svc.backends.tensorrt_llm.fitness import check_fitness
+from engine_svc.backends.tensorrt_llm.support import check_support
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.batch import Output
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.sentence_modules import PoolingSetting
 from tests.checkpoints import POSITIONS
-from tests.engine_svc.backends.tensorrt_llm.conftest import VERSIONS, Install, Open
+from tests.engine_svc.backends.tensorrt_llm.conftest import SERVED, VERSIONS, Install, Open, written
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
-from tests.engine_svc.backends.tensorrt_llm.served import SERVED, written
 from tests.engine_svc.gpus import H100
 from tests.engine_svc.models.cases import OUTPUTS, Array, Case
 from tests.engine_svc.models.packed import random_batch
@@ -45,7 +44,7 @@ def test_answers_are_those_of_torch(tmp_path: Path, opened: Open, install: Insta
     expected = run_each(TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu"), batch)
     for version in VERSIONS.values():
         install(version)
-        check_fitness(EngineSettings(backend="tensorrt_llm"), Checkpoint.read(tmp_path), H100)
+        check_support(EngineSettings(backend="tensorrt_llm"), Checkpoint.read(tmp_path), H100)
         assert_same(run_each(opened(tmp_path), batch), expected)
 
 
@@ -67,7 +66,7 @@ def test_options_of_a_sequence_act_as_with_torch(tmp_path: Path, opened: Open, p
 
 
 @pytest.mark.usefixtures("llm")
-def test_a_sequence_has_alone_what_it_has_in_a_batch(tmp_path: Path, opened: Open) -> None:
+def test_a_sequence_has_the_same_result_alone_and_in_a_batch(tmp_path: Path, opened: Open) -> None:
     written(tmp_path, Qwen2Model)
     backend = opened(tmp_path)
     batch = random_batch(SOME_LENGTHS)
@@ -75,7 +74,7 @@ def test_a_sequence_has_alone_what_it_has_in_a_batch(tmp_path: Path, opened: Ope
     assert_same(run_each(backend, batch), alone)
 
 
-def test_limits_are_passed_on_and_hold(tmp_path: Path, opened: Open, llm: type[Llm]) -> None:
+def test_limits_are_passed_on_and_enforced(tmp_path: Path, opened: Open, llm: type[Llm]) -> None:
     written(tmp_path, LlamaModel)
     backend = opened(tmp_path, batch_tokens_max=100, batch_items_max=3)
     [made] = llm.made

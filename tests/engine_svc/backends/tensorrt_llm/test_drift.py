@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from engine_svc.backends.tensorrt_llm.support import choose_api
 from tests.engine_svc.backends.tensorrt_llm import drift
 from tests.engine_svc.backends.tensorrt_llm.drift import DRIFTED, UNUSABLE, Package, drift_of
-from tests.engine_svc.backends.tensorrt_llm.made_up_package import write_package
+from tests.engine_svc.backends.tensorrt_llm.records import CONTRACT, Callee, Members, Text
 
 ENCODE, GENERATE = "1.4.0rc1", "1.2.1"
 LLM, ARGUMENTS = "tensorrt_llm/llmapi/llm.py", "tensorrt_llm/llmapi/llm_args.py"
@@ -17,7 +18,7 @@ MASKS, ATTENTION = "tensorrt_llm/_torch/attention_backend/interface.py", "tensor
 
 
 @pytest.mark.parametrize("version", [ENCODE, GENERATE])
-def test_a_package_as_recorded_has_no_drift(tmp_path: Path, version: str) -> None:
+def test_a_package_like_the_records_has_no_drift(tmp_path: Path, version: str) -> None:
     assert drift_of(Package.at(str(write_package(tmp_path, version)))) == []
 
 
@@ -35,7 +36,7 @@ def test_a_package_as_recorded_has_no_drift(tmp_path: Path, version: str) -> Non
         (ENCODE, ATTENTION, ("PredefinedAttentionMask.CAUSAL", "None"), "attention_mask=None, not PredefinedAttention"),
     ],
 )
-def test_a_change_of_what_we_call_is_one_line(
+def test_each_change_of_what_we_call_is_reported_in_one_line(
     tmp_path: Path, version: str, file: str, change: tuple[str, str], line: str
 ) -> None:
     path = write_package(tmp_path, version) / file
@@ -47,7 +48,7 @@ def test_a_change_of_what_we_call_is_one_line(
     assert line in found
 
 
-def test_what_a_class_inherits_counts(tmp_path: Path) -> None:
+def test_inherited_members_count(tmp_path: Path) -> None:
     path = write_package(tmp_path, ENCODE) / ARGUMENTS
     path.write_text(
         path.read_text().replace("class TorchLlmArgs:", "class BaseLlmArgs:") + "class TorchLlmArgs(BaseLlmArgs): ...\n"
@@ -55,7 +56,7 @@ def test_what_a_class_inherits_counts(tmp_path: Path) -> None:
     assert drift_of(Package.at(str(tmp_path))) == []
 
 
-def test_what_a_class_assigns_to_itself_counts(tmp_path: Path) -> None:
+def test_members_that_are_assigned_to_self_count(tmp_path: Path) -> None:
     path = write_package(tmp_path, ENCODE) / "tensorrt_llm/_torch/models/modeling_qwen.py"
     assigned = "    def __init__(self, config):\n        self.self_attn = Attention(config)"
     path.write_text(path.read_text().replace("    self_attn: int = 0", assigned))
@@ -81,7 +82,9 @@ def test_the_installed_package_is_found_without_importing_it(
     assert "tensorrt_llm" not in sys.modules
 
 
-def test_the_exit_code_tells_drift_from_no_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_exit_code_distinguishes_drift_from_a_missing_package(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert drift.main([str(tmp_path)]) == UNUSABLE
     write_package(tmp_path, "1.4.0rc1")
     (tmp_path / LLM).write_text("class BaseLLM: ...\n")
@@ -89,3 +92,31 @@ def test_the_exit_code_tells_drift_from_no_package(tmp_path: Path, capsys: pytes
     (tmp_path / "tensorrt_llm/version.py").write_text("__version__ = '1.6.0'\n")
     assert drift.main([str(tmp_path)]) == UNUSABLE
     assert "tensorrt-llm 1.6.0 is not supported (supported: 1.2, and 1.3.0rc22 to 1.4)" in capsys.readouterr().out
+
+
+def write_package(folder: Path, version: str) -> Path:
+    """Writes each record into the last of its files, which a search must find too."""
+    classes: dict[tuple[str, str], list[str]] = {}
+    lines: dict[str, list[str]] = {"tensorrt_llm/version.py": [f"__version__ = {version!r}"]}
+    for record in CONTRACT[choose_api(version)]:
+        match record:
+            case Text(place, text):
+                lines.setdefault(place if place.endswith(".py") else f"{place}/inside.py", []).append(
+                    f"NAME = {text!r}"
+                )
+            case Members(files, name, members):
+                classes.setdefault((files[-1], name), []).extend(f"    {member}: int = 0" for member in members)
+            case Callee(files, name, parameters):
+                class_name, _, function = name.rpartition(".")
+                if class_name:
+                    method = f"    def {function}(self, {parameters}): ..."
+                    classes.setdefault((files[-1], class_name), []).append(method)
+                else:
+                    lines.setdefault(files[-1], []).append(f"def {function}({parameters}): ...")
+    for (file, name), body in classes.items():
+        lines.setdefault(file, []).extend([f"class {name}:", *body])
+    for file, content in lines.items():
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(content) + "\n")
+    return folder

@@ -11,7 +11,8 @@ import torch
 from transformers import MistralModel
 
 import engine_svc.__main__ as engine
-from engine_svc.backends.tensorrt_llm import versions
+from engine_svc import startup
+from engine_svc.backends.tensorrt_llm import support
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.settings import EngineSettings
 from heddle import tensors
@@ -23,8 +24,8 @@ from heddle.v1 import engine_pb2 as pb
 from heddle.v1 import error_pb2
 from heddle.v1.engine_pb2_grpc import EngineServiceStub
 from tests.cluster import ENGINE, running
+from tests.engine_svc.backends.tensorrt_llm.conftest import written
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
-from tests.engine_svc.backends.tensorrt_llm.served import written
 from tests.engine_svc.gpus import H100
 from tests.messages import submitted
 from tests.sequences import Sequence as TokenSequence
@@ -47,7 +48,7 @@ async def stub(tmp_path: Path, model: Path, llm: type[Llm], monkeypatch: pytest.
     settings = EngineSettings(
         listen=(address,), model=str(model), backend="auto", batch_tokens_max=64, batch_items_max=4
     )
-    monkeypatch.setattr(engine, "find_device", lambda _: H100)
+    monkeypatch.setattr(startup, "find_device", lambda _: H100)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (H100.memory_bytes, H100.memory_bytes))
     is_ready = partial(grpc_ready, address, ENGINE)
     async with running(lambda stop: engine.serve(settings, stop), is_ready), open_channel(address) as channel:
@@ -66,9 +67,9 @@ async def test_vectors_are_those_of_torch(stub: Any, model: Path) -> None:
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-async def test_the_pod_says_what_runs_its_model(stub: Any) -> None:
-    told = (await stub.GetModel(pb.EngineServiceGetModelRequest())).model
-    assert (told.backend, told.data_type, told.batch_tokens_max) == ("tensorrt_llm", "bfloat16", 64)
+async def test_the_pod_names_the_backend_of_its_model(stub: Any) -> None:
+    model = (await stub.GetModel(pb.EngineServiceGetModelRequest())).model
+    assert (model.backend, model.data_type, model.batch_tokens_max) == ("tensorrt_llm", "bfloat16", 64)
 
 
 async def test_a_batch_that_fails_is_run_again_in_halves(stub: Any, llm: type[Llm]) -> None:
@@ -77,7 +78,7 @@ async def test_a_batch_that_fails_is_run_again_in_halves(stub: Any, llm: type[Ll
     assert (outcome.results[0].tensor.shape[0], len(outcome.errors)) == (len(IDS), 0)
 
 
-async def test_a_sequence_that_fails_alone_is_that_ones_error(stub: Any, llm: type[Llm]) -> None:
+async def test_a_sequence_that_fails_alone_has_an_error(stub: Any, llm: type[Llm]) -> None:
     llm.made[0].fails_next = RuntimeError("CUDA error")
     outcome = (await stub.Encode(pb.EncodeRequest(sequences=submitted([5])))).outcome
     assert [error.error.kind for error in outcome.errors] == [error_pb2.ERROR_KIND_INTERNAL]
@@ -85,7 +86,7 @@ async def test_a_sequence_that_fails_alone_is_that_ones_error(stub: Any, llm: ty
 
 
 async def test_a_pod_without_the_package_does_not_start(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "installed_version", lambda: None)
+    monkeypatch.setattr(support, "installed_version", lambda: None)
     settings = EngineSettings(backend="tensorrt_llm", model=str(model))
     with pytest.raises(ConfigurationError, match="backend tensorrt_llm: tensorrt-llm is not installed"):
         await engine.serve(settings)

@@ -1,4 +1,4 @@
-"""Decoders' configs and weights: what a layer sees, and what is said of a checkpoint that does not fit."""
+"""Decoders' configs and weights: what a layer sees, and the errors for a checkpoint that does not fit."""
 
 from pathlib import Path
 from typing import Any
@@ -16,31 +16,25 @@ from transformers import (
     Qwen3Model,
 )
 
-from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
-from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.json_files import CheckpointError
-from tests.engine_svc.models.cases import saved
+from tests.engine_svc.models.cases import load_model, saved
 from tests.engine_svc.models.cases_of.decoders import small
 from tests.engine_svc.models.cases_of.gemmas import GEMMA2, GEMMA3
 from tests.engine_svc.models.hub_layout import change_config, rename_tensors
 from tests.engine_svc.models.packed import random_batch
 
-REACH = tuple[int | None, int | None]
+WINDOW = tuple[int | None, int | None]
 CAUSAL, BOTH = (None, 0), (None, None)
 
 
-def model_of(folder: Path) -> Model:
-    return Model.load(Checkpoint.read(folder), dtype=torch.float32, device=torch.device("cpu"))
-
-
-def reaches_of(folder: Path) -> list[REACH]:
-    patterns = [layer.attention.pattern for layer in model_of(folder).transformer.layers]
-    return [(pattern.behind, pattern.ahead) for pattern in patterns]
+def windows_of(folder: Path) -> list[WINDOW]:
+    patterns = [layer.attention.pattern for layer in load_model(folder).transformer.layers]
+    return [(pattern.window_left, pattern.window_right) for pattern in patterns]
 
 
 @pytest.mark.parametrize(
-    ("model_class", "config", "reaches"),
+    ("model_class", "config", "windows"),
     [
         (LlamaModel, {}, [CAUSAL, CAUSAL]),
         (LlamaModel, {"is_causal": False}, [BOTH, BOTH]),
@@ -59,38 +53,38 @@ def test_layers_see_what_the_config_says(
     tmp_path: Path,
     model_class: type[PreTrainedModel],
     config: dict[str, Any],
-    reaches: list[REACH],
+    windows: list[WINDOW],
     *,
     has_layer_types: bool,
 ) -> None:
     saved(small(model_class, **config), tmp_path)
     if not has_layer_types:
         change_config(tmp_path, without=("layer_types",), sliding_window_pattern=2)
-    assert reaches_of(tmp_path) == reaches
+    assert windows_of(tmp_path) == windows
 
 
 def test_gemma_3_without_a_pattern_sees_all_in_each_sixth_layer(tmp_path: Path) -> None:
     saved(small(Gemma3TextModel, num_hidden_layers=7, head_dim=16, sliding_window=8), tmp_path)
     change_config(tmp_path, without=("layer_types",))
-    assert reaches_of(tmp_path) == [(7, 0)] * 5 + [CAUSAL, (7, 0)]
+    assert windows_of(tmp_path) == [(7, 0)] * 5 + [CAUSAL, (7, 0)]
 
 
 def test_mistral_that_says_nothing_of_a_window_has_the_usual_one(tmp_path: Path) -> None:
     saved(small(MistralModel), tmp_path)
     change_config(tmp_path, without=("sliding_window",))
-    assert reaches_of(tmp_path) == [(4095, 0)] * 2
+    assert windows_of(tmp_path) == [(4095, 0)] * 2
 
 
 def test_rope_of_gemma_3_that_is_not_by_layer_type_is_refused(tmp_path: Path) -> None:
     saved(small(Gemma3TextModel, **GEMMA3), tmp_path)
     change_config(tmp_path, rope_parameters={"rope_type": "default", "rope_theta": 500.0})
     with pytest.raises(CheckpointError, match=f"{tmp_path}/config.json: rope_parameters are not by layer type"):
-        model_of(tmp_path)
+        load_model(tmp_path)
 
 
 def test_layers_that_see_alike_share_their_rotations(tmp_path: Path) -> None:
     saved(small(Gemma3TextModel, **GEMMA3), tmp_path)
-    first, second, third = (layer.attention.rotary for layer in model_of(tmp_path).transformer.layers)
+    first, second, third = (layer.attention.rotary for layer in load_model(tmp_path).transformer.layers)
     assert first is third
     assert first is not second
 
@@ -109,11 +103,11 @@ def test_layers_that_see_alike_share_their_rotations(tmp_path: Path) -> None:
         ({"model_type": "qwen2"}, "no tensor layers.0.self_attn.q_proj.bias"),
     ],
 )
-def test_config_that_does_not_fit_is_one_sentence(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_config_that_does_not_fit_is_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     saved(small(Qwen3Model), tmp_path)
     change_config(tmp_path, without=() if "layer_types" in changes else ("layer_types",), **changes)
     with pytest.raises(CheckpointError, match=message) as caught:
-        model_of(tmp_path)
+        load_model(tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -123,20 +117,20 @@ def test_pooling_of_a_nemotron_reranker_must_be_known(tmp_path: Path) -> None:
     rename_tensors(tmp_path, lambda name: None if name.endswith("_proj.bias") else name)
     change_config(tmp_path, model_type="llama_bidirec", pooling="weighted_avg")
     with pytest.raises(CheckpointError, match="pooling weighted_avg is not supported"):
-        model_of(tmp_path)
+        load_model(tmp_path)
 
 
 def test_score_may_have_a_bias(tmp_path: Path) -> None:
     saved(small(Qwen2ForSequenceClassification, num_labels=2), tmp_path)
     hidden, batch = torch.randn(3, 32), random_batch([3])
     tokens = PackedTokens.of(batch, device=hidden.device, dtype=hidden.dtype)
-    without = model_of(tmp_path).head(hidden, tokens, batch).flat.numpy()
+    without = load_model(tmp_path).head(hidden, tokens, batch).flat.numpy()
     rename_tensors(tmp_path, str, add={"score.bias": torch.tensor([1.0, 2.0])})
-    with_bias = model_of(tmp_path).head(hidden, tokens, batch).flat.numpy()
+    with_bias = load_model(tmp_path).head(hidden, tokens, batch).flat.numpy()
     assert (with_bias - without).round(4).tolist() == [1.0, 2.0]
 
 
 def test_language_model_s_head_is_passed_over(tmp_path: Path) -> None:
     saved(small(Qwen3Model), tmp_path)
     rename_tensors(tmp_path, str, add={"lm_head.weight": torch.ones(97, 32)})
-    model_of(tmp_path)
+    load_model(tmp_path)

@@ -1,30 +1,27 @@
-"""BERT's kin: what is said of a checkpoint that does not fit."""
+"""BERT's relatives: errors for missing tensors, defaults of settings, and DeBERTa's attention in tiles of any size."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from engine_svc.description import types_of
+from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.models.activations import Activation
+from engine_svc.models.architectures import deberta
 from engine_svc.models.linear import PlainLinear
-from engine_svc.models.model import Model
 from engine_svc.models.transformer import FeedForward
+from engine_svc.startup import count_token_types
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.json_files import CheckpointError
-from tests.engine_svc.models.cases import Case
+from tests.engine_svc.models.cases import Case, load_model
 from tests.engine_svc.models.cases_of.all import CASES
-from tests.engine_svc.models.cases_of.encoders import change_config
+from tests.engine_svc.models.hub_layout import change_config, rename_tensors
+from tests.engine_svc.models.packed import random_batch
+from tests.sequences import run_each
 
 
 def case_of(architecture: str, name: str) -> Case:
     return next(case for case in CASES if (case.architecture, case.name) == (architecture, name))
-
-
-def load(folder: Path) -> Model:
-    return Model.load(Checkpoint.read(folder), dtype=torch.float32, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -52,38 +49,9 @@ def load(folder: Path) -> Model:
 )
 def test_missing_tensor_is_named(tmp_path: Path, architecture: str, name: str, missing: str) -> None:
     case_of(architecture, name).write(tmp_path)
-    file = tmp_path / "model.safetensors"
-    tensors = load_file(file)
-    del tensors[missing]
-    save_file(tensors, file)
+    rename_tensors(tmp_path, lambda stored: None if stored == missing else stored)
     with pytest.raises(CheckpointError, match=f"{tmp_path} has no tensor {missing} "):
-        load(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("architecture", "name", "changes", "message"),
-    [
-        ("roberta", "as transformers 5 saves it", {"position_embedding_type": "rotary"}, "rotary is not supported"),
-        ("roberta", "as transformers 5 saves it", {"hidden_act": "mish"}, "hidden_act mish is not supported"),
-        ("distilbert", "relu", {"activation": "mish"}, "activation mish is not supported"),
-        ("distilbert", "relu", {"n_heads": 5}, "hidden size 32 is not a multiple"),
-        ("mpnet", "as of old", {"relative_attention_num_buckets": 64}, "num_buckets 64 is not supported"),
-        ("deberta-v2", "as v3", {"conv_kernel_size": 3}, "conv_kernel_size 3 is not supported"),
-        ("deberta-v2", "as v3", {"relative_attention": False}, "relative_attention False is not supported"),
-        ("deberta-v2", "as v3", {"relative_attention": None}, "relative_attention False is not supported"),
-        ("jina-bert", "reglu", {"feed_forward_type": "swiglu"}, "feed_forward_type swiglu is not supported"),
-        ("jina-bert", "the later one, reglu", {"feed_forward_type": "original"}, "type original is not supported"),
-        ("electra", "narrow embeddings, as of small ones", {"embedding_size": 24}, r"\[64, 16\], expected \[64, 24\]"),
-    ],
-)
-def test_config_that_does_not_fit_is_one_sentence(
-    tmp_path: Path, architecture: str, name: str, changes: dict[str, Any], message: str
-) -> None:
-    case_of(architecture, name).write(tmp_path)
-    change_config(tmp_path, changes)
-    with pytest.raises(CheckpointError, match=message) as caught:
-        load(tmp_path)
-    assert str(tmp_path) in str(caught.value)
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -97,11 +65,11 @@ def test_activation_that_is_not_stated_is_the_architecture_s(
     tmp_path: Path, architecture: str, name: str, activation: Activation
 ) -> None:
     case_of(architecture, name).write(tmp_path)
-    change_config(tmp_path, {"hidden_act": None})
-    feed_forward = load(tmp_path).transformer.layers[0].feed_forward
+    change_config(tmp_path, without=("hidden_act",))
+    feed_forward = load_model(tmp_path).transformer.layers[0].feed_forward
     assert isinstance(feed_forward, FeedForward)
-    assert isinstance(feed_forward.up, PlainLinear)
-    assert feed_forward.up.activation is activation
+    assert isinstance(feed_forward.up_proj, PlainLinear)
+    assert feed_forward.up_proj.activation is activation
 
 
 @pytest.mark.parametrize(
@@ -120,6 +88,19 @@ def test_type_ids_that_the_config_does_not_mention_are_used_if_they_are_loaded(
     tmp_path: Path, architecture: str, name: str
 ) -> None:
     case_of(architecture, name).write(tmp_path)
-    change_config(tmp_path, {"type_vocab_size": None})
-    types = load(tmp_path).transformer.embeddings.types
-    assert types_of(Checkpoint.read(tmp_path).config) == (0 if types is None else len(types))
+    change_config(tmp_path, without=("type_vocab_size",))
+    types = load_model(tmp_path).transformer.embeddings.types
+    assert count_token_types(Checkpoint.read(tmp_path).config) == (0 if types is None else len(types))
+
+
+@pytest.mark.parametrize("numbers_max", [1, 4 * 64 * 5, 4 * 64 * 64 * 2])
+def test_tiles_of_disentangled_attention_of_any_size_give_the_same(
+    tmp_path: Path, numbers_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case_of("deberta-v2", "as v3").write(tmp_path)
+    backend = TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu")
+    batch = random_batch([3, 40, 40, 40, 64, 64])
+    whole = run_each(backend, batch)
+    monkeypatch.setattr(deberta, "TILE_NUMBERS_MAX", numbers_max)
+    for ours, theirs in zip(run_each(backend, batch), whole, strict=True):
+        torch.testing.assert_close(torch.from_numpy(ours), torch.from_numpy(theirs), atol=1e-5, rtol=0)

@@ -93,7 +93,7 @@ def small(model_class: type[PreTrainedModel], **config: Any) -> PreTrainedModel:
 
 @torch.no_grad()
 def with_large_embeddings(model: PreTrainedModel) -> PreTrainedModel:
-    """As large as what each layer adds to them, as Gemma's scale makes them. Small ones would vanish under the
+    """Scales the embeddings to the size of what each layer adds to them, as Gemma does. Small ones would vanish in the
     rounding of the first layer: bfloat16 would be wrong by several percent, in transformers too."""
     embeddings: Any = model.get_input_embeddings()
     if not model.config.model_type.startswith("gemma"):
@@ -102,7 +102,8 @@ def with_large_embeddings(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def bare_names(folder: Path) -> None:
-    """As Qwen3-Embedding has them: a causal language model by its config, without prefix and head in the file."""
+    """Makes the names those of Qwen3-Embedding: the config is that of a causal language model, but the file has no
+    prefix and no head."""
     rename_tensors(folder, lambda name: None if name.startswith("lm_head") else name.removeprefix("model."))
 
 
@@ -113,7 +114,7 @@ def nemotron(folder: Path, architecture: str = "LlamaBidirectionalModel", **conf
 
 
 def gte_qwen2(folder: Path) -> None:
-    """As before its config had is_causal."""
+    """Makes the config that of before it had is_causal."""
     code = {"AutoModel": "modeling_qwen.Qwen2Model", "AutoModelForCausalLM": "modeling_qwen.Qwen2ForCausalLM"}
     change_config(folder, without=("is_causal",), auto_map=code)
 
@@ -152,8 +153,8 @@ def logit_score(architecture: type[PreTrainedModel], true_id: int, false_id: int
 def published_reranker(
     architecture: type[PreTrainedModel], name: str, tokens: Mapping[str, int], **config: Any
 ) -> Case:
-    """A bare language model, as rerankers are published: without a module for the score. `tokens` are the score tokens,
-    first the one that means yes."""
+    """A bare language model, as rerankers are published, without a module for the score. `tokens` are the score tokens;
+    the first means yes."""
 
     def write(folder: Path) -> Reference:
         model = saved(small(architecture, **config), folder)

@@ -1,6 +1,5 @@
 """Parity cases of the second GTE. transformers' class is the reference for the layout of Alibaba's own code too."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from transformers import (
 from heddle.checkpoint import ModelKind
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE, write_old_modules
 from tests.engine_svc.models.cases import Case, Reference, case_of, randomized, reference_of, saved
+from tests.engine_svc.models.hub_layout import change_config
 
 HEADS = 4
 
@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
     "pad_token_id": 0,
 }
 
-# Of the code on the hub, which transformers' class does not know.
+# Settings of the code on the hub that transformers' class does not have.
 HUB: dict[str, Any] = {
     "layer_norm_type": "layer_norm",
     "logn_attention_clip1": False,
@@ -46,9 +46,8 @@ HUB: dict[str, Any] = {
 def case(
     model_class: type[PreTrainedModel], kind: ModelKind, name: str, *, own_names: bool = True, **config: Any
 ) -> Case:
-    """As transformers has it, the tensors by its own names or the authors'."""
-    config = {**SMALL, **config}
-    return case_of("gte", lambda: model_class(GteConfig(**config)), kind, name, save_original_format=not own_names)
+    """The layout of transformers, with its own names of tensors or the authors'."""
+    return case_of(model_class, kind, name, {**SMALL, **config}, save_original_format=not own_names)
 
 
 def hub_case(
@@ -62,7 +61,7 @@ def hub_case(
     has_types: bool = False,
     **config: Any,
 ) -> Case:
-    """As Alibaba and Snowflake have it. A token type comes with a text, and is no more than 0 where there is one."""
+    """The layout of Alibaba and Snowflake. Token types are all 0 if the config has only one."""
 
     def write(folder: Path) -> Reference:
         if kind is ModelKind.SPARSE_EMBEDDER:
@@ -71,16 +70,14 @@ def hub_case(
         head_dim = SMALL["hidden_size"] // HEADS
         rope = {"rope_type": "linear", "rope_theta": theta * factor, "factor": factor ** (2 / head_dim)}
         model = saved(randomized(model_class(GteConfig(**{**SMALL, **config}, rope_parameters=rope))), folder)
-        stated = json.loads((folder / "config.json").read_text())
-        del stated["rope_parameters"], stated["dtype"]
         changes = {
             "model_type": model_type,
-            "architectures": [stated["architectures"][0].replace("Gte", "New" if model_type == "new" else "Gte")],
+            "architectures": [model_class.__name__.replace("Gte", "New" if model_type == "new" else "Gte")],
             "rope_theta": theta,
             "rope_scaling": {"factor": ntk, "type": "ntk"} if ntk else None,
             "pack_qkv": packed,
         }
-        (folder / "config.json").write_text(json.dumps({**stated, **HUB, **changes}))
+        change_config(folder, without=("rope_parameters", "dtype"), **{**HUB, **changes})
         rename(folder, model_type, packed=packed)
         return reference_of(model, kind, has_types=has_types and model.config.type_vocab_size > 1)
 
@@ -88,7 +85,7 @@ def hub_case(
 
 
 def rename(folder: Path, model_type: str, *, packed: bool) -> None:
-    """transformers writes the authors' names, all but the prefix."""
+    """Makes tensor names the authors'. transformers writes all of them but the prefix."""
     tensors = load_file(folder / "model.safetensors")
     renamed = {}
     for name, tensor in tensors.items():

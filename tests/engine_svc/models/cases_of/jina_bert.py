@@ -20,7 +20,7 @@ from tests.engine_svc.models.packed import ALL_LENGTHS
 LONGEST = 300
 HIDDEN = SMALL_BERT["hidden_size"]
 
-# As of jina-embeddings-v2-base-en and its kin.
+# The config of jina-embeddings-v2-base-en and similar models.
 SMALL: dict[str, Any] = {
     **SMALL_BERT,
     "model_type": "bert",
@@ -153,7 +153,7 @@ class JinaBert:
 
 
 def case(name: str, *, is_later: bool = False, lengths: Sequence[int] = ALL_LENGTHS, **changes: Any) -> Case:
-    """An embedder; what differs from SMALL is in `changes`."""
+    """An embedder; `changes` are to SMALL."""
 
     def write(folder: Path) -> Reference:
         config = {**SMALL, **changes}

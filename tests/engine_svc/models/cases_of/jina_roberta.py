@@ -1,7 +1,6 @@
 """Parity cases of Jina's XLM-RoBERTa. transformers' class is the reference for the layout of Jina's own code too, with
 the weights that an adapter makes of the stored ones."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from transformers import (
 from heddle.checkpoint import ModelKind
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE
 from tests.engine_svc.models.cases import Case, Reference, case_of, randomized, reference_of, renamed, saved
+from tests.engine_svc.models.hub_layout import change_config
 
 ADAPTERS = ["retrieval.query", "retrieval.passage", "separation", "classification", "text-matching"]
 RANK, ALPHA = 4, 2
@@ -34,7 +34,7 @@ SMALL: dict[str, Any] = {
     "pad_token_id": PAD,
 }
 
-# Of the code on the hub, which transformers' class does not know.
+# Settings of the code on the hub that transformers' class does not have.
 HUB: dict[str, Any] = {
     "architectures": ["XLMRobertaModel"],
     "emb_pooler": "mean",
@@ -62,15 +62,8 @@ NAMES = (
 
 
 def case(model_class: type[PreTrainedModel], kind: ModelKind, name: str, *, own_names: bool, **config: Any) -> Case:
-    """As transformers has it, the tensors by its own names or the authors'."""
-    config = {**SMALL, **config}
-    return case_of(
-        "jina_embeddings_v3",
-        lambda: model_class(JinaEmbeddingsV3Config(**config)),
-        kind,
-        name,
-        save_original_format=not own_names,
-    )
+    """The layout of transformers, with its own names of tensors or the authors'."""
+    return case_of(model_class, kind, name, {**SMALL, **config}, save_original_format=not own_names)
 
 
 def hub_case(
@@ -83,7 +76,7 @@ def hub_case(
     states_base: bool = True,
     **config: Any,
 ) -> Case:
-    """As Jina has it, which calls itself an xlm-roberta; `adapter` is None for a checkpoint without any."""
+    """The layout of Jina, whose model_type is xlm-roberta. `adapter` is None for a checkpoint without adapters."""
 
     def write(folder: Path) -> Reference:
         model = randomized(model_class(JinaEmbeddingsV3Config(**{**SMALL, **config})))
@@ -97,24 +90,13 @@ def hub_case(
             learn_positions(folder, model)
         if not states_base:
             changes["rotary_emb_base"] = None
-        write_hub_config(folder, {**changes, "architectures": [hub_class(model)]})
+        architecture = model_class.__name__.replace("JinaEmbeddingsV3", "XLMRoberta")
+        # null counts as absent
+        own = dict.fromkeys(("rope_parameters", "dtype"))
+        change_config(folder, **{**own, **HUB, **changes, "architectures": [architecture]})
         return reference_of(model, kind)
 
     return Case("jina_embeddings_v3", name, kind, write, has_types=True, adapter=adapter or "")
-
-
-def hub_class(model: PreTrainedModel) -> str:
-    return type(model).__name__.replace("JinaEmbeddingsV3", "XLMRoberta")
-
-
-def write_hub_config(folder: Path, changes: dict[str, Any]) -> None:
-    own = dict.fromkeys(("rope_parameters", "dtype"))  # null counts as absent
-    write_setting(folder, **{**own, **HUB, **changes})
-
-
-def write_setting(folder: Path, **changes: Any) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def add_adapters(
@@ -127,7 +109,7 @@ def add_adapters(
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """To every table and linear, as torch's parametrizations are stored; the model becomes what the adapter makes of
-    it. Norms and biases have none. `dtype` is the one that must be able to hold them."""
+    it. BranchNorms and biases have none. `dtype` is the one that must be able to hold them."""
     generator = torch.Generator().manual_seed(1)
     stored = {}
     adapted = {}
@@ -152,7 +134,7 @@ def add_adapters(
 
 
 def load_adapted(model: PreTrainedModel, adapted: dict[str, Tensor]) -> None:
-    """From Jina's names of tensors."""
+    """Loads weights with Jina's names of tensors."""
     weights: dict[str, Tensor] = {}
     for name, tensor in adapted.items():
         if "mixer.Wqkv" in name:
@@ -165,7 +147,7 @@ def load_adapted(model: PreTrainedModel, adapted: dict[str, Tensor]) -> None:
 
 
 def learn_positions(folder: Path, model: PreTrainedModel, dtype: torch.dtype = torch.float32) -> None:
-    """In place of rotary ones, which turn by nothing then. `dtype` is the one that must be able to hold them."""
+    """Replaces rotary positions, which then rotate by 0, by learned ones. `dtype` must be able to hold the numbers."""
     shape = (model.config.max_position_embeddings, model.config.hidden_size)
     table = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype).float()
     tensors = load_file(folder / "model.safetensors")

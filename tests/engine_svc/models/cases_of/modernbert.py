@@ -1,11 +1,9 @@
 """Parity cases of ModernBERT."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from transformers import (
-    ModernBertConfig,
     ModernBertForMaskedLM,
     ModernBertForSequenceClassification,
     ModernBertForTokenClassification,
@@ -16,6 +14,7 @@ from transformers import (
 from heddle.checkpoint import ModelKind
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE
 from tests.engine_svc.models.cases import Case, Reference, case_of
+from tests.engine_svc.models.hub_layout import change_config
 
 SMALL: dict[str, Any] = {
     "vocab_size": VOCABULARY_SIZE,
@@ -36,28 +35,24 @@ BIASES = {"attention_bias": True, "mlp_bias": True, "norm_bias": True, "classifi
 
 
 def as_transformers_4_wrote_it(folder: Path, *, every: int, bases: tuple[float, float]) -> None:
-    """answerdotai/ModernBERT-base and all that was trained from it until 2026."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    for name in ("layer_types", "rope_parameters"):
-        del config[name]
-    older = {
-        "global_attn_every_n_layers": every,
-        "global_rope_theta": bases[0],
-        "local_rope_theta": bases[1],
-        "position_embedding_type": "absolute",
-        "reference_compile": True,
-        "repad_logits_with_grad": False,
-        "torch_dtype": config.pop("dtype"),
-        "transformers_version": "4.47.0.dev0",
-    }
-    path.write_text(json.dumps({**config, **older}))
+    """The layout of answerdotai/ModernBERT-base and of all that was trained from it until 2026."""
+    change_config(
+        folder,
+        without=("layer_types", "rope_parameters", "dtype"),
+        global_attn_every_n_layers=every,
+        global_rope_theta=bases[0],
+        local_rope_theta=bases[1],
+        position_embedding_type="absolute",
+        reference_compile=True,
+        repad_logits_with_grad=False,
+        torch_dtype="float32",
+        transformers_version="4.47.0.dev0",
+    )
 
 
 def case(model_class: type[PreTrainedModel], kind: ModelKind, name: str, **config: Any) -> Case:
-    """As transformers 5 writes it."""
-    config = {**SMALL, **config}
-    return case_of("modernbert", lambda: model_class(ModernBertConfig(**config)), kind, name)
+    """The layout of transformers 5."""
+    return case_of(model_class, kind, name, {**SMALL, **config})
 
 
 def older_case(
@@ -69,7 +64,7 @@ def older_case(
     bases: tuple[float, float] = (160_000.0, 10_000.0),
     **config: Any,
 ) -> Case:
-    """As transformers 4 wrote it."""
+    """The layout of transformers 4."""
     rope = {
         "full_attention": {"rope_type": "default", "rope_theta": bases[0]},
         "sliding_attention": {"rope_type": "default", "rope_theta": bases[1]},

@@ -23,8 +23,8 @@ from tests.engine_svc.models.cases import Case, Reference, case_of, randomized, 
 
 EXPERTS, CHOSEN = 8, 2
 
-# Which experts a token gets is a leap: where the second and the third are all but equal, bfloat16 may take the other.
-# So no expert says much.
+# The choice of experts is discontinuous: if the second and the third are almost equal, bfloat16 may choose the other.
+# So experts add little to the hidden states.
 LOUDNESS = 0.1
 
 SMALL: dict[str, Any] = {
@@ -81,20 +81,14 @@ NAMES = (
 
 
 def case(model_class: type[PreTrainedModel], kind: ModelKind, name: str, *, own_names: bool, **config: Any) -> Case:
-    """As transformers has it, the tensors by its own names or the authors'."""
+    """The layout of transformers, with its own names of tensors or the authors'."""
     config = {**SMALL, **config}
-    return case_of(
-        "nomic_bert",
-        lambda: model_class(NomicBertConfig(**config)),
-        kind,
-        name,
-        has_types=True,
-        save_original_format=not own_names,
-    )
+    return case_of(model_class, kind, name, config, has_types=True, save_original_format=not own_names)
 
 
 def hub_case(name: str, *, scaling: float | None = None, base: float = 1000.0, with_both: bool = False) -> Case:
-    """As Nomic has it; `with_both` since its config has the names of transformers too."""
+    """The layout of Nomic. `with_both`: the config has the names of transformers too, as it has since transformers
+    knows the model."""
 
     def write(folder: Path) -> Reference:
         rope = {"rope_type": "default", "rope_theta": base}
@@ -114,7 +108,7 @@ def hub_case(name: str, *, scaling: float | None = None, base: float = 1000.0, w
 
 
 def fresh(model: PreTrainedModel) -> Reference:
-    """The class remembers the longest text that it has seen; here no text knows of another."""
+    """transformers' class remembers the longest text that it has seen. This resets it for each text."""
     compute = reference_of(model, ModelKind.EMBEDDER, has_types=True)
 
     def reference(ids: Tensor, types: Tensor) -> Tensor:
@@ -134,7 +128,7 @@ class PlainFeedForward(nn.Module):
 
 
 class Mixture(nn.Module):
-    """Every expert computes every token, and those that are not chosen count nothing."""
+    """Every expert computes every token; experts that are not chosen have the weight 0."""
 
     def __init__(self, hidden: int, intermediate: int, *, experts: int, chosen: int) -> None:
         super().__init__()
@@ -154,7 +148,8 @@ class Mixture(nn.Module):
 
 
 def write_mixture(folder: Path) -> Reference:
-    """As nomic-embed-text-v2-moe: every second layer a mixture, the others plain, biases everywhere."""
+    """Writes the layout of nomic-embed-text-v2-moe: every second layer is a mixture, the others are plain, and all have
+    biases."""
     torch.manual_seed(0)
     model = NomicBertModel(
         NomicBertConfig(

@@ -133,9 +133,9 @@ def test_segments_of_a_gpu_equal_runs_of_a_cpu(
     monkeypatch.setattr(splade, "SLICE_ROWS_CUDA", rows)
     bounds = random_batch([1, 2, 5, 5, 17, 3]).cu_seqlens
     transformed = torch.randn(int(bounds[-1]), 32, generator=torch.Generator().manual_seed(0))
-    by_runs, by_segments = torch.zeros(2, len(bounds) - 1, head.vocabulary_size)
+    by_length, by_segments = torch.zeros(2, len(bounds) - 1, head.vocabulary_size)
     with torch.inference_mode():
-        head._reduce_runs(transformed, bounds, by_runs)
+        head._reduce_by_length(transformed, bounds, by_length)
         head._reduce_segments(transformed, torch.from_numpy(bounds), bounds, by_segments)
-    assert by_runs.any()
-    torch.testing.assert_close(by_segments, by_runs)
+    assert by_length.any()
+    torch.testing.assert_close(by_segments, by_length)

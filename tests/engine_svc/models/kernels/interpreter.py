@@ -29,7 +29,7 @@ def patch_lang_tensor_for_numpy(tensor: Any, scope: Any) -> None:
 
 
 def convert_float(values: Any, source: Any, target: Any, rounding: Any) -> Any:
-    """As a GPU rounds, to the nearest. Triton 3.6 cuts off what bfloat16 does not hold, and its FP8 is wrong where
+    """Rounds to the nearest, like a GPU. Triton 3.6 cuts off what bfloat16 does not hold, and its FP8 is wrong where
     rounding up needs the next exponent. Numbers are bits, in the integers of NumPy that are as wide."""
     own, other = TORCH_TYPES[source.name], TORCH_TYPES[target.name]
     bits = torch.from_numpy(np.array(values)).view(INTEGERS[own.itemsize])

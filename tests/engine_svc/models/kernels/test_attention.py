@@ -1,7 +1,6 @@
-"""The attention kernel, in Triton's interpreter, against attention by runs, which is tested against the formula."""
+"""The attention kernel, in Triton's interpreter, against attention by groups, which is tested against the formula."""
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -11,30 +10,31 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from engine_svc.models import attention as chosen
-from engine_svc.models.attention import attend, attend_by_runs
+from engine_svc.models.attention import attend, attend_by_group
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.kernels import attention
-from engine_svc.models.kernels.attention import attend_by_kernel, blocks_for
-from engine_svc.models.kernels.attention_examples import ATTENTION_KERNELS
+from engine_svc.models.kernels.attention import attend_by_kernel, choose_block_sizes
 from engine_svc.models.layout import Layout
+from tests.engine_svc.models.kernels.table import ATTENTION_KERNELS
+from tests.engine_svc.models.packed import accumulate, make_layout
 
-HEADS, KEY_HEADS, HEAD_DIM, LONGEST = 2, 1, 24, 80
+HEADS, KV_HEADS, HEAD_DIM, LONGEST = 2, 1, 24, 80
 LENGTHS = (1, 2, 17, 65, 3)
 BLOCK = 16
 
 BIAS = torch.randn(HEADS, 2 * LONGEST - 1, generator=torch.Generator().manual_seed(1))
 PATTERNS = {
     "all": AttentionPattern(),
-    "causal": AttentionPattern(ahead=0),
-    "window": AttentionPattern(behind=5, ahead=3),
-    "window of a block": AttentionPattern(behind=BLOCK, ahead=BLOCK),
-    "causal window, scaled": AttentionPattern(behind=16, ahead=0, scale=0.3),
-    "itself alone": AttentionPattern(behind=0, ahead=0),
-    "window that is wider than all": AttentionPattern(behind=500, ahead=500),
+    "causal": AttentionPattern(window_right=0),
+    "window": AttentionPattern(window_left=5, window_right=3),
+    "window of a block": AttentionPattern(window_left=BLOCK, window_right=BLOCK),
+    "causal window, scaled": AttentionPattern(window_left=16, window_right=0, scale=0.3),
+    "itself alone": AttentionPattern(window_left=0, window_right=0),
+    "window that is wider than all": AttentionPattern(window_left=500, window_right=500),
     "softcap": AttentionPattern(softcap=2.0),
-    "causal window, softcap": AttentionPattern(behind=20, ahead=0, softcap=0.5, scale=0.2),
+    "causal window, softcap": AttentionPattern(window_left=20, window_right=0, softcap=0.5, scale=0.2),
     "bias": AttentionPattern(bias=BIAS),
-    "bias, window, softcap": AttentionPattern(bias=BIAS, behind=9, ahead=30, softcap=3.0),
+    "bias, window, softcap": AttentionPattern(bias=BIAS, window_left=9, window_right=30, softcap=3.0),
 }
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -46,70 +46,64 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small ones, so that short sequences have several tiles."""
     monkeypatch.setattr(
-        attention, "blocks_for", lambda *need: dataclasses.replace(blocks_for(*need), rows=BLOCK, keys=BLOCK)
+        attention,
+        "choose_block_sizes",
+        lambda *need: dataclasses.replace(choose_block_sizes(*need), rows=BLOCK, keys=BLOCK),
     )
 
 
-def layout_of(lengths: Sequence[int]) -> Layout:
-    return Layout.of(lengths, cumulated(lengths))
+def make_shared_layout(lengths: Sequence[int], query_lengths: Sequence[int]) -> Layout:
+    cu_seqlens, cu_seqlens_q = accumulate(lengths), accumulate(query_lengths)
+    return Layout(lengths, query_lengths, cu_seqlens, cu_seqlens_q, torch.arange(sum(lengths)))
 
 
-def merged_layout(lengths: Sequence[int], own: Sequence[int]) -> Layout:
-    row_of_token = torch.arange(sum(lengths))
-    return Layout(lengths, own, cumulated(lengths), cumulated(own), row_of_token)
-
-
-def cumulated(lengths: Sequence[int]) -> Tensor:
-    return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
-
-
-def random_heads(tokens: int, head_dim: int = HEAD_DIM, key_heads: int = KEY_HEADS) -> tuple[Tensor, Tensor, Tensor]:
+def random_heads(tokens: int, head_dim: int = HEAD_DIM, num_kv_heads: int = KV_HEADS) -> tuple[Tensor, Tensor, Tensor]:
     """Strided, as one fused projection leaves them."""
-    heads = torch.randn(tokens, HEADS + 2 * key_heads, head_dim, generator=torch.Generator().manual_seed(0))
-    query, key, value = torch.split(heads, [HEADS, key_heads, key_heads], 1)
+    heads = torch.randn(tokens, HEADS + 2 * num_kv_heads, head_dim, generator=torch.Generator().manual_seed(0))
+    query, key, value = torch.split(heads, [HEADS, num_kv_heads, num_kv_heads], 1)
     return query, key, value
 
 
-def by_runs(query: Tensor, key: Tensor, value: Tensor, layout: Layout, pattern: AttentionPattern) -> Tensor:
-    return attend_by_runs(query.float(), key.float(), value.float(), layout, pattern)
+def by_group(query: Tensor, key: Tensor, value: Tensor, layout: Layout, pattern: AttentionPattern) -> Tensor:
+    return attend_by_group(query.float(), key.float(), value.float(), layout, pattern)
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_any_pattern_equals_attention_by_runs(name: str) -> None:
-    heads, layout = random_heads(sum(LENGTHS)), layout_of(LENGTHS)
+def test_any_pattern_equals_attention_by_group(name: str) -> None:
+    heads, layout = random_heads(sum(LENGTHS)), make_layout(LENGTHS)
     attended = attend_by_kernel(*heads, layout, PATTERNS[name])
-    torch.testing.assert_close(attended, by_runs(*heads, layout, PATTERNS[name]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(attended, by_group(*heads, layout, PATTERNS[name]), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 4e-3), (torch.bfloat16, 3e-2)])
 @pytest.mark.parametrize("name", ["all", "causal window, softcap", "bias"])
 def test_short_types_stay_close_to_float32(name: str, dtype: torch.dtype, tolerance: float) -> None:
     query, key, value = (heads.to(dtype) for heads in random_heads(20))
-    attended = attend_by_kernel(query, key, value, layout_of([3, 17]), PATTERNS[name])
+    attended = attend_by_kernel(query, key, value, make_layout([3, 17]), PATTERNS[name])
     assert attended.dtype == dtype
-    expected = by_runs(query, key, value, layout_of([3, 17]), PATTERNS[name])
+    expected = by_group(query, key, value, make_layout([3, 17]), PATTERNS[name])
     torch.testing.assert_close(attended.float(), expected, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("head_dim", [8, 32, 64, 72, 80, 96, 128, 256])
-def test_any_head_size_equals_attention_by_runs(head_dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "blocks_for", blocks_for)  # those of the GPU
+def test_any_head_size_equals_attention_by_group(head_dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "choose_block_sizes", choose_block_sizes)  # those of the GPU
     query, key, value = random_heads(70, head_dim, HEADS)
-    layout = layout_of([3, 67])
+    layout = make_layout([3, 67])
     attended = attend_by_kernel(query, key, value, layout, PATTERNS["causal window, scaled"])
     torch.testing.assert_close(
-        attended, by_runs(query, key, value, layout, PATTERNS["causal window, scaled"]), atol=1e-5, rtol=1e-4
+        attended, by_group(query, key, value, layout, PATTERNS["causal window, scaled"]), atol=1e-5, rtol=1e-4
     )
 
 
 @pytest.mark.parametrize("name", ["causal", "causal window, scaled", "causal window, softcap", "bias"])
 def test_fewer_rows_are_those_of_the_last_tokens(name: str) -> None:
-    """As with merged prefixes, where a sequence may also have no row of its own."""
+    """Shared prefixes make such rows. A sequence may also have no row of its own."""
     own = (1, 0, 4, 33, 0)
     query, key, value = random_heads(sum(LENGTHS))
-    layout = merged_layout(LENGTHS, own)
+    layout = make_shared_layout(LENGTHS, own)
     attended = attend_by_kernel(query[: sum(own)], key, value, layout, PATTERNS[name])
-    expected = by_runs(query[: sum(own)], key, value, layout, PATTERNS[name])
+    expected = by_group(query[: sum(own)], key, value, layout, PATTERNS[name])
     torch.testing.assert_close(attended, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -117,16 +111,16 @@ def test_fewer_rows_are_those_of_the_last_tokens(name: str) -> None:
 def test_sequence_has_the_same_bits_alone_and_in_any_batch(name: str) -> None:
     lengths = [5, 37, 1, 18]
     heads = random_heads(sum(lengths))
-    together = attend_by_kernel(*heads, layout_of(lengths), PATTERNS[name])
+    together = attend_by_kernel(*heads, make_layout(lengths), PATTERNS[name])
     query, key, value = (tensor[5:42] for tensor in heads)
-    alone = attend_by_kernel(query, key, value, layout_of([37]), PATTERNS[name])
+    alone = attend_by_kernel(query, key, value, make_layout([37]), PATTERNS[name])
     assert torch.equal(alone, together[5:42])
 
 
-def test_row_has_the_same_bits_when_its_prefix_is_merged() -> None:
+def test_row_has_the_same_bits_when_its_prefix_is_shared() -> None:
     query, key, value = random_heads(60)
-    whole = attend_by_kernel(query, key, value, layout_of([60]), PATTERNS["causal"])
-    own = attend_by_kernel(query[51:], key, value, merged_layout([60], [9]), PATTERNS["causal"])
+    whole = attend_by_kernel(query, key, value, make_layout([60]), PATTERNS["causal"])
+    own = attend_by_kernel(query[51:], key, value, make_shared_layout([60], [9]), PATTERNS["causal"])
     assert torch.equal(own, whole[51:])
 
 
@@ -136,7 +130,7 @@ def test_nan_stays_in_its_own_sequence(name: str) -> None:
     query, key, value = random_heads(sum(lengths))
     for tensor in (query, key, value):
         tensor[18:38] = math.nan
-    attended = attend_by_kernel(query, key, value, layout_of(lengths), PATTERNS[name])
+    attended = attend_by_kernel(query, key, value, make_layout(lengths), PATTERNS[name])
     assert attended[18:38].isnan().all()
     assert torch.cat([attended[:18], attended[38:]]).isfinite().all()
 
@@ -145,20 +139,20 @@ def test_rows_of_fillers_and_empty_sequences_change_nothing() -> None:
     """A captured pass has room for more of both than a batch fills."""
     lengths = [5, 37, 0, 0, 0]
     heads = random_heads(64)
-    padded = attend_by_kernel(*heads, layout_of(lengths), PATTERNS["causal"])
-    assert torch.equal(padded[:42], attend_by_kernel(*heads, layout_of([5, 37]), PATTERNS["causal"])[:42])
+    padded = attend_by_kernel(*heads, make_layout(lengths), PATTERNS["causal"])
+    assert torch.equal(padded[:42], attend_by_kernel(*heads, make_layout([5, 37]), PATTERNS["causal"])[:42])
 
 
 def test_every_sequence_of_a_large_batch_is_found() -> None:
     lengths = [1 + index % 3 for index in range(23)]
     heads = random_heads(sum(lengths))
-    attended = attend_by_kernel(*heads, layout_of(lengths), PATTERNS["all"])
-    torch.testing.assert_close(attended, by_runs(*heads, layout_of(lengths), PATTERNS["all"]), atol=1e-5, rtol=1e-4)
+    attended = attend_by_kernel(*heads, make_layout(lengths), PATTERNS["all"])
+    torch.testing.assert_close(attended, by_group(*heads, make_layout(lengths), PATTERNS["all"]), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ATTENTION_KERNELS)
 def test_registered_kernel_equals_its_plain_version(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "blocks_for", blocks_for)
+    monkeypatch.setattr(attention, "choose_block_sizes", choose_block_sizes)
     kernel = ATTENTION_KERNELS[name]
     arguments = kernel.example(torch.device("cpu"), torch.float32)
     torch.testing.assert_close(kernel.fused(*arguments), kernel.plain(*arguments), atol=1e-4, rtol=1e-4)
@@ -178,7 +172,7 @@ class Launches:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", PATTERNS)
 def test_attention_on_cuda_waits_for_no_number(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With tensors that have no content, an operation that needs some raises."""
+    """The tensors have no content, so an operation that needs it raises an error."""
     launches = Launches()
     monkeypatch.setattr(attention, "attend_kernel", launches)
     monkeypatch.setattr(chosen, "runs_kernels", lambda _: True)

@@ -14,13 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.models import float8, norms, quantized_linear, residual_stream, rotary, transformer
+from engine_svc.models import float8, norms, quantized_linear, rotary, transformer
 from engine_svc.models.activations import Activation
-from engine_svc.models.float8 import Float8Rows
-from engine_svc.models.kernels.quantize import widened
+from engine_svc.models.float8 import Float8Rows, dequantize_float8
 from engine_svc.models.norms import RMSNorm
-from engine_svc.models.residual_stream import ResidualStream
-from engine_svc.models.transformer import GatedFeedForward, Norms
+from engine_svc.models.transformer import BranchNorms, GatedFeedForward, ResidualStream
 from heddle.checkpoint import Checkpoint
 from tests.engine_svc.models.cases import OUTPUTS, Array
 from tests.engine_svc.models.cases_of.all import CASES
@@ -40,7 +38,7 @@ NAMES = (
 
 @pytest.fixture
 def _kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (float8, norms, quantized_linear, residual_stream, rotary, transformer):
+    for module in (float8, norms, quantized_linear, rotary, transformer):
         monkeypatch.setattr(module, "runs_kernels", lambda _: True)
 
 
@@ -75,7 +73,9 @@ class Float8Linear:
 
     def __call__(self, rows: Tensor | Float8Rows) -> Tensor:
         self.given.append(rows)
-        return functional.linear(widened(rows) if isinstance(rows, Float8Rows) else rows, self.weight)
+        return functional.linear(
+            dequantize_float8(rows, torch.float32) if isinstance(rows, Float8Rows) else rows, self.weight
+        )
 
 
 def feed_forward() -> GatedFeedForward:
@@ -88,7 +88,7 @@ def passed_through(branch: GatedFeedForward, rows: Tensor) -> Tensor:
     """Two pre-norm branches, of which the second begins with a sum."""
     stream = ResidualStream(rows.clone())
     for _ in range(2):
-        Norms(before=RMSNorm(torch.ones(32), 1e-6)).around(branch, stream, as_float8=branch.takes_float8)
+        BranchNorms(input=RMSNorm(torch.ones(32), 1e-6)).run(branch, stream, as_float8=branch.takes_float8)
     return stream.hidden()
 
 
@@ -97,7 +97,7 @@ def test_norms_and_gates_quantize_for_linears_that_take_it(
     numbers_max: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """In slices of rows too."""
-    monkeypatch.setattr(transformer, "FEED_FORWARD_NUMBERS_MAX_OF_GPU", numbers_max)
+    monkeypatch.setattr(transformer, "FEED_FORWARD_NUMBERS_MAX_GPU", numbers_max)
     branch, rows = feed_forward(), torch.randn(5, 32)
     expected = passed_through(branch, rows)
     assert all(isinstance(given, Tensor) for given in given_to(branch))
@@ -112,13 +112,13 @@ def test_norms_and_gates_quantize_for_linears_that_take_it(
 @pytest.mark.usefixtures("_kernels")
 def test_norms_do_not_quantize_for_linears_that_do_not_take_it() -> None:
     branch = feed_forward()
-    plain = dataclasses.replace(branch, gate_up=partial(branch.gate_up))
+    plain = dataclasses.replace(branch, gate_up_proj=partial(branch.gate_up_proj))
     passed_through(plain, torch.randn(5, 32))
-    assert isinstance(branch.gate_up, Float8Linear)
-    assert all(isinstance(given, Tensor) for given in branch.gate_up.given)
+    assert isinstance(branch.gate_up_proj, Float8Linear)
+    assert all(isinstance(given, Tensor) for given in branch.gate_up_proj.given)
 
 
 def given_to(branch: GatedFeedForward) -> Sequence[Tensor | Float8Rows]:
-    assert isinstance(branch.gate_up, Float8Linear)
-    assert isinstance(branch.down, Float8Linear)
-    return [*branch.gate_up.given, *branch.down.given]
+    assert isinstance(branch.gate_up_proj, Float8Linear)
+    assert isinstance(branch.down_proj, Float8Linear)
+    return [*branch.gate_up_proj.given, *branch.down_proj.given]

@@ -8,17 +8,20 @@ import torch
 from torch import Tensor
 
 from engine_svc.models.activations import Activation
-from engine_svc.models.float4 import Float4Rows, pairs_of_bytes
-from engine_svc.models.float4 import widened as widened_float4
-from engine_svc.models.float8 import Float8Rows, quantize_rows_plainly
-from engine_svc.models.kernels.attention_examples import ATTENTION_KERNELS
-from engine_svc.models.kernels.gated import activate_gate, activate_gate_plainly, activate_gate_to_float8
-from engine_svc.models.kernels.norms import add_and_normalize, normalize, normalize_plainly
-from engine_svc.models.kernels.quantize import quantize_rows_by_kernel, widened
-from engine_svc.models.kernels.rotary import rotate_copy, rotate_copy_plainly
-from engine_svc.models.kernels.table import KERNELS
-from engine_svc.models.kernels.widen import widen
+from engine_svc.models.float4 import Float4Rows, dequantize_float4, make_byte_table
+from engine_svc.models.float8 import quantize_to_float8_by_torch
+from engine_svc.models.kernels.gated import activate_gate, activate_gate_to_float8
+from engine_svc.models.kernels.norms import add_and_normalize, normalize
+from engine_svc.models.kernels.quantize import dequantize_float4_by_kernel, quantize_to_float8_by_kernel
 from engine_svc.models.norms import LayerNorm, RMSNorm
+from tests.engine_svc.models.kernels.table import (
+    ROW_KERNELS,
+    activate_gate_by_torch,
+    dequantize,
+    normalize_by_torch,
+    rotate_copy,
+    rotate_copy_by_torch,
+)
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TOLERANCES = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
@@ -48,9 +51,9 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", sorted(KERNELS.keys() - ATTENTION_KERNELS.keys()))
+@pytest.mark.parametrize("name", ROW_KERNELS)
 def test_kernel_equals_its_plain_version_on_its_example(name: str, dtype: torch.dtype) -> None:
-    kernel = KERNELS[name]
+    kernel = ROW_KERNELS[name]
     arguments = kernel.example(torch.device("cpu"), dtype)
     kept = [argument.clone() if isinstance(argument, Tensor) else argument for argument in arguments]
     ours, theirs = kernel.fused(*arguments), kernel.plain(*arguments)
@@ -67,15 +70,15 @@ def test_kernel_equals_its_plain_version_on_its_example(name: str, dtype: torch.
 def test_norms_of_any_width(width: int, dtype: torch.dtype) -> None:
     hidden, update = torch.randn(2, 3, width).to(dtype)
     for norm in norms(width, dtype):
-        close(normalize(hidden, norm), normalize_plainly(hidden, norm))
-        close(normalize(hidden, norm, update), normalize_plainly(hidden, norm, update))
+        close(normalize(hidden, norm), normalize_by_torch(hidden, norm))
+        close(normalize(hidden, norm, update), normalize_by_torch(hidden, norm, update))
 
 
 @pytest.mark.parametrize("rows", [1, 3, 257])
 def test_norms_of_any_number_of_rows(rows: int) -> None:
     hidden = torch.randn(rows, 40)
     for norm in norms(40, torch.float32):
-        close(normalize(hidden, norm), normalize_plainly(hidden, norm))
+        close(normalize(hidden, norm), normalize_by_torch(hidden, norm))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -87,7 +90,7 @@ def test_sum_takes_the_place_of_the_update(dtype: torch.dtype) -> None:
     assert torch.equal(update, total)
     assert torch.equal(hidden, before)
     assert isinstance(normalized, Tensor)
-    close(normalized, normalize_plainly(total, norm))
+    close(normalized, normalize_by_torch(total, norm))
 
 
 def row_functions(width: int) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -99,20 +102,15 @@ def row_functions(width: int) -> dict[str, Callable[[Tensor], Tensor]]:
         rotation = torch.ones(2, len(rows), 1, width // 4)
         return rotate_copy(rows.view(len(rows), 4, -1), 2, (rotation[0], rotation[1]), heads).flatten(1)
 
-    def to_float8(rows: Tensor) -> Tensor:
-        normalized = add_and_normalize(rows, RMSNorm(weight, 1e-6), None, as_float8=True)
-        assert isinstance(normalized, Float8Rows)
-        return widened(normalized)
-
     return {
         "RMS norm": lambda rows: normalize(rows, RMSNorm(weight, 1e-6)),
         "layer norm": lambda rows: normalize(rows, LayerNorm(weight, weight, 1e-6)),
-        "norm to float8": to_float8,
+        "norm to float8": lambda rows: dequantize(add_and_normalize(rows, RMSNorm(weight, 1e-6), None, as_float8=True)),
         "rotary": rotated,
         "gate": lambda rows: activate_gate(rows, Activation.SILU),
         "relu gate": lambda rows: activate_gate(rows, Activation.RELU),
-        "gate to float8": lambda rows: widened(activate_gate_to_float8(rows, Activation.GELU)),
-        "quantization": lambda rows: widened(quantize_rows_by_kernel(rows)),
+        "gate to float8": lambda rows: dequantize(activate_gate_to_float8(rows, Activation.GELU)),
+        "quantization": lambda rows: dequantize(quantize_to_float8_by_kernel(rows)),
     }
 
 
@@ -133,16 +131,16 @@ def test_row_has_the_same_bits_alone_and_in_a_batch_and_keeps_its_nan(name: str)
 @pytest.mark.parametrize("width", [1, 7, 384, 2560])
 def test_quantized_rows_are_the_plain_ones(width: int) -> None:
     rows = torch.randn(5, width) * torch.tensor([1e-30, 1e-3, 1.0, 1e3, 1e30])[:, None]
-    ours, theirs = quantize_rows_by_kernel(rows), quantize_rows_plainly(rows)
+    ours, theirs = quantize_to_float8_by_kernel(rows), quantize_to_float8_by_torch(rows)
     torch.testing.assert_close(ours.scales, theirs.scales)
-    torch.testing.assert_close(widened(ours), widened(theirs), rtol=1 / 8, atol=0)
+    torch.testing.assert_close(dequantize(ours), dequantize(theirs), rtol=1 / 8, atol=0)
     assert (ours.values.float() == theirs.values.float()).float().mean() > 0.99
 
 
 def test_quantized_zeros_stay_zero_and_rows_that_are_not_finite_get_nan() -> None:
     rows = torch.ones(4, 16)
     rows[0], rows[1, 3], rows[2, 5] = 0.0, torch.nan, torch.inf
-    quantized = widened(quantize_rows_by_kernel(rows))
+    quantized = dequantize(quantize_to_float8_by_kernel(rows))
     assert torch.equal(quantized[0], torch.zeros(16))
     assert quantized[1].isnan().all()
     assert quantized[2].isnan().any()
@@ -153,10 +151,10 @@ def test_quantized_zeros_stay_zero_and_rows_that_are_not_finite_get_nan() -> Non
 def test_gates_of_any_width(activation: Activation) -> None:
     for width in (1, 48, 1500, 2560):
         gate_up = torch.randn(3, 2 * width) * 3
-        close(activate_gate(gate_up, activation), activate_gate_plainly(gate_up, activation))
+        close(activate_gate(gate_up, activation), activate_gate_by_torch(gate_up, activation))
         ours = activate_gate_to_float8(gate_up, activation)
-        theirs = quantize_rows_plainly(activate_gate_plainly(gate_up, activation))
-        torch.testing.assert_close(widened(ours), widened(theirs), rtol=1 / 8, atol=1e-3)
+        theirs = quantize_to_float8_by_torch(activate_gate_by_torch(gate_up, activation))
+        torch.testing.assert_close(dequantize(ours), dequantize(theirs), rtol=1 / 8, atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -168,13 +166,15 @@ def test_heads_of_any_size_are_rotated(dtype: torch.dtype, head_dim: int, half: 
     angles = torch.randn(rows, 1, half)
     norm = RMSNorm(torch.randn(heads, head_dim), 1e-6) if has_norm else None
     arguments: tuple[Any, ...] = (projected, heads, (angles.cos().to(dtype), angles.sin().to(dtype)), norm)
-    close(rotate_copy(*arguments), rotate_copy_plainly(*arguments))
+    close(rotate_copy(*arguments), rotate_copy_by_torch(*arguments))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_byte_and_scale_of_float4_is_widened_exactly(dtype: torch.dtype) -> None:
+def test_every_byte_and_scale_of_float4_is_dequantized_exactly(dtype: torch.dtype) -> None:
     """Also scales that are no normal numbers of E4M3."""
     packed = torch.arange(256, dtype=torch.uint8).repeat(4).view(2, 512)
     block_scales = torch.arange(128, dtype=torch.uint8).remainder(127).view(2, 64).view(torch.float8_e4m3fn)
     rows = Float4Rows(packed, block_scales, torch.tensor([[1.0], [0.37]]))
-    assert torch.equal(widen(rows, dtype), widened_float4(rows, pairs_of_bytes(dtype, packed.device)))
+    assert torch.equal(
+        dequantize_float4_by_kernel(rows, dtype), dequantize_float4(rows, make_byte_table(dtype, packed.device))
+    )
