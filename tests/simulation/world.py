@@ -102,7 +102,7 @@ class World:
         """Warnings are expected; an error in the log is a violation."""
         message = record.getMessage()
         self.trace("log", record.levelname, message)
-        self.checks.counts["pods lost with items"] += record.name == "heddle.rpc.pool" and message.startswith("lost ")
+        self.checks.counts["pods lost with items"] += "sending them to other pods" in message
         if record.levelno >= logging.ERROR:
             self.checks.fail(f"logged: {message} {record.exc_info or ''}")
 
