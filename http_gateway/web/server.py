@@ -77,7 +77,7 @@ class HttpServer:
         if self._unix_socket:
             self._unix_socket.unlink(missing_ok=True)  # a gateway that was killed leaves it behind
             listeners.start(self._new_listener(uds=self._unix_socket))
-        log.info("listening on %s", self._address)
+        log.info("listening on %s%s", self._address, f" with TLS ({self._tls.cert})" if self._tls else "")
         try:
             await listeners.serve(stopping)
         finally:

@@ -76,7 +76,7 @@ class PlanSettings:
     # Maximum load of an engine pod, as a share of its throughput. The rest is reserved for peaks and lost pods.
     engine_load_max: float = 0.8
 
-    # Gateway and tokenizer pods have one core each. The defaults were measured: see tests/bench/RESULTS.md, Scale.
+    # Costs of gateway and tokenizer pods, of one core each, as measured in tests/bench/RESULTS.md
 
     # CPU microseconds of the gateway per request.
     gateway_request_us: float = 106.0

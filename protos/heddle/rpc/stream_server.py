@@ -84,6 +84,8 @@ class StreamServer(Generic[Item, Outcome]):
         self._sessions[session] = None
         try:
             await session.run()
+        except grpc.aio.BaseError as error:
+            log.debug("the stream is over: %r", error)  # the server stops while it reads
         finally:
             del self._sessions[session]
 

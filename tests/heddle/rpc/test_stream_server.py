@@ -1,10 +1,11 @@
 """The serving end of a stream: what goes wrong with one item stays with that item."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
+from grpc._cython.cygrpc import _ServerStoppedError  # type: ignore[import-untyped]
 
 from heddle.rpc.channels import Options
 from heddle.rpc.errors import ErrorKind, HeddleError
@@ -29,6 +30,23 @@ class Repeating:
         self.asked.append(data)
         reply(engine_pb2.Outcome(results=[engine_pb2.Result(tensor=tensor_pb2.Tensor(data=100 * data))]))
         return nothing_to_cancel
+
+
+class StoppedContext:
+    """The context of a stream whose server stops at once."""
+
+    def peer(self) -> str:
+        return "unix:"
+
+    async def read(self) -> Any:
+        raise _ServerStoppedError
+
+
+async def test_a_server_that_stops_ends_a_stream_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    stream = EnginePod(echo).stream
+    await stream.serve(cast("Any", StoppedContext()))
+    assert stream.idle
+    assert not caplog.records
 
 
 async def test_a_bug_fails_only_its_own_item() -> None:
