@@ -28,16 +28,16 @@ class DrawnWeights(Weights):
     def has(self, name: str) -> bool:
         return True
 
-    def take(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
-        taken = torch.empty(*shape, dtype=dtype or self.dtype, device=self.device)
+    def load(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        drawn = torch.empty(*shape, dtype=dtype or self.dtype, device=self.device)
         if len(shape) == 1:
-            return taken.normal_(1.0 if name.endswith("weight") else 0.0, 0.1)
-        return taken.normal_(0.0, 1.0 if "embed" in name else shape[-1] ** -0.5)
+            return drawn.normal_(1.0 if name.endswith("weight") else 0.0, 0.1)
+        return drawn.normal_(0.0, 1.0 if "embed" in name else shape[-1] ** -0.5)
 
-    def row_blocks(
+    def read_blocks(
         self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None
     ) -> Iterator[tuple[slice, Tensor]]:
-        yield slice(0, shape[0]), self.take(name, shape, dtype)
+        yield slice(0, shape[0]), self.load(name, shape, dtype)
 
     def unused(self, expected: Sequence[str]) -> list[str]:
         return []
