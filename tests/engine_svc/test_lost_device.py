@@ -10,8 +10,8 @@ from unittest.mock import patch
 import engine_svc.__main__ as engine
 from engine_svc.backends import DeviceLostError
 from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.rows import Rows
+from engine_svc.sequences import Output, PackedBatch
 from heddle.cli.readiness import grpc_ready
 from heddle.client import Client
 from tests.cluster import ENGINE, READY_S_MAX, engine_pod, tokenizer_pod

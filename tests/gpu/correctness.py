@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import PackedBatch
 from engine_svc.device import is_decoder
+from engine_svc.sequences import PackedBatch
 from heddle.checkpoint import Checkpoint
 from tests.gpu import kernel_checks
 from tests.gpu.attention_kernels import noted_choices

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from engine_svc.batch import PackedBatch
+from engine_svc.sequences import PackedBatch
 from heddle.checkpoint import Checkpoint
 from tests.engine_svc.models import published_references
 from tests.engine_svc.models.cases import OUTPUTS, Case

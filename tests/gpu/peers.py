@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from engine_svc.batch import PackedBatch
+from engine_svc.sequences import PackedBatch
 from tests.gpu.batches import workloads
 from tests.gpu.clock import wall_times
 from tests.gpu.drawn import drawn_backend

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine_svc.batch import Output, PackedBatch
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.sentence_modules import PoolingSetting
 from tests.sequences import Sequence as TokenSequence

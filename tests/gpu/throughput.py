@@ -14,8 +14,8 @@ import torch
 
 from engine_svc.backends.cuda_graphs import BUCKETS_OF_TOKENS
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import PackedBatch
 from engine_svc.models.attention_pattern import AttentionPattern
+from engine_svc.sequences import PackedBatch
 from tests.gpu.attention_kernels import kernels_for
 from tests.gpu.batches import Workload, workloads
 from tests.gpu.ceilings import best_tflops, copy_gb_s

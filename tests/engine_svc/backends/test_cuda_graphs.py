@@ -149,7 +149,7 @@ def test_no_sequence_of_a_capture_is_longer_than_the_model_takes(transformer: Tr
 def test_model_that_reads_lengths_on_the_host_has_no_graphs(
     transformer: Transformer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As attention by runs of equal lengths does."""
+    """Attention by group reads them."""
     monkeypatch.setattr(transformer_module, "attend", attend)
     with caplog.at_level(logging.WARNING):
         assert not len(captured(transformer))

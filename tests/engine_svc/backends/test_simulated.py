@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import Output
+from engine_svc.sequences import Output
 from tests.engine_svc.submissions import sequence
 from tests.sequences import Sequence, packed, run_each
 

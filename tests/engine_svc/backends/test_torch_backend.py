@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers import BertForSequenceClassification, BertForTokenClassification, BertModel, PreTrainedModel
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output
+from engine_svc.sequences import Output
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.model_source import locate
 from heddle.checkpoint.sentence_modules import POOLING_BY_MODE

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.model import Model
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.sentence_modules import Pooling
 from tests.checkpoints import write_old_modules

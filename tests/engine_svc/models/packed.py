@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.layout import Layout
 from engine_svc.models.prefixes import SharedPrefixes
+from engine_svc.sequences import Output, PackedBatch
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE
 from tests.sequences import Sequence as TokenSequence
 from tests.sequences import packed

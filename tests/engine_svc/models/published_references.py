@@ -20,7 +20,7 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
-from engine_svc.batch import PackedBatch
+from engine_svc.sequences import PackedBatch
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.causality import is_causal
 from tests.checkpoints import write_json

@@ -20,7 +20,7 @@ CODE = """
 import re, pathlib, sys
 import numpy as np
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import PackedBatch
+from engine_svc.sequences import PackedBatch
 from heddle.checkpoint import Checkpoint
 from tests.sequences import Sequence, packed, run_each
 def kib(name): return int(re.search(name + r":\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])

@@ -15,7 +15,7 @@ from transformers import JinaEmbeddingsV3Model
 
 from engine_svc.backends.loading import load_backend
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch
+from engine_svc.sequences import Output, PackedBatch
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.json_files import CheckpointError

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.model import Model
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint import Checkpoint, ModelKind
 from tests.engine_svc.models.cases import OUTPUTS, POOLED, Array, Case, one_by_one
 from tests.engine_svc.models.cases_of.all import CASES

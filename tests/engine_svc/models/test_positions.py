@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output
+from engine_svc.sequences import Output
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import SMALL_BERT, VOCABULARY_SIZE
 from tests.engine_svc.models.cases import randomized, saved

@@ -12,11 +12,11 @@ from torch import Tensor
 from transformers import Qwen3Model
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.models import packed_tokens
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.prefixes import PREFIX_TOKENS_MIN, ROWS_PER_TOKEN_MAX, find_shared_prefixes
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import VOCABULARY_SIZE
 from tests.engine_svc.models.cases import saved

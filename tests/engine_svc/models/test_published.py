@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint import Checkpoint, ModelKind
 from tests.engine_svc.models import published_references
 from tests.engine_svc.models.cases import Array, one_by_one

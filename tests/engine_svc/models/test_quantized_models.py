@@ -14,11 +14,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import PackedBatch
 from engine_svc.models.architectures.decoder import FAMILIES
 from engine_svc.models.float8 import FLOAT8
 from engine_svc.models.model import Model
 from engine_svc.models.quantized_linear import Float4Linear, Float8Linear
+from engine_svc.sequences import PackedBatch
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.model_source import locate
 from tests.checkpoints import write_json

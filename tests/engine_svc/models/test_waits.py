@@ -12,11 +12,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.lora import use_adapters
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.rows import Rows
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.sentence_modules import Pooling
 from tests.engine_svc.models.cases import OUTPUTS, Case

@@ -13,7 +13,7 @@ from transformers import LlamaModel, Qwen2Model
 
 from engine_svc.backends.tensorrt_llm.support import check_support
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output
+from engine_svc.sequences import Output
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.sentence_modules import PoolingSetting

@@ -13,7 +13,7 @@ from transformers import LlamaModel, MistralModel, PreTrainedModel, Qwen2Model, 
 
 from engine_svc.backends.tensorrt_llm.model import ARCHITECTURE, add_prefix, write_model_folder
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output
+from engine_svc.sequences import Output
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import write_json
 from tests.engine_svc.backends.tensorrt_llm import fake_llm

@@ -9,7 +9,7 @@ import torch
 from transformers import BertForSequenceClassification, BertForTokenClassification, PreTrainedModel
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import PackedBatch
+from engine_svc.sequences import PackedBatch
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import write_bert
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch, split

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.transformer import Transformer
+from engine_svc.sequences import Output
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.json_files import CheckpointError
 from tests.engine_svc.models.cases import Array

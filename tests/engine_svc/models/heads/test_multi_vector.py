@@ -16,7 +16,7 @@ from transformers import BertModel, PreTrainedModel
 
 from engine_svc.backends.loading import check_loadable
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output
+from engine_svc.sequences import Output
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.json_files import CheckpointError

@@ -13,9 +13,9 @@ from sentence_transformers.sparse_encoder.modules import SpladePooling
 from transformers import BertForMaskedLM
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import PackedBatch
 from engine_svc.models.heads import splade
 from engine_svc.models.model import Model
+from engine_svc.sequences import PackedBatch
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import VOCABULARY_SIZE, write_bert, write_tokenizer
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch

@@ -18,9 +18,9 @@ from torch import nn
 
 from engine_svc.backends.loading import check_loadable
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output
 from engine_svc.models.heads.vector_modules import apply_stages, load_vector_modules
 from engine_svc.models.weights import Weights
+from engine_svc.sequences import Output
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.json_files import CheckpointError
