@@ -16,7 +16,7 @@ from engine_svc.models.weights import Weights
 from tests.gpu.shapes import ModelShape
 
 
-class DrawnWeights(Weights):
+class RandomWeights(Weights):
     """Makes any tensor that is asked for, in the shape that is asked for. The scale keeps activations in range through
     all layers."""
 
@@ -43,7 +43,7 @@ class DrawnWeights(Weights):
         return []
 
 
-def drawn_backend(shape: ModelShape, device: str, **settings: Any) -> TorchBackend:
+def load_random_backend(shape: ModelShape, device: str, **settings: Any) -> TorchBackend:
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(model, "Weights", DrawnWeights):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(model, "Weights", RandomWeights):
         return TorchBackend(shape.checkpoint(Path(folder)), dtype=shape.dtype, device=device, **settings)
