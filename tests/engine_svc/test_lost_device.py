@@ -32,7 +32,7 @@ class Lost:
 
 
 @asynccontextmanager
-async def process_of(address: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def start_process(address: str) -> AsyncIterator[asyncio.subprocess.Process]:
     command = (sys.executable, "-m", __name__, "--listen", address, "--backend", "simulated")
     process = await asyncio.create_subprocess_exec(*command, cwd=Path(__file__).parents[2])
     try:
@@ -49,7 +49,7 @@ async def process_of(address: str) -> AsyncIterator[asyncio.subprocess.Process]:
 async def test_pod_whose_device_is_lost_exits_and_another_pod_answers(tmp_path: Path) -> None:
     doomed = f"unix:{tmp_path}/doomed"
     async with (
-        process_of(doomed) as process,
+        start_process(doomed) as process,
         engine_pod(tmp_path) as living,
         tokenizer_pod(tmp_path, doomed, living) as address,
     ):

@@ -9,7 +9,7 @@ import pytest
 from transformers import Gemma2Model, Gemma3TextModel, PreTrainedModel, Qwen3Model
 
 from heddle.checkpoint import Checkpoint
-from tests.engine_svc.models.cases import saved
+from tests.engine_svc.models.cases import save
 from tests.engine_svc.models.cases_of.decoders import small
 
 LONG = {"hidden_size": 256, "num_attention_heads": 4, "head_dim": 64, "intermediate_size": 768}
@@ -46,7 +46,7 @@ print((kib("VmHWM") - before) / 2**10)
 def test_long_text_needs_little_memory(
     tmp_path: Path, model_class: type[PreTrainedModel], tokens: int, config: dict[str, Any]
 ) -> None:
-    saved(small(model_class, max_position_embeddings=tokens, **config), tmp_path)
+    save(small(model_class, max_position_embeddings=tokens, **config), tmp_path)
     assert Checkpoint.read(tmp_path).sequence_tokens_max == tokens
     command = [sys.executable, "-c", CODE, str(tmp_path), str(tokens)]
     environment = {"PYTHONPATH": ":".join(sys.path)}
