@@ -123,7 +123,7 @@ def make_gte(published: Published, config: Json) -> Computed:
     tensors = dict(names_after(write))
     if "NewForTokenClassification" in config["architectures"]:  # the head of gte-multilingual-base's sparse vectors
         tensors |= {"classifier.weight": torch.ones(1, config["hidden_size"]), "classifier.bias": torch.ones(1)}
-    return Computed(tensors, cases.find_reference(model, published.kind, has_types=has_types(config)))
+    return Computed(tensors, cases.make_reference(model, published.kind, has_types=has_types(config)))
 
 
 def make_jina_bert(published: Published, config: Json) -> Computed:
@@ -154,7 +154,7 @@ def make_jina_roberta(published: Published, config: Json) -> Computed:
             adapters = {"rank": config["lora_rank"], "alpha": config["lora_alpha"], "dtype": read_dtype(config)}
             jina_roberta.add_adapters(folder, model, published.adapter, **adapters)
 
-    return Computed(names_after(write), cases.find_reference(model, published.kind))
+    return Computed(names_after(write), cases.make_reference(model, published.kind))
 
 
 def make_nomic(published: Published, config: Json) -> Computed:
@@ -179,7 +179,7 @@ def make_nomic(published: Published, config: Json) -> Computed:
     else:
         model = draw_stored(model, config)
         tensors = names_after(lambda folder: save(model, folder))
-    return Computed(tensors, cases.find_reference(model, published.kind, has_types=has_types(config)))
+    return Computed(tensors, cases.make_reference(model, published.kind, has_types=has_types(config)))
 
 
 def make_nemotron(published: Published, config: Json) -> Computed:
@@ -191,7 +191,7 @@ def make_nemotron(published: Published, config: Json) -> Computed:
     model = draw_stored((LlamaForSequenceClassification if is_reranker else LlamaModel)(settings), config)
     tensors = names_after(lambda folder: save(model, folder))
     if not is_reranker:
-        return Computed(tensors, cases.find_reference(model, published.kind))
+        return Computed(tensors, cases.make_reference(model, published.kind))
 
     def reference(ids: Tensor, types: Tensor) -> Tensor:
         hidden: Tensor = model.base_model(input_ids=ids).last_hidden_state[0]

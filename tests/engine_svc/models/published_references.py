@@ -88,7 +88,7 @@ def native_model(folder: Path, config: Json) -> PreTrainedModel:
     """A model with random weights that the published data type can hold, so that storing them loses nothing."""
     settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     model_class: type[PreTrainedModel] = getattr(transformers, config["architectures"][0])
-    model = published_code.loud(randomize(model_class(settings)))
+    model = published_code.scale_embeddings(randomize(model_class(settings)))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(parameter.to(published_code.read_dtype(config)))

@@ -66,7 +66,7 @@ def run(backend: TorchBackend, batch: list[Sequence]) -> list[dict[Output, Array
 
 
 def check(small: SmallM3, sequence: Sequence, found: dict[Output, Array]) -> None:
-    expected = small.compute_vectors(list_ids(sequence))
+    expected = small.vectors_of(list_ids(sequence))
     if DENSE in found:
         np.testing.assert_allclose(found[DENSE], expected.dense, atol=1e-5)
     if COLBERT in found:
