@@ -130,8 +130,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert batch.items <= LIMITS.batch_items_max
 
     def check_leavers(self, batch: Batch) -> None:
-        """Each sequence that leaves had waited, leaves once, and comes from the start of its flow. Those with a deadline
-        have expired, the others have not."""
+        """Each sequence that leaves had waited, leaves once, and comes from the start of its flow. Those with a
+        deadline have expired, the others have not."""
         leavers = list_leavers([*batch.parts, *batch.expired])
         assert leavers
         assert len(set(leavers)) == len(leavers)
