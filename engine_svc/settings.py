@@ -104,7 +104,7 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         parse_score_tokens(self.score_tokens)
-        ServerTls.of(self.tls_cert, self.tls_key, self.tls_ca)
+        ServerTls.from_settings(self.tls_cert, self.tls_key, self.tls_ca)
         check_device(self.device)
         at_least(0, threads=self.threads, passes=self.passes, batch_tokens_max=self.batch_tokens_max)
         at_least(0, drain_s_max=self.drain_s_max)
@@ -114,4 +114,4 @@ class EngineSettings:
 
     @property
     def tls(self) -> ServerTls | None:
-        return ServerTls.of(self.tls_cert, self.tls_key, self.tls_ca)
+        return ServerTls.from_settings(self.tls_cert, self.tls_key, self.tls_ca)

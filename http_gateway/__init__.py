@@ -1,4 +1,4 @@
-"""The HTTP gateway: OpenAI and BEI routes on one side, one InferenceService item per request on the other."""
+"""The HTTP gateway: serves the HTTP APIs of OpenAI, BEI, TEI and others by calling tokenizer pods over gRPC."""
 
 from heddle.rpc.grpc_core import use_older_client
 

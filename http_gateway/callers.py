@@ -1,4 +1,4 @@
-"""Who sends a request: the check of its API key, its fair-share flow and its priority.
+"""Identifies who sends a request: checks the API key and sets the fair-share flow and the priority.
 
 A flow is a path; its parts are nested (see ItemContext.flow in heddle/v1/item.proto):
 

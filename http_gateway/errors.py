@@ -69,8 +69,8 @@ ITEM = re.compile(r"(?P<field>[^\[]*)\[(?P<index>\d+)\]")
 
 
 class RenamedFields:
-    """`with` it, errors name fields as the request does: a caller that sent `input` knows no `inputs[3]`. The message
-    begins with the name, unless it contains it already."""
+    """A context in which errors name fields as the request does: a caller that sent `input` knows no `inputs[3]`. The
+    message begins with the name, unless it contains it already."""
 
     __slots__ = ("_is_list", "_names", "_place_of")
 

@@ -131,7 +131,7 @@ class GatewaySettings:
         if self.default_route and not self.default_route.startswith("/"):
             raise ValueError("default_route must be a path, such as /v1/embeddings")
         check_origins(self.cors_origins)
-        ServerTls.of(self.tls_cert, self.tls_key, self.tls_ca)
+        ServerTls.from_settings(self.tls_cert, self.tls_key, self.tls_ca)
         _ = self.tokenizers_access
         if not self.tokenizers:
             raise ValueError("tokenizers must name at least one tokenizer pod")
@@ -154,11 +154,11 @@ class GatewaySettings:
 
     @property
     def tls(self) -> ServerTls | None:
-        return ServerTls.of(self.tls_cert, self.tls_key, self.tls_ca)
+        return ServerTls.from_settings(self.tls_cert, self.tls_key, self.tls_ca)
 
     @property
     def tokenizers_access(self) -> Access:
-        return Access.of(
+        return Access.from_settings(
             "tokenizers",
             ca=self.tokenizers_tls_ca,
             cert=self.tokenizers_tls_cert,

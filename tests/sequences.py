@@ -51,7 +51,7 @@ class Runner(Protocol):
 
 
 def columns(*sequences: Sequence) -> Sequences:
-    """Makes the sequences of one set of options."""
+    """Joins sequences that share their options."""
     types = None
     if any(one.type_ids for one in sequences):
         types = np.frombuffer(b"".join(one.type_ids or bytes(one.tokens) for one in sequences), np.uint8)
@@ -72,8 +72,12 @@ def sequences_of(batch: PackedBatch) -> list[Sequence]:
             Sequence(
                 batch.token_ids[start:stop].astype("<u4").tobytes(),
                 types.tobytes() if types.any() else b"",
-                *(options.prompt_tokens, options.output, options.more_outputs),
-                *(options.skip_normalization, options.dimensions, options.task),
+                options.prompt_tokens,
+                options.output,
+                options.more_outputs,
+                options.skip_normalization,
+                options.dimensions,
+                options.task,
             )
         )
     return sequences
@@ -84,7 +88,7 @@ def run_each(backend: Runner, batch: PackedBatch | List[Sequence], cores: int = 
     if not isinstance(batch, PackedBatch):
         batch = packed(batch)
     outputs: frozenset[Output] = getattr(backend, "outputs", frozenset())
-    if len(outputs) == 1:  # what is asked for unless the caller says something else
+    if len(outputs) == 1:  # the default of the backend
         [only] = outputs
         batch = replace(batch, options=[replace(options, output=only, more_outputs=()) for options in batch.options])
     results = backend.run(batch, cores)

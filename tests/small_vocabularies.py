@@ -1,4 +1,4 @@
-"""Small tokenizer folders without tokenizer.json, as older checkpoints have them. They are the same in every run.
+"""Small tokenizer folders without tokenizer.json, like those of older checkpoints. They are the same in every run.
 Tests of the loading of vocabulary files use them."""
 
 import io

@@ -176,7 +176,7 @@ class Encoder:
         try:
             for call in calls:
                 if self._closed:
-                    raise shutting_down()
+                    raise shutting_down_error()
                 results.append(await asyncio.get_running_loop().run_in_executor(self._executor, call))
         finally:
             self.waiting_bytes -= size
@@ -192,12 +192,13 @@ class Encoder:
         for job in rest:
             start = job.cursor
             self.waiting_bytes -= job.drop_rest()
-            job.deliver(start, TokenSequences.from_results([shutting_down() for _ in range(start, len(job.inputs))]))
+            errors = [shutting_down_error() for _ in range(start, len(job.inputs))]
+            job.deliver(start, TokenSequences.from_results(errors))
         self._executor.shutdown(wait=False)
 
     def _admit(self, size: int) -> None:
         if self._closed:
-            raise shutting_down()
+            raise shutting_down_error()
         if self.waiting_bytes and self.waiting_bytes + size > self._waiting_bytes_max:
             raise HeddleError(ErrorKind.OVERLOADED, "too much text is waiting to be tokenized", retry_after_ms=1000)
         self.waiting_bytes += size
@@ -205,10 +206,10 @@ class Encoder:
     async def _work(self) -> None:
         """Runs while there is work. `submit` starts it again."""
         while self._jobs:
-            part = self._take()
-            encoded = await self._encode(part)
+            slice_ = self._take()
+            encoded = await self._encode(slice_)
             self.running_bytes = 0
-            for piece, sequences in zip(part.pieces, encoded, strict=True):
+            for piece, sequences in zip(slice_.pieces, encoded, strict=True):
                 piece.job.deliver(piece.start, sequences)
             if self._jobs:
                 await asyncio.sleep(0)  # slices may run on the event loop: let other tasks run in between
@@ -231,10 +232,10 @@ class Encoder:
         self.running_bytes = size
         return Slice([piece for job, start in starts.items() for piece in job.pieces(start, job.cursor)], size)
 
-    async def _encode(self, part: Slice) -> list[TokenSequences]:
-        work = [(piece.inputs, piece.options) for piece in part.pieces]
+    async def _encode(self, slice_: Slice) -> list[TokenSequences]:
+        work = [(piece.inputs, piece.options) for piece in slice_.pieces]
         try:
-            if part.size_bytes <= self._inline_bytes_max:
+            if slice_.size_bytes <= self._inline_bytes_max:
                 return self._tokenizer.encode(work)
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._executor, self._tokenizer.encode, work)
@@ -246,5 +247,5 @@ class Encoder:
             ]
 
 
-def shutting_down() -> HeddleError:
+def shutting_down_error() -> HeddleError:
     return HeddleError(ErrorKind.UNAVAILABLE, "the tokenizer is shutting down")

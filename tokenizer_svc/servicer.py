@@ -1,10 +1,11 @@
 """The gRPC servicer of the tokenizer pod.
 
-A request's way begins at `submit`: its task plans it (tasks/), and an `EngineRequest` carries the plan out: the encoder
-tokenizes its inputs, the engines compute its sequences, and the answer is assembled. Invalid requests are refused
-while they are plan_request, before any work.
+Every request enters at `submit`, from a stream or a unary call, and is planned by its task (tasks/). An `EngineRequest`
+carries the plan out: the encoder tokenizes the inputs, the engines compute the sequences, and the answer is assembled.
+`answer_locally` carries out plans that need no engine. Invalid requests are refused while they are planned.
 """
 
+import asyncio
 from collections.abc import Awaitable
 from typing import Any, Protocol, TypeVar, cast
 
@@ -22,7 +23,8 @@ from tokenizer_svc.engines import Engines
 from tokenizer_svc.settings import TokenizerSettings
 from tokenizer_svc.tasks.engine_request import EngineRequest, MemoryBudget
 from tokenizer_svc.tasks.grouping import GroupLimits
-from tokenizer_svc.tasks.local_request import LocalPlan, LocalRequest
+from tokenizer_svc.tasks.local_request import answer_locally
+from tokenizer_svc.tasks.plan import LocalPlan, Plan
 from tokenizer_svc.tasks.served_model import ServedModel
 from tokenizer_svc.tasks.table import plan_request
 from tokenizer_svc.text.rerank_prompts import choose_prompt
@@ -69,7 +71,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             answer_bytes_max=settings.answer_bytes_max, answers_bytes_max=settings.answers_bytes_max
         )
         self._group_limits = GroupLimits(settings.submission_sequences_max, settings.submission_tokens_max)
-        self._unanswered: set[EngineRequest | LocalRequest] = set()
+        self._unanswered: set[EngineRequest | asyncio.Task[None]] = set()
         self.flow_names = FlowNames()
         self.stream = StreamServer(
             self.submit,
@@ -111,13 +113,13 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         """A `Submit` (see heddle.rpc.stream). An item is one request."""
         item.context.flow = self.flow_names.complete(item.context.flow)
         try:
-            request = self._make_request(item, deadline, reply)
-            request.start(self._encoder)
+            plan = self._plan(item)
+            if isinstance(plan, LocalPlan):
+                return self._start_locally(plan, deadline, reply)
+            return self._start_on_engines(plan, item.context, deadline, reply)
         except HeddleError as refusal:
             reply(refusal)
             return nothing_to_cancel
-        self._unanswered.add(request)
-        return request.cancel
 
     def load(self) -> item_pb2.Load:
         return item_pb2.Load(
@@ -131,19 +133,34 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         item.context.CopyFrom(read_context(context))
         return await submit_and_wait(self.submit, item, call_deadline(context))
 
-    def _make_request(
-        self, item: inference_pb2.InferenceItem, deadline: float, reply: Reply[inference_pb2.InferenceOutcome]
-    ) -> EngineRequest | LocalRequest:
+    def _plan(self, item: inference_pb2.InferenceItem) -> Plan | LocalPlan:
         """Raises HeddleError for an invalid request."""
         name = item.WhichOneof("request")
         if name is None:
             raise HeddleError(ErrorKind.INVALID_INPUT, "the item contains no request that this version knows")
-        plan = plan_request(name, getattr(item, name), self._served)
-        if isinstance(plan, LocalPlan):
-            return LocalRequest(plan, deadline, reply, on_end=self._unanswered.discard)
-        return EngineRequest(
+        return plan_request(name, getattr(item, name), self._served)
+
+    def _start_locally(self, plan: LocalPlan, deadline: float, reply: Reply[inference_pb2.InferenceOutcome]) -> Cancel:
+        task = asyncio.create_task(answer_locally(plan, self._encoder, deadline, reply))
+        self._unanswered.add(task)
+        task.add_done_callback(self._unanswered.discard)
+
+        def cancel() -> None:
+            task.cancel()
+
+        return cancel
+
+    def _start_on_engines(
+        self,
+        plan: Plan,
+        context: item_pb2.ItemContext,
+        deadline: float,
+        reply: Reply[inference_pb2.InferenceOutcome],
+    ) -> Cancel:
+        """Raises OVERLOADED."""
+        request = EngineRequest(
             plan,
-            item,
+            context,
             deadline,
             reply,
             self._engines.submit,
@@ -152,3 +169,6 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             device=self._engines.model.device,
             on_end=self._unanswered.discard,
         )
+        request.start(self._encoder)
+        self._unanswered.add(request)
+        return request.cancel

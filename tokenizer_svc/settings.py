@@ -124,7 +124,7 @@ class TokenizerSettings:
 
     def __post_init__(self) -> None:
         parse_score_tokens(self.score_tokens)
-        ServerTls.of(self.tls_cert, self.tls_key, self.tls_ca)
+        ServerTls.from_settings(self.tls_cert, self.tls_key, self.tls_ca)
         self._check_engines()
         at_least(1, request_inputs_max=self.request_inputs_max, queue_bytes_max=self.queue_bytes_max)
         at_least(
@@ -149,11 +149,11 @@ class TokenizerSettings:
 
     @property
     def tls(self) -> ServerTls | None:
-        return ServerTls.of(self.tls_cert, self.tls_key, self.tls_ca)
+        return ServerTls.from_settings(self.tls_cert, self.tls_key, self.tls_ca)
 
     @property
     def engines_access(self) -> Access:
-        return Access.of(
+        return Access.from_settings(
             "engines",
             ca=self.engines_tls_ca,
             cert=self.engines_tls_cert,

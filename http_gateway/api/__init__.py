@@ -6,8 +6,8 @@ what several of them share.
     rerank.py               /rerank of TEI, /v1/rerank and /v2/rerank of Cohere and Jina
     cohere.py  ollama.py    the rest of Cohere's and Ollama's
     vllm*.py                /classify, /pooling, /score
-    model_task.py           /, /invocations, /vertex: what the model is for
-    baseten_paths.py        the paths of Baseten's edge
-    models.py               what is served: /v1/models, /models, /info
-    operations.py           probes, metrics, documentation
+    model_task.py           /, /invocations, /vertex: the task of the model
+    baseten_paths.py        the paths of Baseten's edge, which stand for other routes
+    models.py               the served models: /v1/models, /models, /info
+    operations.py           probes, metrics, documentation (openapi.py)
 """

@@ -1,4 +1,4 @@
-"""What the answers of several APIs have in common: cost headers, usage, the order of scores, and token vectors."""
+"""Parts of answers that several APIs share: cost headers, usage, the order of scores, and token vectors."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""POST / and /invocations: what the model is for. POST /vertex: the same for a list of requests.
+"""POST / and /invocations run the task of the model. POST /vertex does so for each of a list of requests.
 
 SageMaker, Vertex AI, Hugging Face's endpoints and their clients know one address and no routes.
 """

@@ -1,5 +1,5 @@
-"""What is served: GET /v1/models and /v1/models/{id} of OpenAI, GET /models of Infinity, which extends OpenAI's shape,
-and GET /info of TEI.
+"""The served models: GET /v1/models and /v1/models/{model} of OpenAI, GET /models of Infinity, which extends OpenAI's
+shape, and GET /info of TEI.
 
 https://platform.openai.com/docs/api-reference/models and https://michaelfeil.eu/infinity/latest/swagger_ui/
 """
@@ -95,7 +95,7 @@ class Models(ModelRoutes):
 
     async def describe_model(self, request: Request) -> Answer:
         """The model of this name."""
-        return Answer(self._openai_model(self.models.named(request.parameter).name))
+        return Answer(self._openai_model(self.models.find_by_name(request.parameter).name))
 
     async def list_for_infinity(self, _: Request) -> Answer:
         """The models that are served, and how busy they are, for Infinity's clients."""
@@ -147,7 +147,7 @@ class Models(ModelRoutes):
 
     def _find_served(self, name: str) -> ServedModel:
         if name:
-            return self.models.named(name)
+            return self.models.find_by_name(name)
         if len(names := self.models.names()) > 1:
             message = f"several models are served: ask for one of {', '.join(f'/info/{each}' for each in names)}"
             raise HeddleError(ErrorKind.INVALID_INPUT, message, field="model")

@@ -12,9 +12,9 @@ import orjson
 import prometheus_client
 
 from http_gateway.api.families import OPENAI, TEI
+from http_gateway.api.openapi import document
 from http_gateway.api.served_models import ServedModels
 from http_gateway.web.message import Answer, Request, Response
-from http_gateway.web.openapi import document
 from http_gateway.web.routing import Description, Route, get
 
 # All but /ready are TEI's. Baseten probes /health, SageMaker /ping.

@@ -37,7 +37,7 @@ Direction = Literal["Right", "right", "Left", "left"]
 # Cohere's and NIM's values of `truncate`: NONE refuses long inputs, START and END name the side that is cut.
 Truncate = Literal["NONE", "START", "END", "None", "Start", "End", "none", "start", "end"]
 
-SIDES = {
+TRUNCATION_SIDES = {
     "RIGHT": inference_pb2.TRUNCATION_SIDE_RIGHT,
     "END": inference_pb2.TRUNCATION_SIDE_RIGHT,
     "LEFT": inference_pb2.TRUNCATION_SIDE_LEFT,
@@ -95,9 +95,9 @@ class TruncationFields(msgspec.Struct, kw_only=True):
         if not (truncate or self.truncation_direction or self.side):
             return inference_pb2.TRUNCATION_SIDE_UNSPECIFIED
         aliases = {
-            "truncate": SIDES.get(truncate.upper()),
-            "truncation_direction": SIDES.get((self.truncation_direction or "").upper()),
-            "truncation_side": SIDES.get((self.side or "").upper()),
+            "truncate": TRUNCATION_SIDES.get(truncate.upper()),
+            "truncation_direction": TRUNCATION_SIDES.get((self.truncation_direction or "").upper()),
+            "truncation_side": TRUNCATION_SIDES.get((self.side or "").upper()),
         }
         side: inference_pb2.TruncationSide | None = merge_aliases(aliases)
         return side or inference_pb2.TRUNCATION_SIDE_UNSPECIFIED

@@ -1,4 +1,4 @@
-"""The models that requests may ask for, the client of each one's tokenizer pods, and what each kind of model is for."""
+"""The models that requests may name, the client of each one's tokenizer pods, and the routes of each kind of model."""
 
 import asyncio
 import time
@@ -99,9 +99,9 @@ class ServedModels:
             return self._models[0]
         if not name:
             raise HeddleError(ErrorKind.INVALID_INPUT, f"name one of the models {self._quoted_names()}", field="model")
-        return self.named(name)
+        return self.find_by_name(name)
 
-    def named(self, name: str) -> ServedModel:
+    def find_by_name(self, name: str) -> ServedModel:
         """The model with exactly this name. Raises MODEL_NOT_FOUND, or UNAVAILABLE while no name is known."""
         for model in self._models:
             if model.name == name:

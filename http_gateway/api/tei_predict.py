@@ -111,7 +111,7 @@ def ranked_labels(
 
 
 def list_texts_or_pairs(value: str | list[str | list[str]]) -> tuple[list[inference_pb2.TextOrPair], bool]:
-    """The inputs, and whether there may be several. Raises INVALID_INPUT for what is neither a text nor a pair."""
+    """The texts and pairs, and whether there may be several. Raises INVALID_INPUT for anything else."""
     if isinstance(value, str):
         return [inference_pb2.TextOrPair(text=value)], False
     if value and all(isinstance(item, str) for item in value):

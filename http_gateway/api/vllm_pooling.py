@@ -95,7 +95,9 @@ class VLLMPooling(ModelRoutes):
 
         def pooled(index: int) -> dict[str, Any]:
             array = result.array(index)
-            data = encode_base64(memoryview(array.tobytes())) if body.encoding_format == "base64" else array
+            data: Any = array if array.ndim == 1 else LazyList(array)
+            if body.encoding_format == "base64":
+                data = encode_base64(memoryview(array.tobytes()))
             return {"index": index, "object": "pooling", "data": data}
 
         value = vllm_value(request, served.name, LazyList(range(len(inputs)), pooled), result.usage)

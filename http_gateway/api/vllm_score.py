@@ -26,7 +26,7 @@ from http_gateway.web.routing import Route
 Documents = str | Annotated[list[str], NonEmpty]
 
 # The pairs of fields that hold the two sides.
-SIDES = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2"))
+FIELD_PAIRS = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2"))
 
 
 class ScoreBody(VLLMBody, kw_only=True):
@@ -118,10 +118,10 @@ class VLLMScore(ModelRoutes):
 
 def read_sides(body: ScoreBody) -> tuple[tuple[str, str], list[str], list[str]]:
     """The names of the two sides, and their texts. Raises INVALID_INPUT and EMPTY_INPUT."""
-    present = [name for name in dict.fromkeys(sum(SIDES, ())) if getattr(body, name) is not None]
-    names = next((pair for pair in SIDES if set(pair) == set(present)), None)
+    present = [name for name in dict.fromkeys(sum(FIELD_PAIRS, ())) if getattr(body, name) is not None]
+    names = next((pair for pair in FIELD_PAIRS if set(pair) == set(present)), None)
     if names is None:
-        pairs = ", ".join(f"{first} and {second}" for first, second in SIDES)
+        pairs = ", ".join(f"{first} and {second}" for first, second in FIELD_PAIRS)
         message = f"send exactly one of these pairs of fields: {pairs}"
         raise HeddleError(ErrorKind.INVALID_INPUT, message, field=present[0] if present else "text_1")
     queries, documents = (list_texts(getattr(body, name)) for name in names)

@@ -25,9 +25,7 @@ Answer = Callable[[Request], Awaitable[Response]]
 
 class Cors:
     def __init__(self, origins: Sequence[str], answer: Answer, family: Family) -> None:
-        """`answer` is the app's; `family` shapes the error of a refused preflight. Raises ValueError for an origin that
-        no browser would send."""
-        check_origins(origins)
+        """`answer` is the app's; `family` shapes the error of a refused preflight."""
         self._origins = frozenset(origins)
         self._answer = answer
         self._family = family
@@ -68,7 +66,7 @@ class Cors:
 
 
 def check_origins(origins: Sequence[str]) -> None:
-    """Raises ValueError for an origin that no browser would send."""
+    """Raises ValueError for an origin that no browser would send. Called by the settings."""
     for origin in origins:
         if origin != ANY and (not ORIGIN.fullmatch(origin) or DEFAULT_PORT.fullmatch(origin)):
             message = f"cors_origins: {origin!r} is not an origin as browsers send it, such as https://app.example.com"

@@ -61,7 +61,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class JsonHandler(Generic[Body]):
-    """Decodes a body and handles it. Callers may also do the one first and the other later."""
+    """Decodes a body and handles it. Callers may also decode first and handle later."""
 
     decoder: msgspec.json.Decoder[Body]
     handle: Callable[[Body, Request], Awaitable[Answer]]

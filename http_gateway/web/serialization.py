@@ -32,6 +32,9 @@ ITEMS_AT_ONCE = 32
 # Random, so that no text of an answer can be mistaken for it.
 MARKER = secrets.token_hex(16)
 
+# Answers put this many levels of lists and objects around a caller's value, or fewer.
+ANSWER_LEVELS_MAX = 8
+
 Default = Callable[[Any], Any]
 
 
@@ -68,7 +71,10 @@ MESSAGE_PACK = Format("application/msgpack", dump_message_pack, start_array, b""
 
 
 def can_serialize(value: Any) -> bool:
-    """Whether both formats can hold the value. A caller's JSON may have larger numbers or deeper nesting."""
+    """Whether both formats can hold the value inside an answer. A caller's JSON may have larger numbers or deeper
+    nesting."""
+    for _ in range(ANSWER_LEVELS_MAX):
+        value = [value]
     try:
         orjson.dumps(value)
     except TypeError:
@@ -83,7 +89,7 @@ async def serialize(value: Any, form: Format, reserve: Reserve = reserve_nothing
     if not lazy_lists:
         return dumped
     serializer = Serializer(form, reserve)
-    await serializer.write(dumped.split(form.dump(MARKER, None)), lazy_lists)
+    await serializer.write(dumped, lazy_lists)
     return serializer.finish()
 
 
@@ -118,10 +124,11 @@ class Serializer:
         self._turn_bytes = 0
         self._turn_began = self._chunk_began = time.perf_counter()
 
-    async def write(self, pieces: list[bytes], lazy_lists: list[LazyList]) -> None:
-        """Writes the lists between the pieces."""
-        self._add(pieces[0])
-        for items, piece in zip(lazy_lists, pieces[1:], strict=True):
+    async def write(self, dumped: bytes, lazy_lists: list[LazyList]) -> None:
+        """Writes each list in the place of its marker."""
+        first, *pieces = dumped.split(self._marker)
+        self._add(first)
+        for items, piece in zip(lazy_lists, pieces, strict=True):
             await self._write_list(items)
             self._add(piece)
 
@@ -140,7 +147,7 @@ class Serializer:
             self._add(separator)
             separator = self._form.separator
             if lazy_lists:
-                await self.write(bytes(stripped).split(self._marker), lazy_lists)
+                await self.write(bytes(stripped), lazy_lists)
             else:
                 self._add(stripped)
             await self._end_chunk()

@@ -15,6 +15,7 @@ from granian.server.embed import Server as Granian
 from heddle.rpc.credentials import ServerTls, file_versions
 from heddle.rpc.listening import authority, check_address, usable_port
 from heddle.rpc.settings import ConfigurationError
+from heddle.rpc.waiting import poll_until
 from http_gateway.web.exchange import Exchange, Watch
 from http_gateway.web.message import REQUEST_ID_ANSWERS, Request, Response, read_deadline
 from http_gateway.web.sending import send
@@ -31,8 +32,7 @@ CERTIFICATE_CHECK_S = 1.0
 # A new listener has started by then; meanwhile both accept connections.
 LISTEN_S = 0.2
 
-IDLE_POLL_S = 0.01
-# Once all is answered, only what is on its way to a socket is waited for.
+# How long answers may be on their way to a socket once all requests are answered.
 CLOSE_S = 1.0
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class HttpServer:
         listeners = Listeners(self._new_tcp_listener, self._tls)
         if self._unix_socket:
             self._unix_socket.unlink(missing_ok=True)  # a gateway that was killed leaves it behind
-            listeners.add(self._new_listener(uds=self._unix_socket))
+            listeners.start(self._new_listener(uds=self._unix_socket))
         log.info("listening on %s", self._address)
         try:
             await listeners.serve(stopping)
@@ -118,8 +118,7 @@ class HttpServer:
 
     async def _wait_until_idle(self) -> None:
         """granian itself waits for connections whose answer was given up, for as long as their reader likes."""
-        while self._requests:
-            await asyncio.sleep(IDLE_POLL_S)
+        await poll_until(lambda: self._requests == 0)
         await asyncio.sleep(CLOSE_S)
 
     async def _on_request(self, scope: Scope, protocol: HTTPProtocol) -> None:
@@ -152,58 +151,69 @@ class HttpServer:
 
 
 class Listeners:
-    """The listener of a server, and earlier ones that are finishing the requests that they accepted.
+    """The listeners of a server, and earlier ones that are finishing the requests that they accepted.
 
     granian reads certificates only when it starts. Once the files change, a second listener starts on the same port and
     the first one stops. A connection that is being made at that moment may be closed before its first request."""
 
-    def __init__(self, new_listener: Callable[[], Granian], tls: ServerTls | None) -> None:
-        self._new_listener = new_listener
+    def __init__(self, new_tcp_listener: Callable[[], Granian], tls: ServerTls | None) -> None:
+        self._new_tcp_listener = new_tcp_listener
         self._tls = tls
         self._files = (tls.cert, tls.key, tls.ca) if tls else ()
         self._versions = self._latest_versions = file_versions(*self._files)
-        self._serving: dict[asyncio.Task[None], Granian] = {}
-        self._current = self.add(new_listener())
+        self._running: dict[asyncio.Task[None], Granian] = {}
+        self._needed: list[asyncio.Task[None]] = []  # those of the running ones that have not been stopped
+        self._tcp = self.start(new_tcp_listener())
+
+    def start(self, listener: Granian) -> asyncio.Task[None]:
+        """Starts a listener that runs until `close`."""
+        running = asyncio.ensure_future(listener.serve())
+        self._running[running] = listener
+        running.add_done_callback(self._running.pop)
+        self._needed.append(running)
+        return running
 
     async def serve(self, stopping: "asyncio.Future[Any]") -> None:
-        """Returns when `stopping` is done. Raises if the listener ends by itself."""
+        """Returns when `stopping` is done. Raises if a listener ends by itself."""
+        timeout = CERTIFICATE_CHECK_S if self._tls else None
         while not stopping.done():
-            timeout = CERTIFICATE_CHECK_S if self._tls else None
-            await asyncio.wait((self._current, stopping), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if self._current.done():
-                self._current.result()
-                raise RuntimeError("the HTTP server has ended")
+            await asyncio.wait((*self._needed, stopping), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            for listener in self._needed:
+                if listener.done():
+                    listener.result()
+                    raise RuntimeError("the HTTP server has ended")
             if self._tls and not stopping.done():
                 await self._renew(self._tls)
 
     def close(self) -> "asyncio.Future[list[None]]":
         """Stops listening. The future is done when all connections are closed."""
-        for listener in self._serving.values():
+        for listener in self._running.values():
             listener.stop()  # type: ignore[no-untyped-call]
-        return asyncio.gather(*self._serving)
-
-    def add(self, listener: Granian) -> asyncio.Task[None]:
-        """Starts a listener that stays until `close`."""
-        serving = asyncio.ensure_future(listener.serve())
-        self._serving[serving] = listener
-        serving.add_done_callback(self._serving.pop)
-        return serving
+        return asyncio.gather(*self._running)
 
     async def _renew(self, tls: ServerTls) -> None:
-        """Replaces the listener once files have changed, and then not for CERTIFICATE_CHECK_S: granian would end the
-        process if it read files of which some are still to be replaced."""
+        """Replaces the TCP listener once files have changed, and then not for CERTIFICATE_CHECK_S: granian would end
+        the process if it read files of which some are still to be replaced."""
         versions, self._latest_versions = self._latest_versions, file_versions(*self._files)
         if self._latest_versions == self._versions or self._latest_versions != versions:
             return
-        self._versions = versions
         try:
             tls.check()
         except ConfigurationError as error:
+            self._versions = versions
             log.warning("keeping the old certificate: %s", error)
             return
-        previous, self._current = self._serving[self._current], self.add(self._new_listener())
+        previous = self._running[self._tcp]
+        renewed = self.start(self._new_tcp_listener())
         await asyncio.sleep(LISTEN_S)
+        if renewed.done():  # tried again at the next check
+            self._needed.remove(renewed)
+            log.error("keeping the old certificate: cannot listen with the new one", exc_info=renewed.exception())
+            return
+        self._versions = versions
+        self._needed.remove(self._tcp)
         previous.stop()  # type: ignore[no-untyped-call]
+        self._tcp = renewed
         log.info("read %s again", tls.cert)
 
 

@@ -1,11 +1,11 @@
-"""Asyncio clients of heddle.v1.InferenceService, for the gateway and for every other service that wants embeddings.
+"""Asyncio clients of heddle.v1.InferenceService, for the gateway and other services.
 
     async with Client("localhost:50051") as client:
         vectors = await client.vectors(["What is deep learning?"])
 
-`Client` keeps one coalescing stream to each pod: concurrent calls travel together, pods share the load, and a call
-whose pod dies is sent again to another. `UnaryClient` makes one plain gRPC call each, for meshes that balance calls
-themselves. Both take and give the messages of heddle/v1/inference.proto, and raise HeddleError.
+`Client` keeps one coalescing stream to each pod: concurrent calls share frames, pods share the load, and a call whose
+pod dies is sent to another. `UnaryClient` makes a plain gRPC call for each, for meshes that balance calls themselves.
+Both use the messages of heddle/v1/inference.proto, and raise HeddleError.
 """
 
 import abc
@@ -36,7 +36,7 @@ class CallOptions(NamedTuple):
     timeout_s: float | None = CALL_S_MAX  # None: as long as it takes
     priority: int = 0  # smaller is served first
     flow: str = ""  # fair-share key; "" = the address of this machine (see ItemContext.flow)
-    request_id: str = ""  # appears in the logs of every hop
+    request_id: str = ""  # appears in the logs of all services
     traceparent: str = ""  # W3C trace context
 
     def write(self, context: item_pb2.ItemContext) -> item_pb2.ItemContext:
@@ -248,7 +248,7 @@ class UnaryClient(InferenceClient):
             raise HeddleError.from_rpc_error(error) from None
 
     def _connect_again(self) -> None:
-        """With the files that have changed; running calls keep theirs until they are done."""
+        """Uses the files that have changed. Running calls finish on the old connection."""
         channel, self._versions = self._channel, self._access.versions()
         if not self._access.is_usable(self._target):
             return

@@ -1,4 +1,4 @@
-"""Arrays to and from the wire's Tensor. Used by the engine, by the client, and by whoever reads vectors as bytes."""
+"""Converts arrays to and from the messages of tensor.proto. Used by all services and the client."""
 
 import functools
 import math
@@ -84,7 +84,7 @@ def fill_tokens(tokens: tensor_pb2.TokenTensor, rows: Floats, lengths: Counts, d
 
 
 def split_tokens(tokens: tensor_pb2.TokenTensor) -> list[Floats]:
-    """Yields the rows of each sequence, as views of one array."""
+    """Returns the rows of each sequence, as views of one array."""
     rows = from_proto(tokens.tensor)
     return [rows[start:end] for start, end in spans(tokens.lengths)]
 
@@ -139,7 +139,7 @@ def is_finite(tensor: tensor_pb2.Tensor) -> bool:
 
 
 def are_finite(array: Floats) -> bool:
-    # The sum of squares is NaN or infinite if any component is, at a quarter of what looking at each would cost.
+    # The sum of squares is NaN or infinite if any component is, and takes a quarter of the time.
     return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
 
 

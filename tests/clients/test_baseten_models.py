@@ -27,19 +27,19 @@ TEXTS = varied_texts(150, seed=6)
 TOLERANCE = 1e-4
 
 
-def client_of(served: Served) -> PerformanceClient:
+def make_client(served: Served) -> PerformanceClient:
     return PerformanceClient(base_url=served.url + BASE, api_key="any")
 
 
 @asynccontextmanager
-async def client_for(model: Path) -> AsyncIterator[PerformanceClient]:
+async def serving_client(model: Path) -> AsyncIterator[PerformanceClient]:
     async with served("--dtype", "float32", "--model", str(model)) as running:
-        yield client_of(running)
+        yield make_client(running)
 
 
 async def test_embed_gives_the_vectors_of_sentence_transformers(heddle: Served) -> None:
     preference = RequestProcessingPreference(batch_size=16, max_concurrent_requests=32)
-    response = await client_of(heddle).async_embed(input=TEXTS, model=PACKAGED_NAME, preference=preference)
+    response = await make_client(heddle).async_embed(input=TEXTS, model=PACKAGED_NAME, preference=preference)
     reference = SentenceTransformer(str(packaged_folder()), device="cpu")
     expected = np.asarray(reference.encode(TEXTS, normalize_embeddings=True))
     assert (response.numpy() * expected).sum(axis=1).min() > 0.99999
@@ -49,7 +49,7 @@ async def test_embed_gives_the_vectors_of_sentence_transformers(heddle: Served) 
 async def test_rerank_gives_the_scores_of_the_cross_encoder_best_first(reranker_folder: Path) -> None:
     query = "how do I reset my password?"
     expected = CrossEncoder(str(reranker_folder), device="cpu").predict([(query, text) for text in TEXTS])
-    async with client_for(reranker_folder) as client:
+    async with serving_client(reranker_folder) as client:
         whole = await client.async_rerank(query=query, texts=TEXTS, truncate=True, return_text=True)
     assert sorted(item.index for item in whole.data) == list(range(len(TEXTS)))
     assert all(item.text == TEXTS[item.index] for item in whole.data)
@@ -60,7 +60,7 @@ async def test_rerank_gives_the_scores_of_the_cross_encoder_best_first(reranker_
 async def test_classify_gives_the_labels_of_the_transformers_pipeline(sentiment_folder: Path) -> None:
     classify = pipeline("text-classification", model=str(sentiment_folder), top_k=None, device="cpu")
     expected: Any = classify(TEXTS, truncation=True)
-    async with client_for(sentiment_folder) as client:
+    async with serving_client(sentiment_folder) as client:
         found = await client.async_classify(inputs=TEXTS, truncate=True)
     for predictions, wanted in zip(found.data, expected, strict=True):
         assert predictions[0].label == wanted[0]["label"]
@@ -71,7 +71,7 @@ async def test_classify_gives_the_labels_of_the_transformers_pipeline(sentiment_
 async def test_batch_post_gives_the_entities_of_the_transformers_pipeline(ner_folder: Path) -> None:
     sentences = ner_sentences(60)
     expected: Any = await asyncio.to_thread(ner_pipeline(ner_folder, "max"), sentences)
-    async with client_for(ner_folder) as client:
+    async with serving_client(ner_folder) as client:
         payloads = [{"inputs": [[text]], "aggregation_strategy": "max"} for text in sentences]
         found = await client.async_batch_post(url_path="/predict_tokens", payloads=payloads)
     for (spans,), wanted in zip(found.data, expected, strict=True):

@@ -16,20 +16,20 @@ DOCUMENTS = [f"document {number}" for number in range(9)]
 
 
 @contextmanager
-def client_of(served: Served) -> Iterator[cohere.ClientV2]:
+def make_client(served: Served) -> Iterator[cohere.ClientV2]:
     with httpx.Client() as http:
         yield cohere.ClientV2(api_key="any", base_url=served.url, httpx_client=http)
 
 
 @contextmanager
-def client_of_v1(served: Served) -> Iterator[cohere.Client]:
+def make_v1_client(served: Served) -> Iterator[cohere.Client]:
     with httpx.Client() as http:
         yield cohere.Client(api_key="any", base_url=served.url, httpx_client=http)
 
 
 def test_version_1_embeds_in_batches(simulated: Served) -> None:
     texts = [f"text {number}" for number in range(200)]  # the library sends 96 at a time and joins the answers
-    with client_of_v1(simulated) as client:
+    with make_v1_client(simulated) as client:
         response = client.embed(texts=texts, model="m", input_type="search_document", truncate="END")
     assert response.response_type == "embeddings_floats"
     assert isinstance(response, cohere.EmbeddingsFloatsEmbedResponse)
@@ -42,7 +42,7 @@ def test_version_1_embeds_in_batches(simulated: Served) -> None:
 
 
 def test_version_1_embeds_in_the_requested_types(simulated: Served) -> None:
-    with client_of_v1(simulated) as client:
+    with make_v1_client(simulated) as client:
         response = client.embed(
             texts=["hello"], model="m", input_type="search_query", embedding_types=["float", "ubinary"], batching=False
         )
@@ -57,7 +57,7 @@ def test_version_1_embeds_in_the_requested_types(simulated: Served) -> None:
 
 def test_version_1_reranks_objects_and_returns_them(reranker: Served) -> None:
     documents = [{"text": text, "id": str(number)} for number, text in enumerate(DOCUMENTS)]
-    with client_of_v1(reranker) as client:
+    with make_v1_client(reranker) as client:
         response = client.rerank(model="m", query="which?", documents=documents, top_n=3, return_documents=True)
         with pytest.raises(cohere.BadRequestError, match="max_chunks_per_doc must be 1"):
             client.rerank(model="m", query="which?", documents=documents, max_chunks_per_doc=10)
@@ -68,7 +68,7 @@ def test_version_1_reranks_objects_and_returns_them(reranker: Served) -> None:
 
 
 def test_documents_are_cut_to_max_tokens_per_doc(reranker: Served) -> None:
-    with client_of(reranker) as client:
+    with make_client(reranker) as client:
         cut = client.rerank(model="m", query="which?", documents=["one two three"], max_tokens_per_doc=2)
         short = client.rerank(model="m", query="which?", documents=["one two"])
     assert cut.results[0].relevance_score == short.results[0].relevance_score
@@ -78,7 +78,7 @@ def test_documents_are_cut_to_max_tokens_per_doc(reranker: Served) -> None:
 
 
 def test_detokenize_inverts_tokenize(simulated: Served) -> None:
-    with client_of_v1(simulated) as client:
+    with make_v1_client(simulated) as client:
         tokens = client.tokenize(text="hello embeddings", model="m", offline=False)
         assert tokens.token_strings == ["hello", "em", "bed", "ding", "s"]
         assert client.detokenize(tokens=tokens.tokens, model="m", offline=False).text == "hello embeddings"
@@ -87,13 +87,13 @@ def test_detokenize_inverts_tokenize(simulated: Served) -> None:
 def test_the_key_is_checked(simulated: Served) -> None:
     from cohere.base_client import BaseCohere
 
-    with client_of_v1(simulated) as client:
+    with make_v1_client(simulated) as client:
         assert BaseCohere.check_api_key(client).valid  # cohere.Client replaces this method with a warning
 
 
-def test_embed_gives_every_type_that_is_asked_for(simulated: Served) -> None:
+def test_embed_gives_every_requested_type(simulated: Served) -> None:
     types = ["float", "int8", "base64"]
-    with client_of(simulated) as client:
+    with make_client(simulated) as client:
         response = client.embed(
             texts=["hello", "world"], model="m", input_type="search_document", embedding_types=types
         )
@@ -107,7 +107,7 @@ def test_embed_gives_every_type_that_is_asked_for(simulated: Served) -> None:
 
 
 def test_rerank_gives_the_best_first(reranker: Served) -> None:
-    with client_of(reranker) as client:
+    with make_client(reranker) as client:
         response = client.rerank(model="m", query="which?", documents=DOCUMENTS, top_n=3)
     ranks = httpx.post(f"{reranker.url}/rerank", json={"query": "which?", "texts": DOCUMENTS}).json()[:3]
     assert [result.index for result in response.results] == [rank["index"] for rank in ranks]
@@ -115,6 +115,6 @@ def test_rerank_gives_the_best_first(reranker: Served) -> None:
 
 
 def test_refusals_are_the_librarys_own_errors(simulated: Served) -> None:
-    with client_of(simulated) as client, pytest.raises(cohere.BadRequestError) as refused:
+    with make_client(simulated) as client, pytest.raises(cohere.BadRequestError) as refused:
         client.embed(texts=[""], model="m", input_type="search_query", embedding_types=["float"])
     assert refused.value.body["message"] == "texts[0]: the text is empty"

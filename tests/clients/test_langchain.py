@@ -20,7 +20,7 @@ TEXTS = ["hello", "world", "word " * 600]
 
 
 @asynccontextmanager
-async def embeddings_of(served: Served) -> AsyncIterator[OpenAIEmbeddings]:
+async def make_embeddings(served: Served) -> AsyncIterator[OpenAIEmbeddings]:
     with httpx.Client() as http:
         async with httpx.AsyncClient() as http_async:
             yield OpenAIEmbeddings(
@@ -37,7 +37,7 @@ async def embeddings_of(served: Served) -> AsyncIterator[OpenAIEmbeddings]:
 async def test_documents_and_queries_get_the_vectors_of_their_texts(simulated: Served) -> None:
     async with httpx.AsyncClient(base_url=simulated.url) as http:
         expected = (await http.post("/embed", json={"inputs": TEXTS})).json()
-    async with embeddings_of(simulated) as embeddings:
+    async with make_embeddings(simulated) as embeddings:
         assert np.allclose(embeddings.embed_documents(TEXTS), expected, atol=1e-6)
         assert np.allclose(await embeddings.aembed_documents(TEXTS), expected, atol=1e-6)
         assert np.allclose(embeddings.embed_query("hello"), expected[0], atol=1e-6)

@@ -1,6 +1,6 @@
-"""schemathesis makes up requests from /openapi.json. None may get a 5xx, and every answer must match the schema.
+"""schemathesis generates requests from /openapi.json. None may get a 5xx, and every answer must match the schema.
 
-Each run makes up other requests. A failure prints the seed that repeats it.
+Each run generates other requests. A failure prints the seed that repeats it.
 """
 
 import subprocess
@@ -23,7 +23,7 @@ CHECKS = (
     "unsupported_method",
 )
 
-# Of what the schema forbids: 413 for what is over a limit, 424 for what the model is not for, whatever else is wrong.
+# A request that breaks the schema may also be over a limit (413) or for another kind of model (424).
 CONFIG = """
 [checks.negative_data_rejection]
 expected-statuses = [400, 404, 405, 413, 422, 424]
@@ -48,13 +48,13 @@ ROUTES_OF = {
 
 
 @pytest.mark.parametrize("kind", ROUTES_OF)
-def test_no_request_that_it_finds_is_answered_wrongly(
+def test_generated_requests_are_answered_as_the_schema_says(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     served: Served = request.getfixturevalue(kind)
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     flags = [f"--checks={','.join(CHECKS)}", f"--max-time={SECONDS_MAX[kind]}", "--no-color", "--continue-on-failure"]
-    # Names of models and bodies that are unions of lists: many drafts are thrown away.
+    # schemathesis discards many drafts of model names and of bodies that are unions of lists.
     flags.append("--suppress-health-check=filter_too_much")
     if ROUTES_OF[kind]:
         flags.append(f"--include-path-regex={ROUTES_OF[kind]}")

@@ -39,7 +39,7 @@ async def test_vectors_come_in_the_order_of_the_texts(client: InferenceClient) -
     assert np.array_equal(together, alone)
 
 
-async def test_texts_are_cut_to_as_many_tokens_as_are_asked_for(client: InferenceClient) -> None:
+async def test_texts_are_truncated_to_the_requested_tokens(client: InferenceClient) -> None:
     cut = await client.vectors(["one two three four"], input_tokens_max=4)
     assert np.array_equal(cut, await client.vectors(["one two"]))
 
@@ -69,18 +69,18 @@ async def test_an_error_is_the_same_whatever_carried_it(client: InferenceClient)
     assert caught.value.field == "inputs[1]"
 
 
-async def test_one_string_is_no_list_of_texts(client: InferenceClient) -> None:
+async def test_a_single_string_is_rejected(client: InferenceClient) -> None:
     with pytest.raises(TypeError, match="a list of strings, not one string"):
         await client.vectors("hi")
 
 
 @pytest.mark.parametrize("texts", [[5], ["a", [101, 102]], ["a", None]])
-async def test_what_is_no_text_is_named_before_it_is_sent(client: InferenceClient, texts: list[Any]) -> None:
+async def test_a_value_that_is_no_text_is_named(client: InferenceClient, texts: list[Any]) -> None:
     with pytest.raises(TypeError, match=rf"texts\[{len(texts) - 1}\] must be a string, not"):
         await client.vectors(texts)
 
 
-async def test_every_method_is_answered_with_what_it_is_for(client: InferenceClient) -> None:
+async def test_every_method_returns_its_own_result(client: InferenceClient) -> None:
     text = pb.Input(text="hello")
     vectors = (await client.embed_tokens(pb.EmbedTokensRequest(inputs=[text]))).embeddings
     assert [tuple(vector.shape) for vector in vectors] == [(3, 384)]
@@ -92,7 +92,7 @@ async def test_every_method_is_answered_with_what_it_is_for(client: InferenceCli
     assert (await client.decode(pb.DecodeRequest(token_ids=[ids]))).texts == ["hello"]
 
 
-async def test_a_model_says_what_it_is_when_asked_for_something_else(client: InferenceClient) -> None:
+async def test_the_error_for_a_wrong_task_names_the_kind_of_the_model(client: InferenceClient) -> None:
     for call in (
         client.rerank(pb.RerankRequest(query="a", documents=["b"])),
         client.predict(pb.PredictRequest(inputs=[pb.TextOrPair(text="a")])),
@@ -150,7 +150,7 @@ async def test_a_cancelled_call_leaves_the_queue_of_the_engine(
     assert backend.ran == 2
 
 
-async def test_nobody_at_the_target_is_an_error_in_time(tmp_path: Path) -> None:
+async def test_an_unreachable_target_is_an_error_in_time(tmp_path: Path) -> None:
     limits = PoolLimits(no_pod_s_max=0.2)
     async with Client(f"unix:{tmp_path}/nobody", limits=limits) as client:
         with pytest.raises(HeddleError, match="no pod can be reached") as caught:
@@ -160,14 +160,14 @@ async def test_nobody_at_the_target_is_an_error_in_time(tmp_path: Path) -> None:
     assert caught.value.kind is ErrorKind.UNAVAILABLE
 
 
-async def test_a_deadline_that_passes_before_any_pod_was_reached_tells_the_target(tmp_path: Path) -> None:
+async def test_a_deadline_that_passes_without_a_pod_names_the_target(tmp_path: Path) -> None:
     async with Client(f"unix:{tmp_path}/nobody") as client:
         with pytest.raises(HeddleError, match=f"no pod can be reached at unix:{tmp_path}/nobody") as caught:
             await client.vectors(["a"], CallOptions(timeout_s=0.2))
         assert caught.value.kind is ErrorKind.UNAVAILABLE
 
 
-async def test_a_model_that_is_known_is_told_while_no_pod_is_there(tmp_path: Path) -> None:
+async def test_a_known_model_is_returned_without_a_pod(tmp_path: Path) -> None:
     async with engine_pod(tmp_path) as engine:
         pod = tokenizer_pod(tmp_path, engine)
         async with Client(await pod.__aenter__()) as client:
@@ -179,7 +179,7 @@ async def test_a_model_that_is_known_is_told_while_no_pod_is_there(tmp_path: Pat
                 assert await client.get_model() == model
 
 
-async def test_a_model_is_waited_for_no_longer_than_calls_wait_for_a_pod(tmp_path: Path) -> None:
+async def test_get_model_waits_no_longer_than_a_call(tmp_path: Path) -> None:
     async with Client(f"unix:{tmp_path}/nobody", limits=PoolLimits(no_pod_s_max=0.1)) as client:
         for timeout_s in (60.0, None):
             async with asyncio.timeout(5):
@@ -189,7 +189,7 @@ async def test_a_model_is_waited_for_no_longer_than_calls_wait_for_a_pod(tmp_pat
 
 
 async def test_a_call_outlives_the_tokenizer_pod_that_had_it(tmp_path: Path) -> None:
-    """Two tokenizer pods; one is asked to stop while calls are on their way."""
+    """One of two tokenizer pods is asked to stop during the calls."""
     async with engine_pod(tmp_path, simulated_fixed_us=20_000) as engine:
         pods = [tokenizer_pod(tmp_path, engine, address=f"unix:{tmp_path}/tokenizer{number}") for number in range(2)]
         first, second = pods[0], pods[1]

@@ -1,4 +1,4 @@
-"""Arrays on the wire: each data type back within its precision, and laid out as tensor.proto says."""
+"""Arrays come back within the precision of each data type, and are laid out as in tensor.proto."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_binary_forms_are_those_of_sentence_transformers() -> None:
     assert tensors.to_proto(VECTORS, tensor_pb2.DATA_TYPE_BINARY).data == signed.tobytes()
 
 
-def test_unspecified_is_float32_and_says_so() -> None:
+def test_an_unspecified_data_type_is_float32() -> None:
     message = tensors.to_proto(VECTORS, tensor_pb2.DATA_TYPE_UNSPECIFIED)
     assert message.data_type == tensor_pb2.DATA_TYPE_FLOAT32
     assert message.data == VECTORS.tobytes()
@@ -65,7 +65,7 @@ def test_unknown_data_types_are_refused() -> None:
 @pytest.mark.parametrize(
     "data_type", [tensor_pb2.DATA_TYPE_FLOAT32, tensor_pb2.DATA_TYPE_FLOAT16, tensor_pb2.DATA_TYPE_BFLOAT16]
 )
-def test_what_is_no_number_is_found_wherever_it_is(data_type: tensor_pb2.DataType, value: float) -> None:
+def test_nan_and_infinity_are_found_anywhere(data_type: tensor_pb2.DataType, value: float) -> None:
     whole = np.full((3, 4), 3e38 if data_type == tensor_pb2.DATA_TYPE_FLOAT32 else 6e4, np.float32)
     assert tensors.is_finite(tensors.to_proto(whole, data_type))
     for place in np.ndindex(whole.shape):
@@ -74,7 +74,7 @@ def test_what_is_no_number_is_found_wherever_it_is(data_type: tensor_pb2.DataTyp
         assert not tensors.is_finite(tensors.to_proto(broken, data_type))
 
 
-def test_a_data_type_that_has_numbers_alone_is_finite() -> None:
+def test_integer_data_types_are_always_finite() -> None:
     assert tensors.is_finite(tensor_pb2.Tensor(data_type=tensor_pb2.DATA_TYPE_INT8, shape=[2], data=b"\xff\xff"))
 
 
@@ -107,7 +107,7 @@ def test_sparse_vectors_lie_end_to_end_and_are_found_again() -> None:
     assert {copy.dimension for copy in copies} == {30}
 
 
-def test_none_of_nothing_is_split_into_nothing() -> None:
+def test_empty_sequences_are_copied_as_empty_tensors() -> None:
     tokens = tensor_pb2.TokenTensor()
     tensors.fill_tokens(tokens, np.zeros((0, 4), np.float32), np.array([0, 0]), tensor_pb2.DATA_TYPE_FLOAT16)
     copies = [tensor_pb2.Tensor() for _ in range(2)]

@@ -1,8 +1,10 @@
-"""What the tests of the routes share: a request, and what must hold of every good answer and of every refusal."""
+"""Helpers for the tests of routes: send a request, and check what must hold of every good answer and every refusal."""
 
 from typing import Any
 
 import httpx
+
+from http_gateway.web.message import Request, Reserve
 
 COSTS = (
     "x-compute-tokens",
@@ -41,3 +43,12 @@ async def costs_of(http: httpx.AsyncClient, path: str, **body: Any) -> dict[str,
     response = await http.post(path, json=body)
     assert response.status_code == 200, response.text
     return {name: int(response.headers[name]) for name in (*COSTS, "x-truncated-inputs")}
+
+
+def make_request(path: str = "/", headers: Any = None, peer: str = "") -> Request:
+    """A request without a body."""
+    return Request("POST", path, httpx.Headers(headers), 0, read_nothing, peer=peer)
+
+
+async def read_nothing(_: Reserve) -> bytes:
+    return b""

@@ -1,4 +1,4 @@
-"""What holds for every route: ids, keys, limits, probes, metrics, names of models, and the shape of refusals."""
+"""Behaviour of every route: ids, keys, limits, probes, metrics, names of models, and the shape of refusals."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ async def test_request_id_is_echoed_or_made_and_logged(
     assert any(f"POST {PATH} 200" in record.getMessage() for record in caplog.records)
 
 
-async def test_what_is_not_there_says_so_in_openais_shape(http: httpx.AsyncClient) -> None:
+async def test_unknown_paths_and_wrong_methods_get_openais_error_shape(http: httpx.AsyncClient) -> None:
     missing, wrong = await http.get("/nowhere"), await http.get(PATH)
     assert (missing.status_code, wrong.status_code) == (404, 405)
     assert "/nowhere" in missing.json()["error"]["message"]
@@ -107,7 +107,7 @@ async def test_any_name_will_do_for_the_only_model_unless_names_are_strict(token
     assert response.json()["error"]["param"] == "model"
 
 
-async def test_several_models_are_told_apart_by_name(tokenizer: str) -> None:
+async def test_the_name_selects_one_of_several_models(tokenizer: str) -> None:
     async with gateway(f"one={tokenizer}", f"two={tokenizer}") as url, httpx.AsyncClient(base_url=url) as http:
         answers = [await http.post(PATH, json={**BODY, "model": name}) for name in ("one", "two", "three")]
         assert [answer.status_code for answer in answers] == [200, 200, 404]
@@ -119,7 +119,7 @@ def test_every_kind_of_error_has_a_status() -> None:
     assert HTTP_STATUS_OF_KIND.keys() == set(ErrorKind)
 
 
-def test_a_bug_tells_its_caller_nothing() -> None:
+def test_a_bug_reveals_nothing_to_the_caller() -> None:
     failure = Failure.from_exception(KeyError("secret"))
     assert (failure.status, failure.message) == (500, "internal error")
 

@@ -7,7 +7,6 @@ from unittest.mock import patch
 
 import httpx
 import pytest
-from httpx import Headers
 from msgspec.json import Decoder
 
 import http_gateway.__main__ as gateway_main
@@ -16,9 +15,10 @@ from heddle.rpc.keys import ApiKey, ApiKeys, hash_key, load_keys
 from http_gateway.api.openai_embeddings import EmbeddingsBody
 from http_gateway.callers import Callers, parse_address
 from http_gateway.errors import Failure
-from http_gateway.web.message import Answer, Request, Reserve
+from http_gateway.web.message import Answer, Request
 from http_gateway.web.routing import JsonHandler
 from tests.cluster import gateway
+from tests.http_gateway.calls import make_request
 
 SECRET = "secret"
 
@@ -30,15 +30,7 @@ def make_key(name: str = "", best_priority: int | None = None, *, secret: str = 
 KEY = make_key("search", 3)
 
 
-async def nothing(_: Reserve) -> bytes:
-    return b""
-
-
-def request_of(headers: dict[str, str] | list[tuple[str, str]], peer: str = "192.0.2.1:5000") -> Request:
-    return Request("POST", "/embed", Headers(headers), 0, nothing, peer=peer)
-
-
-def identified(
+def identify(
     *headers: tuple[str, str],
     key: ApiKey | None = None,
     secret: str = SECRET,
@@ -47,35 +39,33 @@ def identified(
     proxies: int = 0,
 ) -> Request:
     authorization = [("authorization", f"Bearer {secret}")] if key else []
-    request = request_of([("x-request-id", "id"), *authorization, *headers], peer)
+    request = make_request("/embed", [("x-request-id", "id"), *authorization, *headers], peer)
     Callers(ApiKeys([key] if key else []), best_priority, proxies).identify(request)
     return request
 
 
 def test_requests_of_one_key_share_a_flow_that_hides_the_key() -> None:
-    first, second = identified(key=KEY), identified(key=KEY, peer="192.0.2.99:1")
-    other = identified(key=make_key(secret="another"), secret="another")
+    first, second = identify(key=KEY), identify(key=KEY, peer="192.0.2.99:1")
+    other = identify(key=make_key(secret="another"), secret="another")
     assert first.flow == second.flow == f"key:{hashlib.sha256(b'secret').hexdigest()[:16]}//id"
     assert first.flow.split("/")[0] != other.flow.split("/")[0]
     assert "secret" not in first.flow
 
 
 def test_users_take_turns_inside_their_key() -> None:
-    users = [
-        identified(("x-heddle-flow", user), key=KEY).flow.split("/") for user in ("ann@example.com", "bob/../x", "")
-    ]
+    users = [identify(("x-heddle-flow", user), key=KEY).flow.split("/") for user in ("ann@example.com", "bob/../x", "")]
     assert len({key for key, _, _ in users}) == 1
     assert len({user for _, user, _ in users}) == 3
     assert not any("ann" in user for _, user, _ in users)
 
 
 def test_without_keys_the_flow_is_the_user_or_else_the_address() -> None:
-    ann = identified(("x-heddle-flow", "ann")).flow
-    assert ann == identified(("x-heddle-flow", "ann"), peer="192.0.2.2:1").flow
+    ann = identify(("x-heddle-flow", "ann")).flow
+    assert ann == identify(("x-heddle-flow", "ann"), peer="192.0.2.2:1").flow
     assert ann.startswith("user:")
-    assert identified().flow == identified(peer="192.0.2.1:999").flow == "peer:192.0.2.1/id"
-    assert identified(peer="[2001:db8::1]:5000").flow == "peer:2001:db8::1/id"
-    assert identified(peer="unix:").flow == "id"
+    assert identify().flow == identify(peer="192.0.2.1:999").flow == "peer:192.0.2.1/id"
+    assert identify(peer="[2001:db8::1]:5000").flow == "peer:2001:db8::1/id"
+    assert identify(peer="unix:").flow == "id"
 
 
 async def test_openais_field_names_the_user_unless_the_header_does() -> None:
@@ -89,11 +79,11 @@ async def test_openais_field_names_the_user_unless_the_header_does() -> None:
         ((("x-heddle-flow", "ann"),), b'{"input": "a", "user": "bob"}'),
         ((), b'{"input": "a", "user": null}'),
     ):
-        request = identified(*headers)
+        request = identify(*headers)
         request.body = body
         flows.append((await task(request)).value)
-    assert flows[0] == flows[1] == identified(("x-heddle-flow", "ann")).flow
-    assert flows[2] == identified().flow
+    assert flows[0] == flows[1] == identify(("x-heddle-flow", "ann")).flow
+    assert flows[2] == identify().flow
 
 
 @pytest.mark.parametrize(
@@ -112,7 +102,7 @@ async def test_openais_field_names_the_user_unless_the_header_does() -> None:
 )
 def test_the_address_is_what_the_outermost_trusted_proxy_saw(proxies: int, forwarded: list[str], address: str) -> None:
     headers = [("x-forwarded-for", value) for value in forwarded]
-    assert identified(*headers, proxies=proxies).flow == f"peer:{address}/id"
+    assert identify(*headers, proxies=proxies).flow == f"peer:{address}/id"
 
 
 def test_only_ip_addresses_count_as_addresses() -> None:
@@ -133,21 +123,21 @@ def test_the_header_sets_the_priority_within_what_the_key_allows(
     key: ApiKey | None, asked: str | None, priority: int
 ) -> None:
     headers = [("x-heddle-priority", asked)] if asked else []
-    request = identified(*headers, key=key, best_priority=1)
+    request = identify(*headers, key=key, best_priority=1)
     assert request.options().priority == priority
 
 
 @pytest.mark.parametrize(("key", "asked"), [(KEY, "2"), (KEY, "0"), (None, "0"), (make_key("plain"), "0")])
-def test_more_urgent_than_the_key_allows_is_403_by_name(key: ApiKey | None, asked: str) -> None:
+def test_a_better_priority_than_the_key_allows_is_403(key: ApiKey | None, asked: str) -> None:
     with pytest.raises(Failure, match="x-heddle-priority") as refused:
-        identified(("x-heddle-priority", asked), key=key, best_priority=1)
+        identify(("x-heddle-priority", asked), key=key, best_priority=1)
     assert (refused.value.status, refused.value.param) == (403, "x-heddle-priority")
 
 
 @pytest.mark.parametrize("asked", ["high", "-1", "1.5", "4294967296", "", "1" * 5000])
 def test_a_priority_that_is_not_a_number_is_refused(asked: str) -> None:
     with pytest.raises(HeddleError, match="whole number"):
-        identified(("x-heddle-priority", asked))
+        identify(("x-heddle-priority", asked))
 
 
 async def test_the_gateway_enforces_keys_and_priorities_of_a_file(

@@ -13,6 +13,7 @@ from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.rows import Rows
 from engine_svc.sequences import Output, PackedBatch
 from engine_svc.servicer import EngineServicer
+from heddle.rpc.waiting import poll_until
 from tests.cluster import engine_pod, gateway, tokenizer_pod
 
 REQUESTS = 256
@@ -39,12 +40,6 @@ class GatedBackend:
         self.gate.set()
 
 
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 @pytest.mark.parametrize(
     ("settings", "many", "few"),
     [
@@ -65,11 +60,11 @@ async def test_a_single_query_is_in_the_next_batch(
     arrived: list[str] = []
     submit = EngineServicer.submit
 
-    def counted(self: EngineServicer, item: Any, *others: Any) -> Any:
+    def submit_and_record(self: EngineServicer, item: Any, *others: Any) -> Any:
         arrived.append(item.context.flow)
         return submit(self, item, *others)
 
-    monkeypatch.setattr(EngineServicer, "submit", counted)
+    monkeypatch.setattr(EngineServicer, "submit", submit_and_record)
     backend = GatedBackend()
     keys = {"authorization": "Bearer one"} if "api_keys" in settings else {}
     limits = httpx.Limits(max_connections=REQUESTS + 8)
@@ -85,9 +80,11 @@ async def test_a_single_query_is_in_the_next_batch(
             asyncio.create_task(http.post("/v1/embeddings", json={"input": str(number)}, headers=many))
             for number in range(REQUESTS)
         ]
-        await until(lambda: len(arrived) == REQUESTS and backend.batches)
+        async with asyncio.timeout(30):
+            await poll_until(lambda: len(arrived) == REQUESTS and bool(backend.batches))
         query = asyncio.create_task(http.post("/v1/embeddings", json={"input": QUERY}, headers=few))
-        await until(lambda: len(arrived) == REQUESTS + 1)
+        async with asyncio.timeout(30):
+            await poll_until(lambda: len(arrived) == REQUESTS + 1)
         await asyncio.sleep(0)  # the engine schedules what arrived in this turn of the event loop in the next one
         begun = len(backend.batches)
         backend.gate.set()

@@ -1,4 +1,4 @@
-"""The gateway as a process: what it refuses to start with."""
+"""The gateway as a process refuses wrong settings."""
 
 import subprocess
 import sys

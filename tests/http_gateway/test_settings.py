@@ -1,11 +1,11 @@
-"""Targets of the gateway, and what it refuses to start with."""
+"""Targets are grouped by model, and wrong settings are refused."""
 
 import pytest
 
 from http_gateway.settings import GatewaySettings
 
 
-def test_targets_without_names_serve_whatever_is_asked_for() -> None:
+def test_targets_without_names_serve_any_model() -> None:
     settings = GatewaySettings(tokenizers=("a:1", "unix:/run/x=y", "dns:///pods:2"))
     assert settings.targets_by_model == {"": ["a:1", "unix:/run/x=y", "dns:///pods:2"]}
 
@@ -30,6 +30,6 @@ def test_targets_with_names_are_grouped_by_model() -> None:
         {"best_priority": 2**32},
     ],
 )
-def test_what_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
+def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r".+"):
         GatewaySettings(**wrong)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Counts the turns that others get on the event loop, for tests of what must not hold it."""
+"""Counts the turns of other tasks on the event loop, for tests of work that must not block it."""
 
 import asyncio
 from contextlib import AbstractContextManager
@@ -7,7 +7,7 @@ from typing import Self
 
 
 class Turns(AbstractContextManager["Turns"]):
-    """`with Turns() as turns: await work()`; afterwards `turns.count` others had their turn meanwhile."""
+    """`with Turns() as turns: await work()`; afterwards `turns.count` is how often other tasks ran meanwhile."""
 
     count = 0
 

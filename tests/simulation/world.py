@@ -102,7 +102,7 @@ class World:
         """Nothing that happens here excuses an error in the log."""
         message = record.getMessage()
         self.trace("log", record.levelname, message)
-        self.checks.counts["pods lost with items"] += "they move on" in message
+        self.checks.counts["pods lost with items"] += "sending them to other pods" in message
         if record.levelno >= logging.ERROR:
             self.checks.fail(f"logged: {message} {record.exc_info or ''}")
 

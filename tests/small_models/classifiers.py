@@ -1,4 +1,4 @@
-"""Two BERTs that tell feelings: exactly one in a text, or any number of them."""
+"""Two BERTs that classify feelings: exactly one in a text, or any number of them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Sentences for `tests.small_models.classifiers`: each says of one thing how somebody feels about it."""
+"""Sentences for `tests.small_models.classifiers`: each states how somebody feels about one thing."""
 
 import random
 from itertools import product

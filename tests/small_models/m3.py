@@ -1,4 +1,4 @@
-"""A small bge-m3 with random weights, as it lies on the hub, and FlagEmbedding's formulas for it, written from its
+"""A small bge-m3 with random weights, in the files of the hub, and FlagEmbedding's formulas for it, written from its
 M3Embedder: the tests compare with these."""
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ IDS_WITHOUT_WEIGHT = {0, 1, 2, 3}
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """Of one text."""
+    """The vectors of one text."""
 
     dense: Array
     lexical_weights: dict[int, float]  # by token id
@@ -72,6 +72,6 @@ def write_m3(folder: Path) -> SmallM3:
 
 
 def token_weights(sparse: Array) -> dict[int, float]:
-    """Of the engine's entries [2, entries]."""
+    """Weights by token id, from the engine's entries [2, entries]."""
     ids, weights = np.asarray(sparse)
     return dict(zip(ids.astype(int).tolist(), weights.tolist(), strict=True))

@@ -9,7 +9,7 @@ from transformers import BertForTokenClassification, TokenClassificationPipeline
 from tests.small_models.minilm import body_with_head, fit, minilm_tokenizer, save, token_features
 from tests.small_models.ner_corpus import Labelled, labelled_sentences
 
-# As dslim/bert-base-NER.
+# Those of dslim/bert-base-NER.
 LABELS = ["O", "B-MISC", "I-MISC", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]
 
 
@@ -26,7 +26,7 @@ def ner_model(folder: Path) -> Path:
 
 
 def token_labels(sentences: list[Labelled]) -> list[int]:
-    """Of all tokens, [CLS] and [SEP] included: B- for the first token of an entity, I- for its others."""
+    """Labels of all tokens, [CLS] and [SEP] included: B- for the first token of an entity, I- for its others."""
     encoding = minilm_tokenizer()([sentence.text for sentence in sentences], return_offsets_mapping=True)
     return [
         LABELS.index(label_at(span, sentence.entities))

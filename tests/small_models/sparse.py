@@ -18,7 +18,7 @@ MODULES = "sentence_transformers.sparse_encoder.models"
 OFFSET = 20.0
 RIDGE = 1.0
 
-# Of the vocabulary, for each token of a text: its own word and the few most like it have weights above zero.
+# For each token of a text, its own word and the few most similar words of the vocabulary have weights above zero.
 SHARE_ABOVE_ZERO = 2e-4
 NEVER = -100.0
 SAMPLE = 200
@@ -57,7 +57,7 @@ def write_bias(model: BertForMaskedLM, features: Tensor) -> None:
 
 
 def write_sparse_encoder_files(folder: Path) -> None:
-    """As sentence-transformers 5.0 wrote them, and the SPLADE models on the hub have them."""
+    """The files of sentence-transformers 5.0, which the SPLADE models on the hub have."""
     write_old_modules(folder, [f"{MODULES}.MLMTransformer", f"{MODULES}.SpladePooling"])
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 512, "do_lower_case": False})
     write_json(

@@ -3,14 +3,16 @@
 import asyncio
 import os
 import signal
+from pathlib import Path
 from typing import Self
 
 import httpx
 import pytest
 
+from heddle.cli.readiness import grpc_ready
 from heddle.client import Client, UnaryClient
 from tests.processes import running
-from tests.system.served import Served, served
+from tests.system.served import START_S_MAX, Served, served
 
 pytestmark = pytest.mark.slow
 
@@ -69,11 +71,12 @@ class Load:
 
 async def test_no_caller_sees_that_an_engine_was_killed() -> None:
     async with served("--engines", "2", "--log-level", "error") as heddle, Load(heddle) as load:
+        engines = [read_flag(engine, "--listen") for engine in running(heddle.pid, "engine_svc")]
+        assert len(engines) == 2
         for _ in range(3):
-            victim = running(heddle.pid, "engine_svc")[0]
-            os.kill(victim, signal.SIGKILL)
+            os.kill(running(heddle.pid, "engine_svc")[0], signal.SIGKILL)
             await load.progress()
-            await both_engines_are_back(heddle, victim)
+            await wait_until_ready(engines)
         await load.progress()
 
 
@@ -86,7 +89,14 @@ async def test_no_http_caller_sees_that_the_tokenizer_was_killed() -> None:
         await load.progress()
 
 
-async def both_engines_are_back(heddle: Served, gone: int) -> None:
-    async with asyncio.timeout(60):
-        while len(set(running(heddle.pid, "engine_svc")) - {gone}) < 2:
+def read_flag(pid: int, flag: str) -> str:
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    return words[words.index(flag) + 1]
+
+
+async def wait_until_ready(engines: list[str]) -> None:
+    """An engine that was killed has to load the model again. If the other one is killed before, none is left, and calls
+    fail after 10 seconds."""
+    async with asyncio.timeout(START_S_MAX):
+        while not all([await grpc_ready(engine, "heddle.v1.EngineService") for engine in engines]):
             await asyncio.sleep(0.1)

@@ -46,7 +46,7 @@ async def assert_served_as(model: SentenceTransformer, folder: Path, requests: l
 
 @pytest.mark.parametrize("pooling", ["mean", "weightedmean", "cls", "lasttoken"])
 @pytest.mark.parametrize("include_prompt", [False, True], ids=["left out", "pooled"])
-async def test_default_prompt_is_put_before_texts_and_left_out_where_pooling_says_so(
+async def test_default_prompt_is_prepended_and_excluded_from_pooling_if_configured(
     tmp_path: Path, pooling: str, *, include_prompt: bool
 ) -> None:
     model = write_model(tmp_path, pooling, "query", include_prompt=include_prompt)

@@ -35,7 +35,7 @@ async def test_gateway_and_tokenizer_stay_small(heddle: Served, module: str) -> 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="not Linux")
 @pytest.mark.parametrize("module", ["http_gateway", "tokenizer_svc"])
-async def test_event_loops_of_gateway_and_tokenizer_interrupt_nobody(heddle: Served, module: str) -> None:
+async def test_gateway_and_tokenizer_use_batch_scheduling(heddle: Served, module: str) -> None:
     (pid,) = running(heddle.pid, module)
     assert os.sched_getscheduler(pid) == os.SCHED_BATCH
 

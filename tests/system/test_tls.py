@@ -118,22 +118,22 @@ async def is_ready(http: httpx.AsyncClient, port: int) -> bool:
         return False
 
 
-async def s_client(address: str, *flags: str | Path) -> tuple[int | None, str]:
+async def run_s_client(address: str, *flags: str | Path) -> int | None:
+    """Returns the exit code of openssl's client, or None if it is still connected after three seconds."""
     client = await asyncio.create_subprocess_exec(
         *("openssl", "s_client", "-connect", address, "-alpn", "h2", "-verify_return_error", *map(str, flags)),
         stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
     )
     assert client.stdin
     client.stdin.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
     try:
-        output = await asyncio.wait_for(client.stdout.read() if client.stdout else client.communicate(), 3)
-    except TimeoutError:  # it is let in, and waits
+        return await asyncio.wait_for(client.wait(), 3)
+    except TimeoutError:
         client.kill()
         await client.wait()
-        return None, ""
-    return await client.wait(), str(output)
+        return None
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -154,13 +154,11 @@ async def test_clients_of_grpc_show_their_certificate(cluster: Cluster) -> None:
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("tier", ["engine", "tokenizer", "gateway"])
-async def test_openssl_gets_in_with_a_certificate_only(cluster: Cluster, tier: str) -> None:
+async def test_openssl_connects_only_with_a_certificate(cluster: Cluster, tier: str) -> None:
     address = {"engine": cluster.engine, "tokenizer": cluster.tokenizer}.get(tier, f"127.0.0.1:{cluster.port}")
     trust = ("-CAfile", cluster.ca.cert)
-    code, _ = await s_client(address, *trust)
-    assert code not in (0, None)
-    code, _ = await s_client(address, *trust, "-cert", cluster.caller.cert, "-key", cluster.caller.key)
-    assert code in (0, None)
+    assert await run_s_client(address, *trust) not in (0, None)
+    assert await run_s_client(address, *trust, "-cert", cluster.caller.cert, "-key", cluster.caller.key) in (0, None)
     if tier != "gateway":
         line = await cluster.log_line(tier, "PEER_DID_NOT_RETURN_A_CERTIFICATE")
         assert "Handshake failed" in line

@@ -1,4 +1,4 @@
-"""Encodes inputs with a tokenizer or an encoder, and reads the ids of what comes out."""
+"""Encodes inputs with a tokenizer or an encoder, and reads the ids of the results."""
 
 import asyncio
 from collections.abc import Sequence

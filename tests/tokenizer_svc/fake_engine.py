@@ -1,4 +1,4 @@
-"""An engine at the hop: it answers submissions itself, with arrays that follow from each sequence alone."""
+"""A fake engine: it answers submissions with arrays that depend on each sequence alone."""
 
 import asyncio
 import hashlib
@@ -10,7 +10,7 @@ from heddle import tensors
 from heddle.rpc.errors import HeddleError
 from heddle.rpc.stream import Cancel, Reply
 from heddle.tensors import Floats
-from heddle.v1 import engine_pb2
+from heddle.v1 import engine_pb2, model_pb2
 from tokenizer_svc.text.sequences import TokenSequence
 
 TOKEN_OUTPUTS = {
@@ -22,13 +22,14 @@ SPARSE_WORDS = 24
 
 
 class FakeEngine:
-    """`dimension` is that of a vector, or the number of labels. Subclasses change what it makes of a sequence."""
+    """`dimension` is that of a vector, or the number of labels. Subclasses change its results."""
 
     def __init__(self, dimension: int = 384, vocabulary_size: int = 30522) -> None:
         self.dimension = dimension
         self.vocabulary_size = vocabulary_size
         self.submissions: list[engine_pb2.Submission] = []
         self.cancelled = 0
+        self.model = model_pb2.Model()
         self.delay_s = 0.0
 
     def submit(self, item: engine_pb2.Submission, deadline: float, reply: Reply[engine_pb2.Outcome]) -> Cancel:
@@ -65,7 +66,7 @@ class FakeEngine:
         return outcome
 
     def error(self, sequence: TokenSequence) -> HeddleError | None:
-        """What the sequence fails with."""
+        """The error of the sequence; None if it does not fail."""
         return None
 
     def is_broken(self, sequence: TokenSequence, output: engine_pb2.Output) -> bool:

@@ -1,4 +1,4 @@
-"""The ids of rerank prompts as the code of the models' authors makes them: before, of, and after query and document."""
+"""The ids of rerank prompts, by the code of the models' authors: those before, of and after query and document."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The encoder: everything that waits in one call, requests in turns, each input its own result."""
+"""The encoder tokenizes waiting texts in one call, lets requests take turns, and gives each input its own result."""
 
 import asyncio
 import threading
@@ -21,7 +21,7 @@ LONG = "a long enough text to leave the loop for " * 20
 
 
 class Watched:
-    """A tokenizer with a record of its calls; a closed gate holds them up."""
+    """A tokenizer with a record of its calls, which wait while the gate is closed."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
@@ -41,7 +41,7 @@ class Watched:
 
 
 class Inbox:
-    """What a job was handed: by index, and in which order."""
+    """Collects the results of a job."""
 
     def __init__(self) -> None:
         self.starts: list[int] = []
@@ -89,14 +89,14 @@ async def test_results_come_in_order(encoder: Encoder, tokenizer: Watched) -> No
     assert len(tokenizer.calls) > 1
 
 
-async def test_all_that_waits_goes_into_one_call(encoder: Encoder, tokenizer: Watched) -> None:
+async def test_waiting_texts_are_encoded_in_one_call(encoder: Encoder, tokenizer: Watched) -> None:
     texts = [f"text {index}" for index in range(50)]
     results = await asyncio.gather(*(encode_inputs(encoder, [text], OPTIONS) for text in texts))
     assert [result for (result,) in results] == expected(tokenizer, texts)
     assert tokenizer.calls == [texts]
 
 
-async def test_what_arrives_during_a_call_shares_the_next(encoder: Encoder, tokenizer: Watched) -> None:
+async def test_texts_that_arrive_during_a_call_share_the_next(encoder: Encoder, tokenizer: Watched) -> None:
     tokenizer.gate.clear()
     first = asyncio.create_task(encode_inputs(encoder, [LONG], OPTIONS))
     await until_called(tokenizer)
@@ -165,7 +165,7 @@ async def test_a_cancelled_job_is_neither_encoded_nor_delivered(encoder: Encoder
     assert inbox.results == []
 
 
-async def test_a_caller_that_goes_away_frees_its_place(encoder: Encoder, tokenizer: Watched) -> None:
+async def test_a_caller_that_leaves_frees_its_bytes(encoder: Encoder, tokenizer: Watched) -> None:
     tokenizer.gate.clear()
     first = asyncio.create_task(encode_inputs(encoder, [LONG], OPTIONS))
     await until_called(tokenizer)
@@ -181,7 +181,7 @@ async def test_a_caller_that_goes_away_frees_its_place(encoder: Encoder, tokeniz
     assert len(tokenizer.calls) == 1
 
 
-async def test_beyond_the_bound_requests_are_refused_at_once(encoder: Encoder, tokenizer: Watched) -> None:
+async def test_requests_over_the_limit_are_refused_at_once(encoder: Encoder, tokenizer: Watched) -> None:
     tokenizer.gate.clear()
     first = asyncio.create_task(encode_inputs(encoder, [LONG], OPTIONS))
     await until_called(tokenizer)
@@ -195,7 +195,7 @@ async def test_beyond_the_bound_requests_are_refused_at_once(encoder: Encoder, t
     assert len(await first) == len(await waiting) == 1
 
 
-async def test_one_request_over_the_bound_runs_when_nothing_else_waits(encoder: Encoder) -> None:
+async def test_one_request_over_the_limit_runs_if_nothing_else_waits(encoder: Encoder) -> None:
     (result,) = await encode_inputs(encoder, ["x" * 200_000], OPTIONS)
     assert isinstance(result, TokenSequence)
 
@@ -208,7 +208,7 @@ async def test_errors_name_their_input_and_leave_the_others_alone(encoder: Encod
 
 
 @pytest.mark.parametrize("text", ["tiny", LONG])
-async def test_a_bug_fails_what_was_in_the_call_and_nothing_later(
+async def test_a_bug_fails_the_texts_of_its_call_and_none_later(
     encoder: Encoder, tokenizer: Watched, text: str
 ) -> None:
     tokenizer.broken = True
@@ -219,7 +219,7 @@ async def test_a_bug_fails_what_was_in_the_call_and_nothing_later(
     assert await encode_inputs(encoder, [text], OPTIONS) == expected(tokenizer, [text])
 
 
-async def test_a_request_that_cannot_take_its_tokens_harms_no_other(
+async def test_a_callback_that_fails_affects_no_other_request(
     encoder: Encoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(_start: int, _sequences: TokenSequences) -> None:
@@ -251,7 +251,7 @@ async def test_close_finishes_the_call_and_answers_the_rest(encoder: Encoder, to
         await encode_inputs(encoder, ["late"], OPTIONS)
 
 
-async def test_other_work_runs_on_the_same_thread_under_the_same_bound(encoder: Encoder, tokenizer: Watched) -> None:
+async def test_other_work_runs_on_the_same_thread_under_the_same_limit(encoder: Encoder, tokenizer: Watched) -> None:
     assert (await encoder.run(lambda: threading.current_thread().name, 10)).startswith("tokenizer")
     tokenizer.gate.clear()
     task = asyncio.create_task(encoder.run(tokenizer.gate.wait, 90_000))

@@ -1,4 +1,4 @@
-"""Callers share a tokenizer pod and its engines by the flow that they name, else by address, in every kind of call."""
+"""Callers share a tokenizer pod and its engines by flow, or by address if they name no flow, in every kind of call."""
 
 import asyncio
 import socket
@@ -56,7 +56,7 @@ def one_caller(address: str) -> str:
 
 
 @pytest.mark.parametrize("kind", [Client, UnaryClient])
-async def test_requests_without_a_flow_are_grouped_by_peer_and_told_apart(
+async def test_requests_without_a_flow_are_grouped_by_peer_and_distinguished(
     address: str, flows: Flows, kind: type[Client] | type[UnaryClient]
 ) -> None:
     async with kind(address) as client:
@@ -72,7 +72,7 @@ async def test_requests_without_a_flow_are_grouped_by_peer_and_told_apart(
 
 
 @pytest.mark.parametrize("kind", [Client, UnaryClient])
-async def test_a_named_flow_is_kept_and_its_requests_are_told_apart(
+async def test_a_named_flow_is_kept_and_its_requests_are_distinguished(
     address: str, flows: Flows, kind: type[Client] | type[UnaryClient]
 ) -> None:
     async with kind(address) as client:
@@ -84,7 +84,7 @@ async def test_a_named_flow_is_kept_and_its_requests_are_told_apart(
     assert set(seen[4:]) == {"tenant/bulk"}
 
 
-async def test_a_stream_of_teis_is_one_request_of_its_caller(address: str, flows: Flows) -> None:
+async def test_a_stream_of_tei_is_one_flow_of_its_caller(address: str, flows: Flows) -> None:
     async with grpc.aio.insecure_channel(address) as channel:
         stub: tei_pb2_grpc.EmbedAsyncStub = tei_pb2_grpc.EmbedStub(channel)
         for metadata in ((), (("heddle-flow", "tenant"),)):
@@ -109,7 +109,7 @@ class Recorder:
         return [TokenSequences.from_results([TokenSequence(bytes(4)) for _ in inputs]) for inputs, _ in work]
 
 
-async def test_a_callers_many_requests_have_one_turn_of_the_tokenizer_against_anothers_query() -> None:
+async def test_many_requests_of_one_caller_have_one_turn_against_a_query_of_another() -> None:
     recorder, answered = Recorder(), asyncio.Event()
     encoder = Encoder(recorder)
     for number in range(256):

@@ -1,4 +1,4 @@
-"""The tokenizer pod as its callers see it: what it refuses and with which words, and how it stands by its engines."""
+"""The tokenizer pod as its callers see it: answers, refusals, and readiness with and without engines."""
 
 import asyncio
 import contextlib
@@ -21,11 +21,17 @@ from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from heddle.checkpoint.sentence_modules import PoolingSetting
 from heddle.cli.readiness import grpc_ready
 from heddle.client import CallOptions, Client, UnaryClient
+from heddle.rpc.deadlines import NEVER
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.telemetry import TextFormatter
 from heddle.v1 import inference_pb2 as pb
-from heddle.v1 import tensor_pb2
+from heddle.v1 import item_pb2, tensor_pb2
 from tests.cluster import engine_pod, tokenizer_pod
+from tests.tokenizer_svc.fake_engine import FakeEngine
+from tokenizer_svc.encoder import Encoder
+from tokenizer_svc.servicer import InferenceServicer
+from tokenizer_svc.settings import TokenizerSettings
+from tokenizer_svc.text.tokenizer import Tokenizer
 
 SERVICE = "heddle.v1.InferenceService"
 
@@ -61,12 +67,16 @@ BAD_REQUESTS = [
     (pb.EmbedRequest(inputs=texts("a"), truncation=9), ErrorKind.INVALID_INPUT, "truncation", "9"),  # type: ignore[arg-type]
     (
         pb.EmbedRequest(inputs=texts("a"), truncation_side=9),  # type: ignore[arg-type]
-        *(ErrorKind.INVALID_INPUT, "truncation_side", "9"),
+        ErrorKind.INVALID_INPUT,
+        "truncation_side",
+        "9",
     ),
     (pb.EmbedRequest(inputs=texts("a"), data_type=99), ErrorKind.INVALID_INPUT, "data_type", "99"),  # type: ignore[arg-type]
     (
         pb.EmbedRequest(inputs=texts("a " * 300), truncation=pb.TRUNCATION_REFUSE),
-        *(ErrorKind.TOO_LARGE, "inputs[0]", "302 tokens, the limit is 256"),
+        ErrorKind.TOO_LARGE,
+        "inputs[0]",
+        "302 tokens, the limit is 256",
     ),
 ]
 
@@ -129,7 +139,7 @@ async def test_usage_counts_what_was_computed(client: Client) -> None:
     assert response.timings.total_us >= response.timings.tokenize_us > 0
 
 
-async def test_side_and_permission_to_truncate_are_the_pods_where_the_request_does_not_say(tmp_path: Path) -> None:
+async def test_truncation_follows_the_settings_unless_the_request_overrides_them(tmp_path: Path) -> None:
     async def vector(side: pb.TruncationSide = pb.TRUNCATION_SIDE_UNSPECIFIED) -> bytes:
         request = pb.EmbedRequest(inputs=texts(long), truncation=pb.TRUNCATION_ALLOW, truncation_side=side)
         return (await client.embed(request)).embeddings.data
@@ -160,9 +170,7 @@ async def test_a_pod_truncates_on_the_right_unless_it_is_set_otherwise(client: C
     ("data_type", "size"),
     [(tensor_pb2.DATA_TYPE_FLOAT16, 768), (tensor_pb2.DATA_TYPE_INT8, 384), (tensor_pb2.DATA_TYPE_UBINARY, 48)],
 )
-async def test_vectors_come_in_the_data_type_that_was_asked_for(
-    client: Client, data_type: tensor_pb2.DataType, size: int
-) -> None:
+async def test_vectors_have_the_requested_data_type(client: Client, data_type: tensor_pb2.DataType, size: int) -> None:
     response = await client.embed(pb.EmbedRequest(inputs=texts("a", "b"), data_type=data_type))
     assert response.embeddings.data_type == data_type
     assert tuple(response.embeddings.shape) == (2, 384)
@@ -234,3 +242,28 @@ async def test_a_long_request_does_not_stall_a_short_one(tmp_path: Path) -> None
         assert (await client.vectors(["short"], CallOptions(timeout_s=1.0))).shape == (1, 384)
         assert not storm.done()
         assert (await storm).shape == (2000, 384)
+
+
+@pytest.mark.parametrize("name", ["embed", "decode"])
+async def test_load_counts_requests_until_they_are_answered_or_cancelled(name: str) -> None:
+    checkpoint = Checkpoint.read(locate(PACKAGED_NAME))
+    tokenizer = Tokenizer.load(checkpoint)
+    encoder, engines = Encoder(tokenizer), FakeEngine()
+    settings = TokenizerSettings()
+    servicer = InferenceServicer(checkpoint, tokenizer, encoder, engines, settings)  # type: ignore[arg-type]
+    requests: dict[str, Any] = {
+        "embed": pb.EmbedRequest(inputs=texts("a")),
+        "decode": pb.DecodeRequest(token_ids=[ids(7592).token_ids]),
+    }
+    replies: list[pb.InferenceOutcome | HeddleError] = []
+    cancels = [servicer.submit(pb.InferenceItem(**{name: requests[name]}), NEVER, replies.append) for _ in range(2)]
+    assert servicer.load().waiting_items == 2
+    cancels[0]()
+    async with asyncio.timeout(5):
+        while servicer.load().waiting_items:
+            await asyncio.sleep(0.001)
+    cancels[1]()
+    [reply] = replies
+    assert isinstance(reply, pb.InferenceOutcome)
+    assert servicer.load() == item_pb2.Load()
+    await encoder.close()

@@ -24,13 +24,13 @@ QUERY_PROMPTS = ("query", "search_query", "retrieval.query", "s2p_query")
 DOCUMENT_PROMPTS = ("document", "passage", "corpus", "search_document", "retrieval.passage")
 
 
-def plan(request: inference_pb2.SimilarityRequest, served: ServedModel) -> Plan:
+def plan_similarity(request: inference_pb2.SimilarityRequest, served: ServedModel) -> Plan:
     """The source is the first input, the sentences are the others."""
     served.check_count(len(request.sentences), "sentences")
     check_not_empty(request.source, "source")
     return Plan(
         inputs=[request.source, *request.sentences],
-        options=served.options(request, request.prompt_name, request.task),
+        options=served.read_options(request, request.prompt_name, request.task),
         output=engine_pb2.OUTPUT_VECTOR,
         assemble=assemble_similarity,
         field_of=name_sentence,
@@ -73,7 +73,7 @@ def plan_reranking(request: inference_pb2.RerankRequest, served: ServedModel) ->
 
 def choose_options(prompts: Sequence[str], request: inference_pb2.RerankRequest, served: ServedModel) -> Options:
     name = next((name for name in prompts if name in served.tokenizer.prompts), "")
-    return served.options(request, name, task=name if name in served.checkpoint.tasks else "")
+    return served.read_options(request, name, task=name if name in served.checkpoint.tasks else "")
 
 
 def encode_empty_document(options: Options, served: ServedModel) -> Input:

@@ -11,7 +11,7 @@ from heddle.checkpoint import Checkpoint
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, inference_pb2, model_pb2, tensor_pb2
 from tokenizer_svc.tasks.grouping import Group
-from tokenizer_svc.tasks.inputs import contents
+from tokenizer_svc.tasks.inputs import to_inputs
 from tokenizer_svc.tasks.plan import Plan, add_empty
 from tokenizer_svc.tasks.served_model import ServedModel, parse_data_type
 
@@ -43,8 +43,8 @@ def plan(request: inference_pb2.EmbedRequest, served: ServedModel) -> Plan:
             return plan_joint(request, served, kinds, data_type)
     row_bytes = tensors.row_bytes(request.dimensions or dimension, data_type)
     return Plan(
-        inputs=contents(request.inputs),
-        options=served.options(request, request.prompt_name, request.task),
+        inputs=to_inputs(request.inputs),
+        options=served.read_options(request, request.prompt_name, request.task),
         output=engine_pb2.OUTPUT_VECTOR,
         assemble=assemble,
         expected_bytes=lambda sequences: len(sequences) * row_bytes,
@@ -72,8 +72,8 @@ def plan_tokens(request: inference_pb2.EmbedTokensRequest, served: ServedModel) 
         tensors.copy_tokens(outcome.results[0].tokens, targets)
 
     return Plan(
-        inputs=contents(request.inputs),
-        options=served.options(request, request.prompt_name, request.task),
+        inputs=to_inputs(request.inputs),
+        options=served.read_options(request, request.prompt_name, request.task),
         output=engine_pb2.OUTPUT_TOKEN_VECTORS,
         read=read,
         assemble=lambda _: answer,
@@ -94,8 +94,8 @@ def plan_sparse(request: inference_pb2.EmbedSparseRequest, served: ServedModel) 
         return sum(map(tensor_pb2.SparseTensor.ByteSize, targets))
 
     return Plan(
-        inputs=contents(request.inputs),
-        options=served.options(request, request.prompt_name, request.task),
+        inputs=to_inputs(request.inputs),
+        options=served.read_options(request, request.prompt_name, request.task),
         output=engine_pb2.OUTPUT_SPARSE_VECTOR,
         read=read,
         assemble=lambda _: answer,
@@ -165,8 +165,8 @@ def plan_joint(
 
     first, *more = outputs.values()
     return Plan(
-        inputs=contents(request.inputs),
-        options=served.options(request, request.prompt_name, request.task),
+        inputs=to_inputs(request.inputs),
+        options=served.read_options(request, request.prompt_name, request.task),
         output=first,
         more_outputs=more,
         read=read,

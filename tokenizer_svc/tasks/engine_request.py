@@ -12,7 +12,7 @@ from typing import Any
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.stream import Cancel, Reply, Submit, cancel_all
-from heddle.v1 import engine_pb2, inference_pb2
+from heddle.v1 import engine_pb2, inference_pb2, item_pb2
 from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.tasks.grouping import Group, GroupLimits, group_sequences
 from tokenizer_svc.tasks.outcomes import find_failure
@@ -35,10 +35,10 @@ class MemoryBudget:
         self.answers_bytes_max = answers_bytes_max
         self.total = 0
 
-    def take(self, count: int, of_answer: int) -> None:
-        """`of_answer` is the total of the answer. Raises TOO_LARGE or OVERLOADED; the bytes are taken even then."""
+    def take(self, count: int, answer_bytes: int) -> None:
+        """`answer_bytes` is the size of the answer so far. Raises TOO_LARGE or OVERLOADED after it took the bytes."""
         self.total += count
-        if of_answer > self.answer_bytes_max:
+        if answer_bytes > self.answer_bytes_max:
             message = f"the answer would exceed the limit of {self.answer_bytes_max} bytes"
             raise HeddleError(ErrorKind.TOO_LARGE, f"{message}: send fewer or shorter inputs")
         if self.total > self.answers_bytes_max:
@@ -55,7 +55,7 @@ class EngineRequest:
     def __init__(
         self,
         plan: Plan,
-        item: inference_pb2.InferenceItem,
+        context: item_pb2.ItemContext,
         deadline: float,
         reply: Reply[inference_pb2.InferenceOutcome],
         engines: Submit[engine_pb2.Submission, engine_pb2.Outcome],
@@ -65,9 +65,9 @@ class EngineRequest:
         device: str,
         on_end: Callable[["EngineRequest"], None],
     ) -> None:
-        """The context of `item` names a flow. `device` is the engines'. `on_end` is called once, however it ends."""
+        """`context` names a flow. `device` is the engines'. `on_end` is called once, however the request ends."""
         self._plan = plan
-        self._context = item.context
+        self._context = context
         self._deadline = deadline
         self._reply = reply
         self._engines = engines
@@ -91,7 +91,9 @@ class EngineRequest:
         """Raises OVERLOADED."""
         plan = self._plan
         job = encoder.submit(
-            *(plan.inputs, plan.options, self._on_encoded),
+            plan.inputs,
+            plan.options,
+            self._on_encoded,
             field_of=plan.field_of,
             first_options=plan.first_options,
             flow=self._context.flow,
@@ -118,9 +120,9 @@ class EngineRequest:
             self._fail(sequences.errors[min(sequences.errors)])
             return
         try:
-            self._count(self._plan.expected_bytes(sequences))
-        except HeddleError as too_much:
-            self._fail(too_much)
+            self._reserve(self._plan.expected_bytes(sequences))
+        except HeddleError as error:
+            self._fail(error)
             return
         self._tokens += sequences.tokens
         self._truncated_inputs += sum(sequences.truncated)
@@ -128,7 +130,7 @@ class EngineRequest:
             if not self._done:
                 self._send(group)
 
-    def _count(self, answer_bytes: int) -> None:
+    def _reserve(self, answer_bytes: int) -> None:
         """Raises TOO_LARGE or OVERLOADED."""
         if answer_bytes:
             self._answer_bytes += answer_bytes
@@ -149,15 +151,15 @@ class EngineRequest:
         try:
             failure = find_failure(outcome, len(group.sequences), 1 + len(self._plan.more_outputs))
             if failure is None:
-                self._take(number, group, outcome)
+                self._read(number, group, outcome)
             else:
                 self._fail_for(group.start + failure.index, failure.error)
         except Exception as exception:  # noqa: BLE001 - logged by from_exception
             self._fail(HeddleError.from_exception(exception))
 
-    def _take(self, number: int, group: Group, outcome: engine_pb2.Outcome) -> None:
+    def _read(self, number: int, group: Group, outcome: engine_pb2.Outcome) -> None:
         part = self._plan.read(group, outcome)
-        self._count(self._plan.read_bytes(part))
+        self._reserve(self._plan.read_bytes(part))
         self._parts[number] = part
         self._missing -= len(group.sequences)
         self._queue_us = max(self._queue_us, outcome.queue_us)

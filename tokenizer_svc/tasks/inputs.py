@@ -8,12 +8,10 @@ from heddle.v1 import inference_pb2
 from tokenizer_svc.text.inputs import Input, TokenizedInput, indexed_field
 
 TOKENIZED_INPUTS = indexed_field("tokenized_inputs")
-
-
 get_text = attrgetter("text")
 
 
-def contents(inputs: Sequence[inference_pb2.Input]) -> list[Input]:
+def to_inputs(inputs: Sequence[inference_pb2.Input]) -> list[Input]:
     """Texts or token ids. An input without content is an empty text."""
     texts: list[Input] = list(map(get_text, inputs))
     return texts if all(texts) else [text or item.token_ids or "" for text, item in zip(texts, inputs, strict=True)]

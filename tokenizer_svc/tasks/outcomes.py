@@ -18,8 +18,9 @@ class Failure:
 def find_failure(outcome: engine_pb2.Outcome, sequences: int, outputs: int) -> Failure | None:
     """Finds the first sequence that failed, or whose result has NaN or infinity: JSON has neither, and `null` is no
     answer. Raises ValueError for an outcome with other numbers of sequences or outputs."""
-    for error in outcome.errors:  # sorted by index
-        return Failure(error.index, HeddleError.from_proto(error.error))
+    if outcome.errors:
+        first = outcome.errors[0]  # they are sorted by index
+        return Failure(first.index, HeddleError.from_proto(first.error))
     if len(outcome.results) != outputs:
         raise ValueError(f"the engine's outcome does not have {outputs} outputs")
     bad = sequences

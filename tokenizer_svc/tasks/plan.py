@@ -1,6 +1,7 @@
-"""The plan of a request that needs an engine. Each task makes one, and `EngineRequest` carries it out."""
+"""The plans that tasks make of requests: `Plan` for requests that need an engine, `LocalPlan` for the others."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from heddle.v1 import engine_pb2, inference_pb2, item_pb2, tensor_pb2
@@ -36,7 +37,7 @@ def no_bytes(_: Any) -> int:
 
 
 class Plan(NamedTuple):
-    """The inputs, the output to compute of each, and how outcomes become the answer."""
+    """The inputs, the output to compute of each, and how outcomes become the answer. `EngineRequest` carries it out."""
 
     inputs: Sequence[Input]
     options: Options
@@ -55,12 +56,9 @@ class Plan(NamedTuple):
     data_type: tensor_pb2.DataType = tensor_pb2.DATA_TYPE_FLOAT32
     more_outputs: Sequence[engine_pb2.Output] = ()  # computed in the same forward pass
 
-    def options_of(self, index: int) -> Options:
-        """The options of one input."""
-        return self.options if index or self.first_options is None else self.first_options
-
     def submission(self, group: Group, context: item_pb2.ItemContext) -> engine_pb2.Submission:
         sequences = group.sequences
+        options = self.options if group.start or self.first_options is None else self.first_options
         submission = engine_pb2.Submission()
         submission.context.CopyFrom(context)
         wanted = submission.sequences  # filled in place, at half the cost of making and copying it
@@ -69,10 +67,20 @@ class Plan(NamedTuple):
         wanted.type_ids = sequences.type_ids
         wanted.prompt_tokens = sequences.prompt_tokens[0]
         wanted.output = self.output
-        wanted.task = self.options_of(group.start).task
+        wanted.task = options.task
         if self.more_outputs:
             wanted.more_outputs.extend(self.more_outputs)
         wanted.skip_normalization = self.skip_normalization
         wanted.dimensions = self.dimensions
         wanted.data_type = self.data_type
         return submission
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPlan:
+    """What to compute for each input, by index, and how the results become the answer. `answer_locally` does it."""
+
+    sizes: Sequence[int]  # bytes of each input
+    answer: Callable[[int], Any]  # called on the tokenizer's thread; raises HeddleError
+    assemble: Callable[[Sequence[Any]], inference_pb2.InferenceOutcome]
+    field_of: FieldName

@@ -28,8 +28,8 @@ def plan(request: inference_pb2.PredictRequest, served: ServedModel) -> Plan:
         return answer
 
     return Plan(
-        inputs=[content(item, INPUTS(index)) for index, item in enumerate(request.inputs)],
-        options=served.options(request),
+        inputs=[to_input(item, INPUTS(index)) for index, item in enumerate(request.inputs)],
+        options=served.read_options(request),
         output=engine_pb2.OUTPUT_LOGITS,
         read=table.read,
         assemble=assemble,
@@ -37,7 +37,7 @@ def plan(request: inference_pb2.PredictRequest, served: ServedModel) -> Plan:
     )
 
 
-def content(item: inference_pb2.TextOrPair, field: str) -> Input:
+def to_input(item: inference_pb2.TextOrPair, field: str) -> Input:
     """Raises INVALID_INPUT if an input has both texts and token ids."""
     if item.HasField("tokenized"):
         check_no_text(item.text, item.pair, field=field)

@@ -33,7 +33,7 @@ def plan(request: inference_pb2.RerankRequest, served: ServedModel) -> Plan:
 
     return Plan(
         inputs=inputs,
-        options=replace(served.options(request), document_tokens_max=request.document_tokens_max),
+        options=replace(served.read_options(request), document_tokens_max=request.document_tokens_max),
         output=engine_pb2.OUTPUT_LOGITS,
         assemble=assemble,
         field_of=TOKENIZED_INPUTS if request.tokenized_inputs else DOCUMENTS,

@@ -39,7 +39,7 @@ class ServedModel:
     settings: TokenizerSettings
     rerank_prompt: RerankPrompt | None  # None: query and document are a pair for the tokenizer
 
-    def options(self, request: TruncatableRequest, prompt_name: str = "", task: str = "") -> Options:
+    def read_options(self, request: TruncatableRequest, prompt_name: str = "", task: str = "") -> Options:
         """Uses the prompt that the request names, else its task's, else the default. Raises INVALID_INPUT for a prompt
         or task that the model does not have."""
         tasks = self.checkpoint.tasks
@@ -48,12 +48,12 @@ class ServedModel:
             raise HeddleError(ErrorKind.INVALID_INPUT, message, field="task")
         if not prompt_name and task in self.tokenizer.prompts:
             prompt_name = task
-        options = self.tokenizer.options(self.truncation(request), prompt_name)
+        options = self.tokenizer.options(self.read_truncation(request), prompt_name)
         if task or request.input_tokens_max:
             return replace(options, task=task, tokens_max=request.input_tokens_max)
         return options
 
-    def truncation(self, request: TruncatableRequest) -> Truncation:
+    def read_truncation(self, request: TruncatableRequest) -> Truncation:
         """Raises INVALID_INPUT for an unknown number."""
         wanted, side = request.truncation, request.truncation_side
         if wanted not in TRUNCATIONS:
@@ -72,7 +72,7 @@ class ServedModel:
 
     @property
     def refuses_long_inputs(self) -> bool:
-        """Applies to requests that do not choose."""
+        """The default for requests that do not choose."""
         return not self.settings.truncate
 
     def check_count(self, count: int, field: str = "inputs") -> None:

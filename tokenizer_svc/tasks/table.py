@@ -7,8 +7,7 @@ from typing import Any
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tokenizer_svc.tasks import cosine, embedding, prediction, reranking, token_prediction, tokens
-from tokenizer_svc.tasks.local_request import LocalPlan
-from tokenizer_svc.tasks.plan import Plan
+from tokenizer_svc.tasks.plan import LocalPlan, Plan
 from tokenizer_svc.tasks.served_model import ServedModel
 
 
@@ -41,12 +40,12 @@ TASKS = {
     "embed": Task("make dense vectors of texts", EMBEDDER, embedding.plan),
     "embed_tokens": Task("make vectors of tokens", TOKEN_EMBEDDER, embedding.plan_tokens),
     "embed_sparse": Task("make sparse vectors of texts", makes_sparse_vectors, embedding.plan_sparse),
-    "similarity": Task("compare texts", EMBEDDER, cosine.plan),
+    "similarity": Task("compare texts", EMBEDDER, cosine.plan_similarity),
     "rerank": Task("rerank documents", RERANKER, reranking.plan),
     "predict": Task("classify whole texts", CLASSIFIER, prediction.plan),
     "predict_tokens": Task("label the tokens of texts", TOKEN_CLASSIFIER, token_prediction.plan),
-    "tokenize": Task("tokenize", any_model, tokens.tokenize),
-    "decode": Task("decode", any_model, tokens.decode),
+    "tokenize": Task("tokenize", any_model, tokens.plan_tokenize),
+    "decode": Task("decode", any_model, tokens.plan_decode),
 }
 
 RERANK_BY_COSINE_HINT = "; the tokenizer's setting rerank_by_cosine lets it rerank by cosine"

@@ -30,18 +30,22 @@ def plan(request: inference_pb2.PredictTokensRequest, served: ServedModel) -> Pl
         indices = range(group.start, group.start + len(own_logits))
         for index, sequence, logits in zip(indices, group.sequences, own_logits, strict=True):
             assert isinstance(sequence, TokenSequence)  # the request ends with the first that failed
-            fill(results[index], spans_of(inputs[index], sequence, logits))
+            fill(results[index], to_entities(inputs[index], sequence, logits))
         return sum(results[index].ByteSize() for index in indices)
 
-    def spans_of(content: Input, sequence: TokenSequence, logits: Floats) -> Iterable[Entity]:
+    def to_entities(content: Input, sequence: TokenSequence, logits: Floats) -> Iterable[Entity]:
         assert sequence.alignment is not None  # the options ask for it
         text = content if isinstance(content, str) else ""
         tokens = AlignedText(text, memoryview(sequence.token_ids).cast("I"), sequence.alignment)
         if aggregation is Aggregation.NONE:
-            spelled_by = served.tokenizer.subwords if request.with_words else None
-            return label_tokens(tokens, logits, labels, raw_scores=request.raw_scores, subwords=spelled_by)
+            subwords = served.tokenizer.subwords if request.with_words else None
+            return label_tokens(tokens, logits, labels, raw_scores=request.raw_scores, subwords=subwords)
         return find_entities(
-            *(tokens, logits, labels, aggregation, served.tokenizer.subwords),
+            tokens,
+            logits,
+            labels,
+            aggregation,
+            served.tokenizer.subwords,
             with_words=request.with_words,
             with_outside=request.with_outside,
         )
@@ -51,7 +55,7 @@ def plan(request: inference_pb2.PredictTokensRequest, served: ServedModel) -> Pl
     token_bytes = min_entity_bytes(labels)
     return Plan(
         inputs=inputs,
-        options=Options(served.truncation(request), with_alignment=True, tokens_max=request.input_tokens_max),
+        options=Options(served.read_truncation(request), with_alignment=True, tokens_max=request.input_tokens_max),
         output=engine_pb2.OUTPUT_TOKEN_LOGITS,
         read=read,
         assemble=lambda _: answer,
@@ -61,16 +65,16 @@ def plan(request: inference_pb2.PredictTokensRequest, served: ServedModel) -> Pl
     )
 
 
-def fill(result: inference_pb2.Entities, spans: Iterable[Entity]) -> None:
-    for span in spans:
+def fill(result: inference_pb2.Entities, entities: Iterable[Entity]) -> None:
+    for entity in entities:
         result.entities.add(
-            text=span.text,
-            token_id=span.token_id,
-            start_char=span.start,
-            end_char=span.end,
-            scores=span.scores,
-            word=span.word,
-            special=span.special,
+            text=entity.text,
+            token_id=entity.token_id,
+            start_char=entity.start,
+            end_char=entity.end,
+            scores=entity.scores,
+            word=entity.word,
+            special=entity.special,
         )
 
 

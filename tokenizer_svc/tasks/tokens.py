@@ -4,13 +4,12 @@ from collections.abc import Sequence
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import inference_pb2
-from tokenizer_svc.tasks.local_request import LocalPlan
-from tokenizer_svc.tasks.plan import add_empty
+from tokenizer_svc.tasks.plan import LocalPlan, add_empty
 from tokenizer_svc.tasks.served_model import ServedModel
 from tokenizer_svc.text.inputs import indexed_field, measure_sizes
 
 
-def tokenize(request: inference_pb2.TokenizeRequest, served: ServedModel) -> LocalPlan:
+def plan_tokenize(request: inference_pb2.TokenizeRequest, served: ServedModel) -> LocalPlan:
     served.check_count(len(request.inputs))
     prompt = served.tokenizer.options(prompt_name=request.prompt_name).prompt
     skip_special_tokens = request.skip_special_tokens
@@ -35,7 +34,7 @@ def tokenize(request: inference_pb2.TokenizeRequest, served: ServedModel) -> Loc
     return LocalPlan(sizes, answer, lambda _: outcome, indexed_field("inputs"))
 
 
-def decode(request: inference_pb2.DecodeRequest, served: ServedModel) -> LocalPlan:
+def plan_decode(request: inference_pb2.DecodeRequest, served: ServedModel) -> LocalPlan:
     served.check_count(len(request.token_ids), "token_ids")
 
     def answer(index: int) -> str:

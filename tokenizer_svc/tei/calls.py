@@ -19,11 +19,11 @@ from heddle.rpc.interceptor import read_request_id
 from heddle.rpc.stream import STREAM_BROKEN, Submit
 from heddle.rpc.telemetry import request_id
 from heddle.rpc.unary import call_deadline, read_context, submit_and_wait
+from heddle.rpc.waiting import poll_until
 from heddle.tei.v1 import tei_pb2
 from heddle.v1 import inference_pb2
 from tokenizer_svc.tei.ordered_stream import Message, OrderedStream, shutting_down_error
 
-IDLE_POLL_S = 0.01
 OVERLOADED_WAIT_S_MIN = 0.05
 
 log = logging.getLogger(__name__)
@@ -115,8 +115,7 @@ class Calls:
 
     async def until_idle(self) -> None:
         """Returns when no stream is open."""
-        while self._streams:
-            await asyncio.sleep(IDLE_POLL_S)
+        await poll_until(lambda: not self._streams)
 
     def _open_call(self, context: Context) -> Call:
         return Call(self._submit, self._flow_names, context)

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.waiting import Changes
 
 IN_FLIGHT_MAX = 1024  # as in TEI
 KEPT_BYTES_MAX = 64 << 20
@@ -30,20 +31,21 @@ class OrderedStream(Generic[Request, Response]):
         self._answers: asyncio.Queue[asyncio.Task[Response] | None] = asyncio.Queue()
         self._in_flight = 0
         self._kept_bytes = 0
-        self._room = asyncio.Event()
+        self._room = Changes()
         self._reader: asyncio.Task[None] | None = None
 
     async def responses(self) -> AsyncGenerator[Response, None]:
         """Iterate it once, and close it. Raises the error of the first request that fails, or UNAVAILABLE after
         `stop_reading`; in both cases the answers before it come first, and what is still in flight is cancelled."""
         self._reader = asyncio.create_task(self._read())
+        # Not at the end of `_read`, which does not run at all if it is cancelled first.
+        self._reader.add_done_callback(lambda _: self._answers.put_nowait(None))
         try:
             while (answer := await self._answers.get()) is not None:
                 response = await answer
                 yield response
                 self._kept_bytes -= response.ByteSize()
-                self._room.set()
-            await asyncio.wait([self._reader])
+                self._room.notify()
             if self._reader.cancelled():
                 raise shutting_down_error()
             self._reader.result()
@@ -56,13 +58,10 @@ class OrderedStream(Generic[Request, Response]):
             self._reader.cancel()
 
     async def _read(self) -> None:
-        try:
-            async for request in self._requests:
-                self._in_flight += 1
-                self._answers.put_nowait(asyncio.create_task(self._answer_one(request)))
-                await self._wait_for_room()
-        finally:
-            self._answers.put_nowait(None)
+        async for request in self._requests:
+            self._in_flight += 1
+            self._answers.put_nowait(asyncio.create_task(self._answer_one(request)))
+            await self._room.wait_for(self._has_room)
 
     async def _answer_one(self, request: Request) -> Response:
         try:
@@ -71,12 +70,10 @@ class OrderedStream(Generic[Request, Response]):
             return response
         finally:
             self._in_flight -= 1
-            self._room.set()
+            self._room.notify()
 
-    async def _wait_for_room(self) -> None:
-        while self._in_flight >= IN_FLIGHT_MAX or self._kept_bytes >= KEPT_BYTES_MAX:
-            self._room.clear()
-            await self._room.wait()
+    def _has_room(self) -> bool:
+        return self._in_flight < IN_FLIGHT_MAX and self._kept_bytes < KEPT_BYTES_MAX
 
     async def _cancel_all(self, reader: asyncio.Task[None]) -> None:
         tasks: list[asyncio.Task[Any]] = [reader]

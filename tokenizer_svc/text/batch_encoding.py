@@ -28,22 +28,14 @@ def encode_each(texts: Sequence[Text], encode_batch: EncodeBatch) -> Sequence[to
     return [_encode_alone(text, encode_batch) for text in texts] if encodings is None else encodings
 
 
-def check_unicode(*texts: str) -> None:
-    """Raises INVALID_INPUT for a lone surrogate."""
-    for text in texts:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            message = f"the text is not Unicode: a lone surrogate at character {error.start}"
-            raise HeddleError(ErrorKind.INVALID_INPUT, message) from None
-
-
 def _encode_alone(text: Text, encode_batch: EncodeBatch) -> tokenizers.Encoding | HeddleError:
     try:
-        check_unicode(*((text,) if isinstance(text, str) else text))
+        for part in (text,) if isinstance(text, str) else text:
+            part.encode()
         return encode_batch([text])[0]
-    except HeddleError as error:
-        return error
+    except UnicodeEncodeError as error:
+        message = f"the text is not Unicode: a lone surrogate at character {error.start}"
+        return HeddleError(ErrorKind.INVALID_INPUT, message)
     except BaseException as exception:  # noqa: BLE001 - the library panics on some texts
         _reraise_exit(exception)
         log.warning("a text could not be tokenized: %s", exception)

@@ -125,11 +125,9 @@ def label_tokens(
     else:
         by_label = [{label: float(score)} for label, score in _best_labels(softmax(logits), labels)]
     alignment = tokens.alignment
-    columns = zip(
-        *(tokens.ids, alignment.offsets, alignment.special_tokens_mask, alignment.spellings, by_label), strict=True
-    )
+    columns = zip(tokens.ids, alignment.offsets, alignment.special_tokens_mask, alignment.spellings, strict=True)
     labelled = []
-    for token_id, (start, end), special, spelling, scores in columns:
+    for (token_id, (start, end), special, spelling), scores in zip(columns, by_label, strict=True):
         text = spelling if special else tokens.text[start:end]
         word = subwords.spell(token_id, text) if subwords else ""
         labelled.append(Entity(text, token_id, start, end, scores, word, bool(special)))
@@ -212,7 +210,7 @@ def _split_label(label: str) -> tuple[bool, str]:
 
 
 def _entity_type(group: Sequence[LabelledWord]) -> str:
-    """What follows the first hyphen of the label, even if the label does not begin with B- or I-."""
+    """The part of the label after its first hyphen, even if the label does not begin with B- or I-."""
     return group[0].label.split("-", 1)[-1]
 
 

@@ -1,5 +1,7 @@
-"""Turns encoded inputs into results: checks their ids, and cuts or refuses what is too long. `Tokenizer` makes one
-`SequenceFitter`, which all encoders use."""
+"""Turns encoded inputs into results: checks their ids, and truncates or refuses those that are too long.
+
+`Tokenizer` makes one `SequenceFitter`, which all encoders use.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,7 +27,7 @@ class Length(NamedTuple):
     def is_too_long(self) -> bool:
         return self.is_cut or self.tokens > self.tokens_max or self.document_tokens > self.document_tokens_max > 0
 
-    def refuse(self) -> HeddleError:
+    def too_large_error(self) -> HeddleError:
         """The error for an input that must not be truncated."""
         thing, tokens, limit = "input", self.tokens, self.tokens_max
         if not self.is_cut and tokens <= limit:
@@ -56,7 +58,7 @@ class SequenceFitter:
         """Fits the sequence of a text or a pair. `is_cut`: the tokenizer saw only a part of it."""
         if not sequence.token_ids:
             return HeddleError(ErrorKind.EMPTY_INPUT, "the text has no tokens")
-        if self.exceeds_vocabulary and (error := self.find_unknown_id(sequence.token_ids)):
+        if self.exceeds_vocabulary and (error := self.unknown_id_error(sequence.token_ids)):
             return error
         tokens, tokens_max, side = sequence.tokens, options.limit(self.sequence_tokens_max), options.truncation
         # Counted only for a pair whose document has a limit of its own.
@@ -66,7 +68,7 @@ class SequenceFitter:
             sequence.prompt_tokens = min(options.prompt_tokens, tokens)
             return sequence
         if side is Truncation.REFUSE:
-            return length.refuse()
+            return length.too_large_error()
         specials = self.special_tokens.count(is_pair=is_pair)
         if tokens_max <= specials:
             return no_room_error(tokens_max, specials)
@@ -88,7 +90,7 @@ class SequenceFitter:
         if tokens <= tokens_max:
             return TokenSequence(token_ids)
         if options.truncation is Truncation.REFUSE:
-            return Length(tokens, tokens_max).refuse()
+            return Length(tokens, tokens_max).too_large_error()
         specials = self.special_tokens.count(is_pair=False)
         if tokens_max <= specials:
             return no_room_error(tokens_max, specials)
@@ -111,12 +113,12 @@ class SequenceFitter:
         """Raises INVALID_INPUT for bytes that are not ids of the model's vocabulary."""
         if len(token_ids) % 4:
             raise HeddleError(ErrorKind.INVALID_INPUT, "token ids are not a whole number of uint32")
-        if error := self.find_unknown_id(token_ids):
+        if error := self.unknown_id_error(token_ids):
             raise error
         return memoryview(token_ids).cast("I")
 
-    def find_unknown_id(self, token_ids: bytes) -> HeddleError | None:
-        """An error if the model's vocabulary does not have one of the ids."""
+    def unknown_id_error(self, token_ids: bytes) -> HeddleError | None:
+        """None if the model's vocabulary has all of the ids."""
         id_max = max(memoryview(token_ids).cast("I"), default=0)
         if id_max < self.vocabulary_size:
             return None

@@ -74,7 +74,7 @@ class TextWindow:
     skipped: int = 0  # characters of a single text before the window
 
     @classmethod
-    def open(cls, text: Text, options: Options, tokens_max: int, chars: int) -> "TextWindow":
+    def take(cls, text: Text, options: Options, tokens_max: int, chars: int) -> "TextWindow":
         if isinstance(text, str):
             whole = options.prompt + text
             shown = take_window(whole, chars, options.truncation)
@@ -112,7 +112,7 @@ class LongTextEncoder:
         return encode_in_windows(texts, self._encode_windows)
 
     def _encode_windows(self, texts: Mapping[int, tuple[Text, Options]], attempt: int) -> dict[int, Result]:
-        windows = self._open_windows(texts.values(), attempt)
+        windows = self._take_windows(texts.values(), attempt)
         # The library's faster call gives the same ids without offsets.
         with_alignment = any(window.options.with_alignment for window in windows)
         encode_batch = self.library.encode_batch if with_alignment else self.library.encode_batch_fast
@@ -125,7 +125,7 @@ class LongTextEncoder:
                 results[key] = self._to_result(encoding, window)
         return results
 
-    def _open_windows(self, texts: Iterable[tuple[Text, Options]], attempt: int) -> list[TextWindow]:
+    def _take_windows(self, texts: Iterable[tuple[Text, Options]], attempt: int) -> list[TextWindow]:
         """Windows are larger for texts that may be refused, so that the error can state how long they are."""
         windows: list[TextWindow] = []
         seen: Options | None = None  # the texts of a request share their options
@@ -134,7 +134,7 @@ class LongTextEncoder:
                 seen, tokens_max = options, options.limit(self.fitter.sequence_tokens_max)
                 is_refused = options.truncation is Truncation.REFUSE
                 chars = window_chars(tokens_max, max(attempt, 1) if is_refused else attempt)
-            windows.append(TextWindow.open(text, options, tokens_max, chars))
+            windows.append(TextWindow.take(text, options, tokens_max, chars))
         return windows
 
     def _to_result(self, encoding: tokenizers.Encoding, window: TextWindow) -> Result:

@@ -69,7 +69,7 @@ class PromptedPairEncoder:
     def _encode_windows(self, pairs: Mapping[int, tuple[PromptedPair, Options]], attempt: int) -> dict[int, Result]:
         limits = {key: self._limits(options) for key, (_, options) in pairs.items()}
         windows = {
-            key: _open_window(pair, window_chars(limits[key].tokens_max, attempt), limits[key].side)
+            key: _take_window(pair, window_chars(limits[key].tokens_max, attempt), limits[key].side)
             for key, (pair, _) in pairs.items()
         }
         encode_batch = functools.partial(self.library.encode_batch, add_special_tokens=False)
@@ -94,7 +94,7 @@ class PromptedPairEncoder:
 
     def _to_result(self, tokens: PairTokens, limits: PairLimits) -> Result:
         """Fits the tokens to their limits, and adds the special tokens of a single text around them."""
-        if self.fitter.exceeds_vocabulary and (error := self.fitter.find_unknown_id(pack_ids(tokens.ids))):
+        if self.fitter.exceeds_vocabulary and (error := self.fitter.unknown_id_error(pack_ids(tokens.ids))):
             return error
         ids, special_tokens = tokens.ids, self.fitter.special_tokens
         specials = special_tokens.count(is_pair=False)
@@ -107,7 +107,7 @@ class PromptedPairEncoder:
         )
         if length.is_too_long:
             if limits.side is Truncation.REFUSE:
-                return length.refuse()
+                return length.too_large_error()
             ids = tokens.truncate(limits)
             if len(ids) > limits.tokens_max:
                 message = f"the prompt around query and document alone is longer than {limits.tokens_max} tokens"
@@ -116,7 +116,7 @@ class PromptedPairEncoder:
         return TokenSequence(token_ids, truncated=length.is_too_long)
 
 
-def _open_window(pair: PromptedPair, chars: int, side: Truncation) -> PromptedPair:
+def _take_window(pair: PromptedPair, chars: int, side: Truncation) -> PromptedPair:
     """The pair with no more of query and document than a window."""
 
     def shorten(role: Role, text: str) -> str:

@@ -1,6 +1,7 @@
 """Texts to token sequences and back: the fast tokenizer of a checkpoint, used as sentence-transformers uses it."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import accumulate, islice
 
 import tokenizers
@@ -8,7 +9,7 @@ import tokenizers
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.json_files import CheckpointError
 from heddle.rpc.errors import ErrorKind, HeddleError
-from tokenizer_svc.text.batch_encoding import check_unicode
+from tokenizer_svc.text.batch_encoding import encode_each
 from tokenizer_svc.text.entities import Subwords
 from tokenizer_svc.text.fitting import SequenceFitter
 from tokenizer_svc.text.inputs import Input, Options, PromptedPair, Text, TokenizedInput
@@ -133,9 +134,12 @@ class Tokenizer:
         return result
 
     def tokenize(self, text: str, *, prompt: str = "", skip_special_tokens: bool = False) -> list[Token]:
-        """All tokens of a text, however long, with their places in it. Raises INVALID_INPUT for lone surrogates."""
-        check_unicode(text)
-        encoding = self._library.encode(prompt + text, add_special_tokens=not skip_special_tokens)
+        """All tokens of a text, however long, with their places in it. Raises INVALID_INPUT for a text that cannot be
+        encoded."""
+        encode_batch = partial(self._library.encode_batch, add_special_tokens=not skip_special_tokens)
+        [encoding] = encode_each([prompt + text], encode_batch)
+        if isinstance(encoding, HeddleError):
+            raise encoding
         at_byte = [0, *accumulate(len(char.encode()) for char in text)]
         spans = [(max(0, start - len(prompt)), max(0, end - len(prompt))) for start, end in encoding.offsets]
         rows = zip(encoding.ids, encoding.tokens, encoding.special_tokens_mask, spans, strict=True)
@@ -158,7 +162,7 @@ class Tokenizer:
         return self.prompts.get(name, "")
 
     def _count_prompt_tokens(self, prompt: str) -> int:
-        """Counts like sentence-transformers: the prompt alone, less a special token at its end."""
+        """Counts like sentence-transformers: the prompt alone, without a special token at its end."""
         if self._include_prompt or not prompt:
             return 0
         ids = self._library.encode(prompt).ids

@@ -156,7 +156,9 @@ class LocalServices:
         # The port may require certificates, so /ready is asked over this socket.
         socket = ("--unix-socket", f"{self.folder}/gateway")
         return self._service(
-            *("gateway", "http_gateway", (*flags, *socket, *self.tls_flags)),
+            "gateway",
+            "http_gateway",
+            (*flags, *socket, *self.tls_flags),
             lambda: http_ready(self.socket("gateway")),
             after=[self.socket("tokenizer")],
         )
@@ -240,7 +242,10 @@ class LocalServices:
         if self.settings.log_level == ServeSettings.log_level:
             level = self._flag_unless_set(f"{PREFIX_OF_SERVICE[module]}LOG_LEVEL", *level)
         return Service(
-            *(name, (sys.executable, "-m", module, *flags, *level), is_ready, self.environ),
+            name,
+            (sys.executable, "-m", module, *flags, *level),
+            is_ready,
+            self.environ,
             may_start=lambda: all(map(exists, after)),
         )
 

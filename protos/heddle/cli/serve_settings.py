@@ -77,4 +77,4 @@ class ServeSettings:
         check_device(self.device)
         at_least(1, engines=self.engines)
         at_least(0, http_port=self.http_port, grpc_port=self.grpc_port)
-        ServerTls.of(self.tls_cert, self.tls_key, self.tls_ca)
+        ServerTls.from_settings(self.tls_cert, self.tls_key, self.tls_ca)

@@ -16,6 +16,7 @@ from typing import TextIO
 
 from heddle.cli import die_with_parent
 from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError
+from heddle.rpc.waiting import poll_until
 
 PROBE_S = 0.05
 PROGRESS_S = 0.1
@@ -133,8 +134,7 @@ class Supervisor:
 
     async def _keep_running(self, service: Service) -> None:
         """Stops the process when cancelled."""
-        while not service.may_start():
-            await asyncio.sleep(PROBE_S)
+        await poll_until(service.may_start)
         failures = 0
         while not self._stopping:
             code = await self._run_once(service)

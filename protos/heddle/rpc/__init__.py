@@ -1,1 +1,1 @@
-"""The half of the contract that is behaviour: how services talk, fail, start and stop. Knows no model and no text."""
+"""The gRPC runtime of all services: servers, streams, errors, settings and logs. Knows neither models nor texts."""

@@ -41,9 +41,8 @@ class Coalescer(Generic[T]):
         self._limits = limits or CoalescerLimits()
         self._waiting: deque[tuple[T, int]] = deque()
         self._cost = 0
-        self._consumer: asyncio.Future[None] | None = None
+        self._consumer: asyncio.Future[None] | None = None  # until something has arrived for it
         self._producers: deque[asyncio.Future[None]] = deque()
-        self._waking = False
         self._nudged = False
         self._closed = False
 
@@ -87,10 +86,7 @@ class Coalescer(Generic[T]):
             if self._closed:
                 raise CoalescerClosed
             self._consumer = asyncio.get_running_loop().create_future()
-            try:
-                await self._consumer
-            finally:
-                self._consumer = None
+            await self._consumer
         self._nudged = False
         frame = self._cut_frame()
         self._wake_producers()
@@ -125,22 +121,19 @@ class Coalescer(Generic[T]):
 
     def _wake_consumer(self) -> None:
         """Wakes the consumer after TURNS turns. Callbacks count them: resuming a coroutine for each turn costs more."""
-        if self._consumer is not None and not self._waking:
-            self._waking = True
-            self._consumer.get_loop().call_soon(self._count_down, TURNS)
-
-    def _count_down(self, turns: int) -> None:
-        if self._consumer is None:
-            self._waking = False
-        elif turns:
-            self._consumer.get_loop().call_soon(self._count_down, turns - 1)
-        else:
-            self._waking = False
-            if not self._consumer.done():
-                self._consumer.set_result(None)
+        if self._consumer is not None:
+            wake_after(TURNS, self._consumer)
+            self._consumer = None
 
     def _wake_producers(self) -> None:
         while self._producers and (self._closed or not self.full):
             waiter = self._producers.popleft()
             if not waiter.done():
                 waiter.set_result(None)
+
+
+def wake_after(turns: int, waiter: asyncio.Future[None]) -> None:
+    if turns:
+        waiter.get_loop().call_soon(wake_after, turns - 1, waiter)
+    elif not waiter.done():
+        waiter.set_result(None)

@@ -32,7 +32,7 @@ class ServerTls:
     ca: Path | None = None  # authorities of client certificates; None: clients need none
 
     @classmethod
-    def of(cls, cert: Path | None, key: Path | None, ca: Path | None) -> "ServerTls | None":
+    def from_settings(cls, cert: Path | None, key: Path | None, ca: Path | None) -> "ServerTls | None":
         """From the settings tls_cert, tls_key and tls_ca. Raises ValueError for an incomplete set."""
         if cert is None and key is None and ca is None:
             return None
@@ -77,7 +77,7 @@ class Access:
     key_file: Path | None = None  # contains the key; read for each connection
 
     @classmethod
-    def of(
+    def from_settings(
         cls,
         peers: str,
         *,

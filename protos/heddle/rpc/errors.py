@@ -90,7 +90,7 @@ class HeddleError(Exception):
     def to_proto(self) -> error_pb2.Error:
         return error_pb2.Error(
             kind=self.kind.value,
-            message=clipped(self.message, TEXT_BYTES_MAX),
+            message=clip(self.message, TEXT_BYTES_MAX),
             field=self.field,
             retry_after_ms=self.retry_after_ms,
         )
@@ -123,13 +123,13 @@ class HeddleError(Exception):
         return cls(KIND_OF_STATUS.get(error.code(), ErrorKind.INTERNAL), message)
 
 
-def clipped(text: str, bytes_max: int) -> str:
+def clip(text: str, bytes_max: int) -> str:
     return text.encode(errors="replace")[:bytes_max].decode(errors="ignore")
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: HeddleError) -> NoReturn:
     """Ends an RPC with the error's status. The client's `from_rpc_error` restores the error. Raises AbortError."""
-    message = clipped(error.message, STATUS_BYTES_MAX)
+    message = clip(error.message, STATUS_BYTES_MAX)
     short = HeddleError(error.kind, message, field=error.field, retry_after_ms=error.retry_after_ms)
     detail = (DETAIL_KEY, short.to_proto().SerializeToString())
     await context.abort(STATUS_OF_KIND[error.kind], message, (detail,))

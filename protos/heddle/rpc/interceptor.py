@@ -23,10 +23,11 @@ from heddle.rpc.channels import MESSAGE_BYTES_MAX
 from heddle.rpc.credentials import AUTHORIZATION
 from heddle.rpc.deadlines import deadline_exceeded
 from heddle.rpc.errors import ErrorKind, HeddleError, abort
-from heddle.rpc.keys import NO_KEYS, ApiKeys, best_priority
+from heddle.rpc.keys import NO_KEYS, ApiKeys, check_key
 from heddle.rpc.message_bytes import serialize
 from heddle.rpc.telemetry import REQUEST_ID_CHARACTERS_MAX, SECONDS_BUCKETS, request_id
 from heddle.rpc.unary import REQUEST_ID_KEY
+from heddle.rpc.waiting import poll_until
 
 CALL_SECONDS = Histogram(
     "heddle_rpc_call_seconds", "Calls by method and outcome", ["method", "code"], buckets=SECONDS_BUCKETS
@@ -42,7 +43,7 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Enter: TypeAlias = Callable[[str, Context], AbstractAsyncContextManager[None]]
 
 
-class Boundary(grpc.aio.ServerInterceptor):
+class Interceptor(grpc.aio.ServerInterceptor):
     """`open_services` answer from the start, all others once `ready` is set. `keyless_services` need no key."""
 
     def __init__(
@@ -60,13 +61,11 @@ class Boundary(grpc.aio.ServerInterceptor):
         self.answer_bytes_max = answer_bytes_max
         self.ready = False
         self.unary_running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._guarded: dict[str, Handler] = {}
 
     async def until_idle(self) -> None:
         """Returns when no unary call is running. Streams have an `until_idle` of their own."""
-        await self._idle.wait()
+        await poll_until(lambda: not self.unary_running)
 
     async def intercept_service(
         self,
@@ -85,22 +84,24 @@ class Boundary(grpc.aio.ServerInterceptor):
         """Wraps a handler."""
         kind = f"{arity(handler.request_streaming)}_{arity(handler.response_streaming)}"
         behaviour = getattr(handler, kind)
-        enter = functools.partial(self.entry(method, is_stream="stream" in kind), method)
+        enter = functools.partial(self.choose_context(method, is_stream="stream" in kind), method)
         wrap = getattr(grpc, f"{kind}_rpc_method_handler")
         if "stream" in kind:
-            serializer = passing_bytes(handler.response_serializer) if handler.response_streaming else None
-            wrapped = around(behaviour, enter, finish=identity if handler.response_streaming else self.serialize)
+            serializer = pass_bytes(handler.response_serializer) if handler.response_streaming else None
+            wrapped = wrap_behaviour(
+                behaviour, enter, finish=identity if handler.response_streaming else self.serialize
+            )
             guarded: Handler = wrap(wrapped, handler.request_deserializer, serializer)
         else:
             begin = functools.partial(parse, handler.request_deserializer)
-            guarded = wrap(around(behaviour, enter, begin=begin, finish=self.serialize), None, None)
+            guarded = wrap(wrap_behaviour(behaviour, enter, begin=begin, finish=self.serialize), None, None)
         return guarded
 
     def serialize(self, answer: Any) -> bytes:
         """Serializes here, where an answer that is too large can still become a clear error."""
         return serialize(answer, self.answer_bytes_max)
 
-    def entry(self, method: str, *, is_stream: bool) -> Enter:
+    def choose_context(self, method: str, *, is_stream: bool) -> Enter:
         if not is_stream:
             return self.unary
         return self.admitted if method.rpartition("/")[2] in LASTING else self.measured
@@ -109,14 +110,11 @@ class Boundary(grpc.aio.ServerInterceptor):
     async def unary(self, method: str, context: Context) -> AsyncIterator[None]:
         request_id.set(read_request_id(context))
         self.unary_running += 1
-        self._idle.clear()
         try:
             async with self.measured(method, context):
                 yield
         finally:
             self.unary_running -= 1
-            if not self.unary_running:
-                self._idle.set()
 
     @asynccontextmanager
     async def measured(self, method: str, context: Context) -> AsyncIterator[None]:
@@ -129,7 +127,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             code = "cancelled"
             raise
         finally:
-            CALL_SECONDS.labels(method, code or outcome(context)).observe(time.perf_counter() - started)
+            CALL_SECONDS.labels(method, code or status_name(context)).observe(time.perf_counter() - started)
 
     @asynccontextmanager
     async def admitted(self, method: str, context: Context) -> AsyncIterator[None]:
@@ -146,26 +144,30 @@ class Boundary(grpc.aio.ServerInterceptor):
     def admit(self, method: str, context: Context) -> None:
         service = method.split("/")[1]
         if self.keys and service not in self.keyless_services:
-            self.check_key(context)
+            check = functools.partial(self.check_key, context)
+            check()
+            check_key.set(check)
         if not self.ready and service not in self.open_services:
             raise HeddleError(ErrorKind.UNAVAILABLE, "the server is starting", retry_after_ms=1_000)
         time_remaining: float | None = context.time_remaining()
         if time_remaining is not None and time_remaining <= 0:
             raise deadline_exceeded()
 
-    def check_key(self, context: Context) -> None:
-        """Raises UNAUTHENTICATED. Unix sockets need no key: the permissions of their folder say who may connect."""
+    def check_key(self, context: Context) -> int:
+        """Returns the best priority of the call's key. Raises UNAUTHENTICATED.
+
+        Unix sockets need no key: the permissions of their folder say who may connect."""
         if context.peer().startswith("unix"):
-            return
+            return 0
         key = self.keys.find(find_metadata(context, AUTHORIZATION))
-        best_priority.set((key.best_priority if key else None) or 0)
+        return (key.best_priority if key else None) or 0
 
 
 def arity(streaming: bool) -> str:
     return "stream" if streaming else "unary"
 
 
-def passing_bytes(serialize: Any) -> Callable[[Any], bytes]:
+def pass_bytes(serialize: Any) -> Callable[[Any], bytes]:
     """A serializer for handlers that write serialized messages."""
     return lambda message: message if isinstance(message, bytes) else serialize(message)
 
@@ -186,7 +188,7 @@ def identity(message: Any) -> Any:
     return message
 
 
-def around(
+def wrap_behaviour(
     behaviour: Any,
     enter: Callable[[Context], AbstractAsyncContextManager[None]],
     *,
@@ -215,7 +217,7 @@ def around(
     return answer if inspect.iscoroutinefunction(behaviour) else refuse
 
 
-def outcome(context: Context) -> str:
+def status_name(context: Context) -> str:
     """The call's status in lower case: ok unless the interceptor or the handler set another."""
     if context.cancelled():
         return "cancelled"

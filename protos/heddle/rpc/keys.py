@@ -1,6 +1,7 @@
 """API keys: callers send `Authorization: Bearer KEY` or `Api-Key KEY` as an HTTP header or gRPC metadata.
 
-Each service's `__main__` loads the keys; the gateway's app and `interceptor` check each call. Only hashes are kept.
+Each service's `__main__` loads the keys. The gateway checks each request, `interceptor` each call, and `stream_server`
+each frame, so a key that is removed from the file ends open streams too. Only hashes are kept.
 """
 
 import hashlib
@@ -8,7 +9,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +22,15 @@ from heddle.rpc.settings import ConfigurationError
 SCHEMES = ("bearer", "api-key")
 
 # How often the keys file is checked for changes.
-LOOK_S = 1.0
+FILE_CHECK_S = 1.0
 
 # A key given as its hash, the output of `printf %s KEY | sha256sum`.
 HASHED = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
-
 log = logging.getLogger(__name__)
 
-# Of the current gRPC call's key: the smallest priority that its items may have.
-best_priority: ContextVar[int] = ContextVar("best_priority", default=0)
+# Checks the key of the current gRPC call, and returns the smallest priority that its items may have.
+check_key: ContextVar[Callable[[], int]] = ContextVar("check_key", default=lambda: 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class ApiKeys:
         self._stated: Sequence[str] = ()
         self._file: Path | None = None
         self._versions: FileVersions = ()
-        self._next_look = math.inf  # time.monotonic()
+        self._next_file_check = math.inf  # time.monotonic()
 
     @classmethod
     def load(cls, stated: Sequence[str], file: Path | None) -> "ApiKeys":
@@ -74,7 +74,7 @@ class ApiKeys:
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
         if file:
-            keys._stated, keys._file, keys._versions, keys._next_look = stated, file, versions, 0.0
+            keys._stated, keys._file, keys._versions, keys._next_file_check = stated, file, versions, 0.0
         return keys
 
     def __bool__(self) -> bool:
@@ -86,7 +86,7 @@ class ApiKeys:
         The look-up is by hash, so its time reveals nothing about the keys."""
         if not self._keys:
             return None
-        if time.monotonic() >= self._next_look:
+        if time.monotonic() >= self._next_file_check:
             self._read_changes()
         scheme, _, key = (authorization or "").partition(" ")
         if not key:
@@ -97,7 +97,7 @@ class ApiKeys:
         return found
 
     def _read_changes(self) -> None:
-        self._next_look = time.monotonic() + LOOK_S
+        self._next_file_check = time.monotonic() + FILE_CHECK_S
         versions = file_versions(self._file)
         if versions == self._versions:
             return

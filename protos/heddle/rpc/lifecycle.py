@@ -34,7 +34,7 @@ from grpc_reflection.v1alpha import reflection
 
 from heddle.rpc.channels import SERVER_OPTIONS
 from heddle.rpc.credentials import ServerTls, server_credentials
-from heddle.rpc.interceptor import Boundary
+from heddle.rpc.interceptor import Interceptor
 from heddle.rpc.keys import NO_KEYS, ApiKeys
 from heddle.rpc.listening import check_address
 from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError
@@ -140,7 +140,7 @@ class HealthServicer(health.aio.HealthServicer):  # type: ignore[misc]  # not ty
 
 
 class Server:
-    """A gRPC server with health, reflection and error boundary. Made and used inside one event loop.
+    """A gRPC server with health, reflection and the interceptor. Made and used inside one event loop.
 
     Health follows grpc.health.v1: the name "" is SERVING while a port is open (alive), the name of each service only
     between warm-up and draining (ready).
@@ -166,12 +166,12 @@ class Server:
         self._serving = False  # between warm-up and draining
         self._reports: set[asyncio.Task[None]] = set()
         self._health = HealthServicer()
-        self._boundary = Boundary(
+        self._interceptor = Interceptor(
             open_services=frozenset({health.SERVICE_NAME, reflection.SERVICE_NAME}),
             keys=keys,
             keyless_services=frozenset({health.SERVICE_NAME}),
         )
-        self._server = grpc.aio.server(interceptors=[self._boundary], options=SERVER_OPTIONS)
+        self._server = grpc.aio.server(interceptors=[self._interceptor], options=SERVER_OPTIONS)
 
     def add(
         self, service: str, register: Callable[[ServicerType, grpc.aio.Server], object], servicer: ServicerType
@@ -252,7 +252,9 @@ class Server:
 
     async def _set_ready(self, *, ready: bool) -> None:
         status = health_pb2.HealthCheckResponse
-        self._boundary.ready = self._boundary.ready or ready  # calls that arrive during draining are still answered
+        self._interceptor.ready = (
+            self._interceptor.ready or ready
+        )  # calls that arrive during draining are still answered
         for service in self._services:
             await self._health.set(service, status.SERVING if ready else status.NOT_SERVING)
 
@@ -262,6 +264,6 @@ class Server:
             async with asyncio.timeout(self.drain_s_max):
                 await announce_draining()
                 await until_idle()
-                await self._boundary.until_idle()
+                await self._interceptor.until_idle()
         except TimeoutError:
             log.warning("still busy after draining for %g s: closing", self.drain_s_max)

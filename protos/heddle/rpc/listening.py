@@ -4,6 +4,7 @@ would take a unix socket away from the server that uses it.
 Called by `lifecycle`, `heddle serve` and the gateway.
 """
 
+import contextlib
 import errno
 import socket
 from pathlib import Path
@@ -24,8 +25,7 @@ def check_address(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isascii() and port.isdigit()):
         raise ConfigurationError(f"cannot listen on {address}: neither host:port nor unix:/path")
-    for probe in tcp_sockets(host.strip("[]"), int(port)):
-        probe.close()
+    usable_port(host.strip("[]"), int(port))
 
 
 def check_socket(path: str) -> None:
@@ -46,52 +46,34 @@ def check_socket(path: str) -> None:
     raise ConfigurationError(f"cannot listen on unix:{path}: another process uses it")
 
 
-def tcp_sockets(host: str, port: int) -> list[socket.socket]:
+def usable_port(host: str, port: int) -> int:
+    """Returns the port, or for 0 a free one. It is free on each address of the host. Raises ConfigurationError."""
     if port > PORT_MAX:  # getaddrinfo would take the remainder
         raise ConfigurationError(f"cannot listen on {authority(host, port)}: there is no such port")
-    sockets: list[socket.socket] = []
-    missing: OSError | None = None
+    bound, missing = 0, None
     try:
-        for family, address in addresses_of(host, port):
-            try:
-                sockets.append(tcp_socket(family, address, port))
-            except OSError as error:
-                if error.errno not in NOT_OF_THIS_MACHINE:
-                    raise
-                missing = error
-            else:
-                port = int(sockets[0].getsockname()[1])
-        if missing is not None and not sockets:
+        with contextlib.ExitStack() as probes:
+            for family, ip in resolve_host(host, port):
+                is_dual = ip == "::" and socket.has_dualstack_ipv6()
+                try:
+                    probe = socket.create_server((ip, bound or port), family=family, dualstack_ipv6=is_dual)
+                except OSError as error:
+                    if error.errno not in NOT_OF_THIS_MACHINE:
+                        raise
+                    missing = error
+                else:
+                    bound = int(probes.enter_context(probe).getsockname()[1])
+        if missing and not bound:
             raise missing
     except OSError as error:
-        for listening in sockets:
-            listening.close()
-        raise ConfigurationError(f"cannot listen on {authority(host, port)}: {error.strerror}") from error
-    return sockets
+        reason = str(error.strerror).partition(" (")[0]  # create_server appends the address
+        raise ConfigurationError(f"cannot listen on {authority(host, port)}: {reason}") from error
+    return bound
 
 
-def tcp_socket(family: socket.AddressFamily, place: str, port: int) -> socket.socket:
-    is_all = place == "::" and socket.has_dualstack_ipv6()
-    return socket.create_server((place, port), family=family, dualstack_ipv6=is_all)
-
-
-def addresses_of(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
+def resolve_host(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return list(dict.fromkeys((family, str(place[0])) for family, _, _, _, place in found))
-
-
-def usable_port(host: str, port: int) -> int:
-    """Returns the port, or a free one for 0. Raises ConfigurationError."""
-    if port > PORT_MAX:  # getaddrinfo would take the remainder
-        raise ConfigurationError(f"cannot listen on {authority(host, port)}: there is no such port")
-    try:
-        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(place)
-            return int(probe.getsockname()[1])
-    except OSError as error:
-        raise ConfigurationError(f"cannot listen on {authority(host, port)}: {error.strerror}") from error
+    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
 
 
 def authority(host: str, port: int) -> str:

@@ -69,7 +69,7 @@ class Pod(Generic[Item, Outcome]):
     ) -> None:
         self.target = target
         self.connected = self.draining = False
-        self.listed = True  # the pool's targets stand for it
+        self.listed = True  # whether the pool's targets still include it
         self.refusal: HeddleError | None = None  # why the last attempt to connect failed
         self._protocol = protocol
         self._owner = owner
@@ -131,24 +131,24 @@ class Pod(Generic[Item, Outcome]):
                 await self._run_stream()
             except grpc.aio.AioRpcError as error:
                 refusal = explain_refusal(error.details() or "", self.target, self._access.tls)
-                self._refused(unauthenticated(refusal) if refusal else HeddleError.from_rpc_error(error))
+                self._on_refusal(unauthenticated(refusal) if refusal else HeddleError.from_rpc_error(error))
             except ConfigurationError as error:
-                self._refused(unauthenticated(str(error)))
+                self._on_refusal(unauthenticated(str(error)))
             except HeddleError as error:
-                self._refused(error)
+                self._on_refusal(error)
             except TimeoutError:
-                self._refused(HeddleError(ErrorKind.UNAVAILABLE, f"{self.target} does not answer"))
+                self._on_refusal(HeddleError(ErrorKind.UNAVAILABLE, f"{self.target} does not answer"))
             except Exception as error:  # noqa: BLE001 - whatever ended the stream, connect again
-                self._refused(HeddleError.from_exception(error))
+                self._on_refusal(HeddleError.from_exception(error))
             if self._last_heard:
                 backoff = BACKOFF_S_FIRST
                 self._last_heard = 0.0
             await asyncio.sleep(backoff * random.uniform(0.5, 1))
             backoff = min(2 * backoff, BACKOFF_S_MAX)
 
-    def _refused(self, error: HeddleError) -> None:
-        """Logs why there is no stream. A pod that restarts is not worth a warning; one that stays away is, once, and so
-        is a pod that refuses this client."""
+    def _on_refusal(self, error: HeddleError) -> None:
+        """Logs why there is no stream: at debug level while a pod restarts, once as a warning if it stays away, once as
+        an error if it refuses this client."""
         now = time.monotonic()
         if self.refusal is None:
             self._refused_since = now
@@ -187,7 +187,7 @@ class Pod(Generic[Item, Outcome]):
             writer.cancel()
             watchdog.cancel()
             call.cancel()
-            self._disconnected()
+            self._on_disconnect()
 
     async def _read(self, call: Any) -> ResponseFrame[Outcome]:
         try:
@@ -281,7 +281,7 @@ class Pod(Generic[Item, Outcome]):
             async with asyncio.timeout(RENEW_S_MAX):
                 await poll_until(lambda: self.idle)
 
-    def _disconnected(self) -> None:
+    def _on_disconnect(self) -> None:
         self.connected = self.draining = False
         unanswered = list(self._unanswered.values())
         self._unanswered.clear()

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Generic
 
 from heddle.rpc.coalescer import CoalescerFull
 from heddle.rpc.credentials import PLAINTEXT, Access
@@ -162,10 +162,8 @@ class Pool(Generic[Item, Outcome]):
         if len(pods) == 1:
             return pods[0]
         one = random.randrange(len(pods))
-        first, second = pods[one], pods[one - random.randrange(1, len(pods))]
-        if first.stuck != second.stuck:
-            return second if first.stuck else first
-        return first if load_of(first) <= load_of(second) else second
+        two = pods[one], pods[one - random.randrange(1, len(pods))]
+        return min(two, key=lambda pod: (pod.stuck, estimate_load(pod.unanswered_cost, pod.reported_cost)))
 
     def _strand(self, pending: Pending[Item, Outcome]) -> None:
         """Keeps an item until a pod is available, for up to no_pod_s_max."""
@@ -173,10 +171,11 @@ class Pool(Generic[Item, Outcome]):
             pending.answer(self.refusal())
             return
         self._stranded.append(pending)
-        asyncio.get_running_loop().call_later(self._limits.no_pod_s_max, self._give_up, pending)
+        asyncio.get_running_loop().call_later(self._limits.no_pod_s_max, self._give_up, pending, pending.attempts)
 
-    def _give_up(self, pending: Pending[Item, Outcome]) -> None:
-        if pending in self._stranded:
+    def _give_up(self, pending: Pending[Item, Outcome], attempts: int) -> None:
+        """Does nothing if a pod has taken the item since: it may be stranded again, but not for as long."""
+        if pending.attempts == attempts and pending in self._stranded:
             self._stranded.remove(pending)
             pending.answer(self.refusal())
 
@@ -218,17 +217,13 @@ class Pool(Generic[Item, Outcome]):
                 del self._pods[address]
                 await pod.close()
             elif pod.listed != (address in addresses):
-                pod.listed = address in addresses  # what an unlisted one has, it may still answer
+                pod.listed = address in addresses  # an unlisted pod may still finish its items
                 self.pod_changed(pod)
 
     async def _refresh_forever(self) -> None:
         while True:
             await asyncio.sleep(DNS_INTERVAL_S)
             await self._refresh()
-
-
-def load_of(pod: Pod[Any, Any]) -> float:
-    return estimate_load(pod.unanswered_cost, pod.reported_cost)
 
 
 def estimate_load(unanswered: int, reported: int) -> float:

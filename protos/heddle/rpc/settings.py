@@ -1,15 +1,15 @@
-"""Settings of a process: one frozen dataclass, filled from flags, else environment variables, else its defaults.
+"""Reads the settings of a process into a frozen dataclass: from flags, else environment variables, else defaults.
 
 Called by each `__main__`:
 
     settings = load(EngineSettings, sys.argv[1:], os.environ, prog="engine-svc", env_prefix="HEDDLE_ENGINE_")
 
-makes of the field `batch_tokens_max: int = 16_384` the flag `--batch-tokens-max` and the variable
-`HEDDLE_ENGINE_BATCH_TOKENS_MAX`. The class's docstring and the `#` comment above each field are the text of `--help`; a
-comment with an empty line below it heads the fields that follow. `__post_init__` validates, by raising ValueError.
+reads the field `batch_tokens_max: int = 16_384` from the flag `--batch-tokens-max` or the variable
+`HEDDLE_ENGINE_BATCH_TOKENS_MAX`. `--help` prints the class's docstring and the `#` comment above each field. A comment
+with an empty line below it is the heading of the fields that follow. `__post_init__` validates and raises ValueError.
 A field is a str, int, float, bool, Path, Enum or Literal, one of them or None, or a tuple of any number of them.
 
-Whatever is unknown or invalid stops the process with one line on stderr and exit code 2.
+An unknown or invalid setting ends the process with one line on stderr and exit code 2.
 """
 
 import argparse
@@ -35,23 +35,23 @@ S = TypeVar("S", bound="DataclassInstance")
 EXIT_MISCONFIGURED = 2
 BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
-# Kubernetes describes a Service `heddle-engine` to all pods as HEDDLE_ENGINE_PORT=tcp://... and the like.
+# For a Service `heddle-engine`, Kubernetes sets HEDDLE_ENGINE_PORT=tcp://... and similar variables in all pods.
 KUBERNETES_LINK = re.compile(
     r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)=.*|\w+_PORT=\w+://.*"
 )
 
 
 class ConfigurationError(Exception):
-    """The operator's mistake, told in one line: the process ends with exit code 2 and is not worth restarting."""
+    """The operator's mistake, explained in one line. The process exits with code 2; restarting it would not help."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Setting:
-    """One field, and how it is spelt elsewhere."""
+    """One field, with its flag and its environment variable."""
 
     name: str
     hint: Any
-    default: Any  # dataclasses.MISSING where there is none
+    default: Any  # dataclasses.MISSING if there is none
     env: str
     help: str
     heading: str
@@ -62,8 +62,8 @@ class Setting:
 
 
 def load(cls: type[S], argv: Sequence[str], environ: Mapping[str, str], *, prog: str, env_prefix: str) -> S:
-    """The settings that flags and environment state. An empty variable counts as unset. Ends the process on `--help`
-    with exit code 0, on a mistake with one line and exit code 2."""
+    """Fills `cls` from flags and environment variables. An empty variable counts as unset. Ends the process after
+    `--help` with exit code 0, and after a mistake with one line and exit code 2."""
     try:
         return resolve(cls, argv, environ, prog=prog, env_prefix=env_prefix)
     except ConfigurationError as error:
@@ -72,8 +72,8 @@ def load(cls: type[S], argv: Sequence[str], environ: Mapping[str, str], *, prog:
 
 
 def resolve(cls: type[S], argv: Sequence[str], environ: Mapping[str, str], *, prog: str, env_prefix: str) -> S:
-    """As `load`, but a mistake is raised as ConfigurationError."""
-    settings = settings_of(cls, env_prefix)
+    """Like `load`, but raises ConfigurationError for a mistake."""
+    settings = list_settings(cls, env_prefix)
     flags = parse_flags(settings, argv, prog, cls.__doc__ or "")
     variables = {name: value for name, value in environ.items() if name.startswith(env_prefix)}
     variables = {name: value for name, value in variables.items() if not KUBERNETES_LINK.fullmatch(f"{name}={value}")}
@@ -81,9 +81,9 @@ def resolve(cls: type[S], argv: Sequence[str], environ: Mapping[str, str], *, pr
     values: dict[str, Any] = {}
     for setting in settings:
         if setting.name in flags:
-            values[setting.name] = value_of(setting, flags[setting.name], setting.flag)
+            values[setting.name] = parse_setting(setting, flags[setting.name], setting.flag)
         elif variables.get(setting.env):
-            values[setting.name] = value_of(setting, variables[setting.env], setting.env)
+            values[setting.name] = parse_setting(setting, variables[setting.env], setting.env)
         elif setting.default is dataclasses.MISSING:
             raise ConfigurationError(f"{setting.flag} is required (or {setting.env})")
     try:
@@ -93,13 +93,13 @@ def resolve(cls: type[S], argv: Sequence[str], environ: Mapping[str, str], *, pr
 
 
 def at_least(minimum: float, **values: float | None) -> None:
-    """For `__post_init__`: raises ValueError that names the first of the values that is smaller. None passes."""
+    """Raises ValueError that names the first value below the minimum. None passes. Called by `__post_init__`."""
     for name, value in values.items():
         if value is not None and value < minimum:
             raise ValueError(f"{name} must be at least {minimum}, not {value}")
 
 
-def settings_of(cls: type[S], env_prefix: str) -> list[Setting]:
+def list_settings(cls: type[S], env_prefix: str) -> list[Setting]:
     hints, documentation = get_type_hints(cls), read_documentation(cls)
     return [
         Setting(
@@ -115,24 +115,24 @@ def settings_of(cls: type[S], env_prefix: str) -> list[Setting]:
     ]
 
 
-def value_of(setting: Setting, stated: str | bool | list[str], source: str) -> Any:
+def parse_setting(setting: Setting, stated: str | bool | list[str], source: str) -> Any:
     if isinstance(stated, bool):
         return stated
     text = stated if isinstance(stated, str) else ",".join(stated)
     try:
-        return parsed(text, setting.hint)
+        return parse_value(text, setting.hint)
     except ValueError as error:
         raise ConfigurationError(f"{source}: {error}") from None
 
 
-def parsed(text: str, hint: Any) -> Any:
-    """The value of type `hint` that the text states. Raises ValueError with a reason that quotes the text."""
+def parse_value(text: str, hint: Any) -> Any:
+    """Converts a text to the type `hint`. Raises ValueError that quotes the text."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         inner = next(argument for argument in arguments if argument is not types.NoneType)
-        return None if text.lower() == "none" else parsed(text, inner)
+        return None if text.lower() == "none" else parse_value(text, inner)
     if origin is tuple:
-        return tuple(parsed(part.strip(), arguments[0]) for part in text.split(",") if part.strip())
+        return tuple(parse_value(part.strip(), arguments[0]) for part in text.split(",") if part.strip())
     if choices := find_choices(hint):
         if text not in choices:
             raise ValueError(f"{text!r} is not one of {', '.join(choices)}{suggestion(text, choices)}")
@@ -141,7 +141,7 @@ def parsed(text: str, hint: Any) -> Any:
 
 
 def find_choices(hint: Any) -> dict[str, Any]:
-    """Allowed texts and what they mean, for a Literal or an Enum; empty for other types."""
+    """Returns the values of a Literal or an Enum by their texts; empty for other types."""
     if get_origin(hint) is Literal:
         return {str(value): value for value in get_args(hint)}
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
@@ -149,14 +149,14 @@ def find_choices(hint: Any) -> dict[str, Any]:
     return {}
 
 
-def whole_number(text: str) -> int:
+def parse_int(text: str) -> int:
     try:
         return int(text)
     except ValueError:
         raise ValueError(f"{text!r} is not a whole number") from None
 
 
-def number(text: str) -> float:
+def parse_float(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -166,22 +166,28 @@ def number(text: str) -> float:
     return value
 
 
-def boolean(text: str) -> bool:
+def parse_bool(text: str) -> bool:
     if text.lower() not in BOOLEANS:
         raise ValueError(f"{text!r} is neither true nor false")
     return BOOLEANS[text.lower()]
 
 
-def path(text: str) -> Path:
+def parse_path(text: str) -> Path:
     return Path(text).expanduser()
 
 
-PARSERS: dict[Any, Callable[[str], Any]] = {str: str, int: whole_number, float: number, bool: boolean, Path: path}
+PARSERS: dict[Any, Callable[[str], Any]] = {
+    str: str,
+    int: parse_int,
+    float: parse_float,
+    bool: parse_bool,
+    Path: parse_path,
+}
 METAVARS = {str: "TEXT", int: "N", float: "X", Path: "PATH"}
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Leaves indented paragraphs of a description, which are examples, as they are."""
+    """Does not wrap the indented paragraphs of a description, which are examples."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         paragraphs = []
@@ -197,7 +203,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_flags(settings: Sequence[Setting], argv: Sequence[str], prog: str, description: str) -> dict[str, Any]:
-    """What each given flag states, by field name. Raises ConfigurationError for what is no flag of ours."""
+    """Returns the values of the given flags by field name. Raises ConfigurationError for an unknown flag."""
     parser = Parser(
         prog=prog,
         usage="%(prog)s [options]",

@@ -1,4 +1,4 @@
-"""Reads the comments above the fields of a settings class from its source. Called by heddle.rpc.settings alone."""
+"""Reads the comments above the fields of a settings class from its source. Called by heddle.rpc.settings."""
 
 import ast
 import inspect
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Documentation:
-    """What the source says of a field: its own comment, and the heading that it stands under."""
+    """The comment above a field, and the heading of its group."""
 
     help: str
     heading: str
 
 
 def read_documentation(cls: type) -> dict[str, Documentation]:
-    """By field name, base classes included; without source (a zipped or compiled install) empty."""
+    """Returns comments by field name, including base classes. Empty without source, as in a zipped install."""
     found: dict[str, Documentation] = {}
     for base in reversed(cls.__mro__[:-1]):
         try:
@@ -39,7 +39,7 @@ def parse_fields(source: str) -> dict[str, Documentation]:
 
 
 def comment_above(lines: list[str], index: int) -> tuple[int, str]:
-    """Where the comment that ends right above line `index` starts (`index` if there is none), and its text."""
+    """Returns the first line of the comment directly above line `index`, or `index` without one, and its text."""
     start = index
     while start > 0 and lines[start - 1].startswith("#"):
         start -= 1
@@ -47,7 +47,7 @@ def comment_above(lines: list[str], index: int) -> tuple[int, str]:
 
 
 def heading_above(lines: list[str], index: int) -> str:
-    """The comment above line `index` that empty lines set apart from it."""
+    """Returns the comment above line `index` that is separated from it by an empty line."""
     end = index
     while end > 0 and not lines[end - 1]:
         end -= 1

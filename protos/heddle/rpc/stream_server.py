@@ -19,7 +19,7 @@ from heddle.rpc.coalescer import Coalescer, CoalescerLimits
 from heddle.rpc.deadlines import read_deadline
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.fairness import peer_flow
-from heddle.rpc.keys import best_priority
+from heddle.rpc.keys import check_key
 from heddle.rpc.message_bytes import ENTRY_BYTES_MAX, encode_repeated, serialize
 from heddle.rpc.stream import (
     HEARTBEAT_S,
@@ -109,7 +109,8 @@ class Session(Generic[Item, Outcome]):
         self._server = server
         self._context = context
         self._flow = peer_flow(context.peer())  # for items that name none
-        self._best_priority = best_priority.get()
+        self._check_key = check_key.get()
+        self._best_priority = 0
         self.outgoing: Coalescer[bytes] = Coalescer(server.limits.outgoing)  # serialized outcomes
         self._cancels: dict[int, Cancel | None] = {}  # of the unanswered; None while it is being submitted
         self._writing = False
@@ -120,12 +121,12 @@ class Session(Generic[Item, Outcome]):
         return not self._cancels and not self.outgoing and not self._writing
 
     async def run(self) -> None:
-        hello = await self._hello()
+        hello = await self._read_hello()
         if hello is grpc.aio.EOF:
             return
         self._server.check_hello(hello)
         writer = asyncio.create_task(self._write())
-        heart = asyncio.create_task(self._beat())
+        heart = asyncio.create_task(self._send_heartbeats())
         self.outgoing.nudge()
         try:
             self._receive(hello)
@@ -138,7 +139,7 @@ class Session(Generic[Item, Outcome]):
             writer.cancel()
             cancel_all([cancel for cancel in self._cancels.values() if cancel is not None])
 
-    async def _hello(self) -> Any:
+    async def _read_hello(self) -> Any:
         try:
             async with asyncio.timeout(HELLO_S_MAX):
                 return await self._context.read()
@@ -147,6 +148,7 @@ class Session(Generic[Item, Outcome]):
             raise HeddleError(ErrorKind.DEADLINE_EXCEEDED, message) from None
 
     def _receive(self, frame: RequestFrame[Item]) -> None:
+        self._best_priority = self._check_key()
         for item_id in frame.cancel_ids:
             cancel = self._cancels.pop(item_id, None)
             if cancel is not None:
@@ -185,7 +187,7 @@ class Session(Generic[Item, Outcome]):
                     log.log(severity(error), "refused as %s: %s", error.kind.name, error)
 
     def _send(self, item_id: int, outcome: Outcome | HeddleError) -> HeddleError | None:
-        """Returns the error that is sent, where that is what became of the item."""
+        """Returns the error if one was sent, which also replaces an outcome that is too large."""
         if not isinstance(outcome, HeddleError):
             try:
                 self._put(item_id, outcome)
@@ -209,21 +211,21 @@ class Session(Generic[Item, Outcome]):
             outcomes = await self.outgoing.take()
             self._writing = True
             try:
-                await self._context.write(encode_repeated(outcomes, self._state()))
+                await self._context.write(encode_repeated(outcomes, self._serialize_state()))
             except STREAM_BROKEN as error:
                 log.debug("cannot write: %s", error)  # reading fails too, and ends the stream
                 return
             self._writing = False
             self._progress.notify()
 
-    def _state(self) -> bytes:
+    def _serialize_state(self) -> bytes:
         """A serialized frame without outcomes."""
         frame = self._server.frame_type()
         frame.load.CopyFrom(self._server.load())
         frame.draining = self._server.draining
         return frame.SerializeToString()
 
-    async def _beat(self) -> None:
+    async def _send_heartbeats(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             self.outgoing.nudge()

@@ -16,12 +16,12 @@ DNS_INTERVAL_S = 5.0
 log = logging.getLogger(__name__)
 
 
-def path_of(target: str) -> str | None:
-    """Of a unix socket; None for a host."""
+def socket_path(target: str) -> str | None:
+    """Returns the path of a unix socket, or None for a host."""
     return target.removeprefix("unix:").removeprefix("//") if target.startswith("unix:") else None
 
 
-def host_and_port(target: str) -> tuple[str, int]:
+def parse_host_port(target: str) -> tuple[str, int]:
     """Raises ValueError."""
     bare = target.removeprefix(DNS_PREFIX).removeprefix("ipv4:").removeprefix("ipv6:")
     host, _, port = bare.rpartition(":")
@@ -38,19 +38,19 @@ def host_and_port(target: str) -> tuple[str, int]:
 def check_targets(*targets: str) -> None:
     """Raises ValueError."""
     for target in targets:
-        if path_of(target) is None:
-            host_and_port(target)
+        if socket_path(target) is None:
+            parse_host_port(target)
 
 
 async def resolve(targets: tuple[str, ...]) -> dict[str, str] | None:
-    """Addresses of all targets, each with the name that its certificate is for ("": the address itself); None when a
-    name cannot be looked up just now, so that nothing is torn down for it."""
+    """Returns the addresses of all targets, each with the name that its certificate is for ("" = the address itself).
+    None if a name cannot be looked up, so that the pool keeps its pods."""
     addresses: dict[str, str] = {}
     for target in targets:
         if not target.startswith(DNS_PREFIX):
             addresses[target] = ""
             continue
-        host, port = host_and_port(target)
+        host, port = parse_host_port(target)
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:

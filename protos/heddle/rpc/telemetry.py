@@ -1,7 +1,7 @@
 """Logs and metrics of a process.
 
 Logs go to stderr, one line per event, as text or JSON. Each `__main__` calls `start_logging` first. A line that is
-written while a call is being answered carries the call's request id, at every hop.
+written while a call is being answered carries the call's request id, in every service.
 
 Metrics live beside what they measure, in prometheus_client's default registry, which adds the memory, CPU time and open
 files of the process. Their names are heddle_<service>_<noun>_<unit>.
@@ -23,19 +23,19 @@ from heddle.rpc.settings import ConfigurationError
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-# Set by whoever takes a call in: the interceptor for unary calls, the stream server for the items of a stream.
+# Set by the interceptor for unary calls, and by the stream server for the items of a stream.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 REQUEST_ID_CHARACTERS_MAX = 128
 
-# From 100 us, an idle hop, to 10 s, a long queue.
+# From 100 us (an idle service) to 10 s (a long queue).
 SECONDS_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 @contextmanager
 def log_request_id(request: str) -> Iterator[None]:
-    """What is logged inside carries this request's id."""
+    """Adds the id of the request to the log lines that are written inside."""
     token = request_id.set(request)
     try:
         yield
@@ -52,7 +52,7 @@ def start_logging(service: str, *, log_format: LogFormat, log_level: LogLevel) -
 
 
 class TextFormatter(logging.Formatter):
-    """`12:00:01.123 info engine_svc.worker: model loaded`; a traceback follows on lines of its own."""
+    """Writes `12:00:01.123 info engine_svc.worker: model loaded`, and a traceback on the lines below."""
 
     def __init__(self) -> None:
         super().__init__("{asctime}.{msecs:03.0f} {level} {name}: {text}{request}", "%H:%M:%S", style="{")
@@ -68,7 +68,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object per line; what a call passes as `extra=` becomes fields of it."""
+    """Writes one object per line. The `extra=` of a log call becomes fields of it."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -91,12 +91,12 @@ class JsonFormatter(logging.Formatter):
 
 
 def one_line(text: str) -> str:
-    """The text with control characters written out, so that nobody's input can forge a log line."""
+    """Escapes control characters, so that input cannot forge a log line."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def serve_metrics(port: int, host: str = "0.0.0.0") -> int:
-    """Answers GET /metrics from a thread of its own until the process ends; returns the port that was bound."""
+    """Answers GET /metrics on a separate thread until the process ends. Returns the bound port."""
     try:
         server, _ = prometheus_client.start_http_server(port, host)
     except OSError as error:

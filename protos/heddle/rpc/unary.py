@@ -8,7 +8,7 @@ import grpc
 from heddle.rpc.deadlines import NEVER, deadline_after
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.fairness import is_priority, peer_flow
-from heddle.rpc.keys import best_priority
+from heddle.rpc.keys import check_key
 from heddle.rpc.stream import Item, Outcome, Submit
 from heddle.v1 import item_pb2
 
@@ -19,13 +19,14 @@ TRACEPARENT_KEY = "traceparent"
 
 
 def read_context(call: grpc.aio.ServicerContext[Any, Any]) -> item_pb2.ItemContext:
-    """Reads the ItemContext from a call's metadata and peer. Raises INVALID_INPUT for an invalid priority."""
+    """Reads the ItemContext from a call's metadata and peer. Raises INVALID_INPUT for an invalid priority, and
+    UNAUTHENTICATED."""
     metadata = {key: value for key, value in call.invocation_metadata() or () if isinstance(value, str)}
     priority = metadata.get(PRIORITY_KEY, "0")
     if not is_priority(priority):
         raise HeddleError(ErrorKind.INVALID_INPUT, f"{PRIORITY_KEY} must be a number from 0 on", field=PRIORITY_KEY)
     return item_pb2.ItemContext(
-        priority=max(int(priority), best_priority.get()),
+        priority=max(int(priority), check_key.get()()),
         flow=metadata.get(FLOW_KEY) or peer_flow(call.peer()),
         request_id=metadata.get(REQUEST_ID_KEY, ""),
         traceparent=metadata.get(TRACEPARENT_KEY, ""),

@@ -1,4 +1,4 @@
-"""What sentence-transformers' files say of a sparse encoder, and the tasks that a checkpoint has adapters for,
+"""The settings of sparse encoders in the files of sentence-transformers, and the tasks of a checkpoint with adapters,
 with their prompts. Pooling and other prompts are tested with the checkpoint."""
 
 from pathlib import Path

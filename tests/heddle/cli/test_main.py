@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     return write_stand_ins(tmp_path)
 
 
-async def test_serve_says_where_it_is_and_stops_in_order_on_ctrl_c(folder: Path) -> None:
+async def test_serve_prints_its_addresses_and_stops_in_order_on_ctrl_c(folder: Path) -> None:
     async with serving(folder, "--engines", "2") as (process, welcome):
         url = next(line.split()[1] for line in welcome.splitlines() if "HTTP" in line)
         assert f"curl {url}/v1/embeddings -H 'Content-Type: application/json' -d " in welcome

@@ -20,7 +20,7 @@ from tests.cluster import READY_S_MAX, engine_pod, tokenizer_pod
 
 @pytest.fixture
 def settings(tmp_path: Path) -> GatewaySettings:
-    """Of a gateway that requires client certificates and whose tokenizer is not running yet."""
+    """The settings of a gateway that requires client certificates. Its tokenizer is not running yet."""
     ca = make_authority(tmp_path)
     own = sign(ca, "gateway")
     return GatewaySettings(
@@ -35,7 +35,7 @@ def settings(tmp_path: Path) -> GatewaySettings:
 
 @pytest_asyncio.fixture
 async def gateway(settings: GatewaySettings) -> AsyncIterator[str]:
-    """Its unix socket, where a killed gateway has left a file."""
+    """Yields its unix socket, where a killed gateway has left a file."""
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(str(settings.unix_socket))
     stop = asyncio.Event()

@@ -20,6 +20,7 @@ from heddle.cli.supervisor import (
     ServiceMisconfiguredError,
     Supervisor,
 )
+from heddle.rpc.waiting import poll_until
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 LIMITS = Limits(stop_s_max=10, failures_max=3, pause_s=0.01, pause_s_max=0.02)
@@ -90,9 +91,7 @@ async def running(folder: Path, *tiers: str, limits: Limits = LIMITS) -> AsyncIt
 
 
 async def wait_until(is_true: Callable[[], bool], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not is_true():
-            await asyncio.sleep(0.01)
+    await asyncio.wait_for(poll_until(is_true), seconds)
 
 
 async def test_services_stop_tier_by_tier(tmp_path: Path) -> None:

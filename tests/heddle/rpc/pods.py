@@ -1,20 +1,23 @@
-"""Real pods on real sockets for the tests of the transport: EngineService with a hop of the test's choosing."""
+"""Real pods on real sockets for the tests of the transport: EngineService with a `Submit` of the test."""
 
 import asyncio
-import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 
 from heddle.rpc.channels import SERVER_OPTIONS, Options
-from heddle.rpc.credentials import Metadata
+from heddle.rpc.credentials import Metadata, ServerTls
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.interceptor import Boundary
+from heddle.rpc.interceptor import Interceptor
+from heddle.rpc.keys import NO_KEYS, ApiKeys
+from heddle.rpc.lifecycle import Server
 from heddle.rpc.message_bytes import ENTRY_BYTES_MAX
 from heddle.rpc.pool import Pool, PoolLimits
 from heddle.rpc.stream import Cancel, Reply, StreamProtocol, Submit, nothing_to_cancel
 from heddle.rpc.stream_server import StreamLimits, StreamServer
+from heddle.rpc.waiting import poll_until
 from heddle.v1 import engine_pb2, engine_pb2_grpc, item_pb2, tensor_pb2
 
 Engine = Submit[engine_pb2.Submission, engine_pb2.Outcome]
@@ -28,7 +31,7 @@ def echo(item: engine_pb2.Submission, deadline: float, reply: Reply[engine_pb2.O
 
 
 class Held:
-    """A hop that keeps its items until the test answers them."""
+    """A `Submit` that keeps its items until the test answers them."""
 
     def __init__(self) -> None:
         self.items: dict[int, tuple[engine_pb2.Submission, float, Reply[engine_pb2.Outcome]]] = {}
@@ -69,10 +72,10 @@ class EnginePod(engine_pb2_grpc.EngineServiceServicer):
         await self.stream.serve(context)
 
     async def start(self, address: str = "127.0.0.1:0") -> str:
-        self.boundary = Boundary(frozenset())
-        self.boundary.ready = True
+        self.interceptor = Interceptor(frozenset())
+        self.interceptor.ready = True
         options = [(name, value) for name, value in SERVER_OPTIONS if name not in dict(self.options)] + self.options
-        self.server = grpc.aio.server(options=options, interceptors=[self.boundary])
+        self.server = grpc.aio.server(options=options, interceptors=[self.interceptor])
         engine_pb2_grpc.add_EngineServiceServicer_to_server(self, self.server)
         port = self.server.add_insecure_port(address)
         await self.server.start()
@@ -81,6 +84,29 @@ class EnginePod(engine_pb2_grpc.EngineServiceServicer):
 
     async def stop(self) -> None:
         await self.server.stop(None)
+
+
+@asynccontextmanager
+async def serving(
+    pod: EnginePod,
+    *listen: str,
+    drain_s_max: float = 5,
+    tls: ServerTls | None = None,
+    keys: ApiKeys = NO_KEYS,
+) -> AsyncIterator[Server]:
+    """Runs a whole server around the pod, and stops it on exit."""
+    stop = asyncio.Event()
+    server = Server(listen or ("127.0.0.1:0",), drain_s_max=drain_s_max, tls=tls, keys=keys, stop=stop)
+    server.add("heddle.v1.EngineService", engine_pb2_grpc.add_EngineServiceServicer_to_server, pod)
+    task = asyncio.create_task(
+        server.serve(announce_draining=pod.stream.announce_draining, until_idle=pod.stream.until_idle)
+    )
+    try:
+        await eventually(lambda: server._serving or task.done())
+        yield server
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 10)
 
 
 def protocol(
@@ -113,7 +139,7 @@ def submission(data: bytes = b"\0\0\0\0") -> engine_pb2.Submission:
 def ask(
     pool: Pool[engine_pb2.Submission, engine_pb2.Outcome], data: bytes, deadline: float = float("inf")
 ) -> tuple["asyncio.Future[bytes]", Cancel]:
-    """A future of the echoed bytes, and the way to cancel."""
+    """Returns a future of the echoed bytes, and the function that cancels."""
     future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def reply(outcome: engine_pb2.Outcome | HeddleError) -> None:
@@ -126,7 +152,4 @@ def ask(
 
 
 async def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> None:
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, "the condition never came true"
-        await asyncio.sleep(0.005)
+    await asyncio.wait_for(poll_until(condition), within_s)

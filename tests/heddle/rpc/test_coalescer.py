@@ -27,7 +27,7 @@ async def test_items_of_the_next_turns_of_the_loop_share_the_frame_of_an_idle_co
     assert await asyncio.wait_for(taker, 1) == list(range(3))
 
 
-async def test_busy_consumer_comes_back_to_all_that_waits() -> None:
+async def test_busy_consumer_takes_everything_that_waits() -> None:
     coalescer: Coalescer[int] = Coalescer()
     for number in range(100):
         coalescer.put(number)
@@ -101,7 +101,7 @@ async def test_close_lets_the_rest_be_taken_and_then_ends() -> None:
         await coalescer.take()
 
 
-async def test_close_frees_whoever_waits() -> None:
+async def test_close_wakes_producers_and_the_consumer() -> None:
     coalescer: Coalescer[int] = Coalescer(CoalescerLimits(items_max=1))
     taker = asyncio.create_task(coalescer.take())
     await asyncio.sleep(0)

@@ -1,22 +1,17 @@
-"""TLS between a client and a server of gRPC: who gets in, what those are told who do not, and files that change."""
+"""TLS between gRPC clients and servers: who can connect, how failures are explained, and files that change."""
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from heddle.rpc import pod as pod_module
 from heddle.rpc.credentials import PLAINTEXT, Access, ClientTls, ServerTls
-from heddle.rpc.lifecycle import Server
 from heddle.rpc.pool import Pool
 from heddle.rpc.settings import ConfigurationError
-from heddle.v1 import engine_pb2_grpc
 from tests.certificates import Certificate, make_authority, sign
-from tests.heddle.rpc.life import NAME
-from tests.heddle.rpc.pods import EnginePod, ask, eventually, protocol
+from tests.heddle.rpc.pods import EnginePod, ask, eventually, protocol, serving
 
 
 @pytest.fixture(scope="module")
@@ -39,23 +34,8 @@ def client_cert(ca: Certificate) -> Certificate:
     return sign(ca, "client")
 
 
-@asynccontextmanager
-async def serving(tls: ServerTls | None, *listen: str) -> AsyncIterator[str]:
-    stop = asyncio.Event()
-    pod = EnginePod()
-    server = Server(listen or ("127.0.0.1:0",), drain_s_max=1, tls=tls, stop=stop)
-    server.add(NAME, engine_pb2_grpc.add_EngineServiceServicer_to_server, pod)
-    life = asyncio.create_task(server.serve())
-    try:
-        await eventually(lambda: server._serving or life.done())
-        yield server.addresses[0]
-    finally:
-        stop.set()
-        await life
-
-
 async def refusal(target: str, access: Access) -> str:
-    """Why the pod takes no item."""
+    """Returns the reason why the pod takes no item."""
     pool = Pool((target,), protocol(), access=access)
     await pool.start()
     (pod,) = pool._pods.values()
@@ -66,20 +46,22 @@ async def refusal(target: str, access: Access) -> str:
     return pod.refusal.message
 
 
-async def test_mutual_tls_lets_in_who_has_a_certificate(
+async def test_mutual_tls_admits_clients_with_a_certificate(
     ca: Certificate, server_cert: Certificate, client_cert: Certificate
 ) -> None:
-    async with serving(ServerTls(server_cert.cert, server_cert.key, ca.cert)) as target:
+    async with serving(EnginePod(), tls=ServerTls(server_cert.cert, server_cert.key, ca.cert)) as server:
+        target = server.addresses[0]
         pool = Pool((target,), protocol(), access=Access(ClientTls(ca.cert, client_cert.cert, client_cert.key)))
         await pool.start()
         assert await asyncio.wait_for(ask(pool, b"1234")[0], 5) == b"1234"
         await pool.close()
 
 
-async def test_the_name_behind_which_pods_are_found_is_the_name_on_their_certificate(ca: Certificate) -> None:
+async def test_pods_behind_a_name_need_a_certificate_for_that_name(ca: Certificate) -> None:
     """Pods are connected to by their addresses, which no certificate of a headless service holds."""
     cert = sign(ca, "named", "DNS:localhost")
-    async with serving(ServerTls(cert.cert, cert.key)) as target:
+    async with serving(EnginePod(), tls=ServerTls(cert.cert, cert.key)) as server:
+        target = server.addresses[0]
         port = target.rpartition(":")[2]
         pool = Pool((f"dns:///localhost:{port}",), protocol(), access=Access(ClientTls(ca.cert)))
         await pool.start()
@@ -92,11 +74,12 @@ async def test_the_name_behind_which_pods_are_found_is_the_name_on_their_certifi
         assert await refusal(target, wrong) == f"the certificate of {target} is not for the name engines.example"
 
 
-async def test_who_does_not_get_in_is_told_why_in_one_line(
+async def test_a_failed_handshake_is_explained_in_one_line(
     ca: Certificate, other_ca: Certificate, server_cert: Certificate, client_cert: Certificate
 ) -> None:
     wrong = sign(other_ca, "wrong")
-    async with serving(ServerTls(server_cert.cert, server_cert.key, ca.cert)) as target:
+    async with serving(EnginePod(), tls=ServerTls(server_cert.cert, server_cert.key, ca.cert)) as server:
+        target = server.addresses[0]
         closed = f"{target} closed the connection"
         assert await refusal(target, PLAINTEXT) == f"{closed}: it may require TLS"
         assert await refusal(target, Access(ClientTls(ca.cert))) == (
@@ -109,14 +92,16 @@ async def test_who_does_not_get_in_is_told_why_in_one_line(
             f"the certificate of {target} cannot be verified with {other_ca.cert}: "
             "unable to get local issuer certificate"
         )
-    async with serving(None) as target:
+    async with serving(EnginePod()) as server:
+        target = server.addresses[0]
         assert await refusal(target, Access(ClientTls(ca.cert))) == f"{target} does not speak TLS"
 
 
 async def test_a_refusal_is_in_the_log_once(
     ca: Certificate, other_ca: Certificate, server_cert: Certificate, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serving(ServerTls(server_cert.cert, server_cert.key)) as target:
+    async with serving(EnginePod(), tls=ServerTls(server_cert.cert, server_cert.key)) as server:
+        target = server.addresses[0]
         pool = Pool((target,), protocol(), access=Access(ClientTls(other_ca.cert)))
         await pool.start()
         await asyncio.sleep(0.5)
@@ -129,7 +114,8 @@ async def test_a_refusal_is_in_the_log_once(
 
 async def test_a_socket_file_needs_no_certificate(server_cert: Certificate, ca: Certificate, tmp_path: Path) -> None:
     tls = ServerTls(server_cert.cert, server_cert.key, ca.cert)
-    async with serving(tls, f"unix:{tmp_path}/socket") as target:
+    async with serving(EnginePod(), f"unix:{tmp_path}/socket", tls=tls) as server:
+        target = server.addresses[0]
         pool = Pool((target,), protocol(), access=Access(ClientTls(ca.cert)))
         await pool.start()
         assert await asyncio.wait_for(ask(pool, b"1234")[0], 5) == b"1234"
@@ -152,7 +138,8 @@ async def test_files_that_change_are_used_by_both_ends_without_losing_an_item(
     install(ca)
     shutil.copy(ca.cert, roots)
     access = Access(ClientTls(roots, cert, key))
-    async with serving(ServerTls(cert, key, roots)) as target:
+    async with serving(EnginePod(), tls=ServerTls(cert, key, roots)) as server:
+        target = server.addresses[0]
         changes: list[bool] = []
         pool = Pool((target,), protocol(), access=access, on_change=changes.append)
         await pool.start()
@@ -182,7 +169,8 @@ async def test_a_broken_new_file_leaves_the_old_one_in_use(
     cert, roots = tmp_path / "cert", tmp_path / "roots"
     shutil.copy(made.cert, cert)
     shutil.copy(ca.cert, roots)
-    async with serving(ServerTls(cert, made.key)) as target:
+    async with serving(EnginePod(), tls=ServerTls(cert, made.key)) as server:
+        target = server.addresses[0]
         pool = Pool((target,), protocol(), access=Access(ClientTls(roots)))
         await pool.start()
         await asyncio.wait_for(ask(pool, b"1234")[0], 5)
@@ -216,11 +204,11 @@ def test_files_that_cannot_be_used_are_named(ca: Certificate, server_cert: Certi
         Access(key_file=tmp_path / "missing").check()
 
 
-def test_settings_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+def test_contradictory_settings_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="tls_cert and tls_key must be set together"):
-        ServerTls.of(tmp_path, None, None)
+        ServerTls.from_settings(tmp_path, None, None)
     with pytest.raises(ValueError, match="beside tls_ca"):
-        ServerTls.of(None, None, tmp_path)
+        ServerTls.from_settings(None, None, tmp_path)
     nothing = {"ca": None, "cert": None, "tls_key": None, "server_name": "", "key": "", "key_file": None}
     for stated, words in (
         ({"cert": tmp_path}, "engines_tls_cert and engines_tls_key"),
@@ -228,4 +216,4 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
         ({"key": "a", "key_file": tmp_path}, "exclude each other"),
     ):
         with pytest.raises(ValueError, match=words):
-            Access.of("engines", **{**nothing, **stated})  # type: ignore[arg-type]
+            Access.from_settings("engines", **{**nothing, **stated})  # type: ignore[arg-type]

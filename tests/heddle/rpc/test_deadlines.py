@@ -23,7 +23,7 @@ def test_no_time_left_is_an_error() -> None:
     assert raised.value.kind is ErrorKind.DEADLINE_EXCEEDED
 
 
-async def test_an_alarm_rings_at_the_earliest_time_and_then_when_it_was_told() -> None:
+async def test_an_alarm_rings_at_the_earliest_time_and_then_at_the_returned_one() -> None:
     rung: list[float] = []
     began = time.monotonic()
 

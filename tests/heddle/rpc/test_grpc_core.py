@@ -1,4 +1,4 @@
-"""The setting of gRPC's core comes before gRPC in a service, and in no other process."""
+"""Services set the option of gRPC's core before they import gRPC. Other processes do not set it."""
 
 import os
 import subprocess
@@ -15,20 +15,20 @@ def printed_by(code: str, **variables: str) -> str:
     run = subprocess.run(
         [sys.executable, "-c", code], env={**environ, **variables}, capture_output=True, text=True, check=True
     )
-    assert not run.stderr  # where the core names what it does not know
+    assert not run.stderr  # the core would warn of an unknown experiment
     return run.stdout.strip()
 
 
 @pytest.mark.parametrize("service", ["engine_svc", "tokenizer_svc", "http_gateway"])
-def test_a_service_sets_it_before_it_imports_grpc(service: str) -> None:
+def test_a_service_sets_the_option_before_it_imports_grpc(service: str) -> None:
     code = f"import os, sys, {service}; print(os.environ['GRPC_EXPERIMENTS'], 'grpc' in sys.modules)"
     assert printed_by(code) == f"{OLDER_CLIENT} False"
     assert printed_by(code, GRPC_EXPERIMENTS="fancy") == "fancy False"
 
 
-def test_the_core_knows_it() -> None:
+def test_the_core_knows_the_option() -> None:
     assert printed_by("import engine_svc, grpc; grpc.insecure_channel('localhost:1'); print('ok')") == "ok"
 
 
-def test_the_process_of_a_client_keeps_its_own() -> None:
+def test_a_client_does_not_set_the_option() -> None:
     assert printed_by("import os, heddle.client; print(os.environ.get('GRPC_EXPERIMENTS'))") == "None"

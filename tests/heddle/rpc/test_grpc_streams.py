@@ -1,11 +1,10 @@
-"""What gRPC does for the streams with our options: silent peers, floods, lost connections, a server that stops."""
+"""How gRPC behaves with our options: silent peers, floods, lost connections, a server that stops."""
 
 import asyncio
 import socket
 import struct
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ from heddle.rpc.lifecycle import Server
 from heddle.rpc.pool import Pool
 from heddle.rpc.settings import ConfigurationError
 from heddle.v1 import engine_pb2, engine_pb2_grpc
-from tests.heddle.rpc.life import NAME
-from tests.heddle.rpc.pods import FINGERPRINT, EnginePod, Held, ask, eventually, pool_of, protocol
+from tests.heddle.rpc.pods import FINGERPRINT, EnginePod, Held, ask, eventually, pool_of, protocol, serving
 
 MIB = 1 << 20
 HELLO = engine_pb2.EngineServiceInferRequest(tokenizer_fingerprint=FINGERPRINT)
@@ -32,23 +30,6 @@ HEADERS, SETTINGS, PING, CONTINUATION = 1, 4, 6, 9
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return len(payload).to_bytes(3, "big") + struct.pack("!BBI", kind, flags, stream) + payload
-
-
-@asynccontextmanager
-async def serving(pod: EnginePod, *listen: str, drain_s_max: float = 5) -> AsyncIterator[Server]:
-    """A whole server; leaving the block stops it."""
-    stop = asyncio.Event()
-    server = Server(listen or ("127.0.0.1:0",), drain_s_max=drain_s_max, stop=stop)
-    server.add(NAME, engine_pb2_grpc.add_EngineServiceServicer_to_server, pod)
-    life = asyncio.create_task(
-        server.serve(announce_draining=pod.stream.announce_draining, until_idle=pod.stream.until_idle)
-    )
-    try:
-        await eventually(lambda: server._serving)
-        yield server
-    finally:
-        stop.set()
-        await asyncio.wait_for(life, 10)
 
 
 async def read_all(call: Any) -> None:
@@ -68,7 +49,7 @@ def infer(channel: grpc.aio.Channel) -> Any:
     return engine_pb2_grpc.EngineServiceStub(channel).Infer()
 
 
-async def test_a_server_that_accepts_and_stays_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_accepts_and_stays_silent_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pod_module, "CONNECT_S_MAX", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         target = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -101,7 +82,7 @@ async def test_a_connection_without_a_handshake_is_closed() -> None:
     await server.stop(None)
 
 
-async def test_bytes_that_are_no_frame_are_an_error_and_the_pod_is_tried_again() -> None:
+async def test_a_malformed_frame_is_an_error_and_the_pod_is_tried_again() -> None:
     class Garbled(EnginePod):
         async def Infer(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
             await context.write(b"\xff\xff\xff")
@@ -119,7 +100,7 @@ async def test_bytes_that_are_no_frame_are_an_error_and_the_pod_is_tried_again()
 
 @pytest.mark.parametrize("flood", ["continuation", "ping", "settings"])
 async def test_a_flood_of_one_connection_costs_the_others_nothing(flood: str) -> None:
-    """The connection is closed, or what it sends is cheap to read."""
+    """The connection is closed, or its frames are cheap to read."""
     begin = PREFACE + frame(SETTINGS, 0, 0)
     repeated = {
         "continuation": frame(CONTINUATION, 0, 1),
@@ -156,7 +137,7 @@ async def test_a_flood_of_one_connection_costs_the_others_nothing(flood: str) ->
 
 @pytest.mark.parametrize("how", ["half-close", "cancel", "close"])
 async def test_a_client_that_leaves_ends_its_stream(how: str, tmp_path: Path) -> None:
-    """In each way; what it asked for is cancelled unless it waits for the answers."""
+    """Its items are cancelled unless it waits for the answers."""
     held = Held()
     async with serving(EnginePod(held.submit), f"unix:{tmp_path}/socket") as server:
         channel = open_channel(server.addresses[0])

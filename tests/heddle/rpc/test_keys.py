@@ -1,9 +1,7 @@
-"""Keys on gRPC: who may call, on streams and off them, and what a key allows."""
+"""API keys on gRPC: which unary calls and streams are admitted, and with which priority."""
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +16,14 @@ from heddle.rpc.channels import open_channel
 from heddle.rpc.credentials import PLAINTEXT, Access, Metadata
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.keys import ApiKeys
-from heddle.rpc.lifecycle import Server
 from heddle.rpc.listening import usable_port
 from heddle.rpc.pool import Pool, PoolLimits
 from heddle.rpc.settings import ConfigurationError
 from heddle.v1 import engine_pb2, engine_pb2_grpc
 from heddle.v1 import inference_pb2 as pb
 from tests.cluster import engine_pod, tokenizer_pod
-from tests.heddle.rpc.life import NAME, health_of
-from tests.heddle.rpc.pods import EnginePod, Held, ask, eventually, protocol
+from tests.heddle.rpc.pods import EnginePod, Held, ask, eventually, protocol, serving
+from tests.heddle.rpc.running_server import NAME, health_of
 
 
 @pytest.fixture
@@ -36,22 +33,10 @@ def keys(tmp_path: Path) -> ApiKeys:
     return ApiKeys.load(("sk-first",), file)
 
 
-@asynccontextmanager
-async def serving(pod: EnginePod, keys: ApiKeys, *listen: str) -> AsyncIterator[str]:
-    stop = asyncio.Event()
-    server = Server(listen or ("127.0.0.1:0",), drain_s_max=1, keys=keys, stop=stop)
-    server.add(NAME, engine_pb2_grpc.add_EngineServiceServicer_to_server, pod)
-    life = asyncio.create_task(server.serve())
-    await eventually(lambda: server._serving)
-    yield server.addresses[0]
-    stop.set()
-    await life
-
-
 @pytest.mark.parametrize("authorization", ["Bearer sk-first", "bearer sk-nightly", "Api-Key sk-first"])
-async def test_a_key_lets_streams_and_calls_in(authorization: str, keys: ApiKeys) -> None:
+async def test_a_valid_key_admits_streams_and_calls(authorization: str, keys: ApiKeys) -> None:
     metadata = (("authorization", authorization),)
-    async with serving(EnginePod(), keys) as target, open_channel(target) as channel:
+    async with serving(EnginePod(), keys=keys) as server, open_channel(server.addresses[0]) as channel:
         stub: Any = engine_pb2_grpc.EngineServiceStub(channel)
         call = stub.Infer(metadata=metadata)
         await call.write(engine_pb2.EngineServiceInferRequest(tokenizer_fingerprint="fingerprint"))
@@ -62,9 +47,9 @@ async def test_a_key_lets_streams_and_calls_in(authorization: str, keys: ApiKeys
 
 
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer wrong", "Basic sk-first", "sk-first"])
-async def test_without_one_only_health_is_told(authorization: str | None, keys: ApiKeys) -> None:
+async def test_without_a_valid_key_only_health_answers(authorization: str | None, keys: ApiKeys) -> None:
     metadata = () if authorization is None else (("authorization", authorization),)
-    async with serving(EnginePod(), keys) as target, open_channel(target) as channel:
+    async with serving(EnginePod(), keys=keys) as server, open_channel(server.addresses[0]) as channel:
         assert await health_of(channel, NAME) == HealthCheckResponse.SERVING
         stub: Any = engine_pb2_grpc.EngineServiceStub(channel)
         reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
@@ -80,16 +65,17 @@ async def test_without_one_only_health_is_told(authorization: str | None, keys: 
             assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_a_pool_with_a_wrong_key_says_so_once_and_its_callers_are_not_told_that_theirs_is_wrong(
+async def test_a_pool_logs_its_wrong_key_once_and_does_not_blame_its_callers(
     keys: ApiKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
 
     async def handshake(channel: grpc.aio.Channel, metadata: Metadata) -> engine_pb2.EngineServiceInferRequest:
-        """As those of all clients it makes a call before it opens the stream."""
+        """Makes a call before the stream is opened, as all clients do."""
         await engine_pb2_grpc.EngineServiceStub(channel).Encode(engine_pb2.EncodeRequest(), metadata=metadata)
         return engine_pb2.EngineServiceInferRequest()
 
-    async with serving(EnginePod(), keys) as target:
+    async with serving(EnginePod(), keys=keys) as server:
+        target = server.addresses[0]
         wrong, limits = Access(key="wrong"), PoolLimits(no_pod_s_max=0.3)
         pool = Pool((target,), replace(protocol(), handshake=handshake), access=wrong, limits=limits)
         await pool.start()
@@ -110,7 +96,8 @@ async def test_a_key_in_a_file_is_read_again_when_it_changes(
     file = tmp_path / "key"
     file.write_text("sk-first\n")
     changes: list[bool] = []
-    async with serving(EnginePod(), keys) as target:
+    async with serving(EnginePod(), keys=keys) as server:
+        target = server.addresses[0]
         pool = Pool((target,), protocol(), access=Access(key_file=file), on_change=changes.append)
         await pool.start()
         assert await asyncio.wait_for(ask(pool, b"1234")[0], 5) == b"1234"
@@ -122,7 +109,8 @@ async def test_a_key_in_a_file_is_read_again_when_it_changes(
 
 async def test_a_key_gets_no_better_priority_than_its_own(keys: ApiKeys) -> None:
     held = Held()
-    async with serving(EnginePod(held.submit), keys) as target:
+    async with serving(EnginePod(held.submit), keys=keys) as server:
+        target = server.addresses[0]
         for key, expected in (("sk-nightly", [5, 7]), ("sk-first", [0, 7])):
             pool = Pool((target,), protocol(), access=Access(key=key))
             await pool.start()
@@ -138,7 +126,8 @@ async def test_a_key_gets_no_better_priority_than_its_own(keys: ApiKeys) -> None
 
 
 async def test_a_socket_file_needs_no_key(keys: ApiKeys, tmp_path: Path) -> None:
-    async with serving(EnginePod(), keys, f"unix:{tmp_path}/socket") as target:
+    async with serving(EnginePod(), f"unix:{tmp_path}/socket", keys=keys) as server:
+        target = server.addresses[0]
         pool = Pool((target,), protocol())
         await pool.start()
         assert await asyncio.wait_for(ask(pool, b"1234")[0], 5) == b"1234"
@@ -146,7 +135,7 @@ async def test_a_socket_file_needs_no_key(keys: ApiKeys, tmp_path: Path) -> None
 
 
 async def test_clients_of_a_tokenizer_pod_show_their_key(tmp_path: Path) -> None:
-    """And the tokenizer pod shows its own to its engine."""
+    """The tokenizer pod sends its own key to its engine."""
     request = pb.EmbedRequest(inputs=[pb.Input(text="warp")])
     first, second = (f"127.0.0.1:{usable_port('127.0.0.1', 0)}" for _ in range(2))
     async with (
@@ -174,7 +163,7 @@ def test_a_file_without_keys_is_the_operators_mistake(tmp_path: Path) -> None:
 def test_a_changed_file_counts_without_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("heddle.rpc.keys.LOOK_S", 0.0)
+    monkeypatch.setattr("heddle.rpc.keys.FILE_CHECK_S", 0.0)
     file = tmp_path / "keys"
     file.write_text("one sk-one\n")
     keys = ApiKeys.load(("sk-stated",), file)
@@ -186,3 +175,18 @@ def test_a_changed_file_counts_without_a_restart(
     file.write_text("half-a-line")
     assert keys.find("Bearer sk-another")
     assert "keeping the old keys" in caplog.text
+
+
+async def test_an_open_stream_ends_when_its_key_is_revoked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heddle.rpc.keys.FILE_CHECK_S", 0.0)
+    file = tmp_path / "keys"
+    file.write_text("one sk-one\n")
+    async with serving(EnginePod(), keys=ApiKeys.load((), file)) as server:
+        target = server.addresses[0]
+        pool = Pool((target,), protocol(), limits=PoolLimits(no_pod_s_max=0.3), access=Access(key="sk-one"))
+        await pool.start()
+        assert await asyncio.wait_for(ask(pool, b"1234")[0], 5) == b"1234"
+        file.write_text("another sk-another\n")
+        with pytest.raises(HeddleError, match="the key is not valid"):
+            await asyncio.wait_for(ask(pool, b"1234")[0], 5)
+        await pool.close()

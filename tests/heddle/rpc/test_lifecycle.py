@@ -18,40 +18,40 @@ from heddle.rpc.lifecycle import Server
 from heddle.rpc.settings import ConfigurationError
 from heddle.v1 import engine_pb2, engine_pb2_grpc
 from tests.heddle.rpc import service_process
-from tests.heddle.rpc.life import NAME, NOT_SERVING, SERVING, failure, health_of, living
+from tests.heddle.rpc.running_server import NAME, NOT_SERVING, SERVING, failure, health_of, running_server
 
 
 async def test_server_is_alive_from_the_start_and_ready_after_warm_up() -> None:
-    async with living(ready=False) as life:
-        assert await life.health("") == SERVING
-        assert await life.health(NAME) == NOT_SERVING
-        await life.until_ready()
-        assert await life.health("") == SERVING
+    async with running_server(ready=False) as running:
+        assert await running.health("") == SERVING
+        assert await running.health(NAME) == NOT_SERVING
+        await running.until_ready()
+        assert await running.health("") == SERVING
 
 
 async def test_health_of_all_services_is_listed() -> None:
-    async with living(ready=False) as life:
-        stub = health_pb2_grpc.HealthStub(life.channel)
+    async with running_server(ready=False) as running:
+        stub = health_pb2_grpc.HealthStub(running.channel)
 
         async def listed() -> dict[str, Any]:
             answer = await stub.List(health_pb2.HealthListRequest())
             return {name: response.status for name, response in answer.statuses.items()}
 
         assert await listed() == {"": SERVING, NAME: NOT_SERVING}
-        await life.until_ready()
+        await running.until_ready()
         assert await listed() == {"": SERVING, NAME: SERVING}
 
 
-async def test_calls_before_the_end_of_warm_up_are_told_to_come_back() -> None:
-    async with living(ready=False) as life:
-        error = HeddleError.from_rpc_error(await failure(life.stub.Encode(engine_pb2.EncodeRequest())))
+async def test_calls_during_warm_up_are_refused_with_a_retry_time() -> None:
+    async with running_server(ready=False) as running:
+        error = HeddleError.from_rpc_error(await failure(running.stub.Encode(engine_pb2.EncodeRequest())))
         assert error.kind is ErrorKind.UNAVAILABLE
         assert error.retry_after_ms > 0
 
 
 async def test_reflection_lists_the_services_that_were_added() -> None:
-    async with living() as life:
-        stub = reflection_pb2_grpc.ServerReflectionStub(life.channel)
+    async with running_server() as running:
+        stub = reflection_pb2_grpc.ServerReflectionStub(running.channel)
         call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
         listed = [service.name async for response in call for service in response.list_services_response.service]
         assert listed == ["grpc.health.v1.Health", NAME]
@@ -64,16 +64,16 @@ async def test_a_stopping_server_is_not_ready_and_finishes_what_it_accepted() ->
         entered.set()
         await go_on.wait()
 
-    async with living(encode) as life:
-        call = asyncio.ensure_future(life.stub.Encode(engine_pb2.EncodeRequest()))
+    async with running_server(encode) as running:
+        call = asyncio.ensure_future(running.stub.Encode(engine_pb2.EncodeRequest()))
         await entered.wait()
-        life.stop.set()
-        while await life.health(NAME) == SERVING:
+        running.stop.set()
+        while await running.health(NAME) == SERVING:
             await asyncio.sleep(0.001)
-        assert await life.health("") == SERVING
+        assert await running.health("") == SERVING
         go_on.set()
         assert (await call).HasField("outcome")
-        await asyncio.wait_for(life.task, 5)
+        await asyncio.wait_for(running.task, 5)
 
 
 async def test_an_address_in_use_is_the_operators_mistake() -> None:
@@ -88,14 +88,14 @@ async def test_an_address_in_use_is_the_operators_mistake() -> None:
 async def test_several_addresses_are_served_by_one_server(tmp_path: Path) -> None:
     stop = asyncio.Event()
     server = Server([f"unix:{tmp_path}/socket", "127.0.0.1:0"], drain_s_max=1, stop=stop)
-    life = asyncio.create_task(server.serve())
+    running = asyncio.create_task(server.serve())
     while len(server.addresses) < 2:
         await asyncio.sleep(0.001)
     for address in server.addresses:
         async with open_channel(address) as channel:
             assert await health_of(channel, "") == SERVING
     stop.set()
-    await life
+    await running
 
 
 async def started(kind: str, folder: Path) -> tuple[asyncio.subprocess.Process, str]:
@@ -110,7 +110,7 @@ async def started(kind: str, folder: Path) -> tuple[asyncio.subprocess.Process, 
 
 
 async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
-    """Exit code, stdout and stderr."""
+    """Returns exit code, stdout and stderr."""
     output, log = await asyncio.wait_for(process.communicate(), 20)
     return process.returncode, output.decode(), log.decode()
 

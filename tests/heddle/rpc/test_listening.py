@@ -1,4 +1,4 @@
-"""An address that cannot be listened on is refused with its reason before anything is opened."""
+"""An address that a server cannot listen on is refused with the reason, before any is opened."""
 
 import socket
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
         check_address(f"localhost:{port}")
 
 
-def test_a_left_over_socket_may_be_replaced_and_a_living_one_not(tmp_path: Path) -> None:
+def test_only_an_unused_socket_may_be_replaced(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
@@ -75,7 +75,7 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 
 def test_addresses_that_this_machine_lacks_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(socket.AF_INET, "192.0.2.1"), (socket.AF_INET, "127.0.0.1")]
-    monkeypatch.setattr(listening, "addresses_of", lambda host, port: found)
+    monkeypatch.setattr(listening, "resolve_host", lambda host, port: found)
     check_address("name:0")
     found.pop()
     with pytest.raises(ConfigurationError, match="cannot listen on name:0: Cannot assign requested address"):

@@ -1,4 +1,4 @@
-"""Messages as bytes: the same as protobuf would make of them, and none that is too large."""
+"""Messages are serialized as protobuf would, unless they are too large."""
 
 import pytest
 from google.protobuf.message import EncodeError
@@ -9,7 +9,7 @@ from heddle.v1 import engine_pb2, item_pb2, tensor_pb2
 
 
 class BeyondProtobuf:
-    """As a message of 2 GiB."""
+    """Behaves like a message of 2 GiB."""
 
     def ByteSize(self) -> int:
         raise EncodeError
@@ -19,7 +19,7 @@ class BeyondProtobuf:
 
 
 @pytest.mark.parametrize("size", [0, 1, 120, 128, 16_384, 3_000_000])
-def test_a_frame_put_together_of_bytes_is_the_frame(size: int) -> None:
+def test_an_encoded_frame_equals_the_message(size: int) -> None:
     outcomes = [
         engine_pb2.Outcome(
             id=number, results=[engine_pb2.Result(tensor=tensor_pb2.Tensor(data=bytes([number]) * size))]
@@ -41,7 +41,7 @@ def test_the_limit_itself_is_allowed_and_a_byte_more_is_not() -> None:
         assert refused.value.kind is ErrorKind.TOO_LARGE
 
 
-def test_what_protobuf_cannot_serialize_is_too_large() -> None:
+def test_a_message_over_the_limit_of_protobuf_is_too_large() -> None:
     for check in (serialize, check_size):
         with pytest.raises(HeddleError, match="more than 2\\^31 bytes") as refused:
             check(BeyondProtobuf(), 100)

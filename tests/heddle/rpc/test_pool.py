@@ -45,6 +45,24 @@ async def test_a_pod_that_comes_back_is_used_again(tmp_path: Path) -> None:
     await second.stop()
 
 
+async def test_an_item_waits_its_full_time_for_a_pod_each_time(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/pod"
+    held = Held()
+    pool = await pool_of(address, limits=PoolLimits(no_pod_s_max=2))
+    asked, _ = ask(pool, b"1234")
+    first = EnginePod(held.submit)
+    await first.start(address)
+    await eventually(lambda: bool(held.items))
+    await asyncio.sleep(1.5)
+    await first.stop()
+    await asyncio.sleep(1)  # longer ago than no_pod_s_max is only the first time without a pod
+    second = EnginePod()
+    await second.start(address)
+    assert await asyncio.wait_for(asked, 5) == b"1234"
+    await pool.close()
+    await second.stop()
+
+
 async def test_without_any_pod_items_fail_after_a_while_with_a_reason() -> None:
     pool = await pool_of("127.0.0.1:1", limits=PoolLimits(no_pod_s_max=0.1))
     with pytest.raises(HeddleError, match=r"127\.0\.0\.1:1") as raised:
@@ -87,7 +105,7 @@ async def test_a_busy_pod_whose_name_is_gone_for_a_while_is_used_again(monkeypat
     await pod.stop()
 
 
-async def test_what_no_stream_can_carry_is_refused_before_it_waits_for_one() -> None:
+async def test_an_item_over_the_limit_is_refused_even_without_a_pod() -> None:
     pool = Pool(("127.0.0.1:1",), protocol(item_bytes_max=64))
     await pool.start()
     with pytest.raises(HeddleError) as raised:
@@ -130,7 +148,7 @@ async def test_each_item_is_answered_at_its_own_deadline_and_withdrawn_from_its_
     await pod.stop()
 
 
-async def test_an_item_that_loses_every_pod_it_meets_fails_alone(tmp_path: Path) -> None:
+async def test_an_item_that_is_lost_with_every_pod_fails_alone(tmp_path: Path) -> None:
     held = Held()
     pods = [EnginePod(held.submit) for _ in range(2)]
     pool = await pool_of(*[await pod.start() for pod in pods], limits=PoolLimits(attempts_max=2))
@@ -182,17 +200,17 @@ async def test_load_is_spread_over_pods_by_cost() -> None:
         await pod.stop()
 
 
-async def test_a_pool_says_what_its_pods_said_of_themselves() -> None:
+async def test_a_pool_quotes_why_its_pods_refuse() -> None:
     pod = EnginePod()
     target = await pod.start()
-    pod.boundary.ready = False
+    pod.interceptor.ready = False
     pool = await pool_of(target)
     await eventually(lambda: pool.refusal().message == f"no pod can be reached at {target}: the server is starting")
     await pool.close()
     await pod.stop()
 
 
-async def test_a_pod_that_stays_away_is_told_of_in_the_log_once(
+async def test_an_unreachable_pod_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(pod_module, "AWAY_S", 0.1)

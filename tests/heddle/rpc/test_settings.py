@@ -1,4 +1,4 @@
-"""Settings come from flags, environment and defaults, and whatever is wrong with them is one line."""
+"""Settings come from flags, environment and defaults. A mistake is reported in one line."""
 
 import enum
 from dataclasses import dataclass, field
@@ -62,7 +62,7 @@ def mistake(*argv: str, **environ: str) -> str:
     return str(raised.value)
 
 
-def test_defaults_hold_where_nothing_is_stated() -> None:
+def test_unset_fields_have_their_defaults() -> None:
     assert loom() == LoomSettings()
 
 
@@ -129,15 +129,15 @@ def test_empty_variable_counts_as_unset() -> None:
         ),
     ],
 )
-def test_a_mistake_is_told_in_one_line(argv: list[str], environ: dict[str, str], line: str) -> None:
+def test_a_mistake_is_reported_in_one_line(argv: list[str], environ: dict[str, str], line: str) -> None:
     assert mistake(*argv, **environ) == line
 
 
-def test_variables_of_others_are_none_of_our_business() -> None:
+def test_other_variables_are_ignored() -> None:
     assert loom(HEDDLE_ENGINE_MODEL="x", PATH="/bin") == LoomSettings()
 
 
-def test_what_kubernetes_says_of_a_service_is_not_a_setting() -> None:
+def test_variables_of_kubernetes_services_are_ignored() -> None:
     links = {
         "HEDDLE_LOOM_SERVICE_HOST": "10.0.0.1",
         "HEDDLE_LOOM_SERVICE_PORT_GRPC": "50051",

@@ -63,7 +63,7 @@ async def test_cancel_reaches_the_pod_and_the_caller_hears_nothing_more() -> Non
     await pod.stop()
 
 
-async def test_a_caller_that_is_gone_cancels_what_it_asked() -> None:
+async def test_a_client_that_disconnects_cancels_its_items() -> None:
     held = Held()
     pod = EnginePod(held.submit)
     pool = await pool_of(await pod.start())
@@ -90,7 +90,7 @@ async def test_deadline_travels_as_time_left() -> None:
     await pod.stop()
 
 
-async def test_a_spent_deadline_is_refused_without_being_sent() -> None:
+async def test_an_item_with_an_expired_deadline_is_not_sent() -> None:
     held = Held()
     pod = EnginePod(held.submit)
     pool = await pool_of(await pod.start())
@@ -124,7 +124,7 @@ async def test_an_error_arrives_as_the_error_it_was() -> None:
     await pod.stop()
 
 
-async def test_a_peer_with_another_tokenizer_is_refused_with_its_own_words() -> None:
+async def test_the_refusal_of_another_tokenizer_reaches_the_caller() -> None:
     pod = EnginePod()
     pool = Pool((await pod.start(),), protocol("another"), limits=PoolLimits(no_pod_s_max=0.5))
     await pool.start()
@@ -136,7 +136,7 @@ async def test_a_peer_with_another_tokenizer_is_refused_with_its_own_words() -> 
     await pod.stop()
 
 
-async def test_a_silent_pod_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_pod_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that is stopped, or a network that swallows everything, sends no heartbeat."""
     monkeypatch.setattr(pod_module, "SILENCE_S_MAX", 0.3)
     monkeypatch.setattr(pod_module, "HEARTBEAT_S", 0.1)
@@ -173,7 +173,7 @@ async def test_a_slow_reader_does_not_make_the_pod_hoard_answers() -> None:
     await pod.stop()
 
 
-async def test_answers_that_cost_their_receiver_much_leave_turns_to_others() -> None:
+async def test_slow_receivers_do_not_block_the_event_loop() -> None:
     """All of them come in one frame, and each takes a millisecond to receive."""
     turns, turns_between = 0, []
 

@@ -19,7 +19,7 @@ KIB = 1024
 
 
 class Repeating:
-    """A hop that answers an item of N bytes with a hundred times as many, and counts how often it is asked."""
+    """Answers an item of N bytes with a hundred times as many, and counts how often it is asked."""
 
     def __init__(self) -> None:
         self.asked: list[bytes] = []
@@ -31,7 +31,7 @@ class Repeating:
         return nothing_to_cancel
 
 
-async def test_a_bug_that_one_item_meets_costs_the_others_nothing() -> None:
+async def test_a_bug_fails_only_its_own_item() -> None:
     def submit(item: engine_pb2.Submission, deadline: float, reply: Reply[engine_pb2.Outcome]) -> Cancel:
         if item.sequences.token_ids == b"bug!":
             raise ZeroDivisionError
@@ -55,10 +55,10 @@ async def test_a_bug_that_one_item_meets_costs_the_others_nothing() -> None:
 
 
 async def test_an_outcome_over_the_message_limit_is_the_error_of_its_item_alone() -> None:
-    hop = Repeating()
+    repeating = Repeating()
     # A server of gRPC that refuses to send more than its frames should have.
     options: Options = [("grpc.max_send_message_length", 64 * KIB + FRAME_EXTRA_BYTES)]
-    pod = EnginePod(hop.submit, limits=StreamLimits(outcome_bytes_max=64 * KIB), options=options)
+    pod = EnginePod(repeating.submit, limits=StreamLimits(outcome_bytes_max=64 * KIB), options=options)
     pool = await pool_of(await pod.start())
     await pool.wait_ready()
     small = [ask(pool, number.to_bytes(4, "little"))[0] for number in range(300)]
@@ -69,7 +69,7 @@ async def test_an_outcome_over_the_message_limit_is_the_error_of_its_item_alone(
     assert failed.value.kind is ErrorKind.TOO_LARGE
     answers = await asyncio.wait_for(asyncio.gather(*small), 5)
     assert answers == [100 * number.to_bytes(4, "little") for number in range(600)]
-    assert len(hop.asked) == 601
+    assert len(repeating.asked) == 601
     await pool.close()
     await pod.stop()
 
@@ -139,7 +139,7 @@ async def test_many_cancels_find_room_beside_a_large_item() -> None:
     await pod.stop()
 
 
-async def test_bytes_that_are_no_message_end_their_stream_as_the_callers_mistake() -> None:
+async def test_a_malformed_message_ends_its_stream_with_invalid_input() -> None:
     pod = EnginePod()
     async with grpc.aio.insecure_channel(await pod.start()) as channel:
         call: Any = channel.stream_stream("/heddle.v1.EngineService/Infer")()

@@ -1,9 +1,9 @@
-"""What can be dialled, and what is refused before anybody waits for it."""
+"""Valid targets, and those that are rejected before a connection is tried."""
 
 import pytest
 
 from heddle.rpc.pool import Pool
-from heddle.rpc.targets import check_targets, host_and_port, path_of
+from heddle.rpc.targets import check_targets, parse_host_port, socket_path
 from tests.heddle.rpc.pods import protocol
 
 
@@ -19,13 +19,13 @@ from tests.heddle.rpc.pods import protocol
     ],
 )
 def test_a_host_and_its_port(target: str, place: tuple[str, int]) -> None:
-    assert path_of(target) is None
-    assert host_and_port(target) == place
+    assert socket_path(target) is None
+    assert parse_host_port(target) == place
 
 
 @pytest.mark.parametrize("target", ["unix:/run/heddle/engine", "unix:///run/heddle/engine"])
 def test_a_path(target: str) -> None:
-    assert path_of(target) == "/run/heddle/engine"
+    assert socket_path(target) == "/run/heddle/engine"
 
 
 @pytest.mark.parametrize(
@@ -44,11 +44,11 @@ def test_a_path(target: str) -> None:
         "unix-abstract:engine",
     ],
 )
-def test_anything_else_is_no_target(target: str) -> None:
+def test_other_targets_are_rejected(target: str) -> None:
     with pytest.raises(ValueError, match="is neither host:port nor unix:/path nor dns:///name:port"):
         check_targets("localhost:1", target)
 
 
-async def test_a_pool_refuses_what_is_no_target() -> None:
+async def test_a_pool_rejects_an_invalid_target() -> None:
     with pytest.raises(ValueError, match="'engines' is neither"):
         Pool(("engines",), protocol())

@@ -1,4 +1,4 @@
-"""One event is one line, whoever wrote what is in it."""
+"""One event is one log line, whatever text it contains."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from heddle.rpc.telemetry import LogFormat, request_id, start_logging
 
 @contextlib.contextmanager
 def logging_as(log_format: LogFormat, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What a process that was started with this format writes to stderr while it answers request abc."""
+    """Returns what a process with this log format writes to stderr while it answers request abc."""
     stderr, root = io.StringIO(), logging.getLogger()
     monkeypatch.setattr("sys.stderr", stderr)
     handlers, level = root.handlers[:], root.level

@@ -1,12 +1,11 @@
 """The paths of Baseten's edge resolve to routes, and other paths are left alone."""
 
 import pytest
-from httpx import Headers
 
 from http_gateway.api.baseten_paths import resolve_path
 from http_gateway.api.families import OPENAI
-from http_gateway.web.message import Request, Reserve
 from http_gateway.web.routing import Route, Router, not_found
+from tests.http_gateway.calls import make_request
 
 
 @pytest.mark.parametrize(
@@ -50,8 +49,4 @@ def test_the_deployment_is_left_out_and_predict_is_the_default_route(path: str, 
 def test_slashes_at_either_end_make_no_difference(path: str, route: str) -> None:
     routes = [Route("POST", known, not_found, OPENAI) for known in ("/embed", "/rerank", "/")]
     router = Router(routes, OPENAI, lambda path: resolve_path(path, "/embed"))
-    assert router.find(Request("POST", path, Headers(), 0, nothing)).path == route
-
-
-async def nothing(_: Reserve) -> bytes:
-    return b""
+    assert router.find(make_request(path)).path == route

@@ -24,7 +24,7 @@ async def test_the_answer_has_coheres_shape(http: httpx.AsyncClient) -> None:
     assert answer["embeddings"]["float"] == await answer_to(http, "/embed", inputs=TEXTS)
 
 
-async def test_version_1_gives_one_list_of_vectors_unless_types_are_asked_for(http: httpx.AsyncClient) -> None:
+async def test_version_1_gives_one_list_of_vectors_unless_types_are_requested(http: httpx.AsyncClient) -> None:
     answer = await answer_to(http, "/v1/embed", texts=TEXTS, model="m", input_type="search_query", truncate="END")
     assert answer["response_type"] == "embeddings_floats"
     assert answer["embeddings"] == await answer_to(http, "/embed", inputs=TEXTS)

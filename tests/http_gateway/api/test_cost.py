@@ -4,11 +4,10 @@ from typing import Any
 
 import httpx
 import pytest
-from httpx import Headers
 
 from heddle.v1 import item_pb2
 from http_gateway.api.answers import COST_HEADERS, cost_headers
-from http_gateway.web.message import Request, Reserve
+from tests.http_gateway.calls import make_request
 
 TEXT = "Zoë 🎉"  # five code points
 
@@ -39,11 +38,7 @@ async def test_characters_of_pairs_are_those_of_both(classifier: httpx.AsyncClie
 
 @pytest.mark.parametrize(("device", "type_"), [("cuda", "gpu+optimized"), ("cpu", "cpu"), ("", "cpu")])
 def test_compute_type_is_the_device(device: str, type_: str) -> None:
-    async def nothing(_: Reserve) -> bytes:
-        return b""
-
-    request = Request("POST", "/embed", Headers(), 0, nothing)
-    headers = dict(cost_headers(request, item_pb2.Usage(device=device), item_pb2.Timings()))
+    headers = dict(cost_headers(make_request(), item_pb2.Usage(device=device), item_pb2.Timings()))
     assert headers["x-compute-type"] == type_
     assert headers["x-compute-time"] == headers["x-total-time"]
     assert list(headers) == list(COST_HEADERS)

@@ -7,7 +7,6 @@ from typing import Any, Self, cast
 
 import httpx
 import pytest
-from httpx import Headers
 from msgspec import Raw
 from msgspec.json import Decoder, encode
 
@@ -18,10 +17,10 @@ from http_gateway.api.bounded_gather import INPUTS_IN_FLIGHT_MAX
 from http_gateway.api.model_task import ModelTask, VertexBody
 from http_gateway.api.served_models import ServedModels
 from http_gateway.api.tei_embed import EmbedAllBody
-from http_gateway.web.message import Answer, Request, Reserve
+from http_gateway.web.message import Answer, Request
 from http_gateway.web.routing import JsonHandler
 from tests.cluster import engine_pod, gateway, tokenizer_pod
-from tests.http_gateway.calls import answer_to, refusal_of
+from tests.http_gateway.calls import answer_to, make_request, refusal_of
 from tests.http_gateway.turns import Turns
 from tests.kinds import (
     http_of,
@@ -187,16 +186,12 @@ class Handler:
         return ModelTask(cast(ServedModels, OneModel()), 2048, {"/embed": JsonHandler(Decoder(EmbedAllBody), self)})
 
 
-def request_of(**headers: str) -> Request:
-    return Request("POST", "/vertex", Headers(headers), 0, nothing)
-
-
 async def test_instances_are_answered_in_order_and_their_inputs_in_flight_are_bounded() -> None:
     cases = [(1, 2000, INPUTS_IN_FLIGHT_MAX), (200, 10, INPUTS_IN_FLIGHT_MAX // 200), (1000, 2, 1)]
     for inputs, count, most in cases:
         handler = Handler()
         instances = [{"inputs": [str(number)] * inputs} for number in range(count)]
-        answer = await handler.routes().run_instances(vertex(*instances), request_of())
+        answer = await handler.routes().run_instances(vertex(*instances), make_request())
         assert list(answer.value["predictions"]) == [instance["inputs"] for instance in instances]
         assert handler.most == most
         assert handler.inputs_most == most * inputs
@@ -204,7 +199,9 @@ async def test_instances_are_answered_in_order_and_their_inputs_in_flight_are_bo
 
 async def test_a_request_is_one_flow_however_many_instances_it_has() -> None:
     handler = Handler()
-    await handler.routes().run_instances(vertex(*[{"inputs": "a"}] * 20), request_of(**{"x-request-id": "mine"}))
+    await handler.routes().run_instances(
+        vertex(*[{"inputs": "a"}] * 20), make_request(headers={"x-request-id": "mine"})
+    )
     assert handler.flows == {"mine"}
 
 
@@ -212,24 +209,23 @@ async def test_too_many_instances_are_refused_before_any_is_read() -> None:
     models = OneModel()
     routes = ModelTask(cast(ServedModels, models), 2048, {"/embed": JsonHandler(Decoder(EmbedAllBody), Handler())})
     with pytest.raises(HeddleError, match="instances holds 2049 instances, the limit is 2048") as refused:
-        await routes.run_instances(vertex(*[{"inputs": []}] * 2049), request_of())
+        await routes.run_instances(vertex(*[{"inputs": []}] * 2049), make_request())
     assert refused.value.kind is ErrorKind.TOO_LARGE
     assert models.asked == 0
     with pytest.raises(HeddleError):
-        await routes.run_instances(vertex(*[{"inputs": ["a", "b"]}] * 1025), request_of())
+        await routes.run_instances(vertex(*[{"inputs": ["a", "b"]}] * 1025), make_request())
     assert models.asked == 1025
 
 
 async def test_reading_instances_yields_to_other_requests() -> None:
+    body = vertex(*[{"inputs": "a"}] * 1000, {"inputs": ["a"] * 2000})
     with Turns() as turns, pytest.raises(HeddleError):  # the last one has too many inputs
-        await (
-            Handler().routes().run_instances(vertex(*[{"inputs": "a"}] * 1000, {"inputs": ["a"] * 2000}), request_of())
-        )
+        await Handler().routes().run_instances(body, make_request())
     assert turns.count >= 1000
 
 
 class OneModel:
-    """What ModelTask uses of the ServedModels of a gateway with one embedder."""
+    """Stands in for the ServedModels of a gateway with one embedder."""
 
     asked = 0
 
@@ -243,7 +239,3 @@ class OneModel:
     async def get_model(self, _: CallOptions) -> model_pb2.Model:
         self.asked += 1
         return model_pb2.Model(kind=model_pb2.MODEL_KIND_EMBEDDER)
-
-
-async def nothing(_: Reserve) -> bytes:
-    return b""

@@ -36,7 +36,7 @@ async def test_both_paths_give_one_document_of_every_route(http: httpx.AsyncClie
         assert path in api["paths"]
 
 
-async def test_it_describes_cost_headers_request_ids_and_basetens_paths(http: httpx.AsyncClient) -> None:
+async def test_cost_headers_request_ids_and_basetens_paths_are_described(http: httpx.AsyncClient) -> None:
     api = (await http.get("/openapi.json")).json()
     for path in ("/v1/embeddings", "/embed", "/rerank", "/predict", "/predict_tokens", "/v2/embed", "/"):
         assert {*COSTS, "x-truncated-inputs", "x-request-id"} <= set(header_names(api, "post", path))

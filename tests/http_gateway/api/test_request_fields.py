@@ -70,7 +70,7 @@ async def test_none_refuses_long_texts(http: httpx.AsyncClient, wish: str | bool
 
 
 @pytest.mark.parametrize(
-    "wishes",
+    "fields",
     [
         {"truncate": "END", "truncation_direction": "Left"},
         {"truncate": "start", "truncation_side": "right"},
@@ -79,9 +79,9 @@ async def test_none_refuses_long_texts(http: httpx.AsyncClient, wish: str | bool
         {"truncate": True, "truncation": False},
     ],
 )
-async def test_fields_that_contradict_each_other_are_refused(http: httpx.AsyncClient, wishes: dict[str, Any]) -> None:
-    first, second = wishes
-    refusal = await refusal_of(http, "/embed", inputs="a", **wishes)
+async def test_fields_that_contradict_each_other_are_refused(http: httpx.AsyncClient, fields: dict[str, Any]) -> None:
+    first, second = fields
+    refusal = await refusal_of(http, "/embed", inputs="a", **fields)
     assert refusal[:2] == (400, "Validation")
     assert first in refusal[2]
     assert second in refusal[2]

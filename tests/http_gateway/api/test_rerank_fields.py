@@ -31,9 +31,9 @@ async def scores_of(http: httpx.AsyncClient, **body: Any) -> dict[int, float]:
 async def test_documents_get_the_shape_of_v1_rerank_and_texts_that_of_tei(
     reranker: httpx.AsyncClient, path: str
 ) -> None:
-    wishes = {"query": QUERY, "top_n": 2, "return_documents": True, "raw_scores": True}
-    expected = await answer_to(reranker, "/v1/rerank", documents=DOCUMENTS, **wishes)
-    answer = await answer_to(reranker, path, documents=DOCUMENTS, **wishes)
+    options = {"query": QUERY, "top_n": 2, "return_documents": True, "raw_scores": True}
+    expected = await answer_to(reranker, "/v1/rerank", documents=DOCUMENTS, **options)
+    answer = await answer_to(reranker, path, documents=DOCUMENTS, **options)
     assert {**answer, "id": ""} == {**expected, "id": ""}
     assert len(answer["results"]) == 2
     ranks = await answer_to(reranker, path, query=QUERY, texts=["first", "third"], return_text=True)
@@ -104,6 +104,24 @@ async def test_errors_name_the_document(
     status, _, message = await refusal_of(reranker, "/rerank", query=QUERY, documents=documents, **more)
     assert status == 400
     assert message.startswith(words)
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/msgpack"])
+async def test_a_document_that_is_nested_too_deeply_for_an_answer_is_400(
+    reranker: httpx.AsyncClient, accept: str
+) -> None:
+    document: dict[str, Any] = {"text": "a"}
+    statuses = []
+    for _ in range(256):
+        document = {"text": "a", "inner": document}
+    for _ in range(20):
+        document = document["inner"]
+        body = {"query": QUERY, "documents": [document], "return_documents": True}
+        for path, content in (("/rerank", body), ("/vertex", {"instances": [body]})):
+            response = await reranker.post(path, json=content, headers={"accept": accept})
+            statuses.append(response.status_code)
+    assert set(statuses) == {200, 400}
+    assert statuses == sorted(statuses, reverse=True)
 
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])

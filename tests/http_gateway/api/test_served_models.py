@@ -13,7 +13,7 @@ from http_gateway.api.served_models import KINDS, ServedModels, find_kind
 from http_gateway.errors import HTTP_STATUS_OF_KIND
 from http_gateway.settings import GatewaySettings
 
-NEWER = model_pb2.Model(kind=99)  # type: ignore[arg-type]  # what a newer pod may say
+NEWER = model_pb2.Model(kind=99)  # type: ignore[arg-type]  # such as a newer pod may report
 
 
 def test_every_kind_of_the_contract_has_an_entry() -> None:

@@ -36,7 +36,7 @@ async def test_embed_takes_token_ids_as_they_are(http: httpx.AsyncClient) -> Non
         assert (await refusal_of(http, path, inputs=[-1]))[2].startswith("inputs: token ids must be")
 
 
-async def test_embed_normalises_unless_told_otherwise(http: httpx.AsyncClient) -> None:
+async def test_embed_normalises_by_default(http: httpx.AsyncClient) -> None:
     normal = np.array((await answer_to(http, "/embed", inputs="a", normalize=None))[0])
     raw = np.array((await answer_to(http, "/embed", inputs="a", normalize=False))[0])
     assert np.linalg.norm(normal) == pytest.approx(1, abs=1e-5)

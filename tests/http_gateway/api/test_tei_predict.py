@@ -47,7 +47,7 @@ async def test_independent_labels_get_the_sigmoid(tmp_path: Path, write: Any) ->
         assert all(scores[label] == pytest.approx(1 / (1 + np.exp(-raw[label])), abs=1e-6) for label in raw)
 
 
-async def test_hugging_faces_client_gets_a_list_of_the_labels_that_it_asks_for(classifier: httpx.AsyncClient) -> None:
+async def test_hugging_faces_client_gets_a_list_of_the_requested_labels(classifier: httpx.AsyncClient) -> None:
     one = await answer_to(classifier, "/predict", inputs="hello")
     assert await answer_to(classifier, "/predict", inputs="hello", parameters={}) == [one]
     assert await answer_to(classifier, "/predict", inputs="hello", parameters={"top_k": 2}) == [one[:2]]

@@ -63,7 +63,7 @@ async def test_cost_headers_count_tokens_and_truncated_inputs(tagger: httpx.Asyn
     assert (costs["x-compute-tokens"], costs["x-truncated-inputs"]) == (3 + 256, 1)
 
 
-async def test_truncation_keeps_the_side_that_is_asked_for(tagger: httpx.AsyncClient) -> None:
+async def test_truncation_keeps_the_requested_side(tagger: httpx.AsyncClient) -> None:
     text = "first " * 400 + "last " * 400
     (right,) = await answer_to(tagger, PATH, inputs=text)
     (left,) = await answer_to(tagger, PATH, inputs=text, truncate=True, truncation_direction="Left")

@@ -25,13 +25,13 @@ def raw_deflate(body: bytes) -> bytes:
     return compressor.compress(body) + compressor.flush()
 
 
-def in_two_members(body: bytes) -> bytes:
+def gzip_in_two_members(body: bytes) -> bytes:
     return gzip.compress(body[:10]) + gzip.compress(body[10:])
 
 
 COMPRESSED: list[tuple[str, Callable[[bytes], bytes]]] = [
     ("gzip", gzip.compress),
-    ("gzip", in_two_members),
+    ("gzip", gzip_in_two_members),
     ("deflate", zlib.compress),
     ("deflate", raw_deflate),
     ("zstd", zstandard.compress),

@@ -14,7 +14,7 @@ PAGE = "https://app.example.com"
 ASKED = {"origin": PAGE, "access-control-request-method": "POST"}
 
 
-def exposed(response: httpx.Response) -> set[str]:
+def exposed_headers(response: httpx.Response) -> set[str]:
     return {name.strip() for name in response.headers["access-control-expose-headers"].split(",")}
 
 
@@ -49,9 +49,9 @@ async def test_every_answer_can_be_read_by_the_page(tokenizer: str) -> None:
         for status, answer in answers.items():
             assert answer.status_code == status
             assert answer.headers["access-control-allow-origin"] == PAGE, status
-            assert exposed(answer) >= {"x-request-id", "x-baseten-request-id"}
+            assert exposed_headers(answer) >= {"x-request-id", "x-baseten-request-id"}
             assert "origin" in answer.headers["vary"]
-        assert exposed(answers[200]) >= {"x-compute-tokens", "x-total-time", "x-truncated-inputs"}
+        assert exposed_headers(answers[200]) >= {"x-compute-tokens", "x-total-time", "x-truncated-inputs"}
         long = await http.post("/embed", json={"inputs": [f"text {number}" for number in range(500)]})
         assert int(long.headers["content-length"]) > AT_ONCE_BYTES_MAX
         assert long.headers["access-control-allow-origin"] == PAGE

@@ -12,7 +12,7 @@ from http_gateway.web.message import reserve_nothing
 
 
 class FakeProtocol:
-    """Stands in for granian's: a body that never comes, and a caller that hangs up when told to."""
+    """Stands in for granian's: a body that never comes, and a caller that hangs up once `hang_up` is set."""
 
     def __init__(self) -> None:
         self.hang_up = asyncio.Event()
@@ -46,7 +46,7 @@ async def test_only_exchanges_that_last_are_watched_and_only_once() -> None:
     assert (lasting.watched, short.watched, late.watched) == (1, 0, 1)
 
 
-async def test_a_watch_that_had_nothing_to_do_goes_on_when_there_is() -> None:
+async def test_a_watch_without_exchanges_resumes_with_the_next_one() -> None:
     watch = Watch()
     for _ in range(2):
         exchange, lasting = begin(watch)
@@ -54,6 +54,21 @@ async def test_a_watch_that_had_nothing_to_do_goes_on_when_there_is() -> None:
         assert lasting.watched == 1
         exchange.stop_watching()
         await asyncio.sleep(2 * CHECK_S)
+
+
+async def test_a_failing_check_leaves_the_others_watched() -> None:
+    def fail() -> None:
+        raise RuntimeError("closed")
+
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    watch = Watch()
+    broken, protocol = begin(watch)
+    protocol.client_disconnect = fail  # type: ignore[assignment, method-assign]
+    await asyncio.sleep(2.5 * CHECK_S)
+    broken.stop_watching()
+    _, lasting = begin(watch)
+    await asyncio.sleep(2.5 * CHECK_S)
+    assert lasting.watched == 1
 
 
 async def test_a_hang_up_cancels_the_task_unless_the_exchange_is_over() -> None:

@@ -12,11 +12,11 @@ def left_s(**headers: str) -> float:
     return read_deadline(named, 60.0) - time.monotonic()
 
 
-def test_without_headers_it_is_the_gateways() -> None:
+def test_without_headers_the_deadline_is_the_gateways() -> None:
     assert left_s() == pytest.approx(60, abs=1)
 
 
-def test_callers_can_shorten_it_but_not_lengthen_it() -> None:
+def test_callers_can_shorten_the_deadline_but_not_lengthen_it() -> None:
     assert left_s(request_timeout_ms="1500") == pytest.approx(1.5, abs=0.5)
     assert left_s(request_timeout_ms="3600000") == pytest.approx(60, abs=1)
     in_two_seconds = str(int((time.time() + 2) * 1000))
@@ -29,5 +29,5 @@ def test_a_deadline_in_the_past_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize("nonsense", ["", "soon", "-5", "1e3", "١٢", "1.2.3", "NaN"])
-def test_what_is_no_number_counts_as_absent(nonsense: str) -> None:
+def test_a_value_that_is_not_a_number_counts_as_absent(nonsense: str) -> None:
     assert left_s(request_timeout_ms=nonsense, request_deadline_ms=nonsense) == pytest.approx(60, abs=1)

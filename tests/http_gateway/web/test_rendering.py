@@ -33,11 +33,11 @@ def table(rows: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 async def read_back(value: Any, accept: str) -> Any:
     response = await render(Answer(value), Headers({"accept": accept}), compressed_bytes_min=1 << 30)
     assert response.content_type == accept
-    body = whole(response.body)
+    body = join_parts(response.body)
     return json.loads(body) if accept == "application/json" else ormsgpack.unpackb(body)
 
 
-def whole(body: ResponseBody) -> bytes:
+def join_parts(body: ResponseBody) -> bytes:
     return body if isinstance(body, bytes) else b"".join(body)
 
 
@@ -58,7 +58,7 @@ async def test_every_number_survives_in_its_place(rows: int, accept: str) -> Non
 
 @pytest.mark.parametrize("accept", ["application/json", "application/msgpack"])
 @pytest.mark.parametrize("lengths", [[], [0], [0, 3, 0], [1, 200, 1, 15, 16], [5000, 70_000], [ITEMS_AT_ONCE] * 40])
-async def test_lists_of_lists_are_what_they_would_be_at_once(lengths: list[int], accept: str) -> None:
+async def test_long_lists_of_lists_are_written_like_short_ones(lengths: list[int], accept: str) -> None:
     value = LazyList(lengths, lambda length: LazyList(range(length), lambda item: {"text": f"{item}", "id": item}))
     expected = [[{"text": f"{item}", "id": item} for item in range(length)] for length in lengths]
     assert await read_back(value, accept) == expected
@@ -68,7 +68,7 @@ async def test_lists_of_lists_are_what_they_would_be_at_once(lengths: list[int],
     }
 
 
-async def test_lists_may_stand_among_other_values() -> None:
+async def test_lists_may_be_mixed_with_other_values() -> None:
     value = LazyList(range(200), lambda item: LazyList(range(item)) if item % 3 else {"score": item})
     assert await read_back(value, "application/json") == [
         list(range(item)) if item % 3 else {"score": item} for item in range(200)
@@ -107,13 +107,13 @@ def slowly(number: int) -> str:
         {"data": LazyList([range(300)], lambda numbers: LazyList(numbers, slowly))},
     ],
 )
-async def test_what_takes_long_to_make_leaves_the_loop_to_others(value: Any) -> None:
+async def test_slow_items_yield_to_other_tasks(value: Any) -> None:
     with Turns() as turns:
         await serialize(value, JSON)
     assert turns.count >= 30
 
 
-async def test_items_are_made_once_they_are_needed_and_not_kept() -> None:
+async def test_items_are_made_when_they_are_needed_and_not_kept() -> None:
     alive, most = 0, 0
 
     class Row(dict[str, int]):
@@ -132,7 +132,7 @@ async def test_items_are_made_once_they_are_needed_and_not_kept() -> None:
     assert most <= 50
 
 
-async def test_what_cannot_be_written_is_an_error_and_not_a_wrong_answer() -> None:
+async def test_a_value_that_cannot_be_serialized_is_an_error() -> None:
     for value in ({"a": object()}, LazyList(range(100), lambda _: object()), LazyList([[object()]] * 100)):
         with pytest.raises(TypeError):
             await serialize(value, JSON)
@@ -194,12 +194,12 @@ async def test_the_body_is_compressed_only_as_the_caller_asks(
     assert dict(response.headers).get("content-encoding") == coding
     match coding:
         case "zstd":
-            body = zstandard.ZstdDecompressor().decompress(whole(response.body))
+            body = zstandard.ZstdDecompressor().decompress(join_parts(response.body))
         case "gzip":
-            body = gzip.decompress(whole(response.body))
+            body = gzip.decompress(join_parts(response.body))
         case _:
-            body = whole(response.body)
-    assert body == whole(plain.body)
+            body = join_parts(response.body)
+    assert body == join_parts(plain.body)
 
 
 async def test_small_bodies_are_sent_as_they_are() -> None:

@@ -1,10 +1,13 @@
-"""A certificate that is replaced while the server runs: new connections see it, and requests in flight are answered."""
+"""A certificate that is replaced while the server runs: new connections see it, and requests in flight are answered.
+Without a listener, the server ends rather than run on unheard.
+"""
 
 import asyncio
 import shutil
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -12,7 +15,7 @@ import pytest
 from heddle.rpc.credentials import ServerTls
 from http_gateway.web import server
 from http_gateway.web.message import Request, Response
-from http_gateway.web.server import HttpServer
+from http_gateway.web.server import HttpServer, Listeners
 from tests.certificates import Certificate, make_authority, sign
 
 SLOW = "/slow"
@@ -119,3 +122,49 @@ async def test_files_that_do_not_fit_each_other_change_nothing(
     assert await caller.shown_name() == "first"
     shutil.copy(second.key, used.key)
     await caller.wait_for_name("second")
+
+
+class FakeListener:
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+        self.stopped = asyncio.Event()
+
+    async def serve(self) -> None:
+        if self._error:
+            raise self._error
+        await self.stopped.wait()
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+
+async def test_the_server_ends_if_any_of_its_listeners_cannot_listen() -> None:
+    tcp: Any = FakeListener()
+    unix_socket: Any = FakeListener(OSError("permission denied"))
+    listeners = Listeners(lambda: tcp, None)
+    listeners.start(unix_socket)
+    with pytest.raises(OSError, match="permission denied"):
+        async with asyncio.timeout(10):
+            await listeners.serve(asyncio.Future())
+
+
+async def test_the_old_listener_stays_until_a_new_one_listens(
+    ca: Certificate, used: Certificate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "CERTIFICATE_CHECK_S", 0.02)
+    monkeypatch.setattr(server, "LISTEN_S", 0.02)
+    old, broken, new = FakeListener(), FakeListener(OSError("too many open files")), FakeListener()
+    made: Any = iter((old, broken, new))
+    listeners = Listeners(lambda: next(made), ServerTls(used.cert, used.key))
+    stopping = asyncio.Future[None]()
+    serving = asyncio.create_task(listeners.serve(stopping))
+    install(sign(ca, "second"), used)
+    async with asyncio.timeout(10):
+        while "too many open files" not in caplog.text:
+            await asyncio.sleep(0.005)
+        assert not old.stopped.is_set()
+        await old.stopped.wait()
+    assert not new.stopped.is_set()
+    stopping.set_result(None)
+    await serving
+    await listeners.close()

@@ -1,4 +1,4 @@
-"""Answers on their way out: counted until they have left, given up when nobody takes them, and never in others' way."""
+"""Answers are counted until they have left, given up when nobody reads them, and sent in turns with others."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ LONG_BYTES = 8 << 20
 
 
 @asynccontextmanager
-async def stalled(url: str, path: str = "/embed") -> AsyncIterator[socket.socket]:
+async def stalled_caller(url: str, path: str = "/embed") -> AsyncIterator[socket.socket]:
     """A caller that asks for a long answer, and never reads."""
     body = json.dumps(LONG).encode()
     host, port = url.removeprefix("http://").split(":")
@@ -37,14 +37,14 @@ async def stalled(url: str, path: str = "/embed") -> AsyncIterator[socket.socket
         yield caller
 
 
-async def gauge(http: httpx.AsyncClient, name: str) -> float:
+async def read_gauge(http: httpx.AsyncClient, name: str) -> float:
     lines = (await http.get("/metrics")).text.splitlines()
     return float(next(line for line in lines if line.startswith(f"heddle_gateway_{name} ")).split()[1])
 
 
-async def until(http: httpx.AsyncClient, name: str, holds: Callable[[float], bool]) -> None:
+async def wait_for_gauge(http: httpx.AsyncClient, name: str, holds: Callable[[float], bool]) -> None:
     async with asyncio.timeout(10):
-        while not holds(await gauge(http, name)):
+        while not holds(await read_gauge(http, name)):
             await asyncio.sleep(0.02)
 
 
@@ -53,25 +53,25 @@ async def test_an_answer_that_nobody_reads_is_counted_until_its_reader_is_gone(t
         gateway(tokenizer, answers_bytes_max=12 << 20) as url,
         httpx.AsyncClient(base_url=url, timeout=30) as http,
     ):
-        async with stalled(url):
-            await until(http, "answers_bytes", lambda size: size > LONG_BYTES)
-            assert (await gauge(http, "requests"), await gauge(http, "bodies_bytes")) == (1, 0)
+        async with stalled_caller(url):
+            await wait_for_gauge(http, "answers_bytes", lambda size: size > LONG_BYTES)
+            assert (await read_gauge(http, "requests"), await read_gauge(http, "bodies_bytes")) == (1, 0)
             refused = await http.post("/embed", json=LONG)
             assert (refused.status_code, refused.json()["error_type"]) == (429, "Overloaded")
             assert int(refused.headers["retry-after"]) >= 1
-            assert await gauge(http, "answers_bytes") < 12 << 20  # what was made of the one that was refused is gone
+            assert await read_gauge(http, "answers_bytes") < 12 << 20  # the beginning of the refused answer is gone
             assert (await http.post("/embed", json={"inputs": "a"})).status_code == 200
-        await until(http, "answers_bytes", lambda size: size == 0)
-        assert await gauge(http, "requests") == 0
+        await wait_for_gauge(http, "answers_bytes", lambda size: size == 0)
+        assert await read_gauge(http, "requests") == 0
         assert len((await http.post("/embed", json=LONG)).json()) == 2048
 
 
 async def test_a_request_counts_until_its_answer_has_left(tokenizer: str) -> None:
     async with gateway(tokenizer, requests_max=1) as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
-        async with stalled(url):
-            await until(http, "answers_bytes", lambda size: size > LONG_BYTES)
+        async with stalled_caller(url):
+            await wait_for_gauge(http, "answers_bytes", lambda size: size > LONG_BYTES)
             assert (await http.post("/embed", json={"inputs": "a"})).status_code == 429
-        await until(http, "requests", lambda count: count == 0)
+        await wait_for_gauge(http, "requests", lambda count: count == 0)
         assert (await http.post("/embed", json={"inputs": "a"})).status_code == 200
 
 
@@ -81,22 +81,22 @@ async def test_an_answer_that_alone_is_over_the_limit_is_too_large(tokenizer: st
         httpx.AsyncClient(base_url=url, timeout=30) as http,
     ):
         assert (await http.post("/embed", json=LONG)).status_code == 413
-        assert await gauge(http, "answers_bytes") == 0
+        assert await read_gauge(http, "answers_bytes") == 0
 
 
-async def test_an_answer_of_which_nothing_is_taken_is_given_up(tokenizer: str) -> None:
+async def test_an_answer_that_nobody_reads_is_given_up(tokenizer: str) -> None:
     async with (
         gateway(tokenizer, stall_s_max=0.2) as url,
         httpx.AsyncClient(base_url=url, timeout=30) as http,
-        stalled(url) as caller,
+        stalled_caller(url) as caller,
     ):
-        await until(http, "answers_bytes", lambda size: size > 0)
-        await until(http, "answers_bytes", lambda size: size == 0)
-        assert await gauge(http, "requests") == 0
-        assert 0 < await received(caller) < LONG_BYTES
+        await wait_for_gauge(http, "answers_bytes", lambda size: size > 0)
+        await wait_for_gauge(http, "answers_bytes", lambda size: size == 0)
+        assert await read_gauge(http, "requests") == 0
+        assert 0 < await count_received(caller) < LONG_BYTES
 
 
-async def received(caller: socket.socket) -> int:
+async def count_received(caller: socket.socket) -> int:
     """Bytes until the connection is closed."""
     count = 0
     async with asyncio.timeout(10):
@@ -106,9 +106,9 @@ async def received(caller: socket.socket) -> int:
 
 
 async def test_a_slow_reader_gets_all_of_it(tokenizer: str) -> None:
-    """It takes longer than `stall_s_max` in all, but takes something again and again, as far as the kernel tells: that
-    has room for megabytes, and says so when a third of it is free."""
-    async with gateway(tokenizer, stall_s_max=1.5) as url, stalled(url) as caller:
+    """The reader takes longer than `stall_s_max` in all, but pauses for less. The kernel buffers megabytes, and reports
+    room only when a third of them is free."""
+    async with gateway(tokenizer, stall_s_max=1.5) as url, stalled_caller(url) as caller:
         size = began = 0.0
         while size < LONG_BYTES and (piece := await asyncio.get_running_loop().sock_recv(caller, 150_000)):
             began = began or time.monotonic()
@@ -118,13 +118,13 @@ async def test_a_slow_reader_gets_all_of_it(tokenizer: str) -> None:
     assert time.monotonic() - began > 1.5
 
 
-async def test_a_reader_that_takes_nothing_does_not_hold_up_draining(tokenizer: str) -> None:
+async def test_a_reader_that_reads_nothing_does_not_hold_up_draining(tokenizer: str) -> None:
     stop = asyncio.Event()
     async with AsyncExitStack() as callers:
         async with gateway(tokenizer, stop=stop, stall_s_max=0.5, drain_s_max=20) as url:
-            await callers.enter_async_context(stalled(url))
+            await callers.enter_async_context(stalled_caller(url))
             async with httpx.AsyncClient(base_url=url, timeout=30) as http:
-                await until(http, "answers_bytes", lambda size: size > 0)
+                await wait_for_gauge(http, "answers_bytes", lambda size: size > 0)
             began = time.monotonic()
             stop.set()
         assert time.monotonic() - began < 5
@@ -132,12 +132,12 @@ async def test_a_reader_that_takes_nothing_does_not_hold_up_draining(tokenizer: 
 
 async def test_hang_up_within_a_long_answer_ends_it_and_disturbs_nobody(tokenizer: str) -> None:
     async with gateway(tokenizer, stall_s_max=60) as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
-        await gauge(http, "requests")
+        await read_gauge(http, "requests")
         files = open_files()
-        async with stalled(url) as caller:
+        async with stalled_caller(url) as caller:
             await asyncio.get_running_loop().sock_recv(caller, 100)
-            assert await gauge(http, "answers_bytes") > LONG_BYTES
-        await until(http, "answers_bytes", lambda size: size == 0)
+            assert await read_gauge(http, "answers_bytes") > LONG_BYTES
+        await wait_for_gauge(http, "answers_bytes", lambda size: size == 0)
         assert (await http.post("/embed", json={"inputs": "a"})).status_code == 200
         assert open_files() <= files
 
@@ -149,16 +149,16 @@ def open_files() -> int:
 @pytest.mark.parametrize("pause_s", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4])
 async def test_hang_up_before_a_long_answer_ends_it(tokenizer: str, pause_s: float) -> None:
     async with gateway(tokenizer, stall_s_max=60) as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
-        async with stalled(url):
+        async with stalled_caller(url):
             await asyncio.sleep(pause_s)
         await asyncio.sleep(0.1)
-        await until(http, "requests", lambda count: count == 0)
-        assert await gauge(http, "answers_bytes") == 0
+        await wait_for_gauge(http, "requests", lambda count: count == 0)
+        assert await read_gauge(http, "answers_bytes") == 0
 
 
 @pytest.mark.parametrize("version", [1, 2])
 async def test_long_answer_after_a_long_wait_arrives_whole(tmp_path: Path, version: int) -> None:
-    """By then it is watched whether the caller hangs up."""
+    """By then the connection is watched for a hang-up."""
     backend = SlowBackend()
     async with (
         engine_pod(tmp_path, backend) as engine,
@@ -173,8 +173,8 @@ async def test_long_answer_after_a_long_wait_arrives_whole(tmp_path: Path, versi
             assert np.array(answer.json()).shape == (200, 384)
 
 
-class Taken:
-    """What granian makes of an answer, as far as `send` knows it: it reads the file, on a thread of its own."""
+class FakeProtocol:
+    """Reads the file on a thread of its own, as granian does."""
 
     def __init__(self) -> None:
         self.body: asyncio.Future[bytes] | None = None
@@ -183,8 +183,8 @@ class Taken:
         self.body = asyncio.ensure_future(asyncio.to_thread(Path(path).read_bytes))
 
 
-async def test_others_have_their_turns_while_a_long_answer_is_sent() -> None:
-    protocol: Any = Taken()
+async def test_sending_a_long_answer_yields_to_other_tasks() -> None:
+    protocol: Any = FakeProtocol()
     parts = [bytes([number]) * AT_ONCE_BYTES_MAX for number in range(64)]
     with Turns() as turns:
         await send(protocol, 200, [], parts, stall_s_max=10, on_taken=lambda: None)

@@ -1,4 +1,4 @@
-"""The HTTP server with bare sockets: both versions of HTTP, hang-ups, bodies that lie or dawdle, draining."""
+"""The HTTP server with bare sockets: both versions of HTTP, hang-ups, bodies that are cut off or late, draining."""
 
 import asyncio
 import json
@@ -31,8 +31,8 @@ def post(text: str, *headers: str) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
 
 
-async def status_of(reader: asyncio.StreamReader) -> int:
-    """Of the next answer, which is read to its end."""
+async def read_status(reader: asyncio.StreamReader) -> int:
+    """Reads the next answer to its end and returns its status."""
     async with asyncio.timeout(10):
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = next(line.partition(":")[2] for line in head.splitlines() if line.startswith("content-length"))
@@ -50,7 +50,7 @@ async def test_connection_is_kept_for_further_requests(url: str) -> None:
     async with connection(url) as (reader, writer):
         for text in ("first", "", "third"):
             writer.write(post(text))
-            assert await status_of(reader) == (200 if text else 400)
+            assert await read_status(reader) == (200 if text else 400)
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -80,9 +80,9 @@ async def test_hang_up_takes_queued_work_from_the_engine(tmp_path: Path) -> None
             async with connection(url) as (_, doomed):
                 doomed.write(post(f"nobody waits for this {number}"))
                 await asyncio.sleep(0.01)
-        assert await status_of(reader) == 200
+        assert await read_status(reader) == 200
         writer.write(post("the next one"))
-        assert await status_of(reader) == 200
+        assert await read_status(reader) == 200
         assert backend.ran == 2
 
 
@@ -93,7 +93,7 @@ async def test_body_beyond_the_limit_is_refused_as_soon_as_that_is_known(url: st
         if b"chunked" in head:
             for _ in range(9):
                 writer.write(b"100000\r\n" + b"x" * 0x100000 + b"\r\n")
-        assert await status_of(reader) == 413
+        assert await read_status(reader) == 413
 
 
 async def test_a_body_that_is_refused_is_read_and_dropped_so_that_its_sender_sees_why(url: str) -> None:
@@ -104,15 +104,15 @@ async def test_a_body_that_is_refused_is_read_and_dropped_so_that_its_sender_see
             writer.write(b"x" * 100_000)
             await writer.drain()
             await asyncio.sleep(0.002)
-        assert await status_of(reader) == 413
+        assert await read_status(reader) == 413
         writer.write(post("the next one"))
-        assert await status_of(reader) == 200
+        assert await read_status(reader) == 200
 
 
 async def test_two_lengths_for_one_body_are_refused(url: str) -> None:
     async with connection(url) as (reader, writer):
         writer.write(post("a", "transfer-encoding: chunked"))
-        assert await status_of(reader) == 400
+        assert await read_status(reader) == 400
 
 
 async def test_body_that_is_cut_off_is_never_run(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ async def test_body_that_is_cut_off_is_never_run(tmp_path: Path) -> None:
 async def test_body_that_does_not_come_is_not_waited_for(tokenizer: str) -> None:
     async with gateway(tokenizer, timeout_s=0.3) as url, connection(url) as (reader, writer):
         writer.write(post("slow")[:-3])
-        assert await status_of(reader) == 504
+        assert await read_status(reader) == 504
 
 
 async def test_request_ends_at_its_deadline(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ async def test_stopping_gateway_finishes_what_it_accepted(tmp_path: Path) -> Non
             while not backend.ran:
                 await asyncio.sleep(0.005)
             stop.set()
-            assert await status_of(reader) == 200
+            assert await read_status(reader) == 200
         with pytest.raises(OSError, match=r"Connect|refused|111"):
             async with connection(url):
                 pytest.fail("still listening")

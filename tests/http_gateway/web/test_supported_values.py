@@ -38,7 +38,7 @@ def test_other_values_are_refused_by_their_json_name(body: dict[str, Any], field
     assert (error.kind, error.field, error.message) == (ErrorKind.INVALID_INPUT, field, message)
 
 
-def test_the_schema_says_the_same() -> None:
+def test_the_schema_lists_the_supported_values() -> None:
     properties = msgspec.json.schema(Body)["$defs"]["Body"]["properties"]
     assert properties["late"]["enum"] == [False, None]
     assert "enum" not in properties["text"]

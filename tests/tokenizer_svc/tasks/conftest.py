@@ -1,5 +1,4 @@
-"""Pods of every kind of model over an engine that is faked at the hop, called both ways: on the stream and with unary
-calls."""
+"""Pods of every kind of model with a fake engine, called in both ways: on the stream and with unary calls."""
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,7 +24,7 @@ async def serve(
     async with contextlib.AsyncExitStack() as stack:
 
         async def serving(write: Callable[[Path], Path], fake: FakeEngine | None = None, **pod: Any) -> InferenceClient:
-            """The engine pod is there to be met; what is sent to it goes to the fake."""
+            """The tokenizer pod connects to a real engine pod, but submits to the fake."""
             folder = write(tmp_path / "model")
             checkpoint = Checkpoint.read(folder)
             fake = fake or FakeEngine()

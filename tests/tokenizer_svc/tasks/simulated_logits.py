@@ -19,7 +19,7 @@ def minilm_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def sequence_of(text: str, pair: str | None = None) -> TokenSequence:
-    """As a batch of one: alone, transformers takes an empty second text for none."""
+    """Encodes a batch of one, because transformers ignores an empty second text that is not in a batch."""
     encoded = minilm_tokenizer()(
         [text],
         None if pair is None else [pair],

@@ -1,4 +1,4 @@
-"""An answer that no message could carry is refused as soon as that is known, and costs nobody else anything."""
+"""An answer that is too large is refused as soon as its size is known, and other requests are not affected."""
 
 import asyncio
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def texts(count: int) -> list[str]:
     return [f"Ada {number}" for number in range(count)]
 
 
-# Of 4 or 5 tokens each; the limits are those of about 10 inputs.
+# The inputs have 4 or 5 tokens each; a limit is the size of an answer for about 10 of them.
 CALLS: list[tuple[Callable[[Path], Path], Call, int]] = [
     (write_embedder, lambda client, count: client.embed(pb.EmbedRequest(inputs=inputs(count))), 1536 * 10),
     (
@@ -75,7 +75,7 @@ async def test_an_answer_over_the_limit_is_refused_and_one_within_it_is_not(
     assert refused.value.kind is ErrorKind.TOO_LARGE
 
 
-async def test_what_is_known_ahead_is_refused_before_it_is_computed(serve: Serve) -> None:
+async def test_an_answer_of_known_size_is_refused_before_it_is_computed(serve: Serve) -> None:
     engine = FakeEngine()
     client = await serve(write_embedder, engine, answer_bytes_max=4 * 1536 * 10)
     neighbours = [asyncio.create_task(client.vectors([f"neighbour {number}"])) for number in range(10)]
@@ -86,7 +86,7 @@ async def test_what_is_known_ahead_is_refused_before_it_is_computed(serve: Serve
     assert len((await client.embed_tokens(pb.EmbedTokensRequest(inputs=inputs(8)))).embeddings) == 8
 
 
-async def test_what_all_answers_have_together_is_limited_and_given_back(serve: Serve) -> None:
+async def test_the_bytes_of_all_answers_are_limited_and_given_back(serve: Serve) -> None:
     slow = FakeEngine()
     slow.delay_s = 0.5
     client = await serve(write_embedder, slow, answer_bytes_max=1536 * 10, answers_bytes_max=1536 * 10)

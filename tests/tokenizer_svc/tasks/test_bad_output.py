@@ -1,4 +1,4 @@
-"""What an engine sends that is no number is an error of its input, even if the engine did not notice."""
+"""NaN from an engine is an error of its input, even if the engine did not notice it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +52,7 @@ class Broken(FakeEngine):
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_what_is_no_number_is_an_error_of_its_input(serve: Serve, name: str) -> None:
+async def test_nan_is_an_error_of_its_input(serve: Serve, name: str) -> None:
     write, call, field = CALLS[name]
     client = await serve(write, Broken())
     with pytest.raises(HeddleError, match="NaN or infinity") as failed:

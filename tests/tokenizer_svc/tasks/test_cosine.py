@@ -52,7 +52,7 @@ async def test_scores_are_cosines_under_the_prompts_that_the_model_has(
 
 
 def write_embedder_with_tasks(folder: Path) -> Path:
-    """As jina-embeddings-v3 states them."""
+    """Writes the tasks in the form of jina-embeddings-v3."""
     write_embedder(folder)
     path = folder / "config.json"
     instructions = {"retrieval.query": "Ask: ", "retrieval.passage": "Say: "}

@@ -1,4 +1,4 @@
-"""EmbedTokens, EmbedSparse and Similarity: the tasks that come down to vectors, as Embed itself does."""
+"""EmbedTokens, EmbedSparse and Similarity give the vectors and cosines of the engine, in the order of the inputs."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ async def test_every_token_has_its_vector(serve: Serve) -> None:
         np.testing.assert_array_equal(tensors.from_proto(tensor), expected)
 
 
-async def test_vectors_of_tokens_come_in_the_data_type_that_was_asked_for(serve: Serve) -> None:
+async def test_vectors_of_tokens_have_the_requested_data_type(serve: Serve) -> None:
     client = await serve(write_embedder)
     request = pb.EmbedTokensRequest(inputs=INPUTS[:1], data_type=tensor_pb2.DATA_TYPE_FLOAT16)
     (tensor,) = (await client.embed_tokens(request)).embeddings
@@ -61,15 +61,15 @@ async def test_similarity_is_the_cosine_with_each_sentence(serve: Serve) -> None
     assert scores[-1] == 1.0
 
 
-class Pointless(FakeEngine):
-    """Its vectors have no direction, as those of an embedder that was trained on nothing."""
+class ZeroVectors(FakeEngine):
+    """Answers with zero vectors."""
 
     def array(self, sequence: TokenSequence, output: engine_pb2.Output, wanted: engine_pb2.Sequences) -> Floats:
         return np.zeros(DIMENSION, np.float32)
 
 
-async def test_vectors_without_a_direction_are_like_nothing(serve: Serve) -> None:
-    client = await serve(write_embedder, Pointless())
+async def test_the_similarity_with_a_zero_vector_is_zero(serve: Serve) -> None:
+    client = await serve(write_embedder, ZeroVectors())
     response = await client.similarity(pb.SimilarityRequest(source="a", sentences=["a", "b"]))
     np.testing.assert_array_equal(np.frombuffer(response.scores, "<f4"), [0.0, 0.0])
 

@@ -1,4 +1,4 @@
-"""Sequences of a request in submissions: all of them once, in order, within the limits, and no more than are needed."""
+"""Sequences are grouped into submissions: each once, in order, within the limits, in as few groups as possible."""
 
 from itertools import pairwise
 
@@ -21,9 +21,8 @@ def test_short_sequences_are_grouped_by_number() -> None:
 
 
 def test_long_sequences_are_grouped_by_tokens_and_a_longer_one_goes_alone() -> None:
-    assert ranges(2000, 2096, 1, 5000, 4096, 4095, 1) == [
-        *(range(2), range(2, 3), range(3, 4), range(4, 5), range(5, 7))
-    ]
+    expected = [range(2), range(2, 3), range(3, 4), range(4, 5), range(5, 7)]
+    assert ranges(2000, 2096, 1, 5000, 4096, 4095, 1) == expected
 
 
 def test_a_group_has_one_number_of_prompt_tokens() -> None:
@@ -63,7 +62,7 @@ sequences = st.builds(
 
 
 @given(st.lists(sequences, min_size=1, max_size=40), st.integers(1, 8), st.integers(1, 30))
-def test_columns_give_back_what_they_were_made_of_whole_and_divided(
+def test_columns_give_back_their_sequences_whole_and_divided(
     made_of: list[TokenSequence], sequences_max: int, tokens_max: int
 ) -> None:
     columns = TokenSequences.from_results(made_of)

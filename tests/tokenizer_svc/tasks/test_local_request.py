@@ -12,7 +12,8 @@ from heddle.v1 import inference_pb2 as pb
 from tests.tokenizer_svc.encoding import encode_inputs
 from tests.tokenizer_svc.parity import load_parity
 from tokenizer_svc.encoder import TURN_BYTES, Encoder
-from tokenizer_svc.tasks.local_request import LocalPlan, LocalRequest, divide_turns
+from tokenizer_svc.tasks.local_request import answer_locally, divide_turns
+from tokenizer_svc.tasks.plan import LocalPlan
 from tokenizer_svc.text.inputs import Options, indexed_field
 from tokenizer_svc.text.sequences import TokenSequence
 
@@ -34,9 +35,10 @@ def plan_of(answer: Callable[[int], str], turns: int) -> LocalPlan:
 
 
 async def outcome_of(plan: LocalPlan, encoder: Encoder, deadline: float = NEVER) -> Outcome:
-    told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    LocalRequest(plan, deadline, told.set_result).start(encoder)
-    return await told
+    outcomes: list[Outcome] = []
+    await answer_locally(plan, encoder, deadline, outcomes.append)
+    [outcome] = outcomes
+    return outcome
 
 
 async def test_answers_come_in_order(encoder: Encoder) -> None:
@@ -62,7 +64,7 @@ async def test_others_are_tokenized_between_its_turns(encoder: Encoder) -> None:
     await request
 
 
-async def test_the_answer_at_the_deadline_is_that_it_passed(encoder: Encoder) -> None:
+async def test_a_request_fails_at_its_deadline(encoder: Encoder) -> None:
     done: list[int] = []
 
     def answer(index: int) -> str:
@@ -80,26 +82,25 @@ async def test_the_answer_at_the_deadline_is_that_it_passed(encoder: Encoder) ->
     assert encoder.waiting_bytes == 0
 
 
-async def test_a_cancelled_request_says_nothing_and_stops(encoder: Encoder) -> None:
+async def test_a_cancelled_request_stops_without_a_reply(encoder: Encoder) -> None:
     done: list[int] = []
-    told: list[Outcome] = []
+    replies: list[Outcome] = []
 
     def answer(index: int) -> str:
         time.sleep(0.02)
         done.append(index)
         return ""
 
-    running = LocalRequest(plan_of(answer, 100), NEVER, told.append)
-    running.start(encoder)
+    task = asyncio.create_task(answer_locally(plan_of(answer, 100), encoder, NEVER, replies.append))
     await asyncio.sleep(0.05)
-    running.cancel()
+    task.cancel()
     await asyncio.sleep(0.2)
-    assert not told
+    assert not replies
     assert len(done) < 10
     assert encoder.waiting_bytes == 0
 
 
-async def test_what_goes_wrong_is_said_of_its_input(encoder: Encoder) -> None:
+async def test_an_error_names_its_input(encoder: Encoder) -> None:
     def refuse(index: int) -> str:
         if index == 1:
             raise HeddleError(ErrorKind.INVALID_INPUT, "no")

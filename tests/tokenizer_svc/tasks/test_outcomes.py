@@ -1,4 +1,4 @@
-"""What is wrong with an outcome is found, and the sequence that it is wrong with."""
+"""The first failed sequence of an outcome is found, and outcomes of another size are refused."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from heddle.v1 import engine_pb2, tensor_pb2
 from tokenizer_svc.tasks.outcomes import find_failure
 
 FLOAT_TYPES = [tensor_pb2.DATA_TYPE_FLOAT32, tensor_pb2.DATA_TYPE_FLOAT16, tensor_pb2.DATA_TYPE_BFLOAT16]
-LENGTHS = np.array([2, 0, 3])  # of the second nothing is there
+LENGTHS = np.array([2, 0, 3])  # the second has no rows
 
 
 def dense(outcome: engine_pb2.Outcome, bad: int | None = None, data_type: tensor_pb2.DataType = FLOAT_TYPES[0]) -> None:
@@ -52,7 +52,7 @@ def test_the_first_sequence_with_nan_or_infinity_is_found(
     assert (failure.index, failure.error.kind) == (bad, ErrorKind.BAD_OUTPUT)
 
 
-def test_all_outputs_are_looked_at_and_the_smallest_index_counts() -> None:
+def test_the_smallest_index_of_all_outputs_counts() -> None:
     outcome = engine_pb2.Outcome()
     dense(outcome)
     sparse(outcome, bad=2)
@@ -62,7 +62,7 @@ def test_all_outputs_are_looked_at_and_the_smallest_index_counts() -> None:
     assert failure.index == 0
 
 
-def test_outcomes_of_finite_numbers_and_of_whole_ones_are_fine() -> None:
+def test_outcomes_of_finite_numbers_and_of_integers_are_fine() -> None:
     for data_type in (*FLOAT_TYPES, tensor_pb2.DATA_TYPE_INT8, tensor_pb2.DATA_TYPE_UBINARY):
         outcome = engine_pb2.Outcome()
         dense(outcome, data_type=data_type)
@@ -83,7 +83,7 @@ def test_errors_of_sequences_come_with_their_index() -> None:
 
 
 @pytest.mark.parametrize(("sequences", "outputs"), [(2, 1), (4, 1), (3, 2), (3, 0)])
-def test_an_outcome_of_another_size_is_not_taken(sequences: int, outputs: int) -> None:
+def test_an_outcome_of_another_size_is_an_error(sequences: int, outputs: int) -> None:
     outcome = engine_pb2.Outcome()
     dense(outcome)
     with pytest.raises(ValueError, match="outcome"):

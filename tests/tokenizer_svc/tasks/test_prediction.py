@@ -1,4 +1,4 @@
-"""Predict: single texts and pairs, and the function that transformers' pipeline applies to their logits."""
+"""Predict: single texts and pairs, with the activation of transformers' pipeline."""
 
 from collections.abc import Callable
 from pathlib import Path

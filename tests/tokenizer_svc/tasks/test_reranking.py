@@ -1,4 +1,4 @@
-"""Rerank: pairs in the order of the documents, sigmoid or raw; inside the prompt of a decoder where it has one."""
+"""Rerank: scores in the order of the documents, sigmoid or raw, and the prompts of decoders."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ LONG = "Athens is a city. " * 300
 
 
 def write_qwen3(folder: Path) -> Path:
-    """Of a decoder that is told what to do; the tokenizer stays MiniLM's."""
+    """A decoder with a prompt. Its tokenizer is still MiniLM's."""
     write_reranker(folder)
     config = json.loads((folder / "config.json").read_text()) | {
         "model_type": "qwen3",
@@ -43,7 +43,7 @@ async def test_scores_are_those_of_the_pairs_in_the_order_of_the_documents(serve
     )
 
 
-async def test_each_document_is_cut_where_the_request_says_so(serve: Serve) -> None:
+async def test_each_document_is_cut_to_the_limit_of_the_request(serve: Serve) -> None:
     client = await serve(write_reranker)
     request = pb.RerankRequest(query=QUERY, documents=["one two three four", "one"], raw_scores=True)
     request.document_tokens_max = 2
@@ -53,7 +53,7 @@ async def test_each_document_is_cut_where_the_request_says_so(serve: Serve) -> N
     assert response.usage.truncated_inputs == 1
 
 
-async def test_both_texts_are_cut_where_the_request_limits_them_together(serve: Serve) -> None:
+async def test_both_texts_are_cut_if_the_request_limits_them_together(serve: Serve) -> None:
     client = await serve(write_reranker)
     request = pb.RerankRequest(query="one two three", documents=["one two three"], input_tokens_max=7)
     response = await client.rerank(request)
@@ -77,7 +77,9 @@ BAD_REQUESTS = [
     ),
     (
         pb.RerankRequest(query="a", documents=["a", LONG], truncation=pb.TRUNCATION_REFUSE),
-        *(ErrorKind.TOO_LARGE, "documents[1]", "the limit is 256"),
+        ErrorKind.TOO_LARGE,
+        "documents[1]",
+        "the limit is 256",
     ),
 ]
 
@@ -92,15 +94,15 @@ async def test_bad_requests_are_refused_by_the_name_of_their_field(serve: Serve)
 
 
 def texts_sent(engine: FakeEngine) -> list[str]:
-    """As MiniLM's tokenizer spells them."""
+    """The texts of the sequences, decoded by MiniLM's tokenizer."""
     ids = [np.frombuffer(sequence.token_ids, "<u4").tolist() for sequence in engine.sequences]
     return [str(minilm_tokenizer().decode(own)) for own in ids]
 
 
 @pytest.mark.parametrize(
-    ("instruction", "told"), [("", "given a web search query, retrieve"), ("Find laws", "find laws < query >")]
+    ("instruction", "sent"), [("", "given a web search query, retrieve"), ("Find laws", "find laws < query >")]
 )
-async def test_a_decoder_is_asked_with_its_own_prompt(serve: Serve, instruction: str, told: str) -> None:
+async def test_a_decoder_gets_its_own_prompt(serve: Serve, instruction: str, sent: str) -> None:
     engine = FakeEngine()
     client = await serve(write_qwen3, engine)
     documents = ["my text", "because " * 400]
@@ -108,19 +110,19 @@ async def test_a_decoder_is_asked_with_its_own_prompt(serve: Serve, instruction:
     first, cut = (next(text for text in texts_sent(engine) if word in text) for word in ("my text", "because"))
     for text in (first, cut):
         assert text.startswith("[CLS] < | im _ start | > system judge whether the document meets")
-        assert f"< instruct > : {told}" in text
+        assert f"< instruct > : {sent}" in text
         assert text.endswith("assistant < think > < / think > [SEP]")
     assert "< query > : my query < document > : my text < | im _ end | >" in first
 
 
-async def test_the_operator_states_another_prompt(serve: Serve) -> None:
+async def test_the_setting_replaces_the_prompt(serve: Serve) -> None:
     engine = FakeEngine()
     client = await serve(write_reranker, engine, rerank_template="Is {query} in {document}? {instruction}")
     await client.rerank(pb.RerankRequest(query="this", documents=["that"], instruction="Say yes"))
     assert "[CLS] is this in that? say yes [SEP]" in texts_sent(engine)
 
 
-async def test_predict_leaves_the_text_for_a_decoder_as_it_is(serve: Serve) -> None:
+async def test_predict_adds_no_prompt_for_a_decoder(serve: Serve) -> None:
     engine = FakeEngine()
     client = await serve(write_qwen3, engine)
     await client.predict(pb.PredictRequest(inputs=[pb.TextOrPair(text="this, that")]))

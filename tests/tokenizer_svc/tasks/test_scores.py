@@ -48,7 +48,7 @@ def test_scores_are_those_of_all_logits_at_once_in_the_order_of_the_inputs(
     assert max(sizes) < NUMBERS_AT_ONCE + labels
 
 
-async def test_a_classifier_makes_them_so(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_classifier_scores_its_logits_in_parts(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
     def counted(logits: Floats) -> Floats:
@@ -72,12 +72,12 @@ def test_cosines_are_those_of_sentence_transformers(length: float) -> None:
     np.testing.assert_allclose(found, cos_sim(one, many)[0].numpy(), atol=1e-6)
 
 
-def test_a_vector_without_a_direction_is_like_no_other() -> None:
+def test_the_cosine_with_a_zero_vector_is_zero() -> None:
     rows = np.array([[0.0, 0.0], [1.0, 0.0]], np.float32)
     np.testing.assert_array_equal(cosines(rows[1], rows), [0.0, 1.0])
     np.testing.assert_array_equal(cosines(rows[0], rows), [0.0, 0.0])
 
 
-def test_the_cosine_of_a_vector_with_itself_is_one_and_no_more() -> None:
+def test_the_cosine_of_a_vector_with_itself_is_exactly_one() -> None:
     rows = np.random.default_rng(3).normal(size=(200, 33)).astype(np.float32)
     assert all(cosines(row, row[None])[0] == 1.0 for row in rows)

@@ -1,4 +1,4 @@
-"""However a request is divided into submissions, and in whatever order they are answered: one answer, or one error."""
+"""A request has one answer or one error, for any division into submissions and any order of their answers."""
 
 import asyncio
 import random
@@ -69,7 +69,6 @@ class Shuffling(FakeEngine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = model_pb2.Model()
         self.encoder: Encoder | None = None
         self.waiting_bytes: list[int] = []
 
@@ -114,7 +113,7 @@ def without_timings(answer: Answer) -> Any:
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-async def test_any_division_gives_the_answer_of_one_by_one(ask: Ask, name: str) -> None:
+async def test_any_division_gives_the_answer_of_single_sequences(ask: Ask, name: str) -> None:
     one_by_one = Shuffling()
     expected = without_timings(await ask(name, one_by_one, submission_sequences_max=1))
     assert len(one_by_one.submissions) == len(one_by_one.sequences)
@@ -127,7 +126,7 @@ async def test_any_division_gives_the_answer_of_one_by_one(ask: Ask, name: str) 
             assert count == 1 or (count <= sequences_max and tokens <= tokens_max)
 
 
-async def test_short_texts_travel_in_few_submissions(ask: Ask) -> None:
+async def test_short_texts_need_few_submissions(ask: Ask) -> None:
     engine = Shuffling()
     await ask("embed", engine, submission_tokens_max=1 << 20)
     assert len(engine.submissions) == 3
@@ -173,7 +172,7 @@ async def test_a_refused_submission_refuses_the_request(ask: Ask) -> None:
 
 
 class Short(Shuffling):
-    """Leaves the last row out."""
+    """Omits the last row."""
 
     def outcome(self, message: engine_pb2.Sequences) -> engine_pb2.Outcome:
         outcome = super().outcome(message)

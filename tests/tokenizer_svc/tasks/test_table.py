@@ -1,4 +1,4 @@
-"""Every request of the contract has a task, and a model that cannot do it says what it is and can do instead."""
+"""Every request of the contract has a task. The error for a task that the model lacks names the tasks that it has."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -77,29 +77,29 @@ def test_every_request_of_the_contract_has_a_task_and_a_method() -> None:
         ),
     ],
 )
-async def test_a_model_does_what_its_kind_can_and_says_so_otherwise(
+async def test_a_model_does_the_tasks_of_its_kind_and_names_them_otherwise(
     serve: Serve, write: Callable[[Path], Path], served: set[str], words: str
 ) -> None:
     client = await serve(write)
-    told: dict[str, HeddleError] = {}
+    refusals: dict[str, HeddleError] = {}
     for name, request in REQUESTS.items():
         try:
             await client.infer(pb.InferenceItem(**{name: request}))
         except HeddleError as error:
-            told[name] = error
-    assert {error.kind for error in told.values()} == {ErrorKind.WRONG_TASK}
-    assert REQUESTS.keys() - told.keys() == served | ALWAYS
-    assert "rerank" not in told or told["rerank"].message == words
+            refusals[name] = error
+    assert {error.kind for error in refusals.values()} == {ErrorKind.WRONG_TASK}
+    assert REQUESTS.keys() - refusals.keys() == served | ALWAYS
+    assert "rerank" not in refusals or refusals["rerank"].message == words
 
 
-def test_no_model_can_nearly_what_it_cannot() -> None:
-    """What each task does is told of models that cannot do it, beside what they can: neither says the other."""
+def test_no_description_of_a_task_contains_another() -> None:
+    """An error names a task that the model lacks beside the tasks that it has: they must be distinct."""
     for one in TASKS.values():
         for other in TASKS.values():
             assert one is other or one.description not in other.description
 
 
-async def test_another_model_is_not_found_whatever_is_asked(serve: Serve) -> None:
+async def test_another_model_is_not_found_by_any_task(serve: Serve) -> None:
     client = await serve(write_classifier)
     for name, request in REQUESTS.items():
         asked = type(request)()

@@ -1,4 +1,4 @@
-"""PredictTokens over the wire; which entities there are is settled in tests/tokenizer_svc/text/test_entities.py."""
+"""PredictTokens over the wire. tests/tokenizer_svc/text/test_entities.py tests the entities themselves."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ async def test_raw_scores_are_the_logits_of_every_token(serve: Serve) -> None:
         assert all(entity.text == text[entity.start_char : entity.end_char] for entity in result.entities[1:-1])
 
 
-async def test_the_best_label_alone_is_given_otherwise(serve: Serve) -> None:
+async def test_without_raw_scores_a_token_has_its_best_label(serve: Serve) -> None:
     client = await serve(write_token_classifier)
     text = SENTENCES[4]
     (result,) = (await client.predict_tokens(pb.PredictTokensRequest(inputs=[text]))).results
@@ -57,9 +57,7 @@ async def test_entities_are_slices_of_the_text_without_prefix_and_in_its_order(
 
 
 @pytest.mark.parametrize(("side", "first"), [(pb.TRUNCATION_SIDE_RIGHT, 0), (pb.TRUNCATION_SIDE_LEFT, None)])
-async def test_offsets_hold_where_a_text_was_truncated(
-    serve: Serve, side: pb.TruncationSide, first: int | None
-) -> None:
+async def test_offsets_of_a_truncated_text_are_right(serve: Serve, side: pb.TruncationSide, first: int | None) -> None:
     client = await serve(write_token_classifier)
     text = "Zoë lives in 東京 🎉. " * 2_000
     response = await client.predict_tokens(pb.PredictTokensRequest(inputs=[text], truncation_side=side))
@@ -81,7 +79,8 @@ async def test_bad_requests_are_refused_by_the_name_of_their_field(serve: Serve)
         (pb.PredictTokensRequest(inputs=["a"], aggregation=9), ErrorKind.INVALID_INPUT, "aggregation"),  # type: ignore[arg-type]
         (
             pb.PredictTokensRequest(inputs=["a"], aggregation=pb.AGGREGATION_MAX, raw_scores=True),
-            *(ErrorKind.INVALID_INPUT, "raw_scores"),
+            ErrorKind.INVALID_INPUT,
+            "raw_scores",
         ),
     ):
         with pytest.raises(HeddleError) as caught:

@@ -86,7 +86,9 @@ BAD_RERANKS = [
     (of_rerank(LONG), ErrorKind.TOO_LARGE, "tokenized_inputs[0]", f"the limit is {TOKENS_MAX}"),
     (
         of_rerank(LONG, truncation=pb.TRUNCATION_ALLOW),
-        *(ErrorKind.TOO_LARGE, "tokenized_inputs[0]", f"the limit is {TOKENS_MAX}"),
+        ErrorKind.TOO_LARGE,
+        "tokenized_inputs[0]",
+        f"the limit is {TOKENS_MAX}",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""Tokenize and Decode: what the model's tokenizer says, without an engine."""
+"""Tokenize and Decode give the results of the model's tokenizer, without an engine."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def packed(*token_ids: int) -> bytes:
 
 
 @pytest.mark.parametrize("skip_special_tokens", [True, False])
-async def test_tokens_are_all_there_and_lie_in_their_text(serve: Serve, skip_special_tokens: bool) -> None:
+async def test_all_tokens_are_returned_with_their_offsets(serve: Serve, skip_special_tokens: bool) -> None:
     client = await serve(write_reranker)
     request = pb.TokenizeRequest(inputs=TEXTS, skip_special_tokens=skip_special_tokens)
     response = await client.tokenize(request)

@@ -13,7 +13,7 @@ Field = descriptor_pb2.FieldDescriptorProto
 
 
 def listing(file: descriptor_pb2.FileDescriptorProto) -> list[str]:
-    """Everything that decides what goes over the wire, and under which name."""
+    """All names, numbers and types of the contract."""
     return [
         *(method_line(service.name, method) for service in file.service for method in service.method),
         *(f"{enum.name}.{value.name} = {value.number}" for enum in file.enum_type for value in enum.value),

@@ -1,4 +1,4 @@
-"""tei.v1.Embed against a pod: the vectors are those of heddle.v1, and the flags mean what they mean in TEI."""
+"""tei.v1.Embed against a pod: the vectors are those of heddle.v1, and the flags have TEI's meaning."""
 
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,11 @@ async def test_a_vector_is_that_of_heddle_v1(embedder: ServedModel) -> None:
 
 
 async def test_a_vector_is_normalised_unless_the_caller_declines(embedder: ServedModel) -> None:
-    unsaid = await embedder.embed.Embed(tei.EmbedRequest(inputs="warp"))
+    default = await embedder.embed.Embed(tei.EmbedRequest(inputs="warp"))
     wanted = await embedder.embed.Embed(tei.EmbedRequest(inputs="warp", normalize=True))
     declined = await embedder.embed.Embed(tei.EmbedRequest(inputs="warp", normalize=False))
-    assert np.linalg.norm(unsaid.embeddings) == pytest.approx(1, abs=1e-5)
-    assert list(wanted.embeddings) == list(unsaid.embeddings)
+    assert np.linalg.norm(default.embeddings) == pytest.approx(1, abs=1e-5)
+    assert list(wanted.embeddings) == list(default.embeddings)
     assert np.linalg.norm(declined.embeddings) > 2
     assert list(declined.embeddings) == await heddle_vector(embedder, "warp", skip_normalization=True)
 

@@ -80,7 +80,7 @@ async def test_a_caller_that_cancels_leaves_no_work_behind(tmp_path: Path) -> No
     assert backend.ran < 20
 
 
-async def test_a_stream_waits_where_a_unary_call_is_refused(tmp_path: Path) -> None:
+async def test_a_stream_waits_while_unary_calls_are_refused(tmp_path: Path) -> None:
     async with slow_model(tmp_path, queue_items_max=8) as (model, _):
         calls = (model.embed.Embed(request) for request in requests(20))
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
@@ -90,7 +90,7 @@ async def test_a_stream_waits_where_a_unary_call_is_refused(tmp_path: Path) -> N
 
 
 async def test_a_long_stream_does_not_stall_a_single_call(tmp_path: Path) -> None:
-    """Its texts are one flow together, so that the call has its turn in the next batch."""
+    """The texts of the stream are one flow, so the call has its turn in the next batch."""
     async with slow_model(tmp_path, batch_items_max=4) as (model, backend):
         call = model.embed.EmbedStream()
         await write_all(call, requests(200))

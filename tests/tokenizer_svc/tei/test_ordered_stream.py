@@ -1,4 +1,4 @@
-"""Answers come in the order of their requests; how much is in progress and kept; what is cancelled."""
+"""Ordered streams: the order of answers, the limits of work and memory, cancellation, and the end of a stream."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -141,6 +141,15 @@ async def test_requests_that_were_read_are_answered_when_reading_stops() -> None
         await ids_of(stream, taken)
     assert taken == [0, 1, 2]
     assert caught.value.kind is ErrorKind.UNAVAILABLE
+
+
+async def test_a_stream_that_is_stopped_before_it_reads_ends_at_once() -> None:
+    stream = OrderedStream(numbers(3), ManualAnswers().answer)
+    answers = asyncio.create_task(ids_of(stream))
+    await asyncio.sleep(0)  # the reader is created, and has not run yet
+    stream.stop_reading()
+    with pytest.raises(HeddleError, match="shutting down"):
+        await asyncio.wait_for(answers, 1)
 
 
 async def test_a_broken_request_stream_is_an_error_after_the_answers() -> None:

@@ -1,4 +1,4 @@
-"""The streams of tei.v1 over a real connection: what they answer, how they fail, and what a draining pod does."""
+"""The streams of tei.v1 over a real connection: answers, errors, deadlines and draining."""
 
 import asyncio
 import time

@@ -25,7 +25,7 @@ UNKNOWN = {"word_piece": "[UNK]", "unigram": "<unk>", "sentence_piece_bpe": "<un
 TEXTS = varied_texts(200, seed=3)
 STRATEGIES = list(Aggregation)
 
-# What the pipeline says of tokenizers that do not mark sub-words.
+# The pipeline's warning about tokenizers that do not mark sub-words.
 pytestmark = pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
 
 

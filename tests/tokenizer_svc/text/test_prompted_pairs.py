@@ -1,4 +1,4 @@
-"""A query and a document inside a prompt: the ids that the models' authors make of them, and what is cut."""
+"""A query and a document inside a prompt: the ids are those of the models' authors, and the document is cut first."""
 
 import time
 
@@ -39,7 +39,7 @@ def tokenizer_of(name: str, tokens_max: int) -> Tokenizer:
 
 
 def reference(name: str, query: str, document: str) -> tuple[Ids, Ids, Ids]:
-    """Ids before, of, and after query and document."""
+    """The ids before the query and document, their own ids, and the ids after them."""
     own = library()
     return REFERENCES[name](lambda text: own.encode(text, add_special_tokens=False).ids, query, document, INSTRUCTION)
 

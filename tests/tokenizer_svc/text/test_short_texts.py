@@ -38,7 +38,7 @@ def encode_alone(tokenizer: Tokenizer, inputs: Sequence[Input], options: Options
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("inputs", [TEXTS, PAIRS], ids=["texts", "pairs"])
-def test_together_they_give_what_each_gives_alone(parity: Parity, inputs: list[Input], options: Options) -> None:
+def test_texts_together_give_the_sequences_of_each_alone(parity: Parity, inputs: list[Input], options: Options) -> None:
     tokenizer = parity.ours
     [together] = tokenizer.encode([(inputs, options)])
     assert list(map(to_comparable, together)) == encode_alone(tokenizer, inputs, options)

@@ -154,7 +154,7 @@ class TestPrompts:
         tokenizer = tokenizer_of(small_tokenizer("word_piece"), prompts=PROMPTS, default_prompt_name="query")
         assert kind_of(encode(tokenizer, "")[0]) is ErrorKind.EMPTY_INPUT
 
-    def test_default_prompt_applies_when_none_is_named(self) -> None:
+    def test_default_prompt_applies_if_none_is_named(self) -> None:
         tokenizer = tokenizer_of(small_tokenizer("word_piece"), prompts=PROMPTS, default_prompt_name="query")
         assert tokenizer.options() == tokenizer.options(prompt_name="query")
         assert tokenizer.options(prompt_name="odd").prompt == PROMPTS["odd"]
@@ -165,7 +165,7 @@ class TestPrompts:
             tokenizer.options(prompt_name="passage")
         assert (caught.value.kind, caught.value.field) == (ErrorKind.INVALID_INPUT, "prompt_name")
 
-    def test_prompt_tokens_are_counted_only_where_pooling_leaves_them_out(self) -> None:
+    def test_prompt_tokens_are_counted_only_if_pooling_leaves_them_out(self) -> None:
         without = tokenizer_of(small_tokenizer("word_piece"), 64, prompts=PROMPTS, include_prompt=False).options(
             prompt_name="query"
         )
@@ -198,7 +198,7 @@ class TestTokenIds:
         assert kind_of(bad) is kind
         assert read_ids(good) == [399]
 
-    def test_truncation_keeps_the_special_tokens_that_are_there(self, word_piece: Tokenizer) -> None:
+    def test_truncation_keeps_the_special_tokens_of_the_caller(self, word_piece: Tokenizer) -> None:
         body = list(range(10, 40))
         for lead, trail in (([2], [3]), ([2], []), ([], [3]), ([], [])):
             ids, room = pack_ids(lead + body + trail), 16 - len(lead) - len(trail)
@@ -248,6 +248,13 @@ class TestTokenize:
     def test_lone_surrogate_is_refused(self) -> None:
         with pytest.raises(HeddleError, match="surrogate"):
             BERT.tokenize("\ud800")
+
+    def test_text_that_the_library_cannot_encode_is_refused(self) -> None:
+        library = Library(models.WordPiece({"a": 0}, unk_token="[UNK]"))  # which the vocabulary lacks
+        tokenizer = Tokenizer(library, sequence_tokens_max=8, vocabulary_size=1)
+        with pytest.raises(HeddleError, match="cannot encode this text") as caught:
+            tokenizer.tokenize("☃")
+        assert caught.value.kind is ErrorKind.INVALID_INPUT
 
 
 class TestDecode:

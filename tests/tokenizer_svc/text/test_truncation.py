@@ -103,7 +103,7 @@ class TestAgainstTransformers:
 class TestLongTexts:
     @pytest.mark.parametrize("side", SIDES)
     @pytest.mark.parametrize("seed", range(6))
-    def test_what_is_kept_is_what_the_whole_text_would_give(
+    def test_a_window_gives_the_tokens_of_the_whole_text(
         self, parity: Parity, watched: Watched, seed: int, side: Truncation
     ) -> None:
         text = long_text(seed)
@@ -112,7 +112,7 @@ class TestLongTexts:
 
     @pytest.mark.parametrize("side", SIDES)
     @pytest.mark.parametrize("seed", range(3))
-    def test_pairs_keep_what_the_whole_texts_would_give(
+    def test_windows_of_a_pair_give_the_tokens_of_the_whole_texts(
         self, parity: Parity, watched: Watched, seed: int, side: Truncation
     ) -> None:
         short, long = "a short query", long_text(seed)

@@ -67,7 +67,7 @@ def apply_bos_eos_settings(tokenizer: tokenizers.Tokenizer, config: TokenizerCon
     trail = [config.special_token("eos_token")] if config.flag("add_eos_token", default=False) else []
     ids = {token: tokenizer.token_to_id(token) for token in (*lead, *trail)}
     if None in ids.values():
-        return  # transformers 4 would fail
+        return  # transformers 4 would fail; keep what tokenizer.json adds
     before = tokenizer.encode("a").ids
     tokenizer.post_processor = TemplateProcessing(
         single=[*lead, "$A", *trail],

@@ -29,7 +29,7 @@ NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 
 @dataclass(frozen=True, slots=True)
 class TokenizerClass:
-    """What transformers knows of a tokenizer class."""
+    """The properties of a tokenizer class of transformers."""
 
     build: Build | None = None  # None: it can only be read from tokenizer.json
     specials: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -144,7 +144,7 @@ class TokenizerConfig:
 
     @cached_property
     def class_name(self) -> str:
-        """The name without "Fast" at its end; "" if neither a file nor the type of the model tells it."""
+        """The name without "Fast" at its end; "" if neither a file nor the type of the model states it."""
         stated = self.read_field("tokenizer_class", str) or get_field(
             self.model_config, "tokenizer_class", str, self.folder / "config.json"
         )

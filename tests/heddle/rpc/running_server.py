@@ -1,4 +1,4 @@
-"""A living server inside a test: starts on a free port, warms up when told to, answers as the test says."""
+"""A server inside a test, on a free port. The test decides when it has warmed up and what it answers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,7 +19,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class LoomServicer(engine_pb2_grpc.EngineServiceServicer):
-    """Encode does what the test says; Infer fails after one frame; GetModel is not written."""
+    """Encode runs the function of the test. Infer runs it after one frame. GetModel is not implemented."""
 
     def __init__(self, encode: Callable[[], Awaitable[None]]) -> None:
         self.encode = encode
@@ -33,7 +33,7 @@ class LoomServicer(engine_pb2_grpc.EngineServiceServicer):
         await self.encode()
 
 
-class Life:
+class RunningServer:
     """A server that runs in a task of the test, on a free port."""
 
     def __init__(self, encode: Callable[[], Awaitable[None]]) -> None:
@@ -73,17 +73,19 @@ async def nothing() -> None:
 
 
 @asynccontextmanager
-async def living(encode: Callable[[], Awaitable[None]] = nothing, *, ready: bool = True) -> AsyncIterator[Life]:
-    life = Life(encode)
-    await life.open()
+async def running_server(
+    encode: Callable[[], Awaitable[None]] = nothing, *, ready: bool = True
+) -> AsyncIterator[RunningServer]:
+    running = RunningServer(encode)
+    await running.open()
     try:
         if ready:
-            await life.until_ready()
-        yield life
+            await running.until_ready()
+        yield running
     finally:
-        await life.channel.close()
-        life.stop.set()
-        await life.task
+        await running.channel.close()
+        running.stop.set()
+        await running.task
 
 
 async def failure(call: Awaitable[Any]) -> grpc.aio.AioRpcError:

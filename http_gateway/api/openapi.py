@@ -1,4 +1,4 @@
-"""The OpenAPI document of the routes, from the types that they decode and answer. `api/docs.py` serves it.
+"""The OpenAPI document of the routes, from the types that they decode and answer. `operations.py` serves it.
 
 https://spec.openapis.org/oas/v3.1.0
 """
@@ -31,7 +31,7 @@ REFUSALS = {
     504: "The deadline passed",
 }
 
-# Baseten's edge and containers put this in front of every path; see api/baseten_paths.py for the variants.
+# Baseten's edge and containers put this in front of every path; see baseten_paths.py for the variants.
 SERVERS = [
     {"url": "/"},
     {
@@ -106,7 +106,7 @@ def default_route_operation(path: str) -> dict[str, Any]:
     anything: dict[str, Any] = {"application/json": {"schema": {}}}
     example = {"application/json": {"schema": {"type": "object"}, "example": {"input": "What is deep learning?"}}}
     return {
-        "summary": "The default route: what the model is for, unless the gateway is set to another.",
+        "summary": "The default route: the one for the model's task, unless the gateway is set to another.",
         "operationId": operation_id("POST", path),
         "tags": ["Baseten"],
         "parameters": path_parameters(path),
