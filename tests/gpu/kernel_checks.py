@@ -2,9 +2,9 @@
 of the correctness step of `tests.gpu`."""
 
 import importlib.util
-import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,11 +15,13 @@ from engine_svc.models.attention_pattern import AttentionPattern, alibi_bias
 from engine_svc.models.flash_attention import Attend
 from engine_svc.models.layout import Layout
 from engine_svc.models.prefixes import SharedPrefixes
-from tests.engine_svc.models.kernels.table import Kernel
-from tests.engine_svc.models.packed import make_shared_layout
+from tests.engine_svc.models.layouts import make_layout, make_shared_layout
 from tests.gpu.attention_kernels import find_kernels
 from tests.gpu.running import Task
 from tests.gpu.workers import Item
+
+if TYPE_CHECKING:  # needs Triton
+    from tests.engine_svc.models.kernels.table import Kernel
 
 ERROR_MAX = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 1e-2}  # relative
 
@@ -72,7 +74,7 @@ def has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def load_kernels(device: str) -> Mapping[str, Kernel]:
+def load_kernels(device: str) -> Mapping[str, "Kernel"]:
     """On a CPU, they run in Triton's interpreter."""
     if device == "cpu":
         import tests.engine_svc.models.kernels.interpreter  # noqa: F401
@@ -82,7 +84,7 @@ def load_kernels(device: str) -> Mapping[str, Kernel]:
 
 
 @torch.inference_mode()
-def check_kernel(name: str, kernel: Kernel, dtype: torch.dtype, task: Task) -> None:
+def check_kernel(name: str, kernel: "Kernel", dtype: torch.dtype, task: Task) -> None:
     device = torch.device(task.device)
     if device.type == "cuda" and torch.cuda.get_device_capability() < kernel.capability_min:
         task.record.add(shown=False, check=f"{name}, {dtype}", result="not for this card")
@@ -150,13 +152,8 @@ def on_device(pattern: AttentionPattern, device: torch.device) -> AttentionPatte
     return pattern if pattern.bias is None else AttentionPattern(bias=pattern.bias.to(device))
 
 
-def make_layout(lengths: Sequence[int], device: torch.device) -> Layout:
-    cu_seqlens = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=device)
-    return Layout.of(lengths, cu_seqlens)
-
-
 def make_half_layout(layout: Layout, lengths: Sequence[int]) -> Layout:
-    """The layout when only the last half of each sequence has queries, as with merged prefixes."""
+    """The layout when only the last half of each sequence has queries, as with shared prefixes."""
     own = count_own_tokens(lengths)
     tokens = np.arange(sum(lengths))
     return make_shared_layout(layout, SharedPrefixes(tokens, tokens[: int(own.sum())], own))

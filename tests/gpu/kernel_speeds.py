@@ -13,9 +13,9 @@ from engine_svc.device import FP8
 from engine_svc.models.activations import Activation
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.norms import LayerNorm, RMSNorm
+from tests.engine_svc.models.layouts import make_layout
 from tests.gpu.attention_kernels import find_kernels
 from tests.gpu.clock import measure_device_seconds
-from tests.gpu.kernel_checks import make_layout
 from tests.gpu.record import read_rows
 from tests.gpu.running import Task
 from tests.gpu.shapes import ModelShape, shapes

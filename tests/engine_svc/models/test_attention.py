@@ -19,7 +19,7 @@ from engine_svc.models import attention
 from engine_svc.models.attention import SHORT_TOKENS, attend, attend_each_by_matmul, attend_equal, softmax
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.prefixes import SharedPrefixes
-from tests.engine_svc.models.packed import make_layout, make_shared_layout
+from tests.engine_svc.models.layouts import make_layout, make_shared_layout
 
 HEADS, HEAD_DIM, LONGEST = 4, 8, 400
 
