@@ -39,7 +39,7 @@ Vectors = Sequence[np.ndarray[Any, np.dtype[np.float32]]]
 
 
 @dataclass(frozen=True)
-class Taken:
+class PassTimes:
     alone: Times  # one pass after the other
     in_flight: float  # seconds per pass, with two in flight
 
@@ -101,10 +101,10 @@ def measure(task: Task, shape: ModelShape, format_: str, backend: TorchBackend, 
     run_nth = run_in_rotation(backend, batches)
     with track_peak_memory(task.device) as gib:
         times = measure_wall_times(run_nth, seconds, repeats)
-        taken = Taken(times, time_two_in_flight(run_nth, seconds / 2))
+        pass_times = PassTimes(times, time_two_in_flight(run_nth, seconds / 2))
         memory = gib()
     check_vectors(task, shape, backend, batches)
-    row = make_row(task, shape, format_, workload, taken) | {"memory_gib": round(memory, 2)}
+    row = make_row(task, shape, format_, workload, pass_times) | {"memory_gib": round(memory, 2)}
     if sum(workload.lengths()) <= BUCKETS_OF_TOKENS[-1]:
         with without_graphs(backend):
             plain = measure_wall_times(run_nth, seconds / 4)
@@ -116,9 +116,9 @@ def run_in_rotation(backend: TorchBackend, batches: Sequence[PackedBatch]) -> Ca
     return lambda index: backend.run(batches[index % len(batches)])
 
 
-def make_row(task: Task, shape: ModelShape, format_: str, workload: Workload, taken: Taken) -> Row:
+def make_row(task: Task, shape: ModelShape, format_: str, workload: Workload, pass_times: PassTimes) -> Row:
     """Rates are those of the engine, which has two passes in flight; p50 and p99 are those of one pass alone."""
-    lengths, times, in_flight = workload.lengths(), taken.alone, taken.in_flight
+    lengths, times, in_flight = workload.lengths(), pass_times.alone, pass_times.in_flight
     flops = shape.linear_flops(sum(lengths))
     ceilings = read_rows(task.record.folder, "ceilings")
     ceiling = best_tflops(ceilings, shape.name, format_)
