@@ -1,9 +1,9 @@
 """Starts an engine pod: settings, backend on its worker, scheduler, servicer, server. `engine-svc --help` explains."""
 
 import asyncio
+import contextlib
 import os
 import sys
-import time
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import NoReturn
@@ -28,6 +28,7 @@ from heddle.rpc.keys import ApiKeys
 from heddle.rpc.lifecycle import Server, leave, run
 from heddle.rpc.settings import load
 from heddle.rpc.telemetry import serve_metrics, start_logging
+from heddle.rpc.waiting import poll_until
 from heddle.v1.engine_pb2_grpc import add_EngineServiceServicer_to_server
 
 # Seconds that a backend has to close. `heddle.cli.supervisor` waits for it: see Limits there.
@@ -102,14 +103,12 @@ def leave_if_broken(stopped: Future[None]) -> None:
 
 async def wait_until_closed(worker: Worker) -> None:
     """Waits until the backend has released its device, but not for a pass that still runs."""
-    deadline = time.monotonic() + CLOSE_S_MAX
-    while (
-        worker.loaded.done()
-        and not worker.stopped.done()
-        and worker.running_since is None
-        and time.monotonic() < deadline
-    ):
-        await asyncio.sleep(0.005)
+
+    def has_ended() -> bool:
+        return not worker.loaded.done() or worker.stopped.done() or worker.running_since is not None
+
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(poll_until(has_ended), CLOSE_S_MAX)
 
 
 if __name__ == "__main__":

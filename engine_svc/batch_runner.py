@@ -2,17 +2,16 @@
 
 import itertools
 import logging
-from collections.abc import Iterable, Mapping
-from collections.abc import Sequence as List
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from engine_svc.backends import Backend, DeviceLostError, OutOfMemoryError
-from engine_svc.batch import Options, Output, PackedBatch, Sequences
 from engine_svc.batching import SchedulerLimits
 from engine_svc.rows import Rows, join, missing
+from engine_svc.sequences import Options, Output, PackedBatch, Sequences
 from heddle.rpc.errors import ErrorKind, HeddleError
 
 log = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ class BatchResult:
         return results, errors
 
 
-def run_batch(backend: Backend, parts: List[Sequences], cores: int) -> BatchResult:
+def run_batch(backend: Backend, parts: Sequence[Sequences], cores: int) -> BatchResult:
     """The results of all parts, in order. Raises DeviceLostError."""
     batch = PackedBatch.of(parts)
     distinct, indices = drop_duplicates(batch)
@@ -153,7 +152,7 @@ def sequence_error(exception: Exception, tokens: int) -> HeddleError:
     return HeddleError.from_exception(exception)
 
 
-def warm_up(backend: Backend, batches: Iterable[List[int]], *, passes: int) -> None:
+def warm_up(backend: Backend, batches: Iterable[Sequence[int]], *, passes: int) -> None:
     """Runs the first passes, in which a backend allocates, tunes and compiles. A batch is the lengths of its sequences
     in tokens. `passes` is how many will run at once: where several do, most of them have one core."""
     options = Options(min(backend.outputs, key=lambda output: output.value))

@@ -3,14 +3,14 @@
 An error of the whole submission is raised. An error of one sequence is kept for that sequence, and the others run.
 """
 
-from collections.abc import Sequence as List
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from engine_svc.batch import Options, Output, Sequences
+from engine_svc.sequences import Options, Output, Sequences
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2, model_pb2, tensor_pb2
 
@@ -48,7 +48,7 @@ OUTPUTS_OF_FIELD = {
 class CheckedSequences:
     sequences: Sequences  # without those that have errors
     data_type: tensor_pb2.DataType  # of the outcome
-    errors: List[tuple[int, HeddleError]] = ()  # index of a sequence in the message, and its error; ascending
+    errors: Sequence[tuple[int, HeddleError]] = ()  # index of a sequence in the message, and its error; ascending
     good: npt.NDArray[np.intp] | None = None  # indices in the message of the other sequences; None = all
 
 

@@ -48,7 +48,7 @@ class Spans:
 
     @property
     def offsets(self) -> Tensor:
-        """Where each span starts when they are laid end to end."""
+        """The start of each span when all spans are laid end to end."""
         if not self.have_prompts:
             return self.starts
         lengths = self.lengths

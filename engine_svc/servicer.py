@@ -14,10 +14,10 @@ from typing import Any
 
 import grpc
 
-from engine_svc.batch import Output
 from engine_svc.checks import CheckedSequences, Checks
 from engine_svc.rows import missing
 from engine_svc.scheduler import Scheduler
+from engine_svc.sequences import Output
 from engine_svc.submission import Outcome, Submission
 from engine_svc.worker import Worker
 from heddle import tensors

@@ -2,21 +2,20 @@
 and a worker computes the parts. Its outcome is complete when its last part is."""
 
 import threading
-from collections.abc import Callable
-from collections.abc import Sequence as List
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine_svc.batch import Sequences
 from engine_svc.rows import Rows, join, missing
+from engine_svc.sequences import Sequences
 
 
 @dataclass(slots=True)
 class Outcome:
     """The results of a submission, or of a part of one."""
 
-    results: List[Rows] = ()  # one for each output; empty with `error`
-    errors: List[tuple[int, Exception]] = ()  # ascending; sequences that failed, whose rows are zero or missing
+    results: Sequence[Rows] = ()  # one for each output; empty with `error`
+    errors: Sequence[tuple[int, Exception]] = ()  # ascending; sequences that failed, whose rows are zero or missing
     error: Exception | None = None  # nothing was computed
     queue_s: float = 0.0  # the longest wait of a sequence
     compute_s: float = 0.0  # of the longest pass that computed a sequence

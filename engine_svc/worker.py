@@ -16,8 +16,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
-from collections.abc import Sequence as Sequences
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
@@ -46,7 +45,7 @@ class Worker:
         load_backend: Callable[[], Backend],
         scheduler: Scheduler,
         loop: asyncio.AbstractEventLoop,
-        warm_up_batches: Iterable[Sequences[int]] = (),
+        warm_up_batches: Iterable[Sequence[int]] = (),
         *,
         threads: int = 1,
         has_express: bool = False,

@@ -8,8 +8,8 @@ import numpy as np
 import tokenizers
 
 from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.rows import Rows
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from tests.sequences import sequences_of
 

@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engine_svc.batch import Options, Output, PackedBatch, Sequences
 from engine_svc.rows import Rows
+from engine_svc.sequences import Options, Output, PackedBatch, Sequences
 
 Array = npt.NDArray[np.float32]
 

@@ -4,8 +4,8 @@ import time
 from collections.abc import Mapping
 
 from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.rows import Rows
+from engine_svc.sequences import Output, PackedBatch
 
 
 class SlowBackend:

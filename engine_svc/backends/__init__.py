@@ -4,8 +4,8 @@ calls: one of its threads loads and closes the backend, and one or more run it."
 from collections.abc import Mapping
 from typing import Protocol
 
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.rows import Rows
+from engine_svc.sequences import Output, PackedBatch
 
 
 class OutOfMemoryError(Exception):
@@ -17,7 +17,8 @@ class DeviceLostError(Exception):
 
 
 class Backend(Protocol):
-    """A loaded model. Only `run` may be called from several threads at once, and only if the worker is told to."""
+    """A loaded model. Only `run` may be called from several threads at once, and only if the worker has several
+    threads."""
 
     @property
     def outputs(self) -> frozenset[Output]:

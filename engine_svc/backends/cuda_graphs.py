@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from engine_svc.backends.cuda_passes import first_line
-from engine_svc.batch import PackedBatch, Sequences
 from engine_svc.models.layout import EqualLengths, Layout
 from engine_svc.models.packed_tokens import PackedTokens
+from engine_svc.sequences import PackedBatch, Sequences
 
 BUCKETS_OF_TOKENS = (8, 16, 32, 64, 128, 256)
 # An empty sequence costs attention a little time in each layer, so batches of few sequences have graphs of their own.
@@ -74,7 +74,7 @@ class CudaGraphs:
         return len(self._graphs)
 
     def find(self, tokens: PackedTokens) -> Graph | None:
-        """The smallest graph that the batch fits. None for a large batch, and for merged prefixes or adapters."""
+        """The smallest graph that the batch fits. None for a large batch, and for shared prefixes or adapters."""
         if tokens.layout.row_of_token is not None or tokens.adapter_rows is not None:
             return None
         return next((graph for graph in self._graphs if graph.fits(tokens)), None)

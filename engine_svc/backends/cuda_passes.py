@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from engine_svc.backends import DeviceLostError
-from engine_svc.batch import Output
 from engine_svc.models.heads.head import HeadOutputs
 from engine_svc.rows import Rows
+from engine_svc.sequences import Output
 
 Inputs = TypeVar("Inputs")
 

@@ -7,9 +7,9 @@ from typing import Literal
 
 from engine_svc.backends import Backend
 from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import Output
 from engine_svc.device import Device, is_decoder
 from engine_svc.models.quantization import NO_QUANT, Format
+from engine_svc.sequences import Output
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.json_files import CheckpointError

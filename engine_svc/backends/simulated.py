@@ -10,8 +10,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from engine_svc.batch import Output, PackedBatch, mix_bits
 from engine_svc.rows import Rows, ranges
+from engine_svc.sequences import Output, PackedBatch, mix_bits
 
 Hashes = npt.NDArray[np.uint64]
 

@@ -9,7 +9,6 @@ from torch import Tensor
 from engine_svc.backends import OutOfMemoryError
 from engine_svc.backends.cuda_graphs import CudaGraphs, capture_graphs, capture_on
 from engine_svc.backends.cuda_passes import CudaPasses, check_device, is_out_of_memory
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.device import choose_data_type, find_device
 from engine_svc.models.heads.head import HeadOutputs
 from engine_svc.models.lora import use_adapters
@@ -17,6 +16,7 @@ from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.quantization import NO_QUANT
 from engine_svc.rows import Rows
+from engine_svc.sequences import Output, PackedBatch
 from heddle import machine
 from heddle.checkpoint import Checkpoint
 

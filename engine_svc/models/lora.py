@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine_svc.batch import PackedBatch
 from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.weights import LoraDelta, LoraDeltas, Weights
+from engine_svc.sequences import PackedBatch
 from heddle.checkpoint.json_files import CheckpointError
 
 

@@ -9,12 +9,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.layout import Layout
 from engine_svc.models.linear import suitable_rows
 from engine_svc.models.lora import AdapterRows, group_rows_by_adapter
 from engine_svc.models.prefixes import SharedPrefixes, find_shared_prefixes
 from engine_svc.pooling import Prompts
+from engine_svc.sequences import Output, PackedBatch
 
 # Outputs with a row for each sequence; the others have one for each token.
 SEQUENCE_OUTPUTS = frozenset({Output.VECTOR, Output.LOGITS})
@@ -63,7 +63,7 @@ def copy_to_device(parts: Sequence[Integers], device: torch.device) -> Tensor:
 class Selection:
     """The sequences of a batch that ask for an output."""
 
-    places: npt.NDArray[np.intp]  # in the batch, on the host
+    indices: npt.NDArray[np.intp]  # in the batch, on the host
     lengths: npt.NDArray[np.int32]  # their tokens, on the host
     rows: Tensor | None = None  # int32: their rows, or rows of their tokens; None if all sequences ask for it
 
@@ -89,7 +89,7 @@ class HeadOptions:
     columns: Mapping[str, npt.NDArray[np.int32]]
     pooled_tokens: int
     lengths: npt.NDArray[np.int32]
-    places: Mapping[Output, npt.NDArray[np.intp]]  # of the sequences that ask for the output
+    output_indices: Mapping[Output, npt.NDArray[np.intp]]  # of the sequences that ask for the output
 
     @classmethod
     def of(cls, batch: PackedBatch) -> "HeadOptions":
@@ -102,11 +102,10 @@ class HeadOptions:
         if "prompt_tokens" in columns:
             columns["prompt_tokens"] = np.minimum(columns["prompt_tokens"], batch.lengths)
             pooled_tokens -= int(columns["prompt_tokens"].sum())
-        places = batch.output_indices
-        for output, own in places.items():
-            if len(own) < len(batch):
-                columns[output.name] = find_output_rows(output, own, batch)
-        return cls(columns, pooled_tokens, batch.lengths, places)
+        for output, indices in batch.output_indices.items():
+            if len(indices) < len(batch):
+                columns[output.name] = find_output_rows(output, indices, batch)
+        return cls(columns, pooled_tokens, batch.lengths, batch.output_indices)
 
     def add_to(self, upload: Upload) -> None:
         for name, column in self.columns.items():
@@ -120,8 +119,8 @@ class HeadOptions:
             dimensions=sent.get("dimensions"),
             skip_normalization=None if skip is None else skip.to(torch.bool),
             selections={
-                output: Selection(places, self.lengths[places], sent.get(output.name))
-                for output, places in self.places.items()
+                output: Selection(indices, self.lengths[indices], sent.get(output.name))
+                for output, indices in self.output_indices.items()
             },
         )
 

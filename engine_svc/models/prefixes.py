@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine_svc.batch import PackedBatch
+from engine_svc.sequences import PackedBatch
 
 # With more rows per token than this, moving rows around costs more than it saves.
 ROWS_PER_TOKEN_MAX = 0.9

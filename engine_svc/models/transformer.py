@@ -32,7 +32,7 @@ FEED_FORWARD_NUMBERS_MAX_GPU = 1 << 29
 
 Rotations = Mapping[Rotary, Rotation]
 # The input of a branch: Float8Rows only if the branch `takes_float8`.
-Rows = Tensor | Float8Rows
+BranchInput = Tensor | Float8Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Attention:
     def takes_float8(self) -> bool:
         return takes_float8(self.qkv_proj)
 
-    def __call__(self, hidden: Rows, layout: Layout, rotations: Rotations) -> Tensor:
+    def __call__(self, hidden: BranchInput, layout: Layout, rotations: Rotations) -> Tensor:
         projected = self.qkv_proj(hidden).view(len(hidden), self.num_heads + 2 * self.num_kv_heads, -1)
         query_key, value = torch.split(projected, [self.num_heads + self.num_kv_heads, self.num_kv_heads], 1)
         if self.rotary is not None:
@@ -98,7 +98,7 @@ class FeedForward:
     def takes_float8(self) -> bool:
         return takes_float8(self.up_proj)
 
-    def __call__(self, hidden: Rows) -> Tensor:
+    def __call__(self, hidden: BranchInput) -> Tensor:
         return self.down_proj(self.up_proj(hidden))
 
 
@@ -115,7 +115,7 @@ class GatedFeedForward:
     def takes_float8(self) -> bool:
         return takes_float8(self.gate_up_proj)
 
-    def __call__(self, hidden: Rows) -> Tensor:
+    def __call__(self, hidden: BranchInput) -> Tensor:
         is_gpu = runs_kernels(hidden.device)
         numbers_max = FEED_FORWARD_NUMBERS_MAX_GPU if is_gpu else FEED_FORWARD_NUMBERS_MAX_CPU
         rows_max = max(1, numbers_max // (2 * self.intermediate_size))
@@ -124,10 +124,10 @@ class GatedFeedForward:
         starts = range(0, len(hidden), rows_max)
         return torch.cat([self._compute(hidden[start : start + rows_max]) for start in starts])
 
-    def _compute(self, hidden: Rows) -> Tensor:
+    def _compute(self, hidden: BranchInput) -> Tensor:
         return self.down_proj(self._activate(self.gate_up_proj(hidden)))
 
-    def _activate(self, gate_up: Tensor) -> Rows:
+    def _activate(self, gate_up: Tensor) -> BranchInput:
         if runs_kernels(gate_up.device):
             from engine_svc.models.kernels.gated import activate_gate, activate_gate_to_float8
 
@@ -154,7 +154,7 @@ class ResidualStream:
             self._hidden, self._update = self._update.add_(self._hidden), None
         return self._hidden
 
-    def read_normalized(self, norm: Norm, *, as_float8: bool) -> Rows:
+    def read_normalized(self, norm: Norm, *, as_float8: bool) -> BranchInput:
         """The norm of the hidden states, which stay as they are. Float8Rows if `as_float8` and a kernel runs."""
         if not has_kernel(norm, self._hidden):
             return norm(self.hidden())
@@ -207,7 +207,7 @@ class Layer:
     feed_forward_norms: BranchNorms
 
     def __call__(self, stream: ResidualStream, layout: Layout, rotations: Rotations) -> None:
-        def attend_rows(rows: Rows) -> Tensor:
+        def attend_rows(rows: BranchInput) -> Tensor:
             return self.attention(rows, layout, rotations)
 
         self.attention_norms.run(attend_rows, stream, as_float8=takes_float8(self.attention))

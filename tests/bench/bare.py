@@ -15,9 +15,9 @@ import numpy as np
 
 from engine_svc.backends import Backend
 from engine_svc.backends.loading import load_backend
-from engine_svc.batch import PackedBatch, Sequences
 from engine_svc.device import find_device
 from engine_svc.scheduler import Scheduler
+from engine_svc.sequences import PackedBatch, Sequences
 from engine_svc.settings import EngineSettings
 from engine_svc.startup import choose_concurrency, make_limits
 from engine_svc.submission import Submission

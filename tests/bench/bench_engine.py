@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from engine_svc.backends.torch_backend import DTYPES, TorchBackend
-from engine_svc.batch import Output, PackedBatch
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.model_source import PACKAGED_NAME, locate
 from tests.bench.ceiling import Products, has_prepacked

@@ -20,7 +20,7 @@ import torch
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForSequenceClassification
 
 from engine_svc.backends.torch_backend import DTYPES, TorchBackend
-from engine_svc.batch import Output
+from engine_svc.sequences import Output
 from heddle.checkpoint import Checkpoint
 from tests.bench.measurement import PrefixFigure
 from tests.bench.race import processor, raced

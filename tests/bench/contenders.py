@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel
 
 from engine_svc.backends.torch_backend import DTYPES
-from engine_svc.batch import PackedBatch
+from engine_svc.sequences import PackedBatch
 from heddle.checkpoint import Checkpoint
 from tests.bench.environments import PINS, Environment
 from tests.sequences import sequences_of

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from engine_svc.batch import Options, Sequences
 from engine_svc.batching import Batch, SchedulerLimits
 from engine_svc.scheduler import Scheduler
+from engine_svc.sequences import Options, Sequences
 from engine_svc.submission import Outcome, Submission
 from tests.sequences import Sequence, columns
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from engine_svc.batch import PackedBatch
 from engine_svc.batch_runner import drop_duplicates, split, warm_up_batches
 from engine_svc.batching import SchedulerLimits
+from engine_svc.sequences import PackedBatch
 from tests.sequences import Sequence, packed, sequences_of
 
 # So few that many are equal.

@@ -2,8 +2,8 @@
 
 import pytest
 
-from engine_svc.batch import Options, Output
 from engine_svc.checks import Checks, check_fields
+from engine_svc.sequences import Options, Output
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.v1 import engine_pb2 as pb
 from heddle.v1 import model_pb2, tensor_pb2

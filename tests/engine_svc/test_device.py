@@ -69,7 +69,7 @@ BIDIRECTIONAL: tuple[dict[str, Any], ...] = (
 CAUSAL: tuple[dict[str, Any], ...] = tuple({"model_type": name} for name in ("llama", "mistral", "qwen3", "gemma2"))
 
 
-def checkpoint_of(config: dict[str, Any], kind: ModelKind = ModelKind.EMBEDDER) -> Checkpoint:
+def make_checkpoint(config: dict[str, Any], kind: ModelKind = ModelKind.EMBEDDER) -> Checkpoint:
     """Has only what the checks read."""
     described = SimpleNamespace(config=config, kind=kind, architecture="SomeModel", folder=Path("/m"), name="m")
     return cast("Checkpoint", described)
@@ -78,29 +78,29 @@ def checkpoint_of(config: dict[str, Any], kind: ModelKind = ModelKind.EMBEDDER) 
 def logged(caplog: pytest.LogCaptureFixture, device: Device, level: int, **settings: str) -> list[str]:
     caplog.clear()
     caplog.set_level(logging.INFO, "engine_svc.device")
-    check_gpu(device, checkpoint_of({"model_type": "bert"}), **{"dtype": "auto", **settings})
+    check_gpu(device, make_checkpoint({"model_type": "bert"}), **{"dtype": "auto", **settings})
     return [record.getMessage() for record in caplog.records if record.levelno == level]
 
 
 @pytest.mark.parametrize("device", [*ALL_MODELS, CPU], ids=str)
 def test_gpus_since_ampere_serve_all_models(device: Device) -> None:
     for config in (*BIDIRECTIONAL, *CAUSAL):
-        check_gpu(device, checkpoint_of(config), dtype="auto")
+        check_gpu(device, make_checkpoint(config), dtype="auto")
 
 
 @pytest.mark.parametrize("device", BIDIRECTIONAL_ONLY, ids=str)
 def test_older_gpus_serve_bidirectional_models_only(device: Device) -> None:
     for config in BIDIRECTIONAL:
-        check_gpu(device, checkpoint_of(config), dtype="auto")
+        check_gpu(device, make_checkpoint(config), dtype="auto")
     for config in CAUSAL:
         with pytest.raises(ConfigurationError, match="only models with bidirectional attention") as caught:
-            check_gpu(device, checkpoint_of(config), dtype="auto")
+            check_gpu(device, make_checkpoint(config), dtype="auto")
         assert "\n" not in str(caught.value)
 
 
 def test_a_refusal_names_the_gpu_and_what_the_model_needs() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        check_gpu(T4, checkpoint_of({"model_type": "qwen3"}), dtype="auto")
+        check_gpu(T4, make_checkpoint({"model_type": "qwen3"}), dtype="auto")
     assert str(caught.value) == (
         "Tesla T4 (compute capability 7.5) serves only models with bidirectional attention, such as BERT; SomeModel "
         "needs compute capability 8.0 (A100, A10G, L4, H100)"
@@ -136,9 +136,9 @@ def test_a_gpu_without_tensor_cores_logs_a_warning(caplog: pytest.LogCaptureFixt
 def test_a_gpu_that_torch_is_not_built_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     install_gpus(monkeypatch, V100, built_for=["sm_75", "sm_80", "sm_90", "sm_100", "compute_120"])
     with pytest.raises(ConfigurationError, match=r"^Tesla V100.* older than PyTorch .* supports \(7\.5\)$"):
-        check_gpu(V100, checkpoint_of({"model_type": "bert"}), dtype="auto")
+        check_gpu(V100, make_checkpoint({"model_type": "bert"}), dtype="auto")
     for device in (T4, H100, B200):
-        check_gpu(device, checkpoint_of({"model_type": "bert"}), dtype="auto")
+        check_gpu(device, make_checkpoint({"model_type": "bert"}), dtype="auto")
 
 
 @pytest.mark.parametrize(
@@ -148,11 +148,11 @@ def test_a_gpu_that_torch_is_not_built_for_is_refused(monkeypatch: pytest.Monkey
 )
 @pytest.mark.parametrize("kind", ModelKind)
 def test_a_gpu_computes_every_kind_in_its_fast_data_type(device: Device, data_type: str, kind: ModelKind) -> None:
-    assert choose_data_type(device, checkpoint_of({"model_type": "bert"}, kind)) == data_type
+    assert choose_data_type(device, make_checkpoint({"model_type": "bert"}, kind)) == data_type
 
 
 def test_gemma_is_not_computed_in_float16(caplog: pytest.LogCaptureFixture) -> None:
-    gemma = checkpoint_of({"model_type": "gemma3_text", "use_bidirectional_attention": True})
+    gemma = make_checkpoint({"model_type": "gemma3_text", "use_bidirectional_attention": True})
     assert choose_data_type(T4, gemma) == "float32"
     assert caplog.messages == ["SomeModel overflows in float16: computing in float32, which is slower"]
     assert choose_data_type(A100, gemma) == "bfloat16"
@@ -163,7 +163,7 @@ def test_a_cpu_uses_bfloat16_only_for_vectors(monkeypatch: pytest.MonkeyPatch) -
     vectors = {ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER}
     for kind in ModelKind:
         expected = "bfloat16" if kind in vectors else "float32"
-        assert choose_data_type(CPU, checkpoint_of({"model_type": "bert"}, kind)) == expected
+        assert choose_data_type(CPU, make_checkpoint({"model_type": "bert"}, kind)) == expected
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert choose_data_type(CPU, checkpoint_of({"model_type": "bert"})) == "float32"
+    assert choose_data_type(CPU, make_checkpoint({"model_type": "bert"})) == "float32"

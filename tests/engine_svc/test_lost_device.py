@@ -10,8 +10,8 @@ from unittest.mock import patch
 import engine_svc.__main__ as engine
 from engine_svc.backends import DeviceLostError
 from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.rows import Rows
+from engine_svc.sequences import Output, PackedBatch
 from heddle.cli.readiness import grpc_ready
 from heddle.client import Client
 from tests.cluster import ENGINE, READY_S_MAX, engine_pod, tokenizer_pod
@@ -32,7 +32,7 @@ class Lost:
 
 
 @asynccontextmanager
-async def process_of(address: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def start_process(address: str) -> AsyncIterator[asyncio.subprocess.Process]:
     command = (sys.executable, "-m", __name__, "--listen", address, "--backend", "simulated")
     process = await asyncio.create_subprocess_exec(*command, cwd=Path(__file__).parents[2])
     try:
@@ -49,7 +49,7 @@ async def process_of(address: str) -> AsyncIterator[asyncio.subprocess.Process]:
 async def test_pod_whose_device_is_lost_exits_and_another_pod_answers(tmp_path: Path) -> None:
     doomed = f"unix:{tmp_path}/doomed"
     async with (
-        process_of(doomed) as process,
+        start_process(doomed) as process,
         engine_pod(tmp_path) as living,
         tokenizer_pod(tmp_path, doomed, living) as address,
     ):

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.batching import SchedulerLimits
 from engine_svc.rows import Rows
 from engine_svc.scheduler import QUEUED_PASS_SHARE_MIN, Scheduler
+from engine_svc.sequences import Output, PackedBatch
 from tests.engine_svc.submissions import list_submissions, single
 from tests.engine_svc.workers import Recording, Running
 

@@ -25,7 +25,7 @@ def cu_seqlens() -> Tensor:
     return torch.tensor([0, *itertools.accumulate(LENGTHS)], dtype=torch.int32)
 
 
-def prompts_of(tokens: Sequence[int], lengths: Sequence[int]) -> Prompts:
+def make_prompts(tokens: Sequence[int], lengths: Sequence[int]) -> Prompts:
     left = sum(max(0, length - own) for own, length in zip(tokens, lengths, strict=True))
     return Prompts(torch.tensor(tokens, dtype=torch.int32), left)
 
@@ -54,13 +54,13 @@ def test_prompt_tokens_are_excluded_as_in_sentence_transformers(mode: str, cu_se
     lengths = [5, 4, 19]
     hidden = torch.randn(sum(lengths), HIDDEN, generator=torch.Generator().manual_seed(1))
     cu_seqlens = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
-    pooled = pool(hidden, cu_seqlens, [POOLING_BY_MODE[mode]], prompts_of([3] * len(lengths), lengths))
+    pooled = pool(hidden, cu_seqlens, [POOLING_BY_MODE[mode]], make_prompts([3] * len(lengths), lengths))
     torch.testing.assert_close(pooled, of_sentence_transformers(mode, hidden, cu_seqlens, 3))
 
 
 def test_sequences_may_have_prompts_of_different_lengths(hidden: Tensor, cu_seqlens: Tensor) -> None:
     prompts = [0, 1, 5, 0, 2]
-    pooled = pool(hidden, cu_seqlens, [Pooling.MEAN], prompts_of(prompts, LENGTHS))
+    pooled = pool(hidden, cu_seqlens, [Pooling.MEAN], make_prompts(prompts, LENGTHS))
     for index, (start, stop) in enumerate(itertools.pairwise(cu_seqlens.tolist())):
         torch.testing.assert_close(pooled[index], hidden[start + prompts[index] : stop].mean(0))
 
@@ -69,7 +69,7 @@ def test_sequences_may_have_prompts_of_different_lengths(hidden: Tensor, cu_seql
 @pytest.mark.parametrize("prompt_tokens", [2, 9])
 def test_a_sequence_that_is_all_prompt_stays_finite(mode: Pooling, prompt_tokens: int) -> None:
     hidden, cu_seqlens = torch.randn(5, HIDDEN), torch.tensor([0, 2, 5], dtype=torch.int32)
-    pooled = pool(hidden, cu_seqlens, [mode], prompts_of([prompt_tokens, 0], [2, 3]))
+    pooled = pool(hidden, cu_seqlens, [mode], make_prompts([prompt_tokens, 0], [2, 3]))
     alone = pool(hidden[2:], cu_seqlens[[0, 2]] - torch.tensor([0, 2]).int(), [mode])
     assert pooled[0].isfinite().all()
     torch.testing.assert_close(pooled[1:], alone)
@@ -84,7 +84,7 @@ def test_several_modes_are_concatenated_in_their_order(hidden: Tensor, cu_seqlen
 
 @pytest.mark.parametrize("mode", Pooling)
 def test_prompts_of_no_tokens_change_nothing(mode: Pooling, hidden: Tensor, cu_seqlens: Tensor) -> None:
-    none = prompts_of([0] * len(LENGTHS), LENGTHS)
+    none = make_prompts([0] * len(LENGTHS), LENGTHS)
     assert torch.equal(pool(hidden, cu_seqlens, [mode], none), pool(hidden, cu_seqlens, [mode]))
 
 

@@ -53,10 +53,10 @@ class SchedulerMachine(RuleBasedStateMachine):
     def submissions(self) -> list[Submission]:
         return list(dict.fromkeys(submission for submission, _ in self.all_waiting()))
 
-    def flows_of(self, priority: int) -> list[list[Waiting]]:
+    def list_flows(self, priority: int) -> list[list[Waiting]]:
         return [flow for (of, _), flow in self.waiting.items() if of == priority]
 
-    def names_of(self, priority: int) -> list[str]:
+    def list_names(self, priority: int) -> list[str]:
         return [flow for of, flow in self.waiting if of == priority]
 
     def forget(self, leaver: Waiting) -> None:
@@ -130,7 +130,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert batch.items <= LIMITS.batch_items_max
 
     def check_leavers(self, batch: Batch) -> None:
-        """Each sequence that leaves had waited, leaves once and as what it is, and comes from the start of its flow."""
+        """Each sequence that leaves had waited, leaves once, and comes from the start of its flow. Those with a
+        deadline have expired, the others have not."""
         leavers = list_leavers([*batch.parts, *batch.expired])
         assert leavers
         assert len(set(leavers)) == len(leavers)
@@ -152,7 +153,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         """A later class gets only the room that is too small for the first sequences of earlier classes."""
         last_class = max((part.submission.priority for part in batch.parts), default=0)
         for priority in range(last_class):
-            assert not any(self.fits(batch, flow[0]) for flow in self.flows_of(priority))
+            assert not any(self.fits(batch, flow[0]) for flow in self.list_flows(priority))
 
     def check_turns(self, first_class: int) -> None:
         """The first sequence of a flow in the first class is in one of the next n batches: n is the number of flows or,
@@ -168,7 +169,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         """New flows join at the end, but may come before members of a group that are not first in it."""
         for (priority, flow), waiting in self.waiting.items():
             if "/" in flow or waiting[0] not in self.turns_left:
-                self.turns_left[waiting[0]] = turns_until(flow, self.names_of(priority))
+                self.turns_left[waiting[0]] = turns_until(flow, self.list_names(priority))
         self.turns_left = {waiting[0]: self.turns_left[waiting[0]] for waiting in self.waiting.values()}
 
     @invariant()

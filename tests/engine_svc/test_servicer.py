@@ -18,8 +18,8 @@ from transformers import (
 
 from engine_svc.backends.loading import load_backend
 from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.rows import Rows
+from engine_svc.sequences import Output, PackedBatch
 from engine_svc.settings import EngineSettings
 from heddle import tensors
 from heddle.checkpoint import Checkpoint

@@ -11,8 +11,8 @@ import pytest
 
 from engine_svc.backends import Backend
 from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.rows import Rows
+from engine_svc.sequences import Output, PackedBatch
 from engine_svc.submission import Outcome, Submission
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.engine_svc.submissions import ROOMY, sequence

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from engine_svc.backends import DeviceLostError, OutOfMemoryError
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.rows import Rows
+from engine_svc.sequences import Output, PackedBatch
 from engine_svc.submission import Submission
 from heddle.rpc.errors import ErrorKind, HeddleError
 from tests.engine_svc.submissions import sequence

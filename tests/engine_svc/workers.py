@@ -9,10 +9,10 @@ import numpy as np
 
 from engine_svc.backends import Backend
 from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.batching import SchedulerLimits
 from engine_svc.rows import Rows
 from engine_svc.scheduler import Scheduler
+from engine_svc.sequences import Output, PackedBatch
 from engine_svc.submission import Outcome, Submission
 from engine_svc.worker import Worker
 from heddle.rpc.errors import ErrorKind, HeddleError

@@ -25,8 +25,8 @@ from pathlib import Path
 # Set before torch is imported: counting GPUs must not initialise CUDA in the process that forks the steps.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
-from tests.gpu.aims import rows_of_aims
-from tests.gpu.record import read_rows, table, write_whole
+from tests.gpu.aims import compare_with_aims
+from tests.gpu.record import format_table, read_rows, write_whole
 from tests.gpu.running import Outcome, Settings, Step, request_stop, run_all
 from tests.gpu.steps import STEPS
 
@@ -37,9 +37,9 @@ STALE = ("summary", *(step.name for step in STEPS))
 
 
 def main() -> int:
-    options = parsed_options()
+    options = parse_options()
     if options.list:
-        print(table([{"step": step.name, "seconds": step.seconds, "about": step.about} for step in STEPS]))
+        print(format_table([{"step": step.name, "seconds": step.seconds, "about": step.about} for step in STEPS]))
         return 0
     if options.prepare:
         from tests.gpu.made_subjects import prepare
@@ -57,7 +57,7 @@ def main() -> int:
     return finish(folder, outcomes, is_dry=options.dry_run)
 
 
-def parsed_options() -> argparse.Namespace:
+def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -97,7 +97,7 @@ def forget(folder: Path, steps: Sequence[Step], *, everything: bool) -> None:
 
 
 def finish(folder: Path, outcomes: Sequence[Outcome], *, is_dry: bool) -> int:
-    aims = [] if is_dry else rows_of_aims(folder)
+    aims = [] if is_dry else compare_with_aims(folder)
     ended = [{"step": one.name, "status": one.status, "seconds": round(one.seconds, 1)} for one in outcomes]
     machine = [{}, *read_rows(folder, "machine")]
     write_whole(
@@ -110,7 +110,7 @@ def finish(folder: Path, outcomes: Sequence[Outcome], *, is_dry: bool) -> int:
             "aims": aims,
         },
     )
-    print(f"\n{table(ended)}\n{table(aims)}", flush=True)
+    print(f"\n{format_table(ended)}\n{format_table(aims)}", flush=True)
     return int(any(outcome.is_bad for outcome in outcomes))
 
 

@@ -50,12 +50,12 @@ AIMS = (
 )
 
 
-def rows_of_aims(folder: Path) -> list[Row]:
+def compare_with_aims(folder: Path) -> list[Row]:
     rows = read_rows(folder, "throughput")
-    return [row_of(aim, aim.measured(rows)) for aim in AIMS]
+    return [make_row(aim, aim.measured(rows)) for aim in AIMS]
 
 
-def row_of(aim: Aim, value: float | None) -> Row:
+def make_row(aim: Aim, value: float | None) -> Row:
     return {
         "aim": aim.text,
         "format": aim.format,

@@ -14,19 +14,19 @@ from engine_svc.models.flash_attention import Attend
 OURS = "our kernel"
 
 
-def kernels_for(
+def find_kernels(
     device: torch.device, dtype: torch.dtype, head_dim: int, pattern: AttentionPattern
 ) -> Mapping[str, Attend]:
     """Returns kernels by name: first the one that models get, then Heddle's own, which replaces flash attention
     where that cannot be used."""
     if device.type != "cuda":
-        return {name_of(attend_by_group): attend_by_group}
+        return {kernel_name(attend_by_group): attend_by_group}
     chosen = choose_kernel(device, dtype, head_dim, pattern.bias is not None, pattern.softcap is not None)
     ours = find_own_kernel(device)
-    return {name_of(chosen): chosen, **({} if ours is None else {name_of(ours): ours})}
+    return {kernel_name(chosen): chosen, **({} if ours is None else {kernel_name(ours): ours})}
 
 
-def name_of(attends: Attend) -> str:
+def kernel_name(attends: Attend) -> str:
     if getattr(attends, "__name__", "") == "attend_by_kernel":
         return OURS
     kernel = getattr(attends, "kernel", attends)  # of flash-attn, or of torch
@@ -34,15 +34,15 @@ def name_of(attends: Attend) -> str:
 
 
 @contextlib.contextmanager
-def noted_choices(names: set[str]) -> Iterator[None]:
+def record_choices(names: set[str]) -> Iterator[None]:
     """Adds the kernels that models get inside the block on a GPU to `names`. A captured graph chooses during its
     capture."""
     choose: Callable[..., Attend] = choose_kernel
 
-    def noting(*case: object) -> Attend:
+    def choose_and_record(*case: object) -> Attend:
         chosen = choose(*case)
-        names.add(name_of(chosen))
+        names.add(kernel_name(chosen))
         return chosen
 
-    with mock.patch.object(attention, "choose_kernel", noting):
+    with mock.patch.object(attention, "choose_kernel", choose_and_record):
         yield

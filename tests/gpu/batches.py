@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine_svc.batch import PackedBatch
 from engine_svc.device import GPU_BATCH_TOKENS
+from engine_svc.sequences import PackedBatch
 from engine_svc.settings import EngineSettings
 from tests.gpu.shapes import ModelShape
 from tests.sequences import Sequence as TokenSequence

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from engine_svc.models.float8 import FLOAT8, private_product, public_product, quantize_to_float8
 from tests.gpu import kernel_speeds
-from tests.gpu.clock import device_seconds
+from tests.gpu.clock import measure_device_seconds
 from tests.gpu.record import Row
 from tests.gpu.running import Task
 from tests.gpu.shapes import ModelShape, shapes
@@ -52,7 +52,7 @@ def measure_copy(task: Task) -> None:
     size = COPY_BYTES_DRY if task.is_dry else COPY_BYTES
     source = torch.empty(size // 2, dtype=torch.bfloat16, device=task.device).normal_()
     target = torch.empty_like(source)
-    seconds = device_seconds(partial(target.copy_, source), task.device, seconds_of(task))
+    seconds = measure_device_seconds(partial(target.copy_, source), task.device, choose_seconds(task))
     task.record.add(what="copy", bytes_read_and_written=2 * size, gb_s=2 * size / seconds / 1e9)
 
 
@@ -62,7 +62,7 @@ def measure_products(task: Task, shape: ModelShape, name: str, dtype: torch.dtyp
     flops = seconds = 0.0
     for linear, outputs, inputs in shape.linears:
         own_flops = 2.0 * rows * outputs * inputs
-        own_seconds = seconds_of_product(task, (rows, outputs, inputs), dtype, form)
+        own_seconds = time_product(task, (rows, outputs, inputs), dtype, form)
         flops, seconds = flops + own_flops, seconds + own_seconds
         task.record.add(
             shown=False,
@@ -80,7 +80,7 @@ def measure_products(task: Task, shape: ModelShape, name: str, dtype: torch.dtyp
 
 def measure_short(task: Task, shape: ModelShape, name: str, dtype: torch.dtype, form: Form) -> None:
     seconds = sum(
-        seconds_of_product(task, (SHORT_ROWS, outputs, inputs), dtype, form) for _, outputs, inputs in shape.linears
+        time_product(task, (SHORT_ROWS, outputs, inputs), dtype, form) for _, outputs, inputs in shape.linears
     )
     weights_bytes = shape.weights // shape.layers * (FLOAT8 if name.startswith("fp8") else dtype).itemsize
     task.record.add(
@@ -88,7 +88,7 @@ def measure_short(task: Task, shape: ModelShape, name: str, dtype: torch.dtype, 
     )
 
 
-def seconds_of_product(task: Task, sizes: tuple[int, int, int], dtype: torch.dtype, form: Form) -> float:
+def time_product(task: Task, sizes: tuple[int, int, int], dtype: torch.dtype, form: Form) -> float:
     """`sizes` are rows, outputs and inputs."""
     rows, outputs, inputs = sizes
     bytes_of_one = dtype.itemsize * inputs * (rows + outputs)
@@ -102,14 +102,14 @@ def seconds_of_product(task: Task, sizes: tuple[int, int, int], dtype: torch.dty
     ]
 
     @torch.inference_mode()
-    def all_in_turn() -> None:
+    def multiply_in_turn() -> None:
         for product in products:
             product()
 
-    return device_seconds(all_in_turn, task.device, seconds_of(task)) / len(products)
+    return measure_device_seconds(multiply_in_turn, task.device, choose_seconds(task)) / len(products)
 
 
-def seconds_of(task: Task) -> float:
+def choose_seconds(task: Task) -> float:
     return SECONDS_DRY if task.is_dry else SECONDS
 
 
@@ -117,16 +117,16 @@ def plain(values: Tensor, weight: Tensor) -> Callable[[], object]:
     return partial(functional.linear, values, weight)
 
 
-def private_by_row(values: Tensor, weight: Tensor) -> Callable[[], object]:
+def private_row_wise(values: Tensor, weight: Tensor) -> Callable[[], object]:
     """One scale per row of the inputs (token) and per output channel."""
     return partial(private_product, quantize_to_float8(values), quantize_to_float8(weight), None, torch.bfloat16)
 
 
-def public_by_row(values: Tensor, weight: Tensor) -> Callable[[], object]:
+def public_row_wise(values: Tensor, weight: Tensor) -> Callable[[], object]:
     return partial(public_product, quantize_to_float8(values), quantize_to_float8(weight), None, torch.bfloat16)
 
 
-def private_by_tensor(values: Tensor, weight: Tensor) -> Callable[[], object]:
+def private_tensor_wise(values: Tensor, weight: Tensor) -> Callable[[], object]:
     one = torch.ones((), device=weight.device)
     return partial(
         torch._scaled_mm,
@@ -137,9 +137,9 @@ def private_by_tensor(values: Tensor, weight: Tensor) -> Callable[[], object]:
 
 
 FORMS_OF_FLOAT8: dict[str, Form] = {
-    "fp8 by row, torch._scaled_mm": private_by_row,
-    "fp8 by row, functional.scaled_mm": public_by_row,
-    "fp8 by tensor, torch._scaled_mm": private_by_tensor,
+    "fp8 by row, torch._scaled_mm": private_row_wise,
+    "fp8 by row, functional.scaled_mm": public_row_wise,
+    "fp8 by tensor, torch._scaled_mm": private_tensor_wise,
 }
 
 

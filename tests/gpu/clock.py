@@ -25,7 +25,7 @@ class Times:
         return 1e3 * float(np.percentile(self.seconds, percent))
 
 
-def wall_times(
+def measure_wall_times(
     run: Callable[[int], object], seconds: float, repeats_min: int = REPEATS_MIN, warm_ups: int = WARM_UPS
 ) -> Times:
     """Wall time of each run. `run` must end with its result in host memory; it is given the number of the run."""
@@ -40,13 +40,13 @@ def wall_times(
     return Times(taken)
 
 
-def device_seconds(run: Callable[[], object], device: str, seconds: float) -> float:
+def measure_device_seconds(run: Callable[[], object], device: str, seconds: float) -> float:
     """Returns the median time of `run`. CUDA replays it as a graph if it can be captured, without launch overhead."""
     for _ in range(WARM_UPS):
         run()
     if device != "cuda":
-        return wall_times(lambda _: run(), seconds).median
-    replay = captured(run) or run
+        return measure_wall_times(lambda _: run(), seconds).median
+    replay = capture(run) or run
     taken: list[float] = []
     end = time.perf_counter() + seconds
     while len(taken) < REPEATS_MIN or time.perf_counter() < end:
@@ -63,7 +63,7 @@ def new_event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
-def captured(run: Callable[[], object]) -> Callable[[], object] | None:
+def capture(run: Callable[[], object]) -> Callable[[], object] | None:
     graph = torch.cuda.CUDAGraph()
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     # A capture that fails leaves its stream the current one, unless that is inside a block of its own.
@@ -76,7 +76,7 @@ def captured(run: Callable[[], object]) -> Callable[[], object] | None:
 
 
 @contextlib.contextmanager
-def peak_memory(device: str) -> Iterator[Callable[[], float]]:
+def track_peak_memory(device: str) -> Iterator[Callable[[], float]]:
     """Yields a function that returns the peak memory of the block so far in GiB; 0 on a CPU."""
     if device != "cuda":
         yield lambda: 0.0

@@ -14,17 +14,17 @@ import numpy as np
 import torch
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import PackedBatch
 from engine_svc.device import is_decoder
+from engine_svc.sequences import PackedBatch
 from heddle.checkpoint import Checkpoint
 from tests.gpu import kernel_checks
-from tests.gpu.attention_kernels import noted_choices
+from tests.gpu.attention_kernels import record_choices
 from tests.gpu.comparing import Array, least_cosine, relative_error
-from tests.gpu.record import Row, table
+from tests.gpu.record import Row, format_table
 from tests.gpu.running import Task
-from tests.gpu.starting import no_graphs_captured
-from tests.gpu.subjects import CannotBeMadeError, Subject, stored
-from tests.gpu.waits import noted_waits
+from tests.gpu.starting import without_capture
+from tests.gpu.subjects import CannotBeMadeError, Subject, read_subjects
+from tests.gpu.waits import record_waits
 from tests.gpu.workers import share
 from tests.sequences import packed, run_each, sequences_of
 
@@ -58,22 +58,22 @@ class Model:
 
 def run(task: Task) -> None:
     torch.set_num_threads(1)  # more threads make such small checkpoints slower
-    checks = kernel_checks.items(task)
+    checks = kernel_checks.list_checks(task)
     models = [(subject.name, partial(compare, subject)) for subject in subjects(task)]
     share(task, [*checks, *models], seconds_kept=SECONDS_KEPT)
     rows = [row for row in task.record.rows if "architecture" in row]
     task.record.add(check="compared", kernels=len(task.record.rows) - len(rows), checkpoints=len(rows))
     waits = sorted({place for row in rows for place in row.get("waits", ())})
     task.record.add(check="where a pass waits for the device", places=waits)
-    print(table([summary_of(name, rows) for name in sorted({row["architecture"] for row in rows})]), flush=True)
+    print(format_table([summarize(name, rows) for name in sorted({row["architecture"] for row in rows})]), flush=True)
 
 
 def subjects(task: Task) -> Sequence[Subject]:
     if task.settings.checkpoints is not None:
-        return stored(task.settings.checkpoints)
-    from tests.gpu.made_subjects import made
+        return read_subjects(task.settings.checkpoints)
+    from tests.gpu.made_subjects import make_subjects
 
-    found, missing = made(is_dry=task.is_dry)
+    found, missing = make_subjects(is_dry=task.is_dry)
     for reason in missing:
         task.record.note(f"missing: {reason}; checkpoints can be made elsewhere: --prepare, --checkpoints")
     return found
@@ -84,15 +84,15 @@ def compare(subject: Subject, task: Task) -> None:
     waits: set[str] = set()
     attention: set[str] = set()
     try:
-        with tempfile.TemporaryDirectory() as folder, noted_choices(attention):
+        with tempfile.TemporaryDirectory() as folder, record_choices(attention):
             batch = subject.write(Path(folder))
             checkpoint = subject.read(Path(folder))
             expected = run_each(TorchBackend(checkpoint, dtype="float32", device="cpu", adapter=subject.adapter), batch)
             model = Model(subject, checkpoint, batch, expected, waits)
             for dtype in DTYPES:
-                values |= compared(task, model, dtype)
+                values |= compare_dtype(task, model, dtype)
             if is_decoder(checkpoint):  # others are not served quantized
-                values |= compared_quantized(task, model)
+                values |= compare_quantized(task, model)
     except CannotBeMadeError as reason:
         task.record.note(f"missing: {reason}")
         return
@@ -102,15 +102,15 @@ def compare(subject: Subject, task: Task) -> None:
     task.record.add(shown=False, **values, waits=sorted(waits), attention=sorted(attention))
 
 
-def compared(task: Task, model: Model, dtype: str) -> Row:
+def compare_dtype(task: Task, model: Model, dtype: str) -> Row:
     # Capturing takes most of the time of loading such a small model.
-    with contextlib.nullcontext() if dtype in DTYPES_WITH_GRAPHS else no_graphs_captured():
+    with contextlib.nullcontext() if dtype in DTYPES_WITH_GRAPHS else without_capture():
         backend = model.backend(task.device, dtype)
     together = run_each(backend, model.batch)
     chosen = [sequences_of(model.batch)[index] for index in ALONE]
     alone = [array for sequence in chosen for array in run_each(backend, packed([sequence]))]
     in_batch = [together[index] for index in ALONE]
-    with noted_waits(model.waits, task.device):
+    with record_waits(model.waits, task.device):
         run_each(backend, model.batch)
     error, cosine = relative_error(together, model.expected), least_cosine(together, model.expected)
     error_alone, cosine_alone = relative_error(alone, in_batch), least_cosine(alone, in_batch)
@@ -133,9 +133,9 @@ def compared(task: Task, model: Model, dtype: str) -> Row:
     }
 
 
-def compared_quantized(task: Task, model: Model) -> Row:
+def compare_quantized(task: Task, model: Model) -> Row:
     found: Row = {}
-    with no_graphs_captured():
+    with without_capture():
         theirs = run_each(model.backend(task.device, "bfloat16"), model.batch)
         for quantization, least in COSINE_QUANTIZED_MIN.items():
             ours = run_each(model.backend(task.device, "bfloat16", quantization=quantization), model.batch)
@@ -147,7 +147,7 @@ def compared_quantized(task: Task, model: Model) -> Row:
     return found
 
 
-def summary_of(architecture: str, rows: Sequence[Row]) -> Row:
+def summarize(architecture: str, rows: Sequence[Row]) -> Row:
     """Returns one line of the printed table: the worst figures of the checkpoints of an architecture."""
     own = [row for row in rows if row["architecture"] == architecture]
     whole = [row for row in own if "error" not in row]

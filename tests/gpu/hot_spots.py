@@ -12,11 +12,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from engine_svc.backends.torch_backend import TorchBackend
 from tests.gpu.batches import SINGLE, Workload, workloads
-from tests.gpu.drawn import drawn_backend
-from tests.gpu.record import Row, table
+from tests.gpu.random_weights import load_random_backend
+from tests.gpu.record import Row, format_table
 from tests.gpu.running import Task
 from tests.gpu.shapes import ModelShape, shapes
-from tests.gpu.starting import graphs_of, no_graphs_in
+from tests.gpu.starting import count_graphs, without_graphs
 from tests.gpu.throughput import FP8
 
 PASSES = 3
@@ -35,12 +35,12 @@ def run(task: Task) -> None:
 
 
 def measure_model(task: Task, shape: ModelShape, format_: str) -> None:
-    backend = drawn_backend(shape, task.device, **({"quantization": FP8} if format_ == FP8 else {}))
+    backend = load_random_backend(shape, task.device, **({"quantization": FP8} if format_ == FP8 else {}))
     long, single = workloads(is_dry=task.is_dry)[0], SINGLE
     measure(task, shape, format_, backend, long)
     measure(task, shape, format_, backend, single)
-    if graphs_of(backend):
-        with no_graphs_in(backend):
+    if count_graphs(backend):
+        with without_graphs(backend):
             measure(task, shape, format_, backend, single)
     backend.close()
     del backend
@@ -60,10 +60,10 @@ def measure(task: Task, shape: ModelShape, format_: str, backend: TorchBackend, 
     with profile(activities=activities(task.device)) as profiler:
         for batch in batches[:PASSES]:
             backend.run(batch)
-    kernels = sorted(kernels_of(profiler, task.device), key=lambda row: -float(row["ms"]))
+    kernels = sorted(list_kernels(profiler, task.device), key=lambda row: -float(row["ms"]))
     busy_ms = sum(row["ms"] for row in kernels)
     case: Row = {"model": shape.name, "format": format_, "tokens": workload.tokens, "sequences": workload.sequences}
-    case["graphs"] = graphs_of(backend)
+    case["graphs"] = count_graphs(backend)
     task.record.add(
         what="pass",
         **case,
@@ -73,14 +73,14 @@ def measure(task: Task, shape: ModelShape, format_: str, backend: TorchBackend, 
     )
     for row in kernels[:KERNELS_SHOWN]:
         task.record.add(shown=False, what="kernel", **case, share=row["ms"] / busy_ms, **row)
-    print(table(kernels[:KERNELS_SHOWN]), flush=True)
+    print(format_table(kernels[:KERNELS_SHOWN]), flush=True)
 
 
 def activities(device: str) -> list[ProfilerActivity]:
     return [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
 
 
-def kernels_of(profiler: Any, device: str) -> list[Row]:
+def list_kernels(profiler: Any, device: str) -> list[Row]:
     """Time and calls per pass of each CUDA kernel; of each CPU operation in a dry run."""
     time_of = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
     return [

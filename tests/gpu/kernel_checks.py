@@ -2,9 +2,9 @@
 of the correctness step of `tests.gpu`."""
 
 import importlib.util
-import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,11 +15,13 @@ from engine_svc.models.attention_pattern import AttentionPattern, alibi_bias
 from engine_svc.models.flash_attention import Attend
 from engine_svc.models.layout import Layout
 from engine_svc.models.prefixes import SharedPrefixes
-from tests.engine_svc.models.kernels.table import Kernel
-from tests.engine_svc.models.packed import make_shared_layout
-from tests.gpu.attention_kernels import kernels_for
+from tests.engine_svc.models.layouts import make_layout, make_shared_layout
+from tests.gpu.attention_kernels import find_kernels
 from tests.gpu.running import Task
 from tests.gpu.workers import Item
+
+if TYPE_CHECKING:  # needs Triton
+    from tests.engine_svc.models.kernels.table import Kernel
 
 ERROR_MAX = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 1e-2}  # relative
 
@@ -41,7 +43,7 @@ CASES = [(HEADS[1], name) for name in PATTERNS] + [
 ]
 
 
-def items(task: Task) -> Sequence[Item]:
+def list_checks(task: Task) -> Sequence[Item]:
     """Returns the checks, for `workers.share`. Each compiles its own kernels."""
     attention = [
         (f"attention, {heads[0]} heads of {heads[2]}, {name}, {dtype}", partial(check_attention, heads, name, dtype))
@@ -51,18 +53,18 @@ def items(task: Task) -> Sequence[Item]:
     if not has_triton():
         task.record.fail("Triton is not installed: only installed attention kernels are checked")
         return attention
-    return [*items_of_table(task), *attention]
+    return [*list_kernel_checks(task), *attention]
 
 
-def items_of_table(task: Task) -> Sequence[Item]:
+def list_kernel_checks(task: Task) -> Sequence[Item]:
     return [
         (f"{name}, {dtype}", partial(check_kernel, name, kernel, dtype))
-        for name, kernel in own_kernels(task.device).items()
-        for dtype in dtypes_of(name, is_dry=task.is_dry)
+        for name, kernel in load_kernels(task.device).items()
+        for dtype in choose_dtypes(name, is_dry=task.is_dry)
     ]
 
 
-def dtypes_of(name: str, *, is_dry: bool) -> Sequence[torch.dtype]:
+def choose_dtypes(name: str, *, is_dry: bool) -> Sequence[torch.dtype]:
     if is_dry:
         return [torch.bfloat16]  # Triton's interpreter is slow, and other tests run the kernels there in each type
     return list(ERROR_MAX) if "attention" in name else [torch.bfloat16, torch.float16]
@@ -72,7 +74,7 @@ def has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def own_kernels(device: str) -> Mapping[str, Kernel]:
+def load_kernels(device: str) -> Mapping[str, "Kernel"]:
     """On a CPU, they run in Triton's interpreter."""
     if device == "cpu":
         import tests.engine_svc.models.kernels.interpreter  # noqa: F401
@@ -82,7 +84,7 @@ def own_kernels(device: str) -> Mapping[str, Kernel]:
 
 
 @torch.inference_mode()
-def check_kernel(name: str, kernel: Kernel, dtype: torch.dtype, task: Task) -> None:
+def check_kernel(name: str, kernel: "Kernel", dtype: torch.dtype, task: Task) -> None:
     device = torch.device(task.device)
     if device.type == "cuda" and torch.cuda.get_device_capability() < kernel.capability_min:
         task.record.add(shown=False, check=f"{name}, {dtype}", result="not for this card")
@@ -95,7 +97,7 @@ def check_kernel(name: str, kernel: Kernel, dtype: torch.dtype, task: Task) -> N
 def check_attention(sizes: tuple[int, int, int], name: str, dtype: torch.dtype, task: Task) -> None:
     device, lengths = torch.device(task.device), LENGTHS_DRY if task.is_dry else LENGTHS
     layout, pattern, (heads, num_kv_heads, head_dim) = (
-        layout_of(lengths, device),
+        make_layout(lengths, device),
         on_device(PATTERNS[name], device),
         sizes,
     )
@@ -103,15 +105,15 @@ def check_attention(sizes: tuple[int, int, int], name: str, dtype: torch.dtype, 
         torch.randn(sum(lengths), count, head_dim, device=device).to(dtype)
         for count in (heads, num_kv_heads, num_kv_heads)
     )
-    for kernel, attends in kernels_for(device, dtype, head_dim, pattern).items():
+    for kernel, attends in find_kernels(device, dtype, head_dim, pattern).items():
         described = f"{kernel}, {heads} heads of {head_dim}, {name}, {dtype}"
         attended = attends(query, key, value, layout, pattern)
-        check(task, described, dtype, attended, plainly(query, key, value, layout, pattern))
+        check(task, described, dtype, attended, attend_plainly(query, key, value, layout, pattern))
         check_alone(task, described, attends, (query, key, value), attended, pattern=pattern)
         if pattern.window_right == 0:
-            own, rows = merged(layout, lengths), torch.from_numpy(rows_of_own(lengths)).to(device)
+            own, rows = make_half_layout(layout, lengths), torch.from_numpy(find_own_rows(lengths)).to(device)
             attended = attends(query[rows], key, value, own, pattern)
-            expected = plainly(query[rows], key, value, own, pattern)
+            expected = attend_plainly(query[rows], key, value, own, pattern)
             check(task, f"{described}, last tokens", dtype, attended, expected)
 
 
@@ -127,7 +129,7 @@ def check_alone(
     """The fifth sequence, of 17 tokens, behind four others of 13."""
     own = slice(13, 30)
     query, key, value = (tensor[own] for tensor in heads)
-    alone = attends(query, key, value, layout_of([17], together.device), pattern)
+    alone = attends(query, key, value, make_layout([17], together.device), pattern)
     is_same = torch.equal(alone, together[own])
     task.record.add(shown=False, check=f"{name}, alone", is_same=is_same)
     if not is_same and together.is_cuda:
@@ -141,7 +143,7 @@ def check(task: Task, name: str, dtype: torch.dtype, ours: Tensor, theirs: Tenso
         task.record.fail(f"{name}: {error:.1e} from its plain version")
 
 
-def plainly(query: Tensor, key: Tensor, value: Tensor, layout: Layout, pattern: AttentionPattern) -> Tensor:
+def attend_plainly(query: Tensor, key: Tensor, value: Tensor, layout: Layout, pattern: AttentionPattern) -> Tensor:
     """The reference: float32 arithmetic on the same inputs."""
     return attend_by_group(query.float(), key.float(), value.float(), layout, pattern)
 
@@ -150,23 +152,18 @@ def on_device(pattern: AttentionPattern, device: torch.device) -> AttentionPatte
     return pattern if pattern.bias is None else AttentionPattern(bias=pattern.bias.to(device))
 
 
-def layout_of(lengths: Sequence[int], device: torch.device) -> Layout:
-    cu_seqlens = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=device)
-    return Layout.of(lengths, cu_seqlens)
-
-
-def merged(layout: Layout, lengths: Sequence[int]) -> Layout:
-    """The layout when only the last half of each sequence has queries, as with merged prefixes."""
-    own = own_tokens(lengths)
+def make_half_layout(layout: Layout, lengths: Sequence[int]) -> Layout:
+    """The layout when only the last half of each sequence has queries, as with shared prefixes."""
+    own = count_own_tokens(lengths)
     tokens = np.arange(sum(lengths))
     return make_shared_layout(layout, SharedPrefixes(tokens, tokens[: int(own.sum())], own))
 
 
-def own_tokens(lengths: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+def count_own_tokens(lengths: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
     return (np.array(lengths, np.int32) + 1) // 2
 
 
-def rows_of_own(lengths: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def find_own_rows(lengths: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     stops = np.cumsum(lengths)
-    spans = zip(stops - own_tokens(lengths), stops, strict=True)
+    spans = zip(stops - count_own_tokens(lengths), stops, strict=True)
     return np.concatenate([np.arange(start, stop) for start, stop in spans])

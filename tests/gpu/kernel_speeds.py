@@ -13,9 +13,9 @@ from engine_svc.device import FP8
 from engine_svc.models.activations import Activation
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.norms import LayerNorm, RMSNorm
-from tests.gpu.attention_kernels import kernels_for
-from tests.gpu.clock import device_seconds
-from tests.gpu.kernel_checks import layout_of
+from tests.engine_svc.models.layouts import make_layout
+from tests.gpu.attention_kernels import find_kernels
+from tests.gpu.clock import measure_device_seconds
 from tests.gpu.record import read_rows
 from tests.gpu.running import Task
 from tests.gpu.shapes import ModelShape, shapes
@@ -42,8 +42,8 @@ def run(task: Task) -> None:
         import tests.engine_svc.models.kernels.interpreter  # noqa: F401
     decoder, encoder = shapes(is_dry=task.is_dry)[:2]
     for rows in (ROWS_DRY,) if task.is_dry else (sum(LENGTHS[0]), SHORT_ROWS):
-        for shape, cases_of in ((decoder, cases_of_decoder), (encoder, cases_of_encoder)):
-            task.attempt(shape.name, partial(measure_rows, task, shape, rows, cases_of))
+        for shape, make_cases in ((decoder, decoder_cases), (encoder, encoder_cases)):
+            task.attempt(shape.name, partial(measure_rows, task, shape, rows, make_cases))
     for shape in shapes(is_dry=task.is_dry):
         for lengths in LENGTHS_DRY if task.is_dry else LENGTHS:
             task.attempt(f"attention of {shape.name}", partial(measure_attention, task, shape, lengths))
@@ -51,11 +51,11 @@ def run(task: Task) -> None:
 
 @torch.inference_mode()
 def measure_rows(
-    task: Task, shape: ModelShape, rows: int, cases_of: Callable[[Task, ModelShape, int], Sequence[Case]]
+    task: Task, shape: ModelShape, rows: int, make_cases: Callable[[Task, ModelShape, int], Sequence[Case]]
 ) -> None:
     copy = next((row["gb_s"] for row in read_rows(task.record.folder, "ceilings") if row["what"] == "copy"), None)
-    for case in cases_of(task, shape, rows):
-        seconds = device_seconds(case.run, task.device, SECONDS_DRY if task.is_dry else SECONDS)
+    for case in make_cases(task, shape, rows):
+        seconds = measure_device_seconds(case.run, task.device, SECONDS_DRY if task.is_dry else SECONDS)
         gb_s = case.moved * rows / seconds / 1e9
         share = {"share_of_copy": gb_s / copy} if copy else {}
         task.record.add(
@@ -63,7 +63,7 @@ def measure_rows(
         )
 
 
-def cases_of_decoder(task: Task, shape: ModelShape, rows: int) -> Sequence[Case]:
+def decoder_cases(task: Task, shape: ModelShape, rows: int) -> Sequence[Case]:
     from engine_svc.models.kernels.gated import activate_gate, activate_gate_to_float8
     from engine_svc.models.kernels.norms import add_and_normalize
     from engine_svc.models.kernels.quantize import quantize_to_float8_by_kernel
@@ -71,12 +71,12 @@ def cases_of_decoder(task: Task, shape: ModelShape, rows: int) -> Sequence[Case]
 
     width, inner, head = shape.config["hidden_size"], shape.config["intermediate_size"], shape.head_dim
     heads, num_kv_heads = shape.config["num_attention_heads"], shape.config["num_key_value_heads"]
-    drawn = partial(drawn_rows, task, shape, rows)
-    hidden, update, gate_up = drawn(width), drawn(width), drawn(2 * inner)
+    draw = partial(random_rows, task, shape, rows)
+    hidden, update, gate_up = draw(width), draw(width), draw(2 * inner)
     norm = RMSNorm(torch.ones(width, device=task.device), 1e-6)
     qk_norm = RMSNorm(torch.ones(heads + num_kv_heads, head, device=task.device), 1e-6)
-    query_key = drawn((heads + 2 * num_kv_heads) * head).view(rows, -1, head)[:, : heads + num_kv_heads]
-    rotation = (drawn(head // 2).view(rows, 1, -1), drawn(head // 2).view(rows, 1, -1))
+    query_key = draw((heads + 2 * num_kv_heads) * head).view(rows, -1, head)[:, : heads + num_kv_heads]
+    rotation = (draw(head // 2).view(rows, 1, -1), draw(head // 2).view(rows, 1, -1))
     rotated = 2.0 * 2 * (heads + num_kv_heads) * head + 2 * head
     cases = [
         Case("sum and RMS norm", 2.0 * 4 * width, lambda: add_and_normalize(hidden, norm, update, as_float8=False)),
@@ -93,16 +93,16 @@ def cases_of_decoder(task: Task, shape: ModelShape, rows: int) -> Sequence[Case]
     ]
 
 
-def cases_of_encoder(task: Task, shape: ModelShape, rows: int) -> Sequence[Case]:
+def encoder_cases(task: Task, shape: ModelShape, rows: int) -> Sequence[Case]:
     from engine_svc.models.kernels.norms import normalize
 
     width = shape.config["hidden_size"]
-    hidden, update = drawn_rows(task, shape, rows, width), drawn_rows(task, shape, rows, width)
+    hidden, update = random_rows(task, shape, rows, width), random_rows(task, shape, rows, width)
     norm = LayerNorm(torch.ones_like(hidden[0]), torch.zeros_like(hidden[0]), 1e-12)
     return [Case("layer norm of a sum", 2.0 * 3 * width, lambda: normalize(hidden, norm, update))]
 
 
-def drawn_rows(task: Task, shape: ModelShape, rows: int, width: int) -> Tensor:
+def random_rows(task: Task, shape: ModelShape, rows: int, width: int) -> Tensor:
     return torch.randn(rows, width, device=task.device).to(getattr(torch, shape.dtype))
 
 
@@ -112,14 +112,14 @@ def measure_attention(task: Task, shape: ModelShape, lengths: Sequence[int]) -> 
     num_kv_heads = int(shape.config.get("num_key_value_heads", heads))
     pattern = AttentionPattern(window_right=0) if shape.is_decoder else AttentionPattern()
     device, dtype = torch.device(task.device), getattr(torch, shape.dtype)
-    projected = drawn_rows(task, shape, sum(lengths), (heads + 2 * num_kv_heads) * head_dim).view(
+    projected = random_rows(task, shape, sum(lengths), (heads + 2 * num_kv_heads) * head_dim).view(
         sum(lengths), -1, head_dim
     )
     query, key, value = torch.split(projected, [heads, num_kv_heads, num_kv_heads], 1)
-    layout, flops = layout_of(lengths, device), shape.attention_flops(lengths) / shape.layers
-    for name, attends in kernels_for(device, dtype, head_dim, pattern).items():
+    layout, flops = make_layout(lengths, device), shape.attention_flops(lengths) / shape.layers
+    for name, attends in find_kernels(device, dtype, head_dim, pattern).items():
         run_once = partial(attends, query, key, value, layout, pattern)
-        seconds = device_seconds(run_once, task.device, SECONDS_DRY if task.is_dry else SECONDS)
+        seconds = measure_device_seconds(run_once, task.device, SECONDS_DRY if task.is_dry else SECONDS)
         task.record.add(
             what="attention",
             model=shape.name,

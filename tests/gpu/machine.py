@@ -23,10 +23,10 @@ def run(task: Task) -> None:
     if not task.is_dry and not torch.cuda.is_available():
         task.record.fail("torch finds no NVIDIA GPU; --dry-run runs every step on the CPU, with tiny shapes")
         return
-    described = card() if task.device == "cuda" else {}
+    described = describe_card() if task.device == "cuda" else {}
     task.record.add(device=device_name(task.device), **described)
     task.record.add(python=platform.python_version(), cuda=str(torch.version.cuda))
-    versions: Row = {name: version_of(name) for name in PACKAGES}
+    versions: Row = {name: find_version(name) for name in PACKAGES}
     task.record.add(**versions)
     task.record.add(c_compiler=shutil.which(os.environ.get("CC", "gcc")) or shutil.which("clang") or NO_COMPILER)
 
@@ -35,7 +35,7 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name() if device == "cuda" else "CPU (dry run)"
 
 
-def card() -> Row:
+def describe_card() -> Row:
     properties = torch.cuda.get_device_properties(0)
     return {
         "capability": f"{properties.major}.{properties.minor}",
@@ -45,7 +45,7 @@ def card() -> Row:
     }
 
 
-def version_of(package: str) -> str:
+def find_version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

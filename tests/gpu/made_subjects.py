@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 import transformers
 
-from engine_svc.batch import PackedBatch
+from engine_svc.sequences import PackedBatch
 from heddle.checkpoint import Checkpoint
 from tests.engine_svc.models import published_references
 from tests.engine_svc.models.cases import OUTPUTS, Case
 from tests.engine_svc.models.packed import random_batch
 from tests.engine_svc.models.published_checkpoints import PUBLISHED, Published
-from tests.gpu.subjects import CannotBeMadeError, Subject, in_turns, store, stored
+from tests.gpu.subjects import CannotBeMadeError, Subject, in_turns, read_subjects, store
 
 FAMILIES = Path(__file__).parents[1] / "engine_svc" / "models" / "cases_of"
 
@@ -22,15 +22,15 @@ FAMILIES = Path(__file__).parents[1] / "engine_svc" / "models" / "cases_of"
 FEW = slice(0, 24, 4)
 
 
-def made(*, is_dry: bool) -> tuple[Sequence[Subject], Sequence[str]]:
+def make_subjects(*, is_dry: bool) -> tuple[Sequence[Subject], Sequence[str]]:
     """Returns the subjects, and one line for each family that could not be imported."""
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    cases, missing = cases_of_all()
-    subjects = in_turns([*map(of_case, cases), *map(of_published, PUBLISHED)])
+    cases, missing = load_cases()
+    subjects = in_turns([*map(make_case_subject, cases), *map(make_published_subject, PUBLISHED)])
     return subjects[FEW] if is_dry else subjects, missing
 
 
-def cases_of_all() -> tuple[list[Case], list[str]]:
+def load_cases() -> tuple[list[Case], list[str]]:
     cases: list[Case] = []
     missing: list[str] = []
     for path in sorted(FAMILIES.glob("*.py")):
@@ -39,17 +39,17 @@ def cases_of_all() -> tuple[list[Case], list[str]]:
         try:
             family = importlib.import_module(f"tests.engine_svc.models.cases_of.{path.stem}")
         except ImportError as error:
-            missing.append(f"{path.stem}: {reason_of(error)}")
+            missing.append(f"{path.stem}: {read_reason(error)}")
         else:
             cases += getattr(family, "CASES", [])
     return cases, missing
 
 
-def reason_of(error: ImportError) -> str:
+def read_reason(error: ImportError) -> str:
     return error.msg.partition(" (")[0]
 
 
-def of_case(case: Case) -> Subject:
+def make_case_subject(case: Case) -> Subject:
     def write(folder: Path) -> PackedBatch:
         case.write(folder)
         vocabulary = Checkpoint.read(folder).vocabulary_size
@@ -59,12 +59,12 @@ def of_case(case: Case) -> Subject:
     return Subject(case.architecture, case.id, write, case.adapter)
 
 
-def of_published(published: Published) -> Subject:
+def make_published_subject(published: Published) -> Subject:
     def write(folder: Path) -> PackedBatch:
         try:
             published_references.write(published, folder)
         except ImportError as error:
-            raise CannotBeMadeError(f"{published.name}: {reason_of(error)}") from None
+            raise CannotBeMadeError(f"{published.name}: {read_reason(error)}") from None
         checkpoint = Checkpoint.read(folder, published.name, published.pooling)
         return published_references.random_batch(published, checkpoint)
 
@@ -74,7 +74,7 @@ def of_published(published: Published) -> Subject:
 def prepare(folder: Path, *, is_dry: bool) -> None:
     """Writes all checkpoints into the folder, for --checkpoints."""
     torch.set_num_threads(1)  # more threads make such small checkpoints slower
-    subjects, reasons = made(is_dry=is_dry)
+    subjects, reasons = make_subjects(is_dry=is_dry)
     missing = list(reasons)
     for index, subject in enumerate(subjects):
         try:
@@ -82,6 +82,6 @@ def prepare(folder: Path, *, is_dry: bool) -> None:
         except CannotBeMadeError as error:
             missing.append(str(error))
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    print(f"{len(stored(folder))} checkpoints in {folder}, {size / 2**20:.0f} MiB")
+    print(f"{len(read_subjects(folder))} checkpoints in {folder}, {size / 2**20:.0f} MiB")
     for reason in missing:
         print(f"missing: {reason}")

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from engine_svc.batch import PackedBatch
+from engine_svc.sequences import PackedBatch
 from tests.gpu.batches import workloads
-from tests.gpu.clock import wall_times
-from tests.gpu.drawn import drawn_backend
+from tests.gpu.clock import measure_wall_times
+from tests.gpu.random_weights import load_random_backend
 from tests.gpu.running import Task
 from tests.gpu.shapes import ModelShape, shapes
 
@@ -32,7 +32,7 @@ class Transformers:
         auto_model: Any = AutoModel
         with torch.device("meta"):
             model: Any = auto_model.from_config(config, dtype=getattr(torch, shape.dtype), attn_implementation="sdpa")
-        self._model = drawn(model.eval(), device)
+        self._model = draw_weights(model.eval(), device)
         self._pools = POOLS[shape.pooling]
         self._device = device
 
@@ -54,9 +54,9 @@ POOLS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 @torch.no_grad()
-def drawn(model: Any, device: str) -> Any:
+def draw_weights(model: Any, device: str) -> Any:
     """Moves the model from the device "meta" to this one, with random weights and correct buffers."""
-    buffers = real_buffers(model)
+    buffers = make_buffers(model)
     model = model.to_empty(device=device)
     for parameter in model.parameters():
         parameter.normal_(0.0, parameter.shape[-1] ** -0.5)
@@ -65,7 +65,7 @@ def drawn(model: Any, device: str) -> Any:
     return model
 
 
-def real_buffers(model: Any) -> dict[str, torch.Tensor]:
+def make_buffers(model: Any) -> dict[str, torch.Tensor]:
     """Buffers such as rotary frequencies have no values on the device "meta": takes them from a one-layer model."""
     config = type(model.config).from_dict({**model.config.to_dict(), "num_hidden_layers": 1, "layer_types": None})
     config = type(config).from_dict({**config.to_dict(), "vocab_size": 8, "intermediate_size": 8})
@@ -82,7 +82,7 @@ def run(task: Task) -> None:
 
 
 def measure(task: Task, shape: ModelShape) -> None:
-    ours, theirs = drawn_backend(shape, task.device), Transformers(shape, task.device)
+    ours, theirs = load_random_backend(shape, task.device), Transformers(shape, task.device)
     for workload in workloads(is_dry=task.is_dry):
         if task.record.seconds_left < SECONDS_KEPT:
             task.record.note(f"stopped before {shape.name} with {workload}: no time left")
@@ -111,5 +111,5 @@ def in_turns(task: Task, passes: Sequence[Callable[[int], object]]) -> list[floa
     seconds = SECONDS_DRY if task.is_dry else SECONDS
     for turn in range(ROUNDS_DRY if task.is_dry else ROUNDS):
         for one, times in zip(passes, taken, strict=True):
-            times.extend(wall_times(one, seconds, repeats_min=2, warm_ups=1 if turn else 2).seconds)
+            times.extend(measure_wall_times(one, seconds, repeats_min=2, warm_ups=1 if turn else 2).seconds)
     return [float(np.median(times)) for times in taken]

@@ -50,7 +50,7 @@ class Record:
     def add(self, *, shown: bool = True, **values: Any) -> None:
         self.rows.append(values)
         if shown:
-            print("  " + "  ".join(f"{name} {text_of(value)}" for name, value in values.items()), flush=True)
+            print("  " + "  ".join(f"{name} {format_value(value)}" for name, value in values.items()), flush=True)
         self.write()
 
     def note(self, text: str) -> None:
@@ -83,16 +83,16 @@ class Record:
         write_whole(self.path, content)
 
 
-def text_of(value: Any) -> str:
+def format_value(value: Any) -> str:
     return NUMBER_FORMAT.format(value) if isinstance(value, float) else str(value)
 
 
-def table(rows: Sequence[Row]) -> str:
+def format_table(rows: Sequence[Row]) -> str:
     """The rows as text; the columns are those of the first row."""
     if not rows:
         return ""
     names = list(rows[0])
-    lines = [names, *([text_of(row.get(name, "")) for name in names] for row in rows)]
+    lines = [names, *([format_value(row.get(name, "")) for name in names] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(names))]
     return "\n".join(
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

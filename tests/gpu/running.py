@@ -40,7 +40,7 @@ LIBC = ctypes.CDLL(None)
 context = multiprocessing.get_context("fork")
 
 
-class NotedWarnings(logging.Handler):
+class WarningRecorder(logging.Handler):
     """Keeps the engine's warnings in the record, for instance that a model cannot be captured as CUDA graphs."""
 
     def __init__(self, record: Record) -> None:
@@ -120,7 +120,7 @@ def run_all(steps: Sequence[Step], folder: Path, budget_s: float, settings: Sett
         left = end - time.monotonic() - GRACE_S
         if failed_vital or stopping.is_set() or left < SECONDS_MIN:
             reason = f"{failed_vital} failed" if failed_vital else "stopped" if stopping.is_set() else "no time left"
-            outcomes.append(Outcome(step.name, closed(folder, step.name, Status.NOT_RUN, reason), 0.0))
+            outcomes.append(Outcome(step.name, close_step(folder, step.name, Status.NOT_RUN, reason), 0.0))
             continue
         limit = min(step.seconds * factor, left)
         print(f"\n{step.name}: {step.about} (up to {limit:.0f} s)", flush=True)
@@ -145,11 +145,11 @@ def run_one(step: Step, folder: Path, limit: float, settings: Settings) -> Outco
     seconds = time.monotonic() - started
     if is_late:
         reason = "stopped by a signal" if stopping.is_set() else f"took longer than its {limit:.0f} s"
-        return Outcome(step.name, closed(folder, step.name, Status.CUT_OFF, reason), seconds)
-    status = status_in(folder, step.name)
+        return Outcome(step.name, close_step(folder, step.name, Status.CUT_OFF, reason), seconds)
+    status = read_status(folder, step.name)
     if status is Status.RUNNING:
         reason = f"its process ended with exit code {process.exitcode}"
-        status = closed(folder, step.name, Status.CRASHED, reason)
+        status = close_step(folder, step.name, Status.CRASHED, reason)
     return Outcome(step.name, status, seconds)
 
 
@@ -166,7 +166,7 @@ def run_in_child(step: Step, folder: Path, limit: float, settings: Settings) -> 
     signal.setitimer(signal.ITIMER_REAL, limit)
     record = Record(folder, step.name, time.monotonic() + limit)
     record.write()
-    logging.getLogger().addHandler(NotedWarnings(record))
+    logging.getLogger().addHandler(WarningRecorder(record))
     try:
         step.run(Task(record, settings))
     except SkippedError as reason:
@@ -189,12 +189,12 @@ def end_group(pid: int | None) -> None:
             return
 
 
-def status_in(folder: Path, step: str) -> Status:
+def read_status(folder: Path, step: str) -> Status:
     path = folder / f"{step}.json"
     return Status(json.loads(path.read_text())["status"]) if path.exists() else Status.RUNNING
 
 
-def closed(folder: Path, step: str, status: Status, reason: str) -> Status:
+def close_step(folder: Path, step: str, status: Status, reason: str) -> Status:
     """Writes the final status of a step that could not do so itself. Its rows so far are kept."""
     path = folder / f"{step}.json"
     content = json.loads(path.read_text()) if path.exists() else {"step": step, "failures": [], "notes": [], "rows": []}

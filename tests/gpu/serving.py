@@ -7,7 +7,7 @@ import importlib.util
 import json
 from urllib.parse import urlsplit
 
-from tests.gpu.machine import version_of
+from tests.gpu.machine import find_version
 from tests.gpu.record import SkippedError
 from tests.gpu.running import Task
 
@@ -48,7 +48,7 @@ def check_stubs() -> None:
     try:
         importlib.import_module("heddle.v1.engine_pb2")
     except Exception as error:  # noqa: BLE001 - protobuf raises one of its own, old versions an ImportError
-        raise SkippedError(f"heddle.v1 does not load with protobuf {version_of('protobuf')}: {error}") from None
+        raise SkippedError(f"heddle.v1 does not load with protobuf {find_version('protobuf')}: {error}") from None
 
 
 async def serve_and_measure(task: Task) -> None:

@@ -26,7 +26,7 @@ class Compilations:
 
 
 @contextlib.contextmanager
-def noted_compilations() -> Iterator[Compilations]:
+def count_compilations() -> Iterator[Compilations]:
     """Counts what Triton compiles inside the block: nothing if Triton is not installed."""
     compilations = Compilations()
     if importlib.util.find_spec("triton") is None:
@@ -38,19 +38,19 @@ def noted_compilations() -> Iterator[Compilations]:
         yield compilations
 
 
-def graphs_of(backend: TorchBackend) -> int:
+def count_graphs(backend: TorchBackend) -> int:
     return len(backend._graphs)
 
 
 @contextlib.contextmanager
-def no_graphs_in(backend: TorchBackend) -> Iterator[None]:
+def without_graphs(backend: TorchBackend) -> Iterator[None]:
     """Inside the block, the backend runs small batches without graphs, as it runs large ones."""
     with mock.patch.object(backend, "_graphs", CudaGraphs()):
         yield
 
 
 @contextlib.contextmanager
-def no_graphs_captured() -> Iterator[None]:
+def without_capture() -> Iterator[None]:
     """Backends that are loaded inside the block have no graphs, and load faster."""
     with mock.patch.object(torch_backend, "capture_graphs", return_value=CudaGraphs()):
         yield

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine_svc.batch import Output, PackedBatch
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.sentence_modules import PoolingSetting
 from tests.sequences import Sequence as TokenSequence
@@ -68,7 +68,7 @@ def store(subject: Subject, folder: Path) -> None:
     (folder / ABOUT).write_text(json.dumps(about))
 
 
-def stored(folder: Path) -> Sequence[Subject]:
+def read_subjects(folder: Path) -> Sequence[Subject]:
     """The subjects that `store` wrote, in the same order."""
     places = sorted(path.parent for path in folder.glob(f"*/{ABOUT}"))
     if not places:
@@ -80,10 +80,10 @@ def link(place: Path, folder: Path) -> PackedBatch:
     """A `Subject.write` that links the stored files instead of making them."""
     for path in (place / WEIGHTS).iterdir():
         (folder / path.name).symlink_to(path.resolve())
-    return batch_of(place / BATCH)
+    return read_batch(place / BATCH)
 
 
-def batch_of(path: Path) -> PackedBatch:
+def read_batch(path: Path) -> PackedBatch:
     with np.load(path) as arrays:
         stops = np.cumsum(arrays["lengths"])[:-1]
         ids = np.split(arrays["token_ids"].astype("<u4"), stops)

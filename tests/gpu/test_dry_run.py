@@ -39,7 +39,7 @@ def run_python(*arguments: str, **variables: str) -> subprocess.CompletedProcess
     )
 
 
-def written(folder: Path, name: str) -> dict[str, Any]:
+def read_results(folder: Path, name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
     return content
 
@@ -48,16 +48,16 @@ def written(folder: Path, name: str) -> dict[str, Any]:
 def test_every_step_runs_on_a_cpu_without_the_packages_of_a_server(tmp_path: Path) -> None:
     done = dry_run(tmp_path, without=SERVERS)
     assert done.returncode == 0, done.stdout + done.stderr
-    ended = {step["step"]: step["status"] for step in written(tmp_path, "summary")["steps"]}
+    ended = {step["step"]: step["status"] for step in read_results(tmp_path, "summary")["steps"]}
     assert ended == dict.fromkeys(STEPS, "ok") | {"http": "skipped"}
-    assert written(tmp_path, "http")["notes"] == ["skipped: package granian is not there"]
+    assert read_results(tmp_path, "http")["notes"] == ["skipped: package granian is not there"]
     for name in STEPS[:-1]:
-        assert written(tmp_path, name)["rows"], name
-    kinds = {row["what"] for row in written(tmp_path, "ceilings")["rows"]}
+        assert read_results(tmp_path, name)["rows"], name
+    kinds = {row["what"] for row in read_results(tmp_path, "ceilings")["rows"]}
     assert kinds == {"copy", "product", "layer", "short layer", "kernel", "attention"}
-    formats = {row.get("format") for row in written(tmp_path, "throughput")["rows"]}
+    formats = {row.get("format") for row in read_results(tmp_path, "throughput")["rows"]}
     assert formats >= {"bfloat16", "float16", "fp8"}
-    checks = written(tmp_path, "correctness")["rows"]
+    checks = read_results(tmp_path, "correctness")["rows"]
     assert any("cosine fp8" in row and "cosine fp4" in row for row in checks)
     assert any(row.get("check") == "rows to float8, torch.bfloat16" for row in checks)
 
@@ -78,7 +78,7 @@ def test_checkpoints_that_were_stored_are_compared_without_transformers(tmp_path
     only = ("--only", "correctness", "--checkpoints", str(checkpoints))
     done = dry_run(tmp_path, *only, without=ALL_BUT_TORCH)
     assert done.returncode == 0, done.stdout + done.stderr
-    compared = [row["name"] for row in written(tmp_path, "correctness")["rows"] if "architecture" in row]
+    compared = [row["name"] for row in read_results(tmp_path, "correctness")["rows"] if "architecture" in row]
     assert len(compared) == len(list(checkpoints.iterdir()))
 
 
@@ -86,12 +86,14 @@ def test_checkpoints_that_were_stored_are_compared_without_transformers(tmp_path
 def test_the_server_answers_over_http(tmp_path: Path) -> None:
     done = dry_run(tmp_path, "--only", "http")
     assert done.returncode == 0, done.stdout + done.stderr
-    [row] = written(tmp_path, "http")["rows"]
+    [row] = read_results(tmp_path, "http")["rows"]
     assert row["requests_s"] > 0
 
 
-def test_the_steps_are_listed(tmp_path: Path) -> None:
-    done = dry_run(tmp_path, "--list")
+def test_the_steps_are_listed_with_torch_alone(tmp_path: Path) -> None:
+    """All steps are imported."""
+    done = dry_run(tmp_path, "--list", without=(*ALL_BUT_TORCH, "triton"))
+    assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == list(STEPS)
 
 
@@ -101,7 +103,7 @@ def test_a_run_without_a_gpu_says_so_and_fails(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "torch finds no NVIDIA GPU" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
-    assert written(tmp_path, "ceilings")["failures"] == ["machine failed"]
+    assert read_results(tmp_path, "ceilings")["failures"] == ["machine failed"]
 
 
 def test_a_folder_of_checkpoints_that_is_missing_is_named(tmp_path: Path) -> None:

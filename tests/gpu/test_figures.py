@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.gpu.aims import AIMS, rows_of_aims
+from tests.gpu.aims import AIMS, compare_with_aims
 from tests.gpu.comparing import least_cosine, relative_error
 from tests.gpu.shapes import SHAPES
-from tests.gpu.waits import place_of
+from tests.gpu.waits import format_place
 
 
 def test_work_of_the_largest_model_is_that_of_its_parameters() -> None:
@@ -50,12 +50,12 @@ def test_aims_are_met_by_the_best_batch_or_not_measured(tmp_path: Path) -> None:
         {"model": "Qwen3-Embedding-8B", "format": "fp8", "result": "not built"},
     ]
     (tmp_path / "throughput.json").write_text(json.dumps({"rows": rows}))
-    verdicts = [row["verdict"] for row in rows_of_aims(tmp_path)]
+    verdicts = [row["verdict"] for row in compare_with_aims(tmp_path)]
     assert len(verdicts) == len(AIMS)
     assert verdicts == ["met", "", "", "", "met", "missed", ""]
 
 
 def test_a_wait_is_named_by_file_and_line() -> None:
     found = warnings.WarningMessage("", UserWarning, "/somewhere/engine_svc/models/experts.py", 27)
-    assert place_of(found) == "engine_svc/models/experts.py:27"
-    assert place_of(warnings.WarningMessage("", UserWarning, "/other/file.py", 3)) == "file.py:3"
+    assert format_place(found) == "engine_svc/models/experts.py:27"
+    assert format_place(warnings.WarningMessage("", UserWarning, "/other/file.py", 3)) == "file.py:3"

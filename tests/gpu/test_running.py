@@ -27,7 +27,7 @@ def _not_stopping() -> Iterator[None]:
     running.stopping.clear()
 
 
-def step_of(run: Callable[[Task], None], *, name: str = "step", is_vital: bool = False) -> Step:
+def make_step(run: Callable[[Task], None], *, name: str = "step", is_vital: bool = False) -> Step:
     return Step(name, 30, "a test", run, is_vital=is_vital)
 
 
@@ -65,32 +65,32 @@ def interrupt_the_run(task: Task) -> None:
     time.sleep(60)
 
 
-def written(folder: Path, name: str = "step") -> dict[str, Any]:
+def read_results(folder: Path, name: str = "step") -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
     return content
 
 
 def test_a_step_that_is_done_is_ok(tmp_path: Path) -> None:
-    assert run_one(step_of(work), tmp_path, 30, DRY).status is Status.OK
-    assert written(tmp_path)["rows"] == [{"figure": 1.5}]
+    assert run_one(make_step(work), tmp_path, 30, DRY).status is Status.OK
+    assert read_results(tmp_path)["rows"] == [{"figure": 1.5}]
 
 
 def test_an_error_is_recorded_beside_the_rows_before_it(tmp_path: Path) -> None:
-    assert run_one(step_of(raise_error), tmp_path, 30, DRY).status is Status.FAILED
-    assert written(tmp_path)["failures"] == ["ValueError: no such shape"]
-    assert written(tmp_path)["rows"] == [{"figure": 1.5}]
+    assert run_one(make_step(raise_error), tmp_path, 30, DRY).status is Status.FAILED
+    assert read_results(tmp_path)["failures"] == ["ValueError: no such shape"]
+    assert read_results(tmp_path)["rows"] == [{"figure": 1.5}]
 
 
 def test_a_failed_check_fails_the_step_and_does_not_end_it(tmp_path: Path) -> None:
-    assert run_one(step_of(find_fault), tmp_path, 30, DRY).status is Status.FAILED
-    assert written(tmp_path)["rows"] == [{"figure": 2.5}]
+    assert run_one(make_step(find_fault), tmp_path, 30, DRY).status is Status.FAILED
+    assert read_results(tmp_path)["rows"] == [{"figure": 2.5}]
 
 
 def test_a_step_without_what_it_needs_is_skipped(tmp_path: Path) -> None:
-    outcome = run_one(step_of(skip), tmp_path, 30, DRY)
+    outcome = run_one(make_step(skip), tmp_path, 30, DRY)
     assert outcome.status is Status.SKIPPED
     assert not outcome.is_bad
-    assert written(tmp_path)["notes"] == ["skipped: package x is not there"]
+    assert read_results(tmp_path)["notes"] == ["skipped: package x is not there"]
 
 
 def test_a_part_that_fails_leaves_the_others(tmp_path: Path) -> None:
@@ -98,51 +98,51 @@ def test_a_part_that_fails_leaves_the_others(tmp_path: Path) -> None:
         task.attempt("first", lambda: raise_error(task))
         task.attempt("second", lambda: work(task))
 
-    assert run_one(step_of(work_in_parts), tmp_path, 30, DRY).status is Status.FAILED
-    assert written(tmp_path)["failures"] == ["first: ValueError: no such shape"]
-    assert written(tmp_path)["rows"] == [{"figure": 1.5}, {"figure": 1.5}]
+    assert run_one(make_step(work_in_parts), tmp_path, 30, DRY).status is Status.FAILED
+    assert read_results(tmp_path)["failures"] == ["first: ValueError: no such shape"]
+    assert read_results(tmp_path)["rows"] == [{"figure": 1.5}, {"figure": 1.5}]
 
 
 def test_a_process_that_dies_is_reported(tmp_path: Path) -> None:
-    assert run_one(step_of(die), tmp_path, 30, DRY).status is Status.CRASHED
-    assert written(tmp_path)["failures"] == ["its process ended with exit code 3"]
-    assert written(tmp_path)["rows"] == [{"figure": 1.5}]
+    assert run_one(make_step(die), tmp_path, 30, DRY).status is Status.CRASHED
+    assert read_results(tmp_path)["failures"] == ["its process ended with exit code 3"]
+    assert read_results(tmp_path)["rows"] == [{"figure": 1.5}]
 
 
 def test_a_step_is_cut_off_at_its_limit_and_keeps_what_it_found(tmp_path: Path) -> None:
     start = time.monotonic()
-    assert run_one(step_of(hang), tmp_path, 1, DRY).status is Status.CUT_OFF
+    assert run_one(make_step(hang), tmp_path, 1, DRY).status is Status.CUT_OFF
     assert time.monotonic() - start < 20
-    assert written(tmp_path)["rows"] == [{"figure": 1.5}]
+    assert read_results(tmp_path)["rows"] == [{"figure": 1.5}]
 
 
 def test_the_other_steps_run_when_one_fails(tmp_path: Path) -> None:
-    steps = [step_of(die, name="first"), step_of(raise_error, name="second"), step_of(work, name="third")]
+    steps = [make_step(die, name="first"), make_step(raise_error, name="second"), make_step(work, name="third")]
     outcomes = run_all(steps, tmp_path, 300, DRY)
     assert [outcome.status for outcome in outcomes] == [Status.CRASHED, Status.FAILED, Status.OK]
 
 
 def test_nothing_runs_after_a_vital_step_that_failed(tmp_path: Path) -> None:
-    steps = [step_of(raise_error, name="first", is_vital=True), step_of(work, name="second")]
+    steps = [make_step(raise_error, name="first", is_vital=True), make_step(work, name="second")]
     assert [outcome.status for outcome in run_all(steps, tmp_path, 300, DRY)] == [
         Status.FAILED,
         Status.NOT_RUN,
     ]
-    assert written(tmp_path, "second")["failures"] == ["first failed"]
+    assert read_results(tmp_path, "second")["failures"] == ["first failed"]
 
 
 def test_steps_for_which_no_time_is_left_are_not_run(tmp_path: Path) -> None:
-    [outcome] = run_all([step_of(work)], tmp_path, 1, DRY)
+    [outcome] = run_all([make_step(work)], tmp_path, 1, DRY)
     assert outcome.status is Status.NOT_RUN
     assert outcome.is_bad
 
 
 def test_a_signal_cuts_off_the_step_that_runs_and_those_after_it(tmp_path: Path) -> None:
-    steps = [step_of(interrupt_the_run, name="first"), step_of(work, name="second")]
+    steps = [make_step(interrupt_the_run, name="first"), make_step(work, name="second")]
     usual = signal.signal(signal.SIGTERM, request_stop)
     try:
         outcomes = run_all(steps, tmp_path, 300, DRY)
     finally:
         signal.signal(signal.SIGTERM, usual)
     assert [outcome.status for outcome in outcomes] == [Status.CUT_OFF, Status.NOT_RUN]
-    assert written(tmp_path, "first")["rows"] == [{"figure": 1.5}]
+    assert read_results(tmp_path, "first")["rows"] == [{"figure": 1.5}]

@@ -6,13 +6,13 @@ import numpy as np
 
 from tests.engine_svc.models.cases_of.all import CASES
 from tests.engine_svc.models.published_checkpoints import PUBLISHED
-from tests.gpu.made_subjects import made
-from tests.gpu.subjects import Subject, in_turns, store, stored
+from tests.gpu.made_subjects import make_subjects
+from tests.gpu.subjects import Subject, in_turns, read_subjects, store
 from tests.sequences import packed, sequences_of
 
 
 def test_all_parity_cases_and_published_checkpoints_are_compared() -> None:
-    subjects, missing = made(is_dry=False)
+    subjects, missing = make_subjects(is_dry=False)
     assert not missing
     assert sorted(subject.name for subject in subjects) == sorted(
         [*(case.id for case in CASES), *(published.name for published in PUBLISHED)]
@@ -20,17 +20,17 @@ def test_all_parity_cases_and_published_checkpoints_are_compared() -> None:
 
 
 def test_every_architecture_comes_before_the_second_of_any() -> None:
-    subjects, _ = made(is_dry=False)
+    subjects, _ = make_subjects(is_dry=False)
     architectures = [subject.architecture for subject in subjects]
     first_round = architectures[: len(set(architectures))]
     assert len(set(first_round)) == len(first_round)
 
 
 def test_a_stored_checkpoint_is_the_one_that_was_made(tmp_path: Path) -> None:
-    own, _ = made(is_dry=True)
+    own, _ = make_subjects(is_dry=True)
     for index, subject in enumerate(own[:2]):
         store(subject, tmp_path / "stored" / f"{index:03}")
-    for subject, again in zip(own, stored(tmp_path / "stored"), strict=False):
+    for subject, again in zip(own, read_subjects(tmp_path / "stored"), strict=False):
         first, second = tmp_path / f"made {subject.architecture}", tmp_path / f"read {subject.architecture}"
         first.mkdir()
         second.mkdir()

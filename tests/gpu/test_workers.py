@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:Deprecati
 
 @pytest.fixture(params=[1, 3], ids=["one process", "three processes"], autouse=True)
 def _processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "processes_for", lambda _: request.param)
+    monkeypatch.setattr(workers, "count_processes", lambda _: request.param)
 
 
 def task_in(folder: Path, seconds: float = 60) -> Task:

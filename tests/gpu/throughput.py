@@ -14,18 +14,18 @@ import torch
 
 from engine_svc.backends.cuda_graphs import BUCKETS_OF_TOKENS
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import PackedBatch
 from engine_svc.models.attention_pattern import AttentionPattern
-from tests.gpu.attention_kernels import kernels_for
+from engine_svc.sequences import PackedBatch
+from tests.gpu.attention_kernels import find_kernels
 from tests.gpu.batches import Workload, workloads
 from tests.gpu.ceilings import best_tflops, copy_gb_s
-from tests.gpu.clock import Times, peak_memory, wall_times
+from tests.gpu.clock import Times, measure_wall_times, track_peak_memory
 from tests.gpu.comparing import least_cosine
-from tests.gpu.drawn import drawn_backend
+from tests.gpu.random_weights import load_random_backend
 from tests.gpu.record import Row, read_rows
 from tests.gpu.running import Task
 from tests.gpu.shapes import ModelShape, shapes
-from tests.gpu.starting import graphs_of, no_graphs_in, noted_compilations
+from tests.gpu.starting import count_compilations, count_graphs, without_graphs
 from tests.sequences import run_each
 
 SECONDS, SECONDS_DRY = 1.5, 0.02
@@ -39,7 +39,7 @@ Vectors = Sequence[np.ndarray[Any, np.dtype[np.float32]]]
 
 
 @dataclass(frozen=True)
-class Taken:
+class PassTimes:
     alone: Times  # one pass after the other
     in_flight: float  # seconds per pass, with two in flight
 
@@ -56,7 +56,7 @@ def run(task: Task) -> None:
 
 def measure_model(task: Task, shape: ModelShape, format_: str, vectors: dict[str, Vectors]) -> None:
     """Loads the model once and measures all workloads."""
-    backend = loaded(task, shape, format_)
+    backend = load_backend(task, shape, format_)
     try:
         for workload in workloads(is_dry=task.is_dry):
             if task.record.seconds_left < SECONDS_KEPT:
@@ -73,11 +73,11 @@ def measure_model(task: Task, shape: ModelShape, format_: str, vectors: dict[str
             torch.cuda.empty_cache()
 
 
-def loaded(task: Task, shape: ModelShape, format_: str) -> TorchBackend:
+def load_backend(task: Task, shape: ModelShape, format_: str) -> TorchBackend:
     started = perf_counter()
-    with noted_compilations() as compilations:
-        backend = drawn_backend(shape, task.device, **({"quantization": FP8} if format_ == FP8 else {}))
-    seconds, graphs = perf_counter() - started, graphs_of(backend)
+    with count_compilations() as compilations:
+        backend = load_random_backend(shape, task.device, **({"quantization": FP8} if format_ == FP8 else {}))
+    seconds, graphs = perf_counter() - started, count_graphs(backend)
     device, dtype = torch.device(task.device), getattr(torch, shape.dtype)
     task.record.add(
         model=shape.name,
@@ -87,7 +87,7 @@ def loaded(task: Task, shape: ModelShape, format_: str) -> TorchBackend:
         triton_kernels=compilations.count,
         triton_seconds=compilations.seconds,
         graphs=graphs,
-        attention=next(iter(kernels_for(device, dtype, shape.head_dim, AttentionPattern()))),
+        attention=next(iter(find_kernels(device, dtype, shape.head_dim, AttentionPattern()))),
     )
     if task.device == "cuda" and not graphs:
         task.record.fail(f"{shape.name} {format_}: no CUDA graphs")
@@ -98,27 +98,27 @@ def measure(task: Task, shape: ModelShape, format_: str, backend: TorchBackend, 
     batches = workload.batches(shape)
     seconds = SECONDS_DRY if task.is_dry else SECONDS
     repeats = (SINGLES_MIN_DRY if task.is_dry else SINGLES_MIN) if workload.sequences == 1 else 5
-    run_nth = cyclic(backend, batches)
-    with peak_memory(task.device) as gib:
-        times = wall_times(run_nth, seconds, repeats)
-        taken = Taken(times, seconds_of_two_in_flight(run_nth, seconds / 2))
+    run_nth = run_in_rotation(backend, batches)
+    with track_peak_memory(task.device) as gib:
+        times = measure_wall_times(run_nth, seconds, repeats)
+        pass_times = PassTimes(times, time_two_in_flight(run_nth, seconds / 2))
         memory = gib()
     check_vectors(task, shape, backend, batches)
-    row = row_of(task, shape, format_, workload, taken) | {"memory_gib": round(memory, 2)}
+    row = make_row(task, shape, format_, workload, pass_times) | {"memory_gib": round(memory, 2)}
     if sum(workload.lengths()) <= BUCKETS_OF_TOKENS[-1]:
-        with no_graphs_in(backend):
-            plain = wall_times(run_nth, seconds / 4)
+        with without_graphs(backend):
+            plain = measure_wall_times(run_nth, seconds / 4)
         row |= {"p50_ms_without_graphs": plain.percentile_ms(50), "graphs_over_none": plain.median / times.median}
     task.record.add(**row)
 
 
-def cyclic(backend: TorchBackend, batches: Sequence[PackedBatch]) -> Callable[[int], object]:
+def run_in_rotation(backend: TorchBackend, batches: Sequence[PackedBatch]) -> Callable[[int], object]:
     return lambda index: backend.run(batches[index % len(batches)])
 
 
-def row_of(task: Task, shape: ModelShape, format_: str, workload: Workload, taken: Taken) -> Row:
+def make_row(task: Task, shape: ModelShape, format_: str, workload: Workload, pass_times: PassTimes) -> Row:
     """Rates are those of the engine, which has two passes in flight; p50 and p99 are those of one pass alone."""
-    lengths, times, in_flight = workload.lengths(), taken.alone, taken.in_flight
+    lengths, times, in_flight = workload.lengths(), pass_times.alone, pass_times.in_flight
     flops = shape.linear_flops(sum(lengths))
     ceilings = read_rows(task.record.folder, "ceilings")
     ceiling = best_tflops(ceilings, shape.name, format_)
@@ -144,7 +144,7 @@ def row_of(task: Task, shape: ModelShape, format_: str, workload: Workload, take
     return row
 
 
-def seconds_of_two_in_flight(run_nth: Callable[[int], object], seconds: float) -> float:
+def time_two_in_flight(run_nth: Callable[[int], object], seconds: float) -> float:
     """Seconds per pass with two threads, as the engine has: the host packs and launches one while the device computes
     the other."""
     start = perf_counter()

@@ -12,7 +12,7 @@ PACKAGE = "engine_svc"
 
 
 @contextlib.contextmanager
-def noted_waits(places: set[str], device: str) -> Iterator[None]:
+def record_waits(places: set[str], device: str) -> Iterator[None]:
     """Adds file and line of each wait inside the block to `places`; nothing on a CPU."""
     if device != "cuda":
         yield
@@ -24,10 +24,10 @@ def noted_waits(places: set[str], device: str) -> Iterator[None]:
             yield
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    places |= {place_of(warning) for warning in caught if SYNCHRONIZING in str(warning.message)}
+    places |= {format_place(warning) for warning in caught if SYNCHRONIZING in str(warning.message)}
 
 
-def place_of(warning: warnings.WarningMessage) -> str:
+def format_place(warning: warnings.WarningMessage) -> str:
     parts = Path(warning.filename).parts
     start = parts.index(PACKAGE) if PACKAGE in parts else -1
     return f"{'/'.join(parts[start:])}:{warning.lineno}"

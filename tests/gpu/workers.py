@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 import torch
 
 from tests.gpu.record import Record, Row, Status
-from tests.gpu.running import NotedWarnings, Task, context
+from tests.gpu.running import Task, WarningRecorder, context
 
 PROCESSES_MAX = 8
 CORES_OF_A_PROCESS = 2
@@ -22,7 +22,7 @@ Item = tuple[str, Callable[[Task], None]]
 Found = tuple[list[Row], list[str], list[str], bool]  # rows, notes, failures; whether the process can go on
 
 
-class FoundByWorker(Record):
+class WorkerRecord(Record):
     """Prints the results of a worker. The process of the step writes them to the file."""
 
     def write(self, status: Status = Status.RUNNING) -> None: ...
@@ -48,7 +48,7 @@ class Worker:
         return self._process.exitcode
 
 
-def processes_for(task: Task) -> int:
+def count_processes(task: Task) -> int:
     return 1 if task.is_dry else max(1, min(PROCESSES_MAX, (os.cpu_count() or 1) // CORES_OF_A_PROCESS))
 
 
@@ -65,7 +65,7 @@ def share(task: Task, items: Sequence[Item], *, seconds_kept: float) -> None:
         worker.give(index, name)
         busy[worker.pipe] = worker
 
-    for _ in range(min(processes_for(task), len(items))):
+    for _ in range(min(count_processes(task), len(items))):
         give_next(Worker(task, items))
     while busy:
         for pipe in wait(list(busy)):
@@ -97,8 +97,8 @@ def work_on(pipe: Connection, task: Task, items: Sequence[Item]) -> None:
     root = logging.getLogger()
     while True:
         name, work = items[pipe.recv()]
-        own = Task(FoundByWorker(folder, "", deadline), task.settings)
-        root.handlers = [NotedWarnings(own.record)]
+        own = Task(WorkerRecord(folder, "", deadline), task.settings)
+        root.handlers = [WarningRecorder(own.record)]
         own.attempt(name, lambda work=work, own=own: work(own))  # type: ignore[misc]
         found: Found = own.record.rows, own.record.notes, own.record.failures, is_usable(task.device)
         sys.stdout.flush()

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.rows import Rows
+from engine_svc.sequences import Output, PackedBatch
 from engine_svc.servicer import EngineServicer
 from heddle.rpc.waiting import poll_until
 from tests.cluster import engine_pod, gateway, tokenizer_pod

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import XLMRobertaConfig, XLMRobertaModel
 
 from tests.checkpoints import POSITIONS, write_json, write_old_modules
-from tests.engine_svc.models.cases import Array, randomized, saved
+from tests.engine_svc.models.cases import Array, randomize, save
 from tests.small_tokenizers import unigram
 
 SPECIAL = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
@@ -59,7 +59,7 @@ def write_m3(folder: Path) -> SmallM3:
         type_vocab_size=1,
         pad_token_id=1,
     )
-    model = saved(randomized(XLMRobertaModel(config, add_pooling_layer=False)), folder)
+    model = save(randomize(XLMRobertaModel(config, add_pooling_layer=False)), folder)
     write_old_modules(folder, ["Transformer", "Pooling", "Normalize"], {"pooling_mode_cls_token": True})
     tokenizer.save(str(folder / "tokenizer.json"))
     write_json(folder / "tokenizer_config.json", {"model_max_length": POSITIONS})

@@ -19,10 +19,9 @@ from engine_svc.backends.tensorrt_llm.support import (
     Api,
     installed_api,
     installed_version,
-    read_quantization,
+    read_supported_quantization,
 )
 from engine_svc.backends.torch_backend import DTYPES, find_torch_device
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.models import model
 from engine_svc.models.architectures.registry import find_architecture
 from engine_svc.models.heads.head import Head
@@ -30,6 +29,7 @@ from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
 from engine_svc.rows import Rows
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.causality import is_causal
 
@@ -55,7 +55,7 @@ class TensorRTLLMBackend:
             self._engine = start_engine(api, folder, limits)
             stack.callback(self._engine.shutdown)
             self._resources = stack.pop_all()
-        quantization = read_quantization(checkpoint)
+        quantization = read_supported_quantization(checkpoint)
         weights = self._data_type if quantization is None else quantization.algorithm
         log.info("TensorRT-LLM %s, called by %s, weights in %s", installed_version(), api.value, weights)
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine_svc.backends.tensorrt_llm.support import MODEL_TYPES, Api, read_quantization
+from engine_svc.backends.tensorrt_llm.support import MODEL_TYPES, Api, read_supported_quantization
 from engine_svc.models.model_config import ModelConfig
-from engine_svc.models.quantization import FILE
+from engine_svc.models.quantization import FILE, StoredQuantization
 from engine_svc.models.rotary import rope_parameters
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.weight_files import find_weight_files
@@ -39,6 +39,9 @@ BASES = {
 # TensorRT-LLM 1.2 has no Qwen3ForTextEmbedding.
 QWEN3_BASE_OF_GENERATE = ("modeling_qwen3", "Qwen3ForCausalLM")
 
+# TensorRT-LLM's names of quantization algorithms where they differ from ModelOpt's, which it reads only in lower case.
+TENSORRT_LLM_NAMES = {"FP8_PB_WO": "FP8_BLOCK_SCALES"}
+
 # TensorRT-LLM 1.4 moved the masks to the first.
 MASK_MODULES = (
     "tensorrt_llm._torch.attention.backends.interface",
@@ -49,9 +52,9 @@ MASK_MODULES = (
 def write_model_folder(folder: Path, checkpoint: Checkpoint, data_type: str) -> None:
     """`data_type` is bfloat16 or float16. Raises CheckpointError."""
     (folder / "config.json").write_text(json.dumps(make_config(checkpoint, data_type)))
-    quantization = read_quantization(checkpoint)
+    quantization = read_supported_quantization(checkpoint)
     if quantization is not None:
-        (folder / FILE).write_text(json.dumps(quantization.description))
+        (folder / FILE).write_text(json.dumps(make_quantization_config(quantization)))
     for path in find_weight_files(checkpoint.folder):
         (folder / path.name).symlink_to(path.resolve())
 
@@ -76,6 +79,16 @@ def make_config(checkpoint: Checkpoint, data_type: str) -> Mapping[str, Any]:
         # The language model head is not used; tied, it needs no weights.
         "tie_word_embeddings": True,
     }
+
+
+def make_quantization_config(stored: StoredQuantization) -> Mapping[str, Any]:
+    """An hf_quant_config.json that every version of TensorRT-LLM reads."""
+    quantization = {
+        **stored.stated,
+        "quant_algo": TENSORRT_LLM_NAMES.get(stored.algorithm, stored.algorithm),
+        "kv_cache_quant_algo": None,  # there is no KV cache
+    }
+    return {**stored.content, "quantization": quantization}
 
 
 def register_class(model_type: str, api: Api, *, is_causal: bool) -> None:

@@ -9,14 +9,12 @@ import importlib.metadata
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from engine_svc.device import FP4, FP8, Capability, Device, format_capability
 from engine_svc.models.architectures.decoder import FAMILIES
 from engine_svc.models.architectures.decoder_attention import read_window
 from engine_svc.models.model_config import ModelConfig
-from engine_svc.models.quantization import NO_QUANT, find_quantization, read_stored_quantization
+from engine_svc.models.quantization import NO_QUANT, StoredQuantization, find_quantization, read_stored_quantization
 from engine_svc.models.rotary import rope_parameters
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
@@ -58,9 +56,6 @@ QUANTIZATION_CAPABILITIES: Mapping[str, Capability] = {
     "FP8_PER_CHANNEL_PER_TOKEN": (9, 0),
     "NVFP4": FP4,
 }
-
-# TensorRT-LLM's names where they differ from ModelOpt's, which it reads only in lower case.
-TENSORRT_LLM_NAMES = {"FP8_PB_WO": "FP8_BLOCK_SCALES"}
 
 
 def check_support(settings: EngineSettings, checkpoint: Checkpoint, device: Device) -> None:
@@ -145,7 +140,7 @@ def check_windows(config: ModelConfig, sequence_tokens_max: int) -> None:
 def check_gpu(checkpoint: Checkpoint, device: Device) -> None:
     if device.kind != "cuda":
         raise ConfigurationError("it needs an NVIDIA GPU")
-    quantization = read_quantization(checkpoint)
+    quantization = read_supported_quantization(checkpoint)
     needed = CAPABILITY_MIN if quantization is None else QUANTIZATION_CAPABILITIES[quantization.algorithm]
     if device.capability < needed:
         what = "it" if quantization is None else f"{quantization.algorithm} in it"
@@ -154,23 +149,10 @@ def check_gpu(checkpoint: Checkpoint, device: Device) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class StoredQuantization:
-    """How ModelOpt has quantized the weights of a checkpoint. TensorRT-LLM loads them as they are."""
-
-    algorithm: str  # ModelOpt's name, in upper case
-    description: Mapping[str, Any]  # an hf_quant_config.json that every version of TensorRT-LLM reads
-
-
-def read_quantization(checkpoint: Checkpoint) -> StoredQuantization | None:
-    """None for weights that are not quantized. Raises CheckpointError for an unsupported algorithm."""
+def read_supported_quantization(checkpoint: Checkpoint) -> StoredQuantization | None:
+    """How ModelOpt has quantized the weights, which TensorRT-LLM loads as they are. None if they are not quantized.
+    Raises CheckpointError for an unsupported algorithm."""
     stored = read_stored_quantization(checkpoint)
-    if stored is None:
-        return None
-    stored.check_supported(QUANTIZATION_CAPABILITIES)
-    quantization = {
-        **stored.stated,
-        "quant_algo": TENSORRT_LLM_NAMES.get(stored.algorithm, stored.algorithm),
-        "kv_cache_quant_algo": None,  # there is no KV cache
-    }
-    return StoredQuantization(stored.algorithm, {**stored.content, "quantization": quantization})
+    if stored is not None:
+        stored.check_supported(QUANTIZATION_CAPABILITIES)
+    return stored

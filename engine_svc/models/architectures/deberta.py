@@ -22,7 +22,7 @@ from engine_svc.models.kernels.launch import runs_kernels
 from engine_svc.models.layout import Layout
 from engine_svc.models.linear import load_linear
 from engine_svc.models.model_config import ModelConfig
-from engine_svc.models.transformer import Attention, Layer, Rotations, Rows, Transformer
+from engine_svc.models.transformer import Attention, BranchInput, Layer, Rotations, Transformer
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint
 
@@ -39,7 +39,7 @@ class DisentangledAttention(Attention):
     num_buckets: int
     buckets: Tensor  # int64 [2 * longest - 1]: the bucket of the distance of a key from a query, from 1 - longest on
 
-    def __call__(self, hidden: Rows, layout: Layout, rotations: Rotations) -> Tensor:
+    def __call__(self, hidden: BranchInput, layout: Layout, rotations: Rotations) -> Tensor:
         projected = self.qkv_proj(hidden).view(len(hidden), 3, self.num_heads, -1)
         attend = self.attend_by_kernel if runs_kernels(hidden.device) else self.attend_by_group
         query, key, value = projected.unbind(1)
@@ -76,7 +76,7 @@ class DisentangledAttention(Attention):
         for start in range(0, length, step := self._queries_max(length)):
             queries = range(start, min(start + step, length))
             own = query[:, :, start : queries.stop]
-            bias = self._bias(own, p2c, self._buckets_of(queries, length)).mul_(self.scale)
+            bias = self._bias(own, p2c, self._select_buckets(queries, length)).mul_(self.scale)
             attended = functional.scaled_dot_product_attention(own, key, value, bias, scale=self.scale)
             result[:, :, start : queries.stop] = attended
 
@@ -90,7 +90,7 @@ class DisentangledAttention(Attention):
             bias += p2c.gather(3, buckets.transpose(2, 3)).transpose(2, 3)
         return bias
 
-    def _buckets_of(self, queries: range, length: int) -> Tensor:
+    def _select_buckets(self, queries: range, length: int) -> Tensor:
         zero = len(self.buckets) // 2
         near = self.buckets[zero + 1 - queries.stop : zero + length - queries.start]
         return near.unfold(0, length, 1).flip(0)

@@ -12,7 +12,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.activations import Activation
 from engine_svc.models.heads.head import HeadOutputs, read_by_length
 from engine_svc.models.heads.vector_modules import Stage, apply_stages
@@ -20,6 +19,7 @@ from engine_svc.models.linear import load_linear
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
 from engine_svc.pooling import pool
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint.sentence_modules import Pooling
 
 

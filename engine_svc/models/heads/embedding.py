@@ -7,12 +7,12 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional
 
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.heads.head import HeadOutputs, Part, join_parts, read_by_length
 from engine_svc.models.heads.vector_modules import Stage, apply_stages, load_token_modules, load_vector_modules
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
 from engine_svc.pooling import finish, pool
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.sentence_modules import Pooling
 

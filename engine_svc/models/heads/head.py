@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.rows import Rows
+from engine_svc.sequences import Output, PackedBatch
 
 Array = npt.NDArray[np.float32]
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.heads.embedding import EmbeddingHead
 from engine_svc.models.heads.head import Array, HeadOutputs, Part, join_parts
 from engine_svc.models.heads.vector_modules import Stage
@@ -24,6 +23,7 @@ from engine_svc.models.linear import make_linear
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
 from engine_svc.rows import Rows, ranges
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint.checkpoint import Checkpoint, get_hidden_size
 from heddle.checkpoint.json_files import CheckpointError
 
@@ -61,7 +61,7 @@ class M3Head:
         match output:
             case Output.SPARSE_VECTOR:
                 weights = torch.relu(self.sparse(rows.float()))
-                ids = batch.token_ids[ranges(batch.cu_seqlens[selection.places], selection.lengths)]
+                ids = batch.token_ids[ranges(batch.cu_seqlens[selection.indices], selection.lengths)]
                 return Part(
                     selection.select(weights), lambda host: self._read_sparse(host[:, 0], ids, selection.lengths)
                 )

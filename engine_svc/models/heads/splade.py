@@ -14,7 +14,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.heads.head import Array, HeadOutputs
 from engine_svc.models.layout import group_by_length
 from engine_svc.models.linear import Linear, make_linear
@@ -23,6 +22,7 @@ from engine_svc.models.norms import Norm
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.weights import Weights
 from engine_svc.rows import Rows
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint.sentence_modules import Splade
 
 # The tokens whose logits exist at once: enough for a fast product, and few enough for the memory. With the 30,522 words

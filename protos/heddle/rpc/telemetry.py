@@ -4,7 +4,8 @@ Logs go to stderr, one line per event, as text or JSON. Each `__main__` calls `s
 written while a call is being answered carries the call's request id, in every service.
 
 Metrics live beside what they measure, in prometheus_client's default registry, which adds the memory, CPU time and open
-files of the process. Their names are heddle_<service>_<noun>_<unit>.
+files of the process. Their names are heddle_<service>_<noun>_<unit>. Settings import this module on machines without
+prometheus_client, so it is imported inside a function.
 """
 
 import json
@@ -15,8 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
-
-import prometheus_client
 
 from heddle.rpc.settings import ConfigurationError
 
@@ -97,6 +96,8 @@ def one_line(text: str) -> str:
 
 def serve_metrics(port: int, host: str = "0.0.0.0") -> int:
     """Answers GET /metrics on a separate thread until the process ends. Returns the bound port."""
+    import prometheus_client
+
     try:
         server, _ = prometheus_client.start_http_server(port, host)
     except OSError as error:

@@ -68,10 +68,10 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 def graphs(transformer: Transformer) -> Iterator[CudaGraphs]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transformer_module, "attend", attend_by_cu_seqlens)
-        yield captured(transformer)
+        yield capture_on_cpu(transformer)
 
 
-def captured(
+def capture_on_cpu(
     transformer: Callable[[PackedTokens], Tensor], capture: Capture = capture, sequence_tokens_max: int = 256
 ) -> CudaGraphs:
     return capture_graphs(
@@ -137,7 +137,7 @@ def test_no_sequence_of_a_capture_is_longer_than_the_model_takes(transformer: Tr
         longest.append(int(tokens.positions.max()) + 1)
         return transformer(tokens)
 
-    graphs = captured(watched, sequence_tokens_max=20)
+    graphs = capture_on_cpu(watched, sequence_tokens_max=20)
     assert len(graphs)
     assert max(longest) == 20
     tokens = packed([20] * 4)
@@ -149,10 +149,10 @@ def test_no_sequence_of_a_capture_is_longer_than_the_model_takes(transformer: Tr
 def test_model_that_reads_lengths_on_the_host_has_no_graphs(
     transformer: Transformer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As attention by runs of equal lengths does."""
+    """Attention by group reads them."""
     monkeypatch.setattr(transformer_module, "attend", attend)
     with caplog.at_level(logging.WARNING):
-        assert not len(captured(transformer))
+        assert not len(capture_on_cpu(transformer))
     [record] = caplog.records
     assert "no CUDA graphs for this model" in record.getMessage()
 
@@ -164,7 +164,7 @@ def test_graph_that_computes_something_else_is_not_used(
         return function(), lambda: None
 
     with caplog.at_level(logging.WARNING):
-        assert not len(captured(transformer, capture_once))
+        assert not len(capture_on_cpu(transformer, capture_once))
     [record] = caplog.records
     assert "the replay differs from the computation" in record.getMessage()
 
@@ -176,7 +176,7 @@ def test_model_that_cannot_be_captured_has_no_graphs(
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nSearch for it")
 
     with caplog.at_level(logging.WARNING):
-        assert not len(captured(transformer, refuse))
+        assert not len(capture_on_cpu(transformer, refuse))
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
         "RuntimeError: CUDA error: operation not permitted when stream is capturing"
     ]

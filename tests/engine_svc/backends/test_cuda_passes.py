@@ -12,10 +12,10 @@ import torch
 from engine_svc.backends import DeviceLostError, OutOfMemoryError
 from engine_svc.backends.cuda_passes import CudaPasses
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output
 from engine_svc.models.heads.head import HeadOutputs
 from engine_svc.models.model import Model
 from engine_svc.rows import Rows
+from engine_svc.sequences import Output
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import write_bert, write_tokenizer
 from tests.engine_svc.backends import fake_cuda

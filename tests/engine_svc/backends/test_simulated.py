@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.batch import Output
+from engine_svc.sequences import Output
 from tests.engine_svc.submissions import sequence
 from tests.sequences import Sequence, packed, run_each
 
@@ -61,7 +61,7 @@ def test_sparse_vectors_have_few_positive_weights_that_depend_on_the_sequence_al
     assert len({vector.tobytes() for vector in vectors}) == 3
 
 
-def test_what_is_not_simulated_is_refused() -> None:
+def test_an_output_that_is_not_simulated_is_refused() -> None:
     with pytest.raises(ValueError, match="LOGITS"):
         run_each(QUICK, packed([Sequence(sequence(4).token_ids, output=Output.LOGITS)]))
 

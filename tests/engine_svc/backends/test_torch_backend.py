@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers import BertForSequenceClassification, BertForTokenClassification, BertModel, PreTrainedModel
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output
+from engine_svc.sequences import Output
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.model_source import locate
 from heddle.checkpoint.sentence_modules import POOLING_BY_MODE
@@ -62,10 +62,10 @@ def sequences(minilm: Checkpoint) -> list[TokenSequence]:
     tokenizer = Tokenizer.from_file(str(minilm.folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(minilm.sequence_tokens_max)
-    return [sequence_of(encoding.ids) for encoding in tokenizer.encode_batch(varied_texts(1000))]
+    return [make_sequence(encoding.ids) for encoding in tokenizer.encode_batch(varied_texts(1000))]
 
 
-def sequence_of(ids: Sequence[int], **wishes: Any) -> TokenSequence:
+def make_sequence(ids: Sequence[int], **wishes: Any) -> TokenSequence:
     return TokenSequence(np.array(ids, "<u4").tobytes(), **wishes)
 
 
@@ -74,7 +74,7 @@ def random_ids(length: int, seed: int = 0) -> list[int]:
     return ids
 
 
-def vectors_of(backend: TorchBackend, sequences: Sequence[TokenSequence]) -> Vectors:
+def compute_vectors(backend: TorchBackend, sequences: Sequence[TokenSequence]) -> Vectors:
     """In batches as a scheduler would make them: in the order of arrival, up to a token budget."""
     vectors: list[Vectors] = []
     batch: list[TokenSequence] = []
@@ -99,7 +99,7 @@ def cosines(ours: Vectors, theirs: Vectors) -> Vectors:
 def test_varied_texts_equal_sentence_transformers(
     minilm: Checkpoint, sequences: list[TokenSequence], reference: Vectors, *, dtype: str, count: int, least: float
 ) -> None:
-    vectors = vectors_of(TorchBackend(minilm, dtype=dtype, device="cpu"), sequences[:count])
+    vectors = compute_vectors(TorchBackend(minilm, dtype=dtype, device="cpu"), sequences[:count])
     assert cosines(vectors, reference[:count]).min() > least
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
@@ -108,18 +108,18 @@ def test_few_texts_equal_sentence_transformers(
     minilm_backend: TorchBackend, reference_model: SentenceTransformer, sequences: list[TokenSequence]
 ) -> None:
     reference = np.asarray(reference_model.encode(varied_texts(60)))
-    assert cosines(vectors_of(minilm_backend, sequences[:60]), reference).min() > 0.99999
+    assert cosines(compute_vectors(minilm_backend, sequences[:60]), reference).min() > 0.99999
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "least"), [("float32", 0.9999999), ("bfloat16", 0.9999), ("float16", 0.9999)])
-def test_text_alone_has_the_vector_that_it_has_in_a_batch(
+def test_a_text_has_the_same_vector_alone_and_in_a_batch(
     minilm: Checkpoint, sequences: list[TokenSequence], dtype: str, least: float
 ) -> None:
     backend = TorchBackend(minilm, dtype=dtype, device="cpu")
     some = [*sequences[:46], max(sequences, key=lambda sequence: sequence.tokens)]
     alone = np.stack([run_each(backend, packed([sequence]))[0] for sequence in some])
-    assert cosines(vectors_of(backend, some), alone).min() > least
+    assert cosines(compute_vectors(backend, some), alone).min() > least
 
 
 @pytest.mark.parametrize("cores", [1, 2])
@@ -137,14 +137,14 @@ def test_passes_that_run_at_once_agree_with_one_alone(
 def test_results_come_in_the_order_of_the_batch(minilm_backend: TorchBackend, sequences: list[TokenSequence]) -> None:
     some = sequences[:40]
     np.testing.assert_allclose(
-        vectors_of(minilm_backend, some[::-1])[::-1], vectors_of(minilm_backend, some), atol=1e-5
+        compute_vectors(minilm_backend, some[::-1])[::-1], compute_vectors(minilm_backend, some), atol=1e-5
     )
 
 
 def test_lengths_from_one_to_the_longest_share_a_batch(minilm: Checkpoint, minilm_backend: TorchBackend) -> None:
     longest = minilm.sequence_tokens_max
-    some = [sequence_of(random_ids(length, seed=length)) for length in (1, longest, 2, 3, 33, longest, 17, 1)]
-    together = vectors_of(minilm_backend, some)
+    some = [make_sequence(random_ids(length, seed=length)) for length in (1, longest, 2, 3, 33, longest, 17, 1)]
+    together = compute_vectors(minilm_backend, some)
     alone = np.stack([run_each(minilm_backend, packed([sequence]))[0] for sequence in some])
     assert cosines(together, alone).min() > 0.9999999
 
@@ -155,11 +155,11 @@ def test_sequences_with_different_options_share_a_batch(minilm_backend: TorchBac
         minilm_backend,
         packed(
             [
-                sequence_of(ids),
-                sequence_of(ids, skip_normalization=True),
-                sequence_of(ids, dimensions=64),
-                sequence_of(ids, dimensions=64, skip_normalization=True),
-                sequence_of(ids, output=Output.TOKEN_VECTORS),
+                make_sequence(ids),
+                make_sequence(ids, skip_normalization=True),
+                make_sequence(ids, dimensions=64),
+                make_sequence(ids, dimensions=64, skip_normalization=True),
+                make_sequence(ids, output=Output.TOKEN_VECTORS),
             ]
         ),
     )
@@ -177,8 +177,8 @@ def test_the_prompt_is_computed_but_not_pooled(minilm_backend: TorchBackend) -> 
         minilm_backend,
         packed(
             [
-                sequence_of(ids, prompt_tokens=4, skip_normalization=True),
-                sequence_of(ids, output=Output.TOKEN_VECTORS),
+                make_sequence(ids, prompt_tokens=4, skip_normalization=True),
+                make_sequence(ids, output=Output.TOKEN_VECTORS),
             ]
         ),
     )
@@ -220,7 +220,7 @@ def assert_equal_to(model: SentenceTransformer, folder: Path) -> None:
         tensor = torch.tensor([ids])
         theirs.append(model({"input_ids": tensor, "attention_mask": torch.ones_like(tensor)})["sentence_embedding"][0])
     backend = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu")
-    ours = vectors_of(backend, [sequence_of(ids) for ids in id_lists])
+    ours = compute_vectors(backend, [make_sequence(ids) for ids in id_lists])
     assert cosines(ours, torch.stack(theirs).numpy()).min() > 0.99999
 
 
@@ -228,7 +228,7 @@ def test_vectors_are_cut_as_the_checkpoint_says(tmp_path: Path) -> None:
     write_bert(tmp_path)
     write_json(tmp_path / "config_sentence_transformers.json", {"truncate_dim": 8})
     backend = TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu")
-    [vector] = run_each(backend, packed([sequence_of(random_ids(5))]))
+    [vector] = run_each(backend, packed([make_sequence(random_ids(5))]))
     assert vector.shape == (8,)
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
 
@@ -239,7 +239,7 @@ def test_nan_of_one_sequence_spares_the_others(tmp_path: Path) -> None:
         model.get_parameter("embeddings.word_embeddings.weight")[7] = float("nan")
     model.save_pretrained(tmp_path)
     backend = TorchBackend(Checkpoint.read(tmp_path), dtype="float16", device="cpu")
-    bad, *good = run_each(backend, packed([sequence_of([5, 7]), sequence_of([5, 6]), sequence_of([8, 9, 10])]))
+    bad, *good = run_each(backend, packed([make_sequence([5, 7]), make_sequence([5, 6]), make_sequence([8, 9, 10])]))
     assert np.isnan(bad).any()
     assert all(np.isfinite(vector).all() for vector in good)
 
@@ -266,7 +266,7 @@ def test_scores_are_computed_in_float32_unless_asked_otherwise(tmp_path: Path, m
         (BertForTokenClassification, {Output.TOKEN_LOGITS}),
     ],
 )
-def test_outputs_are_what_the_model_is_for(
+def test_outputs_are_those_of_the_kind_of_model(
     tmp_path: Path, model_class: type[PreTrainedModel], outputs: set[Output]
 ) -> None:
     write_bert(tmp_path, model_class)
@@ -278,4 +278,4 @@ def test_a_closed_backend_releases_its_weights(tmp_path: Path) -> None:
     backend = TorchBackend(Checkpoint.read(tmp_path), device="cpu")
     backend.close()
     with pytest.raises(AttributeError):
-        run_each(backend, packed([sequence_of([5])]))
+        run_each(backend, packed([make_sequence([5])]))

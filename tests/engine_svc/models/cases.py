@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.model import Model
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.sentence_modules import Pooling
 from tests.checkpoints import write_old_modules
@@ -60,9 +60,9 @@ class Case:
         return f"{self.architecture} {self.kind.replace('_', ' ')}, {self.name}"
 
 
-def randomized(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
-    """In evaluation mode, with random weights, so that every part of the model matters. Constructors leave zeros and
-    ones in places."""
+def randomize(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
+    """Draws all weights, so that every part of the model matters: constructors leave some of them 0 or 1. Sets
+    evaluation mode."""
     model.train(mode=False)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -75,13 +75,13 @@ def randomized(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
     return model
 
 
-def saved(model: PreTrainedModel, folder: Path, **wishes: Any) -> PreTrainedModel:
+def save(model: PreTrainedModel, folder: Path, **wishes: Any) -> PreTrainedModel:
     """Saves the model with `save_pretrained`, and returns it."""
     model.save_pretrained(folder, **wishes)
     return model
 
 
-def case_of(
+def make_case(
     model_class: type[PreTrainedModel],
     kind: ModelKind,
     name: str,
@@ -100,10 +100,10 @@ def case_of(
     def write(folder: Path) -> Reference:
         if kind is ModelKind.SPARSE_EMBEDDER:
             write_old_modules(folder, ["MLMTransformer", "SpladePooling"])
-        model = saved(randomized(model_class(config_class(**config)), seed), folder, **save_options)
+        model = save(randomize(model_class(config_class(**config)), seed), folder, **save_options)
         for step in finish:
             step(folder)
-        return reference_of(model, kind, has_types=has_types, first_position=first_position)
+        return make_reference(model, kind, has_types=has_types, first_position=first_position)
 
     return Case(config_class.model_type, name, kind, write, has_types, lengths)
 
@@ -112,17 +112,17 @@ def load_model(folder: Path) -> Model:
     return Model.load(Checkpoint.read(folder), dtype=torch.float32, device=torch.device("cpu"))
 
 
-def renamed(name: str, replacements: Iterable[tuple[str, str]]) -> str:
+def rename_tensor(name: str, replacements: Iterable[tuple[str, str]]) -> str:
     """The name of a tensor, from the names of one library to those of another."""
     for own, theirs in replacements:
         name = name.replace(own, theirs)
     return name
 
 
-def reference_of(
+def make_reference(
     model: PreTrainedModel, kind: ModelKind, *, has_types: bool = False, first_position: int | None = None
 ) -> Reference:
-    """What transformers computes. `first_position` is for models that count positions themselves and leave out tokens
+    """Computes with transformers. `first_position` is for models that count positions themselves and leave out tokens
     with the padding id, which random batches may have anywhere."""
 
     def reference(ids: Tensor, types: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ def reference_of(
 
 
 @torch.inference_mode()
-def one_by_one(reference: Reference, batch: PackedBatch) -> list[Array]:
+def run_each_alone(reference: Reference, batch: PackedBatch) -> list[Array]:
     """Each sequence alone, so that transformers pads nothing."""
     columns = zip(split(batch.token_ids, batch), split(batch.type_ids, batch), strict=True)
     return [reference(ids[None], types[None]).float().numpy() for ids, types in columns]

@@ -108,13 +108,13 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGPU]:
     """Models that are loaded inside the block, with `CUDA` as their device, are on the fake GPU."""
     gpu = FakeGPU(FakeTensorMode(allow_non_fake_inputs=True))
 
-    def noted_upload(parts: Sequence[packed_tokens.Integers], device: torch.device) -> Tensor:
+    def record_upload(parts: Sequence[packed_tokens.Integers], device: torch.device) -> Tensor:
         size = sum(map(len, parts))
         gpu.uploads.append(f"the buffer of {size} numbers")
         return torch.empty(size, dtype=torch.int32, device=device)
 
     with monkeypatch.context() as patch:
-        patch.setattr(packed_tokens, "copy_to_device", noted_upload)
+        patch.setattr(packed_tokens, "copy_to_device", record_upload)
         patch.setattr(weights, "open_stored_tensors", unread_tensors)
         patch.setattr(torch.cuda, "get_device_capability", lambda device=None: CAPABILITY)
         with gpu.mode, Copies(gpu), WithoutDevice(), torch.inference_mode():

@@ -38,12 +38,12 @@ def as_transformers_4(folder: Path) -> None:
         torch_dtype=config["dtype"],
         transformers_version="4.46.0",
         rope_theta=stated.get(FULL, stated)["rope_theta"],
-        rope_scaling=scaling_of(stated.get(FULL, stated)),
+        rope_scaling=read_scaling(stated.get(FULL, stated)),
         **({"rope_local_base_freq": stated[SLIDING]["rope_theta"]} if SLIDING in stated else {}),
     )
 
 
-def scaling_of(parameters: dict[str, Any]) -> dict[str, Any] | None:
+def read_scaling(parameters: dict[str, Any]) -> dict[str, Any] | None:
     if parameters["rope_type"] == "default":
         return None
     scaling = {name: value for name, value in parameters.items() if name not in ("rope_theta", "rope_type")}

@@ -56,15 +56,15 @@ def row(architecture: str) -> list[str]:
     cases = [case for case in CASES if case.architecture == architecture]
     counts = [tested(cases, kinds) for kinds in TASKS.values()]
     named = ", ".join(published.shown for published in PUBLISHED if published.row == architecture)
-    return [architecture, named, *counts, poolings_of(cases)]
+    return [architecture, named, *counts, list_poolings(cases)]
 
 
 def tested(cases: Sequence[Case], kinds: Sequence[ModelKind]) -> str:
     return str(sum(case.kind in kinds for case in cases) or "")
 
 
-def poolings_of(cases: Sequence[Case]) -> str:
-    """Those that tests/engine_svc/models/test_parity.py compares of every embedder."""
+def list_poolings(cases: Sequence[Case]) -> str:
+    """The poolings that test_parity.py compares for every embedder."""
     if not any(case.kind is ModelKind.EMBEDDER for case in cases):
         return ""
     return "all" if POOLED.keys() == set(Pooling) else ", ".join(POOLED)

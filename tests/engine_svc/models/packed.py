@@ -1,7 +1,5 @@
-"""Packed batches of random tokens, their columns cut into sequences again, and layouts of sequences, for the tests of
-the models."""
+"""Packed batches of random tokens, and their columns cut into sequences again, for the tests of the models."""
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine_svc.batch import Output, PackedBatch
-from engine_svc.models.layout import Layout
-from engine_svc.models.prefixes import SharedPrefixes
+from engine_svc.sequences import Output, PackedBatch
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE
 from tests.sequences import Sequence as TokenSequence
 from tests.sequences import packed
@@ -41,18 +37,3 @@ def random_batch(
 
 def split(column: Any, batch: PackedBatch) -> Sequence[Tensor]:
     return torch.from_numpy(column.astype(np.int64)).split(batch.lengths.tolist())  # type: ignore[no-any-return, no-untyped-call]
-
-
-def make_layout(lengths: Sequence[int], device: torch.device | None = None) -> Layout:
-    return Layout.of(lengths, accumulate(lengths, device))
-
-
-def accumulate(lengths: Sequence[int], device: torch.device | None = None) -> Tensor:
-    return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=device)
-
-
-def make_shared_layout(layout: Layout, prefixes: SharedPrefixes) -> Layout:
-    """The same sequences, some of whose tokens share rows, as `PackedTokens` makes it."""
-    query_lengths, device = prefixes.query_lengths.tolist(), layout.cu_seqlens.device
-    row_of_token = torch.from_numpy(prefixes.row_of_token).to(device)
-    return Layout(layout.lengths, query_lengths, layout.cu_seqlens, accumulate(query_lengths, device), row_of_token)

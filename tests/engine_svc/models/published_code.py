@@ -27,7 +27,7 @@ from transformers import (
 
 from heddle.checkpoint import ModelKind
 from tests.engine_svc.models import cases
-from tests.engine_svc.models.cases import Reference, randomized, saved
+from tests.engine_svc.models.cases import Reference, randomize, save
 from tests.engine_svc.models.cases_of import jina_bert, jina_roberta, nomic_bert
 from tests.engine_svc.models.published_checkpoints import HEADS_NAMES, HIDDEN_NAMES, Json, Published, stated
 
@@ -42,13 +42,13 @@ class Computed:
     reference: Reference
 
 
-def reference_of(published: Published, config: Json) -> Computed | None:
+def find_reference(published: Published, config: Json) -> Computed | None:
     """Returns None if transformers has the class."""
-    compute = OF_MODEL_TYPE.get(code_of(config))
+    compute = OF_MODEL_TYPE.get(find_code(config))
     return None if compute is None else compute(published, config)
 
 
-def code_of(config: Mapping[str, Any]) -> str:
+def find_code(config: Mapping[str, Any]) -> str:
     """The model type, or a name for code whose authors use the model type of another architecture."""
     if config.get("position_embedding_type") == "alibi":
         return "jina-bert"
@@ -62,14 +62,14 @@ def has_types(config: Mapping[str, Any]) -> bool:
     return count > 1
 
 
-def dtype_of(config: Mapping[str, Any]) -> torch.dtype:
+def read_dtype(config: Mapping[str, Any]) -> torch.dtype:
     """The data type of the stored weights."""
     dtype: torch.dtype = getattr(torch, config.get("torch_dtype") or config.get("dtype") or "float32")
     return dtype
 
 
 @torch.no_grad()
-def loud(model: PreTrainedModel) -> PreTrainedModel:
+def scale_embeddings(model: PreTrainedModel) -> PreTrainedModel:
     """Scales a decoder's embeddings to the size of what its layers add to them. Gemma's code does it itself."""
     model_type = model.config.model_type
     if model_type.startswith(DECODERS) and not model_type.startswith("gemma"):
@@ -79,11 +79,11 @@ def loud(model: PreTrainedModel) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def stored(model: PreTrainedModel, config: Mapping[str, Any]) -> PreTrainedModel:
+def draw_stored(model: PreTrainedModel, config: Mapping[str, Any]) -> PreTrainedModel:
     """Draws random weights that the published data type can hold."""
-    model = loud(randomized(model))
+    model = scale_embeddings(randomize(model))
     for parameter in model.parameters():
-        parameter.copy_(parameter.to(dtype_of(config)))
+        parameter.copy_(parameter.to(read_dtype(config)))
     return model
 
 
@@ -94,14 +94,14 @@ def names_after(write: Callable[[Path], Any]) -> Mapping[str, Tensor]:
         return load_file(Path(folder) / "model.safetensors")
 
 
-def sizes_of(config: Mapping[str, Any], *names: str) -> Json:
+def read_sizes(config: Mapping[str, Any], *names: str) -> Json:
     """The settings with these names, and those that all models have."""
     usual = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     more = ("type_vocab_size", "layer_norm_eps", "pad_token_id", "max_position_embeddings", "hidden_act", "num_labels")
     return {name: config[name] for name in (*usual, *more, *names) if name in config}
 
 
-def of_gte(published: Published, config: Json) -> Computed:
+def make_gte(published: Published, config: Json) -> Computed:
     """Alibaba's NewModel. Its NTK scaling is a larger base and a linear factor."""
     # Not every version of transformers that can write the others has it.
     from transformers import GteConfig, GteForSequenceClassification, GteModel
@@ -113,26 +113,26 @@ def of_gte(published: Published, config: Json) -> Computed:
     rope = {"rope_type": "linear", "rope_theta": config["rope_theta"] * factor, "factor": factor ** (2 / head_dim)}
     is_reranker = published.kind is ModelKind.RERANKER
     model_class = GteForSequenceClassification if is_reranker else GteModel
-    sizes = sizes_of(config) if is_reranker else {**sizes_of(config), "num_labels": 2}
-    model = stored(model_class(GteConfig(**{**sizes, "rope_parameters": rope})), config)
+    sizes = read_sizes(config) if is_reranker else {**read_sizes(config), "num_labels": 2}
+    model = draw_stored(model_class(GteConfig(**{**sizes, "rope_parameters": rope})), config)
 
     def write(folder: Path) -> None:
-        saved(model, folder)
+        save(model, folder)
         gte.rename(folder, "new", packed=config["pack_qkv"])
 
     tensors = dict(names_after(write))
     if "NewForTokenClassification" in config["architectures"]:  # the head of gte-multilingual-base's sparse vectors
         tensors |= {"classifier.weight": torch.ones(1, config["hidden_size"]), "classifier.bias": torch.ones(1)}
-    return Computed(tensors, cases.reference_of(model, published.kind, has_types=has_types(config)))
+    return Computed(tensors, cases.make_reference(model, published.kind, has_types=has_types(config)))
 
 
-def of_jina_bert(published: Published, config: Json) -> Computed:
+def make_jina_bert(published: Published, config: Json) -> Computed:
     is_later = "qk-post-norm" in config["auto_map"]["AutoModel"]
-    shapes = jina_bert.shapes_of(config, is_later=is_later)
+    shapes = jina_bert.list_shapes(config, is_later=is_later)
     labels, hidden = len(config.get("id2label", {})), config["hidden_size"]
     if published.kind is ModelKind.RERANKER:
         shapes |= {"classifier.weight": [labels, hidden], "classifier.bias": [labels]}
-    weights = {name: tensor.to(dtype_of(config)).float() for name, tensor in jina_bert.drawn(shapes).items()}
+    weights = {name: tensor.to(read_dtype(config)).float() for name, tensor in jina_bert.draw_weights(shapes).items()}
     model = jina_bert.JinaBert(config, weights, is_later=is_later)
     if published.kind is not ModelKind.RERANKER:
         return Computed(weights, model)
@@ -140,24 +140,24 @@ def of_jina_bert(published: Published, config: Json) -> Computed:
     return Computed(prefixed, model.logits)
 
 
-def of_jina_roberta(published: Published, config: Json) -> Computed:
+def make_jina_roberta(published: Published, config: Json) -> Computed:
     is_reranker = published.kind is ModelKind.RERANKER
     model_class = JinaEmbeddingsV3ForSequenceClassification if is_reranker else JinaEmbeddingsV3Model
     rope = {"rope_type": "default", "rope_theta": config.get("rotary_emb_base", 10_000.0)}
-    model = stored(model_class(JinaEmbeddingsV3Config(**{**sizes_of(config), "rope_parameters": rope})), config)
+    model = draw_stored(model_class(JinaEmbeddingsV3Config(**{**read_sizes(config), "rope_parameters": rope})), config)
 
     def write(folder: Path) -> None:
-        saved(model, folder)
+        save(model, folder)
         if config["position_embedding_type"] == "absolute":
-            jina_roberta.learn_positions(folder, model, dtype_of(config))
+            jina_roberta.learn_positions(folder, model, read_dtype(config))
         if config.get("lora_adaptations"):
-            adapters = {"rank": config["lora_rank"], "alpha": config["lora_alpha"], "dtype": dtype_of(config)}
+            adapters = {"rank": config["lora_rank"], "alpha": config["lora_alpha"], "dtype": read_dtype(config)}
             jina_roberta.add_adapters(folder, model, published.adapter, **adapters)
 
-    return Computed(names_after(write), cases.reference_of(model, published.kind))
+    return Computed(names_after(write), cases.make_reference(model, published.kind))
 
 
-def of_nomic(published: Published, config: Json) -> Computed:
+def make_nomic(published: Published, config: Json) -> Computed:
     hidden, heads = stated(config, HIDDEN_NAMES), stated(config, HEADS_NAMES)
     settings = NomicBertConfig(
         vocab_size=config["vocab_size"],
@@ -173,25 +173,25 @@ def of_nomic(published: Published, config: Json) -> Computed:
     model: PreTrainedModel = NomicBertModel(settings)
     if config.get("num_experts"):
         nomic_bert.make_mixture(model, experts=config["num_experts"], chosen=config["moe_top_k"])
-        model = stored(model, config)
+        model = draw_stored(model, config)
         nomic_bert.quieten(model)
         tensors: Mapping[str, Tensor] = nomic_bert.hub_tensors(model)
     else:
-        model = stored(model, config)
-        tensors = names_after(lambda folder: saved(model, folder))
-    return Computed(tensors, cases.reference_of(model, published.kind, has_types=has_types(config)))
+        model = draw_stored(model, config)
+        tensors = names_after(lambda folder: save(model, folder))
+    return Computed(tensors, cases.make_reference(model, published.kind, has_types=has_types(config)))
 
 
-def of_nemotron(published: Published, config: Json) -> Computed:
+def make_nemotron(published: Published, config: Json) -> Computed:
     """NVIDIA's bidirectional Llama. Its reranker pools before it scores, and divides by a temperature."""
     own = ("model_type", "architectures", "auto_map", "pooling", "temperature", "torch_dtype")
     settings = LlamaConfig(**{name: value for name, value in config.items() if name not in own} | {"is_causal": False})
     settings._attn_implementation = "eager"
     is_reranker = published.kind is ModelKind.RERANKER
-    model = stored((LlamaForSequenceClassification if is_reranker else LlamaModel)(settings), config)
-    tensors = names_after(lambda folder: saved(model, folder))
+    model = draw_stored((LlamaForSequenceClassification if is_reranker else LlamaModel)(settings), config)
+    tensors = names_after(lambda folder: save(model, folder))
     if not is_reranker:
-        return Computed(tensors, cases.reference_of(model, published.kind))
+        return Computed(tensors, cases.make_reference(model, published.kind))
 
     def reference(ids: Tensor, types: Tensor) -> Tensor:
         hidden: Tensor = model.base_model(input_ids=ids).last_hidden_state[0]
@@ -202,9 +202,9 @@ def of_nemotron(published: Published, config: Json) -> Computed:
 
 
 OF_MODEL_TYPE: Mapping[str, Callable[[Published, Json], Computed]] = {
-    "jina-bert": of_jina_bert,
-    "jina-roberta": of_jina_roberta,
-    "llama_bidirec": of_nemotron,
-    "new": of_gte,
-    "nomic_bert": of_nomic,
+    "jina-bert": make_jina_bert,
+    "jina-roberta": make_jina_roberta,
+    "llama_bidirec": make_nemotron,
+    "new": make_gte,
+    "nomic_bert": make_nomic,
 }

@@ -20,12 +20,12 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
-from engine_svc.batch import PackedBatch
+from engine_svc.sequences import PackedBatch
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.causality import is_causal
 from tests.checkpoints import write_json
 from tests.engine_svc.models import published_code
-from tests.engine_svc.models.cases import OUTPUTS, Reference, randomized, reference_of
+from tests.engine_svc.models.cases import OUTPUTS, Reference, make_reference, randomize
 from tests.engine_svc.models.published_checkpoints import HIDDEN_NAMES, VOCABULARY, Json, Published, stated
 from tests.sequences import Sequence as TokenSequence
 from tests.sequences import packed
@@ -75,7 +75,7 @@ def write(published: Published, folder: Path) -> Reference:
     for name in published.content.get("beside", []):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"not for us")
-    compute = published_code.reference_of(published, config)
+    compute = published_code.find_reference(published, config)
     if compute is not None:
         write_weights(published, folder, compute.tensors)
         return compute.reference
@@ -88,10 +88,10 @@ def native_model(folder: Path, config: Json) -> PreTrainedModel:
     """A model with random weights that the published data type can hold, so that storing them loses nothing."""
     settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     model_class: type[PreTrainedModel] = getattr(transformers, config["architectures"][0])
-    model = published_code.loud(randomized(model_class(settings)))
+    model = published_code.scale_embeddings(randomize(model_class(settings)))
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(parameter.to(published_code.dtype_of(config)))
+            parameter.copy_(parameter.to(published_code.read_dtype(config)))
     return model
 
 
@@ -117,7 +117,7 @@ def native_reference(published: Published, folder: Path, config: Json) -> Refere
     if score is not None:
         return logit_score(model, score["true_token_id"], score["false_token_id"])
     has_types = published_code.has_types(config)
-    return reference_of(model.train(mode=False), published.kind, has_types=has_types)
+    return make_reference(model.train(mode=False), published.kind, has_types=has_types)
 
 
 def logit_score(model: PreTrainedModel, true_id: int, false_id: int) -> Reference:
@@ -147,7 +147,7 @@ def write_weights(published: Published, folder: Path, tensors: Tensors) -> None:
         for pattern, replacement in content.get("renamed", {}).items():
             published_name = re.sub(pattern, replacement, published_name)
         if published_name:  # "" leaves the tensor out
-            named[published_name] = tensor.to(published_code.dtype_of(config)).contiguous()
+            named[published_name] = tensor.to(published_code.read_dtype(config)).contiguous()
     for name in content.get("buffers", []):
         named[name] = torch.arange(config["max_position_embeddings"])[None]
     check_names(published, named)
@@ -199,7 +199,7 @@ def write_tokenizer(folder: Path) -> None:
     Tokenizer(WordLevel(vocabulary, unk_token="<unk>")).save(str(folder / "tokenizer.json"))
 
 
-def vector_of(folder: Path) -> Callable[[Tensor], Tensor]:
+def compute_vector(folder: Path) -> Callable[[Tensor], Tensor]:
     """Runs sentence-transformers' own modules on the token vectors [tokens, hidden] of one text."""
     listing = json.loads((folder / "modules.json").read_text())
     classes: list[Any] = [import_from_string(entry["type"]) for entry in listing[1:]]

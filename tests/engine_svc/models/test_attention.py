@@ -19,7 +19,7 @@ from engine_svc.models import attention
 from engine_svc.models.attention import SHORT_TOKENS, attend, attend_each_by_matmul, attend_equal, softmax
 from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.prefixes import SharedPrefixes
-from tests.engine_svc.models.packed import make_layout, make_shared_layout
+from tests.engine_svc.models.layouts import make_layout, make_shared_layout
 
 HEADS, HEAD_DIM, LONGEST = 4, 8, 400
 
@@ -27,7 +27,7 @@ ALL = AttentionPattern()
 BIAS = torch.randn(HEADS, 2 * LONGEST - 1, generator=torch.Generator().manual_seed(1))
 
 
-def by_formula(query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
+def attend_by_formula(query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
     """In float64, from the definition."""
     query, key, value = query.double(), key.double(), value.double()
     groups = query.shape[1] // key.shape[1]
@@ -54,7 +54,7 @@ def packed_by_formula(query: Tensor, key: Tensor, value: Tensor, lengths: Sequen
     parts = []
     for start, stop in itertools.pairwise([0, *itertools.accumulate(lengths)]):
         q, k, v = (tensor[None, start:stop].transpose(1, 2) for tensor in (query, key, value))
-        parts.append(by_formula(q, k, v, ALL)[0].transpose(0, 1))
+        parts.append(attend_by_formula(q, k, v, ALL)[0].transpose(0, 1))
     return torch.cat(parts).float()
 
 
@@ -111,9 +111,7 @@ def test_overflow_stays_in_its_own_sequence(length: int, dtype: torch.dtype) -> 
     "pattern", [AttentionPattern(window_right=0), AttentionPattern(window_right=0, window_left=9, softcap=2.0)]
 )
 @pytest.mark.parametrize("lengths", [[20, 20, 20], [14, 14, 14]])
-def test_rows_that_stand_for_several_tokens_are_attended_to_as_those_tokens(
-    lengths: list[int], pattern: AttentionPattern
-) -> None:
+def test_shared_rows_are_attended_to_as_each_of_their_tokens(lengths: list[int], pattern: AttentionPattern) -> None:
     """Three sequences that share all but the last four tokens; the third is equal to the second."""
     length = lengths[0]
     shared, others = length - 4, range(length, length + 4)
@@ -156,7 +154,7 @@ windows = st.one_of(st.none(), st.integers(0, 60))
 def test_any_pattern_equals_the_formula(length: int, num_kv_heads: int, pattern: AttentionPattern) -> None:
     query, key, value = random_heads(2, length, num_kv_heads)
     attended = attend_equal(query, key, value, pattern)
-    torch.testing.assert_close(attended.double(), by_formula(query, key, value, pattern), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(attended.double(), attend_by_formula(query, key, value, pattern), atol=1e-5, rtol=1e-4)
 
 
 @settings(max_examples=60, deadline=None)
@@ -171,7 +169,7 @@ def test_fewer_queries_are_those_of_the_last_tokens(length: int, share: float, p
     query, key, value = random_heads(2, length, 2)
     own = query[:, :, int(share * (length - 1)) :]
     attended = attend_equal(own, key, value, pattern)
-    expected = by_formula(query, key, value, pattern)[:, :, int(share * (length - 1)) :]
+    expected = attend_by_formula(query, key, value, pattern)[:, :, int(share * (length - 1)) :]
     torch.testing.assert_close(attended.double(), expected, atol=1e-5, rtol=1e-4)
 
 
@@ -179,19 +177,19 @@ def test_fewer_queries_are_those_of_the_last_tokens(length: int, share: float, p
 @pytest.mark.parametrize(
     "pattern", [AttentionPattern(window_left=9, window_right=9), AttentionPattern(softcap=2.0, window_right=0)]
 )
-def test_short_types_stay_close_to_the_formula(pattern: AttentionPattern, dtype: torch.dtype) -> None:
+def test_16_bit_types_stay_close_to_the_formula(pattern: AttentionPattern, dtype: torch.dtype) -> None:
     query, key, value = (heads.to(dtype) for heads in random_heads(2, 70, 2))
     attended = attend_equal(query, key, value, pattern)
-    torch.testing.assert_close(attended.double(), by_formula(query, key, value, pattern), atol=0.02, rtol=0.02)
+    torch.testing.assert_close(attended.double(), attend_by_formula(query, key, value, pattern), atol=0.02, rtol=0.02)
 
 
 @pytest.mark.parametrize("num_kv_heads", [1, 4])
 @pytest.mark.parametrize("length", [7, 130])
-def test_matmul_in_the_short_type_stay_close_to_the_formula(length: int, num_kv_heads: int) -> None:
+def test_matmul_in_bfloat16_stays_close_to_the_formula(length: int, num_kv_heads: int) -> None:
     query, key, value = (heads.bfloat16() for heads in random_heads(3, length, num_kv_heads))
     attended = attend_each_by_matmul(query, key, value, AttentionPattern(scale=0.3))
     assert attended.dtype == torch.bfloat16
-    expected = by_formula(query, key, value, AttentionPattern(scale=0.3))
+    expected = attend_by_formula(query, key, value, AttentionPattern(scale=0.3))
     torch.testing.assert_close(attended.double(), expected, atol=0.02, rtol=0.02)
 
 

@@ -24,7 +24,7 @@ def random_parts() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return router, ups, downs, bias
 
 
-def experts_of(router: Tensor, ups: Tensor, downs: Tensor, bias: Tensor) -> Experts:
+def make_experts(router: Tensor, ups: Tensor, downs: Tensor, bias: Tensor) -> Experts:
     pairs = [
         (make_linear(up, None, Activation.GELU), make_linear(down, None)) for up, down in zip(ups, downs, strict=True)
     ]
@@ -32,7 +32,7 @@ def experts_of(router: Tensor, ups: Tensor, downs: Tensor, bias: Tensor) -> Expe
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 100])
-def test_rows_are_what_their_own_experts_make_of_them(rows: int) -> None:
+def test_each_row_is_computed_by_its_own_experts(rows: int) -> None:
     router, ups, downs, bias = random_parts()
     hidden = torch.randn(rows, HIDDEN, generator=torch.Generator().manual_seed(1))
     expected = []
@@ -41,12 +41,12 @@ def test_rows_are_what_their_own_experts_make_of_them(rows: int) -> None:
         best = shares.argsort(descending=True)[:CHOSEN]
         expected.append(sum(shares[i] * (downs[i] @ functional.gelu(ups[i] @ row)) for i in best.tolist()) + bias)
     torch.testing.assert_close(
-        experts_of(router, ups, downs, bias)(hidden), torch.stack(expected), atol=1e-5, rtol=1e-4
+        make_experts(router, ups, downs, bias)(hidden), torch.stack(expected), atol=1e-5, rtol=1e-4
     )
 
 
 def test_row_is_the_same_alone_and_beside_rows_of_one_expert() -> None:
-    experts = experts_of(*random_parts())
+    experts = make_experts(*random_parts())
     row = torch.randn(1, HIDDEN, generator=torch.Generator().manual_seed(2))
     crowd = torch.cat([row] * 50 + [torch.zeros(3, HIDDEN)])
     torch.testing.assert_close(experts(crowd)[49:50], experts(row), atol=1e-6, rtol=1e-6)
@@ -55,11 +55,11 @@ def test_row_is_the_same_alone_and_beside_rows_of_one_expert() -> None:
 def test_nan_of_one_row_spares_the_others() -> None:
     hidden = torch.randn(4, HIDDEN, generator=torch.Generator().manual_seed(3))
     hidden[1] = float("nan")
-    bad = experts_of(*random_parts())(hidden).isnan().any(1)
+    bad = make_experts(*random_parts())(hidden).isnan().any(1)
     assert bad.tolist() == [False, True, False, False]
 
 
-def test_router_tells_apart_what_ties_in_bfloat16() -> None:
+def test_router_distinguishes_weights_that_are_equal_in_bfloat16() -> None:
     """Its weights differ by less than the type of the rows can say."""
     router = torch.ones(2, HIDDEN)
     router[1] += 2**-10

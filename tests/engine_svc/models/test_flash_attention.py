@@ -166,7 +166,7 @@ def _nothing_was_chosen() -> Iterator[None]:
     choose_kernel.cache_clear()
 
 
-def arguments_of(pattern: AttentionPattern) -> tuple[Tensor, Tensor, Tensor, Layout, AttentionPattern]:
+def make_arguments(pattern: AttentionPattern) -> tuple[Tensor, Tensor, Tensor, Layout, AttentionPattern]:
     query, key, value = torch.randn(sum(LENGTHS), 3, 4, 8).unbind(1)
     cu_seqlens = torch.tensor([0, *itertools.accumulate(LENGTHS)], dtype=torch.int32)
     return query, key[:, :2], value[:, :2], Layout.of(LENGTHS, cu_seqlens), pattern
@@ -177,7 +177,7 @@ def test_flash_attn_3_is_called_as_published(kernel: Kernel, monkeypatch: pytest
     offer(monkeypatch, {"flash_attn_interface": kernel})
     attends = find_flash_attn_3()
     assert attends is not None
-    arguments = arguments_of(PATTERN)
+    arguments = make_arguments(PATTERN)
     assert torch.equal(attends(*arguments), arguments[0])
 
 
@@ -185,7 +185,7 @@ def test_flash_attn_2_is_called_as_published(monkeypatch: pytest.MonkeyPatch) ->
     offer(monkeypatch, {"flash_attn": flash_attn_2_of_2_8})
     attends = find_flash_attn_2()
     assert attends is not None
-    arguments = arguments_of(AttentionPattern(window_left=40, window_right=0, scale=0.25, softcap=3.0))
+    arguments = make_arguments(AttentionPattern(window_left=40, window_right=0, scale=0.25, softcap=3.0))
     assert torch.equal(attends(*arguments), arguments[0] + 3.0)
 
 
@@ -194,7 +194,7 @@ def test_varlen_is_called_as_its_version_takes_it(kernel: Kernel, monkeypatch: p
     offer(monkeypatch, {"torch.nn.attention.varlen": kernel})
     attends = find_torch_varlen()
     assert attends is not None
-    arguments = arguments_of(PATTERN)
+    arguments = make_arguments(PATTERN)
     assert attends(*arguments) is arguments[0]
 
 
@@ -266,6 +266,6 @@ def test_attention_by_group_is_the_last_choice(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_maximum_length_passed_to_a_kernel_exceeds_the_window() -> None:
     """Otherwise kernels drop the window and round differently: the result for a sequence would depend on the batch."""
-    *_, layout, _ = arguments_of(PATTERN)
+    *_, layout, _ = make_arguments(PATTERN)
     assert flash_attention.seqlens(layout, AttentionPattern(window_left=500, window_right=0))[-1] > 501
     assert flash_attention.seqlens(layout, AttentionPattern())[-1] == layout.max_seqlen_k

@@ -28,12 +28,12 @@ def random_rows(rows: int, numbers: int) -> Tensor:
     return torch.randn(rows, numbers, generator=torch.Generator().manual_seed(0))
 
 
-def numbers_of(rows: Float4Rows) -> Tensor:
+def dequantize(rows: Float4Rows) -> Tensor:
     return dequantize_float4(rows, make_byte_table(torch.float32, rows.packed.device))
 
 
-def error_of(rows: Tensor, quantize: Quantize) -> float:
-    return float((numbers_of(quantize(rows)) - rows).norm() / rows.norm())
+def relative_error(rows: Tensor, quantize: Quantize) -> float:
+    return float((dequantize(quantize(rows)) - rows).norm() / rows.norm())
 
 
 def test_numbers_are_rounded_to_the_nearest_and_ties_to_the_even_code() -> None:
@@ -49,7 +49,7 @@ def test_numbers_are_rounded_to_the_nearest_and_ties_to_the_even_code() -> None:
 def test_bytes_and_scales_are_read_as_the_layout_says(quantize: Quantize) -> None:
     """The number with the even index is in the lower bits; 16 numbers have a scale."""
     rows = quantize(random_rows(3, 64))
-    found = numbers_of(rows)
+    found = dequantize(rows)
     assert (rows.packed.shape, rows.block_scales.shape, rows.scales.shape) == ((3, 32), (3, 4), (3, 1))
     for row, column in itertools.product(range(3), range(64)):
         byte = int(rows.packed[row, column // 2])
@@ -60,8 +60,8 @@ def test_bytes_and_scales_are_read_as_the_layout_says(quantize: Quantize) -> Non
 
 def test_quantized_numbers_are_as_near_as_four_bits_allow() -> None:
     rows = random_rows(50, 256)
-    assert error_of(rows, quantize_to_float4) < 0.1
-    error = numbers_of(quantize_to_float4(rows)) - rows
+    assert relative_error(rows, quantize_to_float4) < 0.1
+    error = dequantize(quantize_to_float4(rows)) - rows
     # Half of the widest step, between 4 and 6 times the scale, which E4M3 rounds by a sixteenth at the most.
     largest = rows.abs().view(50, -1, 16).amax(2)
     assert (error.abs().view(50, -1, 16).amax(2) <= largest * (1 / 6 + 1 / 16)).all()
@@ -83,21 +83,21 @@ def least_error(rows: Tensor) -> float:
 @pytest.mark.parametrize("tails", [1, 3], ids=["normal", "with outliers"])
 def test_the_scales_of_weights_are_almost_the_best(tails: int) -> None:
     rows = random_rows(10, 256) ** tails
-    assert least_error(rows) <= error_of(rows, fit_to_float4) <= 1.02 * least_error(rows)
-    assert error_of(rows, fit_to_float4) < 0.95 * error_of(rows, quantize_to_float4)
+    assert least_error(rows) <= relative_error(rows, fit_to_float4) <= 1.02 * least_error(rows)
+    assert relative_error(rows, fit_to_float4) < 0.95 * relative_error(rows, quantize_to_float4)
 
 
 @both_ways
 def test_numbers_of_the_format_survive_exactly(quantize: Quantize) -> None:
     rows = torch.tensor([E2M1]) * torch.tensor([[1.0], [0.25], [3.5]])
-    torch.testing.assert_close(numbers_of(quantize(rows)), rows, rtol=1e-6, atol=0)
+    torch.testing.assert_close(dequantize(quantize(rows)), rows, rtol=1e-6, atol=0)
 
 
 @both_ways
 def test_small_and_empty_blocks_do_not_become_nan(quantize: Quantize) -> None:
     rows = torch.zeros(3, 32)
     rows[1, 0], rows[1, 31], rows[2] = 1e4, 1e-6, 1e-38
-    torch.testing.assert_close(numbers_of(quantize(rows)), torch.where(rows > 1, rows, 0.0))
+    torch.testing.assert_close(dequantize(quantize(rows)), torch.where(rows > 1, rows, 0.0))
 
 
 @both_ways

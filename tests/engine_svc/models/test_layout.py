@@ -6,7 +6,7 @@ import torch
 
 from engine_svc.models.layout import EqualLengths, Layout, round_up_length
 from engine_svc.models.prefixes import SharedPrefixes
-from tests.engine_svc.models.packed import make_layout, make_shared_layout
+from tests.engine_svc.models.layouts import make_layout, make_shared_layout
 
 
 def test_adjacent_sequences_of_equal_length_are_one_group() -> None:

@@ -49,7 +49,7 @@ def test_batches_that_are_not_prepacked_are_not_filled_up() -> None:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activation_is_the_one_that_transformers_means(name: str) -> None:
+def test_activations_equal_those_of_transformers(name: str) -> None:
     inputs = torch.linspace(-5, 5, 101)[:, None]
     outputs = PlainLinear(torch.ones(1, 1), None, ACTIVATIONS[name])(inputs)
     torch.testing.assert_close(outputs, ACT2FN[name](inputs), atol=1e-6, rtol=1e-5)

@@ -9,7 +9,7 @@ import pytest
 from transformers import Gemma2Model, Gemma3TextModel, PreTrainedModel, Qwen3Model
 
 from heddle.checkpoint import Checkpoint
-from tests.engine_svc.models.cases import saved
+from tests.engine_svc.models.cases import save
 from tests.engine_svc.models.cases_of.decoders import small
 
 LONG = {"hidden_size": 256, "num_attention_heads": 4, "head_dim": 64, "intermediate_size": 768}
@@ -20,7 +20,7 @@ CODE = """
 import re, pathlib, sys
 import numpy as np
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import PackedBatch
+from engine_svc.sequences import PackedBatch
 from heddle.checkpoint import Checkpoint
 from tests.sequences import Sequence, packed, run_each
 def kib(name): return int(re.search(name + r":\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
@@ -46,7 +46,7 @@ print((kib("VmHWM") - before) / 2**10)
 def test_long_text_needs_little_memory(
     tmp_path: Path, model_class: type[PreTrainedModel], tokens: int, config: dict[str, Any]
 ) -> None:
-    saved(small(model_class, max_position_embeddings=tokens, **config), tmp_path)
+    save(small(model_class, max_position_embeddings=tokens, **config), tmp_path)
     assert Checkpoint.read(tmp_path).sequence_tokens_max == tokens
     command = [sys.executable, "-c", CODE, str(tmp_path), str(tokens)]
     environment = {"PYTHONPATH": ":".join(sys.path)}

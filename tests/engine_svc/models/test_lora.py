@@ -15,12 +15,12 @@ from transformers import JinaEmbeddingsV3Model
 
 from engine_svc.backends.loading import load_backend
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch
+from engine_svc.sequences import Output, PackedBatch
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.json_files import CheckpointError
 from tests.checkpoints import write_bert
-from tests.engine_svc.models.cases import Array, Reference, one_by_one
+from tests.engine_svc.models.cases import Array, Reference, run_each_alone
 from tests.engine_svc.models.cases_of import jina_roberta
 from tests.engine_svc.models.cases_of.jina_roberta import ADAPTERS, hub_case
 from tests.engine_svc.models.hub_layout import change_config
@@ -34,7 +34,7 @@ def load(folder: Path, adapter: str) -> None:
     load_backend(EngineSettings(adapter=adapter, dtype="float32"), Checkpoint.read(folder))
 
 
-def test_unknown_adapter_is_answered_with_the_names_of_those_there_are(tmp_path: Path) -> None:
+def test_unknown_adapter_is_refused_with_the_names_of_the_known(tmp_path: Path) -> None:
     jina_roberta.CASES[0].write(tmp_path)
     load(tmp_path, "separation")
     with pytest.raises(CheckpointError, match=r"no adapter cats \(adapters: retrieval.query, .*, text-matching\)"):
@@ -114,8 +114,8 @@ def mixed_batch(tasks: tuple[str, ...] = TASKS) -> PackedBatch:
     )
 
 
-def expected_of(references: Mapping[str, Reference], batch: PackedBatch, own: str = "") -> list[Array]:
-    every = {task: one_by_one(reference, batch) for task, reference in references.items()}
+def compute_expected(references: Mapping[str, Reference], batch: PackedBatch, own: str = "") -> list[Array]:
+    every = {task: run_each_alone(reference, batch) for task, reference in references.items()}
     return [every[sequence.task or own][index] for index, sequence in enumerate(sequences_of(batch))]
 
 
@@ -125,13 +125,13 @@ def test_each_sequence_has_its_adapter_or_that_of_the_pod(
 ) -> None:
     backend = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", adapter=own)
     batch = mixed_batch()
-    for ours, theirs in zip(run_each(backend, batch), expected_of(references, batch, own), strict=True):
+    for ours, theirs in zip(run_each(backend, batch), compute_expected(references, batch, own), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 def test_adapters_make_a_difference(references: Mapping[str, Reference]) -> None:
     batch = random_batch([9])
-    vectors = [one_by_one(reference, batch)[0] for reference in references.values()]
+    vectors = [run_each_alone(reference, batch)[0] for reference in references.values()]
     assert all(np.abs(one - other).max() > 0.1 for one, other in itertools.pairwise(vectors))
 
 
@@ -168,6 +168,6 @@ def test_in_bfloat16_vectors_point_where_they_should(
 ) -> None:
     backend = TorchBackend(Checkpoint.read(folder), dtype="bfloat16", device="cpu", adapter=own)
     batch = mixed_batch()
-    for ours, theirs in zip(run_each(backend, batch), expected_of(references, batch, own), strict=True):
+    for ours, theirs in zip(run_each(backend, batch), compute_expected(references, batch, own), strict=True):
         cosines = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
         assert cosines.min() > 0.999

@@ -30,7 +30,7 @@ from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.json_files import CheckpointError
 from tests.checkpoints import SMALL_BERT, write_bert, write_old_modules
-from tests.engine_svc.models.cases import load_model, one_by_one, reference_of, saved
+from tests.engine_svc.models.cases import load_model, make_reference, run_each_alone, save
 from tests.engine_svc.models.cases_of.decoders import bare_names, small
 from tests.engine_svc.models.hub_layout import change_config, rename_tensors
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
@@ -38,7 +38,7 @@ from tests.sequences import run_each
 
 
 def write_qwen(folder: Path) -> None:
-    saved(small(Qwen3ForCausalLM, num_hidden_layers=3), folder)
+    save(small(Qwen3ForCausalLM, num_hidden_layers=3), folder)
     write_old_modules(folder, ["Transformer", "Pooling"], {"pooling_mode_lasttoken": True})
 
 
@@ -104,7 +104,7 @@ def test_unused_tensors_do_not_change_the_vectors(tmp_path: Path) -> None:
     change_config(tmp_path, num_hidden_layers=1)
     model = BertModel.from_pretrained(tmp_path)
     batch = random_batch(ALL_LENGTHS)
-    theirs = one_by_one(reference_of(model, Checkpoint.read(tmp_path).kind), batch)
+    theirs = run_each_alone(make_reference(model, Checkpoint.read(tmp_path).kind), batch)
     for ours, hidden in zip(
         run_each(TorchBackend(Checkpoint.read(tmp_path), dtype="float32"), batch), theirs, strict=True
     ):
@@ -143,7 +143,7 @@ TIED_MODELS: list[tuple[PreTrainedModel, str]] = [
 @pytest.mark.parametrize(("model", "head"), TIED_MODELS, ids=lambda value: type(value).__name__)
 def test_embeddings_may_be_stored_as_the_head(tmp_path: Path, model: PreTrainedModel, head: str) -> None:
     """safetensors stores tied tensors once, and may keep either name."""
-    saved(model, tmp_path)
+    save(model, tmp_path)
     words = next(
         name for name, _ in model.named_parameters() if name.endswith(("embed_tokens.weight", "word_embeddings.weight"))
     )

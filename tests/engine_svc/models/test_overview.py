@@ -1,4 +1,4 @@
-"""The table of models says what is tested, and what is there is tested."""
+"""The table of models lists what the parity cases test, and they test every architecture."""
 
 from engine_svc.models.architectures.registry import ARCHITECTURES, Architecture
 from heddle.checkpoint import ModelKind
@@ -8,7 +8,7 @@ from tests.engine_svc.models.overview import PRINTED, table
 from tests.engine_svc.models.published_checkpoints import PUBLISHED
 
 
-def test_table_is_the_one_that_the_cases_make() -> None:
+def test_the_table_is_up_to_date() -> None:
     assert PRINTED.read_text() == table(), "run make models"
 
 
@@ -24,16 +24,16 @@ def test_every_architecture_and_each_of_its_heads_has_a_case() -> None:
     """A head that several architectures share is tested with one of them."""
     tested = {(case.architecture, case.kind) for case in CASES}
     assert ARCHITECTURES.keys() <= {name for name, kind in tested if kind is ModelKind.EMBEDDER}
-    heads = {(kind, load) for name, kind in tested if name in ARCHITECTURES for load in [head_of(name, kind)] if load}
+    heads = {(kind, load) for name, kind in tested if name in ARCHITECTURES for load in [find_head(name, kind)] if load}
     for architecture in ARCHITECTURES.values():
-        assert set(architecture.heads.items()) - heads <= classifiers_of(architecture, heads)
+        assert set(architecture.heads.items()) - heads <= list_classifiers(architecture, heads)
 
 
-def head_of(name: str, kind: ModelKind) -> object:
+def find_head(name: str, kind: ModelKind) -> object:
     return ARCHITECTURES[name].heads.get(kind)
 
 
-def classifiers_of(architecture: Architecture, heads: set[tuple[ModelKind, object]]) -> set[tuple[ModelKind, object]]:
+def list_classifiers(architecture: Architecture, heads: set[tuple[ModelKind, object]]) -> set[tuple[ModelKind, object]]:
     """Rerankers and classifiers have one head: either will do."""
     both = (ModelKind.RERANKER, ModelKind.CLASSIFIER)
     return {(kind, load) for kind, load in architecture.heads.items() if any((other, load) in heads for other in both)}

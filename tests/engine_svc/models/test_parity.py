@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.model import Model
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint import Checkpoint, ModelKind
-from tests.engine_svc.models.cases import OUTPUTS, POOLED, Array, Case, one_by_one
+from tests.engine_svc.models.cases import OUTPUTS, POOLED, Array, Case, run_each_alone
 from tests.engine_svc.models.cases_of.all import CASES
 from tests.engine_svc.models.packed import random_batch
 from tests.sequences import dense, packed, run_each, sequences_of
@@ -47,7 +47,7 @@ def parity(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         output=OUTPUTS[case.kind],
         vocabulary_size=checkpoint.vocabulary_size,
     )
-    return Parity(case, checkpoint, batch, one_by_one(reference, batch))
+    return Parity(case, checkpoint, batch, run_each_alone(reference, batch))
 
 
 def cosine(ours: Array, theirs: Array) -> float:

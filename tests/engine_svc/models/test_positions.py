@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output
+from engine_svc.sequences import Output
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import SMALL_BERT, VOCABULARY_SIZE
-from tests.engine_svc.models.cases import randomized, saved
+from tests.engine_svc.models.cases import randomize, save
 from tests.sequences import Sequence, packed, run_each
 
 ROWS = 40  # rows of the position table
@@ -42,7 +42,7 @@ def test_the_longest_text_that_fits_equals_transformers(
 ) -> None:
     """transformers counts positions itself, because no id is the padding id."""
     config = config_class(**{**SMALL_BERT, "max_position_embeddings": ROWS, "pad_token_id": padding})
-    saved(randomized(model_class(config)), tmp_path)
+    save(randomize(model_class(config)), tmp_path)
     model = AutoModel.from_pretrained(tmp_path)
     checkpoint = Checkpoint.read(tmp_path)
     # MPNet's code always takes padding id 1.

@@ -12,14 +12,14 @@ from torch import Tensor
 from transformers import Qwen3Model
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.models import packed_tokens
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.prefixes import PREFIX_TOKENS_MIN, ROWS_PER_TOKEN_MAX, find_shared_prefixes
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import VOCABULARY_SIZE
-from tests.engine_svc.models.cases import saved
+from tests.engine_svc.models.cases import save
 from tests.engine_svc.models.cases_of.decoders import small
 from tests.sequences import Sequence, packed, run_each, sequences_of
 
@@ -32,11 +32,11 @@ STARTS = st.sampled_from([[], LONG[:5], LONG[:15], LONG[:16], LONG[:17], LONG, [
 SEQUENCES = st.builds(lambda start, own: [*start, *own], STARTS, st.lists(st.integers(0, 600), max_size=5)).filter(bool)
 
 
-def batch_of(sequences: Iterable[Ids], output: Output = Output.TOKEN_VECTORS) -> PackedBatch:
+def make_batch(sequences: Iterable[Ids], output: Output = Output.TOKEN_VECTORS) -> PackedBatch:
     return packed([Sequence(np.array(ids, "<u4").tobytes(), output=output) for ids in sequences])
 
 
-def prefixes_of(sequences: list[Ids]) -> list[tuple[object, ...]]:
+def list_prefixes(sequences: list[Ids]) -> list[tuple[object, ...]]:
     """For each token, what must be equal for two tokens to share a row: all tokens up to it, and a sequence long enough
     to be compared. Tokens of shorter sequences share nothing."""
     prefixes: list[tuple[object, ...]] = []
@@ -53,7 +53,7 @@ def prefixes_of(sequences: list[Ids]) -> list[tuple[object, ...]]:
 @example([LONG[:20], [*LONG[:17], 1], LONG])
 @example([LONG[:15], LONG[:15]])
 def test_rows_are_the_distinct_prefixes(sequences: list[Ids]) -> None:
-    batch, prefixes = batch_of(sequences), prefixes_of(sequences)
+    batch, prefixes = make_batch(sequences), list_prefixes(sequences)
     prefix_rows = find_shared_prefixes(batch)
     distinct = len(set(prefixes))
     is_worth_it = distinct <= ROWS_PER_TOKEN_MAX * batch.tokens
@@ -68,7 +68,7 @@ def test_rows_are_the_distinct_prefixes(sequences: list[Ids]) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.lists(SEQUENCES, min_size=2, max_size=12))
 def test_columns_come_back_from_their_rows(sequences: list[Ids]) -> None:
-    batch = batch_of([*sequences, LONG, LONG, LONG, LONG])
+    batch = make_batch([*sequences, LONG, LONG, LONG, LONG])
     prefix_rows = find_shared_prefixes(batch)
     assert prefix_rows is not None
     for column in (batch.token_ids, batch.positions):
@@ -78,7 +78,7 @@ def test_columns_come_back_from_their_rows(sequences: list[Ids]) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.lists(SEQUENCES, min_size=2, max_size=12))
 def test_own_tokens_follow_the_shared_ones_and_lie_end_to_end(sequences: list[Ids]) -> None:
-    batch = batch_of([*sequences, LONG, LONG, LONG, LONG])
+    batch = make_batch([*sequences, LONG, LONG, LONG, LONG])
     prefix_rows = find_shared_prefixes(batch)
     assert prefix_rows is not None
     own = [
@@ -92,7 +92,7 @@ def test_own_tokens_follow_the_shared_ones_and_lie_end_to_end(sequences: list[Id
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
-    saved(small(Qwen3Model), folder)
+    save(small(Qwen3Model), folder)
     return folder
 
 
@@ -131,7 +131,7 @@ def hidden_states(folder: Path, batch: PackedBatch, dtype: torch.dtype, *, share
 @pytest.mark.parametrize("name", BATCHES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
 def test_sharing_changes_no_output(folder: Path, name: str, dtype: torch.dtype, tolerance: float) -> None:
-    batch = batch_of(sorted(BATCHES[name], key=len))
+    batch = make_batch(sorted(BATCHES[name], key=len))
     shared, rows = hidden_states(folder, batch, dtype, shares=True)
     apart, rows_apart = hidden_states(folder, batch, dtype, shares=False)
     torch.testing.assert_close(shared, apart, atol=tolerance, rtol=0)
@@ -141,7 +141,7 @@ def test_sharing_changes_no_output(folder: Path, name: str, dtype: torch.dtype, 
 @pytest.mark.parametrize("name", BATCHES)
 def test_backend_answers_each_sequence_as_alone(folder: Path, name: str) -> None:
     backend = TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu")
-    batch = batch_of(BATCHES[name], Output.VECTOR)
+    batch = make_batch(BATCHES[name], Output.VECTOR)
     apart = run_each(TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", share_prefixes=False), batch)
     np.testing.assert_allclose(np.stack(run_each(backend, batch)), np.stack(apart), atol=1e-5, rtol=0)
     for together, sequence in zip(run_each(backend, batch), sequences_of(batch), strict=True):
@@ -158,7 +158,7 @@ def test_backend_answers_each_sequence_as_alone(folder: Path, name: str) -> None
     ],
 )
 def test_few_shared_tokens_switch_nothing_on(sequences: list[Ids]) -> None:
-    assert find_shared_prefixes(batch_of(sequences)) is None
+    assert find_shared_prefixes(make_batch(sequences)) is None
 
 
 def test_sharing_can_be_switched_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_sharing_can_be_switched_off(folder: Path, monkeypatch: pytest.MonkeyPat
         raise AssertionError("shared all the same")
 
     monkeypatch.setattr(packed_tokens, "find_shared_prefixes", shared)
-    batch = batch_of(BATCHES["40 tokens"], Output.VECTOR)
+    batch = make_batch(BATCHES["40 tokens"], Output.VECTOR)
     run_each(TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu", share_prefixes=False), batch)
     with pytest.raises(AssertionError, match="shared all the same"):
         run_each(TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu"), batch)
@@ -174,9 +174,9 @@ def test_sharing_can_be_switched_off(folder: Path, monkeypatch: pytest.MonkeyPat
 
 def test_model_that_sees_the_whole_text_shares_nothing(tmp_path: Path) -> None:
     """The hidden states of a token depend on the tokens after it."""
-    saved(small(Qwen3Model, is_causal=False), tmp_path)
+    save(small(Qwen3Model, is_causal=False), tmp_path)
     backend = TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu")
     one, other = [*START, 1], [*START, 2]
-    together = run_each(backend, batch_of([one, other, one, other]))
-    np.testing.assert_allclose(together[0], run_each(backend, batch_of([one]))[0], atol=1e-5)
+    together = run_each(backend, make_batch([one, other, one, other]))
+    np.testing.assert_allclose(together[0], run_each(backend, make_batch([one]))[0], atol=1e-5)
     assert np.abs(together[0][0] - together[1][0]).max() > 1e-3

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint import Checkpoint, ModelKind
 from tests.engine_svc.models import published_references
-from tests.engine_svc.models.cases import Array, one_by_one
+from tests.engine_svc.models.cases import Array, run_each_alone
 from tests.engine_svc.models.published_checkpoints import PUBLISHED, Published
 from tests.engine_svc.models.published_references import random_batch
 from tests.sequences import dense, packed, run_each, sequences_of
@@ -43,7 +43,7 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     checkpoint = Checkpoint.read(folder, published.name, published.pooling)
     batch = random_batch(published, checkpoint)
     backend = TorchBackend(checkpoint, dtype="float32", device="cpu", adapter=published.adapter)
-    return Small(published, checkpoint, batch, one_by_one(reference, batch), backend)
+    return Small(published, checkpoint, batch, run_each_alone(reference, batch), backend)
 
 
 def test_folder_is_read_as_its_authors_describe_it(small: Small) -> None:
@@ -73,7 +73,7 @@ def test_vectors_equal_those_of_its_modules(small: Small) -> None:
     """The reference is Pooling, Dense and Normalize, loaded from the folder by sentence-transformers."""
     if "modules.json" not in small.published.content["files"] or small.published.kind is not ModelKind.EMBEDDER:
         pytest.skip("has no modules that make vectors")
-    vector_of = published_references.vector_of(small.checkpoint.folder)
+    compute_vector = published_references.compute_vector(small.checkpoint.folder)
     batch = packed(
         [
             dataclasses.replace(sequence, output=Output.VECTOR, skip_normalization=not small.checkpoint.normalizes)
@@ -81,7 +81,7 @@ def test_vectors_equal_those_of_its_modules(small: Small) -> None:
         ]
     )
     for ours, hidden in zip(small.outputs(batch), small.expected, strict=True):
-        theirs = vector_of(torch.from_numpy(hidden)).detach().numpy()
+        theirs = compute_vector(torch.from_numpy(hidden)).detach().numpy()
         np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
 
 

@@ -16,7 +16,7 @@ from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.json_files import CheckpointError
 from tests.checkpoints import write_bert, write_json
-from tests.engine_svc.models.cases import randomized, saved
+from tests.engine_svc.models.cases import randomize, save
 from tests.engine_svc.models.cases_of.decoders import SMALL
 from tests.engine_svc.models.hub_layout import change_config
 
@@ -24,7 +24,7 @@ from tests.engine_svc.models.hub_layout import change_config
 @pytest.fixture
 def llama(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    saved(randomized(LlamaModel(LlamaConfig(**SMALL))), tmp_path)
+    save(randomize(LlamaModel(LlamaConfig(**SMALL))), tmp_path)
     return tmp_path
 
 

@@ -40,7 +40,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def linear_of(format_: str, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> QuantizedLinear:
+def build_linear(format_: str, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> QuantizedLinear:
     rows = quantize_to_float8(weight) if format_ == "fp8" else quantize_to_float4(weight)
     return make_quantized_linear(rows, None if bias is None else bias.to(dtype), Activation.NONE, dtype)
 
@@ -68,7 +68,7 @@ def test_product_is_that_of_the_plain_linear(
         gpu_products.install(monkeypatch)
         closeness -= 0.006 if format_ == "fp4" else 0  # its inputs have four bits, too
     weight, bias, inputs = random(48, 64), random(48, seed=1), random(7, 64, seed=2)
-    outputs = linear_of(format_, weight, bias, dtype)(inputs.to(dtype))
+    outputs = build_linear(format_, weight, bias, dtype)(inputs.to(dtype))
     assert outputs.dtype == dtype
     assert cosine(outputs, functional.linear(inputs, weight, bias)) > closeness
 
@@ -119,18 +119,18 @@ def test_torch_accepts_the_call_for_a_gpu_with_fp4(rows: int) -> None:
 def test_sides_that_the_gpu_refuses_are_widened(monkeypatch: pytest.MonkeyPatch, outputs: int, inputs: int) -> None:
     gpu_products.install(monkeypatch)
     weight = random(outputs, inputs)
-    linear = linear_of("fp8", weight, None, torch.bfloat16)
+    linear = build_linear("fp8", weight, None, torch.bfloat16)
     assert isinstance(linear, Float8Linear)
     assert not linear.takes_float8
     values = random(5, inputs, seed=1)
     assert cosine(linear(values.bfloat16()), values @ weight.T) > 0.999
     if inputs == 64:
-        assert isinstance(linear_of("fp4", weight, None, torch.bfloat16), Float4Linear)
+        assert isinstance(build_linear("fp4", weight, None, torch.bfloat16), Float4Linear)
 
 
 def test_rows_that_come_quantized_give_the_same_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu_products.install(monkeypatch)
-    linear = linear_of("fp8", random(48, 64), random(48), torch.bfloat16)
+    linear = build_linear("fp8", random(48, 64), random(48), torch.bfloat16)
     assert isinstance(linear, Float8Linear)
     assert linear.takes_float8
     inputs = random(9, 64, seed=1).bfloat16()
@@ -144,7 +144,7 @@ def test_a_row_alone_has_the_outputs_that_it_has_beside_others(
 ) -> None:
     if native:
         gpu_products.install(monkeypatch)
-    linear = linear_of(format_, random(48, 64), random(48), torch.float32)
+    linear = build_linear(format_, random(48, 64), random(48), torch.float32)
     inputs = random(50, 64, seed=1) * torch.logspace(-3, 3, 50)[:, None]
     together = linear(inputs)
     for row in (0, 17, 49):
@@ -171,7 +171,7 @@ def test_adapters_change_a_quantized_linear_as_a_plain_one(
     weight, inputs = random(48, 64), random(6, 64, seed=1)
     deltas = [LoraDelta(random(48, 4, seed=2), random(4, 64, seed=3))]
     adapted = AdapterRows([(0, torch.tensor([1, 4], dtype=torch.int32))], torch.tensor([0, 2, 3, 5], dtype=torch.int32))
-    quantized = linear_of(format_, weight, None, torch.float32)
+    quantized = build_linear(format_, weight, None, torch.float32)
     with use_adapters(adapted):
         outputs = LoraLinear(quantized, deltas)(inputs)
     expected = quantized(inputs)

@@ -14,11 +14,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import PackedBatch
 from engine_svc.models.architectures.decoder import FAMILIES
 from engine_svc.models.float8 import FLOAT8
 from engine_svc.models.model import Model
 from engine_svc.models.quantized_linear import Float4Linear, Float8Linear
+from engine_svc.sequences import PackedBatch
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.model_source import locate
 from tests.checkpoints import write_json
@@ -143,7 +143,7 @@ def fp8_by_channel_of(weight: Tensor) -> dict[str, Tensor]:
 LEVELS = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
 
 
-def nvfp4_of(weight: Tensor) -> dict[str, Tensor]:
+def quantize_to_nvfp4(weight: Tensor) -> dict[str, Tensor]:
     """Written from the description of the layout: the lower bits first, a scale for each 16 numbers, one for all."""
     overall = weight.abs().max() / (6 * 448)
     blocks = weight.view(len(weight), -1, 16)
@@ -191,7 +191,7 @@ def test_fp8_checkpoint_of_modelopt_equals_one_that_is_quantized_here(
 
 
 def nvfp4_and_back(weight: Tensor) -> Tensor:
-    stored = nvfp4_of(weight)
+    stored = quantize_to_nvfp4(weight)
     codes = torch.stack([stored["weight"] & 15, stored["weight"] >> 4], 2).flatten(1).int()
     numbers = LEVELS[codes & 7] * (1 - 2 * (codes >> 3))
     return numbers * stored["weight_scale"].float().repeat_interleave(16, 1) * stored["weight_scale_2"]
@@ -201,7 +201,7 @@ def test_nvfp4_checkpoint_of_modelopt_equals_one_with_its_numbers_in_float32(tmp
     plain, stored = tmp_path / "plain", tmp_path / "stored"
     for folder in (plain, stored):
         write_decoder(folder, DECODERS[2])
-    write_stored(stored, "NVFP4", nvfp4_of)
+    write_stored(stored, "NVFP4", quantize_to_nvfp4)
     batch = random_batch((1, 5, 17))
     theirs = vectors(Checkpoint.read(stored), batch, "no_quant", "float32")
     assert least_cosine(theirs, vectors(Checkpoint.read(plain), batch, "no_quant", "float32")) < 0.999

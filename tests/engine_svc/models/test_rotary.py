@@ -1,5 +1,5 @@
 """Frequencies of rotary positions against transformers', for each form of scaling and each of its settings; and
-parameters that cannot be, in one sentence that names the file and the field."""
+one-line errors for impossible parameters, which name the file and the field."""
 
 from pathlib import Path
 from typing import Any

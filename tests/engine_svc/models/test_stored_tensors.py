@@ -14,7 +14,7 @@ from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.json_files import CheckpointError
 from tests.checkpoints import VOCABULARY_SIZE, write_bert, write_json
-from tests.engine_svc.models.cases import renamed
+from tests.engine_svc.models.cases import rename_tensor
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
 from tests.sequences import run_each
 
@@ -22,7 +22,7 @@ PICKLED = "pytorch_model.bin"
 OLD_NORMS = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
 
 
-def as_pickled(folder: Path, *, is_zip: bool = True) -> None:
+def pickle_weights(folder: Path, *, is_zip: bool = True) -> None:
     """Replaces the weights of the folder by a pickled file."""
     from safetensors.torch import load_file
 
@@ -32,7 +32,7 @@ def as_pickled(folder: Path, *, is_zip: bool = True) -> None:
 
 
 def as_pickled_shards(folder: Path) -> None:
-    as_pickled(folder)
+    pickle_weights(folder)
     tensors = sorted(torch.load(folder / PICKLED, weights_only=True).items())
     (folder / PICKLED).unlink()
     weight_map: dict[str, str] = {}
@@ -44,21 +44,21 @@ def as_pickled_shards(folder: Path) -> None:
     write_json(folder / f"{PICKLED}.index.json", {"metadata": {}, "weight_map": weight_map})
 
 
-def as_of_tensorflow(folder: Path) -> None:
+def use_tensorflow_names(folder: Path) -> None:
     """Makes it like the oldest checkpoints: with the model's prefix, TensorFlow's names of norms, and a head."""
-    as_pickled(folder)
+    pickle_weights(folder)
     tensors = torch.load(folder / PICKLED, weights_only=True)
-    names = {name: f"bert.{renamed(name, OLD_NORMS)}" for name in tensors}
+    names = {name: f"bert.{rename_tensor(name, OLD_NORMS)}" for name in tensors}
     head = {"cls.predictions.bias": torch.ones(VOCABULARY_SIZE), "cls.seq_relationship.bias": torch.ones(2)}
     torch.save({**{names[name]: tensor for name, tensor in tensors.items()}, **head}, folder / PICKLED)
 
 
-def weights_of(folder: Path) -> Weights:
+def open_weights(folder: Path) -> Weights:
     return Weights(folder, dtype=torch.float32, device=torch.device("cpu"))
 
 
 def assert_taken(folder: Path, tensors: dict[str, Tensor]) -> None:
-    weights = weights_of(folder)
+    weights = open_weights(folder)
     for name, tensor in tensors.items():
         assert torch.equal(weights.load(name, tensor.shape), tensor.float()), name
 
@@ -82,10 +82,12 @@ def test_tensors_are_those_that_were_saved(
     }
     torch.save(tensors, tmp_path / PICKLED, _use_new_zipfile_serialization=is_zip)
     assert_taken(tmp_path, tensors)
-    assert torch.equal(weights_of(tmp_path).load_rows("plain", [7, 3], [5, 0], torch.float32), tensors["plain"][[5, 0]])
+    assert torch.equal(
+        open_weights(tmp_path).load_rows("plain", [7, 3], [5, 0], torch.float32), tensors["plain"][[5, 0]]
+    )
 
 
-@pytest.mark.parametrize("write", [as_pickled, as_pickled_shards, as_of_tensorflow])
+@pytest.mark.parametrize("write", [pickle_weights, as_pickled_shards, use_tensorflow_names])
 def test_model_is_that_of_its_safetensors(tmp_path: Path, write: Callable[[Path], None]) -> None:
     model = write_bert(tmp_path)
     batch = random_batch(ALL_LENGTHS)
@@ -113,7 +115,7 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path, *, is_zip: bool) -> None:
     content = {"plain": torch.ones(2), "evil": Evil(witness)}
     torch.save(content, tmp_path / PICKLED, _use_new_zipfile_serialization=is_zip)
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin needs code to be read \(\S*mkdir\)") as caught:
-        weights_of(tmp_path)
+        open_weights(tmp_path)
     assert not witness.exists()
     assert "\n" not in str(caught.value)
     torch.load(tmp_path / PICKLED, weights_only=False)
@@ -124,27 +126,27 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path, *, is_zip: bool) -> None:
 def test_broken_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / PICKLED).write_bytes(content)
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin") as caught:
-        weights_of(tmp_path)
+        open_weights(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
     write_bert(tmp_path)
-    as_pickled(tmp_path)
+    pickle_weights(tmp_path)
     path = tmp_path / PICKLED
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin cannot be read"):
-        weights_of(tmp_path)
+        open_weights(tmp_path)
 
 
 @pytest.mark.parametrize("content", [[torch.ones(2)], {"epoch": 3, "state_dict": {}}, torch.ones(2)])
 def test_file_without_tensors_by_name_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / PICKLED)
     with pytest.raises(CheckpointError, match="does not hold a dictionary of tensors"):
-        weights_of(tmp_path)
+        open_weights(tmp_path)
 
 
 def test_integers_are_not_taken_for_weights(tmp_path: Path) -> None:
     torch.save({"codes": torch.ones(4, dtype=torch.int8)}, tmp_path / PICKLED)
     with pytest.raises(CheckpointError, match="codes is int8; quantized weights are not supported"):
-        weights_of(tmp_path).load("codes", [4])
+        open_weights(tmp_path).load("codes", [4])

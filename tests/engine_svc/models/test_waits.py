@@ -12,11 +12,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.models.lora import use_adapters
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.rows import Rows
+from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.sentence_modules import Pooling
 from tests.engine_svc.models.cases import OUTPUTS, Case
@@ -31,7 +31,7 @@ from tests.small_models.m3 import write_m3
 Shapes = dict[Output, tuple[int, ...]]
 
 
-def shapes_of(results: Mapping[Output, Rows]) -> Shapes:
+def find_shapes(results: Mapping[Output, Rows]) -> Shapes:
     """The shapes of all outputs but sparse vectors, whose entries depend on the numbers."""
     return {output: rows.values.shape for output, rows in results.items() if rows.indices is None}
 
@@ -59,11 +59,11 @@ def shapes_on_gpu(
         outputs.flat.cpu()
         assert (len(gpu.uploads), len(gpu.downloads)) == (1, 1), (gpu.uploads, gpu.downloads)
         size = outputs.flat.numel()
-    return shapes_of(outputs.split(np.ones(size, np.float32)))
+    return find_shapes(outputs.split(np.ones(size, np.float32)))
 
 
 def check(monkeypatch: pytest.MonkeyPatch, checkpoint: Checkpoint, batch: PackedBatch, adapter: str = "") -> None:
-    expected = shapes_of(TorchBackend(checkpoint, device="cpu", adapter=adapter).run(batch))
+    expected = find_shapes(TorchBackend(checkpoint, device="cpu", adapter=adapter).run(batch))
     assert shapes_on_gpu(monkeypatch, checkpoint, batch, adapter) == expected
 
 

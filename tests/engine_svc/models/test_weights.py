@@ -17,14 +17,14 @@ WORDS = "embeddings.word_embeddings.weight"
 NORM = "embeddings.LayerNorm.weight"
 
 
-def weights_of(folder: Path, dtype: torch.dtype = torch.float32) -> Weights:
+def open_weights(folder: Path, dtype: torch.dtype = torch.float32) -> Weights:
     return Weights(folder, dtype=dtype, device=CPU, prefix="bert.")
 
 
 def test_shards_read_as_one_file(tmp_path: Path) -> None:
     model = write_bert(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    weights = weights_of(tmp_path)
+    weights = open_weights(tmp_path)
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(weights.load(name, tensor.shape), tensor)
 
@@ -32,13 +32,13 @@ def test_shards_read_as_one_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_tensors_come_in_the_type_of_the_model(tmp_path: Path, dtype: torch.dtype) -> None:
     model = write_bert(tmp_path)
-    taken = weights_of(tmp_path, dtype).load(WORDS, [97, 32])
+    taken = open_weights(tmp_path, dtype).load(WORDS, [97, 32])
     torch.testing.assert_close(taken, model.state_dict()[WORDS].to(dtype))
 
 
 def test_tensors_survive_their_file(tmp_path: Path) -> None:
     model = write_bert(tmp_path)
-    taken = weights_of(tmp_path).load(WORDS, [97, 32])
+    taken = open_weights(tmp_path).load(WORDS, [97, 32])
     (tmp_path / "model.safetensors").write_bytes(b"\0" * (tmp_path / "model.safetensors").stat().st_size)
     torch.testing.assert_close(taken, model.state_dict()[WORDS])
 
@@ -48,7 +48,7 @@ def test_blocks_add_up_to_the_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyP
     model = write_bert(tmp_path)
     monkeypatch.setattr("engine_svc.models.stored_tensors.BLOCK_BYTES", block_bytes)
     for name, tensor in model.state_dict().items():
-        torch.testing.assert_close(weights_of(tmp_path).load(name, tensor.shape), tensor)
+        torch.testing.assert_close(open_weights(tmp_path).load(name, tensor.shape), tensor)
 
 
 def test_names_of_old_checkpoints_are_known(tmp_path: Path) -> None:
@@ -56,30 +56,30 @@ def test_names_of_old_checkpoints_are_known(tmp_path: Path) -> None:
     tensors = load_file(tmp_path / "model.safetensors")
     save_file({f"bert.{name.replace('.weight', '.gamma')}": tensors[name] for name in [NORM]}, tmp_path / "old")
     (tmp_path / "old").rename(tmp_path / "model.safetensors")
-    torch.testing.assert_close(weights_of(tmp_path).load(NORM, [32]), model.state_dict()[NORM])
+    torch.testing.assert_close(open_weights(tmp_path).load(NORM, [32]), model.state_dict()[NORM])
 
 
 def test_missing_tensor_is_named(tmp_path: Path) -> None:
     write_bert(tmp_path)
     with pytest.raises(CheckpointError, match=rf"{tmp_path} has no tensor embeddings\.nothing"):
-        weights_of(tmp_path).load("embeddings.nothing", [1])
+        open_weights(tmp_path).load("embeddings.nothing", [1])
 
 
 def test_other_shape_is_refused(tmp_path: Path) -> None:
     write_bert(tmp_path)
     with pytest.raises(CheckpointError, match=r"model\.safetensors: tensor .* has shape \[97, 32\], expected \[32\]"):
-        weights_of(tmp_path).load(WORDS, [32])
+        open_weights(tmp_path).load(WORDS, [32])
 
 
 def test_integers_are_not_taken_for_weights(tmp_path: Path) -> None:
     save_file({"codes": torch.ones(4, dtype=torch.int8)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="quantized weights are not supported"):
-        weights_of(tmp_path).load("codes", [4])
+        open_weights(tmp_path).load("codes", [4])
 
 
 def test_folder_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no weights: neither model\.safetensors nor"):
-        weights_of(tmp_path)
+        open_weights(tmp_path)
 
 
 def test_shapes_are_checked_without_reading_the_weights(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_truncated_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"model\.safetensors is not a safetensors file"):
-        weights_of(tmp_path)
+        open_weights(tmp_path)
 
 
 @pytest.mark.slow

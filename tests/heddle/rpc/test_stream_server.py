@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
-from grpc._cython.cygrpc import _ServerStoppedError  # type: ignore[import-untyped]
+from grpc._cython.cygrpc import _ServerStoppedError  # type: ignore[import-not-found]
 
 from heddle.rpc.channels import Options
 from heddle.rpc.errors import ErrorKind, HeddleError

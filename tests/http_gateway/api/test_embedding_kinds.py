@@ -11,8 +11,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output, PackedBatch
 from engine_svc.rows import Rows
+from engine_svc.sequences import Output, PackedBatch
 from heddle import tensors
 from heddle.checkpoint import Checkpoint
 from heddle.client import Client

@@ -19,8 +19,8 @@ from heddle.checkpoint.sentence_modules import PoolingSetting
 from tests.checkpoints import write_old_modules
 from tests.engine_svc.backends.tensorrt_llm import fake_llm, fake_models
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm, Recorded
-from tests.engine_svc.backends.tensorrt_llm.records import bound
-from tests.engine_svc.models.cases import Case, saved
+from tests.engine_svc.backends.tensorrt_llm.records import bind_call
+from tests.engine_svc.models.cases import Case, save
 from tests.engine_svc.models.cases_of.decoders import CASES, small
 
 VERSIONS = {Api.ENCODE: "1.4.0rc1", Api.GENERATE: "1.2.1"}
@@ -57,21 +57,21 @@ def llm(request: pytest.FixtureRequest, install: Install) -> type[Llm]:
 
 
 @pytest.fixture
-def opened() -> Iterator[Open]:
+def open_backend() -> Iterator[Open]:
     """Loads the checkpoint of a folder; what is loaded is closed when the test ends."""
     with contextlib.ExitStack() as stack:
 
-        def backend_of(folder: Path, pooling: PoolingSetting = "auto", **settings: Any) -> TensorRTLLMBackend:
+        def load_backend(folder: Path, pooling: PoolingSetting = "auto", **settings: Any) -> TensorRTLLMBackend:
             wishes = {"dtype": "auto", "batch_tokens_max": 1024, "batch_items_max": 64, **settings}
             backend = TensorRTLLMBackend(Checkpoint.read(folder, pooling=pooling), **wishes)
             return stack.enter_context(contextlib.closing(backend))
 
-        yield backend_of
+        yield load_backend
 
 
 def modules(api: Api, llm: type[Llm]) -> dict[str, dict[str, Any]]:
     def register_auto_model(*args: Any) -> Callable[[Any], Any]:
-        name = bound(api, "register_auto_model", *args)["name"]
+        name = bind_call(api, "register_auto_model", *args)["name"]
 
         def register(model_class: Any) -> Any:
             fake_llm.MODEL_CLASS_MAPPING[name] = model_class
@@ -116,10 +116,10 @@ SERVED: list[Case] = [
 UNSERVED: list[Case] = [case for case in CASES if case not in SERVED]
 
 
-def written(folder: Path, model_class: type[PreTrainedModel], **config: Any) -> Path:
-    """An embedder that pools by the mean."""
+def write_embedder(folder: Path, model_class: type[PreTrainedModel], **config: Any) -> Path:
+    """Writes an embedder that pools by the mean."""
     if model_class.__name__.startswith("Mistral"):
         config = {"sliding_window": None, **config}
-    saved(small(model_class, **config), folder)
+    save(small(model_class, **config), folder)
     write_old_modules(folder, ["Transformer", "Pooling"], {"pooling_mode_mean_tokens": True})
     return folder

@@ -20,8 +20,8 @@ from tests.engine_svc.backends.tensorrt_llm.records import (
     Members,
     Record,
     Text,
-    arguments_of,
-    defaults_of,
+    parse_arguments,
+    read_defaults,
 )
 
 DRIFTED, UNUSABLE = 1, 2
@@ -69,7 +69,7 @@ class Package:
             self._trees[file] = ast.parse((self.root / file).read_text(encoding="utf-8"))
         return self._trees[file]
 
-    def first_of(self, files: tuple[str, ...]) -> str | None:
+    def find_file(self, files: tuple[str, ...]) -> str | None:
         return next((file for file in files if self.has(file)), None)
 
     def files_below(self, place: str) -> Iterator[str]:
@@ -81,7 +81,7 @@ class Package:
                     yield from self.files_below(f"{place}/{inside.name}")
 
 
-def drift_of(package: Package) -> list[str]:
+def find_drift(package: Package) -> list[str]:
     """Raises ConfigurationError for a version that there are no records of, NoPackageError without one."""
     return [line for record in CONTRACT[choose_api(package.version)] for line in differences(package, record)]
 
@@ -95,30 +95,30 @@ def differences(package: Package, record: Record) -> Iterator[str]:
             ):
                 yield f"{record.place}: {record.text!r} is gone"
         case Members():
-            yield from differences_of_members(package, record)
+            yield from compare_members(package, record)
         case Callee():
-            yield from differences_of_callee(package, record)
+            yield from compare_callee(package, record)
 
 
-def differences_of_members(package: Package, record: Members) -> Iterator[str]:
-    file = package.first_of(record.files)
-    found = None if file is None else class_of(package.tree(file), record.name)
+def compare_members(package: Package, record: Members) -> Iterator[str]:
+    file = package.find_file(record.files)
+    found = None if file is None else find_class(package.tree(file), record.name)
     if file is None or found is None:
         yield f"{' or '.join(record.files)}: the class {record.name} is gone"
         return
-    members = {name for one in lineage(package.tree(file), found) for name in members_of(one)}
+    members = {name for one in lineage(package.tree(file), found) for name in list_members(one)}
     for name in record.members:
         if name not in members:
             yield f"{file}: {record.name} has no {name}"
 
 
-def differences_of_callee(package: Package, record: Callee) -> Iterator[str]:
-    file = package.first_of(record.files)
-    function = None if file is None else function_of(package.tree(file), record.name)
+def compare_callee(package: Package, record: Callee) -> Iterator[str]:
+    file = package.find_file(record.files)
+    function = None if file is None else find_function(package.tree(file), record.name)
     if file is None or function is None:
         yield f"{' or '.join(record.files)}: {record.name} is gone"
         return
-    actual, recorded = defaults_of(function.args), defaults_of(arguments_of(record.parameters))
+    actual, recorded = read_defaults(function.args), read_defaults(parse_arguments(record.parameters))
     for name in record.passed:
         if name not in actual and function.args.kwarg is None:
             yield f"{file}: {record.name} does not take {name}"
@@ -129,7 +129,7 @@ def differences_of_callee(package: Package, record: Callee) -> Iterator[str]:
             yield f"{file}: {record.name} has {name}={default}, not {recorded[name]}"
 
 
-def class_of(tree: ast.Module, name: str) -> Class | None:
+def find_class(tree: ast.Module, name: str) -> Class | None:
     return next((node for node in tree.body if isinstance(node, Class) and node.name == name), None)
 
 
@@ -137,12 +137,12 @@ def lineage(tree: ast.Module, found: Class) -> Iterator[Class]:
     """The class, and those of its bases that are in the same file."""
     yield found
     for base in found.bases:
-        parent = class_of(tree, ast.unparse(base).partition("[")[0])
+        parent = find_class(tree, ast.unparse(base).partition("[")[0])
         if parent is not None:
             yield from lineage(tree, parent)
 
 
-def members_of(found: Class) -> Iterator[str]:
+def list_members(found: Class) -> Iterator[str]:
     """Fields, methods, and what is assigned to self."""
     for node in found.body:
         match node:
@@ -156,10 +156,10 @@ def members_of(found: Class) -> Iterator[str]:
                 yield name
 
 
-def function_of(tree: ast.Module, name: str) -> ast.FunctionDef | None:
+def find_function(tree: ast.Module, name: str) -> ast.FunctionDef | None:
     """The function or method, which may be inherited from a class in the same file."""
     class_name, _, function_name = name.rpartition(".")
-    found = class_of(tree, class_name) if class_name else None
+    found = find_class(tree, class_name) if class_name else None
     bodies = [tree.body] if not class_name else [one.body for one in lineage(tree, found)] if found else []
     functions = (node for body in bodies for node in body if isinstance(node, ast.FunctionDef))
     return next((node for node in functions if node.name == function_name), None)
@@ -168,7 +168,7 @@ def function_of(tree: ast.Module, name: str) -> ast.FunctionDef | None:
 def main(arguments: list[str]) -> int:
     try:
         package = Package.at(arguments[0] if arguments else None)
-        lines = drift_of(package)
+        lines = find_drift(package)
     except (NoPackageError, ConfigurationError, OSError) as error:
         print(error)
         return UNUSABLE

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine_svc.backends.tensorrt_llm.support import Api
-from tests.engine_svc.backends.tensorrt_llm.fake_models import EngineModelConfig, metadata_of
-from tests.engine_svc.backends.tensorrt_llm.records import FIELDS, bound, members_of, signature_of
+from tests.engine_svc.backends.tensorrt_llm.fake_models import EngineModelConfig, make_metadata
+from tests.engine_svc.backends.tensorrt_llm.records import FIELDS, bind_call, find_signature, recorded_members
 
 # From is_generation_model in tensorrt_llm/_torch/model_config.py.
 NOT_GENERATING = (
@@ -35,7 +35,7 @@ class Recorded:
     """Accepts only the fields that are in the records."""
 
     def __init__(self, api: Api, name: str, fields: Mapping[str, Any]) -> None:
-        unknown = fields.keys() - members_of(api, name)
+        unknown = fields.keys() - recorded_members(api, name)
         if unknown:
             raise TypeError(f"{name} got unexpected arguments {sorted(unknown)}")
         self.__dict__.update(fields)
@@ -48,9 +48,13 @@ class Llm:
     api: Api
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        passed = bound(self.api, "BaseLLM.__init__", *args, **kwargs)
+        passed = bind_call(self.api, "BaseLLM.__init__", *args, **kwargs)
         arguments = {**passed, **passed["kwargs"]}
-        known = {*FIELDS, *members_of(self.api, "TorchLlmArgs"), *signature_of(self.api, "BaseLLM.__init__").parameters}
+        known = {
+            *FIELDS,
+            *recorded_members(self.api, "TorchLlmArgs"),
+            *find_signature(self.api, "BaseLLM.__init__").parameters,
+        }
         for name in kwargs:
             if name not in known:
                 raise ValueError(f"LLM got invalid argument: {name}")
@@ -79,7 +83,7 @@ class Llm:
 
     def encode(self, *args: Any, **kwargs: Any) -> Tensor:
         self._enter()
-        passed = bound(self.api, "BaseLLM.encode", *args, **kwargs)
+        passed = bind_call(self.api, "BaseLLM.encode", *args, **kwargs)
         if passed["model_kwargs"]:
             raise TypeError(f"inputs that our class does not take: {sorted(passed['model_kwargs'])}")
         if not self.encode_only:
@@ -104,7 +108,7 @@ class Llm:
 
     def generate_async(self, *args: Any, **kwargs: Any) -> "RequestOutput":
         self._enter()
-        passed = bound(self.api, "BaseLLM.generate_async", *args, **kwargs)
+        passed = bind_call(self.api, "BaseLLM.generate_async", *args, **kwargs)
         if self.encode_only:
             raise RuntimeError("generate_async() is not available when encode_only=True.")
         sampling, ids = passed["sampling_params"], passed["inputs"]["prompt_token_ids"]
@@ -120,7 +124,7 @@ class Llm:
         lengths = [len(one) for one in ids]
         positions = torch.cat([torch.arange(length, dtype=torch.int32) for length in lengths])
         answer: Tensor = self._model(
-            attn_metadata=metadata_of(lengths),
+            attn_metadata=make_metadata(lengths),
             input_ids=torch.tensor([token for one in ids for token in one], dtype=torch.int32),
             position_ids=positions[None],
             seq_lens=lengths,
@@ -151,7 +155,7 @@ class RequestOutput:
         self.context_logits: Tensor | None = None
 
     def result(self, *args: Any, **kwargs: Any) -> "RequestOutput":
-        bound(Api.GENERATE, "GenerationResult.result", *args, **kwargs)
+        bind_call(Api.GENERATE, "GenerationResult.result", *args, **kwargs)
         self.finished = True
         if self._sampling.return_context_logits:
             # An item of the first dimension for each request.

@@ -24,7 +24,7 @@ from engine_svc.models.model_config import ModelConfig
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.transformer import ResidualStream
 from engine_svc.models.weights import Weights
-from tests.engine_svc.backends.tensorrt_llm.records import bound
+from tests.engine_svc.backends.tensorrt_llm.records import bind_call
 
 
 class PredefinedAttentionMask(enum.StrEnum):
@@ -53,7 +53,7 @@ class Attention(nn.Module):
         self._attention, self._api = attention, api
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        passed = bound(self._api, "Attention.forward", *args, **kwargs)
+        passed = bind_call(self._api, "Attention.forward", *args, **kwargs)
         mask = passed["attention_mask"]
         is_causal = mask is PredefinedAttentionMask.CAUSAL or mask == "PredefinedAttentionMask.CAUSAL"
         pattern = replace(self._attention.pattern, window_right=0 if is_causal else None)
@@ -84,11 +84,11 @@ class Decoder(nn.Module):
     def __init__(self, config: EngineModelConfig, attention_mask: PredefinedAttentionMask | None) -> None:
         super().__init__()
         self._mask, self._api = attention_mask, config.api
-        self.layers = nn.ModuleList(self._layers_of(loaded(config, torch.device("meta"))))
+        self.layers = nn.ModuleList(self._wrap_layers(load_fake(config, torch.device("meta"))))
 
     def fill(self, model: transformer.Transformer) -> None:
         self._model = model
-        for layer, filled in zip(self.layers, self._layers_of(model), strict=True):
+        for layer, filled in zip(self.layers, self._wrap_layers(model), strict=True):
             layer._layer, layer.self_attn._attention = filled._layer, filled.self_attn._attention  # type: ignore[union-attr, assignment]
 
     def forward(
@@ -111,7 +111,7 @@ class Decoder(nn.Module):
         assert self._model.norm is not None
         return self._model.norm(stream.hidden())
 
-    def _layers_of(self, model: transformer.Transformer) -> list[Layer]:
+    def _wrap_layers(self, model: transformer.Transformer) -> list[Layer]:
         return [Layer(layer, self._api, self._mask) for layer in model.layers]
 
 
@@ -128,13 +128,13 @@ class DecoderModelForCausalLM(nn.Module):
         self.model = Decoder(model_config, full if self.passes_mask else None)
 
     def load_weights(self, *args: Any, **kwargs: Any) -> None:
-        passed = bound(self.model_config.api, "DecoderModelForCausalLM.load_weights", *args, **kwargs)
+        passed = bind_call(self.model_config.api, "DecoderModelForCausalLM.load_weights", *args, **kwargs)
         weights: Mapping[str, Tensor] = passed["weights"]
         for name in ("model.embed_tokens.weight", "model.norm.weight"):
             weights[name]
         if not self.config.tie_word_embeddings:
             weights["lm_head.weight"]
-        self.model.fill(loaded(self.model_config, torch.device("cpu"), weights))
+        self.model.fill(load_fake(self.model_config, torch.device("cpu"), weights))
 
 
 class LlamaForCausalLM(DecoderModelForCausalLM):
@@ -157,7 +157,7 @@ class Qwen3ForTextEmbedding(Qwen3ForCausalLM):
     pass
 
 
-def loaded(
+def load_fake(
     config: EngineModelConfig, device: torch.device, weights: Mapping[str, Tensor] | None = None
 ) -> transformer.Transformer:
     """Loads with the config.json in the engine's folder: the real one sees no more of the checkpoint."""
@@ -173,7 +173,7 @@ def loaded(
     )
 
 
-def metadata_of(lengths: list[int]) -> AttentionMetadata:
+def make_metadata(lengths: list[int]) -> AttentionMetadata:
     seq_lens = torch.tensor(lengths, dtype=torch.int32)
     cu_seqlens = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
     return AttentionMetadata(seq_lens, Layout.of(lengths, cu_seqlens), {})

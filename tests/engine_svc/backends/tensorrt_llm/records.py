@@ -26,7 +26,7 @@ class Callee:
     source: str
 
     def signature(self) -> inspect.Signature:
-        return inspect.Signature(list(parameters_of(self.parameters)))
+        return inspect.Signature(list(parse_parameters(self.parameters)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +53,29 @@ Record = Callee | Members | Text
 REQUIRED = inspect.Parameter.empty
 
 
-def arguments_of(parameters: str) -> ast.arguments:
+def parse_arguments(parameters: str) -> ast.arguments:
     function = ast.parse(f"def function({parameters}): ...").body[0]
     assert isinstance(function, ast.FunctionDef)
     return function.args
 
 
-def parameters_of(parameters: str) -> Iterator[inspect.Parameter]:
-    arguments = arguments_of(parameters)
-    for name, default in defaults_of(arguments).items():
-        value = REQUIRED if default is None else value_of(default)
+def parse_parameters(parameters: str) -> Iterator[inspect.Parameter]:
+    arguments = parse_arguments(parameters)
+    for name, default in read_defaults(arguments).items():
+        value = REQUIRED if default is None else parse_value(default)
         yield inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value)
     if arguments.kwarg is not None:
         yield inspect.Parameter(arguments.kwarg.arg, inspect.Parameter.VAR_KEYWORD)
 
 
-def value_of(default: str) -> Any:
+def parse_value(default: str) -> Any:
     try:
         return ast.literal_eval(default)
     except ValueError:
         return default  # a name of theirs
 
 
-def defaults_of(arguments: ast.arguments) -> dict[str, str | None]:
+def read_defaults(arguments: ast.arguments) -> dict[str, str | None]:
     """The source text of each parameter's default, None if it has none; `self` is left out."""
     positional = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)]
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
@@ -254,18 +254,18 @@ GENERATE: tuple[Record, ...] = (
 CONTRACT: Mapping[Api, tuple[Record, ...]] = {Api.ENCODE: ENCODE, Api.GENERATE: GENERATE}
 
 
-def signature_of(api: Api, name: str) -> inspect.Signature:
+def find_signature(api: Api, name: str) -> inspect.Signature:
     return next(record for record in CONTRACT[api] if isinstance(record, Callee) and record.name == name).signature()
 
 
-def members_of(api: Api, name: str) -> frozenset[str]:
+def recorded_members(api: Api, name: str) -> frozenset[str]:
     return frozenset(
         next(record for record in CONTRACT[api] if isinstance(record, Members) and record.name == name).members
     )
 
 
-def bound(api: Api, name: str, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
+def bind_call(api: Api, name: str, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
     """Raises TypeError as a call of the recorded signature would."""
-    arguments = signature_of(api, name).bind(*args, **kwargs)
+    arguments = find_signature(api, name).bind(*args, **kwargs)
     arguments.apply_defaults()
     return arguments.arguments

@@ -13,12 +13,12 @@ from transformers import LlamaModel, Qwen2Model
 
 from engine_svc.backends.tensorrt_llm.support import check_support
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output
+from engine_svc.sequences import Output
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.sentence_modules import PoolingSetting
 from tests.checkpoints import POSITIONS
-from tests.engine_svc.backends.tensorrt_llm.conftest import SERVED, VERSIONS, Install, Open, written
+from tests.engine_svc.backends.tensorrt_llm.conftest import SERVED, VERSIONS, Install, Open, write_embedder
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
 from tests.engine_svc.gpus import H100
 from tests.engine_svc.models.cases import OUTPUTS, Array, Case
@@ -38,20 +38,20 @@ def assert_same(ours: Sequence[Array], theirs: Sequence[Array]) -> None:
 
 
 @pytest.mark.parametrize("case", SERVED, ids=lambda case: case.id)
-def test_answers_are_those_of_torch(tmp_path: Path, opened: Open, install: Install, case: Case) -> None:
+def test_answers_are_those_of_torch(tmp_path: Path, open_backend: Open, install: Install, case: Case) -> None:
     case.write(tmp_path)
     batch = random_batch(SOME_LENGTHS, output=OUTPUTS[case.kind])
     expected = run_each(TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu"), batch)
     for version in VERSIONS.values():
         install(version)
         check_support(EngineSettings(backend="tensorrt_llm"), Checkpoint.read(tmp_path), H100)
-        assert_same(run_each(opened(tmp_path), batch), expected)
+        assert_same(run_each(open_backend(tmp_path), batch), expected)
 
 
 @pytest.mark.usefixtures("llm")
 @pytest.mark.parametrize("pooling", ["mean", "cls", "weighted_mean"])
-def test_options_of_a_sequence_act_as_with_torch(tmp_path: Path, opened: Open, pooling: PoolingSetting) -> None:
-    written(tmp_path, LlamaModel)
+def test_options_of_a_sequence_act_as_with_torch(tmp_path: Path, open_backend: Open, pooling: PoolingSetting) -> None:
+    write_embedder(tmp_path, LlamaModel)
     batch = random_batch(SOME_LENGTHS)
     options: list[dict[str, Any]] = [
         {"skip_normalization": True},
@@ -62,21 +62,21 @@ def test_options_of_a_sequence_act_as_with_torch(tmp_path: Path, opened: Open, p
     ]
     asked = packed([replace(one, **own) for one, own in zip(sequences_of(batch), options, strict=True)])
     theirs = TorchBackend(Checkpoint.read(tmp_path, pooling=pooling), dtype="float32", device="cpu")
-    assert_same(run_each(opened(tmp_path, pooling), asked), run_each(theirs, asked))
+    assert_same(run_each(open_backend(tmp_path, pooling), asked), run_each(theirs, asked))
 
 
 @pytest.mark.usefixtures("llm")
-def test_a_sequence_has_the_same_result_alone_and_in_a_batch(tmp_path: Path, opened: Open) -> None:
-    written(tmp_path, Qwen2Model)
-    backend = opened(tmp_path)
+def test_a_sequence_has_the_same_result_alone_and_in_a_batch(tmp_path: Path, open_backend: Open) -> None:
+    write_embedder(tmp_path, Qwen2Model)
+    backend = open_backend(tmp_path)
     batch = random_batch(SOME_LENGTHS)
     alone = [run_each(backend, packed([one]))[0] for one in sequences_of(batch)]
     assert_same(run_each(backend, batch), alone)
 
 
-def test_limits_are_passed_on_and_enforced(tmp_path: Path, opened: Open, llm: type[Llm]) -> None:
-    written(tmp_path, LlamaModel)
-    backend = opened(tmp_path, batch_tokens_max=100, batch_items_max=3)
+def test_limits_are_passed_on_and_enforced(tmp_path: Path, open_backend: Open, llm: type[Llm]) -> None:
+    write_embedder(tmp_path, LlamaModel)
+    backend = open_backend(tmp_path, batch_tokens_max=100, batch_items_max=3)
     [made] = llm.made
     assert made.arguments["max_batch_size"] == 3
     assert made.arguments["max_num_tokens"] == 100
@@ -89,17 +89,17 @@ def test_limits_are_passed_on_and_enforced(tmp_path: Path, opened: Open, llm: ty
             run_each(backend, random_batch([50, 51]))
 
 
-def test_the_longest_sequence_has_room_in_a_smaller_batch(tmp_path: Path, opened: Open, llm: type[Llm]) -> None:
-    written(tmp_path, LlamaModel)
-    backend = opened(tmp_path, batch_tokens_max=8)
+def test_the_longest_sequence_has_room_in_a_smaller_batch(tmp_path: Path, open_backend: Open, llm: type[Llm]) -> None:
+    write_embedder(tmp_path, LlamaModel)
+    backend = open_backend(tmp_path, batch_tokens_max=8)
     assert len(run_each(backend, random_batch([POSITIONS]))) == 1
     assert llm.made[0].calls == 1
 
 
 @pytest.mark.usefixtures("llm")
-def test_another_thread_is_refused(tmp_path: Path, opened: Open) -> None:
-    written(tmp_path, LlamaModel)
-    backend = opened(tmp_path)
+def test_another_thread_is_refused(tmp_path: Path, open_backend: Open) -> None:
+    write_embedder(tmp_path, LlamaModel)
+    backend = open_backend(tmp_path)
     refused: list[str] = []
 
     def use() -> None:
@@ -116,9 +116,9 @@ def test_another_thread_is_refused(tmp_path: Path, opened: Open) -> None:
     backend.close()
 
 
-def test_closing_shuts_down_once_and_leaves_no_files(tmp_path: Path, opened: Open, llm: type[Llm]) -> None:
-    written(tmp_path, LlamaModel)
-    backend = opened(tmp_path)
+def test_closing_shuts_down_once_and_leaves_no_files(tmp_path: Path, open_backend: Open, llm: type[Llm]) -> None:
+    write_embedder(tmp_path, LlamaModel)
+    backend = open_backend(tmp_path)
     [made] = llm.made
     folder = Path(made.arguments["model"])
     assert folder.is_dir()
@@ -130,9 +130,9 @@ def test_closing_shuts_down_once_and_leaves_no_files(tmp_path: Path, opened: Ope
         run_each(backend, random_batch([3]))
 
 
-def test_a_failed_batch_leaves_the_backend_usable(tmp_path: Path, opened: Open, llm: type[Llm]) -> None:
-    written(tmp_path, LlamaModel)
-    backend = opened(tmp_path)
+def test_a_failed_batch_leaves_the_backend_usable(tmp_path: Path, open_backend: Open, llm: type[Llm]) -> None:
+    write_embedder(tmp_path, LlamaModel)
+    backend = open_backend(tmp_path)
     [made] = llm.made
     made.fails_next = MemoryError("CUDA out of memory")
     with pytest.raises(MemoryError):
@@ -140,22 +140,22 @@ def test_a_failed_batch_leaves_the_backend_usable(tmp_path: Path, opened: Open, 
     assert len(run_each(backend, random_batch([3, 4]))) == 2
 
 
-def test_requests_before_the_one_that_fails_are_aborted(tmp_path: Path, opened: Open, install: Install) -> None:
+def test_requests_before_the_one_that_fails_are_aborted(tmp_path: Path, open_backend: Open, install: Install) -> None:
     llm = install("1.2.1")
-    written(tmp_path, LlamaModel)
-    backend = opened(tmp_path, batch_tokens_max=8)
+    write_embedder(tmp_path, LlamaModel)
+    backend = open_backend(tmp_path, batch_tokens_max=8)
     with pytest.raises(RuntimeError, match="max_num_tokens"):
         run_each(backend, random_batch([3, 4, 2 * POSITIONS]))
     assert llm.made[0].aborted == 2
 
 
 def test_fewer_rows_than_tokens_are_an_error(
-    tmp_path: Path, opened: Open, install: Install, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, open_backend: Open, install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With CUDA graphs the real one cuts the output to one row per sequence."""
     llm = install("1.4.0rc1")
-    written(tmp_path, LlamaModel)
-    backend = opened(tmp_path)
+    write_embedder(tmp_path, LlamaModel)
+    backend = open_backend(tmp_path)
     monkeypatch.setitem(llm.made[0].arguments, "cuda_graph_config", object())
     with pytest.raises(RuntimeError, match="2 hidden states for 7 tokens"):
         run_each(backend, random_batch([3, 4]))

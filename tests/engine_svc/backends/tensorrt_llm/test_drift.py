@@ -8,7 +8,7 @@ import pytest
 
 from engine_svc.backends.tensorrt_llm.support import choose_api
 from tests.engine_svc.backends.tensorrt_llm import drift
-from tests.engine_svc.backends.tensorrt_llm.drift import DRIFTED, UNUSABLE, Package, drift_of
+from tests.engine_svc.backends.tensorrt_llm.drift import DRIFTED, UNUSABLE, Package, find_drift
 from tests.engine_svc.backends.tensorrt_llm.records import CONTRACT, Callee, Members, Text
 
 ENCODE, GENERATE = "1.4.0rc1", "1.2.1"
@@ -19,7 +19,7 @@ MASKS, ATTENTION = "tensorrt_llm/_torch/attention_backend/interface.py", "tensor
 
 @pytest.mark.parametrize("version", [ENCODE, GENERATE])
 def test_a_package_like_the_records_has_no_drift(tmp_path: Path, version: str) -> None:
-    assert drift_of(Package.at(str(write_package(tmp_path, version)))) == []
+    assert find_drift(Package.at(str(write_package(tmp_path, version)))) == []
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_each_change_of_what_we_call_is_reported_in_one_line(
     changed = text.replace(*change)
     assert changed != text
     path.write_text(changed)
-    [found] = drift_of(Package.at(str(tmp_path)))
+    [found] = find_drift(Package.at(str(tmp_path)))
     assert line in found
 
 
@@ -53,14 +53,14 @@ def test_inherited_members_count(tmp_path: Path) -> None:
     path.write_text(
         path.read_text().replace("class TorchLlmArgs:", "class BaseLlmArgs:") + "class TorchLlmArgs(BaseLlmArgs): ...\n"
     )
-    assert drift_of(Package.at(str(tmp_path))) == []
+    assert find_drift(Package.at(str(tmp_path))) == []
 
 
 def test_members_that_are_assigned_to_self_count(tmp_path: Path) -> None:
     path = write_package(tmp_path, ENCODE) / "tensorrt_llm/_torch/models/modeling_qwen.py"
     assigned = "    def __init__(self, config):\n        self.self_attn = Attention(config)"
     path.write_text(path.read_text().replace("    self_attn: int = 0", assigned))
-    assert drift_of(Package.at(str(tmp_path))) == []
+    assert find_drift(Package.at(str(tmp_path))) == []
 
 
 def test_a_wheel_is_read_without_being_installed(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_wheel_is_read_without_being_installed(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel, "w") as archive:
         for path in tree.rglob("*.py"):
             archive.write(path, path.relative_to(tree))
-    assert drift_of(Package.at(str(wheel))) == []
+    assert find_drift(Package.at(str(wheel))) == []
 
 
 def test_the_installed_package_is_found_without_importing_it(

@@ -13,11 +13,11 @@ from transformers import LlamaModel, MistralModel, PreTrainedModel, Qwen2Model, 
 
 from engine_svc.backends.tensorrt_llm.model import ARCHITECTURE, add_prefix, write_model_folder
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output
+from engine_svc.sequences import Output
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import write_json
 from tests.engine_svc.backends.tensorrt_llm import fake_llm
-from tests.engine_svc.backends.tensorrt_llm.conftest import Install, Open, written
+from tests.engine_svc.backends.tensorrt_llm.conftest import Install, Open, write_embedder
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
 from tests.engine_svc.backends.tensorrt_llm.fake_models import (
     LlamaForCausalLM,
@@ -39,7 +39,7 @@ def given(folder: Path, data_type: str = "bfloat16") -> tuple[dict[str, Any], Pa
 
 @pytest.mark.parametrize("age", [lambda folder: None, as_transformers_4], ids=["transformers 5", "transformers 4"])
 def test_positions_are_in_the_notation_that_all_versions_read(tmp_path: Path, age: Callable[[Path], None]) -> None:
-    age(written(tmp_path, LlamaModel, rope_parameters=LLAMA3))
+    age(write_embedder(tmp_path, LlamaModel, rope_parameters=LLAMA3))
     config, _ = given(tmp_path)
     assert config["rope_theta"] == 500_000
     assert {name: config["rope_scaling"][name] for name in LLAMA3 if name != "rope_theta"} == {
@@ -49,7 +49,7 @@ def test_positions_are_in_the_notation_that_all_versions_read(tmp_path: Path, ag
 
 
 def test_unscaled_positions_have_no_scaling(tmp_path: Path) -> None:
-    written(tmp_path, Qwen3Model)
+    write_embedder(tmp_path, Qwen3Model)
     config, _ = given(tmp_path, "float16")
     assert config["rope_scaling"] is None
     assert (config["torch_dtype"], config["tie_word_embeddings"], config["architectures"]) == (
@@ -60,14 +60,14 @@ def test_unscaled_positions_have_no_scaling(tmp_path: Path) -> None:
 
 
 def test_code_in_the_checkpoint_is_not_used(tmp_path: Path) -> None:
-    nemotron(written(tmp_path, LlamaModel), auto_map={"AutoModel": "modeling.LlamaBidirectionalModel"})
+    nemotron(write_embedder(tmp_path, LlamaModel), auto_map={"AutoModel": "modeling.LlamaBidirectionalModel"})
     config, _ = given(tmp_path)
     assert config["model_type"] == "llama"
     assert "auto_map" not in config
 
 
 def test_the_folder_links_only_to_the_weights_of_the_checkpoint(tmp_path: Path) -> None:
-    written(tmp_path, LlamaModel)
+    write_embedder(tmp_path, LlamaModel)
     (tmp_path / "consolidated.safetensors").write_bytes(b"of another library")
     _, engine = given(tmp_path)
     assert {path.name for path in engine.iterdir()} == {"config.json", "model.safetensors"}
@@ -80,7 +80,7 @@ def test_the_folder_links_only_to_the_weights_of_the_checkpoint(tmp_path: Path) 
 def test_quantization_is_passed_on_by_the_name_that_tensorrt_llm_knows(
     tmp_path: Path, stated: str, passed_on: str
 ) -> None:
-    written(tmp_path, LlamaModel)
+    write_embedder(tmp_path, LlamaModel)
     change_config(tmp_path, quantization_config={"quant_method": "modelopt"})
     quantization = {
         "quant_algo": stated,
@@ -111,12 +111,12 @@ def token_vectors(backend: Any, *ids: int) -> Any:
 @pytest.mark.parametrize("model_class", FAMILIES)
 @pytest.mark.parametrize("is_causal", [True, False])
 def test_tokens_attend_as_the_checkpoint_says(
-    tmp_path: Path, opened: Open, model_class: type[PreTrainedModel], *, is_causal: bool
+    tmp_path: Path, open_backend: Open, model_class: type[PreTrainedModel], *, is_causal: bool
 ) -> None:
     """By default the real Llama would always be bidirectional here, and the others always causal."""
-    written(tmp_path, model_class)
+    write_embedder(tmp_path, model_class)
     change_config(tmp_path, is_causal=is_causal)
-    backend = opened(tmp_path)
+    backend = open_backend(tmp_path)
     first, other = token_vectors(backend, 5, 6, 7), token_vectors(backend, 5, 6, 8)
     assert np.allclose(first[:2], other[:2], atol=1e-6) is is_causal
     torch_backend = TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu")
@@ -127,7 +127,7 @@ def test_without_our_class_the_mask_is_the_wrong_one(
     tmp_path: Path, llm: type[Llm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Shows that the test above can fail: without our class the fake's Llama is bidirectional, as the real one."""
-    written(tmp_path, LlamaModel)
+    write_embedder(tmp_path, LlamaModel)
     change_config(tmp_path, architectures=[ARCHITECTURE], tie_word_embeddings=True)
     passed: list[Any] = []
 
@@ -140,12 +140,14 @@ def test_without_our_class_the_mask_is_the_wrong_one(
     assert passed == [{"attention_mask": PredefinedAttentionMask.FULL}] * 2
 
 
-def test_qwen3_is_the_embedding_class_if_the_version_has_one(tmp_path: Path, opened: Open, install: Install) -> None:
-    written(tmp_path, Qwen3Model)
+def test_qwen3_is_the_embedding_class_if_the_version_has_one(
+    tmp_path: Path, open_backend: Open, install: Install
+) -> None:
+    write_embedder(tmp_path, Qwen3Model)
     bases = []
     for version in ("1.4.0rc1", "1.2.1"):
         install(version)
-        opened(tmp_path)
+        open_backend(tmp_path)
         bases.append(issubclass(fake_llm.MODEL_CLASS_MAPPING[ARCHITECTURE], Qwen3ForTextEmbedding))  # type: ignore[arg-type]
     assert bases == [True, False]
 

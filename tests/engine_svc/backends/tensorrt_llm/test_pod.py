@@ -24,7 +24,7 @@ from heddle.v1 import engine_pb2 as pb
 from heddle.v1 import error_pb2
 from heddle.v1.engine_pb2_grpc import EngineServiceStub
 from tests.cluster import ENGINE, running
-from tests.engine_svc.backends.tensorrt_llm.conftest import written
+from tests.engine_svc.backends.tensorrt_llm.conftest import write_embedder
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
 from tests.engine_svc.gpus import H100
 from tests.messages import submitted
@@ -38,7 +38,7 @@ IDS = [[5], [7, 8, 9], [*range(10, 50)], [7, 8, 9, 10], [3, 4]]
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    return written(tmp_path / "model", MistralModel)
+    return write_embedder(tmp_path / "model", MistralModel)
 
 
 @pytest.fixture

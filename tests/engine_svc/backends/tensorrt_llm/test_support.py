@@ -20,7 +20,7 @@ from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.settings import ConfigurationError
 from tests.checkpoints import write_bert, write_json
-from tests.engine_svc.backends.tensorrt_llm.conftest import UNSERVED, Install, written
+from tests.engine_svc.backends.tensorrt_llm.conftest import UNSERVED, Install, write_embedder
 from tests.engine_svc.backends.tensorrt_llm.fake_llm import Llm
 from tests.engine_svc.gpus import A10G, A100, B200, H100, L4, T4
 from tests.engine_svc.models.cases import Case
@@ -36,7 +36,7 @@ def newest(install: Install) -> type[Llm]:
 
 @pytest.fixture
 def llama(tmp_path: Path) -> Path:
-    return written(tmp_path, LlamaModel)
+    return write_embedder(tmp_path, LlamaModel)
 
 
 def reason(folder: Path, settings: EngineSettings = EXPLICIT, device: Device = H100) -> str:
@@ -94,7 +94,7 @@ def test_a_config_that_tensorrt_llm_reads_differently_is_refused(
 
 @pytest.mark.usefixtures("newest")
 def test_a_window_longer_than_every_sequence_is_accepted(tmp_path: Path) -> None:
-    change_config(written(tmp_path, LlamaModel), model_type="mistral", sliding_window=64)
+    change_config(write_embedder(tmp_path, LlamaModel), model_type="mistral", sliding_window=64)
     check_support(EXPLICIT, Checkpoint.read(tmp_path), H100)
 
 

@@ -63,7 +63,7 @@ def test_missing_tensor_is_named(tmp_path: Path, model_class: type[PreTrainedMod
 
 
 @pytest.mark.parametrize("model_class", [BertForSequenceClassification, BertForTokenClassification])
-def test_classifier_of_other_labels_than_the_config_has_is_refused(
+def test_classifier_with_other_labels_than_the_config_is_refused(
     tmp_path: Path, model_class: type[PreTrainedModel]
 ) -> None:
     write(tmp_path, model_class, num_labels=4)

@@ -18,7 +18,7 @@ from transformers import (
 
 from engine_svc.models.packed_tokens import PackedTokens
 from heddle.checkpoint.json_files import CheckpointError
-from tests.engine_svc.models.cases import load_model, saved
+from tests.engine_svc.models.cases import load_model, save
 from tests.engine_svc.models.cases_of.decoders import small
 from tests.engine_svc.models.cases_of.gemmas import GEMMA2, GEMMA3
 from tests.engine_svc.models.hub_layout import change_config, rename_tensors
@@ -28,7 +28,7 @@ WINDOW = tuple[int | None, int | None]
 CAUSAL, BOTH = (None, 0), (None, None)
 
 
-def windows_of(folder: Path) -> list[WINDOW]:
+def read_windows(folder: Path) -> list[WINDOW]:
     patterns = [layer.attention.pattern for layer in load_model(folder).transformer.layers]
     return [(pattern.window_left, pattern.window_right) for pattern in patterns]
 
@@ -57,33 +57,33 @@ def test_layers_see_what_the_config_says(
     *,
     has_layer_types: bool,
 ) -> None:
-    saved(small(model_class, **config), tmp_path)
+    save(small(model_class, **config), tmp_path)
     if not has_layer_types:
         change_config(tmp_path, without=("layer_types",), sliding_window_pattern=2)
-    assert windows_of(tmp_path) == windows
+    assert read_windows(tmp_path) == windows
 
 
 def test_gemma_3_without_a_pattern_sees_all_in_each_sixth_layer(tmp_path: Path) -> None:
-    saved(small(Gemma3TextModel, num_hidden_layers=7, head_dim=16, sliding_window=8), tmp_path)
+    save(small(Gemma3TextModel, num_hidden_layers=7, head_dim=16, sliding_window=8), tmp_path)
     change_config(tmp_path, without=("layer_types",))
-    assert windows_of(tmp_path) == [(7, 0)] * 5 + [CAUSAL, (7, 0)]
+    assert read_windows(tmp_path) == [(7, 0)] * 5 + [CAUSAL, (7, 0)]
 
 
-def test_mistral_that_says_nothing_of_a_window_has_the_usual_one(tmp_path: Path) -> None:
-    saved(small(MistralModel), tmp_path)
+def test_mistral_without_a_stated_window_has_the_default(tmp_path: Path) -> None:
+    save(small(MistralModel), tmp_path)
     change_config(tmp_path, without=("sliding_window",))
-    assert windows_of(tmp_path) == [(4095, 0)] * 2
+    assert read_windows(tmp_path) == [(4095, 0)] * 2
 
 
 def test_rope_of_gemma_3_that_is_not_by_layer_type_is_refused(tmp_path: Path) -> None:
-    saved(small(Gemma3TextModel, **GEMMA3), tmp_path)
+    save(small(Gemma3TextModel, **GEMMA3), tmp_path)
     change_config(tmp_path, rope_parameters={"rope_type": "default", "rope_theta": 500.0})
     with pytest.raises(CheckpointError, match=f"{tmp_path}/config.json: rope_parameters are not by layer type"):
         load_model(tmp_path)
 
 
-def test_layers_that_see_alike_share_their_rotations(tmp_path: Path) -> None:
-    saved(small(Gemma3TextModel, **GEMMA3), tmp_path)
+def test_layers_of_one_type_share_their_rotations(tmp_path: Path) -> None:
+    save(small(Gemma3TextModel, **GEMMA3), tmp_path)
     first, second, third = (layer.attention.rotary for layer in load_model(tmp_path).transformer.layers)
     assert first is third
     assert first is not second
@@ -104,7 +104,7 @@ def test_layers_that_see_alike_share_their_rotations(tmp_path: Path) -> None:
     ],
 )
 def test_config_that_does_not_fit_is_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    saved(small(Qwen3Model), tmp_path)
+    save(small(Qwen3Model), tmp_path)
     change_config(tmp_path, without=() if "layer_types" in changes else ("layer_types",), **changes)
     with pytest.raises(CheckpointError, match=message) as caught:
         load_model(tmp_path)
@@ -113,7 +113,7 @@ def test_config_that_does_not_fit_is_one_line(tmp_path: Path, changes: dict[str,
 
 
 def test_pooling_of_a_nemotron_reranker_must_be_known(tmp_path: Path) -> None:
-    saved(small(Qwen2ForSequenceClassification, num_labels=1), tmp_path)
+    save(small(Qwen2ForSequenceClassification, num_labels=1), tmp_path)
     rename_tensors(tmp_path, lambda name: None if name.endswith("_proj.bias") else name)
     change_config(tmp_path, model_type="llama_bidirec", pooling="weighted_avg")
     with pytest.raises(CheckpointError, match="pooling weighted_avg is not supported"):
@@ -121,7 +121,7 @@ def test_pooling_of_a_nemotron_reranker_must_be_known(tmp_path: Path) -> None:
 
 
 def test_score_may_have_a_bias(tmp_path: Path) -> None:
-    saved(small(Qwen2ForSequenceClassification, num_labels=2), tmp_path)
+    save(small(Qwen2ForSequenceClassification, num_labels=2), tmp_path)
     hidden, batch = torch.randn(3, 32), random_batch([3])
     tokens = PackedTokens.of(batch, device=hidden.device, dtype=hidden.dtype)
     without = load_model(tmp_path).head(hidden, tokens, batch).flat.numpy()
@@ -131,6 +131,6 @@ def test_score_may_have_a_bias(tmp_path: Path) -> None:
 
 
 def test_language_model_s_head_is_passed_over(tmp_path: Path) -> None:
-    saved(small(Qwen3Model), tmp_path)
+    save(small(Qwen3Model), tmp_path)
     rename_tensors(tmp_path, str, add={"lm_head.weight": torch.ones(97, 32)})
     load_model(tmp_path)

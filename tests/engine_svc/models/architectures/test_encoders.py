@@ -20,7 +20,7 @@ from tests.engine_svc.models.packed import random_batch
 from tests.sequences import run_each
 
 
-def case_of(architecture: str, name: str) -> Case:
+def find_case(architecture: str, name: str) -> Case:
     return next(case for case in CASES if (case.architecture, case.name) == (architecture, name))
 
 
@@ -48,7 +48,7 @@ def case_of(architecture: str, name: str) -> Case:
     ],
 )
 def test_missing_tensor_is_named(tmp_path: Path, architecture: str, name: str, missing: str) -> None:
-    case_of(architecture, name).write(tmp_path)
+    find_case(architecture, name).write(tmp_path)
     rename_tensors(tmp_path, lambda stored: None if stored == missing else stored)
     with pytest.raises(CheckpointError, match=f"{tmp_path} has no tensor {missing} "):
         load_model(tmp_path)
@@ -64,7 +64,7 @@ def test_missing_tensor_is_named(tmp_path: Path, architecture: str, name: str, m
 def test_activation_that_is_not_stated_is_the_architecture_s(
     tmp_path: Path, architecture: str, name: str, activation: Activation
 ) -> None:
-    case_of(architecture, name).write(tmp_path)
+    find_case(architecture, name).write(tmp_path)
     change_config(tmp_path, without=("hidden_act",))
     feed_forward = load_model(tmp_path).transformer.layers[0].feed_forward
     assert isinstance(feed_forward, FeedForward)
@@ -87,7 +87,7 @@ def test_activation_that_is_not_stated_is_the_architecture_s(
 def test_type_ids_that_the_config_does_not_mention_are_used_if_they_are_loaded(
     tmp_path: Path, architecture: str, name: str
 ) -> None:
-    case_of(architecture, name).write(tmp_path)
+    find_case(architecture, name).write(tmp_path)
     change_config(tmp_path, without=("type_vocab_size",))
     types = load_model(tmp_path).transformer.embeddings.types
     assert count_token_types(Checkpoint.read(tmp_path).config) == (0 if types is None else len(types))
@@ -97,7 +97,7 @@ def test_type_ids_that_the_config_does_not_mention_are_used_if_they_are_loaded(
 def test_tiles_of_disentangled_attention_of_any_size_give_the_same(
     tmp_path: Path, numbers_max: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case_of("deberta-v2", "as v3").write(tmp_path)
+    find_case("deberta-v2", "as v3").write(tmp_path)
     backend = TorchBackend(Checkpoint.read(tmp_path), dtype="float32", device="cpu")
     batch = random_batch([3, 40, 40, 40, 64, 64])
     whole = run_each(backend, batch)

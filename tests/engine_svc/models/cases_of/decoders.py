@@ -30,7 +30,7 @@ from transformers import (
 from heddle.checkpoint import ModelKind
 from heddle.checkpoint.language_models import LANGUAGE_MODEL
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE, write_json, write_old_modules
-from tests.engine_svc.models.cases import Case, Reference, randomized, reference_of, saved
+from tests.engine_svc.models.cases import Case, Reference, make_reference, randomize, save
 from tests.engine_svc.models.hub_layout import as_transformers_4, change_config, rename_tensors
 
 SMALL: dict[str, Any] = {
@@ -65,17 +65,17 @@ def case(
     """`finish` makes the folder more like the real ones."""
 
     def write(folder: Path) -> Reference:
-        model = saved(small(model_class, **config), folder)
+        model = save(small(model_class, **config), folder)
         if kind is ModelKind.EMBEDDER and model_class.__name__.endswith(LANGUAGE_MODEL):
             write_old_modules(folder, ["Transformer", "Pooling"], {"pooling_mode_lasttoken": True})
         for step in finish:
             step(folder)
-        return reference_of(model, kind)
+        return make_reference(model, kind)
 
-    return Case(model_type_of(model_class), name, kind, write)
+    return Case(read_model_type(model_class), name, kind, write)
 
 
-def model_type_of(model_class: type[PreTrainedModel]) -> str:
+def read_model_type(model_class: type[PreTrainedModel]) -> str:
     config_class = model_class.config_class
     assert config_class is not None
     return str(config_class.model_type)
@@ -88,7 +88,7 @@ def small(model_class: type[PreTrainedModel], **config: Any) -> PreTrainedModel:
         config = {"head_dim": 16, **config}
     settings = config_class(**{**SMALL, **config})
     settings._attn_implementation = "eager"  # the one that applies every mask as it is written
-    return with_large_embeddings(randomized(model_class(settings)))
+    return with_large_embeddings(randomize(model_class(settings)))
 
 
 @torch.no_grad()
@@ -114,14 +114,14 @@ def nemotron(folder: Path, architecture: str = "LlamaBidirectionalModel", **conf
 
 
 def gte_qwen2(folder: Path) -> None:
-    """Makes the config that of before it had is_causal."""
+    """Writes the config from before it had is_causal."""
     code = {"AutoModel": "modeling_qwen.Qwen2Model", "AutoModelForCausalLM": "modeling_qwen.Qwen2ForCausalLM"}
     change_config(folder, without=("is_causal",), auto_map=code)
 
 
 def write_nemotron_reranker(folder: Path) -> Reference:
     """Its head pools before it scores, unlike transformers' own, and divides by a temperature."""
-    model = saved(small(LlamaForSequenceClassification, num_labels=1, is_causal=False), folder)
+    model = save(small(LlamaForSequenceClassification, num_labels=1, is_causal=False), folder)
     nemotron(folder, "LlamaBidirectionalForSequenceClassification", temperature=0.5)
     score = model.get_parameter("score.weight")
 
@@ -136,7 +136,7 @@ def logit_score(architecture: type[PreTrainedModel], true_id: int, false_id: int
     """A language model that says yes or no, with sentence-transformers' module for it."""
 
     def write(folder: Path) -> Reference:
-        model = saved(small(architecture, **config), folder)
+        model = save(small(architecture, **config), folder)
         write_old_modules(folder, ["Transformer", "LogitScore"])
         ids = {"true_token_id": true_id, "false_token_id": false_id}
         write_json(folder / "1_LogitScore" / "config.json", ids)
@@ -147,7 +147,7 @@ def logit_score(architecture: type[PreTrainedModel], true_id: int, false_id: int
 
         return reference
 
-    return Case(model_type_of(architecture), "logits of yes and no", ModelKind.RERANKER, write)
+    return Case(read_model_type(architecture), "logits of yes and no", ModelKind.RERANKER, write)
 
 
 def published_reranker(
@@ -157,7 +157,7 @@ def published_reranker(
     the first means yes."""
 
     def write(folder: Path) -> Reference:
-        model = saved(small(architecture, **config), folder)
+        model = save(small(architecture, **config), folder)
         change_config(folder, _name_or_path=name)
         write_json(folder / "tokenizer.json", {"model": {"type": "BPE", "vocab": tokens}, "added_tokens": []})
         true_id, *false_id = tokens.values()
@@ -168,7 +168,7 @@ def published_reranker(
 
         return reference
 
-    return Case(model_type_of(architecture), f"{name} as published", ModelKind.RERANKER, write)
+    return Case(read_model_type(architecture), f"{name} as published", ModelKind.RERANKER, write)
 
 
 CLASSIFIER, RERANKER, TOKENS = ModelKind.CLASSIFIER, ModelKind.RERANKER, ModelKind.TOKEN_CLASSIFIER

@@ -46,7 +46,7 @@ from transformers import (
 
 from heddle.checkpoint import ModelKind
 from tests.checkpoints import POSITIONS, SMALL_BERT, VOCABULARY_SIZE
-from tests.engine_svc.models.cases import Case, case_of
+from tests.engine_svc.models.cases import Case, make_case
 from tests.engine_svc.models.hub_layout import change_config, rename_tensors
 from tests.engine_svc.models.packed import ALL_LENGTHS
 
@@ -113,7 +113,7 @@ def case(
     model_type = config_class.model_type
     config = {**SMALL[model_type], **changes}
     counts_from_padding = SMALL[model_type] is ROBERTA or model_type == "mpnet"
-    return case_of(
+    return make_case(
         model_class,
         kind,
         name,

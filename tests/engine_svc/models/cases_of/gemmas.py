@@ -40,7 +40,7 @@ GEMMA3: dict[str, Any] = {
 
 
 def first_gemma(folder: Path) -> None:
-    """The activation under a name that means another."""
+    """Writes the activation as the first Gemmas did: gelu, but they were trained with its approximation."""
     change_config(folder, hidden_act="gelu", hidden_activation=None)
 
 

@@ -15,7 +15,7 @@ from transformers import (
 
 from heddle.checkpoint import ModelKind
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE, write_old_modules
-from tests.engine_svc.models.cases import Case, Reference, case_of, randomized, reference_of, saved
+from tests.engine_svc.models.cases import Case, Reference, make_case, make_reference, randomize, save
 from tests.engine_svc.models.hub_layout import change_config
 
 HEADS = 4
@@ -47,7 +47,7 @@ def case(
     model_class: type[PreTrainedModel], kind: ModelKind, name: str, *, own_names: bool = True, **config: Any
 ) -> Case:
     """The layout of transformers, with its own names of tensors or the authors'."""
-    return case_of(model_class, kind, name, {**SMALL, **config}, save_original_format=not own_names)
+    return make_case(model_class, kind, name, {**SMALL, **config}, save_original_format=not own_names)
 
 
 def hub_case(
@@ -69,7 +69,7 @@ def hub_case(
         theta, factor = 10_000.0, ntk or 1.0
         head_dim = SMALL["hidden_size"] // HEADS
         rope = {"rope_type": "linear", "rope_theta": theta * factor, "factor": factor ** (2 / head_dim)}
-        model = saved(randomized(model_class(GteConfig(**{**SMALL, **config}, rope_parameters=rope))), folder)
+        model = save(randomize(model_class(GteConfig(**{**SMALL, **config}, rope_parameters=rope))), folder)
         changes = {
             "model_type": model_type,
             "architectures": [model_class.__name__.replace("Gte", "New" if model_type == "new" else "Gte")],
@@ -79,7 +79,7 @@ def hub_case(
         }
         change_config(folder, without=("rope_parameters", "dtype"), **{**HUB, **changes})
         rename(folder, model_type, packed=packed)
-        return reference_of(model, kind, has_types=has_types and model.config.type_vocab_size > 1)
+        return make_reference(model, kind, has_types=has_types and model.config.type_vocab_size > 1)
 
     return Case("new" if model_type == "new" else "gte", name, kind, write, has_types=has_types)
 

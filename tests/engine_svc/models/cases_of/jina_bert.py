@@ -44,7 +44,7 @@ SLOPES = {2: [2.0**-4, 2.0**-8], 4: OF_8[1::2], 8: OF_8, 12: [*OF_8, *(2.0 ** -(
 Weights = Mapping[str, Tensor]
 
 
-def shapes_of(config: Mapping[str, Any], *, is_later: bool) -> dict[str, list[int]]:
+def list_shapes(config: Mapping[str, Any], *, is_later: bool) -> dict[str, list[int]]:
     hidden, intermediate = config["hidden_size"], config["intermediate_size"]
     shapes = {
         "embeddings.word_embeddings.weight": [config["vocab_size"], hidden],
@@ -78,7 +78,7 @@ def shapes_of(config: Mapping[str, Any], *, is_later: bool) -> dict[str, list[in
     return shapes
 
 
-def drawn(shapes: Mapping[str, list[int]]) -> dict[str, Tensor]:
+def draw_weights(shapes: Mapping[str, list[int]]) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
 
     def draw(name: str, shape: Sequence[int]) -> Tensor:
@@ -157,7 +157,7 @@ def case(name: str, *, is_later: bool = False, lengths: Sequence[int] = ALL_LENG
 
     def write(folder: Path) -> Reference:
         config = {**SMALL, **changes}
-        weights = drawn(shapes_of(config, is_later=is_later))
+        weights = draw_weights(list_shapes(config, is_later=is_later))
         save(folder, config, weights)
         write_old_modules(folder, ["Transformer", "Pooling"], {"pooling_mode_mean_tokens": True})
         return JinaBert(config, weights, is_later=is_later)
@@ -177,7 +177,7 @@ def classifier(kind: ModelKind, name: str, labels: int) -> Case:
         labels_by_index = {str(index): f"LABEL_{index}" for index in range(labels)}
         config = {**SMALL, "architectures": ["JinaBertForSequenceClassification"], "id2label": labels_by_index}
         shapes = {"classifier.weight": [labels, HIDDEN], "classifier.bias": [labels]}
-        weights = drawn({**shapes_of(config, is_later=False), **shapes})
+        weights = draw_weights({**list_shapes(config, is_later=False), **shapes})
         save(folder, config, {key if key in shapes else f"bert.{key}": tensor for key, tensor in weights.items()})
         model = JinaBert(config, weights, is_later=False)
         return model.logits

@@ -17,7 +17,7 @@ from transformers import (
 
 from heddle.checkpoint import ModelKind
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE
-from tests.engine_svc.models.cases import Case, Reference, case_of, randomized, reference_of, renamed, saved
+from tests.engine_svc.models.cases import Case, Reference, make_case, make_reference, randomize, rename_tensor, save
 from tests.engine_svc.models.hub_layout import change_config
 
 ADAPTERS = ["retrieval.query", "retrieval.passage", "separation", "classification", "text-matching"]
@@ -63,7 +63,7 @@ NAMES = (
 
 def case(model_class: type[PreTrainedModel], kind: ModelKind, name: str, *, own_names: bool, **config: Any) -> Case:
     """The layout of transformers, with its own names of tensors or the authors'."""
-    return case_of(model_class, kind, name, {**SMALL, **config}, save_original_format=not own_names)
+    return make_case(model_class, kind, name, {**SMALL, **config}, save_original_format=not own_names)
 
 
 def hub_case(
@@ -79,8 +79,8 @@ def hub_case(
     """The layout of Jina, whose model_type is xlm-roberta. `adapter` is None for a checkpoint without adapters."""
 
     def write(folder: Path) -> Reference:
-        model = randomized(model_class(JinaEmbeddingsV3Config(**{**SMALL, **config})))
-        saved(model, folder)
+        model = randomize(model_class(JinaEmbeddingsV3Config(**{**SMALL, **config})))
+        save(model, folder)
         changes: dict[str, Any] = {}
         if adapter is not None:
             changes = {"load_trained_adapters": True, "lora_adaptations": ADAPTERS, "lora_alpha": ALPHA}
@@ -94,7 +94,7 @@ def hub_case(
         # null counts as absent
         own = dict.fromkeys(("rope_parameters", "dtype"))
         change_config(folder, **{**own, **HUB, **changes, "architectures": [architecture]})
-        return reference_of(model, kind)
+        return make_reference(model, kind)
 
     return Case("jina_embeddings_v3", name, kind, write, has_types=True, adapter=adapter or "")
 
@@ -108,8 +108,8 @@ def add_adapters(
     alpha: float = ALPHA,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """To every table and linear, as torch's parametrizations are stored; the model becomes what the adapter makes of
-    it. BranchNorms and biases have none. `dtype` is the one that must be able to hold them."""
+    """Adds adapters to every table and linear, but not to norms and biases, in the form of torch's parametrizations.
+    Merges this adapter into the model. `dtype` must be able to hold the numbers."""
     generator = torch.Generator().manual_seed(1)
     stored = {}
     adapted = {}
@@ -142,7 +142,7 @@ def load_adapted(model: PreTrainedModel, adapted: dict[str, Tensor]) -> None:
             projections = {name.replace("mixer.Wqkv", f"self_attn.{part}_proj"): rows for part, rows in parts}
         else:
             projections = {name: tensor}
-        weights |= {renamed(stored, NAMES): rows for stored, rows in projections.items()}
+        weights |= {rename_tensor(stored, NAMES): rows for stored, rows in projections.items()}
     model.load_state_dict(weights)
 
 

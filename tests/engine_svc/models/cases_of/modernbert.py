@@ -13,7 +13,7 @@ from transformers import (
 
 from heddle.checkpoint import ModelKind
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE
-from tests.engine_svc.models.cases import Case, Reference, case_of
+from tests.engine_svc.models.cases import Case, Reference, make_case
 from tests.engine_svc.models.hub_layout import change_config
 
 SMALL: dict[str, Any] = {
@@ -52,7 +52,7 @@ def as_transformers_4_wrote_it(folder: Path, *, every: int, bases: tuple[float, 
 
 def case(model_class: type[PreTrainedModel], kind: ModelKind, name: str, **config: Any) -> Case:
     """The layout of transformers 5."""
-    return case_of(model_class, kind, name, {**SMALL, **config})
+    return make_case(model_class, kind, name, {**SMALL, **config})
 
 
 def older_case(

@@ -19,7 +19,7 @@ from transformers import (
 
 from heddle.checkpoint import ModelKind
 from tests.checkpoints import POSITIONS, VOCABULARY_SIZE
-from tests.engine_svc.models.cases import Case, Reference, case_of, randomized, reference_of, renamed, saved
+from tests.engine_svc.models.cases import Case, Reference, make_case, make_reference, randomize, rename_tensor, save
 
 EXPERTS, CHOSEN = 8, 2
 
@@ -83,7 +83,7 @@ NAMES = (
 def case(model_class: type[PreTrainedModel], kind: ModelKind, name: str, *, own_names: bool, **config: Any) -> Case:
     """The layout of transformers, with its own names of tensors or the authors'."""
     config = {**SMALL, **config}
-    return case_of(model_class, kind, name, config, has_types=True, save_original_format=not own_names)
+    return make_case(model_class, kind, name, config, has_types=True, save_original_format=not own_names)
 
 
 def hub_case(name: str, *, scaling: float | None = None, base: float = 1000.0, with_both: bool = False) -> Case:
@@ -94,22 +94,22 @@ def hub_case(name: str, *, scaling: float | None = None, base: float = 1000.0, w
         rope = {"rope_type": "default", "rope_theta": base}
         if scaling:
             rope = {**rope, "rope_type": "dynamic", "factor": scaling}
-        model = randomized(
+        model = randomize(
             NomicBertModel(NomicBertConfig(**{**SMALL, "max_position_embeddings": 20}, rope_parameters=rope))
         )
-        saved(model, folder)
+        save(model, folder)
         path = folder / "config.json"
         own = json.loads(path.read_text()) if with_both else {}
         changes = {"rotary_scaling_factor": scaling, "rotary_emb_base": base}
         path.write_text(json.dumps({**own, **HUB, **changes}))
-        return fresh(model) if scaling else reference_of(model, ModelKind.EMBEDDER, has_types=True)
+        return fresh(model) if scaling else make_reference(model, ModelKind.EMBEDDER, has_types=True)
 
     return Case("nomic_bert", name, ModelKind.EMBEDDER, write, has_types=True)
 
 
 def fresh(model: PreTrainedModel) -> Reference:
     """transformers' class remembers the longest text that it has seen. This resets it for each text."""
-    compute = reference_of(model, ModelKind.EMBEDDER, has_types=True)
+    compute = make_reference(model, ModelKind.EMBEDDER, has_types=True)
 
     def reference(ids: Tensor, types: Tensor) -> Tensor:
         model.rotary_emb.__init__(model.config)  # type: ignore[misc]
@@ -163,7 +163,7 @@ def write_mixture(folder: Path) -> Reference:
         )
     )
     make_mixture(model, experts=EXPERTS, chosen=CHOSEN)
-    quieten(randomized(model))
+    quieten(randomize(model))
     save_file({name: tensor.contiguous() for name, tensor in hub_tensors(model).items()}, folder / "model.safetensors")
     changes = {
         "activation_function": "gelu",
@@ -181,7 +181,7 @@ def write_mixture(folder: Path) -> Reference:
         **dict.fromkeys(("mlp_fc1_bias", "mlp_fc2_bias", "qkv_proj_bias"), True),
     }
     (folder / "config.json").write_text(json.dumps({**HUB, **changes}))
-    return reference_of(model, ModelKind.EMBEDDER)
+    return make_reference(model, ModelKind.EMBEDDER)
 
 
 def make_mixture(model: PreTrainedModel, *, experts: int, chosen: int) -> None:
@@ -214,7 +214,7 @@ def hub_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
         if ".q_proj." in name
     }
     others = {name: tensor for name, tensor in weights.items() if not any(f".{part}_proj." in name for part in "qkv")}
-    return {renamed(name, NAMES): tensor for name, tensor in {**fused, **others}.items()}
+    return {rename_tensor(name, NAMES): tensor for name, tensor in {**fused, **others}.items()}
 
 
 CASES = [

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
 from engine_svc.models.transformer import Transformer
+from engine_svc.sequences import Output
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.json_files import CheckpointError
 from tests.engine_svc.models.cases import Array
@@ -56,7 +56,7 @@ def sequences(vocabulary: int, mixes: tuple[tuple[Output, ...], ...] = (ALL,)) -
     ]
 
 
-def ids_of(sequence: Sequence) -> list[int]:
+def list_ids(sequence: Sequence) -> list[int]:
     return [int(token_id) for token_id in np.frombuffer(sequence.token_ids, "<u4")]
 
 
@@ -66,7 +66,7 @@ def run(backend: TorchBackend, batch: list[Sequence]) -> list[dict[Output, Array
 
 
 def check(small: SmallM3, sequence: Sequence, found: dict[Output, Array]) -> None:
-    expected = small.vectors_of(ids_of(sequence))
+    expected = small.vectors_of(list_ids(sequence))
     if DENSE in found:
         np.testing.assert_allclose(found[DENSE], expected.dense, atol=1e-5)
     if COLBERT in found:

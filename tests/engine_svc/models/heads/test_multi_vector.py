@@ -16,12 +16,12 @@ from transformers import BertModel, PreTrainedModel
 
 from engine_svc.backends.loading import check_loadable
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output
+from engine_svc.sequences import Output
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.json_files import CheckpointError
 from tests.checkpoints import write_bert, write_json, write_old_modules, write_tokenizer
-from tests.engine_svc.models.cases import Reference, one_by_one
+from tests.engine_svc.models.cases import Reference, run_each_alone
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
 from tests.sequences import run_each
 
@@ -47,12 +47,12 @@ def assert_served_as(folder: Path, reference: Reference) -> None:
     backend = TorchBackend(checkpoint, dtype="float32", device="cpu")
     assert backend.outputs == {Output.TOKEN_VECTORS}
     batch = random_batch(ALL_LENGTHS, output=Output.TOKEN_VECTORS)
-    for ours, theirs in zip(run_each(backend, batch), one_by_one(reference, batch), strict=True):
+    for ours, theirs in zip(run_each(backend, batch), run_each_alone(reference, batch), strict=True):
         assert ours.shape == theirs.shape
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_colbert_of_stanford(tmp_path: Path) -> None:
+def test_stanford_colbert(tmp_path: Path) -> None:
     model, linear = write_bert(tmp_path), new_projection()
     tensors = {f"bert.{name}": tensor for name, tensor in load_file(tmp_path / "model.safetensors").items()}
     save_file({**tensors, "linear.weight": linear.weight.detach()}, tmp_path / "model.safetensors")
@@ -61,7 +61,7 @@ def test_colbert_of_stanford(tmp_path: Path) -> None:
     assert_served_as(tmp_path, projected_by(linear, model))
 
 
-def test_colbert_of_pylate(tmp_path: Path) -> None:
+def test_pylate_colbert(tmp_path: Path) -> None:
     model, linear = write_bert(tmp_path), new_projection()
     write_old_modules(tmp_path, ["Transformer", "pylate.models.Dense.Dense"])
     write_json(tmp_path / "config_sentence_transformers.json", {"model_type": "ColBERT", "query_prefix": "[Q] "})

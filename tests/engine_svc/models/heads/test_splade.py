@@ -13,9 +13,9 @@ from sentence_transformers.sparse_encoder.modules import SpladePooling
 from transformers import BertForMaskedLM
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import PackedBatch
 from engine_svc.models.heads import splade
 from engine_svc.models.model import Model
+from engine_svc.sequences import PackedBatch
 from heddle.checkpoint import Checkpoint
 from tests.checkpoints import VOCABULARY_SIZE, write_bert, write_tokenizer
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
@@ -49,12 +49,12 @@ def saved_by_sentence_transformers(
     return model
 
 
-def backend_of(folder: Path, dtype: str = "float32") -> TorchBackend:
+def load_backend(folder: Path, dtype: str = "float32") -> TorchBackend:
     return TorchBackend(Checkpoint.read(folder), dtype=dtype, device="cpu")
 
 
 @torch.inference_mode()
-def one_by_one(model: SparseEncoder, batch: PackedBatch) -> Vectors:
+def run_each_alone(model: SparseEncoder, batch: PackedBatch) -> Vectors:
     """Each sequence alone, through the modules."""
     vectors = []
     for sequence in sequences_of(batch):
@@ -68,7 +68,7 @@ def one_by_one(model: SparseEncoder, batch: PackedBatch) -> Vectors:
 def test_vectors_equal_the_modules_of_sentence_transformers(tmp_path: Path, pooling: dict[str, Any]) -> None:
     model = saved_by_sentence_transformers(tmp_path, **pooling)
     batch = random_batch(ALL_LENGTHS)
-    ours, theirs = dense(run_each(backend_of(tmp_path), batch), VOCABULARY_SIZE), one_by_one(model, batch)
+    ours, theirs = dense(run_each(load_backend(tmp_path), batch), VOCABULARY_SIZE), run_each_alone(model, batch)
     assert ours.shape == (len(ALL_LENGTHS), VOCABULARY_SIZE)
     assert ours.dtype == np.float32
     assert 0.1 < (theirs == 0).mean() < 0.9
@@ -76,11 +76,11 @@ def test_vectors_equal_the_modules_of_sentence_transformers(tmp_path: Path, pool
 
 
 @pytest.mark.parametrize("max_active_dims", [None, 7])
-def test_vectors_equal_what_a_sparse_encoder_makes_of_texts(tmp_path: Path, max_active_dims: int | None) -> None:
+def test_vectors_equal_those_of_sparse_encoder(tmp_path: Path, max_active_dims: int | None) -> None:
     model = saved_by_sentence_transformers(tmp_path, max_active_dims=max_active_dims)
     texts = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9 w10 w11 w12"]
     sequences = [TokenSequence(np.array(model.tokenizer(text)["input_ids"], "<u4").tobytes()) for text in texts]
-    ours = dense(run_each(backend_of(tmp_path), packed(sequences)), VOCABULARY_SIZE)
+    ours = dense(run_each(load_backend(tmp_path), packed(sequences)), VOCABULARY_SIZE)
     theirs = model.encode(texts, convert_to_sparse_tensor=False).numpy()
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     if max_active_dims is not None:
@@ -89,7 +89,7 @@ def test_vectors_equal_what_a_sparse_encoder_makes_of_texts(tmp_path: Path, max_
 
 def test_vector_of_a_sequence_does_not_depend_on_its_batch(tmp_path: Path) -> None:
     saved_by_sentence_transformers(tmp_path)
-    backend, batch = backend_of(tmp_path), random_batch(ALL_LENGTHS)
+    backend, batch = load_backend(tmp_path), random_batch(ALL_LENGTHS)
     alone = np.concatenate([dense(run_each(backend, [sequence]), VOCABULARY_SIZE) for sequence in sequences_of(batch)])
     np.testing.assert_allclose(dense(run_each(backend, batch), VOCABULARY_SIZE), alone, atol=1e-5)
     backwards = run_each(backend, packed(sequences_of(batch)[::-1]))
@@ -101,7 +101,9 @@ def test_vector_of_a_sequence_does_not_depend_on_its_batch(tmp_path: Path) -> No
 def test_short_types_stay_close_to_float32(tmp_path: Path, dtype: str, strategy: str) -> None:
     saved_by_sentence_transformers(tmp_path, pooling_strategy=strategy)
     batch = random_batch(ALL_LENGTHS)
-    short, exact = (dense(run_each(backend_of(tmp_path, each), batch), VOCABULARY_SIZE) for each in (dtype, "float32"))
+    short, exact = (
+        dense(run_each(load_backend(tmp_path, each), batch), VOCABULARY_SIZE) for each in (dtype, "float32")
+    )
     assert short.dtype == np.float32
     cosines = (short * exact).sum(1) / np.linalg.norm(short, axis=1) / np.linalg.norm(exact, axis=1)
     assert cosines.min() > 0.995
@@ -117,14 +119,14 @@ def test_nan_of_one_sequence_spares_the_others(tmp_path: Path, strategy: str) ->
     tensors = load_file(tmp_path / "model.safetensors")
     tensors["bert.embeddings.word_embeddings.weight"][bad_id] = float("nan")
     save_file(tensors, tmp_path / "model.safetensors")
-    bad, *good = run_each(backend_of(tmp_path), batch)
+    bad, *good = run_each(load_backend(tmp_path), batch)
     assert np.isnan(bad).any()
     assert all(np.isfinite(vector).all() for vector in good)
 
 
 @pytest.mark.parametrize("rows", [splade.SLICE_ROWS_CUDA, 5, 16])
 @pytest.mark.parametrize("strategy", ["max", "sum"])
-def test_segments_of_a_gpu_equal_runs_of_a_cpu(
+def test_reduction_on_a_gpu_equals_that_on_a_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, strategy: str
 ) -> None:
     saved_by_sentence_transformers(tmp_path, pooling_strategy=strategy)

@@ -18,15 +18,15 @@ from torch import nn
 
 from engine_svc.backends.loading import check_loadable
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.batch import Output
 from engine_svc.models.heads.vector_modules import apply_stages, load_vector_modules
 from engine_svc.models.weights import Weights
+from engine_svc.sequences import Output
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.json_files import CheckpointError
 from heddle.checkpoint.vector_modules import ELEMENTWISE, ROWWISE
 from tests.checkpoints import SMALL_BERT, write_bert, write_json, write_tokenizer
-from tests.engine_svc.models.cases import one_by_one
+from tests.engine_svc.models.cases import run_each_alone
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
 from tests.sequences import packed, run_each, sequences_of
 
@@ -46,7 +46,9 @@ def write_modules(folder: Path, modules: Sequence[nn.Module]) -> SentenceTransfo
     return model.train(mode=False)
 
 
-def written(folder: Path, dense: Sequence[nn.Module], modes: Sequence[str] = ("mean",)) -> SentenceTransformer:
+def write_modules_folder(
+    folder: Path, dense: Sequence[nn.Module], modes: Sequence[str] = ("mean",)
+) -> SentenceTransformer:
     return write_modules(folder, [Pooling(HIDDEN, tuple(modes)), *dense, Normalize()])
 
 
@@ -58,7 +60,7 @@ def assert_served_as(folder: Path, model: SentenceTransformer, *, normalizes: bo
         return model({"input_ids": ids, "attention_mask": torch.ones_like(ids)})["sentence_embedding"][0]  # type: ignore[no-any-return]
 
     outputs = run_each(TorchBackend(Checkpoint.read(folder), dtype="float32", device="cpu"), batch)
-    for ours, theirs in zip(outputs, one_by_one(reference, batch), strict=True):
+    for ours, theirs in zip(outputs, run_each_alone(reference, batch), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
@@ -72,7 +74,7 @@ def assert_served_as(folder: Path, model: SentenceTransformer, *, normalizes: bo
     ids=["tanh", "two, as EmbeddingGemma's", "two poolings"],
 )
 def test_vectors_equal_sentence_transformers(tmp_path: Path, dense: list[Dense], modes: list[str]) -> None:
-    model = written(tmp_path, dense, modes)
+    model = write_modules_folder(tmp_path, dense, modes)
     assert Checkpoint.read(tmp_path).dimension == dense[-1].out_features
     assert_served_as(tmp_path, model, normalizes=True)
 
@@ -133,7 +135,7 @@ def test_token_vectors_are_those_that_are_pooled(tmp_path: Path) -> None:
 
 def test_pickled_weights_of_a_module_are_read(tmp_path: Path) -> None:
     """Older versions of sentence-transformers wrote such files."""
-    model = written(tmp_path, [Dense(32, 20), LayerNorm(20)])
+    model = write_modules_folder(tmp_path, [Dense(32, 20), LayerNorm(20)])
     for path in (*tmp_path.glob("*_Dense/*.safetensors"), *tmp_path.glob("*_LayerNorm/*.safetensors")):
         torch.save(load_file(path), path.parent / "pytorch_model.bin")
         path.unlink()
@@ -152,14 +154,14 @@ def test_pickled_weights_of_a_module_are_read(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_are_not_supported_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
-    written(tmp_path, [Dense(32, 20)])
+    write_modules_folder(tmp_path, [Dense(32, 20)])
     write_json(tmp_path / "2_Dense" / "config.json", {"in_features": 32, "out_features": 20, **settings})
     with pytest.raises(CheckpointError, match=message):
         Checkpoint.read(tmp_path)
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
-    written(tmp_path, [Dense(32, 20)])
+    write_modules_folder(tmp_path, [Dense(32, 20)])
     path = tmp_path / "2_Dense" / "model.safetensors"
     save_file({"linear.weight": load_file(path)["linear.weight"]}, path)
     with pytest.raises(CheckpointError, match=r"2_Dense has no tensor linear\.bias"):
@@ -194,9 +196,9 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_module_that_does_not_fit_what_it_is_given_is_named(
+def test_module_that_does_not_fit_its_input_is_named(
     tmp_path: Path, dense: list[Dense], modes: list[str], message: str
 ) -> None:
-    written(tmp_path, dense, modes)
+    write_modules_folder(tmp_path, dense, modes)
     with pytest.raises(CheckpointError, match=message):
         check_loadable(EngineSettings(), Checkpoint.read(tmp_path))

@@ -62,7 +62,7 @@ def compile_attention(capability: int, dtype: torch.dtype, head_dim: int, option
         "row_block": blocks.rows,
         "key_block": blocks.keys,
     }
-    signature = {name: type_of(name, dtype, options) for name in attend_kernel.arg_names}
+    signature = {name: triton_type(name, dtype, options) for name in attend_kernel.arg_names}
     signature |= dict.fromkeys(constants, "constexpr")
     # The sizes of a model are multiples of 16, which decides how wide the loads are.
     attrs = {
@@ -78,7 +78,7 @@ def compile_attention(capability: int, dtype: torch.dtype, head_dim: int, option
     return read_resources(compiled)
 
 
-def type_of(name: str, dtype: torch.dtype, options: dict[str, str]) -> str:
+def triton_type(name: str, dtype: torch.dtype, options: dict[str, str]) -> str:
     if name in ("query", "key", "value", "result") or options.get(name) == "dtype":
         return POINTER[dtype]
     if name in POINTERS_TO_INTEGERS:

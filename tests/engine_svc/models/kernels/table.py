@@ -24,7 +24,7 @@ from engine_svc.models.kernels.quantize import dequantize_float4_by_kernel, quan
 from engine_svc.models.kernels.rotary import rotate_in_place
 from engine_svc.models.norms import LayerNorm, RMSNorm
 from engine_svc.models.rotary import Rotation, rotate_by_torch
-from tests.engine_svc.models.packed import make_layout
+from tests.engine_svc.models.layouts import make_layout
 
 AnyNorm = LayerNorm | RMSNorm
 

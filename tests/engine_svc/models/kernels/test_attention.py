@@ -16,7 +16,7 @@ from engine_svc.models.kernels import attention
 from engine_svc.models.kernels.attention import attend_by_kernel, choose_block_sizes
 from engine_svc.models.layout import Layout
 from tests.engine_svc.models.kernels.table import ATTENTION_KERNELS
-from tests.engine_svc.models.packed import accumulate, make_layout
+from tests.engine_svc.models.layouts import accumulate, make_layout
 
 HEADS, KV_HEADS, HEAD_DIM, LONGEST = 2, 1, 24, 80
 LENGTHS = (1, 2, 17, 65, 3)

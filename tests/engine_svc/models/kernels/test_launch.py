@@ -1,4 +1,4 @@
-"""Where the kernels run."""
+"""Which devices run the kernels."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""Whole models with the kernels, in Triton's interpreter: they compute what they compute without. FP8 goes from the
+"""Whole models with the kernels, in Triton's interpreter: results are the same as without them. FP8 goes from the
 norms and the gates to the linears that take it."""
 
 import dataclasses

@@ -16,7 +16,7 @@ from engine_svc.models.weights import Weights
 from tests.gpu.shapes import ModelShape
 
 
-class DrawnWeights(Weights):
+class RandomWeights(Weights):
     """Makes any tensor that is asked for, in the shape that is asked for. The scale keeps activations in range through
     all layers."""
 
@@ -28,22 +28,22 @@ class DrawnWeights(Weights):
     def has(self, name: str) -> bool:
         return True
 
-    def take(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
-        taken = torch.empty(*shape, dtype=dtype or self.dtype, device=self.device)
+    def load(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        drawn = torch.empty(*shape, dtype=dtype or self.dtype, device=self.device)
         if len(shape) == 1:
-            return taken.normal_(1.0 if name.endswith("weight") else 0.0, 0.1)
-        return taken.normal_(0.0, 1.0 if "embed" in name else shape[-1] ** -0.5)
+            return drawn.normal_(1.0 if name.endswith("weight") else 0.0, 0.1)
+        return drawn.normal_(0.0, 1.0 if "embed" in name else shape[-1] ** -0.5)
 
-    def row_blocks(
+    def read_blocks(
         self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None
     ) -> Iterator[tuple[slice, Tensor]]:
-        yield slice(0, shape[0]), self.take(name, shape, dtype)
+        yield slice(0, shape[0]), self.load(name, shape, dtype)
 
     def unused(self, expected: Sequence[str]) -> list[str]:
         return []
 
 
-def drawn_backend(shape: ModelShape, device: str, **settings: Any) -> TorchBackend:
+def load_random_backend(shape: ModelShape, device: str, **settings: Any) -> TorchBackend:
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(model, "Weights", DrawnWeights):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(model, "Weights", RandomWeights):
         return TorchBackend(shape.checkpoint(Path(folder)), dtype=shape.dtype, device=device, **settings)

@@ -4,8 +4,7 @@ Needs only numpy, so that the scheduler needs neither torch nor grpc.
 """
 
 import enum
-from collections.abc import Mapping
-from collections.abc import Sequence as List
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -103,15 +102,15 @@ class PackedBatch:
     type_ids: npt.NDArray[np.int32]  # [T]
     positions: npt.NDArray[np.int32]  # [T], from 0 in each sequence
     cu_seqlens: npt.NDArray[np.int32]  # [B + 1], where each sequence starts, then T
-    options: List[Options]  # each that occurs, once
+    options: Sequence[Options]  # each that occurs, once
     option_indices: npt.NDArray[np.intp]  # [B]: indices into `options`
 
     @classmethod
-    def of(cls, parts: List[Sequences]) -> "PackedBatch":
+    def of(cls, parts: Sequence[Sequences]) -> "PackedBatch":
         if len(parts) == 1:
             [part] = parts
             lengths, token_ids, types = part.lengths, part.token_ids.astype(np.int32), part.type_ids
-            options: List[Options] = (part.options,)
+            options: Sequence[Options] = (part.options,)
             option_indices = np.zeros(len(lengths), np.intp)
         else:
             lengths = np.concatenate([part.lengths for part in parts])

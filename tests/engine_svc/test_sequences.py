@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis import given
 
-from engine_svc.batch import Options, Output, PackedBatch, Sequences
+from engine_svc.sequences import Options, Output, PackedBatch, Sequences
 from tests.sequences import Sequence, columns, packed, sequences_of
 
 IDS = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=12)
