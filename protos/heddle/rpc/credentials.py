@@ -33,7 +33,7 @@ class ServerTls:
 
     @classmethod
     def from_settings(cls, cert: Path | None, key: Path | None, ca: Path | None) -> "ServerTls | None":
-        """From the settings tls_cert, tls_key and tls_ca. Raises ValueError for an incomplete set."""
+        """Reads the settings tls_cert, tls_key and tls_ca. Raises ValueError for an incomplete set."""
         if cert is None and key is None and ca is None:
             return None
         if cert is None or key is None:
@@ -88,7 +88,7 @@ class Access:
         key: str,
         key_file: Path | None,
     ) -> "Access":
-        """From settings whose names begin with `peers`. Raises ValueError for a contradiction."""
+        """Reads the settings whose names begin with `peers`. Raises ValueError for a contradiction."""
         if (cert is None) != (tls_key is None):
             raise ValueError(f"{peers}_tls_cert and {peers}_tls_key must be set together")
         if ca is None and (cert or server_name):
@@ -131,16 +131,12 @@ def server_credentials(tls: ServerTls) -> "grpc.ServerCredentials":
     """Raises ConfigurationError. Later, an invalid file is logged, and the old certificate stays in use."""
     import grpc
 
-    files = (tls.cert, tls.key, tls.ca)
-    seen = file_versions(*files)
+    files = WatchedFiles(tls.cert, tls.key, tls.ca)
 
     def read_again() -> "grpc.ServerCertificateConfiguration | None":
         """Called by gRPC for each handshake, on its own thread. None means no change."""
-        nonlocal seen
-        now = file_versions(*files)
-        if now == seen:
+        if not files.have_changed():
             return None
-        seen = now
         try:
             configuration = certificate_configuration(tls)
         except ConfigurationError as error:
@@ -208,6 +204,19 @@ def read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"cannot read {file}: {error.strerror}") from error
+
+
+class WatchedFiles:
+    """Files that are read again when they change. Made before they are read for the first time."""
+
+    def __init__(self, *files: Path | None) -> None:
+        self._files = files
+        self._versions = file_versions(*files)
+
+    def have_changed(self) -> bool:
+        """Whether a file has changed since the last call."""
+        versions, self._versions = self._versions, file_versions(*self._files)
+        return versions != self._versions
 
 
 def file_versions(*files: Path | None) -> FileVersions:

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from heddle.rpc.credentials import FileVersions, file_versions
+from heddle.rpc.credentials import WatchedFiles
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.fairness import PRIORITY_MAX, is_priority
 from heddle.rpc.settings import ConfigurationError
@@ -61,20 +61,20 @@ class ApiKeys:
         self._keys = index_keys(keys)
         self._stated: Sequence[str] = ()
         self._file: Path | None = None
-        self._versions: FileVersions = ()
+        self._watched = WatchedFiles()
         self._next_file_check = math.inf  # time.monotonic()
 
     @classmethod
     def load(cls, stated: Sequence[str], file: Path | None) -> "ApiKeys":
-        """From the settings api_keys and api_keys_file. The file is read again when it changes. Raises
+        """Loads the settings api_keys and api_keys_file. The file is read again when it changes. Raises
         ConfigurationError, whose message contains no key."""
-        versions = file_versions(file)
+        watched = WatchedFiles(file)
         try:
             keys = cls(load_keys(stated, file))
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
         if file:
-            keys._stated, keys._file, keys._versions, keys._next_file_check = stated, file, versions, 0.0
+            keys._stated, keys._file, keys._watched, keys._next_file_check = stated, file, watched, 0.0
         return keys
 
     def __bool__(self) -> bool:
@@ -98,10 +98,8 @@ class ApiKeys:
 
     def _read_changes(self) -> None:
         self._next_file_check = time.monotonic() + FILE_CHECK_S
-        versions = file_versions(self._file)
-        if versions == self._versions:
+        if not self._watched.have_changed():
             return
-        self._versions = versions
         try:
             self._keys = index_keys(load_keys(self._stated, self._file))
         except ValueError as error:
