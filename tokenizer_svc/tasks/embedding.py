@@ -68,7 +68,7 @@ def plan_tokens(request: inference_pb2.EmbedTokensRequest, served: ServedModel) 
     embeddings = add_empty(answer.embed_tokens.embeddings, len(request.inputs))
 
     def read(group: Group, outcome: engine_pb2.Outcome) -> None:
-        targets = embeddings[group.start : group.start + len(group.sequences)]
+        targets = embeddings[group.span]
         tensors.copy_tokens(outcome.results[0].tokens, targets)
 
     return Plan(
@@ -89,7 +89,7 @@ def plan_sparse(request: inference_pb2.EmbedSparseRequest, served: ServedModel) 
 
     def read(group: Group, outcome: engine_pb2.Outcome) -> int:
         """Returns the bytes of the vectors."""
-        targets = embeddings[group.start : group.start + len(group.sequences)]
+        targets = embeddings[group.span]
         tensors.copy_sparse(outcome.results[0].sparse, targets)
         return sum(map(tensor_pb2.SparseTensor.ByteSize, targets))
 
@@ -146,7 +146,7 @@ def plan_joint(
     token_bytes = tensors.row_bytes(token_dimension, data_type) if COLBERT in outputs else 0
 
     def read(group: Group, outcome: engine_pb2.Outcome) -> Part:
-        targets = slice(group.start, group.start + len(group.sequences))
+        targets = group.span
         part = Part(tensor_pb2.Tensor(), 0)
         for kind, result in zip(outputs, outcome.results, strict=True):
             if kind == DENSE:

@@ -18,6 +18,11 @@ class Group(NamedTuple):
     start: int  # index of the first of them in the request
     sequences: TokenSequences
 
+    @property
+    def span(self) -> slice:
+        """The places of the sequences in a list of the request's results."""
+        return slice(self.start, self.start + len(self.sequences))
+
 
 class GroupLimits(NamedTuple):
     sequences_max: int
