@@ -162,7 +162,7 @@ def warm_up(backend: Backend, batches: Iterable[Sequence[int]], *, passes: int) 
 
 
 def warm_up_batches(limits: SchedulerLimits, sequence_tokens_max: int) -> list[list[int]]:
-    """From one token to the whole budget in the longest sequences, then the most sequences that a batch can hold."""
+    """Lists batches of one token up to the whole budget, of the longest sequences, then one of the most sequences."""
     totals = [16**exponent for exponent in range(8) if 16**exponent < limits.batch_tokens_max]
     longest = [split(total, sequence_tokens_max) for total in (*totals, limits.batch_tokens_max)]
     shortest = max(1, min(limits.batch_tokens_max // limits.batch_items_max, sequence_tokens_max))

@@ -1,4 +1,4 @@
-"""From the hidden states of a packed batch to its vectors: pooling, truncation to fewer dimensions, normalisation.
+"""Makes vectors of a packed batch's hidden states: pooling, truncation to fewer dimensions, normalisation.
 
 Every backend that produces hidden states uses it. The semantics are those of sentence-transformers' Pooling module; the
 arithmetic is float32, whatever the model's. Nothing here waits for a GPU: all sizes are known on the host.

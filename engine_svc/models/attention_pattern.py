@@ -39,7 +39,7 @@ class AttentionPattern:
         return range(first, stop)
 
     def mask(self, queries: range, keys: range, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """What is added to scores [heads or 1, queries, keys]: the bias, and -inf for hidden keys."""
+        """Returns [heads or 1, queries, keys] to add to the scores: the bias, and -inf for hidden keys."""
         # All distances between a key and a query, and a window of them for each query, the first query's being last.
         nearest, farthest = keys.start - (queries.stop - 1), keys.stop - 1 - queries.start
         distances = torch.arange(nearest, farthest + 1, device=device)

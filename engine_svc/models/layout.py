@@ -71,7 +71,7 @@ class Layout:
         return tuple(group_by_length(self.lengths, self.query_lengths))
 
     def gather_tokens(self, rows: Tensor) -> Tensor:
-        """From [rows, ...] to [at least T, ...]."""
+        """Copies each row to its tokens: [rows, ...] to [at least T, ...]."""
         return rows if self.row_of_token is None else rows.index_select(0, self.row_of_token)
 
 

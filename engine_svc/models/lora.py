@@ -137,7 +137,7 @@ class LoraWeights(Weights):
     def read_blocks(
         self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None
     ) -> Iterator[tuple[slice, Tensor]]:
-        """With the change of the chosen task, in float32."""
+        """Adds the change of the chosen task, in float32."""
         if not super().has(original_name(name)):
             yield from super().read_blocks(name, shape, dtype)
             return

@@ -112,7 +112,7 @@ class HeadOptions:
             upload.add(name, column)
 
     def on_device(self, sent: Mapping[str, Tensor]) -> HeadInputs:
-        """From the columns of the upload, under the names of `add_to`."""
+        """Takes the columns from the upload, under the names of `add_to`."""
         prompt_tokens, skip = sent.get("prompt_tokens"), sent.get("skip_normalization")
         return HeadInputs(
             prompts=None if prompt_tokens is None else Prompts(prompt_tokens, self.pooled_tokens),
@@ -184,7 +184,7 @@ class PackedTokens:
         )
 
     def gather_tokens(self, hidden: Tensor) -> Tensor:
-        """From hidden states of the rows to those of all tokens, [at least T, hidden size]."""
+        """Copies the rows' hidden states to all tokens: [at least T, hidden size]."""
         return self.layout.gather_tokens(hidden)
 
 

@@ -75,7 +75,7 @@ class ServedModels:
         await asyncio.gather(*(model.client.close() for model in self._models))
 
     def announce_draining(self) -> None:
-        """From now on, probes report that the gateway is not ready."""
+        """Makes probes report that the gateway is not ready."""
         self._draining = True
 
     def check_ready(self) -> None:

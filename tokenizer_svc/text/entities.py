@@ -1,4 +1,4 @@
-"""From the logits of tokens to labelled tokens or to entities, as transformers.pipeline("ner") makes them.
+"""Turns the logits of tokens into labelled tokens or entities, like transformers.pipeline("ner").
 
 Labels and scores of entities are those of the pipeline, to the last bit. Their text is a slice of the input; their
 word, if it is asked for, is the pipeline's, which joins spellings of the vocabulary. The rules for words are those of

@@ -65,7 +65,7 @@ def gate_kernel(
 
 
 def activate_gate(gate_up: Tensor, activation: Activation) -> Tensor:
-    """From [rows, 2 * intermediate], contiguous, to [rows, intermediate] of the same type."""
+    """Turns [rows, 2 * intermediate], contiguous, into [rows, intermediate] of the same type."""
     result = torch.empty(len(gate_up), gate_up.shape[1] // 2, dtype=gate_up.dtype, device=gate_up.device)
     launch(gate_up, activation, result, None, min(result.shape[1], COLUMNS_MAX))
     return result

@@ -39,7 +39,7 @@ def scale_from_bits(bits: tl.tensor) -> tl.tuple:
 
 @triton.jit
 def quantize_values(values: tl.tensor) -> tl.tuple:
-    """From float32 [rows, columns] to float8 values and their scales [rows, 1]."""
+    """Quantizes float32 [rows, columns] to float8 values and their scales [rows, 1]."""
     scale, inverse = scale_from_bits(tl.max(magnitude_bits(values), 1, keep_dims=True))
     return (values * inverse).to(tl.float8e4nv), scale
 
@@ -84,7 +84,7 @@ def empty_float8(shape: torch.Size, device: torch.device) -> Float8Rows:
 
 @triton.jit
 def decode_e2m1(code: tl.tensor) -> tl.tensor:
-    """From four bits to float32."""
+    """Decodes four bits to float32."""
     place = (code & 7).to(tl.float32)
     magnitude = tl.where(place < 4, place * 0.5, tl.where(place < 6, place - 2.0, place * 2.0 - 8.0))
     return tl.where(code > 7, -magnitude, magnitude)
