@@ -70,10 +70,14 @@ $(VENV)/local.stamp: $(INPUTS)
 	@$(PIP) install --constraint $(CONSTRAINTS) --editable '.[local]'
 	@touch $@
 
+# A server that speaks Azure's blob storage. Without npm, the tests that need it are skipped.
+AZURITE := azurite@3.35.0
+
 $(VENV)/dev.stamp: $(INPUTS)
 	@echo "installing Heddle and its development tools into $(VENV) (once; torch is large)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install --constraint $(CONSTRAINTS) --editable '.[local,dev]'
+	@! command -v npm > /dev/null || npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite $(AZURITE)
 	@touch $@ $(VENV)/local.stamp
 
 $(VENV)/bench.stamp: $(VENV)/dev.stamp
