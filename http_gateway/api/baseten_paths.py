@@ -9,7 +9,8 @@ for a path that is not a route.
 
 import re
 
-from http_gateway.api.served_models import KINDS, ServedModels
+from heddle.v1 import model_pb2
+from http_gateway.api.served_models import KINDS, Kind, ServedModels
 
 DEPLOYMENT = r"/(?:environments/[^/]+|deployment/[^/]+|production|development)"
 SYNC = re.compile(DEPLOYMENT + r"/sync(?P<path>/.*)?")
@@ -29,6 +30,10 @@ def resolve_path(path: str, default_route: str) -> str:
 
 def default_path(models: ServedModels) -> str:
     """The route for the first model's task; /v1/embeddings until one of its pods has reported its kind."""
+    return first_kind(models).default_path
+
+
+def first_kind(models: ServedModels) -> Kind:
+    """The kind of the first model; an embedder until one of its pods has reported another."""
     model = models.first.client.model
-    kind = KINDS.get(model.kind) if model else None
-    return kind.default_path if kind else "/v1/embeddings"
+    return (KINDS.get(model.kind) if model else None) or KINDS[model_pb2.MODEL_KIND_EMBEDDER]

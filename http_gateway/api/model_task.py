@@ -30,6 +30,10 @@ ZERO_SHOT_REFUSED = (
 )
 
 
+# Takes the bodies with `input`, if the model is an embedder.
+OPENAI_PATH = "/v1/embeddings"
+
+
 class AnyParameters(msgspec.Struct):
     candidate_labels: msgspec.Raw = msgspec.Raw(b"")
 
@@ -38,6 +42,7 @@ class BodyHead(msgspec.Struct):
     """The fields that decide which task a body is for. The task decodes the body itself."""
 
     inputs: msgspec.Raw = msgspec.Raw(b"")
+    input: msgspec.Raw = msgspec.Raw(b"")
     query: msgspec.Raw = msgspec.Raw(b"")
     parameters: AnyParameters | None = None
     model: str | None = None
@@ -69,7 +74,7 @@ class ModelTask(ModelRoutes):
 
     def routes(self) -> list[Route]:
         text = {"inputs": "What is deep learning?"}
-        paths = dict.fromkeys((*(kind.path for kind in KINDS.values()), "/similarity"))
+        paths = dict.fromkeys((*(kind.path for kind in KINDS.values()), "/similarity", OPENAI_PATH))
         bodies = tuple(self.tasks[path].decoder.type for path in paths)
         one = Description(summary_of(self.run), bodies, Any, text, COST_HEADERS)
         several = Description(
@@ -121,6 +126,8 @@ def find_path(head: BodyHead, model: model_pb2.Model) -> str:
         return "/rerank"
     if model.kind == model_pb2.MODEL_KIND_EMBEDDER and bytes(head.inputs).startswith(b"{"):
         return "/similarity"
+    if model.kind == model_pb2.MODEL_KIND_EMBEDDER and bytes(head.input) and not bytes(head.inputs):
+        return OPENAI_PATH
     if model.kind == model_pb2.MODEL_KIND_RERANKER and bytes(head.inputs) and not bytes(head.query):
         return "/predict"  # `inputs` holds pairs of query and document
     return find_kind(model).path

@@ -74,6 +74,11 @@ class EmbeddingsBody(VectorFormatFields, kw_only=True):
     mm_processor_kwargs: Annotated[dict[str, Any] | None, only({}, instead="only texts are embedded")] = None
 
     @property
+    def inputs_count(self) -> int:
+        inputs, _ = list_inputs(unwrap_texts(self.input))
+        return len(inputs)
+
+    @property
     def skip_normalization(self) -> bool:
         aliases = {"normalize": self.normalize, "normalized": self.normalized, "use_activation": self.use_activation}
         return merge_aliases(aliases) is False

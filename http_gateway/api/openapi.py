@@ -5,6 +5,7 @@ https://spec.openapis.org/oas/v3.1.0
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -43,16 +44,46 @@ SERVERS = [
 DEFAULT_ROUTE_PATHS = ("/environments/{environment}/predict", "/v1/models/model:predict")
 
 
-def document(routes: Iterable[Route]) -> dict[str, Any]:
-    described = [route for route in routes if route.described]
+# These take the bodies of the model's task, whatever the default route is.
+TASK_PATHS = ("/", "/invocations", "/vertex")
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """The routes that POST / and Baseten's predict paths lead to."""
+
+    stated: str  # path that the settings name; "" if they name none
+    by_kind: str  # path for the kind of the model, if the settings name none
+    task: str  # path of the route that runs the model's task
+
+    @property
+    def path(self) -> str:
+        return self.stated or self.by_kind
+
+    @property
+    def shown_first(self) -> str:
+        """Prefers the task's own route to one that chooses the task by the body."""
+        return self.task if self.path in TASK_PATHS else self.path
+
+
+def document(routes: Sequence[Route], defaults: Defaults) -> dict[str, Any]:
+    """Puts the default route first. Routes that run the model's task get an example that fits the model."""
+    described = [fit_example(route, defaults, routes) for route in routes if route.described]
     types = [kind for route in described for kind in described_types(route)]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schema_of = dict(zip(map(repr, types), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in described:
         paths.setdefault(route.path, {})[route.method.lower()] = operation(route, schema_of)
-    paths |= {path: {"post": default_route_operation(path)} for path in DEFAULT_ROUTE_PATHS}
+    default = find_post(described, defaults.path)
+    first = defaults.shown_first
+    if default:
+        aliases = (*DEFAULT_ROUTE_PATHS, "/") if defaults.stated else DEFAULT_ROUTE_PATHS
+        for path in aliases:
+            paths.setdefault(path, {})["post"] = default_route_operation(path, default, first, schema_of)
+    paths = {first: paths[first], **paths} if first in paths else paths
     return {
+        "x-default-route": first,
         "openapi": "3.1.0",
         "info": {"title": "Heddle", "version": version("heddle"), "description": DESCRIPTION},
         "servers": SERVERS,
@@ -63,6 +94,20 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
         },
         "security": [{}, {"key": []}],
     }
+
+
+def find_post(routes: Iterable[Route], path: str) -> Route | None:
+    return next((route for route in routes if route.method == "POST" and route.path == path), None)
+
+
+def fit_example(route: Route, defaults: Defaults, routes: Sequence[Route]) -> Route:
+    """Gives a route that runs the model's task the example of the task's own route."""
+    task = find_post(routes, defaults.task)
+    if route.method != "POST" or route.path not in TASK_PATHS or not (task and task.described and route.described):
+        return route
+    example, listed_in = task.described.example, route.described.listed_in
+    described = replace(route.described, example={listed_in: [example]} if listed_in else example)
+    return replace(route, described=described)
 
 
 def described_types(route: Route) -> Sequence[Any]:
@@ -101,20 +146,11 @@ def object_with_list(field: str, item: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": {field: {"type": "array", "items": item}}, "required": [field]}
 
 
-def default_route_operation(path: str) -> dict[str, Any]:
-    """Documents no types: which route is the default depends on the model and the settings."""
-    anything: dict[str, Any] = {"application/json": {"schema": {}}}
-    example = {"application/json": {"schema": {"type": "object"}, "example": {"input": "What is deep learning?"}}}
+def default_route_operation(path: str, default: Route, name: str, schema_of: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "summary": "The default route: the one for the model's task, unless the gateway is set to another.",
-        "operationId": operation_id("POST", path),
+        **operation(replace(default, path=path), schema_of),
+        "summary": f"The default route, which is {name} here.",
         "tags": ["Baseten"],
-        "parameters": path_parameters(path),
-        "requestBody": {"required": True, "content": example},
-        "responses": {
-            "200": {"description": "Done", "content": {**anything, "application/msgpack": {"schema": {}}}},
-            **{str(status): {"description": text, "content": anything} for status, text in REFUSALS.items()},
-        },
     }
 
 

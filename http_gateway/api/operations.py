@@ -11,8 +11,9 @@ import msgspec
 import orjson
 import prometheus_client
 
+from http_gateway.api.baseten_paths import first_kind
 from http_gateway.api.families import OPENAI, TEI
-from http_gateway.api.openapi import document
+from http_gateway.api.openapi import Defaults, document
 from http_gateway.api.served_models import ServedModels
 from http_gateway.web.message import Answer, Request, Response
 from http_gateway.web.routing import Description, Route, get
@@ -64,8 +65,12 @@ class Operations:
 
 
 class Docs:
-    def __init__(self, described: Sequence[Route]) -> None:
+    def __init__(self, described: Sequence[Route], models: ServedModels, default_route: str) -> None:
+        """If `default_route` is empty, the kind of the first model decides."""
         self._described = described
+        self._models = models
+        self._default_route = default_route
+        self._documents: dict[Defaults, bytes] = {}  # the kind of model may change once, when a pod reports it
 
     def routes(self) -> list[Route]:
         return [
@@ -78,12 +83,12 @@ class Docs:
         return Response(self._page, content_type="text/html; charset=utf-8")
 
     async def openapi(self, _: Request) -> Response:
-        return Response(self._document)
+        kind = first_kind(self._models)
+        defaults = Defaults(self._default_route, kind.default_path, kind.path)
+        if defaults not in self._documents:
+            self._documents[defaults] = orjson.dumps(document(self._described, defaults))
+        return Response(self._documents[defaults])
 
     @cached_property
     def _page(self) -> bytes:
         return DOCS_PAGE.read_bytes()
-
-    @cached_property
-    def _document(self) -> bytes:
-        return orjson.dumps(document(self._described))

@@ -31,11 +31,11 @@ def build_routes(models: ServedModels, settings: GatewaySettings) -> list[Route]
         *predict_tokens.routes(),
         *TEITokenize(models, inputs_max).routes(),
     ]
-    tasks = {route.path: route.handler for route in tei_and_cohere if isinstance(route.handler, JsonHandler)}
+    main = [*embeddings.routes(), *tei_and_cohere]
+    tasks = {route.path: route.handler for route in main if isinstance(route.handler, JsonHandler)}
     tasks["/predict_tokens"] = predict_tokens.pipeline_task()
     described = [
-        *embeddings.routes(),
-        *tei_and_cohere,
+        *main,
         *Ollama(models, inputs_max, embeddings).routes(),
         *VLLMScore(models, inputs_max).routes(),
         *VLLMClassify(models, inputs_max).routes(),
@@ -44,4 +44,4 @@ def build_routes(models: ServedModels, settings: GatewaySettings) -> list[Route]
         *Models(models, inputs_max, settings.requests_max).routes(),
         *Operations(models).routes(),
     ]
-    return [*described, *Docs(described).routes()]
+    return [*described, *Docs(described, models, settings.default_route).routes()]

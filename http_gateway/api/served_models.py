@@ -71,6 +71,10 @@ class ServedModels:
     async def start(self) -> None:
         await asyncio.gather(*(model.client.start() for model in self._models))
 
+    async def wait_ready(self) -> None:
+        """Returns when each model has had an available pod."""
+        await asyncio.gather(*(model.client.wait_ready() for model in self._models))
+
     async def close(self) -> None:
         await asyncio.gather(*(model.client.close() for model in self._models))
 

@@ -37,6 +37,7 @@ PREDICT = "/environments/production/predict"
 @pytest.mark.parametrize("path", ["/", "/invocations"])
 async def test_an_embedder_embeds_and_compares(http: httpx.AsyncClient, path: str) -> None:
     assert await answer_to(http, path, inputs=["a", "b"]) == await answer_to(http, "/embed", inputs=["a", "b"])
+    assert await answer_to(http, path, input=["a", "b"]) == await answer_to(http, "/v1/embeddings", input=["a", "b"])
     inputs = {"source_sentence": "a", "sentences": ["a", "b"]}
     assert await answer_to(http, path, inputs=inputs) == await answer_to(http, "/similarity", inputs=inputs)
 

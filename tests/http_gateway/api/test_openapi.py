@@ -11,8 +11,16 @@ import jsonschema_rs
 import pytest
 
 from heddle.checkpoint.model_source import PACKAGED_NAME
+from tests.cluster import gateway
 from tests.http_gateway.calls import COSTS
-from tests.kinds import http_of, write_classifier, write_reranker, write_sparse_embedder, write_token_classifier
+from tests.kinds import (
+    http_of,
+    write_classifier,
+    write_multi_vector_embedder,
+    write_reranker,
+    write_sparse_embedder,
+    write_token_classifier,
+)
 
 # What an embedder cannot answer, and the kind of model that can.
 WRITE_FOR_PATH: dict[str, Callable[[Path], Path]] = {
@@ -26,6 +34,9 @@ WRITE_FOR_PATH: dict[str, Callable[[Path], Path]] = {
     "/predict_tokens": write_token_classifier,
     "/embed_sparse": write_sparse_embedder,
 }
+
+# Paths that run the task of the served model.
+TASK_PATHS = ("/", "/invocations", "/vertex", "/environments/{environment}/predict", "/v1/models/model:predict")
 
 
 async def test_both_paths_give_one_document_of_every_route(http: httpx.AsyncClient) -> None:
@@ -52,7 +63,7 @@ async def test_vertex_instances_are_described_as_the_bodies_of_the_root(http: ht
     def body(path: str) -> Any:
         return api["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
 
-    assert len(body("/")["anyOf"]) == 7
+    assert len(body("/")["anyOf"]) == 8
     assert body("/vertex")["required"] == ["instances"]
     assert body("/vertex")["properties"]["instances"]["items"] == body("/")
 
@@ -73,6 +84,52 @@ async def test_every_example_for_other_kinds_is_answered_as_its_schema_says(tmp_
     async with http_of(tmp_path, WRITE_FOR_PATH[path](tmp_path / "model")) as http:
         api = (await http.get("/openapi.json")).json()
         await check(http, "post", path, api["paths"][path]["post"], api)
+
+
+@pytest.mark.parametrize(
+    ("write", "first"),
+    [
+        (write_reranker, "/rerank"),
+        (write_classifier, "/predict"),
+        (write_token_classifier, "/predict_tokens"),
+        (write_sparse_embedder, "/embed_sparse"),
+        (write_multi_vector_embedder, "/embed_all"),
+    ],
+)
+async def test_the_route_of_the_models_kind_comes_first_and_examples_fit_the_model(
+    tmp_path: Path, write: Callable[[Path], Path], first: str
+) -> None:
+    async with http_of(tmp_path, write(tmp_path / "model")) as http:
+        api = (await http.get("/openapi.json")).json()
+        assert (next(iter(api["paths"])), api["x-default-route"]) == (first, first)
+        for path in (first, *TASK_PATHS):
+            await check(http, "post", path.format(environment="production"), api["paths"][path]["post"], api)
+
+
+async def test_an_embedders_first_route_is_openais_unless_the_gateway_is_set_to_another(
+    http: httpx.AsyncClient, tokenizer: str
+) -> None:
+    assert first_path((await http.get("/openapi.json")).json()) == "/v1/embeddings"
+    async with gateway(tokenizer, default_route="/v2/embed") as url, httpx.AsyncClient(base_url=url) as other:
+        api = (await other.get("/openapi.json")).json()
+        assert first_path(api) == "/v2/embed"
+        for path in TASK_PATHS:
+            await check(other, "post", path.format(environment="production"), api["paths"][path]["post"], api)
+        default = api["paths"]["/"]["post"]
+    assert default["summary"] == "The default route, which is /v2/embed here."
+    assert default["requestBody"] == api["paths"]["/v2/embed"]["post"]["requestBody"]
+
+
+def first_path(api: Any) -> str:
+    first: str = next(iter(api["paths"]))
+    assert api["x-default-route"] == first
+    return first
+
+
+async def test_the_page_opens_the_default_route(http: httpx.AsyncClient) -> None:
+    page = (await http.get("/docs")).text
+    assert 'const first = api["x-default-route"]' in page
+    assert "box.open = path === first" in page
 
 
 async def check(http: httpx.AsyncClient, method: str, path: str, operation: dict[str, Any], api: Any) -> None:
