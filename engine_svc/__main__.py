@@ -1,114 +1,37 @@
-"""Starts an engine pod: settings, backend on its worker, scheduler, servicer, server. `engine-svc --help` explains."""
+"""Starts an engine pod. `engine-svc --help` explains. The pod itself is `engine_svc.pod`."""
 
-import asyncio
-import contextlib
 import os
 import sys
-from concurrent.futures import Future
-from dataclasses import replace
 from typing import NoReturn
 
-from engine_svc.backends.loading import load_backend
-from engine_svc.batch_runner import warm_up_batches
-from engine_svc.scheduler import Scheduler
-from engine_svc.servicer import EngineServicer
 from engine_svc.settings import EngineSettings
-from engine_svc.startup import (
-    choose_concurrency,
-    computes_on_cpu,
-    describe_model,
-    hide_other_gpus,
-    make_limits,
-    resolve,
-)
-from engine_svc.worker import Worker
-from heddle.checkpoint import Checkpoint
-from heddle.checkpoint.model_source import locate
-from heddle.rpc.keys import ApiKeys
-from heddle.rpc.lifecycle import Server, leave, run
+from engine_svc.torch_import import load_libraries_in_background
 from heddle.rpc.settings import load
-from heddle.rpc.telemetry import serve_metrics, start_logging
-from heddle.rpc.waiting import poll_until
-from heddle.v1.engine_pb2_grpc import add_EngineServiceServicer_to_server
-
-# Seconds that a backend has to close. `heddle.cli.supervisor` waits for it: see Limits there.
-CLOSE_S_MAX = 10.0
+from heddle.rpc.telemetry import start_logging
 
 
 def main() -> NoReturn:
     # Read when oneDNN compiles its first primitive. Each shape and number of cores has one, and it keeps 1,024
     # otherwise.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
+    # Without this, PyTorch searches all installed packages for plugins of other devices. The engine supports none.
+    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
     # Both are for TensorRT-LLM. Without the first it reports its use to NVIDIA.
     os.environ["TRTLLM_NO_USAGE_STATS"] = "1"
     # Without this one it loads the model in another process, where our model class is not registered.
     os.environ["TLLM_WORKER_USE_SINGLE_PROCESS"] = "1"
     settings = load(EngineSettings, sys.argv[1:], os.environ, prog="engine-svc", env_prefix="HEDDLE_ENGINE_")
     start_logging("engine_svc", log_format=settings.log_format, log_level=settings.log_level)
+    if settings.backend != "simulated":
+        load_libraries_in_background()
+    # Imported here to overlap with the loading of the libraries.
+    from engine_svc.pod import serve
+    from engine_svc.startup import hide_other_gpus
+    from heddle.rpc.process import run
+    from heddle.rpc.start_times import end_phase
+
+    end_phase("imports")
     run(lambda: serve(hide_other_gpus(settings, os.environ)))
-
-
-async def serve(settings: EngineSettings, stop: asyncio.Event | None = None) -> None:
-    """Runs until `stop` is set, or without it until the process gets a signal."""
-    checkpoint = Checkpoint.read(
-        locate(settings.model, settings.revision or None),
-        name=settings.served_model_name or settings.model,
-        pooling=settings.pooling,
-        score_tokens=settings.score_tokens,
-    )
-    settings, device = resolve(settings, checkpoint)
-    limits = make_limits(settings, device)
-    passes, cores = choose_concurrency(settings, device)
-    runs_in_turn = settings.backend == "torch" and device.kind == "cuda"
-    scheduler = Scheduler(limits, passes=passes, cores=cores, runs_in_turn=runs_in_turn)
-    worker = Worker(
-        lambda: load_backend(replace(settings, threads=cores), checkpoint),
-        scheduler,
-        asyncio.get_running_loop(),
-        warm_up_batches(limits, checkpoint.sequence_tokens_max),
-        threads=passes,
-        has_express=computes_on_cpu(settings, device),
-    )
-    servicer = EngineServicer(scheduler, [worker])
-    keys = ApiKeys.load(settings.api_keys, settings.api_keys_file)
-    server = Server(settings.listen, drain_s_max=settings.drain_s_max, tls=settings.tls, keys=keys, stop=stop)
-    server.add("heddle.v1.EngineService", add_EngineServiceServicer_to_server, servicer)
-
-    async def warm_up() -> None:
-        worker.start()
-        backend = await asyncio.wrap_future(worker.loaded)
-        worker.stopped.add_done_callback(leave_if_broken)
-        servicer.serve_model(describe_model(checkpoint, backend, device, settings), backend.outputs)
-
-    async def close() -> None:
-        scheduler.close()
-        await wait_until_closed(worker)
-
-    if settings.metrics_port is not None:
-        serve_metrics(settings.metrics_port)
-    await server.serve(
-        warm_up=warm_up,
-        announce_draining=servicer.stream.announce_draining,
-        until_idle=servicer.stream.until_idle,
-        close=close,
-    )
-
-
-def leave_if_broken(stopped: Future[None]) -> None:
-    """Ends the process when a worker's thread has died, so that it is restarted. Otherwise the pod would stay ready and
-    compute nothing."""
-    if stopped.exception() is not None:
-        leave(1)
-
-
-async def wait_until_closed(worker: Worker) -> None:
-    """Waits until the backend has released its device, but not for a pass that still runs."""
-
-    def has_ended() -> bool:
-        return not worker.loaded.done() or worker.stopped.done() or worker.running_since is not None
-
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(poll_until(has_ended), CLOSE_S_MAX)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Runs batches on a backend. Equal sequences are computed once, and a failure of one sequence stays with it."""
 
-import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,9 @@ from engine_svc.sequences import Options, Output, PackedBatch, Sequences
 from heddle.rpc.errors import ErrorKind, HeddleError
 
 log = logging.getLogger(__name__)
+
+# Size of the warm-up batch of a backend that compiles every shape.
+COMPILED_TOKENS = 16
 
 Errors = list[tuple[int, Exception]]  # index of the sequence, and why it failed; ascending
 
@@ -152,17 +154,23 @@ def sequence_error(exception: Exception, tokens: int) -> HeddleError:
     return HeddleError.from_exception(exception)
 
 
-def warm_up(backend: Backend, batches: Iterable[Sequence[int]], *, passes: int) -> None:
+def warm_up(backend: Backend, batches: Iterable[Sequence[int]]) -> None:
     """Runs the first passes, in which a backend allocates, tunes and compiles. A batch is the lengths of its sequences
-    in tokens. `passes` is how many will run at once: where several do, most of them have one core."""
+    in tokens. Passes on a CPU use one core, because other services start on the rest."""
     options = Options(min(backend.outputs, key=lambda output: output.value))
-    for lengths, cores in itertools.product(batches, (0,) if passes == 1 else (0, 1)):
+    for lengths in batches:
         ids = np.zeros(sum(lengths), np.uint32)
-        run_forward(backend, PackedBatch.of([Sequences.of(ids, np.array(lengths), options=options)]), cores)
+        run_forward(backend, PackedBatch.of([Sequences.of(ids, np.array(lengths), options=options)]), cores=1)
 
 
-def warm_up_batches(limits: SchedulerLimits, sequence_tokens_max: int) -> list[list[int]]:
-    """Lists batches of one token up to the whole budget, of the longest sequences, then one of the most sequences."""
+def warm_up_batches(
+    limits: SchedulerLimits, sequence_tokens_max: int, *, compiles_shapes: bool = False
+) -> list[list[int]]:
+    """Lists batches of one token up to the whole budget, of the longest sequences, then one of the most sequences. With
+    `compiles_shapes`, lists one small batch: a backend that compiles each shape when it first sees it, as on a CPU,
+    gains nothing for other shapes from a large one."""
+    if compiles_shapes:
+        return [[min(COMPILED_TOKENS, sequence_tokens_max)]]
     totals = [16**exponent for exponent in range(8) if 16**exponent < limits.batch_tokens_max]
     longest = [split(total, sequence_tokens_max) for total in (*totals, limits.batch_tokens_max)]
     shortest = max(1, min(limits.batch_tokens_max // limits.batch_items_max, sequence_tokens_max))

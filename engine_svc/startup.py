@@ -10,11 +10,21 @@ from typing import Any
 from engine_svc.backends import Backend
 from engine_svc.backends.loading import check_loadable, check_memory, choose_backend
 from engine_svc.batching import SchedulerLimits
-from engine_svc.device import CPU, CPU_PASSES, GPU_PASSES, Device, check_gpu, choose_data_type, find_device
-from engine_svc.models.quantization import NO_QUANT
+from engine_svc.device import (
+    CPU,
+    CPU_PASSES,
+    GPU_PASSES,
+    Device,
+    check_gpu,
+    choose_data_type,
+    find_device,
+    warn_of_widening,
+)
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.machine import GPUS_VARIABLE, usable_cores, visible_gpus
+from heddle.quantization import NO_QUANT
+from heddle.rpc.start_times import end_phase
 from heddle.v1 import model_pb2
 
 # Their configurations mean two token types when they do not name a number.
@@ -39,16 +49,19 @@ def resolve(settings: EngineSettings, checkpoint: Checkpoint) -> tuple[EngineSet
     """Replaces `auto` and 0 in the backend, the device, the data type and the batch. Raises ConfigurationError or
     CheckpointError if this machine cannot serve the checkpoint."""
     device = CPU if settings.backend == "simulated" else find_device(settings.device)
+    end_phase("torch")
     settings = replace(settings, backend=choose_backend(settings, checkpoint, device))
     check_loadable(settings, checkpoint)
     settings = resolve_number_format(settings, checkpoint, device)
+    end_phase("check")
     return replace(settings, batch_tokens_max=settings.batch_tokens_max or device.batch_tokens), device
 
 
 def resolve_number_format(settings: EngineSettings, checkpoint: Checkpoint, device: Device) -> EngineSettings:
     if settings.backend == "simulated":
         return settings
-    check_gpu(device, checkpoint, dtype=settings.dtype, quantization=settings.quantization)
+    check_gpu(device, checkpoint, settings.dtype)
+    warn_of_widening(device, settings.quantization)
     dtype = choose_data_type(device, checkpoint) if settings.dtype == "auto" else settings.dtype
     check_memory(device, checkpoint, dtype, settings.quantization)
     weights = "" if settings.quantization == NO_QUANT else f", with weights in {settings.quantization}"

@@ -1,11 +1,11 @@
-"""The threads that run one backend, from loading to closing it. `__main__` starts a worker for the pod's device.
+"""Runs one backend in threads, from loading to closing it. `engine_svc.pod` starts a worker.
 
 Each thread takes a batch from the scheduler whenever it is free, and hands all outcomes of the batch to the event loop
 in one call. On a CPU there are several threads, so that small batches, each on a core of its own, need not wait for the
 slowest core of a large one: if another process uses one of two cores, a pass that both share takes many times as long.
 On a GPU there are two, so that one packs the next batch while the device runs the other's.
 
-A thread that ends with an error ends the pod (see `engine_svc.__main__`). So does a lost device: its batches are not
+A thread that ends with an error ends the pod (see `engine_svc.pod`). So does a lost device: its batches are not
 answered, and callers send them to another pod, as they do whenever a pod is gone.
 """
 
@@ -26,6 +26,7 @@ from engine_svc.batching import Batch
 from engine_svc.scheduler import Scheduler
 from engine_svc.submission import Outcome, Part, Submission
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.start_times import end_phase
 
 # A method of the scheduler: blocks until there is a batch, and returns None at the end.
 Take = Callable[[], Batch | None]
@@ -94,7 +95,9 @@ class Worker:
             lower_thread_priority()
         try:
             with contextlib.closing(self._load_backend()) as backend:
-                warm_up(backend, self._warm_up_batches, passes=self._threads)
+                end_phase("weights")
+                warm_up(backend, self._warm_up_batches)
+                end_phase("warm-up")
                 self.loaded.set_result(backend)
                 try:
                     take = self._scheduler.take

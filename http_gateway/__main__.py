@@ -1,6 +1,7 @@
 """Starts a gateway: settings, clients of the tokenizer pods, app, HTTP server. `http-gateway --help` lists settings."""
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -9,9 +10,12 @@ from typing import NoReturn
 
 from heddle.machine import keep_freed_memory
 from heddle.rpc.keys import ApiKeys
-from heddle.rpc.lifecycle import run, stop_on_signal, tune_garbage_collector, use_batch_scheduling
+from heddle.rpc.listening import wait_for_sockets
+from heddle.rpc.process import run, stop_on_signal, tune_garbage_collector, use_batch_scheduling
 from heddle.rpc.settings import ConfigurationError, load, suggestion
+from heddle.rpc.start_times import describe_start, end_phase
 from heddle.rpc.telemetry import start_logging
+from heddle.rpc.waiting import done_before
 from http_gateway.admission import Admission
 from http_gateway.api.baseten_paths import default_path, resolve_path
 from http_gateway.api.families import OPENAI
@@ -27,10 +31,13 @@ from http_gateway.web.server import HttpServer
 # An answer of a thousand vectors takes a few blocks of 2 MiB, and fresh pages would cost as much as writing it.
 FREED_BYTES_KEPT = 64 << 20
 
+log = logging.getLogger("http_gateway")  # __name__ is __main__ here
+
 
 def main() -> NoReturn:
     settings = load(GatewaySettings, sys.argv[1:], os.environ, prog="http-gateway", env_prefix="HEDDLE_GATEWAY_")
     start_logging("http_gateway", log_format=settings.log_format, log_level=settings.log_level)
+    end_phase("imports")
     use_batch_scheduling()
     keep_freed_memory(FREED_BYTES_KEPT)
     run(lambda: serve(settings))
@@ -69,12 +76,23 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
         tls=settings.tls,
         unix_socket=settings.unix_socket,
     )
+    if not await done_before(stop, wait_for_sockets(settings.listen_after)):
+        return
+    end_phase("wait")
     await models.start()
     tune_garbage_collector()
+    reporting = asyncio.create_task(report_ready(models))
     try:
         await server.serve(stop, settings.drain_s_max, models.announce_draining)
     finally:
+        reporting.cancel()
         await models.close()
+
+
+async def report_ready(models: ServedModels) -> None:
+    await models.wait_ready()
+    end_phase("tokenizers")
+    log.info("ready after %s", describe_start())
 
 
 def check_default_route(path: str, routes: Sequence[Route]) -> None:

@@ -29,6 +29,9 @@ class GatewaySettings:
     # Tokenizer pods: host:port or unix:/path, or dns:///name:port for every address behind a name. name=target sends
     # requests for that model there; repeat a name for several pods of one model.
     tokenizers: tuple[str, ...] = ("127.0.0.1:50051",)
+    # Sockets, unix:/path, that must exist before this process listens. `heddle serve` starts all services at once and
+    # sets this, so that no port opens before the engine has accepted the model.
+    listen_after: tuple[str, ...] = ()
 
     # Access
 

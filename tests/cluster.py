@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import engine_svc.__main__ as engine
+import engine_svc.pod as engine
 import http_gateway.__main__ as http_gateway
 import tokenizer_svc.__main__ as tokenizer
 from engine_svc.backends import Backend

@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import NoReturn
 
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint.model_source import locate
+from heddle.checkpoint.model_source import locate, name_of
 from heddle.machine import keep_freed_memory
 from heddle.rpc.keys import ApiKeys
-from heddle.rpc.lifecycle import Server, run, use_batch_scheduling
+from heddle.rpc.lifecycle import Server
+from heddle.rpc.process import run, use_batch_scheduling
 from heddle.rpc.settings import ConfigurationError, load
+from heddle.rpc.start_times import end_phase
 from heddle.rpc.telemetry import serve_metrics, start_logging
 from heddle.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
 from tokenizer_svc.encoder import Encoder
@@ -28,6 +30,7 @@ FREED_BYTES_KEPT = 64 << 20
 def main() -> NoReturn:
     settings = load(TokenizerSettings, sys.argv[1:], os.environ, prog="tokenizer-svc", env_prefix="HEDDLE_TOKENIZER_")
     start_logging("tokenizer_svc", log_format=settings.log_format, log_level=settings.log_level)
+    end_phase("imports")
     use_batch_scheduling()
     keep_freed_memory(FREED_BYTES_KEPT)
     run(lambda: serve(settings))
@@ -49,15 +52,24 @@ async def serve(settings: TokenizerSettings, stop: asyncio.Event | None = None) 
     """Serves until `stop` is set, or until a signal if none is given."""
     checkpoint = Checkpoint.read(
         locate(settings.model, settings.revision or None, with_weights=False),
-        name=settings.served_model_name or settings.model,
+        name=settings.served_model_name or name_of(settings.model),
         pooling=settings.pooling,
         score_tokens=settings.score_tokens,
     )
     checkpoint = replace_default_prompt(checkpoint, settings)
+    end_phase("checkpoint")
     tokenizer = Tokenizer.load(checkpoint, settings.end_token)
+    end_phase("tokenizer")
     encoder = Encoder(tokenizer, waiting_bytes_max=settings.queue_bytes_max)
     keys = ApiKeys.load(settings.api_keys, settings.api_keys_file)
-    server = Server(settings.listen, drain_s_max=settings.drain_s_max, tls=settings.tls, keys=keys, stop=stop)
+    server = Server(
+        settings.listen,
+        drain_s_max=settings.drain_s_max,
+        tls=settings.tls,
+        keys=keys,
+        stop=stop,
+        listen_after=settings.listen_after,
+    )
     access = settings.engines_access
     access.check()
     fingerprint = checkpoint.tokenizer_fingerprint
@@ -69,6 +81,7 @@ async def serve(settings: TokenizerSettings, stop: asyncio.Event | None = None) 
     async def warm_up() -> None:
         await engines.start()
         await engines.wait_ready()
+        end_phase("engines")
 
     async def announce_draining() -> None:
         await servicer.stream.announce_draining()

@@ -26,6 +26,7 @@ class Engines(Pool[engine_pb2.Submission, engine_pb2.Outcome]):
         self.model = model_pb2.Model()  # described by the pod that connected last
         self._fingerprint = fingerprint
         protocol: StreamProtocol[engine_pb2.Submission, engine_pb2.Outcome] = StreamProtocol(
+            service="heddle.v1.EngineService",
             frame_type=engine_pb2.EngineServiceInferRequest,
             open_stream=lambda channel, metadata: EngineServiceStub(channel).Infer(metadata=metadata),
             handshake=self._handshake,

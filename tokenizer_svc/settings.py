@@ -27,10 +27,14 @@ class TokenizerSettings:
     listen: tuple[str, ...] = ("127.0.0.1:50051",)
     # Engine pods: host:port or unix:/path, or dns:///name:port for every address behind a name.
     engines: tuple[str, ...] = ("127.0.0.1:50052",)
+    # Sockets, unix:/path, that must exist before this process listens. `heddle serve` starts all services at once and
+    # sets this, so that no port opens before the engine has accepted the model.
+    listen_after: tuple[str, ...] = ()
 
     # Model
 
-    # Hub name of the model, or folder of a checkpoint. Weights are not read.
+    # Hub name of the model, folder of a checkpoint, or address: s3://bucket/path, gs://bucket/path,
+    # az://container/path, or https://host/path to an archive or a folder. Weights are not read.
     model: str = PACKAGED_NAME
     # Name of the model in requests; --model when empty.
     served_model_name: str = ""

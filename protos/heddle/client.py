@@ -137,6 +137,7 @@ class Client(InferenceClient):
         certificates and a key."""
         self.model: model_pb2.Model | None = None  # described by the pod that connected last
         protocol: StreamProtocol[pb.InferenceItem, pb.InferenceOutcome] = StreamProtocol(
+            service="heddle.v1.InferenceService",
             frame_type=pb.InferenceServiceInferRequest,
             open_stream=lambda channel, metadata: InferenceServiceStub(channel).Infer(metadata=metadata),
             handshake=self._handshake,
@@ -164,6 +165,11 @@ class Client(InferenceClient):
             self._starting = asyncio.create_task(self._pool.start())
         await asyncio.shield(self._starting)
 
+    async def wait_ready(self) -> None:
+        """Returns when a pod is available."""
+        await self.start()
+        await self._pool.wait_ready()
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self
@@ -186,11 +192,10 @@ class Client(InferenceClient):
 
     async def _wait_for_a_pod(self, timeout_s: float | None) -> None:
         """Raises the reason if there is none in time."""
-        await self.start()
         no_pod_s_max = self._limits.no_pod_s_max
         try:
             async with asyncio.timeout(no_pod_s_max if timeout_s is None else min(timeout_s, no_pod_s_max)):
-                await self._pool.wait_ready()
+                await self.wait_ready()
         except TimeoutError:
             raise self._pool.refusal() from None
 

@@ -64,6 +64,12 @@ def test_warm_up_has_no_batch_that_the_scheduler_would_not_form() -> None:
     assert max(sum(lengths) for lengths in warm_up_batches(limits, sequence_tokens_max=256)) == 512
 
 
+@pytest.mark.parametrize(("sequence_tokens_max", "tokens"), [(256, 16), (8, 8)])
+def test_a_backend_that_compiles_shapes_warms_up_with_one_small_batch(sequence_tokens_max: int, tokens: int) -> None:
+    limits = SchedulerLimits(batch_tokens_max=2048, batch_items_max=64, queue_tokens_max=1, queue_items_max=1)
+    assert warm_up_batches(limits, sequence_tokens_max, compiles_shapes=True) == [[tokens]]
+
+
 def test_split_parts_add_up() -> None:
     assert split(10, 4) == [4, 4, 2]
     assert split(8, 4) == [4, 4]

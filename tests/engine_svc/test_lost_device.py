@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-import engine_svc.__main__ as engine
+from engine_svc import pod
+from engine_svc.__main__ import main
 from engine_svc.backends import DeviceLostError
 from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.rows import Rows
@@ -65,5 +66,5 @@ async def test_pod_whose_device_is_lost_exits_and_another_pod_answers(tmp_path: 
 
 
 if __name__ == "__main__":
-    with patch.object(engine, "load_backend", lambda *_: Lost()):
-        engine.main()
+    with patch.object(pod, "load_backend", lambda *_: Lost()):
+        main()

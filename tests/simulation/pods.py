@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from engine_svc.__main__ import wait_until_closed
 from engine_svc.backends.simulated import SimulatedBackend
 from engine_svc.batching import SchedulerLimits
+from engine_svc.pod import wait_until_closed
 from engine_svc.sequences import Output, PackedBatch, Sequences
 from engine_svc.servicer import EngineServicer
 from engine_svc.worker import Worker

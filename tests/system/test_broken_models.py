@@ -49,7 +49,7 @@ BREAKAGES: list[tuple[Callable[[Path], object], str]] = [
     (leave_only_a_pickle, "pytorch_model.bin"),
     (change_config(model_type="mamba"), "config.json: model type mamba is not supported"),
     (change_config(num_hidden_layers=7), "has no tensor encoder.layer.6."),
-    (change_config(intermediate_size=1000), "model.safetensors: tensor encoder.layer.0.intermediate.dense.weight has"),
+    (change_config(intermediate_size=1000), "model.safetensors: tensor encoder.layer.0.intermediate.dense."),
 ]
 
 

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-import engine_svc.__main__ as engine
+import engine_svc.pod as engine
 from heddle import tensors
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.language_models import AUTO

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection
 from typing import NoReturn
 
+from heddle.cli.closed_output import exit_if_output_closed
 from heddle.rpc.settings import EXIT_MISCONFIGURED
 
 # A library that only this extra installs.
@@ -36,5 +37,6 @@ def run(command: str, package: str, extra: str) -> NoReturn:
     if missing_extras([extra]):
         print(f"{command}: its libraries are not installed: pip install 'heddle[{extra}]'", file=sys.stderr)
         raise SystemExit(EXIT_MISCONFIGURED)
-    importlib.import_module(f"{package}.__main__").main()
+    with exit_if_output_closed():
+        importlib.import_module(f"{package}.__main__").main()
     raise AssertionError(f"{command} returned")

@@ -1,32 +1,35 @@
-"""Asks a service whether it is ready. `supervisor` repeats the question while services start."""
+"""Checks whether a service is ready. `supervisor` polls this while services start.
+
+gRPC is imported at the first check of a service that has a socket, so that services start sooner.
+"""
 
 import asyncio
-from pathlib import Path
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-from heddle.rpc.channels import open_channel
+from heddle.rpc.listening import socket_exists
 
 PROBE_S_MAX = 1.0
 
 
-async def grpc_ready(address: str, service: str) -> bool:
-    """Whether grpc.health.v1 reports the service as SERVING. Each call opens a new channel, because an idle channel
-    waits longer and longer before it connects again."""
-    if address.startswith("unix:") and not exists(address):
+async def grpc_ready(address: str, service: str, *, patience_s: float = 0.0) -> bool:
+    """Returns whether grpc.health.v1 reports SERVING, now or within `patience_s`. Each call opens a new channel,
+    because an unconnected channel waits longer and longer before it reconnects."""
+    if address.startswith("unix:") and not socket_exists(address):
         return False
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    from heddle.rpc.channels import open_channel
+    from heddle.rpc.health import wait_until_serving
+
     async with open_channel(address) as channel:
         request = health_pb2.HealthCheckRequest(service=service)
         try:
             answer = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=PROBE_S_MAX)
         except grpc.aio.AioRpcError:
             return False
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-def exists(address: str) -> bool:
-    return Path(address.removeprefix("unix:")).exists()
+        if answer.status == health_pb2.HealthCheckResponse.SERVING:
+            return True
+        return patience_s > 0 and await wait_until_serving(channel, service, patience_s)
 
 
 async def http_ready(address: str) -> bool:

@@ -7,6 +7,7 @@ is not restarted, and all others are stopped.
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 import time
@@ -16,7 +17,6 @@ from typing import TextIO
 
 from heddle.cli import die_with_parent
 from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError
-from heddle.rpc.waiting import poll_until
 
 PROBE_S = 0.05
 PROGRESS_S = 0.1
@@ -25,6 +25,9 @@ LINE_BYTES_MAX = 1 << 20
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 # Seconds between progress lines where a line cannot be replaced.
 PLAIN_PROGRESS_S = 10.0
+
+# Prefix of the line in which `heddle.rpc.process` reports an operator's mistake. Time and logger name are left out.
+MISTAKE = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} critical heddle\.rpc\.process: (?!unexpected error)")
 
 
 class Console:
@@ -74,7 +77,6 @@ class Service:
     command: Sequence[str]
     is_ready: Callable[[], Awaitable[bool]]
     environment: Mapping[str, str]  # the whole environment of the process
-    may_start: Callable[[], bool] = lambda: True  # the first start waits until this returns True
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +101,9 @@ class Supervisor:
         self._stopping = False
         self._quiet = False
 
-    async def run(self, stop: asyncio.Event, *, loading: str, when_ready: Callable[[float], None]) -> None:
-        """Runs until `stop` is set. Calls `when_ready` once, when all services are ready, with the seconds that took.
-        Raises ServiceMisconfiguredError or ServiceGaveUpError. No process is left when it returns or raises."""
+    async def run(self, stop: asyncio.Event, *, loading: str, when_ready: Callable[[], None]) -> None:
+        """Runs until `stop` is set. Calls `when_ready` once, when all services are ready. Raises
+        ServiceMisconfiguredError or ServiceGaveUpError. No process is left when it returns or raises."""
         tiers = [[asyncio.create_task(self._keep_running(service)) for service in tier] for tier in self._tiers]
         announcing = asyncio.create_task(self._announce(loading, when_ready))
         stopping = asyncio.create_task(stop.wait())
@@ -123,18 +125,17 @@ class Supervisor:
                     task.cancel()
                 await asyncio.gather(*tier, return_exceptions=True)
 
-    async def _announce(self, loading: str, when_ready: Callable[[float], None]) -> None:
+    async def _announce(self, loading: str, when_ready: Callable[[], None]) -> None:
         started = time.monotonic()
         names = [service.name for tier in self._tiers for service in tier]
         while waiting := [name for name in names if name not in self._ready]:
             self._console.progress(f"{loading}: waiting for {', '.join(waiting)} ({time.monotonic() - started:.0f} s)")
             await asyncio.sleep(PROGRESS_S)
         self._console.end_progress()
-        when_ready(time.monotonic() - started)
+        when_ready()
 
     async def _keep_running(self, service: Service) -> None:
         """Stops the process when cancelled."""
-        await poll_until(service.may_start)
         failures = 0
         while not self._stopping:
             code = await self._run_once(service)
@@ -186,7 +187,8 @@ class Supervisor:
         assert process.stdout
         while line := await read_line(process.stdout):
             if not self._quiet:
-                self._console.line(f"{service.name}: {line.decode(errors='replace').rstrip()}")
+                text = line.decode(errors="replace").rstrip()
+                self._console.line(f"{service.name}: {MISTAKE.sub('', text, count=1)}")
 
 
 async def start_process(service: Service) -> asyncio.subprocess.Process:

@@ -1,34 +1,19 @@
-"""The lifecycle of a service: listen, warm up, serve until asked to stop, drain, exit.
-
-Called by each `__main__`. The gateway, which is no gRPC server, uses only `run` and `stop_on_signal`.
-
-    def main() -> NoReturn:
-        settings = load(EngineSettings, sys.argv[1:], os.environ, prog="engine-svc", env_prefix="HEDDLE_ENGINE_")
-        start_logging("engine_svc", log_format=settings.log_format, log_level=settings.log_level)
-        run(lambda: serve(settings))
+"""The lifecycle of a gRPC server, as tokenizer and engine pods are: listen, warm up, serve until asked to stop, drain.
 
     async def serve(settings: EngineSettings) -> None:
         server = Server(settings.listen, drain_s_max=settings.drain_s_max)
         server.add("heddle.v1.EngineService", add_EngineServiceServicer_to_server, EngineServicer(...))
         await server.serve(warm_up=..., announce_draining=..., until_idle=..., close=...)
 
-Exit codes: 0 after a signal, 2 for the operator's mistake (ConfigurationError), 1 for anything else.
+`heddle.rpc.process` runs such a coroutine as a process.
 """
 
 import asyncio
-import contextlib
-import gc
 import logging
-import os
-import resource
-import signal
-import sys
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import grpc
-import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -36,8 +21,11 @@ from heddle.rpc.channels import SERVER_OPTIONS
 from heddle.rpc.credentials import ServerTls, server_credentials
 from heddle.rpc.interceptor import Interceptor
 from heddle.rpc.keys import NO_KEYS, ApiKeys
-from heddle.rpc.listening import check_address
-from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError
+from heddle.rpc.listening import check_address, wait_for_sockets
+from heddle.rpc.process import stop_on_signal, tune_garbage_collector
+from heddle.rpc.settings import ConfigurationError
+from heddle.rpc.start_times import describe_start, end_phase
+from heddle.rpc.waiting import done_before
 
 Callback = Callable[[], Awaitable[None]]
 ServicerType = TypeVar("ServicerType")
@@ -45,75 +33,7 @@ ServicerType = TypeVar("ServicerType")
 # After draining, the time for answers that are already on their way to a socket.
 CLOSE_S = 1.0
 
-GC_ALLOCATIONS = 50_000
-
 log = logging.getLogger(__name__)
-
-
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> NoReturn:
-    """Runs `main` on uvloop and ends the process with an exit code of the table above."""
-    raise_file_limit()
-    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    try:
-        runner.run(main())
-    except ConfigurationError as error:
-        log.critical("%s", error)
-        leave(EXIT_MISCONFIGURED)
-    except KeyboardInterrupt:
-        leave(128 + signal.SIGINT)
-    except Exception:
-        log.critical("unexpected error: the process ends", exc_info=True)
-        leave(1)
-    leave(0)
-
-
-def leave(code: int) -> NoReturn:
-    """Ends the process at once: a thread that is loading weights cannot be stopped, and is not worth waiting for."""
-    logging.shutdown()
-    sys.stdout.flush()
-    os._exit(code)
-
-
-def raise_file_limit() -> None:
-    """A gRPC connection takes three file descriptors, and the usual limit is 1,024."""
-    with contextlib.suppress(ValueError, OSError):
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def use_batch_scheduling() -> None:
-    """Sets Linux's SCHED_BATCH (see sched(7)). Called by gateways and tokenizer pods, before they have threads.
-
-    While a core is free, nothing changes. While none is, such a process does not preempt the engine that computes; it
-    waits a few milliseconds and then finds more work to take at once. Beside an engine that filled two cores, it took a
-    third less CPU time per request."""
-    with contextlib.suppress(AttributeError, OSError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-
-
-def tune_garbage_collector() -> None:
-    """Called once, after warm-up. Loaded objects stay, so the garbage collector need not look at them again. Messages
-    are many but free of cycles, so it may run less often, which saves an eighth of a loaded pod's CPU time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_ALLOCATIONS)
-
-
-def stop_on_signal(before_leaving: Callable[[], None] = lambda: None) -> asyncio.Event:
-    """Returns an event that the first SIGTERM or SIGINT sets. The second ends the process, after `before_leaving`."""
-    stop = asyncio.Event()
-
-    def on_signal(number: signal.Signals) -> None:
-        if stop.is_set():
-            log.warning("%s again: leaving at once", number.name)
-            before_leaving()
-            leave(128 + number)
-        log.info("%s: stopping", number.name)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
-    return stop
 
 
 async def nothing() -> None:
@@ -154,14 +74,16 @@ class Server:
         tls: ServerTls | None = None,
         keys: ApiKeys = NO_KEYS,
         stop: asyncio.Event | None = None,
+        listen_after: Sequence[str] = (),
     ) -> None:
         """`listen` holds `host:port` (port 0: any free one) and `unix:/path`; `tls` and `keys` apply to the former.
-        `stop` replaces the signals."""
+        `stop` replaces the signals. `listen_after` holds sockets that must exist first (see `listening`)."""
         self.listen = listen
         self.drain_s_max = drain_s_max
         self._tls = tls
         self.addresses: list[str] = []
         self._stop = stop or stop_on_signal()
+        self._listen_after = listen_after
         self._services: list[str] = []
         self._serving = False  # between warm-up and draining
         self._reports: set[asyncio.Task[None]] = set()
@@ -198,8 +120,13 @@ class Server:
     ) -> None:
         """Runs from listening to closing. Raises what `warm_up` raises, after closing. A stop request ends it."""
         try:
+            if not await done_before(self._stop, wait_for_sockets(self._listen_after)):
+                return
+            end_phase("wait")
             await self._open()
-            if await self._warm_up(warm_up):
+            if await done_before(self._stop, warm_up()):
+                tune_garbage_collector()
+                log.info("ready after %s", describe_start())
                 self._serving = True
                 await self._set_ready(ready=True)
                 await self._stop.wait()
@@ -223,6 +150,7 @@ class Server:
         clients = f", clients need a certificate of {self._tls.ca}" if self._tls and self._tls.ca else ""
         tls = f" with TLS ({self._tls.cert}{clients})" if self._tls else ""
         log.info("listening on %s%s", ", ".join(self.addresses), tls)
+        end_phase("listen")
 
     def _bind(self, address: str) -> str:
         """Returns the address with the bound port. Raises ConfigurationError."""
@@ -234,21 +162,6 @@ class Server:
         except RuntimeError as error:  # taken since the check
             raise ConfigurationError(f"cannot listen on {address}: {error}") from error
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
-
-    async def _warm_up(self, warm_up: Callback) -> bool:
-        """Returns False if a stop was requested meanwhile."""
-        started = time.monotonic()
-        stopping = asyncio.ensure_future(self._stop.wait())
-        warming = asyncio.ensure_future(warm_up())
-        await asyncio.wait((warming, stopping), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not warming.done():
-            warming.cancel()
-            return False
-        warming.result()
-        tune_garbage_collector()
-        log.info("ready after %.1f s", time.monotonic() - started)
-        return True
 
     async def _set_ready(self, *, ready: bool) -> None:
         status = health_pb2.HealthCheckResponse

@@ -7,9 +7,11 @@ Called by `lifecycle`, `heddle serve` and the gateway.
 import contextlib
 import errno
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from heddle.rpc.settings import ConfigurationError
+from heddle.rpc.waiting import poll_until
 
 PORT_MAX = 65_535
 
@@ -44,6 +46,18 @@ def check_socket(path: str) -> None:
         except OSError as error:
             raise ConfigurationError(f"cannot listen on unix:{path}: {error.strerror or error}") from error
     raise ConfigurationError(f"cannot listen on unix:{path}: another process uses it")
+
+
+async def wait_for_sockets(addresses: Sequence[str]) -> None:
+    """Returns when the sockets at these addresses, unix:/path, exist. Raises ConfigurationError for any other address,
+    because its file would never appear."""
+    if others := [address for address in addresses if not address.startswith("unix:/")]:
+        raise ConfigurationError(f"listen_after must be unix:/path, not {others[0]}")
+    await poll_until(lambda: all(map(socket_exists, addresses)))
+
+
+def socket_exists(address: str) -> bool:
+    return Path(address.removeprefix("unix:")).exists()
 
 
 def usable_port(host: str, port: int) -> int:

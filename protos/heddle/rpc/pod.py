@@ -21,6 +21,7 @@ from heddle.rpc.coalescer import Coalescer
 from heddle.rpc.credentials import PLAINTEXT, Access, FileVersions, explain_refusal
 from heddle.rpc.deadlines import remaining_ms
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.health import wait_while_starting
 from heddle.rpc.keys import unauthenticated
 from heddle.rpc.pending import Pending
 from heddle.rpc.settings import ConfigurationError
@@ -143,7 +144,8 @@ class Pod(Generic[Item, Outcome]):
             if self._last_heard:
                 backoff = BACKOFF_S_FIRST
                 self._last_heard = 0.0
-            await asyncio.sleep(backoff * random.uniform(0.5, 1))
+            if not await wait_while_starting(self.refusal, self._open_channel, self._protocol.service):
+                await asyncio.sleep(backoff * random.uniform(0.5, 1))
             backoff = min(2 * backoff, BACKOFF_S_MAX)
 
     def _on_refusal(self, error: HeddleError) -> None:
@@ -161,10 +163,13 @@ class Pod(Generic[Item, Outcome]):
         log.log(level, "no stream to %s: %s", self.target, error)
         self.refusal = error
 
+    def _open_channel(self) -> grpc.aio.Channel:
+        return open_channel(self.target, self._access, self._server_name)
+
     async def _run_stream(self) -> None:
         """Runs one stream, from handshake to end. Each has its own channel, and so its own connection."""
         versions = self._access.versions()
-        async with open_channel(self.target, self._access, self._server_name) as channel:
+        async with self._open_channel() as channel:
             metadata = self._access.metadata()
             async with asyncio.timeout(CONNECT_S_MAX):
                 hello = await self._protocol.handshake(channel, metadata)

@@ -78,6 +78,7 @@ Submit = Callable[[Item, float, Reply[Outcome]], Cancel]
 class StreamProtocol(Generic[Item, Outcome]):
     """What a client must know of one kind of stream. `heddle.client` and the tokenizer's `engines` define one each."""
 
+    service: str  # full name, such as heddle.v1.EngineService
     frame_type: Callable[[], RequestFrame[Item]]
     open_stream: Callable[[grpc.aio.Channel, Metadata], Any]  # returns a grpc.aio.StreamStreamCall
     # Checks the peer and returns the stream's first frame. Raises HeddleError to refuse the peer.

@@ -5,7 +5,7 @@ Used by streams, servers and the services' schedulers.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 POLL_S = 0.01
 SLICE_S_MAX = 0.002
@@ -24,6 +24,20 @@ class Changes:
         while not condition():
             self._event.clear()
             await self._event.wait()
+
+
+async def done_before(stop: asyncio.Event, work: Awaitable[None]) -> bool:
+    """Returns True when `work` is done, and raises what it raises. Cancels it and returns False if `stop` is set."""
+    stopping = asyncio.ensure_future(stop.wait())
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return working.done()
+    finally:
+        stopping.cancel()
+        working.cancel()
 
 
 async def poll_until(condition: Callable[[], bool]) -> None:

@@ -4,6 +4,7 @@ Kinds: steady (ready at once, stops on SIGTERM), stubborn (ignores it), misconfi
 (exit code 1 at once), and flaky (broken the first two times, then steady).
 """
 
+import logging
 import os
 import signal
 import sys
@@ -27,7 +28,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN if kind == "stubborn" else stop)
     note("started")
     if kind == "misconfigured":
-        print(f"{name}: no such model", file=sys.stderr)
+        from heddle.rpc import process
+        from heddle.rpc.telemetry import start_logging
+
+        start_logging(name, log_format="text", log_level="info")
+        logging.getLogger(process.__name__).critical("%s: no such model", name)
         sys.exit(2)
     starts = (folder / "events").read_text().count(f"{name} started")
     if kind == "broken" or (kind == "flaky" and starts <= 2):

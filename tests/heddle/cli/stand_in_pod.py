@@ -13,7 +13,8 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from heddle.rpc.lifecycle import Server, run
+from heddle.rpc.lifecycle import Server
+from heddle.rpc.process import run
 
 NAME = Path(__file__).parent.name
 FLAGS = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))

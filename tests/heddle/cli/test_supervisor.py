@@ -30,7 +30,8 @@ def service(folder: Path, name: str, kind: str) -> Service:
     async def is_ready() -> bool:
         return is_alive(folder, name)
 
-    return Service(name, (sys.executable, "-S", str(STAND_IN), str(folder), name, kind), is_ready, dict(os.environ))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # -S, which starts faster, hides packages
+    return Service(name, (sys.executable, "-S", str(STAND_IN), str(folder), name, kind), is_ready, environment)
 
 
 def process_of(folder: Path, name: str) -> int:
@@ -57,9 +58,7 @@ class RunningSupervisor:
         self.stop = asyncio.Event()
         self.ready = asyncio.Event()
         supervisor = Supervisor(tiers, Console(self.shown), limits)
-        self.task = asyncio.ensure_future(
-            supervisor.run(self.stop, loading="loading m", when_ready=lambda _: self.ready.set())
-        )
+        self.task = asyncio.ensure_future(supervisor.run(self.stop, loading="loading m", when_ready=self.ready.set))
 
     async def wait_ready(self) -> None:
         done, _ = await asyncio.wait(
@@ -168,26 +167,6 @@ async def test_services_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> 
     supervisor.kill()
     await supervisor.wait()
     await wait_until(lambda: not is_alive(tmp_path, "gateway") and not is_alive(tmp_path, "engine"), seconds=5)
-
-
-async def test_a_service_starts_as_soon_as_it_may(tmp_path: Path) -> None:
-    may_start = asyncio.Event()
-    late = dataclasses.replace(service(tmp_path, "late", "steady"), may_start=may_start.is_set)
-    supervisor = RunningSupervisor([late], [service(tmp_path, "early", "steady")])
-    await wait_until(lambda: is_alive(tmp_path, "early"))
-    await asyncio.sleep(0.2)
-    assert not is_alive(tmp_path, "late")
-    may_start.set()
-    await wait_until(lambda: is_alive(tmp_path, "late"))
-    await supervisor.end()
-
-
-async def test_stopping_does_not_wait_for_a_service_that_may_not_start(tmp_path: Path) -> None:
-    never = dataclasses.replace(service(tmp_path, "never", "steady"), may_start=lambda: False)
-    supervisor = RunningSupervisor([never])
-    await asyncio.sleep(0.1)
-    await supervisor.end()
-    assert process_of(tmp_path, "never") == 0
 
 
 class Terminal(io.StringIO):

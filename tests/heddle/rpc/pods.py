@@ -116,6 +116,7 @@ def protocol(
         return engine_pb2.EngineServiceInferRequest(tokenizer_fingerprint=fingerprint)
 
     return StreamProtocol(
+        service="heddle.v1.EngineService",
         frame_type=engine_pb2.EngineServiceInferRequest,
         open_stream=lambda channel, metadata: engine_pb2_grpc.EngineServiceStub(channel).Infer(metadata=metadata),
         handshake=handshake,

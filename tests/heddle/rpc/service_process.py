@@ -9,7 +9,8 @@ import sys
 import time
 from typing import Any
 
-from heddle.rpc.lifecycle import Server, run
+from heddle.rpc.lifecycle import Server
+from heddle.rpc.process import run
 from heddle.rpc.settings import ConfigurationError
 from heddle.rpc.telemetry import start_logging
 from heddle.v1 import engine_pb2, engine_pb2_grpc

@@ -1,6 +1,7 @@
 """How gRPC behaves with our options: silent peers, floods, lost connections, a server that stops."""
 
 import asyncio
+import logging
 import socket
 import struct
 import time
@@ -205,7 +206,14 @@ async def test_a_stop_ends_open_streams_without_an_error_in_the_log(caplog: pyte
         await read_all(call)
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
     await channel.close()
-    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    records = [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    assert not [record for record in records if not is_of_closed_loop(record)]
+
+
+def is_of_closed_loop(record: logging.LogRecord) -> bool:
+    """gRPC has one poller for all event loops of a process, and logs late events of an earlier test's loop in the loop
+    that runs now."""
+    return record.exc_info is not None and str(record.exc_info[1]) == "Event loop is closed"
 
 
 async def test_a_server_leaves_no_socket_and_no_open_file_behind(tmp_path: Path) -> None:

@@ -49,6 +49,36 @@ async def test_calls_during_warm_up_are_refused_with_a_retry_time() -> None:
         assert error.retry_after_ms > 0
 
 
+async def test_a_server_listens_once_the_sockets_that_it_waits_for_exist(tmp_path: Path) -> None:
+    stop = asyncio.Event()
+    server = Server(["127.0.0.1:0"], drain_s_max=5, stop=stop, listen_after=[f"unix:{tmp_path}/engine"])
+    serving = asyncio.create_task(server.serve())
+    await asyncio.sleep(0.05)
+    assert not server.addresses
+    (tmp_path / "engine").touch()
+    async with asyncio.timeout(10):
+        while not server.addresses:
+            await asyncio.sleep(0.01)
+    stop.set()
+    await serving
+
+
+async def test_stopping_does_not_wait_for_a_socket(tmp_path: Path) -> None:
+    stop = asyncio.Event()
+    server = Server(["127.0.0.1:0"], drain_s_max=5, stop=stop, listen_after=[f"unix:{tmp_path}/engine"])
+    serving = asyncio.create_task(server.serve())
+    await asyncio.sleep(0.05)
+    stop.set()
+    await asyncio.wait_for(serving, 10)
+    assert not server.addresses
+
+
+async def test_only_sockets_can_be_waited_for() -> None:
+    server = Server(["127.0.0.1:0"], drain_s_max=5, stop=asyncio.Event(), listen_after=["127.0.0.1:50052"])
+    with pytest.raises(ConfigurationError, match=r"listen_after must be unix:/path"):
+        await server.serve()
+
+
 async def test_reflection_lists_the_services_that_were_added() -> None:
     async with running_server() as running:
         stub = reflection_pb2_grpc.ServerReflectionStub(running.channel)
@@ -115,7 +145,8 @@ async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, str, s
     return process.returncode, output.decode(), log.decode()
 
 
-async def test_sigterm_drains_in_order_and_exits_0(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+async def test_sigterm_drains_in_order_and_exits_0_also_if_it_is_sent_twice(tmp_path: Path, times: int) -> None:
     process, address = await started("quick", tmp_path)
     async with open_channel(address) as channel:
         while await health_of(channel, NAME) != SERVING:
@@ -126,10 +157,14 @@ async def test_sigterm_drains_in_order_and_exits_0(tmp_path: Path) -> None:
         )
         await asyncio.sleep(0.1)
         process.send_signal(signal.SIGTERM)
+        assert process.stdout
+        assert (await process.stdout.readline()).strip() == b"draining"
+        if times == 2:
+            process.send_signal(signal.SIGTERM)
         assert (await call).outcome.id == 400
     code, output, _ = await ended(process)
     assert code == 0
-    assert output.split() == ["draining", "idle", "closed"]
+    assert output.split() == ["idle", "closed"]
 
 
 async def test_draining_ends_after_its_limit(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from heddle.rpc import listening
-from heddle.rpc.listening import check_address, usable_port
+from heddle.rpc.listening import check_address, usable_port, wait_for_sockets
 from heddle.rpc.settings import ConfigurationError
 
 
@@ -80,3 +80,10 @@ def test_addresses_that_this_machine_lacks_are_skipped(monkeypatch: pytest.Monke
     found.pop()
     with pytest.raises(ConfigurationError, match="cannot listen on name:0: Cannot assign requested address"):
         check_address("name:0")
+
+
+async def test_only_sockets_are_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "engine").touch()
+    await wait_for_sockets([f"unix:{tmp_path}/engine"])
+    with pytest.raises(ConfigurationError, match="listen_after must be unix:/path, not localhost:80"):
+        await wait_for_sockets([f"unix:{tmp_path}/engine", "localhost:80"])
