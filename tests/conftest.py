@@ -1,7 +1,7 @@
 """Fixtures that are made once per run and not changed: a running Heddle, and checkpoints of small models."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 # Read when Triton is imported, which other libraries do too: its kernels run on the CPU.
@@ -10,6 +10,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 import pytest
 import pytest_asyncio
 
+from tests.bucket_servers import BucketServer, serve_azure, serve_gcs, serve_s3
 from tests.system.served import Served, served
 
 
@@ -64,3 +65,21 @@ def splade_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.small_models.sparse import splade_model
 
     return splade_model(tmp_path_factory.mktemp("splade"))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[BucketServer]:
+    with serve_s3() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs_server() -> Iterator[BucketServer]:
+    with serve_gcs() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azure_server() -> Iterator[BucketServer]:
+    with serve_azure() as server:
+        yield server
