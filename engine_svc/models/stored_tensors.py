@@ -20,22 +20,29 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from heddle.checkpoint.damaged_files import explain, explain_safetensors
 from heddle.checkpoint.json_files import CheckpointError
-from heddle.checkpoint.weight_files import find_weight_files
+from heddle.checkpoint.weight_files import find_weight_files, unwrap_names
 
 # Bytes of the file per read, rounded to whole rows. To open the file again takes a fraction of the time of this copy.
 BLOCK_BYTES = 8 << 20
 
 # Bytes of a number, by safetensors' names of the types.
 FLOAT_TYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-TYPE_BYTES = {**FLOAT_TYPES, "F8_E4M3": 1, "U8": 1}
+TYPE_BYTES = {**FLOAT_TYPES, "F8_E4M3": 1, "U8": 1, "I8": 1}
 TYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
     torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
     torch.uint8: "U8",
+    torch.bool: "BOOL",
 }
 
 MADV_DONTNEED = 4  # <sys/mman.h>
@@ -82,11 +89,16 @@ class StoredTensor:
 
 
 def open_stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """The tensors by name. Raises CheckpointError if files are missing or broken, or need code to be read."""
+    """Returns tensors by name, without the prefixes of torch.compile and DataParallel. Raises CheckpointError if files
+    are missing or damaged, or contain pickled code."""
     tensors: dict[str, StoredTensor] = {}
     for path in find_weight_files(folder):
-        tensors |= open_safetensors(path) if path.suffix == ".safetensors" else open_pickle(path)
-    return tensors
+        tensors |= open_weight_file(path)
+    return unwrap_names(tensors)
+
+
+def open_weight_file(path: Path) -> dict[str, StoredTensor]:
+    return open_safetensors(path) if path.suffix == ".safetensors" else open_pickle(path)
 
 
 def open_safetensors(path: Path) -> dict[str, StoredTensor]:
@@ -109,7 +121,8 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
                 for name, header in headers.items()
             }
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file: {error}") from None
+        reason = explain_safetensors(path) or f"is not a safetensors file: {error}"
+        raise CheckpointError(f"{path} {reason}") from None
 
 
 def open_pickle(path: Path) -> dict[str, StoredTensor]:
@@ -119,13 +132,15 @@ def open_pickle(path: Path) -> dict[str, StoredTensor]:
     try:
         content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=is_mapped)
     except Exception as error:  # the errors of broken files have no common base
-        raise CheckpointError(f"{path} {describe_error(error)}") from error
+        raise CheckpointError(f"{path} {explain(path) or describe_error(error)}") from error
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise CheckpointError(f"{path} does not hold a dictionary of tensors; save the model as safetensors")
     release = release_pages if is_mapped else keep_pages
+    # Old files hold parameters. Detached, they do not make the model's tensors require gradients.
+    tensors = {name: tensor.detach() for name, tensor in content.items()}
     return {
         name: StoredTensor(path, name, list(tensor.shape), type_name(tensor.dtype), tensor.__getitem__, release)
-        for name, tensor in content.items()
+        for name, tensor in tensors.items()
     }
 
 
@@ -137,6 +152,8 @@ def describe_error(error: Exception) -> str:
     code = CODE.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
     if code:
         return f"needs code to be read ({code[1]}), and code of checkpoints is not run; save the model as safetensors"
+    if isinstance(error, pickle.UnpicklingError):  # its own message is a page about weights_only
+        return "cannot be read: it is damaged, or not a file of torch.save"
     return "cannot be read: " + (" ".join(str(error).split()) or type(error).__name__)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from heddle.checkpoint.builds import read_revision
 from heddle.checkpoint.heads import M3Heads, read_labels
 from heddle.checkpoint.json_files import CheckpointError, get_field, get_positive, read_json, read_json_if_exists
 from heddle.checkpoint.language_models import AUTO, add_logit_score, get_default_pooling, join_names
@@ -69,7 +70,7 @@ class Checkpoint:
 
     name: str  # the model's name in requests
     folder: Path  # holds config.json, tokenizer and weights
-    revision: str  # commit of a hub snapshot, "" for any other folder
+    revision: str  # commit of a hub snapshot, or of the source of a build; "" for any other folder
     config: Mapping[str, Any]  # config.json
     architecture: str  # class in transformers, such as BertModel
     kind: ModelKind
@@ -123,7 +124,7 @@ class Checkpoint:
         return cls(
             name=name or folder.name,
             folder=home,
-            revision=folder.name if folder.parent.name == "snapshots" else "",
+            revision=read_revision(folder),
             config=config,
             architecture=architecture,
             kind=kind,

@@ -3,14 +3,14 @@
 Called by `checkpoint`, and by `model_source` to decide what to download. `engine_svc.models.heads` runs the heads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from heddle.checkpoint.json_files import CheckpointError, get_field, read_json_if_exists
 from heddle.checkpoint.tokenizer_files import look_up_token_ids
-from heddle.checkpoint.weight_files import find_weight_files, read_shapes
+from heddle.checkpoint.weight_files import find_weight_files, read_shapes, unwrap_names
 
 # What transformers assumes if config.json does not say.
 DEFAULT_LABELS = 2
@@ -20,8 +20,9 @@ HEADS_WITH_LABELS = ("ForSequenceClassification", "ForTokenClassification")
 # Names of the last linear layer of a classifier. They differ between architectures.
 LAST_LINEARS = ("classifier.weight", "classifier.out_proj.weight", "score.weight")
 
-SPARSE_FILE = "sparse_linear.pt"
-COLBERT_FILE = "colbert_linear.pt"
+# The extra heads of bge-m3: as a build saves them, and as its authors do.
+SPARSE_FILES = ("sparse_linear.safetensors", "sparse_linear.pt")
+COLBERT_FILES = ("colbert_linear.safetensors", "colbert_linear.pt")
 
 # Special tokens have no sparse weight. The spellings are XLM-RoBERTa's, for folders that do not state their own.
 UNWEIGHTED_TOKENS = {"cls_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
@@ -46,7 +47,7 @@ def count_head_rows(folder: Path) -> int | None:
     if the weights are missing or pickled, or have more than one candidate for the last linear layer."""
     try:
         paths = [path for path in find_weight_files(folder) if path.suffix == ".safetensors"]
-        shapes = {name: shape for path in paths for name, shape in read_shapes(path).items()}
+        shapes = unwrap_names({name: shape for path in paths for name, shape in read_shapes(path).items()})
     except CheckpointError:  # reported when the weights are loaded
         return None
     rows = [shapes[name][0] for name in LAST_LINEARS if len(shapes.get(name, ())) == 2]
@@ -73,7 +74,7 @@ class M3Heads:
     @classmethod
     def read(cls, folder: Path) -> "M3Heads | None":
         """Returns None for a folder with neither head. Raises CheckpointError, also if only one of them is there."""
-        sparse, colbert = folder / SPARSE_FILE, folder / COLBERT_FILE
+        sparse, colbert = find_head(folder, SPARSE_FILES), find_head(folder, COLBERT_FILES)
         if not (sparse.is_file() or colbert.is_file()):
             return None
         for path in (sparse, colbert):
@@ -81,6 +82,11 @@ class M3Heads:
                 raise CheckpointError(f"{path} is missing: a model has both a sparse and a ColBERT head, or neither")
         spellings = {read_special_token(folder, name, default) for name, default in UNWEIGHTED_TOKENS.items()}
         return cls(sparse, colbert, frozenset(look_up_token_ids(folder, spellings).values()))
+
+
+def find_head(folder: Path, names: Sequence[str]) -> Path:
+    """Returns the first of `names` that exists in `folder`, or else the last."""
+    return next((folder / name for name in names if (folder / name).is_file()), folder / names[-1])
 
 
 def read_special_token(folder: Path, name: str, default: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+from heddle.checkpoint.damaged_files import START_BYTES, explain_start
 from heddle.rpc.settings import ConfigurationError
 
 # Types of fields, as error messages call them. JSON does not distinguish whole numbers from others.
@@ -25,13 +26,18 @@ class CheckpointError(ConfigurationError):
 
 
 def read_text(path: Path) -> str:
+    """Raises CheckpointError for a file that is missing, or that holds something else, such as a Git LFS pointer."""
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         missing = f"no {path.name}" if path.parent.is_dir() else "no such folder"
         raise CheckpointError(f"{path.parent} is not a model folder: {missing}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
+    damage = explain_start(text[:START_BYTES].encode())
+    if damage is not None:
+        raise CheckpointError(f"{path} {damage}")
+    return text
 
 
 def parse_json(path: Path) -> Any:

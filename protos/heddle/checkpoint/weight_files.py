@@ -3,11 +3,11 @@
 Called by the engine, which loads the weights, and by `heads`, which reads their shapes without torch.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from heddle.checkpoint.damaged_files import explain_safetensors, read_header
 from heddle.checkpoint.json_files import CheckpointError, get_field, read_json, read_json_if_exists
 
 # The first file that exists is used. An index beside a single file is a leftover of an older save.
@@ -20,8 +20,16 @@ FILES = (
 
 STATED_ENDINGS = (".safetensors", ".safetensors.index.json")
 
-# The limit of the safetensors format.
-HEADER_BYTES_MAX = 100_000_000
+# Endings of files that may hold weights, for the message about a folder that has none of FILES.
+WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf")
+OTHERS_MAX = 3  # names in that message
+
+# torch.compile adds this to the names of what it compiles: the model or parts of it.
+COMPILED = "_orig_mod."
+# DataParallel adds this to the beginning of all names.
+PARALLEL = "module."
+
+Value = TypeVar("Value")
 
 
 def find_weight_files(folder: Path) -> list[Path]:
@@ -31,9 +39,18 @@ def find_weight_files(folder: Path) -> list[Path]:
         path = folder / name
         if path.is_file():
             return find_shards(path) if path.suffix == ".json" else [path]
-    raise CheckpointError(
-        f"{folder} has no weights: {f'no {stated}' if stated else 'neither model.safetensors nor pytorch_model.bin'}"
-    )
+    missing = f"no {stated}" if stated else "neither model.safetensors nor pytorch_model.bin"
+    raise CheckpointError(f"{folder} has no weights: {missing}{describe_others(folder)}")
+
+
+def describe_others(folder: Path) -> str:
+    """Returns the end of a sentence about a folder without weights: the files that hold weights in another form."""
+    names = sorted(path.name for path in folder.glob("*") if path.suffix in WEIGHT_ENDINGS)
+    if not names:
+        return ""
+    shards = " without their index" if any("-of-" in name for name in names) else ""
+    more = f" and {len(names) - OTHERS_MAX} more" if len(names) > OTHERS_MAX else ""
+    return f" (only {', '.join(names[:OTHERS_MAX])}{more}{shards})"
 
 
 def has_weights(folder: Path) -> bool:
@@ -67,16 +84,15 @@ def find_shards(index: Path) -> list[Path]:
 def read_shapes(path: Path) -> dict[str, Sequence[int]]:
     """Returns the shapes of the tensors in a safetensors file by name. Raises CheckpointError."""
     try:
-        header = read_header(path)
-        return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file: {error}") from None
+        return {name: entry["shape"] for name, entry in read_header(path).items() if name != "__metadata__"}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = explain_safetensors(path) or f"is not a safetensors file: {error}"
+        raise CheckpointError(f"{path} {reason}") from None
 
 
-def read_header(path: Path) -> Mapping[str, Any]:
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if size > HEADER_BYTES_MAX:
-            raise ValueError("its header is too long")
-        header: Mapping[str, Any] = json.loads(file.read(size))
-    return header
+def unwrap_names(tensors: Mapping[str, Value]) -> dict[str, Value]:
+    """Removes what torch.compile and DataParallel add to the names of a model's tensors."""
+    bare = {name.replace(COMPILED, ""): value for name, value in tensors.items()}
+    if all(name.startswith(PARALLEL) for name in bare):
+        return {name.removeprefix(PARALLEL): value for name, value in bare.items()}
+    return bare

@@ -3,10 +3,12 @@ weights, whatever the lengths and the rest of the batch."""
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.models.model import Model
@@ -16,6 +18,11 @@ from tests.engine_svc.models.cases import OUTPUTS, POOLED, Array, Case, run_each
 from tests.engine_svc.models.cases_of.all import CASES
 from tests.engine_svc.models.packed import random_batch
 from tests.sequences import dense, packed, run_each, sequences_of
+
+# Operations whose result shapes PyTorch computes in C++, without its Python compiler.
+CHEAP_ON_META = frozenset(
+    {"_to_copy", "add_", "clone", "empty", "index", "permute", "slice", "split_with_sizes", "unbind", "view"}
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,25 @@ def test_sequence_alone_equals_itself_in_a_batch(parity: Parity) -> None:
         np.testing.assert_allclose(together[index], alone, atol=1e-5, rtol=0)
 
 
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records the operations whose results are on the device "meta"."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = operation(*args, **(kwargs or {}))
+        first = result[0] if isinstance(result, list | tuple) and result else result
+        if isinstance(first, torch.Tensor) and first.is_meta:
+            self.names.add(operation.overloadpacket.__name__)
+        return result
+
+
 def test_checkpoint_is_checked_without_its_weights(parity: Parity) -> None:
-    """A pod checks a checkpoint before it opens a port, on a device that holds no numbers."""
-    model = Model.load(parity.checkpoint, dtype=torch.float32, device=torch.device("meta"))
+    """A pod checks a checkpoint on the device "meta" before it opens a port. Other operations would make PyTorch import
+    its compiler, which takes more than a second."""
+    with Operations() as operations:
+        model = Model.load(parity.checkpoint, dtype=torch.float32, device=torch.device("meta"))
     assert model.transformer.embeddings.words.is_meta
+    assert operations.names <= CHEAP_ON_META

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from engine_svc.backends.torch_backend import TorchBackend
+from engine_svc.models.model import Model
 from engine_svc.sequences import Output, PackedBatch
 from heddle.checkpoint import Checkpoint, ModelKind
 from tests.engine_svc.models import published_references
@@ -60,6 +61,14 @@ def test_folder_is_read_as_its_authors_describe_it(small: Small) -> None:
     }
     nothing = {"pooling": [], "normalizes": False, "labels": 0, "prompts": [], "default_prompt": ""}
     assert read == {**nothing, "multi_label": False, **expected}
+
+
+def test_no_tensor_is_left_over(small: Small) -> None:
+    """A tensor that the model does not use is reported to the operator, unless it is known not to matter."""
+    model = Model.load(
+        small.checkpoint, dtype=torch.float32, device=torch.device("meta"), adapter=small.published.adapter
+    )
+    assert not model.unused
 
 
 def test_outputs_equal_the_reference(small: Small) -> None:

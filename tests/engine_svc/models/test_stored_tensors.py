@@ -13,44 +13,25 @@ from engine_svc.backends.torch_backend import TorchBackend
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.json_files import CheckpointError
-from tests.checkpoints import VOCABULARY_SIZE, write_bert, write_json
-from tests.engine_svc.models.cases import rename_tensor
+from tests.checkpoints import write_bert
+from tests.damaged_files import SUBSTITUTES
+from tests.engine_svc.models.file_forms import (
+    PICKLED,
+    add_foreign_tensors,
+    add_prefix,
+    pickle_before_torch_1_6,
+    pickle_state_dict,
+    pickle_weights,
+    use_tensorflow_names,
+    write_pickled_shards,
+)
 from tests.engine_svc.models.packed import ALL_LENGTHS, random_batch
 from tests.sequences import run_each
 
-PICKLED = "pytorch_model.bin"
-OLD_NORMS = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
 
-
-def pickle_weights(folder: Path, *, is_zip: bool = True) -> None:
-    """Replaces the weights of the folder by a pickled file."""
-    from safetensors.torch import load_file
-
-    path = folder / "model.safetensors"
-    torch.save(load_file(path), folder / PICKLED, _use_new_zipfile_serialization=is_zip)
-    path.unlink()
-
-
-def as_pickled_shards(folder: Path) -> None:
-    pickle_weights(folder)
-    tensors = sorted(torch.load(folder / PICKLED, weights_only=True).items())
-    (folder / PICKLED).unlink()
-    weight_map: dict[str, str] = {}
-    for index in range(3):
-        shard = f"pytorch_model-{index + 1:05}-of-00003.bin"
-        part = dict(tensors[index::3])
-        torch.save(part, folder / shard)
-        weight_map |= dict.fromkeys(part, shard)
-    write_json(folder / f"{PICKLED}.index.json", {"metadata": {}, "weight_map": weight_map})
-
-
-def use_tensorflow_names(folder: Path) -> None:
-    """Makes it like the oldest checkpoints: with the model's prefix, TensorFlow's names of norms, and a head."""
-    pickle_weights(folder)
-    tensors = torch.load(folder / PICKLED, weights_only=True)
-    names = {name: f"bert.{rename_tensor(name, OLD_NORMS)}" for name in tensors}
-    head = {"cls.predictions.bias": torch.ones(VOCABULARY_SIZE), "cls.seq_relationship.bias": torch.ones(2)}
-    torch.save({**{names[name]: tensor for name, tensor in tensors.items()}, **head}, folder / PICKLED)
+def write_as_before_2020(folder: Path) -> None:
+    for change in (add_foreign_tensors, use_tensorflow_names, add_prefix, pickle_before_torch_1_6):
+        change(folder)
 
 
 def open_weights(folder: Path) -> Weights:
@@ -87,7 +68,7 @@ def test_tensors_are_those_that_were_saved(
     )
 
 
-@pytest.mark.parametrize("write", [pickle_weights, as_pickled_shards, use_tensorflow_names])
+@pytest.mark.parametrize("write", [pickle_weights, pickle_state_dict, write_pickled_shards, write_as_before_2020])
 def test_model_is_that_of_its_safetensors(tmp_path: Path, write: Callable[[Path], None]) -> None:
     model = write_bert(tmp_path)
     batch = random_batch(ALL_LENGTHS)
@@ -122,12 +103,19 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path, *, is_zip: bool) -> None:
     assert witness.exists()  # the code works if it is run
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"PK\x03\x04" + b"\0" * 100, b"something else", b"\x80\x02]."])
+@pytest.mark.parametrize("content", [b"PK\x03\x04", b"PK\x03\x04" + b"\0" * 100, b"something else", b"\x80\x02]."])
 def test_broken_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / PICKLED).write_bytes(content)
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin") as caught:
         open_weights(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", SUBSTITUTES)
+def test_leftovers_of_failed_downloads_are_recognised(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / PICKLED).write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"pytorch_model\.bin {SUBSTITUTES[content]}"):
+        open_weights(tmp_path)
 
 
 def test_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
@@ -148,5 +136,5 @@ def test_file_without_tensors_by_name_is_refused(tmp_path: Path, content: object
 
 def test_integers_are_not_taken_for_weights(tmp_path: Path) -> None:
     torch.save({"codes": torch.ones(4, dtype=torch.int8)}, tmp_path / PICKLED)
-    with pytest.raises(CheckpointError, match="codes is int8; quantized weights are not supported"):
+    with pytest.raises(CheckpointError, match="codes is I8; quantized weights are not supported"):
         open_weights(tmp_path).load("codes", [4])

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from engine_svc.models.weights import Weights
 from heddle.checkpoint.json_files import CheckpointError
 from tests.checkpoints import write_bert
+from tests.damaged_files import SUBSTITUTES
 
 CPU = torch.device("cpu")
 WORDS = "embeddings.word_embeddings.weight"
@@ -91,12 +92,54 @@ def test_shapes_are_checked_without_reading_the_weights(tmp_path: Path) -> None:
         weights.load(WORDS, [98, 32])
 
 
-def test_truncated_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [5, 1000, 20_000])
+def test_file_that_was_cut_off_is_refused(tmp_path: Path, kept: int) -> None:
+    """Cuts before, in and after the header."""
     write_bert(tmp_path)
     path = tmp_path / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a safetensors file"):
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors is cut off: it has {kept} of \d+ bytes"):
         open_weights(tmp_path)
+
+
+@pytest.mark.parametrize("content", SUBSTITUTES)
+def test_leftovers_of_failed_downloads_are_recognised(tmp_path: Path, content: bytes) -> None:
+    write_bert(tmp_path, max_shard_size="20KB")
+    shard = sorted(tmp_path.glob("*.safetensors"))[1]
+    shard.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"{shard.name} {SUBSTITUTES[content]}"):
+        open_weights(tmp_path)
+
+
+def test_file_with_a_broken_header_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0not JSON")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a safetensors file: "):
+        open_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        (["tf_model.h5"], "only tf_model.h5"),
+        (
+            ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"],
+            "only model-00001-of-00002.safetensors, model-00002-of-00002.safetensors without their index",
+        ),
+        (["a.ckpt", "b.gguf", "c.bin", "d.pt", "e.pth"], "only a.ckpt, b.gguf, c.bin and 2 more"),
+    ],
+)
+def test_weights_in_other_formats_are_named(tmp_path: Path, files: list[str], named: str) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(CheckpointError, match=rf"nor pytorch_model\.bin \({named}\)"):
+        open_weights(tmp_path)
+
+
+def test_half_of_the_names_with_a_prefix_of_data_parallel_are_left_alone(tmp_path: Path) -> None:
+    """A model may have a part with that name."""
+    save_file({"module.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "model.safetensors")
+    weights = open_weights(tmp_path)
+    assert [name for name in ("module.a", "a", "b") if weights.has(name)] == ["module.a", "b"]
 
 
 @pytest.mark.slow

@@ -38,12 +38,14 @@ def test_token_classifier_has_the_rows_of_its_head(tmp_path: Path) -> None:
     assert len(Checkpoint.read(tmp_path).labels) == 9
 
 
+@pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod."])
 @pytest.mark.parametrize("name", ["classifier.weight", "classifier.out_proj.weight", "score.weight"])
-def test_head_is_found_in_shards_under_every_name(tmp_path: Path, name: str) -> None:
+def test_head_is_found_in_shards_under_every_name(tmp_path: Path, name: str, wrapper: str) -> None:
     with_config(tmp_path, architectures=SEQUENCES)
-    save_file({"embeddings.words.weight": torch.ones(9, 4)}, tmp_path / "a.safetensors")
-    save_file({name: torch.ones(3, 4), "classifier.bias": torch.ones(3)}, tmp_path / "b.safetensors")
-    shards = {"embeddings.words.weight": "a.safetensors", name: "b.safetensors"}
+    words, weight = f"{wrapper}embeddings.words.weight", wrapper + name
+    save_file({words: torch.ones(9, 4)}, tmp_path / "a.safetensors")
+    save_file({weight: torch.ones(3, 4), f"{wrapper}classifier.bias": torch.ones(3)}, tmp_path / "b.safetensors")
+    shards = {words: "a.safetensors", weight: "b.safetensors"}
     write_json(tmp_path / "model.safetensors.index.json", {"weight_map": shards})
     assert len(Checkpoint.read(tmp_path).labels) == 3
 

@@ -7,9 +7,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import BertModel
 
-from heddle.checkpoint.json_files import CheckpointError
+from heddle.checkpoint.json_files import CheckpointError, read_json
 from heddle.checkpoint.weight_files import FILES, find_weight_files, read_shapes
 from tests.checkpoints import write_bert, write_json
+from tests.damaged_files import SUBSTITUTES
 from tests.engine_svc.models.hub_layout import change_config
 
 WORDS = "embeddings.word_embeddings.weight"
@@ -76,9 +77,30 @@ def test_shapes_are_those_of_the_tensors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]", b"\x10" + b"\0" * 7 + b'{"a": {"b": 1}}  ']
+    "content", [b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]", b"\x10" + b"\0" * 7 + b'{"a": {"b": 1}}  ']
 )
 def test_other_files_than_safetensors_are_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(CheckpointError, match="is not a safetensors file"):
         read_shapes(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("content", SUBSTITUTES)
+def test_a_failed_download_is_recognised(tmp_path: Path, content: bytes) -> None:
+    for path in (tmp_path / "model.safetensors", tmp_path / "config.json"):
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors {SUBSTITUTES[content]}"):
+        read_shapes(tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"config\.json {SUBSTITUTES[content]}"):
+        read_json(tmp_path / "config.json")
+
+
+def test_shapes_can_be_read_without_the_end_of_the_file_but_not_without_the_header(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    path = tmp_path / "model.safetensors"
+    shapes, content = read_shapes(path), path.read_bytes()
+    path.write_bytes(content[:-1])
+    assert read_shapes(path) == shapes
+    path.write_bytes(content[:1000])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is cut off: it has 1000 of \d+ bytes"):
+        read_shapes(path)

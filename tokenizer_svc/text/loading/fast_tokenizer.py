@@ -10,6 +10,7 @@ from pathlib import Path
 import tokenizers
 
 from heddle.checkpoint import Checkpoint
+from heddle.checkpoint.damaged_files import explain
 from heddle.checkpoint.json_files import CheckpointError
 from heddle.checkpoint.tokenizer_files import TOKENIZER_FILE
 from tokenizer_svc.text.loading.added_tokens import add_stated_tokens
@@ -55,4 +56,4 @@ def read_tokenizer_file(path: Path) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises Exception itself
-        raise CheckpointError(f"{path} cannot be used: {error}") from error
+        raise CheckpointError(f"{path} {explain(path) or f'cannot be used: {error}'}") from error

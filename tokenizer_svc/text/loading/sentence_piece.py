@@ -10,6 +10,7 @@ import tokenizers
 from google.protobuf.message import DecodeError
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
+from heddle.checkpoint.damaged_files import explain
 from heddle.checkpoint.json_files import CheckpointError
 from tokenizer_svc.text.loading.tokenizer_config import (
     ALBERT,
@@ -71,7 +72,9 @@ def read_model(path: Path) -> Any:
     try:
         proto.ParseFromString(path.read_bytes())
     except DecodeError:
-        raise CheckpointError(f"{path} is not a SentencePiece model") from None
+        proto.Clear()
+    if not proto.pieces:
+        raise CheckpointError(f"{path} {explain(path) or 'is not a SentencePiece model'}")
     return proto
 
 

@@ -12,8 +12,9 @@ import pytest
 from tokenizers import Tokenizer as Library
 from tokenizers import normalizers, pre_tokenizers
 
-from heddle.checkpoint import Checkpoint
+from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.json_files import CheckpointError
+from heddle.checkpoint.sentence_modules import Pooling
 from tests.checkpoints import write_json
 from tests.small_tokenizers import small_tokenizer
 from tests.tokenizer_svc.text.loading.folders import (
@@ -124,6 +125,22 @@ def test_tokens_that_tokenizer_json_lacks_are_added(tmp_path: Path, tokens: dict
 def test_list_of_extra_special_tokens_is_added_as_transformers_5_writes_it(tmp_path: Path) -> None:
     settings = {"tokenizer_class": "TokenizersBackend", "extra_special_tokens": ["[E1]", "[E2]"]}
     write_folder(tmp_path, bert(), settings, {"transformers_version": "5.1.0"})
+    check_parity(tmp_path, differs=True)
+
+
+def test_folder_of_nvidia_s_bidirectional_llama_is_read_as_it_is(tmp_path: Path) -> None:
+    """A tokenizer of transformers 5 beside a config of version 4, whose model type only its own code knows."""
+    settings = {"tokenizer_class": "TokenizersBackend", "extra_special_tokens": ["[E1]", "[E2]"]}
+    config = {
+        "architectures": ["LlamaBidirectionalModel"],
+        "auto_map": {"AutoConfig": "llama_bidirectional_model.LlamaBidirectionalConfig"},
+        "model_type": "llama_bidirec",
+        "pooling": "avg",
+        "transformers_version": "4.44.2",
+    }
+    write_folder(tmp_path, bert(), settings, config)
+    checkpoint = Checkpoint.read(tmp_path)
+    assert (checkpoint.kind, checkpoint.pooling) == (ModelKind.EMBEDDER, (Pooling.MEAN,))
     check_parity(tmp_path, differs=True)
 
 

@@ -18,6 +18,7 @@ from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.json_files import CheckpointError
 from heddle.checkpoint.model_source import packaged_folder
 from tests.checkpoints import write_json
+from tests.damaged_files import SUBSTITUTES
 from tests.small_vocabularies import write_vocabulary
 from tests.texts import SENTENCES, varied_texts
 from tests.tokenizer_svc.text.loading.folders import TEXTS, expected_ids, ids_of, write_folder
@@ -216,6 +217,24 @@ def test_broken_sentence_piece_model_is_named(tmp_path: Path) -> None:
     write_vocabulary(tmp_path, "XLMRobertaTokenizer", {})
     (tmp_path / "sentencepiece.bpe.model").write_bytes(b"\xff\xff\xff")
     with pytest.raises(CheckpointError, match=r"sentencepiece\.bpe\.model is not a SentencePiece model"):
+        Tokenizer.load(Checkpoint.read(tmp_path))
+
+
+@pytest.mark.parametrize("content", SUBSTITUTES)
+@pytest.mark.parametrize(
+    ("class_name", "file"),
+    [
+        ("BertTokenizer", "vocab.txt"),
+        ("BertTokenizer", "tokenizer.json"),
+        ("RobertaTokenizer", "merges.txt"),
+        ("XLMRobertaTokenizer", "sentencepiece.bpe.model"),
+        ("XLMRobertaTokenizer", "tokenizer_config.json"),
+    ],
+)
+def test_a_failed_download_is_recognised(tmp_path: Path, class_name: str, file: str, content: bytes) -> None:
+    write_vocabulary(tmp_path, class_name, {})
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"{file} {SUBSTITUTES[content]}"):
         Tokenizer.load(Checkpoint.read(tmp_path))
 
 
