@@ -34,7 +34,7 @@ FLOAT16: Capability = (7, 0)
 FP8: Capability = (8, 9)
 FP4: Capability = (10, 0)
 
-# By the values of the setting `quantization`.
+# By the number format in the setting `quantization`. int8 is missing: PyTorch has no suitable int8 product on GPUs.
 QUANTIZED_PRODUCTS: Mapping[str, Capability] = {"fp8": FP8, "fp4": FP4}
 
 # Model types with hidden states above 65,504, the largest number in float16, according to EmbeddingGemma's model card.
@@ -94,9 +94,9 @@ def find_device(wanted: str) -> Device:
     return Device("cuda", index, properties.name, (properties.major, properties.minor), properties.total_memory)
 
 
-def check_gpu(device: Device, checkpoint: Checkpoint, *, dtype: str, quantization: str = "no_quant") -> None:
+def check_gpu(device: Device, checkpoint: Checkpoint, dtype: str) -> None:
     """Raises ConfigurationError if the GPU cannot serve the model, and logs a warning if it has no hardware for the
-    number format. `dtype` and `quantization` are those of the settings."""
+    number format. `dtype` is a value of the setting."""
     if device.kind != "cuda":
         return
     check_torch_supports(device)
@@ -109,12 +109,29 @@ def check_gpu(device: Device, checkpoint: Checkpoint, *, dtype: str, quantizatio
         log.warning("%s emulates bfloat16, which is slow; --dtype float16 is faster", device)
     if device.capability < FLOAT16:
         log.warning("%s is slow: it has no tensor cores", device)
-    needed = QUANTIZED_PRODUCTS.get(quantization, (0, 0))
-    if device.capability < needed:
+
+
+def warn_of_widening(device: Device, quantization: str) -> None:
+    """Logs a warning if the hardware cannot multiply the number format of the setting `quantization`."""
+    numbers = quantization.partition("_")[0]
+    if numbers in QUANTIZED_PRODUCTS:
+        needed = QUANTIZED_PRODUCTS[numbers]
+        is_native, what = device.capability >= needed, f"a GPU of compute capability {format_capability(needed)}"
+    else:
+        numbers, is_native, what = "int8", quantization == "no_quant" or multiplies_int8(device), "a CPU with VNNI"
+    if not is_native:
         log.warning(
-            "%s does not multiply %s, which needs compute capability %s: --quantization %s saves memory, not time",
-            *(device, quantization.upper(), format_capability(needed), quantization),
+            "%s does not multiply %s, which needs %s: --quantization %s saves memory, not time",
+            *(device, numbers, what, quantization),
         )
+
+
+def multiplies_int8(device: Device) -> bool:
+    import torch
+
+    from engine_svc.models.onednn import has_int8_products
+
+    return has_int8_products(torch.device(device.torch_name))
 
 
 def check_torch_supports(device: Device) -> None:

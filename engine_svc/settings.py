@@ -9,6 +9,7 @@ from heddle.checkpoint.language_models import AUTO, parse_score_tokens
 from heddle.checkpoint.model_source import PACKAGED_NAME
 from heddle.checkpoint.sentence_modules import PoolingSetting
 from heddle.machine import check_device
+from heddle.quantization import NO_QUANT, Quantization
 from heddle.rpc.credentials import ServerTls
 from heddle.rpc.settings import at_least
 from heddle.rpc.telemetry import LogFormat, LogLevel
@@ -23,7 +24,8 @@ class EngineSettings:
 
     # Model
 
-    # Hub name of the model, or folder of a checkpoint.
+    # Hub name of the model, folder of a checkpoint, or address: s3://bucket/path, gs://bucket/path,
+    # az://container/path, or https://host/path to an archive or a folder.
     model: str = PACKAGED_NAME
     # Name that requests use for the model; the value of --model when empty.
     served_model_name: str = ""
@@ -48,10 +50,12 @@ class EngineSettings:
     # Number format of the computation; auto takes bfloat16 where the device is fast at it, otherwise float16 on a GPU
     # and float32 on a CPU. A CPU always takes float32 for scores and sparse vectors.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    # Weights of the transformer's linears: no_quant keeps them as the checkpoint stores them (also FP8 and NVFP4 of
-    # NVIDIA's ModelOpt); fp8 and fp4 quantize them while they are loaded, for less memory, and for speed on GPUs that
-    # multiply FP8 or FP4. Only decoders on torch can be quantized, not encoders (BERT and its like).
-    quantization: Literal["no_quant", "fp8", "fp4"] = "no_quant"
+    # Quantization of the transformer's linears. no_quant keeps the stored weights, including FP8, NVFP4 and int8 of
+    # NVIDIA's ModelOpt. The others quantize while loading: that saves memory, and time on GPUs that multiply FP8 or FP4
+    # and CPUs that multiply int8. fp8* and fp4* are for decoders only. *_mlp_only does not quantize attention. *_kv
+    # also quantizes the key-value cache, which torch does not have. weights_int8 and smooth_quant are for decoders, and
+    # for encoders such as BERT on a CPU. smooth_quant needs a checkpoint that heddle build has calibrated.
+    quantization: Quantization = NO_QUANT
     # CPU cores that forward passes share; 0 takes all, or those that the container is limited to.
     threads: int = 0
     # Forward passes that may run at once, not counting the one for small queries during bulks. 0 takes one per core, up

@@ -7,12 +7,20 @@ from typing import Literal
 
 from engine_svc.backends import Backend
 from engine_svc.backends.simulated import SimulatedBackend
-from engine_svc.device import Device, is_decoder
-from engine_svc.models.quantization import NO_QUANT, Format
+from engine_svc.device import Device, find_device, is_decoder
+from engine_svc.models.quantization import (
+    SCHEMES,
+    Format,
+    find_scheme,
+    is_attention,
+    quantizes_cache,
+    read_stored_quantization,
+)
 from engine_svc.sequences import Output
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.json_files import CheckpointError
+from heddle.quantization import NO_QUANT
 from heddle.rpc.settings import ConfigurationError
 
 log = logging.getLogger(__name__)
@@ -35,7 +43,7 @@ WORKING_BYTES = 512 << 20
 
 # Bytes of a number in a weight, and of one in a quantized linear, including its share of the scales.
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
-QUANTIZED_BYTES: Mapping[str, float] = {Format.FP8: 1.0, Format.FP4: 0.5 + 1 / 16}
+QUANTIZED_BYTES: Mapping[Format, float] = {Format.FP8: 1.0, Format.FP4: 0.5 + 1 / 16, Format.INT8: 1.0}
 
 
 def choose_backend(
@@ -74,6 +82,12 @@ def check_loadable(settings: EngineSettings, checkpoint: Checkpoint) -> None:
     from engine_svc.models.model import Model
 
     check_quantizable(settings, checkpoint)
+    if quantizes_cache(checkpoint, settings.quantization):
+        log.info(
+            "%s: the quantization of keys and values has no effect: the torch backend keeps no cache of them, and "
+            "computes attention from unquantized ones",
+            checkpoint.name,
+        )
     model = Model.load(
         checkpoint,
         dtype=torch.float32,
@@ -88,14 +102,20 @@ def check_loadable(settings: EngineSettings, checkpoint: Checkpoint) -> None:
 
 
 def check_quantizable(settings: EngineSettings, checkpoint: Checkpoint) -> None:
-    """Raises CheckpointError if the settings would quantize an encoder: encoders are small, and lose most accuracy."""
+    """Raises CheckpointError if the settings would quantize an encoder, except to int8 on a CPU. Encoders are small and
+    lose most accuracy."""
     from engine_svc.models.architectures.decoder import FAMILIES
 
-    if settings.quantization != NO_QUANT and not is_decoder(checkpoint):
-        raise CheckpointError(
-            f"{checkpoint.folder}: --quantization {settings.quantization} is for decoders, not for "
-            f"{checkpoint.config.get('model_type')} (supported: {', '.join(FAMILIES)})"
-        )
+    scheme = find_scheme(settings.quantization)
+    if scheme is None or is_decoder(checkpoint):
+        return
+    kind = checkpoint.config.get("model_type")
+    refused = f"{checkpoint.folder}: --quantization {settings.quantization} is for decoders, not for {kind}"
+    if not scheme.for_encoders:
+        encoders = ", ".join(name for name, other in SCHEMES.items() if other.for_encoders)
+        raise CheckpointError(f"{refused} (supported: {', '.join(FAMILIES)}; for encoders on a CPU: {encoders})")
+    if find_device(settings.device).kind != "cpu":
+        raise CheckpointError(f"{refused} on a GPU; leave it out, or add --device cpu")
 
 
 def check_memory(device: Device, checkpoint: Checkpoint, dtype: str, quantization: str = NO_QUANT) -> None:
@@ -124,6 +144,9 @@ def count_weight_bytes(checkpoint: Checkpoint, dtype: str, quantization: str = N
     config = {name: value for name, value in checkpoint.config.items() if name != "quantization_config"}
     architecture = find_architecture(ModelConfig(config, checkpoint.folder / "config.json"))
     unused = (*architecture.unused, *(architecture.prefix + name for name in architecture.unused))
+    scheme = find_scheme(quantization)
+    if scheme is not None and read_stored_quantization(checkpoint) is not None:
+        scheme = None  # linears that such a checkpoint stores in 16 bit stay in 16 bit
     total = 0.0
     for name, tensor in open_stored_tensors(checkpoint.folder).items():
         if name.startswith(unused):
@@ -131,8 +154,9 @@ def count_weight_bytes(checkpoint: Checkpoint, dtype: str, quantization: str = N
         number_bytes = BYTES[dtype]
         if tensor.data_type not in FLOAT_TYPES:
             number_bytes = 1.0
-        elif len(tensor.shape) > 1 and "embed" not in name:
-            number_bytes = QUANTIZED_BYTES.get(quantization, number_bytes)
+        elif scheme is not None and len(tensor.shape) > 1 and "embed" not in name:
+            is_excluded = scheme.mlp_only and is_attention(name.removesuffix(".weight"))
+            number_bytes = number_bytes if is_excluded else QUANTIZED_BYTES[scheme.format]
         total += math.prod(tensor.shape) * number_bytes
     return int(total)
 

@@ -14,11 +14,12 @@ from engine_svc.models.heads.head import HeadOutputs
 from engine_svc.models.lora import use_adapters
 from engine_svc.models.model import Model
 from engine_svc.models.packed_tokens import PackedTokens
-from engine_svc.models.quantization import NO_QUANT
+from engine_svc.models.weights import Observe
 from engine_svc.rows import Rows
 from engine_svc.sequences import Output, PackedBatch
 from heddle import machine
 from heddle.checkpoint import Checkpoint
+from heddle.quantization import NO_QUANT
 
 # While a model is loaded, glibc returns freed memory to the system: this is the threshold that it starts with, and that
 # stays once it is set. Otherwise it rises with the blocks that are freed, up to 32 MiB. Weights that are replaced by a
@@ -46,11 +47,13 @@ class TorchBackend:
         adapter: str = "",
         quantization: str = NO_QUANT,
         share_prefixes: bool = True,
+        observe: Observe | None = None,
     ) -> None:
         """`dtype` is auto, float32, bfloat16 or float16. `threads` is the number of CPU cores for a pass that names
         none; 0 leaves PyTorch's choice, one per core. `device` is auto, cpu, cuda or cuda:N. `adapter` is one of the
-        checkpoint's, or "". `quantization` is no_quant, fp8 or fp4. With `share_prefixes` a causal model computes a
-        prefix that sequences of a batch share only once. Raises CheckpointError."""
+        checkpoint's, or "". `quantization` is a value of the setting of that name. With `share_prefixes` a causal model
+        computes a prefix that sequences of a batch share only once. `observe` is called with each linear of the
+        transformer. Raises CheckpointError."""
         if threads:
             torch.set_num_threads(threads)
         self._threads = torch.get_num_threads()
@@ -61,7 +64,12 @@ class TorchBackend:
             torch.cuda.set_device(self._device)  # Triton launches kernels on the current one, whatever their arguments
         self._dtype = DTYPES[choose_data_type(find_device(device), checkpoint) if dtype == "auto" else dtype]
         self._model = Model.load(
-            checkpoint, dtype=self._dtype, device=self._device, adapter=adapter, quantization=quantization
+            checkpoint,
+            dtype=self._dtype,
+            device=self._device,
+            adapter=adapter,
+            quantization=quantization,
+            observe=observe,
         )
         if self._device.type == "cpu":
             machine.keep_freed_memory(BYTES_KEPT)

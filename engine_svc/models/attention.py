@@ -22,7 +22,7 @@ from engine_svc.models.attention_pattern import AttentionPattern
 from engine_svc.models.flash_attention import Attend, find_flash_attention
 from engine_svc.models.kernels.launch import runs_kernels
 from engine_svc.models.layout import EqualLengths, Layout
-from engine_svc.models.linear import is_prepacked
+from engine_svc.models.onednn import has_16_bit_products
 
 # Up to this length PyTorch's attention spends more time on its blocks than on their contents.
 SHORT_TOKENS = 16
@@ -128,7 +128,7 @@ def suits_matmul(query: Tensor, key: Tensor) -> bool:
     _, heads, queries, _ = query.shape
     keys = key.shape[2]
     is_middling = keys >= MIDDLING_TOKENS and heads * queries * keys <= SCORES_MAX
-    return is_middling and query.dtype == torch.bfloat16 and is_prepacked(query.device, query.dtype)
+    return is_middling and query.dtype == torch.bfloat16 and has_16_bit_products(query.device, query.dtype)
 
 
 def attend_each_by_matmul(query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:

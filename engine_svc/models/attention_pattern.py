@@ -60,8 +60,8 @@ class AttentionPattern:
 def alibi_bias(num_heads: int, longest: int, device: torch.device) -> Tensor:
     """ALiBi (Press et al. 2021, arXiv 2108.12409): scores fall with the distance, in each head at its own rate.
     Encoders look both ways, so the sign of the distance does not count. Returns float32 [heads, 2 * longest - 1]."""
-    distances = torch.arange(1 - longest, longest, dtype=torch.float32, device=device).abs()
-    return -torch.tensor(alibi_slopes(num_heads), device=device)[:, None] * distances
+    distances = torch.arange(1 - longest, longest, dtype=torch.float32).abs()
+    return (-torch.tensor(alibi_slopes(num_heads))[:, None] * distances).to(device)
 
 
 def alibi_slopes(num_heads: int) -> list[float]:

@@ -1,7 +1,7 @@
 """Rows in NVFP4: E2M1 numbers, two in a byte, an E4M3 scale for each 16 of them, and a float32 scale. The layout is
-that of NVIDIA's ModelOpt (`weight`, `weight_scale`, `weight_scale_2`), but each row has a float32 scale of its own, so
-that a row is quantized without the others. `engine_svc.models.quantized_linear` makes such rows of weights and
-multiplies by them.
+that of NVIDIA's ModelOpt (`weight`, `weight_scale`, `weight_scale_2`). Each row of inputs has a float32 scale of its
+own, so that it is quantized without the others; all rows of a weight have the same.
+`engine_svc.models.quantized_linear` makes such rows of weights and multiplies by them.
 """
 
 from dataclasses import dataclass
@@ -50,13 +50,15 @@ def quantize_to_float4(rows: Tensor) -> Float4Rows:
     return pack(blocks, (largest / (FLOAT4_MAX * scales)).to(FLOAT8), scales)
 
 
-def fit_to_float4(rows: Tensor) -> Float4Rows:
-    """For weights: like `quantize_to_float4`, but tries several scales for each block and keeps that with the least
-    squared error. On normally distributed weights the error is 0.082 of their norm instead of 0.095."""
+def fit_to_float4(rows: Tensor, scales: Tensor | None = None) -> Float4Rows:
+    """For weights: like `quantize_to_float4`, but tries several scales for each block and keeps the one with the least
+    squared error. On normally distributed weights the error is 0.082 of their norm instead of 0.095. `scales`, float32
+    [rows or 1, 1], replace each row's own; see `compute_scales` for how large they must be."""
     blocks = split_blocks(rows)
     magnitudes = blocks.abs()
     largest = magnitudes.amax(-1)
-    scales = compute_scales(largest, LARGEST_FITTED_SCALE)
+    if scales is None:
+        scales = compute_scales(largest, LARGEST_FITTED_SCALE)
     lowest = (largest / (8 * scales)).to(FLOAT8).view(torch.uint8)
     best, least = lowest, torch.full_like(largest, torch.inf)
     for step in FITTED_STEPS:
@@ -66,6 +68,12 @@ def fit_to_float4(rows: Tensor) -> Float4Rows:
         errors = (round_to_float4(values) - values).square_().sum(-1) * divisors.square()
         best, least = candidate.where(errors < least, best), errors.minimum(least)
     return pack(blocks, best.view(FLOAT8), scales)
+
+
+def compute_shared_scale(largest: Tensor) -> Tensor:
+    """For `fit_to_float4`, from the largest magnitude (float32) in all weights that have the scale in common. Builds
+    and loading both call this, so that their vectors are the same."""
+    return largest.clamp(min=LARGEST_MIN) / (FLOAT4_MAX * LARGEST_FITTED_SCALE)
 
 
 def split_blocks(rows: Tensor) -> Tensor:
@@ -108,8 +116,8 @@ def dequantize_float4(rows: Float4Rows, byte_table: Tensor) -> Tensor:
 
 def make_byte_table(dtype: torch.dtype, device: torch.device) -> Tensor:
     """[256, 2]: the two numbers in each byte. Made at load, as a forward pass must not wait for a copy to a GPU."""
-    numbers = torch.tensor([*MAGNITUDES, *(-number for number in MAGNITUDES)], dtype=dtype, device=device)
-    return torch.stack([numbers.repeat(16), numbers.repeat_interleave(16)], 1)
+    numbers = torch.tensor([*MAGNITUDES, *(-number for number in MAGNITUDES)], dtype=dtype)
+    return torch.stack([numbers.repeat(16), numbers.repeat_interleave(16)], 1).to(device)
 
 
 def swizzle(block_scales: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ prepacked. Architectures and heads build their layers with `load_linear`, which 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import torch
@@ -16,19 +15,17 @@ from torch.nn import functional
 
 from engine_svc.models.activations import Activation, apply_activation
 from engine_svc.models.lora import add_lora, current_adapter_rows
+from engine_svc.models.onednn import has_16_bit_products, round_up_rows
 from engine_svc.models.quantized_linear import (
     QuantizedLinear,
     is_quantized,
     load_quantized_rows,
+    load_smoothing,
     make_quantized_linear,
 )
 from engine_svc.models.weights import LoraDeltas, Weights
 
 onednn = torch.ops.mkldnn
-
-# oneDNN compiles a primitive for each number of rows, in milliseconds, and keeps some thousand. With rows in such
-# steps, which grow with the number of rows, all primitives fit, and few batches are padded by more than an eighth.
-PREPACKED_ROWS_STEP_MIN, PREPACKED_ROWS_STEP_MAX = 8, 32
 
 Linear = Callable[[Any], Tensor]  # [..., inputs] to [..., outputs]; also from Float8Rows if it `takes_float8`
 
@@ -44,7 +41,7 @@ def make_linear(
     weight: Tensor, bias: Tensor | None, activation: Activation = Activation.NONE
 ) -> "PlainLinear | PrepackedLinear":
     """The faster form for the weight's device and type. `weight` is [outputs, inputs]."""
-    if is_prepacked(weight.device, weight.dtype):
+    if has_16_bit_products(weight.device, weight.dtype):
         return PrepackedLinear.of(weight, bias, activation)
     return PlainLinear(weight, bias, activation)
 
@@ -67,39 +64,31 @@ def load_linear(
     sizes = [outputs] * len(names) if isinstance(outputs, int) else outputs
     parts = list(zip(names, sizes, strict=True))
 
-    def load(kind: str, *columns: int) -> Tensor:
-        loaded = [weights.load(f"{part}.{kind}", [size, *columns], dtype) for part, size in parts]
-        tensor = loaded[0] if len(loaded) == 1 else torch.cat(loaded)
-        return tensor.roll(-first_row, 0) if first_row else tensor
+    def load(kind: str, *columns: int, is_temporary: bool = False) -> Tensor:
+        stored = [(f"{part}.{kind}", [size, *columns]) for part, size in parts]
+        tensor = weights.load_joined(stored, dtype, is_temporary=is_temporary)
+        return tensor.roll(-first_row, 0) if first_row and not tensor.is_meta else tensor
 
-    quantized = dtype is None and is_quantized(weights, parts, inputs)
-    weight = load_quantized_rows(weights, parts, inputs, first_row) if quantized else load("weight", inputs)
-    biases = load("bias") if bias else None
-    if isinstance(weight, Tensor):
-        base: AnyLinear = make_linear(weight, biases, activation)
+    def load_bias() -> Tensor | None:
+        return load("bias") if bias else None
+
+    base: AnyLinear
+    if dtype is None and is_quantized(weights, parts, inputs):
+        rows = load_quantized_rows(weights, parts, inputs, first_row)
+        smoothing = load_smoothing(weights, parts, inputs)
+        base = make_quantized_linear(rows, load_bias(), activation, weights.dtype, smoothing)
     else:
-        base = make_quantized_linear(weight, biases, activation, weights.dtype)
+        is_copied = has_16_bit_products(weights.device, dtype or weights.dtype)
+        base = make_linear(load("weight", inputs, is_temporary=is_copied), load_bias(), activation)
     deltas = weights.load_lora(parts, inputs)
     assert not (deltas and first_row)
-    return LoraLinear(base, deltas) if deltas else base
-
-
-@cache
-def is_prepacked(device: torch.device, dtype: torch.dtype) -> bool:
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    if dtype == torch.bfloat16:
-        return bool(onednn._is_mkldnn_bf16_supported())
-    return dtype == torch.float16 and bool(onednn._is_mkldnn_fp16_supported())
+    linear: Linear = LoraLinear(base, deltas) if deltas else base
+    return linear if dtype is not None or weights.observe is None else weights.observe(names, linear)
 
 
 def suitable_rows(rows: int, device: torch.device, dtype: torch.dtype) -> int:
     """The number of rows that a batch is best padded to: `rows` or a few more."""
-    if not is_prepacked(device, dtype):
-        return rows
-    eighth = 1 << max(0, (rows - 1).bit_length() - 3)
-    step = min(max(eighth, PREPACKED_ROWS_STEP_MIN), PREPACKED_ROWS_STEP_MAX)
-    return -rows % step + rows
+    return round_up_rows(rows) if has_16_bit_products(device, dtype) else rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ from engine_svc.models.heads.head import Head
 from engine_svc.models.heads.m3 import M3Head
 from engine_svc.models.lora import LoraConfig, LoraWeights
 from engine_svc.models.model_config import ModelConfig
-from engine_svc.models.quantization import NO_QUANT, find_quantization
+from engine_svc.models.quantization import find_quantization
 from engine_svc.models.transformer import Transformer
-from engine_svc.models.weights import Weights
+from engine_svc.models.weights import Observe, Weights
 from heddle.checkpoint import Checkpoint, ModelKind
+from heddle.quantization import NO_QUANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +34,15 @@ class Model:
         device: torch.device,
         adapter: str = "",
         quantization: str = NO_QUANT,
+        observe: Observe | None = None,
     ) -> "Model":
-        """`quantization` is that of the transformer's linears: no_quant, fp8 or fp4. Raises CheckpointError if the
-        architecture is not known or has no head for this kind of model, if the weights do not fit it or are quantized
-        in another way, and if the checkpoint does not have the adapter."""
+        """`quantization` applies to the transformer's linears, and `observe` is called with each. Raises
+        CheckpointError if the architecture is unknown or has no head for this kind of model, if the weights do not fit
+        it or are quantized differently, and if the checkpoint lacks the adapter."""
         config = ModelConfig.of(checkpoint, adapter)
         architecture = find_architecture(config)
         weights = open_weights(checkpoint, config, dtype=dtype, device=device, prefix=architecture.prefix)
-        quantized = weights.with_quantization(find_quantization(checkpoint, quantization))
+        quantized = weights.with_quantization(find_quantization(checkpoint, quantization), observe)
         transformer = architecture.load(config, quantized)
         head = load_head(checkpoint, config, architecture, weights)
         return cls(transformer, head, checkpoint.tasks, weights.unused(architecture.unused))

@@ -69,4 +69,5 @@ def load_layer_norm(
 
 def load_rms_norm(weights: Weights, name: str, size: int, epsilon: float, *, offset: float = 0.0) -> RMSNorm:
     """`offset` is added to the stored weight: Gemma stores the difference of its weights from 1."""
-    return RMSNorm(weights.load(f"{name}.weight", [size], torch.float32) + offset, epsilon)
+    weight = weights.load(f"{name}.weight", [size], torch.float32)
+    return RMSNorm(weight if weight.is_meta or not offset else weight + offset, epsilon)

@@ -1,17 +1,17 @@
-"""Linears whose weights stay in FP8 or FP4 in memory. `load_linear` builds them for a quantized transformer.
+"""Linears whose weights stay in FP8, FP4 or int8 in memory. `load_linear` builds them for a quantized transformer.
 
 FP8 (E4M3) has one scale for each output of the weight and one for each row of the inputs, so a row has the same outputs
 in any batch. The one scale for all inputs that ModelOpt's FP8 checkpoints have (`input_scale`) is not used: it was
 measured on other texts. FP4 (NVFP4) weights are dequantized for each product. If the GPU multiplies FP4, they stay as
-they are, and the inputs are quantized too, each row by itself.
+they are, and the inputs are quantized too, each row by itself. For int8, see `engine_svc.models.int8`.
 
 Weights are quantized on the device while they are read, a block of rows at a time, or read as ModelOpt stored them.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from engine_svc.models.activations import Activation, apply_activation
 from engine_svc.models.float4 import (
     BLOCK,
     Float4Rows,
+    compute_shared_scale,
     dequantize_float4,
     fit_to_float4,
     make_byte_table,
@@ -37,6 +38,7 @@ from engine_svc.models.float8 import (
     dequantized_product,
     quantize_to_float8,
 )
+from engine_svc.models.int8 import Int8, Int8Rows, dequantize_int8, make_int8_linear, quantize_to_int8
 from engine_svc.models.kernels.launch import runs_kernels
 from engine_svc.models.quantization import Format
 from engine_svc.models.weights import Weights
@@ -47,10 +49,20 @@ FLOAT4_INPUTS_MULTIPLE, FLOAT4_OUTPUTS_MULTIPLE = 32, 16
 
 Parts = Sequence[tuple[str, int]]  # names of linears on the same inputs, and their numbers of outputs
 
-# ModelOpt's names of the tensors of a linear, in the order of the fields of Float8Rows and Float4Rows.
+Rows = Float8Rows | Float4Rows | Int8Rows
+
+# ModelOpt's names of the tensors of a linear, in the order of the fields of the rows.
 STORED_NAMES = {
     Format.FP8: ("weight", "weight_scale"),
     Format.FP4: ("weight", "weight_scale", "weight_scale_2"),
+    Format.INT8: ("weight", "weight_scale"),
+}
+# What ModelOpt's `TensorQuantizer.forward` multiplies the inputs of a linear by, before it quantizes them.
+PRE_QUANT_SCALE = "pre_quant_scale"
+
+QUANTIZE: Mapping[Format, Callable[[Tensor], Rows]] = {
+    Format.FP8: quantize_to_float8,
+    Format.INT8: quantize_to_int8,
 }
 
 
@@ -133,7 +145,7 @@ class NativeFloat4Linear:
         return apply_activation(outputs.to(inputs.dtype), self.activation)
 
 
-QuantizedLinear = Float8Linear | Float4Linear | NativeFloat4Linear
+QuantizedLinear = Float8Linear | Float4Linear | NativeFloat4Linear | Int8
 
 
 @cache
@@ -144,9 +156,13 @@ def has_native_float4(device: torch.device) -> bool:
 
 
 def make_quantized_linear(
-    weight: Float8Rows | Float4Rows, bias: Tensor | None, activation: Activation, dtype: torch.dtype
+    weight: Rows, bias: Tensor | None, activation: Activation, dtype: torch.dtype, smoothing: Tensor | None = None
 ) -> QuantizedLinear:
-    """The fastest form for the weight's device and size. `weight` is [outputs, inputs]; the outputs are in `dtype`."""
+    """The fastest form for the weight's device and size. `weight` is [outputs, inputs]; the outputs are in `dtype`.
+    `smoothing` [inputs] multiplies the inputs of a weight in int8."""
+    if isinstance(weight, Int8Rows):
+        return make_int8_linear(weight, bias, activation, smoothing)
+    assert smoothing is None
     if isinstance(weight, Float8Rows):
         return Float8Linear.of(weight, bias, activation, dtype)
     outputs, pairs = weight.packed.shape
@@ -158,51 +174,99 @@ def make_quantized_linear(
 
 def is_quantized(weights: Weights, parts: Parts, inputs: int) -> bool:
     """Whether these linears are stored quantized, or are quantized while they are read. Raises CheckpointError if that
-    is true of some of `parts` only."""
+    is true of some of `parts` only, or if the checkpoint says something else of them."""
     quantization = weights.quantization
     if quantization is None:
         return False
     if not quantization.is_stored:
-        return quantization.format is Format.FP8 or inputs % BLOCK == 0
+        is_excluded = any(quantization.excludes(name) for name, _ in parts)
+        return not is_excluded and (quantization.format is not Format.FP4 or inputs % BLOCK == 0)
     found = {weights.has(f"{name}.weight_scale") for name, _ in parts}
+    names = ", ".join(name for name, _ in parts)
     if len(found) > 1:
-        names = ", ".join(name for name, _ in parts)
         raise CheckpointError(f"{weights.folder}: only some of {names} are quantized, which is not supported")
-    return found.pop()
+    is_stored_quantized = found.pop()
+    if is_stored_quantized and any(quantization.excludes(name, weights.prefix) for name, _ in parts):
+        reason = "attention should not be quantized" if quantization.mlp_only else f"{quantization.path} excludes that"
+        raise CheckpointError(f"{weights.folder}: {names} is quantized, but {reason}")
+    return is_stored_quantized
 
 
-def load_quantized_rows(weights: Weights, parts: Parts, inputs: int, first_row: int) -> Float8Rows | Float4Rows:
+def load_quantized_rows(weights: Weights, parts: Parts, inputs: int, first_row: int = 0) -> Rows:
     """The weights of all parts, one below the other, then rolled so that `first_row` comes first."""
     quantization = weights.quantization
     assert quantization is not None
     rows = empty_rows(quantization.format, sum(size for _, size in parts), inputs, weights.device)
+    quantize = None if quantization.is_stored else choose_quantize(weights, parts, inputs, quantization.format)
     start = 0
     for name, size in parts:
         columns = [column[start : start + size] for column in list_columns(rows)]
-        if quantization.is_stored:
+        if quantize is None:
             read_part(weights, name, STORED_NAMES[quantization.format], columns)
         else:
-            quantize_part(weights, name, [size, inputs], quantization.format, columns)
+            quantize_part(weights, name, [size, inputs], quantize, columns)
         start += size
     return type(rows)(*(roll_rows(column, first_row) for column in list_columns(rows)))
 
 
-def empty_rows(format_: Format, rows: int, inputs: int, device: torch.device) -> Float8Rows | Float4Rows:
+def load_smoothing(weights: Weights, parts: Parts, inputs: int) -> Tensor | None:
+    """[inputs], or None for linears without one. ModelOpt's `preprocess_linear_fusion` gives linears on the same inputs
+    the same."""
+    quantization = weights.quantization
+    assert quantization is not None
+    names = [f"{name}.{PRE_QUANT_SCALE}" for name, _ in parts if weights.has(f"{name}.{PRE_QUANT_SCALE}")]
+    if not quantization.is_stored or not names:
+        return None
+    if quantization.format is not Format.INT8:
+        raise CheckpointError(f"{weights.folder}: {names[0]} is supported only with weights in int8")
+    scales = [weights.load(name, [inputs]) for name in names]
+    is_meta = weights.device.type == "meta"
+    if len(names) < len(parts) or not (is_meta or all(torch.equal(scales[0], other) for other in scales[1:])):
+        raise CheckpointError(f"{weights.folder}: {names[0]} differs from that of a linear on the same inputs")
+    return scales[0]
+
+
+def load_dequantized(weights: Weights, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """The weight of one linear, however it is stored, for a product that is not computed with the others."""
+    parts = [(name, shape[0])]
+    quantization = weights.quantization
+    if quantization is None or quantization.format is not Format.INT8 or not is_quantized(weights, parts, shape[1]):
+        return weights.load(f"{name}.weight", shape, dtype)
+    rows = load_quantized_rows(weights, parts, shape[1])
+    assert isinstance(rows, Int8Rows)
+    smoothing = load_smoothing(weights, parts, shape[1])
+    weight = dequantize_int8(rows, dtype)
+    return weight if smoothing is None else weight * smoothing.to(dtype)
+
+
+def empty_rows(format_: Format, rows: int, inputs: int, device: torch.device) -> Rows:
     scales = torch.empty(rows, 1, dtype=torch.float32, device=device)
     if format_ is Format.FP8:
         return Float8Rows(torch.empty(rows, inputs, dtype=FLOAT8, device=device), scales)
+    if format_ is Format.INT8:
+        return Int8Rows(torch.empty(rows, inputs, dtype=torch.int8, device=device), scales)
     packed = torch.empty(rows, inputs // 2, dtype=torch.uint8, device=device)
     return Float4Rows(packed, torch.empty(rows, inputs // BLOCK, dtype=FLOAT8, device=device), scales)
 
 
-def list_columns(rows: Float8Rows | Float4Rows) -> Sequence[Tensor]:
+def list_columns(rows: Rows) -> Sequence[Tensor]:
     return [getattr(rows, field.name) for field in dataclasses.fields(rows)]
 
 
+def choose_quantize(weights: Weights, parts: Parts, inputs: int, format_: Format) -> Callable[[Tensor], Rows]:
+    """In FP4 all parts share a scale, as in a build, so their largest magnitude is looked for first."""
+    if format_ is not Format.FP4:
+        return QUANTIZE[format_]
+    largest = torch.zeros(1, 1, device=weights.device)
+    for name, size in parts:
+        for _, block in weights.read_blocks(f"{name}.weight", [size, inputs]):
+            largest = largest.maximum(block.to(weights.device).abs().amax())
+    return partial(fit_to_float4, scales=compute_shared_scale(largest))
+
+
 def quantize_part(
-    weights: Weights, name: str, shape: Sequence[int], format_: Format, columns: Sequence[Tensor]
+    weights: Weights, name: str, shape: Sequence[int], quantize: Callable[[Tensor], Rows], columns: Sequence[Tensor]
 ) -> None:
-    quantize = quantize_to_float8 if format_ is Format.FP8 else fit_to_float4
     for place, block in weights.read_blocks(f"{name}.weight", shape):
         for column, quantized in zip(columns, list_columns(quantize(block.to(weights.device))), strict=True):
             column[place] = quantized
@@ -218,6 +282,6 @@ def read_part(weights: Weights, name: str, stored_names: Sequence[str], columns:
 
 
 def roll_rows(column: Tensor, first_row: int) -> Tensor:
-    if not first_row:
+    if not first_row or column.is_meta:
         return column
     return column.view(torch.uint8).roll(-first_row, 0).view(column.dtype)

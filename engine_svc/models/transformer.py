@@ -79,6 +79,11 @@ class Attention:
         return takes_float8(self.qkv_proj)
 
     def __call__(self, hidden: BranchInput, layout: Layout, rotations: Rotations) -> Tensor:
+        query, key, value = self.project(hidden, rotations)
+        return self.o_proj(attend(query, key, value, layout, self.pattern).flatten(1))
+
+    def project(self, hidden: BranchInput, rotations: Rotations) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns queries, keys and values [rows, heads, head_dim], normalized and rotated."""
         projected = self.qkv_proj(hidden).view(len(hidden), self.num_heads + 2 * self.num_kv_heads, -1)
         query_key, value = torch.split(projected, [self.num_heads + self.num_kv_heads, self.num_kv_heads], 1)
         if self.rotary is not None:
@@ -86,7 +91,7 @@ class Attention:
         elif self.qk_norm is not None:
             query_key = self.qk_norm(query_key)
         query, key = torch.split(query_key, [self.num_heads, self.num_kv_heads], 1)
-        return self.o_proj(attend(query, key, value, layout, self.pattern).flatten(1))
+        return query, key, value
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Which device a pod takes, which models each GPU of BEI's table serves, and in which number format."""
 
-import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +9,12 @@ from typing import Any, cast
 import pytest
 import torch
 
-from engine_svc.device import CPU, Device, check_gpu, choose_data_type, find_device
+from engine_svc.device import CPU, Device, check_gpu, choose_data_type, find_device, warn_of_widening
+from engine_svc.models import onednn
+from engine_svc.models.quantization import SCHEMES
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
+from heddle.quantization import NO_QUANT
 from heddle.rpc.settings import ConfigurationError
 from tests.engine_svc.gpus import A10G, A100, B200, H100, H200, L4, T4, V100, install_gpus
 
@@ -75,32 +78,31 @@ def make_checkpoint(config: dict[str, Any], kind: ModelKind = ModelKind.EMBEDDER
     return cast("Checkpoint", described)
 
 
-def logged(caplog: pytest.LogCaptureFixture, device: Device, level: int, **settings: str) -> list[str]:
+def logged(caplog: pytest.LogCaptureFixture, device: Device, *, dtype: str = "auto") -> list[str]:
     caplog.clear()
-    caplog.set_level(logging.INFO, "engine_svc.device")
-    check_gpu(device, make_checkpoint({"model_type": "bert"}), **{"dtype": "auto", **settings})
-    return [record.getMessage() for record in caplog.records if record.levelno == level]
+    check_gpu(device, make_checkpoint({"model_type": "bert"}), dtype)
+    return caplog.messages
 
 
 @pytest.mark.parametrize("device", [*ALL_MODELS, CPU], ids=str)
 def test_gpus_since_ampere_serve_all_models(device: Device) -> None:
     for config in (*BIDIRECTIONAL, *CAUSAL):
-        check_gpu(device, make_checkpoint(config), dtype="auto")
+        check_gpu(device, make_checkpoint(config), "auto")
 
 
 @pytest.mark.parametrize("device", BIDIRECTIONAL_ONLY, ids=str)
 def test_older_gpus_serve_bidirectional_models_only(device: Device) -> None:
     for config in BIDIRECTIONAL:
-        check_gpu(device, make_checkpoint(config), dtype="auto")
+        check_gpu(device, make_checkpoint(config), "auto")
     for config in CAUSAL:
         with pytest.raises(ConfigurationError, match="only models with bidirectional attention") as caught:
-            check_gpu(device, make_checkpoint(config), dtype="auto")
+            check_gpu(device, make_checkpoint(config), "auto")
         assert "\n" not in str(caught.value)
 
 
 def test_a_refusal_names_the_gpu_and_what_the_model_needs() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        check_gpu(T4, make_checkpoint({"model_type": "qwen3"}), dtype="auto")
+        check_gpu(T4, make_checkpoint({"model_type": "qwen3"}), "auto")
     assert str(caught.value) == (
         "Tesla T4 (compute capability 7.5) serves only models with bidirectional attention, such as BERT; SomeModel "
         "needs compute capability 8.0 (A100, A10G, L4, H100)"
@@ -108,37 +110,57 @@ def test_a_refusal_names_the_gpu_and_what_the_model_needs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "fp8_is_native", "fp4_is_native"),
-    [(A100, False, False), (A10G, False, False), (L4, True, False), (H200, True, False), (B200, True, True)],
+    ("device", "native"),
+    [
+        *((device, ()) for device in (A100, A10G, CPU)),
+        *((device, ("fp8",)) for device in (L4, H200)),
+        (B200, ("fp8", "fp4")),
+    ],
     ids=str,
 )
 def test_a_quantization_that_saves_no_time_logs_a_warning(
-    caplog: pytest.LogCaptureFixture, device: Device, *, fp8_is_native: bool, fp4_is_native: bool
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, device: Device, native: Sequence[str]
 ) -> None:
-    for quantization, is_native in {"fp8": fp8_is_native, "fp4": fp4_is_native, "no_quant": True}.items():
-        lines = logged(caplog, device, logging.WARNING, quantization=quantization)
-        assert bool(lines) != is_native
-        assert all(f"does not multiply {quantization.upper()}," in line for line in lines)
+    monkeypatch.setattr(onednn, "has_int8_products", lambda _: False)
+    for setting in SCHEMES:
+        caplog.clear()
+        warn_of_widening(device, setting)
+        needed = {"fp8": "a GPU of compute capability 8.9", "fp4": "a GPU of compute capability 10.0"}.get(setting[:3])
+        numbers = setting[:3] if needed else "int8"
+        expected = (
+            f"{device} does not multiply {numbers}, which needs {needed or 'a CPU with VNNI'}: --quantization "
+            f"{setting} saves memory, not time"
+        )
+        assert caplog.messages == ([] if numbers in native else [expected])
+
+
+def test_int8_on_a_cpu_that_multiplies_it_logs_no_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(onednn, "has_int8_products", lambda device: device.type == "cpu")
+    for setting in (NO_QUANT, "weights_int8", "smooth_quant"):
+        warn_of_widening(CPU, setting)
+    assert not caplog.messages
 
 
 def test_emulated_bfloat16_logs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    (line,) = logged(caplog, T4, logging.WARNING, dtype="bfloat16")
+    (line,) = logged(caplog, T4, dtype="bfloat16")
     assert "emulates bfloat16" in line
-    assert not logged(caplog, T4, logging.WARNING, dtype="float16")
-    assert not logged(caplog, A100, logging.WARNING, dtype="bfloat16")
+    assert not logged(caplog, T4, dtype="float16")
+    assert not logged(caplog, A100, dtype="bfloat16")
 
 
 def test_a_gpu_without_tensor_cores_logs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    assert logged(caplog, P100, logging.WARNING)
-    assert not logged(caplog, V100, logging.WARNING)
+    assert logged(caplog, P100)
+    assert not logged(caplog, V100)
 
 
 def test_a_gpu_that_torch_is_not_built_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     install_gpus(monkeypatch, V100, built_for=["sm_75", "sm_80", "sm_90", "sm_100", "compute_120"])
     with pytest.raises(ConfigurationError, match=r"^Tesla V100.* older than PyTorch .* supports \(7\.5\)$"):
-        check_gpu(V100, make_checkpoint({"model_type": "bert"}), dtype="auto")
+        check_gpu(V100, make_checkpoint({"model_type": "bert"}), "auto")
     for device in (T4, H100, B200):
-        check_gpu(device, make_checkpoint({"model_type": "bert"}), dtype="auto")
+        check_gpu(device, make_checkpoint({"model_type": "bert"}), "auto")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine_svc.backends.torch_backend import TorchBackend
-from engine_svc.models import model
+from engine_svc.models import model, weights
 from engine_svc.models.weights import Weights
 from tests.gpu.shapes import ModelShape
 
@@ -20,30 +20,25 @@ class RandomWeights(Weights):
     """Makes any tensor that is asked for, in the shape that is asked for. The scale keeps activations in range through
     all layers."""
 
-    def __init__(self, folder: Path, *, dtype: torch.dtype, device: torch.device, prefix: str = "") -> None:
-        self.folder = folder
-        self.dtype = dtype
-        self.device = device
-
     def has(self, name: str) -> bool:
         return True
-
-    def load(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
-        drawn = torch.empty(*shape, dtype=dtype or self.dtype, device=self.device)
-        if len(shape) == 1:
-            return drawn.normal_(1.0 if name.endswith("weight") else 0.0, 0.1)
-        return drawn.normal_(0.0, 1.0 if "embed" in name else shape[-1] ** -0.5)
 
     def read_blocks(
         self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None
     ) -> Iterator[tuple[slice, Tensor]]:
-        yield slice(0, shape[0]), self.load(name, shape, dtype)
-
-    def unused(self, expected: Sequence[str]) -> list[str]:
-        return []
+        drawn = torch.empty(*shape, dtype=dtype or self.dtype, device=self.device)
+        if len(shape) == 1:
+            drawn.normal_(1.0 if name.endswith("weight") else 0.0, 0.1)
+        else:
+            drawn.normal_(0.0, 1.0 if "embed" in name else shape[-1] ** -0.5)
+        yield slice(0, shape[0]), drawn
 
 
 def load_random_backend(shape: ModelShape, device: str, **settings: Any) -> TorchBackend:
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(model, "Weights", RandomWeights):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(model, "Weights", RandomWeights),
+        mock.patch.object(weights, "open_stored_tensors", return_value={}),
+    ):
         return TorchBackend(shape.checkpoint(Path(folder)), dtype=shape.dtype, device=device, **settings)

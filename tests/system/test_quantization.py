@@ -23,11 +23,11 @@ async def vectors(model: str, quantization: str) -> Any:
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-async def test_served_vectors_in_fp8_and_fp4_are_near_those_in_16_bit(tmp_path: Path) -> None:
+async def test_served_vectors_are_near_those_in_16_bit(tmp_path: Path) -> None:
     write_decoder(tmp_path, DECODERS[2])
     write_tokenizer(tmp_path)
     write_old_modules(tmp_path, ["Transformer", "Pooling"], {"pooling_mode_lasttoken": True})
     expected = await vectors(str(tmp_path), "no_quant")
-    for quantization, closeness in {"fp8": 0.99, "fp4": 0.98}.items():
+    for quantization, closeness in {"fp8": 0.99, "fp4": 0.98, "weights_int8": 0.995}.items():
         cosines = (await vectors(str(tmp_path), quantization) * expected).sum(1)
         assert 0.99999 > cosines.min() >= closeness

@@ -14,10 +14,12 @@ from engine_svc.device import FP4, FP8, Capability, Device, format_capability
 from engine_svc.models.architectures.decoder import FAMILIES
 from engine_svc.models.architectures.decoder_attention import read_window
 from engine_svc.models.model_config import ModelConfig
-from engine_svc.models.quantization import NO_QUANT, StoredQuantization, find_quantization, read_stored_quantization
+from engine_svc.models.quantization import StoredQuantization, find_quantization, read_stored_quantization
 from engine_svc.models.rotary import rope_parameters
+from engine_svc.models.stored_tensors import open_stored_tensors
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint
+from heddle.quantization import NO_QUANT
 from heddle.rpc.settings import ConfigurationError
 
 Version = tuple[int, int, int, float]  # the last is the number of a release candidate, or infinity for a release
@@ -64,6 +66,7 @@ def check_support(settings: EngineSettings, checkpoint: Checkpoint, device: Devi
     check_settings(settings, checkpoint)
     check_architecture(checkpoint)
     check_gpu(checkpoint, device)
+    check_names(checkpoint)
 
 
 def installed_api() -> Api:
@@ -147,6 +150,15 @@ def check_gpu(checkpoint: Checkpoint, device: Device) -> None:
         raise ConfigurationError(
             f"{what} needs compute capability {format_capability(needed)}, not {format_capability(device.capability)}"
         )
+
+
+def check_names(checkpoint: Checkpoint) -> None:
+    """TensorRT-LLM reads the weight files itself, and does not strip the prefixes of torch.compile and DataParallel."""
+    for name, tensor in open_stored_tensors(checkpoint.folder).items():
+        if tensor.name != name:
+            raise ConfigurationError(
+                f"{tensor.path}: tensor {tensor.name} should be named {name}, as in the folders that heddle build makes"
+            )
 
 
 def read_supported_quantization(checkpoint: Checkpoint) -> StoredQuantization | None:

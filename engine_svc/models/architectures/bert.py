@@ -77,7 +77,7 @@ def load_embeddings(
     types = weights.load("embeddings.token_type_embeddings.weight", [count, size]) if count else None
     words = weights.first_present(WORDS, *TIED) if config.get("tie_word_embeddings", True) else WORDS
     if count == 1 and types is not None and positions is not None:  # the only type is added to the positions once
-        positions, types = positions + types, None
+        positions, types = positions if positions.is_meta else positions + types, None
     return Embeddings(
         words=weights.load(words, [config.vocab_size, size]),
         positions=positions,
@@ -94,7 +94,7 @@ def load_positions(config: ModelConfig, weights: Weights, size: int) -> Tensor:
 def load_layers(
     config: ModelConfig, weights: Weights, names: LayerNames = NAMES, pattern: AttentionPattern = FULL
 ) -> list[Layer]:
-    return [load_layer(config, weights, names, index, pattern) for index in range(config.num_layers)]
+    return weights.load_each(lambda index: load_layer(config, weights, names, index, pattern), range(config.num_layers))
 
 
 def load_layer(

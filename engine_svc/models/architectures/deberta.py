@@ -22,6 +22,7 @@ from engine_svc.models.kernels.launch import runs_kernels
 from engine_svc.models.layout import Layout
 from engine_svc.models.linear import load_linear
 from engine_svc.models.model_config import ModelConfig
+from engine_svc.models.quantized_linear import load_dequantized
 from engine_svc.models.transformer import Attention, BranchInput, Layer, Rotations, Transformer
 from engine_svc.models.weights import Weights
 from heddle.checkpoint import Checkpoint
@@ -109,7 +110,9 @@ def load(config: ModelConfig, weights: Weights) -> Transformer:
     )
     positions = load_relative_embeddings(config, weights)
     buckets = find_buckets(config).to(weights.device)
-    layers = [load_layer(config, weights, index, positions, buckets) for index in range(config.num_layers)]
+    layers = weights.load_each(
+        lambda index: load_layer(config, weights, index, positions, buckets), range(config.num_layers)
+    )
     return Transformer(embeddings, layers)
 
 
@@ -122,7 +125,8 @@ def load_relative_embeddings(config: ModelConfig, weights: Weights) -> Tensor:
     weight, bias = (
         weights.load(f"encoder.LayerNorm.{part}", [hidden_size], torch.float32) for part in ("weight", "bias")
     )
-    return functional.layer_norm(table, [hidden_size], weight, bias, config.number("layer_norm_eps", 1e-12))
+    epsilon = config.number("layer_norm_eps", 1e-12)
+    return table if table.is_meta else functional.layer_norm(table, [hidden_size], weight, bias, epsilon)
 
 
 def bucket_span(config: ModelConfig) -> int:
@@ -193,9 +197,9 @@ def project_positions(config: ModelConfig, weights: Weights, name: str, role: st
     tokens."""
     hidden_size = config.hidden_size
     projection = f"{name}.{role}_proj" if config.get("share_att_key", False) else f"{name}.pos_{role}_proj"
-    weight = weights.load(f"{projection}.weight", [hidden_size, hidden_size], torch.float32)
+    weight = load_dequantized(weights, projection, [hidden_size, hidden_size], torch.float32)
     bias = weights.load(f"{projection}.bias", [hidden_size], torch.float32)
-    projected = functional.linear(positions, weight, bias)
+    projected = positions if positions.is_meta else functional.linear(positions, weight, bias)
     return projected.view(len(positions), config.num_heads, -1).permute(1, 2, 0).to(weights.dtype).contiguous()
 
 

@@ -113,12 +113,14 @@ class Loader:
         attention_types = build_attention_types(
             *(self.config, layer_types, self.head_dim, self.weights.device), scale=self.scale(), softcap=self.softcap()
         )
+
+        def load_layer(layer: tuple[int, str]) -> Layer:
+            index, layer_type = layer
+            return self.load_layer(f"layers.{index}", attention_types[layer_type])
+
         return Transformer(
             embeddings=self.load_embeddings(),
-            layers=[
-                self.load_layer(f"layers.{index}", attention_types[layer_type])
-                for index, layer_type in enumerate(layer_types)
-            ],
+            layers=self.weights.load_each(load_layer, enumerate(layer_types)),
             norm=self.load_norm("norm", self.hidden_size),
         )
 
@@ -163,6 +165,8 @@ class Loader:
 
     def load_qk_norm(self, name: str) -> RMSNorm:
         query, key = (self.load_norm(f"{name}.{part}_norm", self.head_dim) for part in "qk")
+        if query.weight.is_meta:
+            return query
         weight = torch.cat([query.weight.expand(self.num_heads, -1), key.weight.expand(self.num_kv_heads, -1)])
         return RMSNorm(weight, query.epsilon)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from engine_svc.models.activations import Activation
@@ -55,7 +54,7 @@ def load(config: ModelConfig, weights: Weights) -> Transformer:
     load_layer = load_later_layer if is_later else load_first_layer
     return Transformer(
         bert.load_embeddings(config, weights, has_positions=False),
-        [load_layer(config, weights, index, pattern) for index in range(config.num_layers)],
+        weights.load_each(lambda index: load_layer(config, weights, index, pattern), range(config.num_layers)),
     )
 
 
@@ -90,12 +89,11 @@ def load_later_layer(config: ModelConfig, weights: Weights, index: int, pattern:
 def load_later_attention(config: ModelConfig, weights: Weights, layer: str, pattern: AttentionPattern) -> Attention:
     attention = bert.load_attention(config, weights, bert.NAMES, layer, pattern)
     norms = [f"{layer}.attention.self.layer_norm_{part}" for part in ("q", "k")]
-    hidden_size = config.hidden_size
-    qk_norm = QueryKeyNorm(
-        torch.stack([weights.load(f"{norm}.weight", [hidden_size]) for norm in norms]),
-        torch.stack([weights.load(f"{norm}.bias", [hidden_size]) for norm in norms]),
-        config.number("layer_norm_eps", 1e-12),
+    weight, bias = (
+        weights.load_joined([(f"{norm}.{kind}", [config.hidden_size]) for norm in norms]).view(len(norms), -1)
+        for kind in ("weight", "bias")
     )
+    qk_norm = QueryKeyNorm(weight, bias, config.number("layer_norm_eps", 1e-12))
     return dataclasses.replace(attention, qk_norm=qk_norm)
 
 

@@ -50,10 +50,9 @@ def load(config: ModelConfig, weights: Weights) -> Transformer:
             words=weights.load(WORDS, [config.vocab_size, config.hidden_size]),
             norm=load_norm(config, weights, "embeddings.norm"),
         ),
-        layers=[
-            load_layer(config, weights, index, layer_type, rotaries[layer_type])
-            for index, layer_type in enumerate(read_layer_types(config))
-        ],
+        layers=weights.load_each(
+            lambda layer: load_layer(config, weights, *layer, rotaries[layer[1]]), enumerate(read_layer_types(config))
+        ),
         norm=load_norm(config, weights, "final_norm"),
     )
 

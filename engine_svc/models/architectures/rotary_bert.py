@@ -79,7 +79,7 @@ def load(
 
     return Transformer(
         embeddings=load_embeddings(config, weights, names.embedding_norm, positions),
-        layers=[load_layer(index) for index in range(config.num_layers)],
+        layers=weights.load_each(load_layer, range(config.num_layers)),
     )
 
 

@@ -5,7 +5,6 @@ occurs more than once gets its largest weight; special tokens get none. ColBERT:
 tokens but the first.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -21,6 +20,7 @@ from engine_svc.models.heads.head import Array, HeadOutputs, Part, join_parts
 from engine_svc.models.heads.vector_modules import Stage
 from engine_svc.models.linear import make_linear
 from engine_svc.models.packed_tokens import PackedTokens
+from engine_svc.models.stored_tensors import open_weight_file
 from engine_svc.models.weights import Weights
 from engine_svc.rows import Rows, ranges
 from engine_svc.sequences import Output, PackedBatch
@@ -46,8 +46,8 @@ class M3Head:
         hidden = get_hidden_size(checkpoint.config, checkpoint.folder)
         return cls(
             embedding=EmbeddingHead.load(checkpoint, weights),
-            sparse=load_pickled_linear(checkpoint.m3.sparse, 1, hidden, weights.device),
-            colbert=load_pickled_linear(checkpoint.m3.colbert, hidden, hidden, weights.device),
+            sparse=load_linear_file(checkpoint.m3.sparse, 1, hidden, weights.device),
+            colbert=load_linear_file(checkpoint.m3.colbert, hidden, hidden, weights.device),
             ids_without_weight=np.array(sorted(checkpoint.m3.ids_without_weight), np.int32),
         )
 
@@ -103,22 +103,14 @@ def read_without_first(rows: Array, lengths: npt.NDArray[np.integer]) -> Rows:
     return Rows(np.delete(rows, starts, axis=0), lengths - 1)
 
 
-def load_pickled_linear(path: Path, outputs: int, inputs: int, device: torch.device) -> Stage:
+def load_linear_file(path: Path, outputs: int, inputs: int, device: torch.device) -> Stage:
     """Loads a linear in float32. Never runs code of the file: raises CheckpointError if it holds anything but tensors
     of these shapes."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - the errors of broken files have no common base
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path} cannot be read: {reason}") from None
-    weight, bias = check_tensor(state, "weight", [outputs, inputs], path), check_tensor(state, "bias", [outputs], path)
-    return make_linear(weight.to(device, torch.float32), bias.to(device, torch.float32))
-
-
-def check_tensor(state: object, name: str, shape: Sequence[int], path: Path) -> Tensor:
-    tensor = state.get(name) if isinstance(state, dict) else None
-    if not isinstance(tensor, Tensor):
-        raise CheckpointError(f"{path} has no tensor {name}")
-    if list(tensor.shape) != list(shape):
-        raise CheckpointError(f"{path}: tensor {name} has shape {list(tensor.shape)}, expected {list(shape)}")
-    return tensor
+    tensors = open_weight_file(path)
+    shapes = {"weight": [outputs, inputs], "bias": [outputs]}
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise CheckpointError(f"{path} has no tensor {name}")
+        tensors[name].check(shape)
+    weight, bias = (tensors[name].read(...).to(device, torch.float32, copy=True) for name in shapes)
+    return make_linear(weight, bias)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import BertModel, Qwen3Config, Qwen3ForCausalLM
 
 from engine_svc.backends.loading import WORKING_BYTES, check_memory, count_weight_bytes
@@ -12,7 +12,7 @@ from engine_svc.device import CPU
 from engine_svc.models.model import Model
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.settings import ConfigurationError
-from tests.checkpoints import write_bert, write_old_modules
+from tests.checkpoints import write_bert, write_json, write_old_modules
 from tests.engine_svc.gpus import L4, install_gpus
 from tests.engine_svc.models.cases_of.decoders import SMALL
 from tests.engine_svc.models.hub_layout import change_config
@@ -43,12 +43,29 @@ def test_quantized_weights_take_less_and_embeddings_stay(bert: Checkpoint) -> No
     assert fp8 - embeddings > (full - embeddings) / 2
 
 
+def test_mlp_only_counts_attention_weights_in_16_bit(bert: Checkpoint) -> None:
+    full, all_linears, mlp, int8 = (
+        count_weight_bytes(bert, "bfloat16", quantization)
+        for quantization in ("no_quant", "fp8", "fp8_mlp_only", "weights_int8")
+    )
+    assert all_linears == int8
+    layers = len([name for name in load_file(bert.folder / "model.safetensors") if name.endswith("query.weight")])
+    assert mlp == all_linears + layers * 4 * 128 * 128
+    assert mlp < full
+
+
 def test_quantized_weights_of_a_checkpoint_are_loaded_as_they_are(bert: Checkpoint) -> None:
     before = count_weight_bytes(bert, "float16")
     save_file({"more.weight": torch.zeros(1000, dtype=torch.uint8)}, bert.folder / "model.safetensors")
     assert count_weight_bytes(bert, "float16") == 1000 < before
     change_config(bert.folder, quantization_config={"quant_method": "modelopt"})
     assert count_weight_bytes(Checkpoint.read(bert.folder), "float16") == 1000
+
+
+def test_16_bit_weights_of_a_quantized_checkpoint_are_counted_in_16_bit(bert: Checkpoint) -> None:
+    full = count_weight_bytes(bert, "bfloat16")
+    write_json(bert.folder / "hf_quant_config.json", {"quantization": {"quant_algo": "FP8"}})
+    assert count_weight_bytes(bert, "bfloat16", "fp8") == full
 
 
 def test_a_head_that_is_not_loaded_takes_nothing(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def test_nan_stays_in_its_row_of_the_softmax() -> None:
 
 
 def test_too_long_a_sequence_is_not_attended_to_by_matmul(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "is_prepacked", lambda *_: True)
+    monkeypatch.setattr(attention, "has_16_bit_products", lambda *_: True)
     monkeypatch.setattr(attention, "SCORES_MAX", HEADS * 300 * 300)
     heads = [heads.bfloat16() for heads in random_heads(1, LONGEST, 4)]
     with LargestTensor() as largest:  # type: ignore[no-untyped-call]

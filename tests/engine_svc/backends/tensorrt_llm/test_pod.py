@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import MistralModel
 
-import engine_svc.__main__ as engine
+import engine_svc.pod as engine
 from engine_svc import startup
 from engine_svc.backends.tensorrt_llm import support
 from engine_svc.backends.torch_backend import TorchBackend

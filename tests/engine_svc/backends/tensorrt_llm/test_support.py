@@ -131,6 +131,17 @@ def test_quantized_weights_of_another_kind_are_refused(llama: Path) -> None:
 
 
 @pytest.mark.usefixtures("newest")
+@pytest.mark.parametrize("added", ["_orig_mod.", "module."])
+def test_weights_of_a_compiled_or_data_parallel_model_run_on_torch(llama: Path, added: str) -> None:
+    path = llama / "model.safetensors"
+    save_file({added + name: tensor for name, tensor in load_file(path).items()}, path)
+    assert f"tensor {added}embed_tokens.weight should be named embed_tokens.weight" in reason(llama)
+    checkpoint = Checkpoint.read(llama)
+    assert choose_backend(AUTO, checkpoint, H100) == "torch"
+    check_loadable(replace(AUTO, backend="torch"), checkpoint)
+
+
+@pytest.mark.usefixtures("newest")
 def test_quantized_weights_of_modelopt_are_loadable(llama: Path) -> None:
     """The check before the pod opens a port must not load FP8 weights into our own models, which cannot read them."""
     path = llama / "model.safetensors"

@@ -143,7 +143,7 @@ class Evil:
         (b"not a file of torch", r"colbert_linear\.pt cannot be read"),
         ({"bias": torch.zeros(32)}, "has no tensor weight"),
         ({"weight": torch.zeros(16, 32), "bias": torch.zeros(16)}, r"has shape \[16, 32\], expected \[32, 32\]"),
-        ([1, 2], "has no tensor weight"),
+        ([1, 2], "does not hold a dictionary of tensors"),
     ],
 )
 def test_malformed_file_is_refused_and_none_of_its_code_runs(
