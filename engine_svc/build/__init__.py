@@ -1,0 +1,1 @@
+"""Converts, quantizes and writes checkpoints. `heddle build` calls this."""

@@ -1,0 +1,1 @@
+"""Artifacts: checkpoint folders that `heddle build` makes, their manifests, and the store that keeps them."""
