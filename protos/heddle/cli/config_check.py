@@ -12,11 +12,24 @@ from typing import Any
 
 from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.model_source import PACKAGED_NAMES, locate, looks_like_path, packaged_folder
+from heddle.checkpoint.sources.remote_folder import find_snapshot
 from heddle.checkpoint.weight_files import has_weights
-from heddle.cli.config_command import HUB_TOKEN_VARIABLE, ConfiguredServe
+from heddle.cli.config_command import ConfiguredServe
+from heddle.cli.config_quantization import (
+    CPU_BFLOAT16_FLAGS,
+    cpu_has,
+    explain_build,
+    explain_calibration,
+    explain_quantization,
+    find_build,
+    find_stored,
+)
+from heddle.cli.default_route import ROUTES, describe_kind, find_mismatch
 from heddle.cli.serve import check_variables
+from heddle.config.credentials import HUB_VARIABLE
 from heddle.config.schema import NUM_TOKENS
 from heddle.config.translation import CPU_NUM_TOKENS, ENGINES
+from heddle.remote.addresses import is_address, parse_address
 from heddle.rpc.settings import resolve
 
 SERVICES = {
@@ -25,20 +38,10 @@ SERVICES = {
     "HEDDLE_GATEWAY_": ("http_gateway.settings", "GatewaySettings"),
 }
 
-CPU_INFO = Path("/proc/cpuinfo")
-CPU_BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
+# Where an address leads, by its store.
+PLACES = {"s3": "in S3", "gcs": "in Google Cloud Storage", "azure": "in Azure Blob Storage", "web": "on the web"}
 
 VECTOR_KINDS = (ModelKind.EMBEDDER, ModelKind.MULTI_VECTOR_EMBEDDER)
-
-# The default route of the gateway for each kind, and further routes that make sense for it.
-ROUTES: Mapping[ModelKind, tuple[str, ...]] = {
-    ModelKind.EMBEDDER: ("/v1/embeddings",),
-    ModelKind.MULTI_VECTOR_EMBEDDER: ("/embed_all",),
-    ModelKind.SPARSE_EMBEDDER: ("/embed_sparse",),
-    ModelKind.RERANKER: ("/rerank, or /predict for a body without a query", "/rerank", "/predict"),
-    ModelKind.CLASSIFIER: ("/predict",),
-    ModelKind.TOKEN_CLASSIFIER: ("/predict_tokens",),
-}
 
 
 def resolve_services(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -53,25 +56,52 @@ def resolve_services(environ: Mapping[str, str]) -> dict[str, Any]:
 def explain(configured: ConfiguredServe, services: Mapping[str, Any]) -> str:
     """Raises CheckpointError for a model on this machine that cannot be read."""
     checkpoint = read_if_here(configured)
+    default_route = services["HEDDLE_GATEWAY_"].default_route
+    stored, build = find_stored(configured, checkpoint), find_build(configured)
     topics = {
         "model": explain_model(configured, checkpoint),
         "engine": explain_engine(configured),
         "device": explain_device(configured),
         "dtype": explain_dtype(configured, checkpoint),
-        "quantization": explain_quantization(configured),
+        "quantization": explain_quantization(configured, stored),
+        "build": explain_build(configured, stored, build),
+        "calibration": explain_calibration(build),
         "batches": explain_batches(configured, services["HEDDLE_ENGINE_"]),
         "texts": explain_texts(checkpoint, truncates=services["HEDDLE_TOKENIZER_"].truncate),
-        "default route": explain_route(services["HEDDLE_GATEWAY_"].default_route, checkpoint),
+        "default route": explain_route(default_route, checkpoint),
     }
     lines = [f"{topic:<15}{text}" for topic, text in topics.items()]
     loaded = configured.loaded
     lines += ["without effect here:"] if loaded.without_effect else []
     lines += [f"  {place}: {reason}" for place, reason in loaded.without_effect.items()]
-    return "\n".join([f"{loaded.path} is valid. `heddle serve {loaded.path}` would run:", *lines])
+    mismatch = find_mismatch(default_route, checkpoint.kind) if checkpoint else ""
+    return "\n".join([describe_outcome(f"{loaded.path}", find_obstacle(configured), mismatch), *lines])
+
+
+def describe_outcome(path: str, obstacle: str, mismatch: str) -> str:
+    if obstacle:
+        return f"{path} is well-formed, but `heddle serve {path}` would not start here. It states:"
+    if mismatch:
+        return f"{path} is well-formed, but POST / would fail: the default route is not one of the model. It states:"
+    return f"{path} is valid. `heddle serve {path}` would run:"
+
+
+def find_obstacle(configured: ConfiguredServe) -> str:
+    """Why the engine would not start on this machine; "" if nothing is known against it."""
+    settings = configured.settings
+    if settings.engine == "simulated":
+        return ""
+    if settings.device.startswith("cuda") and not configured.gpus:
+        return f"device {settings.device}: this machine has no NVIDIA GPU"
+    if settings.engine == "tensorrt_llm" and not configured.gpus:
+        return "engine tensorrt_llm needs an NVIDIA GPU, and the engine would run on a CPU"
+    if settings.engine == "tensorrt_llm" and not is_installed("tensorrt_llm"):
+        return "engine tensorrt_llm: TensorRT-LLM is not installed here"
+    return ""
 
 
 def read_if_here(configured: ConfiguredServe) -> Checkpoint | None:
-    """None for a hub model that has not been downloaded."""
+    """None for a model that has not been downloaded."""
     settings = configured.settings
     name, revision = settings.model, settings.revision
     folder = locate(name, revision or None) if is_path(name) else find_downloaded(name, revision)
@@ -85,10 +115,12 @@ def read_if_here(configured: ConfiguredServe) -> Checkpoint | None:
 
 def is_path(model: str) -> bool:
     """Whether `heddle serve` would look for a folder only. It also refuses an empty name without asking the hub."""
-    return not model or looks_like_path(model) or Path(model).expanduser().exists()
+    return not is_address(model) and (not model or looks_like_path(model) or Path(model).expanduser().exists())
 
 
 def find_downloaded(name: str, revision: str) -> Path | None:
+    if is_address(name):
+        return find_snapshot(parse_address(name), revision or None)
     from huggingface_hub import snapshot_download
 
     try:
@@ -102,17 +134,24 @@ def explain_model(configured: ConfiguredServe, checkpoint: Checkpoint | None) ->
     model = configured.settings.model
     if is_path(model):
         place = f"the folder {model}"
+    elif is_address(model):
+        address = parse_address(model)  # with its password left out
+        state = "which is on this machine" if checkpoint else "which will be downloaded into Heddle's cache"
+        place = f"{address.shown} {PLACES[address.store]}, {state}"
     else:
         revision = f" at {configured.settings.revision}" if configured.settings.revision else ""
-        token = "with a token" if configured.environ.get(HUB_TOKEN_VARIABLE) else "without a token: public models only"
+        token = "with a token" if has_hub_token(configured.environ) else "without a token: public models only"
         is_here = checkpoint is not None and has_weights(checkpoint.folder)
         state = "which is on this machine" if is_here else f"which will be downloaded {token}"
         place = f"{model}{revision} of the Hugging Face hub, {state}"
-    return f"{place} ({checkpoint.architecture}, {spelled(checkpoint.kind)})" if checkpoint else place
+    return f"{place} ({checkpoint.architecture}, {describe_kind(checkpoint.kind)})" if checkpoint else place
 
 
-def spelled(kind: ModelKind) -> str:
-    return f"{'an' if kind[0] == 'e' else 'a'} {kind.replace('_', ' ')}"
+def has_hub_token(environ: Mapping[str, str]) -> bool:
+    """Whether the config or the environment has one, or the user has logged in."""
+    from huggingface_hub import get_token
+
+    return bool(environ.get(HUB_VARIABLE) or get_token())
 
 
 def explain_engine(configured: ConfiguredServe) -> str:
@@ -149,30 +188,13 @@ def explain_dtype(configured: ConfiguredServe, checkpoint: Checkpoint | None) ->
         return f"{configured.settings.dtype}, as set"
     if configured.gpus:
         return "bfloat16 on Ampere and newer GPUs, float16 on older ones"
-    if not cpu_has_bfloat16():
+    if not cpu_has(CPU_BFLOAT16_FLAGS):
         return "float32: this CPU does not multiply bfloat16"
     if checkpoint is None:
         return "bfloat16 for vectors, which this CPU multiplies; float32 for scores and sparse vectors"
     if checkpoint.kind in VECTOR_KINDS:
         return "bfloat16, which this CPU multiplies"
     return "float32: rounding would change scores and sparse vectors, and a CPU can afford it"
-
-
-def cpu_has_bfloat16() -> bool:
-    """By the flags that Linux lists."""
-    try:
-        words = CPU_INFO.read_text(encoding="utf-8").split()
-    except OSError:
-        return False
-    return not CPU_BFLOAT16_FLAGS.isdisjoint(words)
-
-
-def explain_quantization(configured: ConfiguredServe) -> str:
-    stated = configured.settings.quantization
-    if stated == "no_quant":
-        return "none: weights stay as the checkpoint stores them"
-    where = "if the GPU multiplies it, else only to save memory" if configured.gpus else "to save memory, on a CPU"
-    return f"{stated} for the linears of a decoder, while they are loaded, {where}"
 
 
 def explain_batches(configured: ConfiguredServe, engine: Any) -> str:
@@ -190,9 +212,8 @@ def explain_texts(checkpoint: Checkpoint | None, *, truncates: bool) -> str:
 
 def explain_route(stated: str, checkpoint: Checkpoint | None) -> str:
     if not stated:
-        known = f"{ROUTES[checkpoint.kind][0]}, because the model is {spelled(checkpoint.kind)}" if checkpoint else ""
+        known = (
+            f"{ROUTES[checkpoint.kind][0]}, because the model is {describe_kind(checkpoint.kind)}" if checkpoint else ""
+        )
         return known or "the one for the model's kind"
-    if checkpoint and stated not in ROUTES[checkpoint.kind]:
-        fitting = " or ".join(route for route in ROUTES[checkpoint.kind] if " " not in route)
-        return f"{stated}, which this model does not answer: it is {spelled(checkpoint.kind)} (take {fitting})"
-    return f"{stated}, as stated"
+    return (checkpoint and find_mismatch(stated, checkpoint.kind)) or f"{stated}, as stated"

@@ -7,11 +7,12 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from heddle.cli.serve_settings import ServeSettings
+from heddle.cli.build_settings import BuildSettings
+from heddle.cli.serve_settings import NAME_VARIABLES, ServeSettings
 from heddle.machine import visible_gpus
 from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError, resolve, suggestion
 
@@ -20,19 +21,27 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Flags that take no value.
+SWITCHES = {
+    f"--{no}{field.name.replace('_', '-')}"
+    for field in (*fields(ServeSettings), *fields(BuildSettings))
+    if field.type is bool
+    for no in ("", "no-")
+}
+
 # What each takes, for an error.
 ACTIONS = {"check": "check takes the path of a config.yaml", "schema": "schema takes no arguments"}
 
 SERVE_PREFIX = "HEDDLE_SERVE_"
 MODEL_VARIABLE = "HEDDLE_SERVE_MODEL"
 DEVICE_VARIABLE = "HEDDLE_ENGINE_DEVICE"
-HUB_TOKEN_VARIABLE = "HF_TOKEN"
 
 USAGE = """usage: heddle config check CONFIG [serve options]
        heddle config schema
 
 check    says what `heddle serve CONFIG` would run on this machine, and why. CONFIG is a Truss config.yaml, or the
-         folder that holds one. Ends with exit code 2 and one line for each mistake.
+         folder that holds one. Ends with exit code 2 and one line for each mistake,
+         and for what would not start here.
 schema   prints the JSON schema of the file, for editors."""
 
 
@@ -44,6 +53,7 @@ class ConfiguredServe:
     settings: ServeSettings
     environ: Mapping[str, str]  # of `heddle serve` and its services
     gpus: int  # that the engines may compute on
+    secret_places: Mapping[str, str]  # for heddle.remote.errors
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -76,17 +86,22 @@ def print_schema() -> None:
 
 
 def check(path: Path, flags: Sequence[str], environ: Mapping[str, str]) -> None:
-    from heddle.cli.config_check import explain, resolve_services
+    from heddle.cli.config_check import explain, find_obstacle, resolve_services
+    from heddle.config.loading import ConfigFileError
 
     configured = configure_serve(path, flags, environ)
     services = resolve_naming_file(resolve_services, configured.environ, environ, configured.loaded.path)
-    print(explain(configured, services))
+    print(explain(configured, services), flush=True)
+    if obstacle := find_obstacle(configured):
+        raise ConfigFileError(configured.loaded.path, [f"heddle serve would not start here: {obstacle}"])
 
 
 def configure_serve(path: Path, flags: Sequence[str], environ: Mapping[str, str]) -> ConfiguredServe:
     """Raises ConfigurationError."""
+    from heddle.config.credentials import MissingSecretError, find_credentials, find_secret_places
     from heddle.config.loading import ConfigFileError, load_config
-    from heddle.config.translation import find_hub_token, translate
+    from heddle.config.rules import REPOSITORY
+    from heddle.config.translation import translate
 
     loaded = load_config(path)
 
@@ -105,12 +120,19 @@ def configure_serve(path: Path, flags: Sequence[str], environ: Mapping[str, str]
         gpus = 1
     settings, combined = combine(gpus)
     source = loaded.config.trt_llm.build.checkpoint_repository.source
-    if source == "LOCAL" and settings.model == combined.get(MODEL_VARIABLE) and not Path(settings.model).is_dir():
-        place = "trt_llm.build.checkpoint_repository.repo"
-        raise ConfigFileError(loaded.path, [f"{place} must be a folder, and there is none at {settings.model}"])
-    if source == "HF" and not combined.get(HUB_TOKEN_VARIABLE) and (token := find_hub_token(loaded.config, environ)):
-        combined[HUB_TOKEN_VARIABLE] = token
-    return ConfiguredServe(loaded, settings, combined, gpus)
+    if source == "LOCAL" and settings.model == combined.get(MODEL_VARIABLE) and not environ.get(MODEL_VARIABLE):
+        folder = Path(os.path.normpath(settings.model))
+        if not Path(settings.model).is_dir():
+            mistake = f"{REPOSITORY}.repo must be a folder, and there is none at {folder}"
+            raise ConfigFileError(loaded.path, [mistake])
+        combined |= {name: folder.name for name in NAME_VARIABLES if not combined.get(name)}
+    places = find_secret_places(loaded.config, combined)
+    try:
+        combined |= find_credentials(loaded.config, combined)
+    except MissingSecretError as error:  # no error: the model may be public or already on this machine
+        without_effect = {**loaded.without_effect, f"{REPOSITORY}.runtime_secret_name": str(error)}
+        loaded = replace(loaded, without_effect=without_effect)
+    return ConfiguredServe(loaded, settings, combined, gpus, places)
 
 
 def resolve_naming_file(
@@ -143,15 +165,27 @@ def apply_config_file(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[
     loaded = configured.loaded
     if loaded.without_effect:
         print(f"heddle: {loaded.path}: without effect here: {', '.join(loaded.without_effect)}", file=sys.stderr)
-    if token := configured.environ.get(HUB_TOKEN_VARIABLE):
-        os.environ[HUB_TOKEN_VARIABLE] = token  # huggingface_hub takes it from there, in this process too
+    set_credentials(configured)
     return flags, configured.environ
 
 
+def set_credentials(configured: ConfiguredServe) -> None:
+    """Sets the variables that the libraries of the model sources read, for this process and its children. Errors then
+    name the secret."""
+    from heddle.config.credentials import VARIABLES
+    from heddle.remote.errors import SECRET_PLACES
+
+    SECRET_PLACES.set(configured.secret_places)
+    os.environ.update({name: configured.environ[name] for name in VARIABLES if configured.environ.get(name)})
+
+
 def split_config_file(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """The config file is the first argument, or any that ends in .yaml: no flag has such a value."""
+    """Finds the config file or its folder: the first argument that is neither a flag nor a flag's value. No flag takes
+    a value that ends in .yaml."""
     for index, word in enumerate(argv):
-        if not word.startswith("-") and (index == 0 or word.endswith((".yaml", ".yml"))):
+        before = argv[index - 1] if index else ""
+        may_be_value = before.startswith("-") and "=" not in before and before not in SWITCHES
+        if not word.startswith("-") and (not may_be_value or word.endswith((".yaml", ".yml"))):
             return Path(word), [*argv[:index], *argv[index + 1 :]]
     return None, list(argv)
 

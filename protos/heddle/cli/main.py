@@ -1,6 +1,5 @@
 """The `heddle` command. Runs the subcommand, which reads its own settings. Called by heddle.__main__."""
 
-import importlib.metadata
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ Serves embedding, reranking, classification and NER models over HTTP and gRPC.
 
 commands:
   serve        run all services on this machine
+  build        convert a model into a folder that starts fast, and quantize it
   config       check a Truss config.yaml, or print its JSON schema
   models       list the supported model architectures
   plan         estimate how many pods a load needs
@@ -40,6 +40,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         print(USAGE)
         return 0 if argv else EXIT_MISCONFIGURED
     if name == "--version":
+        import importlib.metadata
+
         print(f"heddle {importlib.metadata.version('heddle')}")
         return 0
     if name not in COMMANDS:
@@ -57,6 +59,12 @@ def serve(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     except ModuleNotFoundError as error:
         print(f"heddle: serve needs {error.name}: pip install 'heddle[local]'", file=sys.stderr)
         return EXIT_MISCONFIGURED
+    return command.main(argv, environ)
+
+
+def build(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    from heddle.cli import build_command as command
+
     return command.main(argv, environ)
 
 
@@ -87,4 +95,4 @@ def plan(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return command.main(argv, environ)
 
 
-COMMANDS: dict[str, Command] = {"serve": serve, "config": config, "models": models, "plan": plan}
+COMMANDS: dict[str, Command] = {"serve": serve, "build": build, "config": config, "models": models, "plan": plan}

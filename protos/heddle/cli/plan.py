@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from heddle.checkpoint import Checkpoint
-from heddle.checkpoint.model_source import PACKAGED_NAME, locate
+from heddle.checkpoint.model_source import PACKAGED_NAME, locate, name_of
 from heddle.cli.capacity import (
     Amount,
     CpuCost,
@@ -184,14 +184,16 @@ def choose_engine(settings: PlanSettings, tokens: Amount) -> tuple[EnginePod, fl
     limits = settings.batch_tokens_max, settings.batch_items_max
     if settings.fixed_us is not None and settings.per_token_ns is not None:
         return EnginePod(settings.fixed_us * 1e-6, settings.per_token_ns * 1e-9, *limits), None
-    checkpoint = Checkpoint.read(locate(settings.model, with_weights=False), settings.model)
+    checkpoint = Checkpoint.read(locate(settings.model, with_weights=False), name_of(settings.model))
     if settings.tokens_mean > checkpoint.sequence_tokens_max:
         limit = checkpoint.sequence_tokens_max
-        raise ConfigurationError(f"tokens_mean is {settings.tokens_mean:g}, but {settings.model} takes at most {limit}")
+        raise ConfigurationError(
+            f"tokens_mean is {settings.tokens_mean:g}, but {name_of(settings.model)} takes at most {limit}"
+        )
     gpu, shape = GPUS[settings.gpu], ModelShape.read(checkpoint.config)
     memory_bytes = shape.memory_bytes(settings.batch_tokens_max)
     if memory_bytes > gpu.gigabytes * 1e9:
-        needed = f"{settings.model} needs {memory_bytes / 1e9:.1f} GB for weights and a full batch"
+        needed = f"{name_of(settings.model)} needs {memory_bytes / 1e9:.1f} GB for weights and a full batch"
         raise ImpossibleError(f"{needed}; {settings.gpu} has {gpu.gigabytes:g} GB")
     launch_s = settings.launch_us_per_layer * 1e-6
     engine = estimate_engine_pod(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shlex
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,18 +13,24 @@ from heddle.checkpoint.language_models import AUTO
 from heddle.checkpoint.model_source import locate
 from heddle.cli.commands import LIBRARY_OF_EXTRA, missing_extras
 from heddle.cli.config_command import apply_config_file
-from heddle.cli.readiness import exists, grpc_ready, http_ready
+from heddle.cli.default_route import ROUTE_VARIABLE, find_mismatch
+from heddle.cli.interrupts import leave_on_signal
+from heddle.cli.readiness import grpc_ready, http_ready
 from heddle.cli.serve_settings import ServeSettings
+from heddle.cli.served_address import use_address
+from heddle.cli.served_build import BuildFailedError, use_build
 from heddle.cli.socket_folder import socket_folder
 from heddle.cli.supervisor import Console, Service, ServiceGaveUpError, ServiceMisconfiguredError, Supervisor
 from heddle.machine import usable_cores, visible_gpus
-from heddle.rpc.lifecycle import stop_on_signal
 from heddle.rpc.listening import authority, usable_port
+from heddle.rpc.process import stop_on_signal
 from heddle.rpc.settings import EXIT_MISCONFIGURED, KUBERNETES_LINK, ConfigurationError, load
+from heddle.rpc.start_times import process_began_at
 
 # The gateway reads its keys from this variable. `serve` only checks whether there are any.
 KEYS_VARIABLE = "HEDDLE_GATEWAY_API_KEYS"
 
+NAME_VARIABLE = "HEDDLE_ENGINE_SERVED_MODEL_NAME"
 DEVICE_VARIABLE = "HEDDLE_ENGINE_DEVICE"
 
 PREFIX_OF_SERVICE = {
@@ -33,7 +40,7 @@ PREFIX_OF_SERVICE = {
 }
 
 SERVE_PREFIX = "HEDDLE_SERVE_"
-PREFIXES = (SERVE_PREFIX, *PREFIX_OF_SERVICE.values(), "HEDDLE_PLAN_")
+PREFIXES = (SERVE_PREFIX, *PREFIX_OF_SERVICE.values(), "HEDDLE_PLAN_", "HEDDLE_BUILD_", "HEDDLE_CACHE", "HEDDLE_WEB_")
 
 # `serve` passes these settings to the services as flags, which override the variables.
 OVERRIDDEN_VARIABLES = frozenset(
@@ -46,6 +53,9 @@ OVERRIDDEN_VARIABLES = frozenset(
         *("HEDDLE_GATEWAY_TLS_CERT", "HEDDLE_GATEWAY_TLS_KEY", "HEDDLE_GATEWAY_TLS_CA"),
     }
 )
+
+# How long one check waits for a service that has a socket but is not ready.
+PATIENCE_S = 1.0
 
 # A client cannot connect to a wildcard address.
 CONNECT_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -68,8 +78,14 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     console = Console()
     try:
         check_variables(environ)
-        asyncio.run(serve(settings, read_checkpoint(settings), environ, console))
-    except ServiceMisconfiguredError:  # the service has printed the reason
+        with leave_on_signal():
+            settings, environ = use_build(settings, environ, lambda line: console.line(f"heddle: {line}"))
+            settings, environ = use_address(settings, environ)
+            checkpoint = read_checkpoint(settings)
+        if mismatch := find_mismatch(environ.get(ROUTE_VARIABLE, ""), checkpoint.kind):
+            console.line(f"heddle: POST / will fail: the default route is {mismatch}")
+        asyncio.run(serve(settings, checkpoint, environ, console))
+    except (BuildFailedError, ServiceMisconfiguredError):  # the child process has printed the reason
         return EXIT_MISCONFIGURED
     except ConfigurationError as error:
         console.line(f"heddle: {error}")
@@ -123,9 +139,13 @@ async def serve(settings: ServeSettings, checkpoint: Checkpoint, environ: Mappin
             console.line(f"using {settings.engines} of {services.gpus} GPUs; --engines {services.gpus} uses all")
         await Supervisor(services.tiers(), console).run(
             stop,
-            loading=f"loading {settings.model}",
-            when_ready=lambda seconds: print(services.welcome(seconds), flush=True),
+            loading=f"loading {services.name}",
+            when_ready=lambda: print(services.welcome(), flush=True),
         )
+
+
+async def is_ready(address: str, service: str) -> bool:
+    return await grpc_ready(address, f"heddle.v1.{service}", patience_s=PATIENCE_S)
 
 
 def count_gpus_to_share(settings: ServeSettings, environ: Mapping[str, str]) -> int:
@@ -158,20 +178,18 @@ class LocalServices:
         return self._service(
             "gateway",
             "http_gateway",
-            (*flags, *socket, *self.tls_flags),
-            lambda: http_ready(self.socket("gateway")),
-            after=[self.socket("tokenizer")],
+            (*flags, *socket, "--listen-after", self.socket("tokenizer"), *self.tls_flags),
+            self.is_gateway_ready,
         )
 
     def tokenizer(self) -> Service:
         listen = f"{self.socket('tokenizer')},{authority(self.settings.host, self.grpc_port)}"
-        engines = [self.socket(f"engine-{index}") for index in range(self.settings.engines)]
+        engines = ",".join(self.socket(f"engine-{index}") for index in range(self.settings.engines))
         return self._service(
             "tokenizer",
             "tokenizer_svc",
-            (*self.model_flags, "--listen", listen, "--engines", ",".join(engines), *self.tls_flags),
-            lambda: grpc_ready(self.socket("tokenizer"), "heddle.v1.InferenceService"),
-            after=engines,
+            (*self.model_flags, "--listen", listen, "--engines", engines, "--listen-after", engines, *self.tls_flags),
+            self.is_tokenizer_ready,
         )
 
     def engine(self, index: int) -> Service:
@@ -185,7 +203,14 @@ class LocalServices:
             *self._flag_unless_set("HEDDLE_ENGINE_THREADS", "--threads", max(1, usable_cores() // settings.engines)),
         )
         name = f"engine {index}" if settings.engines > 1 else "engine"
-        return self._service(name, "engine_svc", flags, lambda: grpc_ready(address, "heddle.v1.EngineService"))
+        return self._service(name, "engine_svc", flags, lambda: is_ready(address, "EngineService"))
+
+    async def is_tokenizer_ready(self) -> bool:
+        return await is_ready(self.socket("tokenizer"), "InferenceService")
+
+    async def is_gateway_ready(self) -> bool:
+        """The gateway is never ready before the tokenizer."""
+        return await self.is_tokenizer_ready() and await http_ready(self.socket("gateway"))
 
     def device_flags(self, index: int) -> tuple[str, ...]:
         """Empty if the engine finds the right device itself."""
@@ -194,15 +219,15 @@ class LocalServices:
         is_spread = self.gpus > 1 and self.settings.engines > 1
         return ("--device", f"cuda:{index % self.gpus}") if is_spread else ()
 
-    def welcome(self, seconds: float) -> str:
+    def welcome(self) -> str:
         host = CONNECT_ADDRESSES.get(self.settings.host, self.settings.host)
         url = f"{'https' if self.settings.tls_cert else 'http'}://{authority(host, self.http_port)}"
         path, example = EXAMPLES[self.kind]
-        body = json.dumps({"model": self.settings.model, **example}, ensure_ascii=False)
+        body = json.dumps({"model": self.name, **example}, ensure_ascii=False)
         # The user's shell inserts the first of several keys. The key itself must not be shown.
         key = f' -H "Authorization: Bearer ${{{KEYS_VARIABLE}%%,*}}"' if self.environ.get(KEYS_VARIABLE) else ""
         return (
-            f"{self.settings.model} is ready after {seconds:.1f} s:\n"
+            f"{self.name} is ready after {time.monotonic() - process_began_at():.1f} s:\n"
             f"  HTTP  {url}  (every route: {url}/docs)\n"
             f"  gRPC  {authority(host, self.grpc_port)}\n"
             f"Try it:\n"
@@ -224,30 +249,21 @@ class LocalServices:
         files = (("--tls-cert", settings.tls_cert), ("--tls-key", settings.tls_key), ("--tls-ca", settings.tls_ca))
         return tuple(word for flag, file in files if file for word in (flag, str(file)))
 
+    @property
+    def name(self) -> str:
+        """Model name in requests."""
+        return self.environ.get(NAME_VARIABLE) or self.settings.model
+
     def socket(self, name: str) -> str:
         return f"unix:{self.folder}/{name}"
 
     def _service(
-        self,
-        name: str,
-        module: str,
-        flags: Sequence[str],
-        is_ready: Callable[[], Awaitable[bool]],
-        *,
-        after: Sequence[str] = (),
+        self, name: str, module: str, flags: Sequence[str], is_ready: Callable[[], Awaitable[bool]]
     ) -> Service:
-        """Starts once the sockets `after` exist. A service with a wrong model exits before it listens, so in that case
-        no service that listens on a port has been started."""
         level: tuple[str, ...] = ("--log-level", self.settings.log_level)
         if self.settings.log_level == ServeSettings.log_level:
             level = self._flag_unless_set(f"{PREFIX_OF_SERVICE[module]}LOG_LEVEL", *level)
-        return Service(
-            name,
-            (sys.executable, "-m", module, *flags, *level),
-            is_ready,
-            self.environ,
-            may_start=lambda: all(map(exists, after)),
-        )
+        return Service(name, (sys.executable, "-m", module, *flags, *level), is_ready, self.environ)
 
     def _flag_unless_set(self, variable: str, flag: str, value: str | int) -> tuple[str, ...]:
         """Nothing if the operator has set the service's own variable."""

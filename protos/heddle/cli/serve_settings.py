@@ -8,9 +8,13 @@ from heddle.checkpoint.language_models import AUTO, parse_score_tokens
 from heddle.checkpoint.model_source import PACKAGED_NAME
 from heddle.checkpoint.sentence_modules import PoolingSetting
 from heddle.machine import check_device
+from heddle.quantization import NO_QUANT, Quantization
 from heddle.rpc.credentials import ServerTls
 from heddle.rpc.settings import at_least
 from heddle.rpc.telemetry import LogLevel
+
+# Of the services, for the name of the model in answers.
+NAME_VARIABLES = ("HEDDLE_ENGINE_SERVED_MODEL_NAME", "HEDDLE_TOKENIZER_SERVED_MODEL_NAME")
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class ServeSettings:
 
     # Model
 
-    # Model folder, or name on the Hugging Face Hub.
+    # Model folder, name on the Hugging Face Hub, or address: s3://bucket/path, gs://bucket/path, az://container/path,
+    # https://host/model.tar.gz (tar or zip), or https://host/folder/.
     model: str = PACKAGED_NAME
     # Branch, tag or commit of a hub model; empty means main. All services load the same commit.
     revision: str = ""
@@ -42,9 +47,17 @@ class ServeSettings:
     # Data type of the computation. auto uses bfloat16 where the hardware is fast at it, else float16 on a GPU and
     # float32 on a CPU. On a CPU, it always uses float32 for scores and sparse vectors.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    # Quantization of the weights of linear layers. no_quant keeps them as the checkpoint stores them. fp8 and fp4
-    # quantize them during loading, for decoders only, not for encoders such as BERT.
-    quantization: Literal["no_quant", "fp8", "fp4"] = "no_quant"
+    # Quantization of the weights of linear layers. no_quant keeps the stored weights. fp8* and fp4* are for decoders
+    # only, not for encoders such as BERT. *_mlp_only does not quantize attention. *_kv also quantizes the key-value
+    # cache, which torch does not have. weights_int8 and smooth_quant, which is calibrated on sample texts, are for
+    # decoders, and for encoders on a CPU.
+    quantization: Quantization = NO_QUANT
+    # Address of a store of builds, such as s3://bucket/path or https://host/path, or a folder. If it holds a build of
+    # the model with these settings, Heddle serves that, and needs neither the hub nor the checkpoint. Otherwise it
+    # builds the model into its cache first.
+    store: str = ""
+    # Publish the build to the store if it has none.
+    publish: bool = False
     # Backend of the engines: torch, tensorrt_llm, auto (tensorrt_llm if it is installed and supports the model on this
     # GPU, else torch), or simulated, which returns made-up vectors after a modelled time.
     engine: Literal["auto", "torch", "tensorrt_llm", "simulated"] = "torch"
@@ -76,5 +89,7 @@ class ServeSettings:
         parse_score_tokens(self.score_tokens)
         check_device(self.device)
         at_least(1, engines=self.engines)
+        if self.publish and not self.store:
+            raise ValueError("--publish needs --store")
         at_least(0, http_port=self.http_port, grpc_port=self.grpc_port)
         ServerTls.from_settings(self.tls_cert, self.tls_key, self.tls_ca)

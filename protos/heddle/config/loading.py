@@ -4,6 +4,7 @@ Unknown fields are accepted, as Truss does, unless they look like a misspelt kno
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from heddle.config.rules import find_broken_rules
+from heddle.config.rules import BUILD, QUANTIZATIONS, REPOSITORY, find_broken_rules
 from heddle.config.schema import NoEffect, TrussConfig
-from heddle.config.translation import is_setting
+from heddle.config.translation import TEI_WITHOUT_EFFECT, is_setting
 from heddle.rpc.settings import ConfigurationError, suggestion
 
 # What a value must be, by the type of pydantic's error and the limits that come with it.
@@ -42,7 +43,12 @@ SECRET_FIELDS = ("environment_variables", "secrets")
 
 class ConfigFileError(ConfigurationError):
     def __init__(self, path: Path, mistakes: list[str]) -> None:
-        super().__init__("\n".join(f"{path}: {mistake}" for mistake in mistakes))
+        super().__init__("\n".join(f"{path}: {escape(mistake)}" for mistake in mistakes))
+
+
+def escape(text: str) -> str:
+    """Escapes line breaks and terminal codes, which names and values may hold."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +60,58 @@ class LoadedConfig:
 
 def load_config(path: Path) -> LoadedConfig:
     """`path` is the file, or the folder of a Truss. Raises ConfigFileError."""
-    if path.is_dir():
-        path /= "config.yaml"
-    values = read_yaml(path)
+    values = read_yaml(path := find_file(path))
     mistakes, without_effect = check_names(TrussConfig, values)
     try:
         config = TrussConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigFileError(path, [*mistakes, *map(describe_error, error.errors())]) from None
+        errors = error.errors()
+        broken_rules = find_further_mistakes(values, errors)
+        raise ConfigFileError(path, [*mistakes, *map(describe_error, errors), *broken_rules]) from None
     mistakes += find_broken_rules(config)
     if mistakes:
         raise ConfigFileError(path, mistakes)
+    if config.resources.accelerator and config.resources.use_gpu is True:
+        without_effect.pop("resources.use_gpu")  # the accelerator says the same
     foreign = [name for name in config.environment_variables if not is_setting(name)]
-    without_effect |= {f"environment_variables.{name}": "Heddle has no such setting" for name in foreign}
-    return LoadedConfig(path, config, without_effect)
+    without_effect |= {
+        f"environment_variables.{name}": TEI_WITHOUT_EFFECT.get(name, "Heddle has no such setting") for name in foreign
+    }
+    return LoadedConfig(path, config, {escape(place): reason for place, reason in without_effect.items()})
+
+
+def find_file(path: Path) -> Path:
+    """Raises ConfigFileError for a path that looks like a model instead of a config."""
+    file = path / "config.yaml" if path.is_dir() else path
+    if file.exists():
+        return file
+    if (path / "config.json").exists():
+        raise ConfigFileError(path, [f"is a model folder without a config.yaml: to serve it, use --model {path}"])
+    if not path.exists() and not path.suffix:
+        raise ConfigFileError(path, [f"there is no such file or folder: for a model of the hub, use --model {path}"])
+    return file
+
+
+def find_further_mistakes(values: Mapping[Any, Any], errors: list[ErrorDetails]) -> list[str]:
+    """Returns the rules that the correct values break. Empty if a required value is wrong: the rest is no config."""
+    remaining = deepcopy(values)
+    for error in errors:
+        remove_value(remaining, error["loc"])
+    try:
+        broken_rules = find_broken_rules(TrussConfig.model_validate(remaining))
+    except ValidationError:
+        return []
+    places = {".".join(map(str, error["loc"])) for error in errors}
+    is_source_known = not any(place.startswith(REPOSITORY) for place in places)
+    return [line for line in broken_rules if is_source_known or not line.startswith(REPOSITORY)]
+
+
+def remove_value(values: Any, place: tuple[str | int, ...]) -> None:
+    *parents, name = place or (None,)
+    for parent in parents:
+        values = values[parent] if isinstance(values, Mapping) and parent in values else None
+    if isinstance(values, dict):
+        values.pop(name, None)
 
 
 def read_yaml(path: Path) -> dict[Any, Any]:
@@ -146,6 +190,8 @@ def describe_error(error: ErrorDetails) -> str:
     limits = error.get("ctx", {})
     if kind == "missing":
         return f"{place} is required"
+    if place == f"{BUILD}.quantization_type":  # the schema knows more, for which there is an error of their own
+        limits = {"expected": f"one of {', '.join(QUANTIZATIONS)}"}
     if kind == "value_error":  # raised by a validator in the schema; the message is complete
         return f"{place} {limits['error']}"
     if kind not in REQUIREMENTS:

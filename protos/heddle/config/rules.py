@@ -5,14 +5,26 @@ Baseten's cards by what they support: https://docs.baseten.co/engines/bei/overvi
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
 
 from heddle.config.schema import ACCELERATORS, CheckpointRepository, TrussConfig
-from heddle.config.translation import HEDDLE_PREFIXES, convert_tei_variable
+from heddle.config.translation import HEDDLE_PREFIXES, convert_tei_variable, to_address
+from heddle.quantization import NO_QUANT, Quantization
+from heddle.remote.addresses import parse_address
+from heddle.rpc.settings import ConfigurationError
 
 BUILD = "trt_llm.build"
+REPOSITORY = f"{BUILD}.checkpoint_repository"
 
-SOURCES_NOW = ("HF", "LOCAL")
-QUANTIZATIONS_NOW = ("no_quant", "fp8", "fp4")
+# For each source: the store of its addresses, and an example.
+STORES = {
+    "S3": ("s3", "s3://bucket/path"),
+    "GCS": ("gcs", "gs://bucket/path"),
+    "AZURE": ("azure", "azure://account/container/path"),
+    "REMOTE_URL": ("web", "https://host/model.tar.gz"),
+}
+QUANTIZATIONS = get_args(Quantization)
 
 # The lowest compute capability that BEI runs on at all, and with a quantization.
 ENCODER_CAPABILITY = (8, 0)
@@ -33,27 +45,43 @@ def find_broken_rules(config: TrussConfig) -> list[str]:
 
 
 def check_source(repository: CheckpointRepository) -> Iterator[str]:
-    place = f"{BUILD}.checkpoint_repository"
-    if repository.source not in SOURCES_NOW:
-        yield f"{place}.source {repository.source} is not supported yet: only {' and '.join(SOURCES_NOW)} are"
+    if repository.source == "BASETEN_TRAINING":
+        yield (
+            f"{REPOSITORY}.source BASETEN_TRAINING is only on Baseten: "
+            f"download the checkpoint with truss train, and set source: LOCAL"
+        )
     if repository.source == "HF" and not HUB_NAME.fullmatch(repository.repo):
         yield (
-            f"{place}.repo must be a name on the Hugging Face hub, such as BAAI/bge-m3, not {repository.repo}; "
+            f"{REPOSITORY}.repo must be a name on the Hugging Face hub, such as BAAI/bge-m3, not {repository.repo}; "
             f"for a folder on this machine, set source: LOCAL"
         )
-    if repository.source == "LOCAL" and repository.revision not in (None, "main"):
-        yield f"{place}.revision must be unset for a folder, not {repository.revision}"
+    if repository.source in ("LOCAL", *STORES) and repository.revision not in (None, "main"):
+        place = "a folder" if repository.source == "LOCAL" else f"source {repository.source}"
+        yield f"{REPOSITORY}.revision must be unset for {place}, not {repository.revision}"
+    if repository.source in STORES:
+        yield from check_address(repository)
+
+
+def check_address(repository: CheckpointRepository) -> Iterator[str]:
+    store, example = STORES[repository.source]
+    try:
+        address = parse_address(to_address(repository, Path()))
+    except ConfigurationError as error:
+        yield f"{REPOSITORY}.repo: {error}"
+        return
+    if address.store != store:
+        yield f"{REPOSITORY}.repo must be an address such as {example} for source {repository.source}"
 
 
 def check_quantization(config: TrussConfig) -> Iterator[str]:
     build = config.trt_llm.build
     place, stated = f"{BUILD}.quantization_type", build.quantization_type
-    if stated == "no_quant":
+    if stated == NO_QUANT:
         return
     if build.base_model == "encoder_bert":
         yield f"{place} must be no_quant for base_model encoder_bert, which computes in 16 bit, not {stated}"
-    elif stated not in QUANTIZATIONS_NOW:
-        yield f"{place} {stated} is not supported yet: only {', '.join(QUANTIZATIONS_NOW)} are"
+    elif stated not in QUANTIZATIONS:
+        yield f"{place} must be one of {', '.join(QUANTIZATIONS)}, not {stated}, which Heddle does not support"
 
 
 def check_card(config: TrussConfig) -> Iterator[str]:
@@ -77,6 +105,8 @@ def cards_from(capability: tuple[int, int]) -> list[str]:
 
 
 def check_variables(config: TrussConfig) -> Iterator[str]:
+    if {"DEFAULT_PROMPT", "DEFAULT_PROMPT_NAME"} <= config.environment_variables.keys():
+        yield "environment_variables.DEFAULT_PROMPT and DEFAULT_PROMPT_NAME exclude each other"
     for name, text in config.environment_variables.items():
         if name.startswith("HEDDLE_") and not name.startswith(HEDDLE_PREFIXES):
             yield f"environment_variables.{name} must begin with one of {', '.join(HEDDLE_PREFIXES)}"

@@ -5,15 +5,31 @@ because it makes sense on Baseten, and reported as a field that does nothing her
 does not is accepted in the same way.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from heddle.quantization import Quantization
 
 
 @dataclass(frozen=True, slots=True)
 class NoEffect:
     reason: str
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(core), "description": f"Has no effect on Heddle: {self.reason}."}
 
 
 # Names of Baseten's cards, and their compute capabilities.
@@ -34,13 +50,15 @@ ACCELERATORS = {
     "RTX_PRO_6000": (12, 0),
 }
 
+ACCELERATOR_PATTERN = rf"^({'|'.join(ACCELERATORS)})(:[1-9][0-9]{{0,3}})?$"
+
 # What `max_num_tokens` is if the file does not say.
 NUM_TOKENS = {"encoder": 16_384, "encoder_bert": 8_192}
 
 CONTAINER = NoEffect("Heddle builds no container")
 GENERATION = NoEffect("it is for models that generate text")
-NO_BUILD = NoEffect("Heddle compiles no engine: the checkpoint is loaded as it is")
-NO_CALIBRATION = NoEffect("activations are quantized while they are computed, without calibration")
+NO_ENGINE = NoEffect("Heddle compiles no TensorRT engine, and has none of its plugins")
+NO_DATA_SET = NoEffect("no data set is downloaded: calibration takes Heddle's own texts or --calibration-texts")
 ONE_GPU = NoEffect("each engine holds the whole model on one GPU")
 MODEL_CODE = NoEffect("there is no model code in Python to run")
 UNUSED = NoEffect("Heddle does not use it")
@@ -50,13 +68,12 @@ GenerationField = Annotated[Any, GENERATION]
 ModelCodeField = Annotated[Any, MODEL_CODE]
 UnusedField = Annotated[Any, UNUSED]
 
-CalibrationCount = Annotated[int, Field(ge=64, le=16_384, multiple_of=64), NO_CALIBRATION]
+CalibrationCount = Annotated[int, Field(ge=64, le=16_384, multiple_of=64)]
 ParallelCount = Annotated[int, Field(ge=1), ONE_GPU]
 
 
 def check_accelerator(stated: str) -> str:
-    name, colon, count = stated.partition(":")
-    if name not in ACCELERATORS or (colon and not (count.isdecimal() and int(count) > 0)):
+    if not re.fullmatch(ACCELERATOR_PATTERN, stated):
         raise ValueError(f"must be one of {', '.join(ACCELERATORS)}, with :N for several, not {stated}")
     return stated
 
@@ -68,7 +85,12 @@ def to_text(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
-VariableText = Annotated[str, BeforeValidator(to_text)]
+VariableText = Annotated[str, BeforeValidator(to_text, json_schema_input_type=str | bool | float)]
+AcceleratorText = Annotated[
+    str,
+    AfterValidator(check_accelerator),
+    Field(json_schema_extra={"pattern": ACCELERATOR_PATTERN, "examples": [*ACCELERATORS]}),
+]
 
 
 class Section(BaseModel):
@@ -79,29 +101,46 @@ class CheckpointRepository(Section):
     """Where the model's files come from."""
 
     source: Literal["HF", "LOCAL", "GCS", "S3", "AZURE", "REMOTE_URL", "BASETEN_TRAINING"] = "HF"
-    """HF is the Hugging Face hub, LOCAL a folder on this machine. The others are not supported yet."""
+    """HF is the Hugging Face hub, LOCAL a folder on this machine; S3, GCS and AZURE are buckets, REMOTE_URL is an
+    archive or a folder on a web server. BASETEN_TRAINING is only on Baseten."""
 
     repo: Annotated[str, Field(min_length=1)]
-    """HF: owner/name. LOCAL: the path of the folder, relative to this file."""
+    """HF: owner/name. LOCAL: the path of the folder, relative to this file. S3: s3://bucket/path. GCS: gs://bucket/path.
+    AZURE: azure://account/container/path. REMOTE_URL: https://host/model.tar.gz."""
 
     revision: str | None = None
     """Branch, tag or commit on the hub; main if unset."""
 
     runtime_secret_name: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$")] = "hf_access_token"
-    """Name of the secret that holds the token for the hub. Its value is read from the variable TRUSS_SECRET_<name> or
-    the file /secrets/<name>; HF_TOKEN in the environment comes first."""
+    """Name of the secret that opens the source: a token for HF and REMOTE_URL, JSON for buckets. It is read from the
+    variable TRUSS_SECRET_<name> or the file /secrets/<name>, unless the environment has credentials already (HF_TOKEN,
+    AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY). Only HF uses the default."""
 
 
 class QuantizationConfiguration(Section):
-    """How the scales of activations are calibrated."""
+    """How scales are calibrated, for the formats that need it: fp8_kv, fp4*, smooth_quant."""
 
     calib_size: CalibrationCount = 1024
-    calib_dataset: Annotated[str, NO_CALIBRATION] = "abisee/cnn_dailymail"
+    """Number of texts."""
+
+    calib_dataset: Annotated[str, NO_DATA_SET] = "abisee/cnn_dailymail"
+    """Has no effect: calibration takes Heddle's own texts, or the lines of the file that `heddle build` is given as
+    --calibration-texts and `heddle serve` as HEDDLE_BUILD_CALIBRATION_TEXTS."""
+
     calib_max_seq_length: CalibrationCount = 1536
+    """Maximum number of tokens in a text; longer texts are cut."""
+
+
+def describe_aliases(schema: dict[str, Any]) -> None:
+    """Adds the second name of a field: pydantic describes only the first."""
+    properties = schema["properties"]
+    properties["quantization_configuration"] = properties["quantization_config"]
 
 
 class Build(Section):
     """The model, and how the engine holds it."""
+
+    model_config = ConfigDict(json_schema_extra=describe_aliases)
 
     base_model: Literal["encoder", "encoder_bert"]
     """encoder: TensorRT-LLM where it can run and serves the model, else torch. encoder_bert: torch, unquantized."""
@@ -120,32 +159,21 @@ class Build(Section):
         int | None, Field(ge=1, le=1_048_576), NoEffect("the model's own files say how long a text may be")
     ] = None
 
-    quantization_type: Literal[
-        "no_quant",
-        "fp8",
-        "fp8_kv",
-        "fp8_mlp_only",
-        "fp4",
-        "fp4_kv",
-        "fp4_mlp_only",
-        "weights_int8",
-        "weights_kv_int8",
-        "weights_int4",
-        "weights_int4_kv_int8",
-        "smooth_quant",
-    ] = "no_quant"
-    """Format of the weights. fp8 and fp4 are for decoders under `base_model: encoder`. The other formats are not
-    supported yet."""
+    quantization_type: Literal[Quantization, "weights_kv_int8", "weights_int4", "weights_int4_kv_int8"] = "no_quant"
+    """Format of the weights, for decoders under `base_model: encoder`; encoder_bert takes no_quant only.
+    weights_kv_int8, weights_int4 and weights_int4_kv_int8 are not supported."""
 
     quantization_config: Annotated[
         QuantizationConfiguration,
         Field(validation_alias=AliasChoices("quantization_config", "quantization_configuration")),
     ] = QuantizationConfiguration()
 
-    num_builder_gpus: Annotated[int | None, Field(ge=1), NO_BUILD] = None
-    plugin_configuration: Annotated[dict[str, Any], NO_BUILD] = {}
-    skip_build_result: Annotated[bool, NO_BUILD] = False
-    strongly_typed: Annotated[bool, NO_BUILD] = False
+    num_builder_gpus: Annotated[int | None, Field(ge=1)] = None
+    """Number of GPUs that calibrate and quantize the model in parallel; if unset, the CPU does."""
+
+    plugin_configuration: Annotated[dict[str, Any], NO_ENGINE] = {}
+    skip_build_result: Annotated[bool, NO_ENGINE] = False
+    strongly_typed: Annotated[bool, NO_ENGINE] = False
     gather_all_token_logits: Annotated[bool, GENERATION] = False
     max_beam_width: Annotated[Literal[1], GENERATION] = 1
     max_prompt_embedding_table_size: Annotated[int, GENERATION] = 0
@@ -189,7 +217,7 @@ class TrtLlm(Section):
 class Resources(Section):
     """The machine that Baseten is asked for."""
 
-    accelerator: Annotated[str, AfterValidator(check_accelerator)] | None = None
+    accelerator: AcceleratorText | None = None
     """Card, and how many: H100, or L4:2 for two engines where this machine has as many GPUs."""
 
     cpu: ContainerField = None
@@ -208,8 +236,8 @@ class TrussConfig(Section):
     """The engine and its model."""
 
     environment_variables: dict[str, VariableText] = {}
-    """Settings of Heddle (HEDDLE_SERVE_*, HEDDLE_ENGINE_*, HEDDLE_TOKENIZER_*, HEDDLE_GATEWAY_*) and of TEI, such as
-    AUTO_TRUNCATE, POOLING, DTYPE and DEFAULT_PROMPT. Other names have no effect."""
+    """Settings of Heddle (HEDDLE_SERVE_*, HEDDLE_BUILD_*, HEDDLE_ENGINE_*, HEDDLE_TOKENIZER_*, HEDDLE_GATEWAY_*) and of
+    TEI, such as AUTO_TRUNCATE, POOLING, DTYPE and DEFAULT_PROMPT. Other names have no effect."""
 
     secrets: dict[str, str | None] = {}
     """Names of secrets. Values in this file are never read."""

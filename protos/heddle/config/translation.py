@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from heddle.config.schema import NUM_TOKENS, TrussConfig
+from pydantic import BaseModel
 
-HEDDLE_PREFIXES = ("HEDDLE_SERVE_", "HEDDLE_ENGINE_", "HEDDLE_TOKENIZER_", "HEDDLE_GATEWAY_")
+from heddle.config.schema import NUM_TOKENS, CheckpointRepository, TrussConfig
+
+HEDDLE_PREFIXES = ("HEDDLE_SERVE_", "HEDDLE_BUILD_", "HEDDLE_ENGINE_", "HEDDLE_TOKENIZER_", "HEDDLE_GATEWAY_")
 
 # By base model.
 ENGINES = {"encoder": "auto", "encoder_bert": "torch"}
@@ -21,7 +23,13 @@ CPU_NUM_TOKENS = 512
 POOLINGS = {"cls": "cls", "mean": "mean", "splade": "splade", "last-token": "last_token"}
 DTYPES = {name: name for name in ("float16", "float32", "bfloat16")}
 LOG_LEVELS = {"trace": "debug", "debug": "debug", "info": "info", "warn": "warning", "error": "error"}
-MOUNTED_SECRETS = Path("/secrets")
+# The gateway's default limit for all bodies that it holds at a time.
+BODY_BYTES_MAX = 256 << 20
+# Schemes of addresses, by source.
+SCHEMES = {"S3": "s3", "GCS": "gs", "AZURE": "az"}
+
+# More digits make no sense, and Python refuses to read thousands of them.
+COUNT_DIGITS_MAX = 18
 
 
 def to_boolean(text: str) -> str:
@@ -29,9 +37,19 @@ def to_boolean(text: str) -> str:
 
 
 def to_count(text: str) -> str:
-    if not (text.isdecimal() and int(text) > 0):
+    if not (text.isdecimal() and len(text) <= COUNT_DIGITS_MAX and int(text) > 0):
         raise ValueError(f"must be a whole number above 0, not {text}")
     return text
+
+
+def to_body_bytes(text: str) -> str:
+    if int(to_count(text)) > BODY_BYTES_MAX:
+        raise ValueError(f"must be at most {BODY_BYTES_MAX}, not {text}")
+    return text
+
+
+def to_log_level(text: str) -> str:
+    return choose(LOG_LEVELS)(text.lower())
 
 
 def to_log_format(text: str) -> str:
@@ -61,19 +79,40 @@ TEI_VARIABLES = {
     "DEFAULT_PROMPT": TeiVariable(("HEDDLE_TOKENIZER_DEFAULT_PROMPT",)),
     "DEFAULT_PROMPT_NAME": TeiVariable(("HEDDLE_TOKENIZER_DEFAULT_PROMPT_NAME",)),
     "DTYPE": TeiVariable(("HEDDLE_SERVE_DTYPE",), choose(DTYPES)),
+    "HF_API_TOKEN": TeiVariable(("HF_TOKEN",)),
+    "HF_TOKEN": TeiVariable(("HF_TOKEN",)),
     "JSON_OUTPUT": TeiVariable(
         ("HEDDLE_ENGINE_LOG_FORMAT", "HEDDLE_TOKENIZER_LOG_FORMAT", "HEDDLE_GATEWAY_LOG_FORMAT"), to_log_format
     ),
-    "LOG_LEVEL": TeiVariable(("HEDDLE_SERVE_LOG_LEVEL",), choose(LOG_LEVELS)),
+    "LOG_LEVEL": TeiVariable(("HEDDLE_SERVE_LOG_LEVEL",), to_log_level),
     "MAX_BATCH_REQUESTS": TeiVariable(("HEDDLE_ENGINE_BATCH_ITEMS_MAX",), to_count),
     "MAX_BATCH_TOKENS": TeiVariable(("HEDDLE_ENGINE_BATCH_TOKENS_MAX",), to_count),
     "MAX_CLIENT_BATCH_SIZE": TeiVariable(
         ("HEDDLE_GATEWAY_REQUEST_INPUTS_MAX", "HEDDLE_TOKENIZER_REQUEST_INPUTS_MAX"), to_count
     ),
     "MAX_CONCURRENT_REQUESTS": TeiVariable(("HEDDLE_GATEWAY_REQUESTS_MAX",), to_count),
-    "PAYLOAD_LIMIT": TeiVariable(("HEDDLE_GATEWAY_REQUEST_BYTES_MAX",), to_count),
+    "PAYLOAD_LIMIT": TeiVariable(("HEDDLE_GATEWAY_REQUEST_BYTES_MAX",), to_body_bytes),
     "POOLING": TeiVariable(("HEDDLE_SERVE_POOLING",), choose(POOLINGS)),
     "SERVED_MODEL_NAME": TeiVariable(("HEDDLE_ENGINE_SERVED_MODEL_NAME", "HEDDLE_TOKENIZER_SERVED_MODEL_NAME")),
+}
+
+# The other variables of TEI, and those of Baseten's copy of it.
+TEI_WITHOUT_EFFECT = {
+    "DENSE_PATH": "modules.json names the Dense module",
+    "DEVICE_ID": "HEDDLE_SERVE_DEVICE chooses the GPU",
+    "DISABLE_SPANS": "Heddle sends no traces",
+    "HOSTNAME": "the flag --host says where to listen",
+    "HUGGINGFACE_HUB_CACHE": "the hub's cache is where HF_HOME in the environment of `heddle serve` says",
+    "MODEL_ID": "trt_llm.build.checkpoint_repository names the model",
+    "OTLP_ENDPOINT": "Heddle sends no traces",
+    "OTLP_SERVICE_NAME": "Heddle sends no traces",
+    "PORT": "the flag --http-port says where to listen",
+    "PROMETHEUS_PORT": "metrics are at /metrics of the HTTP API",
+    "RADIX_MLP_THRESHOLD": "Heddle does not reuse computed prefixes",
+    "REVISION": "trt_llm.build.checkpoint_repository names the revision",
+    "TASK": "POST / tells by the body whether a request is for /similarity",
+    "TOKENIZATION_WORKERS": "the tokenizer takes all cores",
+    "UDS_PATH": "`heddle serve` creates its own folder for sockets",
 }
 
 
@@ -91,7 +130,7 @@ def translate(config: TrussConfig, folder: Path, *, gpus: int) -> dict[str, str]
     """Returns variables of the environment. `folder` is that of the config file; `gpus` is the number of GPUs that
     engines may compute on, 0 for the CPU."""
     tei: dict[str, str] = {}
-    for name, text in config.environment_variables.items():
+    for name, text in sorted(config.environment_variables.items()):  # HF_TOKEN comes after HF_API_TOKEN, the older name
         tei |= convert_tei_variable(name, text)
     own = {name: text for name, text in config.environment_variables.items() if name.startswith(HEDDLE_PREFIXES)}
     variables = {**translate_defaults(config, gpus), **tei, **translate_fields(config, folder, gpus), **own}
@@ -114,10 +153,10 @@ def translate_fields(config: TrussConfig, folder: Path, gpus: int) -> dict[str, 
     build, runtime = config.trt_llm.build, config.trt_llm.runtime
     repository = build.checkpoint_repository
     tokens = build.max_num_tokens if gpus or (build.max_num_tokens or CPU_NUM_TOKENS) < CPU_NUM_TOKENS else None
-    is_local = repository.source == "LOCAL"
+    calibration = build.quantization_config
     cards = int((config.resources.accelerator or "").partition(":")[2] or 1)
     stated = {
-        "HEDDLE_SERVE_MODEL": str(folder / Path(repository.repo).expanduser()) if is_local else repository.repo,
+        "HEDDLE_SERVE_MODEL": to_address(repository, folder),
         # main is the default, and a stated revision would hide the packaged model.
         "HEDDLE_SERVE_REVISION": repository.revision if repository.revision != "main" else None,
         "HEDDLE_SERVE_QUANTIZATION": build.quantization_type if build.quantization_type != "no_quant" else None,
@@ -126,15 +165,22 @@ def translate_fields(config: TrussConfig, folder: Path, gpus: int) -> dict[str, 
         "HEDDLE_ENGINE_BATCH_ITEMS_MAX": str(build.max_batch_size) if build.max_batch_size else None,
         "HEDDLE_ENGINE_SERVED_MODEL_NAME": runtime.served_model_name,
         "HEDDLE_TOKENIZER_SERVED_MODEL_NAME": runtime.served_model_name,
+        "HEDDLE_BUILD_BUILDER_GPUS": str(build.num_builder_gpus or ""),
+        "HEDDLE_BUILD_CALIBRATION_SIZE": stated_count(calibration, "calib_size"),
+        "HEDDLE_BUILD_CALIBRATION_TOKENS_MAX": stated_count(calibration, "calib_max_seq_length"),
         "HEDDLE_GATEWAY_DEFAULT_ROUTE": runtime.webserver_default_route,
     }
     return {name: value for name, value in stated.items() if value}
 
 
-def find_hub_token(config: TrussConfig, environ: Mapping[str, str], mounted: Path = MOUNTED_SECRETS) -> str:
-    """The secret `runtime_secret_name`, where Truss and Baseten put secrets. "" if there is none."""
-    name = config.trt_llm.build.checkpoint_repository.runtime_secret_name
-    try:
-        return environ.get(f"TRUSS_SECRET_{name}") or (mounted / name).read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
+def stated_count(section: BaseModel, field: str) -> str:
+    """Returns "" for a field that the file leaves out."""
+    return str(getattr(section, field)) if field in section.model_fields_set else ""
+
+
+def to_address(repository: CheckpointRepository, folder: Path) -> str:
+    """Returns the value for `--model`. Truss also accepts buckets without a scheme."""
+    if repository.source == "LOCAL":
+        return str(folder / Path(repository.repo).expanduser())
+    scheme = SCHEMES.get(repository.source)
+    return f"{scheme}://{repository.repo}" if scheme and "://" not in repository.repo else repository.repo

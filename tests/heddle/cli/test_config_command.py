@@ -5,45 +5,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from heddle.checkpoint.model_source import PACKAGED_NAME
 from heddle.cli import main
-from heddle.cli.config_check import CPU_BFLOAT16_FLAGS, explain, resolve_services
-from heddle.cli.config_command import configure_serve, split_config_file
+from heddle.cli.config_command import MODEL_VARIABLE, configure_serve, split_config_file
+from heddle.cli.serve_settings import NAME_VARIABLES
 from heddle.rpc.settings import ConfigurationError
 from tests.heddle.cli.command import ended, heddle, serving, write_stand_ins
-from tests.heddle.config.configs import BUILD, RUNTIME, SEED, load
-from tests.kinds import write_reranker
+from tests.heddle.config.configs import BUILD, RUNTIME, SEED, write_minilm_config
 
 REPOSITORY = f"{BUILD}.checkpoint_repository"
-MINILM = {f"{REPOSITORY}.repo": PACKAGED_NAME, f"{BUILD}.base_model": "encoder_bert"}
-
-
-def write_config(folder: Path, **fields: Any) -> Path:
-    return load(folder, {**MINILM, **fields}).path
-
-
-def explained(path: Path, *flags: str, **environ: str) -> dict[str, str]:
-    configured = configure_serve(path, flags, environ)
-    lines = explain(configured, resolve_services(configured.environ)).splitlines()
-    return {line[:15].strip(): line[15:] for line in lines}
-
-
-def test_check_says_what_would_run_and_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write_config(tmp_path, **{f"{BUILD}.num_builder_gpus": 2})
-    assert main.main(["config", "check", str(path)], {}) == 0
-    shown = capsys.readouterr()
-    assert shown.err == ""
-    topics = ("model", "engine", "device", "dtype", "quantization", "batches", "texts", "default route")
-    assert [line[:15].strip() for line in shown.out.splitlines()[1:9]] == list(topics)
-    assert "BertModel, an embedder" in shown.out
-    assert "torch, because of base_model encoder_bert" in shown.out
-    assert "up to 256 tokens; longer ones are cut" in shown.out
-    assert "/v1/embeddings, because the model is an embedder" in shown.out
-    assert f"  {BUILD}.num_builder_gpus: Heddle compiles no engine" in shown.out
 
 
 def test_check_prints_a_line_for_each_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,14 +38,13 @@ def test_check_prints_a_line_for_each_mistake(tmp_path: Path, capsys: pytest.Cap
         ({"HEDDLE_ENGINE_THREADS": "many"}, "HEDDLE_ENGINE_THREADS: 'many' is not a whole number"),
         ({"HEDDLE_TOKENIZER_TRUNKATE": "1"}, "unknown environment variable HEDDLE_TOKENIZER_TRUNKATE; did you mean"),
         ({"HEDDLE_GATEWAY_PORT": "80"}, "HEDDLE_GATEWAY_PORT has no effect on heddle serve"),
-        ({"DEFAULT_PROMPT": "a", "DEFAULT_PROMPT_NAME": "b"}, "default_prompt and default_prompt_name exclude"),
         ({"HEDDLE_SERVE_ENGINES": "0"}, "engines must be at least 1, not 0"),
     ],
 )
 def test_check_finds_settings_that_a_service_would_refuse(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], variables: dict[str, str], line: str
 ) -> None:
-    path = write_config(tmp_path, environment_variables=variables)
+    path = write_minilm_config(tmp_path, environment_variables=variables)
     assert main.main(["config", "check", str(path)], {}) == 2
     assert capsys.readouterr().err.startswith(f"heddle config: {path}: {line}")
 
@@ -81,92 +53,30 @@ def test_check_finds_settings_that_a_service_would_refuse(
 def test_a_mistake_of_the_environment_does_not_name_the_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], mistake: dict[str, str]
 ) -> None:
-    path = write_config(tmp_path, environment_variables={"HEDDLE_TOKENIZER_TRUNKATE": "1"})
+    path = write_minilm_config(tmp_path, environment_variables={"HEDDLE_TOKENIZER_TRUNKATE": "1"})
     assert main.main(["config", "check", str(path)], mistake) == 2
     assert str(path) not in capsys.readouterr().err
 
 
 def test_check_names_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write_config(tmp_path, **{f"{REPOSITORY}.source": "LOCAL", f"{REPOSITORY}.repo": "models/a"})
+    path = write_minilm_config(tmp_path, **{f"{REPOSITORY}.source": "LOCAL", f"{REPOSITORY}.repo": "models/a"})
     assert main.main(["config", "check", str(path)], {}) == 2
     line = f"{REPOSITORY}.repo must be a folder, and there is none at {tmp_path}/models/a"
     assert capsys.readouterr().err == f"heddle config: {path}: {line}\n"
     assert main.main(["config", "check", str(path), "--model", PACKAGED_NAME], {}) == 0
 
 
-def test_check_downloads_nothing_for_another_model_than_the_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("heddle.checkpoint.model_source.download", None)
-    monkeypatch.setattr("heddle.cli.config_check.find_downloaded", lambda *_: None)
-    write_reranker(tmp_path / "model")
-    local = write_config(tmp_path, **{f"{REPOSITORY}.source": "LOCAL", f"{REPOSITORY}.repo": "model"})
-    assert "will be downloaded" in explained(local, "--model", "BAAI/bge-m3")["model"]
-    hub = write_config(tmp_path)
-    topics = explained(hub, "--model", str(tmp_path / "model"))
-    assert topics["model"].startswith(f"the folder {tmp_path / 'model'} (")
-    assert "a reranker" in topics["default route"]
-
-
-def test_check_says_that_a_gpu_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heddle.cli.config_command.visible_gpus", lambda _: ())
-    device = explained(write_config(tmp_path), "--device", "cuda:1")["device"]
-    assert device == "cuda:1, but this machine has no NVIDIA GPU: the engine would not start"
-
-
-def test_check_refuses_to_quantize_what_the_engine_would_not(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = write_config(tmp_path, **{f"{BUILD}.base_model": "encoder", f"{BUILD}.quantization_type": "fp8"})
-    assert main.main(["config", "check", str(path)], {}) == 2
-    assert "--quantization fp8 is for decoders, not for" in capsys.readouterr().err
-
-
-def test_check_warns_of_a_route_that_the_model_does_not_answer(tmp_path: Path) -> None:
-    path = write_config(tmp_path, **{f"{RUNTIME}.webserver_default_route": "/rerank"})
-    assert explained(path)["default route"] == (
-        "/rerank, which this model does not answer: it is an embedder (take /v1/embeddings)"
-    )
-
-
-def test_check_says_what_it_cannot_know_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heddle.cli.config_check.find_downloaded", lambda *_: None)
-    topics = explained(SEED / "reranking.yaml", TRUSS_SECRET_hf_access_token="secret")
-    assert topics["model"] == ("BAAI/bge-reranker-v2-m3 of the Hugging Face hub, which will be downloaded with a token")
-    assert topics["default route"] == "/rerank, as stated"
-    assert topics["texts"].startswith("up to as many tokens as the model's files say")
-
-
-@pytest.mark.parametrize(
-    ("gpus", "installed", "engine"),
-    [
-        (0, True, "torch: base_model encoder would take TensorRT-LLM, which needs an NVIDIA GPU"),
-        (1, False, "torch: base_model encoder would take TensorRT-LLM, which is not installed here"),
-        (1, True, "tensorrt_llm if it serves this model on this GPU, else torch (base_model encoder)"),
-    ],
-)
-def test_check_says_which_engine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, *, installed: bool, engine: str
-) -> None:
-    monkeypatch.setattr("heddle.cli.config_command.visible_gpus", lambda _: ("0",) * gpus)
-    monkeypatch.setattr("heddle.cli.config_check.is_installed", lambda _: installed)
-    path = write_config(tmp_path, **{f"{BUILD}.base_model": "encoder"})
-    topics = explained(path)
-    assert topics["engine"] == engine
-    assert topics["batches"].startswith(f"at most {16_384 if gpus else 512} tokens")
-    assert explained(path, "--engine", "torch")["engine"] == "torch, as set"
-
-
-def test_check_says_which_dtype_the_cpu_computes_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_reranker(tmp_path / "model")
-    scores = write_config(tmp_path, **{f"{REPOSITORY}.source": "LOCAL", f"{REPOSITORY}.repo": "model"})
-    info = tmp_path / "cpuinfo"
-    monkeypatch.setattr("heddle.cli.config_check.CPU_INFO", info)
-    for flags, kind in (("", "float32"), ("avx512f", "float32"), *((flag, "bfloat16") for flag in CPU_BFLOAT16_FLAGS)):
-        info.write_text(f"flags : fpu {flags}\n")
-        vectors = write_config(tmp_path / "model")
-        assert explained(vectors, "--device", "cpu")["dtype"].startswith(kind)
-        assert explained(scores, "--device", "cpu")["dtype"].startswith("float32")
+def test_a_folder_of_the_file_is_served_under_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "repos" / "minilm").mkdir(parents=True)
+    (tmp_path / "configs").mkdir()
+    fields = {f"{REPOSITORY}.source": "LOCAL", f"{REPOSITORY}.repo": "../repos/minilm"}
+    path = write_minilm_config(tmp_path / "configs", **fields)
+    names = [configure_serve(path, [], {}).environ[name] for name in NAME_VARIABLES]
+    assert names == ["minilm", "minilm"]
+    assert NAME_VARIABLES[0] not in configure_serve(path, ["--model", PACKAGED_NAME], {}).environ
+    assert NAME_VARIABLES[0] not in configure_serve(path, [], {MODEL_VARIABLE: PACKAGED_NAME}).environ
+    stated = write_minilm_config(tmp_path / "configs", **fields, model_name="mine")
+    assert configure_serve(stated, [], {}).environ[NAME_VARIABLES[1]] == "mine"
 
 
 def test_schema_is_json_for_editors(capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,6 +113,11 @@ def test_help_says_how_to_check(capsys: pytest.CaptureFixture[str]) -> None:
         (["a.yaml", "--engines", "2"], "a.yaml", ["--engines", "2"]),
         (["--engines", "2", "a.yml"], "a.yml", ["--engines", "2"]),
         (["truss", "--engines", "2"], "truss", ["--engines", "2"]),
+        (["--engines", "2", "truss"], "truss", ["--engines", "2"]),
+        (["--engines=2", "truss"], "truss", ["--engines=2"]),
+        (["--model", "folder"], None, ["--model", "folder"]),
+        (["--publish", "truss"], "truss", ["--publish"]),
+        (["--no-report", "truss"], "truss", ["--no-report"]),
     ],
 )
 def test_the_config_file_may_stand_before_or_after_the_flags(
@@ -212,7 +127,7 @@ def test_the_config_file_may_stand_before_or_after_the_flags(
 
 
 def test_flags_override_the_environment_which_overrides_the_file(tmp_path: Path) -> None:
-    path = write_config(tmp_path, environment_variables={"DTYPE": "float32"})
+    path = write_minilm_config(tmp_path, environment_variables={"DTYPE": "float32"})
     assert configure_serve(path, [], {}).settings.dtype == "float32"
     assert configure_serve(path, [], {"HEDDLE_SERVE_DTYPE": ""}).settings.dtype == "float32"
     environ = {"HEDDLE_SERVE_DTYPE": "bfloat16"}
@@ -223,14 +138,21 @@ def test_flags_override_the_environment_which_overrides_the_file(tmp_path: Path)
 
 
 def test_a_token_of_the_environment_comes_before_the_secret(tmp_path: Path) -> None:
-    path, secret = write_config(tmp_path), {"TRUSS_SECRET_hf_access_token": "secret"}
+    path, secret = write_minilm_config(tmp_path), {"TRUSS_SECRET_hf_access_token": "secret"}
     assert configure_serve(path, [], secret).environ["HF_TOKEN"] == "secret"
     assert configure_serve(path, [], {**secret, "HF_TOKEN": "own"}).environ["HF_TOKEN"] == "own"
 
 
+def test_a_missing_secret_is_reported_as_without_effect(tmp_path: Path) -> None:
+    path = write_minilm_config(tmp_path, **{f"{REPOSITORY}.runtime_secret_name": "mine"})
+    reason = "there is neither a variable TRUSS_SECRET_mine nor a file /secrets/mine"
+    assert configure_serve(path, [], {}).loaded.without_effect == {f"{REPOSITORY}.runtime_secret_name": reason}
+    assert not configure_serve(path, [], {"TRUSS_SECRET_mine": "hf_mine"}).loaded.without_effect
+
+
 def test_engines_get_the_gpus_that_the_card_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("heddle.cli.config_command.visible_gpus", lambda _: ("0", "1"))
-    path = write_config(tmp_path, **{"resources.accelerator": "L4:4"})
+    path = write_minilm_config(tmp_path, **{"resources.accelerator": "L4:4"})
     assert configure_serve(path, [], {}).settings.engines == 2
     for flags in (["--device", "cpu"], ["--device", "cuda:1"], ["--engine", "simulated"]):
         assert configure_serve(path, flags, {}).settings.engines == 1
@@ -239,7 +161,7 @@ def test_engines_get_the_gpus_that_the_card_asks_for(tmp_path: Path, monkeypatch
 async def test_serve_starts_what_the_file_says_and_names_fields_without_effect_once(tmp_path: Path) -> None:
     folder = write_stand_ins(tmp_path)
     fields = {"python_version": "py311", "environment_variables": {"DTYPE": "float32", "FOO": "1"}}
-    path = write_config(tmp_path, **fields, **{f"{BUILD}.max_seq_len": 512})
+    path = write_minilm_config(tmp_path, **fields, **{f"{BUILD}.max_seq_len": 512})
     async with serving(folder, str(path), "--engine", "simulated") as (process, welcome):
         process.terminate()
         _, _, log = await ended(process)
@@ -249,6 +171,15 @@ async def test_serve_starts_what_the_file_says_and_names_fields_without_effect_o
     assert line == (
         f"heddle: {path}: without effect here: python_version, {BUILD}.max_seq_len, environment_variables.FOO"
     )
+
+
+async def test_serve_warns_of_a_default_route_that_the_model_cannot_answer(tmp_path: Path) -> None:
+    folder = write_stand_ins(tmp_path)
+    async with serving(folder, HEDDLE_GATEWAY_DEFAULT_ROUTE="/rerank") as (process, _):
+        process.terminate()
+        _, _, log = await ended(process)
+    line = "heddle: POST / will fail: the default route is /rerank, which this model does not answer: it is an embedder"
+    assert log.startswith(line)
 
 
 async def test_serve_reports_the_mistakes_of_the_file(tmp_path: Path) -> None:

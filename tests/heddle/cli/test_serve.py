@@ -1,11 +1,16 @@
-"""The device of each engine of `heddle serve` on a machine with several GPUs. The processes import a fake NVML."""
+"""The device of each engine of `heddle serve` on a machine with several GPUs, and its welcome. The processes import a
+fake NVML."""
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from heddle.checkpoint import ModelKind
+from heddle.cli import serve
+from heddle.cli.serve_settings import ServeSettings
 from tests.heddle.cli.command import ended, serving, write_stand_ins
 
 TWO_GPUS = """
@@ -93,3 +98,11 @@ async def test_without_gpus_engines_choose_for_themselves(folder: Path) -> None:
     chosen, log = await devices(folder, "--engines", "2")
     assert chosen == ["", ""]
     assert "GPUs" not in log
+
+
+def test_the_welcome_counts_from_the_start_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "process_began_at", lambda: time.monotonic() - 100)
+    services = serve.LocalServices(
+        ServeSettings(), ModelKind.EMBEDDER, "/sockets", revision="", http_port=1, grpc_port=2, environ={}
+    )
+    assert "is ready after 100." in services.welcome()

@@ -7,9 +7,12 @@ from typing import Any
 
 import yaml
 
+from heddle.checkpoint.model_source import PACKAGED_NAME
 from heddle.config.loading import ConfigFileError, LoadedConfig, load_config
 
 SEED = Path(__file__).with_name("seed")
+# Configs like Baseten's, for models that the seed names without a config.
+EXAMPLES = Path(__file__).with_name("examples")
 
 SMALLEST: dict[str, Any] = {
     "trt_llm": {"build": {"base_model": "encoder", "checkpoint_repository": {"repo": "BAAI/bge-m3"}}}
@@ -47,3 +50,9 @@ def find_mistakes(folder: Path, values: object) -> list[str]:
     except ConfigFileError as error:
         return [line.removeprefix(f"{folder / 'config.yaml'}: ") for line in str(error).splitlines()]
     return []
+
+
+def write_minilm_config(folder: Path, **fields: Any) -> Path:
+    """Writes a config for the model that comes with Heddle."""
+    minilm = {f"{BUILD}.checkpoint_repository.repo": PACKAGED_NAME, f"{BUILD}.base_model": "encoder_bert"}
+    return load(folder, {**minilm, **fields}).path

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from heddle.config.loading import ConfigFileError, load_config
 from heddle.config.schema import TrussConfig
-from tests.heddle.config.configs import BUILD, RUNTIME, SEED, SMALLEST, config_with, find_mistakes, load
+from tests.heddle.config.configs import BUILD, RUNTIME, SEED, config_with, find_mistakes, load
 
 COMPLETE = ("embedding", "reranking", "classification", "entities", "key_options")
 PARTS = ("builders", "token_limit")
@@ -108,6 +108,24 @@ def test_all_mistakes_are_reported_at_once_and_secrets_are_not_repeated(tmp_path
     assert "123456" not in "".join(mistakes)
 
 
+def test_broken_rules_are_reported_together_with_wrong_values(tmp_path: Path) -> None:
+    fields = {f"{BUILD}.max_num_tokens": 100, f"{BUILD}.quantization_type": "fp8", "resources.accelerator": "A10G"}
+    wrong_value, broken_rule = mistakes_of(tmp_path, fields)
+    assert wrong_value.startswith(f"{BUILD}.max_num_tokens must be a multiple")
+    assert broken_rule.startswith(f"{BUILD}.quantization_type fp8 needs one of L4, ")
+    unknown_source = {f"{REPOSITORY}.source": "GCP", f"{REPOSITORY}.repo": "gs://bucket/model"}
+    assert len(mistakes_of(tmp_path, unknown_source)) == 1
+
+
+def test_names_and_values_do_not_break_the_line(tmp_path: Path) -> None:
+    assert mistakes_of(tmp_path, {"environment_variables": {"A\nB": None}}) == [
+        "environment_variables.A\\nB must be text"
+    ]
+    (mistake,) = mistakes_of(tmp_path, {f"{BUILD}.base_model": "a\x1b[2Jb\nc"})
+    assert mistake.endswith("not a\\x1b[2Jb\\nc")
+    assert set(load(tmp_path, {"un\nknown": 1}).without_effect) == {"un\\nknown"}
+
+
 def test_a_misspelt_field_is_refused_with_a_suggestion(tmp_path: Path) -> None:
     assert mistakes_of(tmp_path, {f"{BUILD}.max_num_token": 16_384}) == [
         f"{BUILD}.max_num_token is not a field; did you mean max_num_tokens?"
@@ -120,15 +138,16 @@ def test_other_unknown_fields_and_fields_without_effect_are_accepted_and_named(t
     fields = {
         "docs": True,
         f"{BUILD}.num_builder_gpus": 4,
-        f"{BUILD}.quantization_configuration": {"calib_size": 256},
+        f"{BUILD}.plugin_configuration": {"paged_kv_cache": True},
+        f"{BUILD}.quantization_configuration": {"calib_size": 256, "calib_dataset": "a/b"},
         f"{RUNTIME}.enable_chunked_context": True,
         "environment_variables": {"HF_HOME": "/tmp", "AUTO_TRUNCATE": True, "HEDDLE_SERVE_DTYPE": "float32"},
     }
     loaded = load(tmp_path, fields)
     assert set(loaded.without_effect) == {
         "docs",
-        f"{BUILD}.num_builder_gpus",
-        f"{BUILD}.quantization_configuration.calib_size",
+        f"{BUILD}.plugin_configuration",
+        f"{BUILD}.quantization_configuration.calib_dataset",
         f"{RUNTIME}.enable_chunked_context",
         "environment_variables.HF_HOME",
     }
@@ -182,15 +201,19 @@ def test_a_broken_file_is_reported_in_one_line(tmp_path: Path, content: bytes, m
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigFileError, match=r"other\.yaml: No such file or directory"):
         load_config(tmp_path / "other.yaml")
+    with pytest.raises(ConfigFileError, match=r"config\.yaml: No such file or directory"):
+        load_config(tmp_path)
 
 
-def test_the_json_schema_describes_the_file() -> None:
-    import jsonschema_rs
+def test_a_model_instead_of_a_config_points_to_the_flag(tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
+    with pytest.raises(ConfigFileError, match=f"is a model folder .* use --model {tmp_path}$"):
+        load_config(tmp_path)
+    with pytest.raises(ConfigFileError, match=r"^BAAI/bge-m3: there is no such .* use --model BAAI/bge-m3$"):
+        load_config(Path("BAAI/bge-m3"))
 
-    schema = TrussConfig.model_json_schema()
-    validator = jsonschema_rs.validator_for(schema)
-    assert validator.is_valid(SMALLEST)
-    assert not validator.is_valid({"trt_llm": {"build": {"base_model": "decoder"}}})
-    tokens = schema["$defs"]["Build"]["properties"]["max_num_tokens"]
-    assert tokens["anyOf"][0] == {"type": "integer", "minimum": 64, "maximum": 131_072, "multipleOf": 64}
-    assert tokens["description"].startswith("Most tokens of one forward pass")
+
+def test_use_gpu_is_not_reported_beside_an_accelerator(tmp_path: Path) -> None:
+    assert not load(tmp_path, {"resources.use_gpu": True, "resources.accelerator": "L4"}).without_effect
+    for fields in ({"resources.use_gpu": True}, {"resources.use_gpu": False, "resources.accelerator": "L4"}):
+        assert list(load(tmp_path, fields).without_effect) == ["resources.use_gpu"]

@@ -4,11 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine_svc.settings import EngineSettings
 from heddle.cli.serve_settings import ServeSettings
 from heddle.config.loading import load_config
-from heddle.config.translation import TEI_VARIABLES, find_hub_token, translate
+from heddle.config.translation import (
+    TEI_VARIABLES,
+    TEI_WITHOUT_EFFECT,
+    convert_tei_variable,
+    translate,
+)
 from heddle.rpc.settings import resolve
 from http_gateway.settings import GatewaySettings
 from tests.heddle.config.configs import BUILD, RUNTIME, SEED, load
@@ -33,9 +40,9 @@ def variables_of(folder: Path, fields: dict[str, Any], gpus: int = 0) -> dict[st
 
 def check_accepted(variables: dict[str, str]) -> None:
     """Every service accepts its own."""
-    for prefix, settings in SETTINGS.items():
-        resolve(settings, [], variables, prog="test", env_prefix=prefix)
-    assert all(name.startswith(tuple(SETTINGS)) for name in variables)
+    for prefix, own in SETTINGS.items():
+        resolve(own, [], variables, prog="test", env_prefix=prefix)
+    assert all(name.startswith((*SETTINGS, "HEDDLE_BUILD_", "HF_TOKEN")) for name in variables)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +113,17 @@ def test_several_cards_are_as_many_engines_as_there_are_gpus(
     assert variables_of(tmp_path, {"resources.accelerator": card}, gpus).get("HEDDLE_SERVE_ENGINES") == engines
 
 
+def test_build_fields_set_the_variables_of_a_build(tmp_path: Path) -> None:
+    assert variables_of(tmp_path, {f"{BUILD}.quantization_config": {"calib_dataset": "a/b"}}) == {}
+    calibration = {"calib_size": 1024, "calib_max_seq_length": 512}
+    fields = {f"{BUILD}.quantization_configuration": calibration, f"{BUILD}.num_builder_gpus": 2}
+    assert variables_of(tmp_path, fields) == {
+        "HEDDLE_BUILD_BUILDER_GPUS": "2",
+        "HEDDLE_BUILD_CALIBRATION_SIZE": "1024",
+        "HEDDLE_BUILD_CALIBRATION_TOKENS_MAX": "512",
+    }
+
+
 def test_a_local_folder_is_relative_to_the_file(tmp_path: Path) -> None:
     for stated, expected in (("models/a", str(tmp_path / "models/a")), ("/models/a", "/models/a")):
         loaded = load(tmp_path, {f"{REPOSITORY}.source": "LOCAL", f"{REPOSITORY}.repo": stated})
@@ -125,8 +143,10 @@ def test_every_variable_of_tei_is_one_that_a_service_accepts(tmp_path: Path) -> 
         "DEFAULT_PROMPT": "query: ",
         "DEFAULT_PROMPT_NAME": "query",
         "DTYPE": "float16",
+        "HF_API_TOKEN": "hf_older",
+        "HF_TOKEN": "hf_newer",
         "JSON_OUTPUT": True,
-        "LOG_LEVEL": "warn",
+        "LOG_LEVEL": "WARN",
         "MAX_BATCH_REQUESTS": 8,
         "MAX_BATCH_TOKENS": 1024,
         "MAX_CLIENT_BATCH_SIZE": 128,
@@ -144,9 +164,48 @@ def test_every_variable_of_tei_is_one_that_a_service_accepts(tmp_path: Path) -> 
     assert variables_of(tmp_path, {"environment_variables.AUTO_TRUNCATE": 0}) == {"HEDDLE_TOKENIZER_TRUNCATE": "false"}
 
 
-def test_the_hubs_token_is_where_truss_and_baseten_put_secrets(tmp_path: Path) -> None:
-    config = load(tmp_path, {f"{REPOSITORY}.runtime_secret_name": "mine", "secrets": {"mine": "in the file"}}).config
-    assert find_hub_token(config, {}, tmp_path) == ""
-    (tmp_path / "mine").write_text("mounted\n")
-    assert find_hub_token(config, {}, tmp_path) == "mounted"
-    assert find_hub_token(config, {"TRUSS_SECRET_mine": "variable"}, tmp_path) == "variable"
+def test_every_argument_of_tei_has_an_effect_or_a_reason() -> None:
+    """Lists https://huggingface.co/docs/text-embeddings-inference/cli_arguments, by variable."""
+    arguments = """MODEL_ID REVISION TOKENIZATION_WORKERS DTYPE SERVED_MODEL_NAME POOLING MAX_CONCURRENT_REQUESTS
+        MAX_BATCH_TOKENS MAX_BATCH_REQUESTS MAX_CLIENT_BATCH_SIZE AUTO_TRUNCATE DEFAULT_PROMPT_NAME DEFAULT_PROMPT
+        DENSE_PATH HF_API_TOKEN HF_TOKEN HOSTNAME PORT UDS_PATH HUGGINGFACE_HUB_CACHE PAYLOAD_LIMIT API_KEY JSON_OUTPUT
+        DISABLE_SPANS OTLP_ENDPOINT OTLP_SERVICE_NAME PROMETHEUS_PORT CORS_ALLOW_ORIGIN LOG_LEVEL DEVICE_ID
+        RADIX_MLP_THRESHOLD TASK"""
+    assert not TEI_VARIABLES.keys() & TEI_WITHOUT_EFFECT.keys()
+    assert {*TEI_VARIABLES, *TEI_WITHOUT_EFFECT} == set(arguments.split())
+
+
+@pytest.mark.parametrize("name", [name for name, variable in TEI_VARIABLES.items() if variable.convert is not str])
+@settings(deadline=None, max_examples=40)
+@given(text=st.sampled_from(["1", "0", "true", "64", "99999999999", "268435456", "cls", "info"]) | st.text(max_size=8))
+def test_a_value_for_tei_is_accepted_by_every_service_or_refused_with_the_file(name: str, text: str) -> None:
+    found = convert_or_refuse(name, text)
+    if isinstance(found, str):
+        assert found.startswith("must be ")
+    else:
+        check_accepted(found)
+
+
+def convert_or_refuse(name: str, text: str) -> dict[str, str] | str:
+    try:
+        return convert_tei_variable(name, text)
+    except ValueError as error:
+        return str(error)
+
+
+def test_hf_token_replaces_hf_api_token(tmp_path: Path) -> None:
+    variables = variables_of(tmp_path, {"environment_variables": {"HF_TOKEN": "newer", "HF_API_TOKEN": "older"}})
+    assert variables == {"HF_TOKEN": "newer"}
+
+
+def test_a_bucket_is_served_by_its_address(tmp_path: Path) -> None:
+    for source, stated, expected in (
+        ("S3", "bucket/m", "s3://bucket/m"),
+        ("S3", "s3://bucket/m", "s3://bucket/m"),
+        ("GCS", "bucket/m", "gs://bucket/m"),
+        ("AZURE", "container/m", "az://container/m"),
+        ("AZURE", "azure://account/container/m", "azure://account/container/m"),
+        ("REMOTE_URL", "https://host/m.tar", "https://host/m.tar"),
+    ):
+        loaded = load(tmp_path, {f"{REPOSITORY}.source": source, f"{REPOSITORY}.repo": stated})
+        assert translate(loaded.config, tmp_path, gpus=0)["HEDDLE_SERVE_MODEL"] == expected
