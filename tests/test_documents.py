@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine_svc.settings import EngineSettings
+from heddle.checkpoint.cache import VARIABLE as CACHE_VARIABLE
+from heddle.cli.build_settings import BuildSettings
 from heddle.cli.plan import PlanSettings
 from heddle.cli.serve_settings import ServeSettings
 from http_gateway.settings import GatewaySettings
@@ -22,6 +24,7 @@ DOCUMENTS = sorted(
 README_LINES_MAX = 200
 
 SETTINGS = {
+    "HEDDLE_BUILD_": BuildSettings,
     "HEDDLE_ENGINE_": EngineSettings,
     "HEDDLE_GATEWAY_": GatewaySettings,
     "HEDDLE_PLAN_": PlanSettings,
@@ -63,7 +66,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 def test_variables_and_flags_are_settings(document: Path) -> None:
     text = (ROOT / document).read_text()
-    assert set(VARIABLE.findall(text)) <= VARIABLES | SETTINGS.keys()
+    assert set(VARIABLE.findall(text)) <= VARIABLES | SETTINGS.keys() | {CACHE_VARIABLE}
     if document.parts[0] != "tests":  # benchmarks have flags of their own
         assert set(FLAG.findall(text)) <= FLAGS | OTHER_FLAGS
 
