@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from heddle.cli.build_settings import BuildSettings
-from heddle.cli.serve_settings import NAME_VARIABLES, ServeSettings
+from heddle.cli.serve_settings import ServeSettings, add_model_name
 from heddle.machine import visible_gpus
 from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError, resolve, suggestion
 
@@ -125,7 +125,7 @@ def configure_serve(path: Path, flags: Sequence[str], environ: Mapping[str, str]
         if not Path(settings.model).is_dir():
             mistake = f"{REPOSITORY}.repo must be a folder, and there is none at {folder}"
             raise ConfigFileError(loaded.path, [mistake])
-        combined |= {name: folder.name for name in NAME_VARIABLES if not combined.get(name)}
+        combined = add_model_name(combined, folder.name)
     places = find_secret_places(loaded.config, combined)
     try:
         combined |= find_credentials(loaded.config, combined)

@@ -16,7 +16,7 @@ from heddle.cli.config_command import apply_config_file
 from heddle.cli.default_route import ROUTE_VARIABLE, find_mismatch
 from heddle.cli.interrupts import leave_on_signal
 from heddle.cli.readiness import grpc_ready, http_ready
-from heddle.cli.serve_settings import ServeSettings
+from heddle.cli.serve_settings import NAME_VARIABLES, ServeSettings
 from heddle.cli.served_address import use_address
 from heddle.cli.served_build import BuildFailedError, use_build
 from heddle.cli.socket_folder import socket_folder
@@ -30,7 +30,6 @@ from heddle.rpc.start_times import process_began_at
 # The gateway reads its keys from this variable. `serve` only checks whether there are any.
 KEYS_VARIABLE = "HEDDLE_GATEWAY_API_KEYS"
 
-NAME_VARIABLE = "HEDDLE_ENGINE_SERVED_MODEL_NAME"
 DEVICE_VARIABLE = "HEDDLE_ENGINE_DEVICE"
 
 PREFIX_OF_SERVICE = {
@@ -252,7 +251,7 @@ class LocalServices:
     @property
     def name(self) -> str:
         """Model name in requests."""
-        return self.environ.get(NAME_VARIABLE) or self.settings.model
+        return self.environ.get(NAME_VARIABLES[0]) or self.settings.model
 
     def socket(self, name: str) -> str:
         return f"unix:{self.folder}/{name}"

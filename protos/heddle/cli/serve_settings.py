@@ -1,5 +1,6 @@
 """Settings of `heddle serve`. A flag comes first, then a HEDDLE_SERVE_* variable, then the default here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from heddle.rpc.credentials import ServerTls
 from heddle.rpc.settings import at_least
 from heddle.rpc.telemetry import LogLevel
 
-# Of the services, for the name of the model in answers.
+# Variables of the services for the model's name in answers.
 NAME_VARIABLES = ("HEDDLE_ENGINE_SERVED_MODEL_NAME", "HEDDLE_TOKENIZER_SERVED_MODEL_NAME")
 
 
@@ -93,3 +94,8 @@ class ServeSettings:
             raise ValueError("--publish needs --store")
         at_least(0, http_port=self.http_port, grpc_port=self.grpc_port)
         ServerTls.from_settings(self.tls_cert, self.tls_key, self.tls_ca)
+
+
+def add_model_name(environ: Mapping[str, str], name: str) -> dict[str, str]:
+    """Returns `environ` with `name` as the model's name in answers, unless the operator has set another."""
+    return {**environ, **{variable: name for variable in NAME_VARIABLES if not environ.get(variable)}}

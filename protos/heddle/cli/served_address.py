@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from heddle.checkpoint.model_source import locate, name_of
-from heddle.cli.serve_settings import NAME_VARIABLES, ServeSettings
+from heddle.cli.serve_settings import ServeSettings, add_model_name
 from heddle.remote.addresses import is_address
 
 
@@ -17,5 +17,4 @@ def use_address(settings: ServeSettings, environ: Mapping[str, str]) -> tuple[Se
     if not is_address(settings.model):
         return settings, environ
     folder = locate(settings.model, settings.revision or None)
-    names = {name: name_of(settings.model) for name in NAME_VARIABLES if not environ.get(name)}
-    return replace(settings, model=str(folder), revision=""), {**environ, **names}
+    return replace(settings, model=str(folder), revision=""), add_model_name(environ, name_of(settings.model))

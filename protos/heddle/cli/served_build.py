@@ -23,7 +23,7 @@ from heddle.checkpoint.model_source import name_of, without_secrets
 from heddle.cli import die_with_parent
 from heddle.cli.build_settings import BUILD_PREFIX, SHARED_WITH_SERVE, BuildSettings, read_build_settings
 from heddle.cli.building import Build, make_request
-from heddle.cli.serve_settings import NAME_VARIABLES, ServeSettings
+from heddle.cli.serve_settings import ServeSettings, add_model_name
 from heddle.remote.errors import StoreError
 from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError
 
@@ -46,12 +46,11 @@ def use_build(
     if not needs_build(settings):
         return settings, environ
     folder = Finder.of(settings, environ, tell).find()
-    names = {name: name_of(settings.model) for name in NAME_VARIABLES if not environ.get(name)}
     # The build states in its own files what these settings said.
     of_build = replace(
         settings, model=str(folder), revision="", quantization="no_quant", pooling="auto", score_tokens=AUTO
     )
-    return of_build, {**environ, **names}
+    return of_build, add_model_name(environ, name_of(settings.model))
 
 
 def needs_build(settings: ServeSettings) -> bool:

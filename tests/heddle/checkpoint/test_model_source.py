@@ -1,4 +1,4 @@
-"""From the name of a model to its folder: a folder as it is, the packaged model, the hub and its cache."""
+"""`locate` finds the folder of a model: a folder, the packaged model, or one in the hub's cache."""
 
 import json
 from fnmatch import fnmatch

@@ -88,7 +88,7 @@ def take_current(name: str, revision: str | None, patterns: Sequence[str], ignor
 
 
 def read_cached_commit(name: str, revision: str | None) -> str | None:
-    """Of a branch or tag when the hub was last asked. A commit need not be asked for."""
+    """Returns the commit of a branch or tag when the hub was last asked, or None. Commits have no entry there."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     folder = Path(HF_HUB_CACHE).expanduser() / f"models--{name.replace('/', '--')}" / "refs"
