@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS :=
 SEEDS := 10000
 
-.PHONY: help serve check test lint test-fast test-slow simulate bench bench-quick protos models format constraints clean
+.PHONY: help serve check test lint test-fast test-slow simulate soak bench bench-quick protos models format constraints clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -36,6 +36,9 @@ test-slow: $(VENV)/dev.stamp
 format: $(VENV)/dev.stamp ## format the code, and fix what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+soak: $(VENV)/dev.stamp ## run all services under every abuse for ten minutes: make soak ARGS="--minutes 3"
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 simulate: $(VENV)/dev.stamp ## run the services in virtual time with random faults: make simulate SEEDS=100000
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
