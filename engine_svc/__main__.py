@@ -7,7 +7,8 @@ from typing import NoReturn
 from engine_svc.settings import EngineSettings
 from engine_svc.torch_import import load_libraries_in_background
 from heddle.rpc.settings import load
-from heddle.rpc.telemetry import start_logging
+from heddle.rpc.settings_table import log_settings
+from heddle.telemetry.logs import start_logging
 
 
 def main() -> NoReturn:
@@ -20,8 +21,12 @@ def main() -> NoReturn:
     os.environ["TRTLLM_NO_USAGE_STATS"] = "1"
     # Without this one it loads the model in another process, where our model class is not registered.
     os.environ["TLLM_WORKER_USE_SINGLE_PROCESS"] = "1"
-    settings = load(EngineSettings, sys.argv[1:], os.environ, prog="engine-svc", env_prefix="HEDDLE_ENGINE_")
+    origins: dict[str, str] = {}
+    settings = load(
+        EngineSettings, sys.argv[1:], os.environ, prog="engine-svc", env_prefix="HEDDLE_ENGINE_", origins=origins
+    )
     start_logging("engine_svc", log_format=settings.log_format, log_level=settings.log_level)
+    log_settings(settings, origins)
     if settings.backend != "simulated":
         load_libraries_in_background()
     # Imported here to overlap with the loading of the libraries.
@@ -29,9 +34,10 @@ def main() -> NoReturn:
     from engine_svc.startup import hide_other_gpus
     from heddle.rpc.process import run
     from heddle.rpc.start_times import end_phase
+    from heddle.telemetry.trace_settings import use_collector
 
     end_phase("imports")
-    run(lambda: serve(hide_other_gpus(settings, os.environ)))
+    run(lambda: serve(use_collector(hide_other_gpus(settings, os.environ), os.environ)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Answers a request, in this order: route, API key, admission, body, handler, rendering. Errors have the shape of the
+"""Answers a request, in this order: route, API key, body, admission, handler, rendering. Errors have the shape of the
 route's family.
 
 The server calls `App.answer` for each request; the handlers are in http_gateway.api.
@@ -6,26 +6,19 @@ The server calls `App.answer` for each request; the handlers are in http_gateway
 
 import logging
 import time
-from collections.abc import Mapping
-
-from prometheus_client import Gauge, Histogram
+from collections.abc import Callable, Mapping
 
 from heddle.rpc.errors import ErrorKind
-from heddle.rpc.telemetry import SECONDS_BUCKETS, request_id
+from heddle.telemetry.logs import request_id, traceparent
 from http_gateway.admission import Admission, Permit
 from http_gateway.callers import Callers
 from http_gateway.errors import HTTP_STATUS_OF_KIND, Failure
+from http_gateway.metrics import GatewayCounts
+from http_gateway.spans import HttpSpans, end_span
 from http_gateway.web.compression import content_coding, decompress
-from http_gateway.web.message import Request, Reserve, Response, body_size, reserve_nothing
+from http_gateway.web.message import Request, Reserve, Response, ResponseBody, body_size, reserve_nothing
 from http_gateway.web.rendering import render
-from http_gateway.web.routing import Family, Route, Router
-
-REQUEST_SECONDS = Histogram(
-    "heddle_gateway_request_seconds", "Requests by route and status", ["route", "status"], buckets=SECONDS_BUCKETS
-)
-REQUESTS = Gauge("heddle_gateway_requests", "Requests that are being answered, until their answers have left")
-BODIES_BYTES = Gauge("heddle_gateway_bodies_bytes", "Bytes of the bodies of those requests")
-ANSWERS_BYTES = Gauge("heddle_gateway_answers_bytes", "Bytes of their answers, until they have left")
+from http_gateway.web.routing import UNMATCHED, Family, Route, Router
 
 CLOSED_BY_CALLER = 499
 
@@ -42,48 +35,75 @@ class App:
         over_limit_status: int | None,
         compressed_bytes_min: int,
         body_bytes_max: int,
+        counts: GatewayCounts,
+        label_model: Callable[[str], str],
+        spans: HttpSpans | None = None,
+        log_body: Callable[[bytes], None] | None = None,
     ) -> None:
+        """`label_model` returns the served model for a model name in a request, or "", for the metrics. `log_body` is
+        called with the body of each request."""
         self._router = router
         self._callers = callers
         self._admission = admission
         self._over_limit_status = over_limit_status
         self._compressed_bytes_min = compressed_bytes_min
         self._body_bytes_max = body_bytes_max
-        self._seconds: dict[tuple[str, int], Histogram] = {}
-        REQUESTS.set_function(lambda: admission.requests)
-        BODIES_BYTES.set_function(lambda: admission.bodies_bytes)
-        ANSWERS_BYTES.set_function(lambda: admission.answers_bytes)
+        self._counts = counts
+        self._label_model = label_model
+        self._spans = spans
+        self._log_body = log_body
+
+    async def answer_operations(self, request: Request) -> Response:
+        """Answers only routes that need no key, such as probes. For the operations port."""
+        route = self._router.find(request)
+        if route.is_open:
+            return await self.answer(request)
+        failure = Failure(404, "not_found", "this port answers probes and metrics only")
+        return Response(route.family.body(failure), failure.status)
 
     async def answer(self, request: Request) -> Response:
         """Raises nothing but CancelledError, if the caller has hung up."""
         started = time.perf_counter()
         request_id.set(request.id)
         route = self._router.find(request)
-        status = CLOSED_BY_CALLER
+        span = self._spans.begin(request, route) if self._spans else None
+        traceparent.set(request.traceparent)
+        status, error = CLOSED_BY_CALLER, ""
+        body: ResponseBody = b""
         try:
             if route.is_open:
                 response = await self._handle(route, request)
             else:
                 self._callers.identify(request)
                 response = await self._admit(route, request)
-            status = response.status
+            status, body = response.status, response.body
             return response
         except Exception as exception:  # noqa: BLE001 - the boundary: whatever it is, the caller gets an answer
             failure = Failure.from_exception(exception, self._statuses(route.family))
-            status = failure.status
-            return Response(route.family.body(failure), status, headers=failure.headers)
+            status, error = failure.status, failure.code
+            self._counts.failures[failure.code] += 1
+            body = route.family.body(failure)
+            return Response(body, status, headers=failure.headers)
         finally:
-            self._record(route, request, status, time.perf_counter() - started)
+            self._record(route, request, status, body, time.perf_counter() - started)
+            if span is not None:
+                end_span(span, status, error)
 
     def _statuses(self, family: Family) -> Mapping[ErrorKind, int]:
         return {**HTTP_STATUS_OF_KIND, ErrorKind.TOO_LARGE: self._over_limit_status or family.over_limit_status}
 
     async def _admit(self, route: Route, request: Request) -> Response:
         """The response takes over the permit, and releases it once it has been sent."""
-        permit = Permit(self._admission)
+        self._admission.check_room()
+        has_body = request.method == "POST"
+        coding = content_coding(request.headers) if has_body else ""
+        body = await request.read() if has_body else b""
+        request.body_bytes = len(body)
+        permit = Permit(self._admission, len(body))
         try:
-            if request.method == "POST":
-                request.body = await self._read_body(request, permit.reserve_body)
+            request.body = await self._decompress(body, coding, permit.reserve_body) if coding else body
+            if self._log_body is not None and request.body:
+                self._log_body(request.body)
             response = await self._handle(route, request, permit.reserve_answer)
             permit.release_answer()  # what was reserved while it grew: compression may have made it smaller
             permit.reserve_answer(body_size(response.body))
@@ -95,14 +115,10 @@ class App:
         response.release = permit.release
         return response
 
-    async def _read_body(self, request: Request, reserve: Reserve) -> bytes:
-        coding = content_coding(request.headers)
-        body = await request.read(reserve)
-        if coding:
-            compressed_size = len(body)
-            body = await decompress(body, coding, self._body_bytes_max)
-            reserve(len(body) - compressed_size)
-        return body
+    async def _decompress(self, body: bytes, coding: str, reserve: Reserve) -> bytes:
+        decompressed = await decompress(body, coding, self._body_bytes_max)
+        reserve(len(decompressed) - len(body))
+        return decompressed
 
     async def _handle(self, route: Route, request: Request, reserve: Reserve = reserve_nothing) -> Response:
         answer = await route.handler(request)
@@ -110,12 +126,21 @@ class App:
             return answer
         return await render(answer, request.headers, compressed_bytes_min=self._compressed_bytes_min, reserve=reserve)
 
-    def _record(self, route: Route, request: Request, status: int, seconds: float) -> None:
-        key = route.path, status
-        if key not in self._seconds:
-            self._seconds[key] = REQUEST_SECONDS.labels(*key)
-        self._seconds[key].observe(seconds)
-        if log.isEnabledFor(logging.INFO):
+    def _record(self, route: Route, request: Request, status: int, body: ResponseBody, seconds: float) -> None:
+        """Counts the request and writes the access line, for probes at debug level. `body` is that of the answer."""
+        model = self._label_model(request.model) if route.method == "POST" else ""
+        self._counts.count(request, route.path, model, status, seconds)
+        level = logging.DEBUG if route.is_open and route.path != UNMATCHED else logging.INFO
+        if log.isEnabledFor(level):
             milliseconds = round(seconds * 1000, 3)
             fields = {"method": request.method, "path": request.path, "status": status, "milliseconds": milliseconds}
-            log.info("%s %s %d %.1f ms", *fields.values(), extra={**fields, "key": request.key_name})
+            more = {
+                "route": route.path,
+                "model": model,
+                "tokens": request.tokens,
+                "request_bytes": request.body_bytes,
+                "response_bytes": body_size(body),
+                "key": request.key_name,
+                "client": self._callers.find_address(request),
+            }
+            log.log(level, "%s %s %d %.1f ms", *fields.values(), extra=fields | more)

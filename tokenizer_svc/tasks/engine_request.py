@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.stream import Cancel, Reply, Submit, cancel_all
+from heddle.rpc.stream import LARGE_BYTES_MIN, Cancel, LargeOutcome, ServerReply, Submit, cancel_all
 from heddle.v1 import engine_pb2, inference_pb2, item_pb2
 from tokenizer_svc.encoder import Encoder
 from tokenizer_svc.tasks.grouping import Group, GroupLimits, group_sequences
@@ -28,7 +28,7 @@ KINDS_OF_INPUT = frozenset({ErrorKind.INVALID_INPUT, ErrorKind.EMPTY_INPUT, Erro
 
 class MemoryBudget:
     """Limits the bytes of one answer and of all answers in progress. A request takes bytes when it learns of them, and
-    gives them back at its end."""
+    gives them back once it has failed, or its answer has been sent."""
 
     def __init__(self, *, answer_bytes_max: int, answers_bytes_max: int) -> None:
         self.answer_bytes_max = answer_bytes_max
@@ -57,7 +57,7 @@ class EngineRequest:
         plan: Plan,
         context: item_pb2.ItemContext,
         deadline: float,
-        reply: Reply[inference_pb2.InferenceOutcome],
+        reply: ServerReply[inference_pb2.InferenceOutcome],
         engines: Submit[engine_pb2.Submission, engine_pb2.Outcome],
         *,
         limits: GroupLimits,
@@ -83,8 +83,8 @@ class EngineRequest:
         self._truncated_inputs = 0
         self._queue_us = 0
         self._compute_us = 0
-        self._started = time.perf_counter()
-        self._encoded = self._started
+        self._started = time.monotonic()
+        self._encoded = 0.0  # when the latest inputs were tokenized
         self._done = False
 
     def start(self, encoder: Encoder) -> None:
@@ -97,8 +97,14 @@ class EngineRequest:
             field_of=plan.field_of,
             first_options=plan.first_options,
             flow=self._context.flow,
+            deadline=self._deadline,
         )
         self._cancels.append(functools.partial(encoder.cancel, job))
+
+    @property
+    def tokenization(self) -> tuple[float, float]:
+        """When tokenization began and ended, in time.monotonic() seconds. It ends now if nothing is tokenized yet."""
+        return self._started, self._encoded or time.monotonic()
 
     def cancel(self) -> None:
         if not self._done:
@@ -106,14 +112,15 @@ class EngineRequest:
             self._end()
             cancel_all(cancels)
 
-    def _end(self) -> None:
+    def _end(self, *, gives_back: bool = True) -> None:
         self._done = True
         self._cancels = []  # they refer to this object: freeing such cycles took a tenth of the pod's time
-        self._memory.give_back(self._answer_bytes)
+        if gives_back:
+            self._memory.give_back(self._answer_bytes)
         self._on_end(self)
 
     def _on_encoded(self, start: int, sequences: TokenSequences) -> None:
-        self._encoded = time.perf_counter()
+        self._encoded = time.monotonic()
         if self._done:
             return
         if sequences.errors:
@@ -187,9 +194,14 @@ class EngineRequest:
         timings.tokenize_us = microseconds(self._encoded - self._started)
         timings.queue_us = self._queue_us
         timings.compute_us = self._compute_us
-        timings.total_us = microseconds(time.perf_counter() - self._started)
-        self._end()
-        self._reply(answer)
+        timings.total_us = microseconds(time.monotonic() - self._started)
+        is_large = self._answer_bytes >= LARGE_BYTES_MIN
+        self._end(gives_back=not is_large)
+        if is_large:
+            release = functools.partial(self._memory.give_back, self._answer_bytes)
+            self._reply(LargeOutcome(answer, self._answer_bytes, release))
+        else:
+            self._reply(answer)
 
 
 def microseconds(seconds: float) -> int:

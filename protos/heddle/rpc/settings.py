@@ -61,17 +61,34 @@ class Setting:
         return "--" + self.name.replace("_", "-")
 
 
-def load(cls: type[S], argv: Sequence[str], environ: Mapping[str, str], *, prog: str, env_prefix: str) -> S:
+def load(
+    cls: type[S],
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    prog: str,
+    env_prefix: str,
+    origins: dict[str, str] | None = None,
+) -> S:
     """Fills `cls` from flags and environment variables. An empty variable counts as unset. Ends the process after
-    `--help` with exit code 0, and after a mistake with one line and exit code 2."""
+    `--help` with exit code 0, and after a mistake with one line and exit code 2. Adds to `origins` the flag or the
+    variable of each field that has one."""
     try:
-        return resolve(cls, argv, environ, prog=prog, env_prefix=env_prefix)
+        return resolve(cls, argv, environ, prog=prog, env_prefix=env_prefix, origins=origins)
     except ConfigurationError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         raise SystemExit(EXIT_MISCONFIGURED) from None
 
 
-def resolve(cls: type[S], argv: Sequence[str], environ: Mapping[str, str], *, prog: str, env_prefix: str) -> S:
+def resolve(
+    cls: type[S],
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    prog: str,
+    env_prefix: str,
+    origins: dict[str, str] | None = None,
+) -> S:
     """Like `load`, but raises ConfigurationError for a mistake."""
     settings = list_settings(cls, env_prefix)
     flags = parse_flags(settings, argv, prog, cls.__doc__ or "")
@@ -79,13 +96,17 @@ def resolve(cls: type[S], argv: Sequence[str], environ: Mapping[str, str], *, pr
     variables = {name: value for name, value in variables.items() if not KUBERNETES_LINK.fullmatch(f"{name}={value}")}
     refuse_unknown([setting.env for setting in settings], variables)
     values: dict[str, Any] = {}
+    origins = {} if origins is None else origins
     for setting in settings:
         if setting.name in flags:
-            values[setting.name] = parse_setting(setting, flags[setting.name], setting.flag)
+            origins[setting.name], stated = setting.flag, flags[setting.name]
         elif variables.get(setting.env):
-            values[setting.name] = parse_setting(setting, variables[setting.env], setting.env)
+            origins[setting.name], stated = setting.env, variables[setting.env]
         elif setting.default is dataclasses.MISSING:
             raise ConfigurationError(f"{setting.flag} is required (or {setting.env})")
+        else:
+            continue
+        values[setting.name] = parse_setting(setting, stated, origins[setting.name])
     try:
         return cls(**values)
     except ValueError as error:

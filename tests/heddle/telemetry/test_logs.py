@@ -9,17 +9,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from heddle.rpc.telemetry import LogFormat, request_id, start_logging
+from heddle.telemetry.logs import OWN_LOGGERS, LogFormat, LogLevel, log_request_id, request_id, start_logging
 
 
 @contextlib.contextmanager
-def logging_as(log_format: LogFormat, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+def logging_as(
+    log_format: LogFormat, monkeypatch: pytest.MonkeyPatch, log_level: LogLevel = "info"
+) -> Iterator[io.StringIO]:
     """Returns what a process with this log format writes to stderr while it answers request abc."""
     stderr, root = io.StringIO(), logging.getLogger()
     monkeypatch.setattr("sys.stderr", stderr)
     handlers, level = root.handlers[:], root.level
     root.handlers.clear()  # `start_logging` closes those it finds
-    start_logging("loom", log_format=log_format, log_level="info")
+    start_logging("loom", log_format=log_format, log_level=log_level)
     token = request_id.set("abc")
     try:
         yield stderr
@@ -28,6 +30,8 @@ def logging_as(log_format: LogFormat, monkeypatch: pytest.MonkeyPatch) -> Iterat
         logging.captureWarnings(capture=False)
         root.handlers[:] = handlers
         root.setLevel(level)
+        for name in OWN_LOGGERS:
+            logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 log = logging.getLogger("weaver")
@@ -50,6 +54,16 @@ def test_input_in_a_message_cannot_forge_a_line(monkeypatch: pytest.MonkeyPatch)
     assert r"\x1b[2J é" in stderr.getvalue()
 
 
+def test_json_line_holds_the_trace_of_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    with logging_as("json", monkeypatch) as stderr:
+        with log_request_id("abc", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"):
+            log.info("inside")
+        log.info("outside")
+    inside, outside = map(json.loads, stderr.getvalue().splitlines())
+    assert (inside["trace_id"], inside["span_id"]) == ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
+    assert not {"trace_id", "span_id"} & outside.keys()
+
+
 def test_json_line_holds_message_request_extra_and_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     with logging_as("json", monkeypatch) as stderr:
         try:
@@ -61,3 +75,12 @@ def test_json_line_holds_message_request_extra_and_traceback(monkeypatch: pytest
     assert (fields["level"], fields["service"], fields["logger"]) == ("error", "loom", "weaver")
     assert (fields["message"], fields["request_id"], fields["thread_tokens"]) == ("thread\nbroke", "abc", 7)
     assert "KeyError" in fields["exception"]
+
+
+def test_debug_lines_are_those_of_heddle_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    with logging_as("text", monkeypatch, "debug") as stderr:
+        for name in ("asyncio", "grpc._cython.cygrpc", "heddle.rpc.pod", "engine_svc.worker"):
+            logging.getLogger(name).debug("hello from %s", name)
+        logging.getLogger("asyncio").info("slow")
+    lines = stderr.getvalue().splitlines()
+    assert [line.split()[2] for line in lines] == ["heddle.rpc.pod:", "engine_svc.worker:", "asyncio:"]
