@@ -1,7 +1,8 @@
 """Runs batches on a backend. Equal sequences are computed once, and a failure of one sequence stays with it."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,9 @@ log = logging.getLogger(__name__)
 # Size of the warm-up batch of a backend that compiles every shape.
 COMPILED_TOKENS = 16
 
+# Names, in log lines, the requests of a batch's sequences from the first index up to the second.
+LogFor = Callable[[int, int], AbstractContextManager[None]]
+
 Errors = list[tuple[int, Exception]]  # index of the sequence, and why it failed; ascending
 
 
@@ -29,6 +33,10 @@ class BatchResult:
     # Rows of B sequences each. Those of a sequence that failed, or does not want the output, are zero or missing.
     outputs: Mapping[Output, Rows]
     errors: Mapping[int, HeddleError]
+    # For the metrics: sequences not computed because they equal others, their tokens, and failed attempts.
+    duplicate_sequences: int = 0
+    duplicate_tokens: int = 0
+    halvings: int = 0
 
     def take(self, indices: npt.NDArray[np.intp]) -> "BatchResult":
         """The results of the sequences at these indices, in that order."""
@@ -53,12 +61,29 @@ class BatchResult:
         return results, errors
 
 
-def run_batch(backend: Backend, parts: Sequence[Sequences], cores: int) -> BatchResult:
-    """The results of all parts, in order. Raises DeviceLostError."""
+def log_without_requests(start: int, stop: int) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def run_batch(
+    backend: Backend, parts: Sequence[Sequences], cores: int, log_for: LogFor = log_without_requests
+) -> BatchResult:
+    """The results of all parts, in order. `log_for` is called with indices of sequences. Raises DeviceLostError."""
     batch = PackedBatch.of(parts)
     distinct, indices = drop_duplicates(batch)
-    result = run_or_halve(backend, distinct, cores)
-    return result if indices is None else result.take(indices)
+    if indices is None:
+        return run_or_halve(backend, distinct, cores, log_for)
+
+    def log_for_duplicates(start: int, stop: int) -> AbstractContextManager[None]:
+        _, firsts = np.unique(indices, return_index=True)
+        return log_for(firsts.item(start), firsts.item(stop - 1) + 1)
+
+    result = run_or_halve(backend, distinct, cores, log_for_duplicates)
+    halvings, result = result.halvings, result.take(indices)
+    result.halvings = halvings
+    result.duplicate_sequences = len(batch) - len(distinct)
+    result.duplicate_tokens = batch.tokens - distinct.tokens
+    return result
 
 
 def drop_duplicates(batch: PackedBatch) -> tuple[PackedBatch, npt.NDArray[np.intp] | None]:
@@ -87,22 +112,26 @@ def are_equal(one: PackedBatch, other: PackedBatch) -> bool:
     )
 
 
-def run_or_halve(backend: Backend, batch: PackedBatch, cores: int) -> BatchResult:
+def run_or_halve(backend: Backend, batch: PackedBatch, cores: int, log_for: LogFor, start: int = 0) -> BatchResult:
     """Runs a batch that fails again in halves, down to the sequences that fail alone. Neither one bad sequence nor a
-    batch too large for the device's memory then fails the others. Raises DeviceLostError."""
+    batch too large for the device's memory then fails the others. `start` is the index of its first sequence, for
+    `log_for`. Raises DeviceLostError."""
     sequences = len(batch)
     try:
         return check_finite(run_forward(backend, batch, cores), sequences)
     except DeviceLostError:
         raise
     except Exception as exception:  # noqa: BLE001 - logged below, or once a sequence fails alone
-        if sequences == 1:
-            return BatchResult(1, {}, {0: sequence_error(exception, batch.tokens)})
-        log.warning("a batch of %d sequences failed and is run again in halves: %r", sequences, exception)
+        with log_for(start, start + sequences):
+            if sequences == 1:
+                return BatchResult(1, {}, {0: sequence_error(exception, batch.tokens)})
+            log.warning("a batch of %d sequences failed and is run again in halves: %r", sequences, exception)
     # Outside `except`, where the traceback no longer holds the memory of the failed attempt.
     halves = np.split(np.arange(sequences), [sequences // 2])
-    first, second = (run_or_halve(backend, batch.take(half), cores) for half in halves)
-    return concatenate(first, second)
+    first, second = (run_or_halve(backend, batch.take(half), cores, log_for, start + half.item(0)) for half in halves)
+    result = concatenate(first, second)
+    result.halvings = 1 + first.halvings + second.halvings
+    return result
 
 
 def run_forward(backend: Backend, batch: PackedBatch, cores: int) -> Mapping[Output, Rows]:

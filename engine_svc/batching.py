@@ -9,18 +9,21 @@
 * A sequence that does not fit into what is left of the budget keeps its flow's place, and other flows fill the rest.
   The flow in front is in every batch but an express one, so a flow with n others before it in the first class is in one
   of the next n + 1. In a group of m flows it may take m times as many.
-* Expired submissions leave without costing a turn.
+* Submissions whose deadline has passed, or passes before this pass ends, are late: they leave without costing a turn.
+  A pass is shortened so that a submission is not late, but not below a share of a full pass: many short passes lose
+  more time than they save.
 
 The work is proportional to the submissions and flows that leave, however many sequences they have and however many
 others wait.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from engine_svc.fair_queue import FairQueue, Flow
 from engine_svc.submission import Part, Submission
+from heddle.admission import SHORT_PASS_SHARE
 
 # Flows that one batch may pass over in search of sequences that fit. More would hardly fill batches better.
 PASSED_OVER_MAX = 64
@@ -39,12 +42,17 @@ class SchedulerLimits:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """What one pass is to compute. It has no parts if all that was found had expired."""
+    """The work of one pass. It has no parts if everything that waited was late."""
 
     formed_at: float  # time.monotonic
     limits: SchedulerLimits
+    began_at: float = 0.0  # when a pass was free and something waited, time.monotonic
+    tokens_per_s: float = 0.0  # throughput of a pass; 0 = unknown
+    expected_s: float = 0.0  # duration of the pass when filled; 0 = unknown
+    shortest_s: float = 0.0  # a deadline does not make the pass shorter
+    others_wait: bool = False  # whether it left something in the queue
     parts: list[Part] = field(default_factory=list)
-    expired: list[Part] = field(default_factory=list)
+    late: list[Part] = field(default_factory=list)  # past the deadline, or would be at the end of the pass
     tokens: int = 0
     items: int = 0  # sequences
     cores: int = 1  # of its pass; 0 where passes run in turn
@@ -65,16 +73,32 @@ class Batch:
         self.items += part.stop - part.start
         self.tokens += part.tokens
 
-    def drop_if_expired(self, submission: Submission, queue: FairQueue) -> bool:
-        if submission.deadline is None or submission.deadline > self.formed_at:
+    def expect(self, queue: FairQueue, tokens_per_s: float) -> None:
+        """Sets how long the pass takes if it is filled from the queue, at this throughput."""
+        usual = queue.tokens / queue.items
+        self.tokens_per_s = tokens_per_s
+        tokens = min(self.limits.batch_tokens_max, queue.tokens, self.limits.batch_items_max * usual)
+        self.expected_s = tokens / tokens_per_s
+        self.shortest_s = SHORT_PASS_SHARE * self.expected_s
+
+    def drop_if_late(self, submission: Submission, queue: FairQueue) -> bool:
+        """Drops a submission that this pass would finish too late. Shortens the pass if that saves the submission."""
+        if submission.deadline is None:
             return False
-        queue.remove(submission)
-        self.expired.append(submission.take(submission.waiting))
-        return True
+        left_s = submission.deadline - self.formed_at
+        if left_s <= self.shortest_s:
+            queue.remove(submission)
+            self.late.append(submission.take(submission.waiting))
+            return True
+        if left_s < self.expected_s:
+            tokens = max(1, round(left_s * self.tokens_per_s))
+            self.limits = replace(self.limits, batch_tokens_max=min(tokens, self.limits.batch_tokens_max))
+            self.expected_s = left_s
+        return False
 
 
 class TurnBudget:
-    """What a turn may take: the same for all flows of a class, and computed anew in each round of turns."""
+    """Limit of one turn: the same for all flows of a class, and computed anew in each round of turns."""
 
     def __init__(self) -> None:
         self.tokens = self.items = 0
@@ -82,8 +106,9 @@ class TurnBudget:
         self._turns_left = 0
 
     def begin_turn(self, batch: Batch, queue: FairQueue) -> None:
-        if self._priority != queue.first_priority or not self._turns_left:
-            self._priority, self._turns_left = queue.first_priority, queue.first_class_size
+        priority = queue.first_priority
+        if self._priority != priority or not self._turns_left:
+            self._priority, self._turns_left = priority, queue.first_class_size
             self.tokens = (batch.limits.batch_tokens_max - batch.tokens) // self._turns_left
             self.items = (batch.limits.batch_items_max - batch.items) // self._turns_left
         self._turns_left -= 1
@@ -96,7 +121,7 @@ def fill(batch: Batch, queue: FairQueue) -> None:
     while queue and not batch.is_full and len(passed_over) < PASSED_OVER_MAX:
         flow = queue.front
         submission = flow.first
-        if batch.drop_if_expired(submission, queue):
+        if batch.drop_if_late(submission, queue):
             continue
         fitting = batch.count_fitting(submission)
         if fitting:
@@ -117,7 +142,7 @@ def take_turn(flow: Flow, fitting: int, batch: Batch, queue: FairQueue, budget: 
     count = min(fitting, max(1, flow.first.count_fitting(budget.tokens, budget.items)))
     while count > 0:
         batch.add(queue.take(flow, count))
-        while flow.submissions and batch.drop_if_expired(flow.first, queue):
+        while flow.submissions and batch.drop_if_late(flow.first, queue):
             pass
         if not flow.submissions:
             return
@@ -128,7 +153,7 @@ def fill_express(batch: Batch, queue: FairQueue) -> None:
     """Takes what fits of each flow that an express pass may serve."""
     for flow in list(find_express_flows(queue, batch.limits)):
         while flow.submissions and not batch.is_full:
-            if batch.drop_if_expired(flow.first, queue):
+            if batch.drop_if_late(flow.first, queue):
                 continue
             count = batch.count_fitting(flow.first)
             if not count:

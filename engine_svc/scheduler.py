@@ -1,5 +1,5 @@
 """Decides when a pass begins, and with how many tokens and cores. The servicer submits and cancels; workers take a
-batch for each pass. `engine_svc.batching` chooses what goes into the batch.
+batch for each pass. `engine_svc.batching` chooses what goes into the batch, and `heddle.admission` what is refused.
 
 A batch is formed at the moment a pass can begin, never before and never after waiting for more:
 
@@ -13,15 +13,20 @@ A batch is formed at the moment a pass can begin, never before and never after w
   other flows, if a thread asks for one. The operating system shares the cores, and no caller waits for another's bulk.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from engine_svc.batching import Batch, SchedulerLimits, fill, fill_express, find_express_flows
+from engine_svc.counts import EngineCounts
 from engine_svc.fair_queue import FairQueue
-from engine_svc.submission import Submission
+from engine_svc.pass_times import PassTimes
+from engine_svc.submission import Refusal, Submission
+from heddle.admission import RETRY_AFTER_MS_UNKNOWN, Admission
 
 # With fewer tokens each, cores would spend more time waiting for one another than they save.
 TOKENS_PER_CORE_MIN = 16
@@ -43,33 +48,58 @@ class Load(NamedTuple):
     waiting_tokens: int
 
 
+class Waiting(NamedTuple):
+    submissions: int
+    sequences: int
+    tokens: int
+    age_s: float  # of the oldest submission; 0 if none waits
+
+
 class Scheduler:
     """Thread-safe. Only `take` and `take_express` block; the others may be called from an event loop."""
 
-    def __init__(self, limits: SchedulerLimits, *, passes: int = 1, cores: int = 1, runs_in_turn: bool = False) -> None:
+    def __init__(
+        self,
+        limits: SchedulerLimits,
+        *,
+        passes: int = 1,
+        cores: int = 1,
+        runs_in_turn: bool = False,
+        queue_s_max: float = math.inf,
+    ) -> None:
         """At most `passes` run at once, each on at least one of the cores, with express passes beside them. With
-        `runs_in_turn`, that many may be queued on a device that runs one after the other, and cores do not matter."""
+        `runs_in_turn`, that many may be queued on a device that runs one after the other, and cores do not matter.
+        `queue_s_max` is the longest wait for which a submission is accepted."""
         self.limits = limits
         self.runs_in_turn = runs_in_turn
+        self.counts = EngineCounts()
         self._express_limits = replace(limits, batch_tokens_max=min(limits.batch_tokens_max, EXPRESS_TOKENS_MAX))
         self._passes_max = self._passes_free = passes if runs_in_turn else min(passes, cores)
         self._cores_free = cores
         self._queue = FairQueue(bulk_tokens=limits.batch_tokens_max)
+        self._admission = Admission(queue_s_max, 1 if runs_in_turn else self._passes_max)
+        self._pass_times = PassTimes(self._admission.throughput, self._passes_max, runs_in_turn=runs_in_turn)
+        self._waiting_since = 0.0  # since when the queue has not been empty
         self._closed = False
         self._lock = threading.Lock()
         self._idle: list[threading.Condition] = []  # threads that wait in `take`, the latest at the end
         self._idle_express: list[threading.Condition] = []
 
     def submit(self, submissions: Iterable[Submission]) -> list[Submission]:
-        """Returns the submissions that were refused, because the queue is full or closed."""
+        """Returns the refused submissions, with the reason in `refusal`."""
         refused = []
         with self._lock:
+            now = time.monotonic()
             for submission in submissions:
-                if self._has_room(submission):
-                    submission.submitted_at = time.monotonic()
-                    self._queue.put(submission)
-                else:
+                submission.refusal = self._find_refusal(submission, now)
+                if submission.refusal is not None:
+                    self.counts.refused[submission.refusal.reason] += 1
                     refused.append(submission)
+                    continue
+                submission.submitted_at = now
+                if not self._queue.items:
+                    self._waiting_since = now
+                self._queue.put(submission)
             self._wake()
         return refused
 
@@ -77,14 +107,18 @@ class Scheduler:
         """Removes what still waits of the submission; nothing of it will be delivered, not even what is running.
         Returns False, and has no effect, if all of it is running or done."""
         with self._lock:
-            return self._queue.remove(submission)
+            is_waiting = self._queue.remove(submission)
+            if is_waiting:
+                self.counts.cancelled_sequences += submission.waiting
+            return is_waiting
 
     def take(self, timeout_s: float | None = None) -> Batch | None:
         """Blocks until something waits and a pass is free for it, which `give_back` frees again. Returns None after the
         timeout, and when the scheduler is closed and empty."""
         with self._lock:
-            self._wait(self._idle, self._can_begin, timeout_s)
-            batch = self._form() if self._can_begin() else None
+            batch = self._form() if self._wait(self._idle, self._can_begin, timeout_s) else None
+            if batch is not None:
+                self.counts.count_batch(batch, self.limits.batch_tokens_max)
             self._wake()
         return batch
 
@@ -92,8 +126,10 @@ class Scheduler:
         """Like `take`, for what should not wait until a pass is free. The caller runs it at once, on no core of its
         own."""
         with self._lock:
-            self._wait(self._idle_express, self._can_begin_express, timeout_s)
-            batch = self._form_express() if self._can_begin_express() else None
+            can_begin = self._wait(self._idle_express, self._can_begin_express, timeout_s)
+            batch = self._form_express() if can_begin else None
+            if batch is not None:
+                self.counts.count_batch(batch, batch.limits.batch_tokens_max)
             self._wake()
         return batch
 
@@ -103,6 +139,7 @@ class Scheduler:
             if not batch.is_express:
                 self._passes_free += 1
                 self._cores_free += batch.cores
+                self._pass_times.end(batch, time.monotonic())
             self._wake()
 
     def close(self) -> None:
@@ -111,23 +148,50 @@ class Scheduler:
             self._closed = True
             self._wake()
 
+    def measure_throughput(self) -> float:
+        """Tokens per second of the busy engine; 0 if it has not been busy for a while."""
+        with self._lock:
+            return self._admission.measure_throughput(time.monotonic())
+
     def load(self) -> Load:
         return Load(self._queue.items, self._queue.tokens)
 
-    def _has_room(self, submission: Submission) -> bool:
-        waiting, limits = self._queue, self.limits
-        if self._closed or not waiting.items:
-            return not self._closed
-        tokens, items = waiting.tokens + submission.tokens, waiting.items + submission.waiting
-        return tokens <= limits.queue_tokens_max and items <= limits.queue_items_max
+    def measure_queue(self) -> Waiting:
+        """Measures the queue for the metrics, in time proportional to the waiting flows."""
+        with self._lock:
+            submissions, oldest = self._queue.measure()
+            return Waiting(submissions, self._queue.items, self._queue.tokens, max(0.0, time.monotonic() - oldest))
 
-    def _wait(self, idle: list[threading.Condition], can_begin: Callable[[], bool], timeout_s: float | None) -> None:
+    def _find_refusal(self, submission: Submission, now: float) -> Refusal | None:
+        queue, limits, admission = self._queue, self.limits, self._admission
+        if self._closed:
+            return Refusal("closed", "the engine is shutting down", RETRY_AFTER_MS_UNKNOWN)
+        tokens, items = queue.tokens + submission.tokens, queue.items + submission.waiting
+        if queue.items and (tokens > limits.queue_tokens_max or items > limits.queue_items_max):
+            return Refusal("queue_full", "the engine's queue is full", admission.estimate_retry_ms(queue.tokens, now))
+        if not queue.items or (tokens <= limits.batch_tokens_max and items <= limits.batch_items_max):
+            admission.reset_limits()
+            return None
+        retry_after_ms = admission.find_retry_ms(
+            submission.tokens,
+            queue.tokens,
+            partial(queue.estimate_work_ahead, submission),
+            busy_s=self._pass_times.estimate_busy_s(now),
+            left_s=math.inf if submission.deadline is None else submission.deadline - now,
+            now=now,
+        )
+        message = "the engine cannot compute this request in time: too much work is waiting"
+        return Refusal("too_late", message, retry_after_ms) if retry_after_ms else None
+
+    def _wait(self, idle: list[threading.Condition], can_begin: Callable[[], bool], timeout_s: float | None) -> bool:
+        """Returns whether a pass can begin."""
         if can_begin():
-            return
+            return True
         thread = threading.Condition(self._lock)
         idle.append(thread)
         thread.wait_for(lambda: self._is_over() or can_begin(), timeout_s)
         idle.remove(thread)
+        return can_begin()
 
     def _wake(self) -> None:
         """Wakes the latest idle thread: where passes have several cores, the helpers of its last pass are still awake.
@@ -159,16 +223,21 @@ class Scheduler:
         return min(self._passes_free, self._cores_free)
 
     def _form(self) -> Batch:
+        now = time.monotonic()
+        batch = Batch(now, self.limits if self.runs_in_turn else self._limit_share())
+        throughput = self._admission.throughput
+        if throughput.is_known(now):
+            batch.expect(self._queue, throughput.per_s)
+        fill(batch, self._queue)
         if self.runs_in_turn:
-            batch = Batch(time.monotonic(), self.limits, cores=0)
-            fill(batch, self._queue)
+            batch.cores = 0
         else:
-            batch = Batch(time.monotonic(), self._limit_share())
-            fill(batch, self._queue)
             cores = self._cores_free // self._count_passes() if self._queue.items else self._cores_free
             batch.cores = min(cores, max(1, batch.tokens // TOKENS_PER_CORE_MIN))
+        batch.others_wait = self._queue.items > 0
         self._passes_free -= 1
         self._cores_free -= batch.cores
+        self._pass_times.begin(batch, self._waiting_since, now)
         return batch
 
     def _limit_share(self) -> SchedulerLimits:

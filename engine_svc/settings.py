@@ -11,8 +11,10 @@ from heddle.checkpoint.sentence_modules import PoolingSetting
 from heddle.machine import check_device
 from heddle.quantization import NO_QUANT, Quantization
 from heddle.rpc.credentials import ServerTls
+from heddle.rpc.message_limits import REQUEST_BYTES_MAX, check_message_bytes
 from heddle.rpc.settings import at_least
-from heddle.rpc.telemetry import LogFormat, LogLevel
+from heddle.telemetry.logs import LogFormat, LogLevel
+from heddle.telemetry.trace_settings import check_ratio
 
 
 @dataclass(frozen=True)
@@ -85,15 +87,39 @@ class EngineSettings:
     batch_items_max: int = 1024
     # Tokens that may wait for the engine; beyond them new sequences are refused as OVERLOADED.
     queue_tokens_max: int = 4_000_000
+    # Seconds that a request may wait in the queue, estimated from the measured speed. A request is refused as
+    # OVERLOADED at once if it would wait longer, behind more than 200 turns of others, or would miss its deadline.
+    # While requests are refused, the limit falls to a tenth within 6 seconds.
+    queue_s_max: float = 5.0
     # Sequences that may wait for the engine. A single submission may not have more.
     queue_items_max: int = 65_536
+    # Bytes of the requests and answers of all unary calls (Encode) in progress. Beyond this, calls are refused as
+    # OVERLOADED.
+    calls_bytes_max: int = 256 << 20
+    # Bytes of one message from a client, from 1 MiB to 256 MiB. A larger message ends its stream or call. Memory is
+    # held for unfinished messages too.
+    message_bytes_max: int = REQUEST_BYTES_MAX
 
     # Operation
 
     # Seconds that a stopping pod takes to finish what it accepted.
     drain_s_max: float = 30.0
-    # Port of the Prometheus metrics; there are none when unset.
-    metrics_port: int | None = None
+    # Seconds that a stopping pod still accepts requests and streams while its health check already fails, so that
+    # proxies have time to notice.
+    drain_delay_s: float = 0.0
+    # Port of the Prometheus metrics, at /metrics. If it is in use, the pod takes the next free port above it. 0 means
+    # any free port; none means no metrics.
+    metrics_port: int | None = 9152
+    # Address of the metrics port. When empty, the address of the first host:port of --listen, or else 127.0.0.1.
+    metrics_host: str = ""
+    # Also serve te_queue_size, te_batch_next_size and te_batch_next_tokens, for dashboards of Text Embeddings
+    # Inference.
+    tei_metrics: bool = False
+    # OpenTelemetry collector that receives traces (OTLP over gRPC), such as http://localhost:4317. When empty, that of
+    # OTEL_EXPORTER_OTLP_ENDPOINT; without either, there are no traces. The exporter's other OTEL_ variables apply too.
+    trace_collector: str = ""
+    # Share of requests that are traced, from 0 to 1. If a request has a traceparent, its sampled flag decides instead.
+    trace_ratio: float = 0.01
     # Log lines for people or for machines.
     log_format: LogFormat = "text"
     # Least severe log lines that are written.
@@ -111,9 +137,13 @@ class EngineSettings:
         ServerTls.from_settings(self.tls_cert, self.tls_key, self.tls_ca)
         check_device(self.device)
         at_least(0, threads=self.threads, passes=self.passes, batch_tokens_max=self.batch_tokens_max)
-        at_least(0, drain_s_max=self.drain_s_max)
+        at_least(0, metrics_port=self.metrics_port)
+        at_least(0, drain_s_max=self.drain_s_max, drain_delay_s=self.drain_delay_s)
+        check_ratio(self.trace_ratio)
         at_least(1, batch_items_max=self.batch_items_max, queue_items_max=self.queue_items_max)
-        at_least(1, queue_tokens_max=self.queue_tokens_max)
+        at_least(0.001, queue_s_max=self.queue_s_max)
+        at_least(1, queue_tokens_max=self.queue_tokens_max, calls_bytes_max=self.calls_bytes_max)
+        check_message_bytes(self.message_bytes_max)
         at_least(0, simulated_fixed_us=self.simulated_fixed_us, simulated_per_token_ns=self.simulated_per_token_ns)
 
     @property

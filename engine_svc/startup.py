@@ -22,6 +22,7 @@ from engine_svc.device import (
 )
 from engine_svc.settings import EngineSettings
 from heddle.checkpoint import Checkpoint, ModelKind
+from heddle.checkpoint.description import describe_checkpoint
 from heddle.machine import GPUS_VARIABLE, usable_cores, visible_gpus
 from heddle.quantization import NO_QUANT
 from heddle.rpc.start_times import end_phase
@@ -96,15 +97,9 @@ def describe_model(
     checkpoint: Checkpoint, backend: Backend, device: Device, settings: EngineSettings
 ) -> model_pb2.Model:
     """`settings` must be resolved."""
-    return model_pb2.Model(
-        name=checkpoint.name,
-        kind=f"MODEL_KIND_{checkpoint.kind.name}",
-        tokenizer_fingerprint=checkpoint.tokenizer_fingerprint,
+    model = model_pb2.Model(
         vocabulary_size=checkpoint.vocabulary_size,
         sequence_tokens_max=checkpoint.sequence_tokens_max,
-        dimension=checkpoint.dimension,
-        labels=checkpoint.labels,
-        pooling="+".join(mode.value for mode in checkpoint.pooling),
         data_type=backend.data_type,
         revision=checkpoint.revision,
         backend=settings.backend,
@@ -118,6 +113,8 @@ def describe_model(
         tasks=checkpoint.tasks,
         version=version("heddle"),
     )
+    model.MergeFrom(describe_checkpoint(checkpoint))
+    return model
 
 
 def list_embedding_kinds(checkpoint: Checkpoint) -> list[model_pb2.EmbeddingKind]:

@@ -4,10 +4,12 @@ and a worker computes the parts. Its outcome is complete when its last part is."
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from engine_svc.rows import Rows, join, missing
 from engine_svc.sequences import Sequences
+from heddle.telemetry.logs import LogContext
 
 
 @dataclass(slots=True)
@@ -19,6 +21,15 @@ class Outcome:
     error: Exception | None = None  # nothing was computed
     queue_s: float = 0.0  # the longest wait of a sequence
     compute_s: float = 0.0  # of the longest pass that computed a sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The scheduler's reason not to accept a submission."""
+
+    reason: str  # a label of the metrics: closed, queue_full or too_late
+    message: str
+    retry_after_ms: int
 
 
 def keep_outcome(outcome: Outcome) -> Any:
@@ -36,12 +47,17 @@ class Submission:
     priority: int = 0  # smaller first
     deadline: float | None = None  # time.monotonic
     encode: Callable[[Outcome], Any] = keep_outcome  # makes what is delivered; called on the thread of the worker
+    traceparent: str = ""  # trace context of the submission's span; empty if it is not recorded
+    log_context: LogContext = ("", "")  # request id and trace context, for log lines
+    refusal: Refusal | None = field(default=None, init=False)  # why the scheduler did not accept it
     submitted_at: float = field(default=0.0, init=False)  # time.monotonic
     taken: int = field(default=0, init=False)  # how many sequences have left the queue
     waiting: int = field(init=False)  # how many sequences wait
     tokens: int = field(init=False)  # of the sequences that wait
     _unfinished: int = field(init=False)  # sequences without an outcome
-    _finished: list[tuple["Part", Outcome]] = field(default_factory=list, init=False)
+    # By the index of their first sequence. Not by their part: it would be a cycle, and keep the rows of a submission
+    # until the garbage collector runs.
+    _finished: list[tuple[int, Outcome]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         starts = self.sequences.starts
@@ -83,7 +99,7 @@ class Submission:
         if sequences == len(self.sequences.starts) - 1:
             return outcome
         with _finish_lock:
-            self._finished.append((part, outcome))
+            self._finished.append((part.start, outcome))
             self._unfinished -= sequences
             if self._unfinished:
                 return None
@@ -119,13 +135,14 @@ class Part:
         return Outcome(results, [(index, error) for index in range(len(self))], queue_s=queue_s)
 
 
-def merge(finished: list[tuple[Part, Outcome]]) -> Outcome:
-    """The outcome of a submission from those of all its parts. Errors of a part count from its start."""
-    finished.sort(key=lambda each: each[0].start)
+def merge(finished: list[tuple[int, Outcome]]) -> Outcome:
+    """The outcome of a submission from those of all its parts, each with the index of its first sequence. Errors of a
+    part count from there."""
+    finished.sort(key=itemgetter(0))
     outcomes = [outcome for _, outcome in finished]
     return Outcome(
         [join(rows) for rows in zip(*(outcome.results for outcome in outcomes), strict=True)],
-        [(part.start + index, error) for part, outcome in finished for index, error in outcome.errors],
+        [(start + index, error) for start, outcome in finished for index, error in outcome.errors],
         queue_s=max(outcome.queue_s for outcome in outcomes),
         compute_s=max(outcome.compute_s for outcome in outcomes),
     )

@@ -11,6 +11,7 @@ answered, and callers send them to another pod, as they do whenever a pod is gon
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import sys
@@ -18,6 +19,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from engine_svc.backends import Backend
@@ -25,8 +28,10 @@ from engine_svc.batch_runner import run_batch, warm_up
 from engine_svc.batching import Batch
 from engine_svc.scheduler import Scheduler
 from engine_svc.submission import Outcome, Part, Submission
+from heddle.admission import to_ms
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.start_times import end_phase
+from heddle.telemetry.logs import log_request_id, log_requests
 
 # A method of the scheduler: blocks until there is a batch, and returns None at the end.
 Take = Callable[[], Batch | None]
@@ -50,10 +55,12 @@ class Worker:
         *,
         threads: int = 1,
         has_express: bool = False,
+        on_pass: Callable[[Batch, float], None] | None = None,
         name: str = "worker",
     ) -> None:
         """`load_backend` runs in the worker's first thread. A warm-up batch is the lengths of its sequences in tokens.
-        `threads` run the backend at once, and with `has_express` one more runs express batches."""
+        `threads` run the backend at once, and with `has_express` one more runs express batches. `on_pass` is called on
+        the pass's thread after each pass, with the batch and when the pass began, in time.monotonic() seconds."""
         self.loaded: Future[Backend] = Future()  # when warm, or the error of loading or warming up
         self.stopped: Future[None] = Future()  # after the last outcome, or the first error that ended a thread
         self._running: dict[Batch, float] = {}  # when each pass began, time.monotonic
@@ -65,11 +72,17 @@ class Worker:
         self._name = name
         self._threads = threads
         self._has_express = has_express
+        self._on_pass = on_pass
 
     def start(self) -> None:
         self.loaded.set_running_or_notify_cancel()  # a caller that stops waiting cannot cancel them
         self.stopped.set_running_or_notify_cancel()
         self._start_thread(self._run)
+
+    @property
+    def running(self) -> tuple[Batch, ...]:
+        """The batches that are being computed."""
+        return tuple(self._running)
 
     @property
     def running_tokens(self) -> int:
@@ -128,8 +141,8 @@ class Worker:
         """Never raises: the first thread must not close the backend of a lost device, which may block."""
         try:
             while (batch := take()) is not None:
-                if batch.expired:
-                    self._deliver(fail_expired(batch))
+                if batch.late:
+                    self._deliver(fail_late(batch))
                 if batch.parts:
                     self._deliver(self._run_pass(backend, batch))
                 else:
@@ -141,11 +154,15 @@ class Worker:
         began_at = time.monotonic()
         self._running[batch] = began_at
         try:
-            result = run_batch(backend, [part.sequences for part in batch.parts], batch.cores)
+            parts = [part.sequences for part in batch.parts]
+            result = run_batch(backend, parts, batch.cores, partial(log_for, batch))
             compute_s = self._end_pass(began_at)
+            self._scheduler.counts.count_pass(batch, result, compute_s)
         finally:
             del self._running[batch]
             self._scheduler.give_back(batch)
+        if self._on_pass is not None:
+            self._on_pass(batch, began_at)
         outcomes, start = [], 0
         for part in batch.parts:
             stop = start + part.stop - part.start
@@ -179,6 +196,16 @@ class Worker:
             log.warning("%d outcomes are lost: the event loop is closed", len(encoded))
 
 
+def log_for(batch: Batch, start: int, stop: int) -> AbstractContextManager[None]:
+    """Names in log lines the requests of the batch's sequences from `start` to `stop`."""
+    ends = itertools.accumulate(part.stop - part.start for part in batch.parts)
+    return log_requests(
+        part.submission.log_context
+        for part, end in zip(batch.parts, ends, strict=True)
+        if end > start and end - (part.stop - part.start) < stop
+    )
+
+
 def lower_thread_priority() -> None:
     """Lets the calling thread, and those that it starts from now on, yield the cores to other threads: to the express
     passes, and to those that carry results."""
@@ -188,9 +215,19 @@ def lower_thread_priority() -> None:
             os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
 
 
-def fail_expired(batch: Batch) -> list[tuple[Part, Outcome]]:
-    error = HeddleError(ErrorKind.DEADLINE_EXCEEDED, "the deadline passed while the sequence waited for the engine")
-    return [(part, part.fail(error, batch.formed_at - part.submission.submitted_at)) for part in batch.expired]
+def fail_late(batch: Batch) -> list[tuple[Part, Outcome]]:
+    """Makes the outcomes of late parts: DEADLINE_EXCEEDED, or OVERLOADED if the deadline has not passed yet."""
+    outcomes = []
+    for part in batch.late:
+        deadline, waited_s = part.submission.deadline or 0.0, batch.formed_at - part.submission.submitted_at
+        if deadline > batch.formed_at:
+            message = "the engine cannot compute the sequence before its deadline"
+            error = HeddleError(ErrorKind.OVERLOADED, message, retry_after_ms=to_ms(waited_s))
+        else:
+            message = "the deadline passed while the sequence waited for the engine"
+            error = HeddleError(ErrorKind.DEADLINE_EXCEEDED, message)
+        outcomes.append((part, part.fail(error, waited_s)))
+    return outcomes
 
 
 def deliver(encoded: Iterable[tuple[Submission, Any]]) -> None:
@@ -199,4 +236,5 @@ def deliver(encoded: Iterable[tuple[Submission, Any]]) -> None:
         try:
             submission.deliver(outcome)
         except Exception:
-            log.exception("the receiver of an outcome failed")
+            with log_request_id(*submission.log_context):
+                log.exception("the receiver of an outcome failed")

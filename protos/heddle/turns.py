@@ -4,6 +4,9 @@ and tokenizer pods.
 A name is a path, such as `caller/request`. Names with the same prefix form a group. A group takes turns with its
 neighbours as if it were one name, and its members take turns inside it. So a caller gets one share, however many
 requests it sends at once. See ItemContext.flow.
+
+The weight of a value is the work that waits under its name. `weight_before` estimates from the weights how much work of
+others is served before the work of a name.
 """
 
 from collections import OrderedDict, deque
@@ -21,6 +24,7 @@ T = TypeVar("T")
 class Leaf(Generic[T]):
     value: T
     group: "Group[T]"
+    weight: int
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +34,7 @@ class Group(Generic[T]):
     name: str  # with a slash at the end; "" is the root
     parent: "Group[T] | None" = None
     members: "OrderedDict[str, Leaf[T] | Group[T]]" = field(default_factory=OrderedDict)
+    weight: int = 0  # the sum of its members
 
     def in_turns(self) -> Iterator[T]:
         """The values in the order of their first turns. Lazy: the cost is that of the values that are taken."""
@@ -63,6 +68,15 @@ class Turns(Generic[T]):
         """The values in the order of their first turns."""
         return self._all.in_turns()
 
+    def values(self) -> list[T]:
+        """The values in the order in which they were added. May be called from another thread."""
+        return [leaf.value for leaf in tuple(self._leaves.values())]
+
+    @property
+    def weight(self) -> int:
+        """The weight of all values."""
+        return self._all.weight
+
     @property
     def front(self) -> T:
         """The value whose turn it is."""
@@ -75,20 +89,57 @@ class Turns(Generic[T]):
         leaf = self._leaves.get(name)
         return leaf.value if leaf else None
 
-    def add(self, name: str, value: T) -> None:
+    def weight_before(self, name: str, own: int) -> int:
+        """Estimates the weight of others that is served before `own` is served under this name, which may be new. In
+        each group, every other member gets as much as this name's part of it, if it has as much. The estimate assumes
+        that the members of a group have equal weights."""
+        groups, leaf = self._path_of(name), self._leaves.get(name)
+        inside, is_there = (leaf.weight, True) if leaf else (0, False)
+        total = own
+        for group in reversed(groups):
+            total += min(group.weight - inside, (len(group.members) - is_there) * total)
+            inside, is_there = group.weight, True
+        return total - own
+
+    def turns_before(self, name: str) -> int:
+        """The most turns that others can get before the first turn of this name, which must be new."""
+        groups, turns = self._path_of(name), 1
+        for number, group in enumerate(reversed(groups)):
+            turns *= len(group.members) + (number == 0)
+        return min(turns - 1, len(self._leaves))
+
+    def add(self, name: str, value: T, weight: int = 0) -> None:
         """Adds the value at the end. The name must be new."""
-        group = self._group_of(name)
-        leaf = Leaf(value, group)
-        self._leaves[name] = group.members[name] = leaf
+        group = self._all
+        group.weight += weight
+        for prefix in prefixes(name):
+            member = group.members.get(prefix)
+            if not isinstance(member, Group):
+                member = group.members[prefix] = Group(prefix, group)
+            member.weight += weight
+            group = member
+        self._leaves[name] = group.members[name] = Leaf(value, group, weight)
+
+    def change_weight(self, name: str, change: int) -> None:
+        leaf = self._leaves[name]
+        leaf.weight += change
+        group: Group[T] | None = leaf.group
+        while group is not None:
+            group.weight += change
+            group = group.parent
 
     def remove(self, name: str) -> None:
         """Removes the value, and groups that become empty. Does nothing if the name is not there."""
         leaf = self._leaves.pop(name, None)
-        group = leaf.group if leaf else None
+        if leaf is None:
+            return
+        group: Group[T] | None = leaf.group
+        is_empty = True  # what has this name
         while group is not None:
-            del group.members[name]
-            if group.members:
-                return
+            group.weight -= leaf.weight
+            if is_empty:
+                del group.members[name]
+                is_empty = not group.members
             name, group = group.name, group.parent
 
     def move_to_end(self, name: str) -> None:
@@ -104,14 +155,21 @@ class Turns(Generic[T]):
             group.members.move_to_end(name, last)
             name, group = group.name, group.parent
 
-    def _group_of(self, name: str) -> Group[T]:
-        """Finds the group of a name, or makes it."""
-        group, end = self._all, 0
-        for part in name.split("/", DEPTH_MAX - 1)[:-1]:
-            end += len(part) + 1
-            prefix = name[:end]
-            member = group.members.get(prefix)
+    def _path_of(self, name: str) -> "list[Group[T]]":
+        """The groups of a name that exist, from the root."""
+        path = [self._all]
+        for prefix in prefixes(name):
+            member = path[-1].members.get(prefix)
             if not isinstance(member, Group):
-                member = group.members[prefix] = Group(prefix, group)
-            group = member
-        return group
+                break
+            path.append(member)
+        return path
+
+
+def prefixes(name: str) -> list[str]:
+    """Returns `a/` and `a/b/` for `a/b/c`."""
+    found, end = [], 0
+    for part in name.split("/", DEPTH_MAX - 1)[:-1]:
+        end += len(part) + 1
+        found.append(name[:end])
+    return found

@@ -52,7 +52,7 @@ def list_submissions(batch: Batch | None) -> list[Submission]:
 
 def list_expired(batch: Batch | None) -> list[Submission]:
     assert batch is not None
-    return [part.submission for part in batch.expired]
+    return [part.submission for part in batch.late]
 
 
 def take_next(scheduler: Scheduler, timeout_s: float | None = None) -> Batch | None:

@@ -61,7 +61,7 @@ def test_empty_groups_are_removed() -> None:
     scheduler = make_scheduler(*submissions, limits=SchedulerLimits(100, 8, 10**6, 10**5))
     assert all(scheduler.cancel(each) for each in submissions[::2])
     assert sum(len(list_submissions(batch)) for batch in take_all(scheduler)) == 100
-    assert not scheduler._queue._classes
+    assert not scheduler._queue._classes[0]._all.members
 
 
 def test_an_express_batch_takes_from_each_caller_in_turn() -> None:

@@ -35,6 +35,26 @@ def test_the_next_pass_is_formed_during_a_running_one_once_enough_waits(waiting:
     assert list_submissions(scheduler.take(0)) == submissions
 
 
+def test_a_batch_without_work_does_not_change_the_measured_time_of_the_running_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    scheduler = on_a_device()
+    scheduler.submit(single(100) for _ in range(4))
+    scheduler.submit(single(100, deadline=now + 0.5) for _ in range(4))
+    running = scheduler.take(0)
+    now += 1.0
+    empty = scheduler.take(0)
+    assert running is not None
+    assert empty is not None
+    assert not empty.parts
+    scheduler.give_back(empty)
+    now += 1.0
+    scheduler.give_back(running)
+    assert scheduler._admission.throughput.per_s == 200
+
+
 def test_less_than_that_is_taken_when_the_device_is_free() -> None:
     scheduler = on_a_device()
     scheduler.submit([single(1)])

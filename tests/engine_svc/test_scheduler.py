@@ -5,6 +5,7 @@ import time
 import pytest
 
 from engine_svc.batching import Batch, SchedulerLimits
+from engine_svc.fair_queue import CLASSES_KEPT_MAX
 from engine_svc.scheduler import (
     EXPRESS_TOKENS_MAX,
     PASS_TOKENS_MIN,
@@ -179,11 +180,12 @@ def test_sequence_longer_than_the_queue_is_accepted_when_nothing_waits() -> None
     assert list_submissions(take_next(scheduler)) == [over_long]
 
 
-def test_empty_flows_and_classes_are_removed() -> None:
+def test_empty_flows_are_removed_and_few_empty_classes_are_kept() -> None:
     submissions = [single(flow=str(number), priority=number % 50) for number in range(1000)]
     scheduler = make_scheduler(*submissions)
     assert all(scheduler.cancel(submission) for submission in submissions[::2])
     assert sum(len(list_submissions(batch)) for batch in take_all(scheduler)) == 500
-    assert not scheduler._queue._classes
+    assert not any(scheduler._queue._classes.values())
+    assert len(scheduler._queue._classes) <= CLASSES_KEPT_MAX
     assert not scheduler._queue._priorities
     assert not scheduler._queue.bulk_flows

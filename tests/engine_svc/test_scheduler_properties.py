@@ -117,7 +117,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         first_class = min(priority for priority, _ in self.waiting)
         self.check_budget(batch)
         self.check_leavers(batch)
-        for leaver in list_leavers([*batch.parts, *batch.expired]):
+        for leaver in list_leavers([*batch.parts, *batch.late]):
             self.forget(leaver)
         self.check_nothing_else_fits(batch)
         self.check_priorities(batch)
@@ -132,11 +132,11 @@ class SchedulerMachine(RuleBasedStateMachine):
     def check_leavers(self, batch: Batch) -> None:
         """Each sequence that leaves had waited, leaves once, and comes from the start of its flow. Those with a
         deadline have expired, the others have not."""
-        leavers = list_leavers([*batch.parts, *batch.expired])
+        leavers = list_leavers([*batch.parts, *batch.late])
         assert leavers
         assert len(set(leavers)) == len(leavers)
         assert all(leaver in self.waiting[leaver[0].priority, leaver[0].flow] for leaver in leavers)
-        assert all(part.submission.deadline is not None for part in batch.expired)
+        assert all(part.submission.deadline is not None for part in batch.late)
         assert all(part.submission.deadline is None for part in batch.parts)
         for (priority, flow), waiting in self.waiting.items():
             left = {leaver for leaver in leavers if (leaver[0].priority, leaver[0].flow) == (priority, flow)}
@@ -176,6 +176,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     def load_is_what_waits(self) -> None:
         waiting = self.all_waiting()
         assert self.scheduler.load() == Load(len(waiting), sum(map(count_tokens, waiting)))
+        for priority, turns in self.scheduler._queue._classes.items():
+            assert turns.weight == sum(count_tokens(each) for flow in self.list_flows(priority) for each in flow)
 
     def teardown(self) -> None:
         self.scheduler.close()

@@ -126,6 +126,21 @@ async def test_a_submission_of_more_sequences_than_the_queue_holds_is_refused(tm
     assert "5 sequences is too large: the engine's queue holds 4" in error.message
 
 
+async def test_calls_beyond_their_bytes_are_refused_and_counted_until_they_are_over(tmp_path: Path) -> None:
+    pod = engine_pod(tmp_path, simulated_fixed_us=300_000, calls_bytes_max=10_000)
+    async with pod as address, open_channel(address) as channel:
+        stub = any_stub(channel)
+        first = asyncio.create_task(encode(stub, submitted(*[[7] * 100] * 20)))
+        await asyncio.sleep(0.1)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await encode(stub, submitted(*[[7] * 100] * 20))
+        error = HeddleError.from_rpc_error(caught.value)
+        assert error.kind is ErrorKind.OVERLOADED
+        assert error.retry_after_ms
+        assert (await first).results[0].tensor.shape == [20, 384]  # more bytes, but it is alone
+        assert (await encode(stub, submitted(*[[7] * 100] * 20))).results
+
+
 async def test_several_outputs_come_in_the_requested_order(stub: Any) -> None:
     ids, options = [[7, 8, 9], [10]], {"output": pb.OUTPUT_TOKEN_VECTORS}
     both = await encode(stub, submitted(*ids, **options, more_outputs=[pb.OUTPUT_VECTOR], dimensions=4))
