@@ -1,7 +1,7 @@
 """Generates the Python stubs of the .proto files. With `--check` it only compares them with the committed stubs.
 
-The stubs of heddle.v1 lie beside the .proto files. Those of tei.v1 are in heddle/tei/v1, inside our own package:
-callers of Text Embeddings Inference may already have stubs of its contract in a package `tei`.
+The stubs of heddle.v1 lie beside the .proto files. Those of other contracts are inside our own package, such as
+heddle/tei/v1: their callers may already have stubs under other names.
 
 Run by `make protos` and `make check`. The compiler is old on purpose and has its own environment: stubs work with the
 protobuf version that they were made for and with the next major version. Stubs made for protobuf 6 therefore work in
@@ -18,7 +18,12 @@ from pathlib import Path
 
 PROTOS = Path(__file__).parent
 # Folders of .proto files, and those of their stubs, relative to protos/.
-STUBS = {"heddle/v1": "heddle/v1", "tei/v1": "heddle/tei/v1"}
+STUBS = {
+    "heddle/v1": "heddle/v1",
+    "oip/v2": "heddle/oip/v2",
+    "tei/v1": "heddle/tei/v1",
+    "xds/data/orca/v3": "heddle/orca/v3",
+}
 TOOLS_VENV = PROTOS.parent / ".venv" / "protoc"
 TOOLS = ("grpcio-tools==1.72.2", "protobuf==6.30.2", "mypy-protobuf==3.7.0")
 PYTHON = TOOLS_VENV / "bin" / "python"

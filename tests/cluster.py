@@ -27,7 +27,7 @@ TOKENIZER = "heddle.v1.InferenceService"
 @asynccontextmanager
 async def engine_pod(folder: Path, backend: Backend | None = None, **settings: Any) -> AsyncIterator[str]:
     """Yields the address of an engine pod that is ready. Its backend is simulated by default."""
-    defaults = {"backend": "simulated", "simulated_fixed_us": 100, "simulated_per_token_ns": 0}
+    defaults = {"backend": "simulated", "simulated_fixed_us": 100, "simulated_per_token_ns": 0, "metrics_port": None}
     address = settings.pop("address", f"unix:{folder}/engine")
     own = EngineSettings(listen=(address,), **{**defaults, **settings})
     with patch.object(engine, "load_backend", (lambda *_: backend) if backend else load_backend):
@@ -39,7 +39,7 @@ async def engine_pod(folder: Path, backend: Backend | None = None, **settings: A
 async def tokenizer_pod(folder: Path, *engines: str, **settings: Any) -> AsyncIterator[str]:
     """Yields the address of a tokenizer pod that is ready."""
     address = settings.pop("address", f"unix:{folder}/tokenizer")
-    own = TokenizerSettings(listen=(address,), engines=engines, **settings)
+    own = TokenizerSettings(listen=(address,), engines=engines, **{"metrics_port": None, **settings})
     async with running(lambda stop: tokenizer.serve(own, stop), functools.partial(grpc_ready, address, TOKENIZER)):
         yield address
 

@@ -6,21 +6,28 @@ carries the plan out: the encoder tokenizes the inputs, the engines compute the 
 """
 
 import asyncio
-from collections.abc import Awaitable
+import functools
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar, cast
 
 import grpc
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.fairness import FlowNames
-from heddle.rpc.stream import Cancel, Reply, nothing_to_cancel
-from heddle.rpc.stream_server import StreamServer
+from heddle.rpc.stream import Cancel, ServerReply, ServerSubmit, nothing_to_cancel
+from heddle.rpc.stream_server import StreamLimits, StreamServer
+from heddle.rpc.traced_submit import trace_submit
 from heddle.rpc.unary import call_deadline, read_context, submit_and_wait
+from heddle.telemetry.traceparent import is_recorded
+from heddle.telemetry.tracing import Tracing
 from heddle.v1 import inference_pb2, inference_pb2_grpc, item_pb2, model_pb2
+from tokenizer_svc.counts import CountedRequest
 from tokenizer_svc.encoder import WORKERS, Encoder
 from tokenizer_svc.engines import Engines
 from tokenizer_svc.settings import TokenizerSettings
+from tokenizer_svc.spans import RequestSpans
 from tokenizer_svc.tasks.engine_request import EngineRequest, MemoryBudget
 from tokenizer_svc.tasks.grouping import GroupLimits
 from tokenizer_svc.tasks.local_request import answer_locally
@@ -29,6 +36,7 @@ from tokenizer_svc.tasks.served_model import ServedModel
 from tokenizer_svc.tasks.table import plan_request
 from tokenizer_svc.text.rerank_prompts import choose_prompt
 from tokenizer_svc.text.tokenizer import Tokenizer
+from tokenizer_svc.unary_engines import UnaryEngines
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")
@@ -60,8 +68,10 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         checkpoint: Checkpoint,
         tokenizer: Tokenizer,
         encoder: Encoder,
-        engines: Engines,
+        engines: Engines | UnaryEngines,
         settings: TokenizerSettings,
+        *,
+        tracing: Tracing | None = None,
     ) -> None:
         rerank_prompt = choose_prompt(checkpoint, tokenizer, settings.rerank_template)
         self._served = ServedModel(checkpoint, tokenizer, settings, rerank_prompt)
@@ -73,11 +83,17 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self._group_limits = GroupLimits(settings.submission_sequences_max, settings.submission_tokens_max)
         self._unanswered: set[EngineRequest | asyncio.Task[None]] = set()
         self.flow_names = FlowNames()
+        # `submit`, with a span for each request whose trace is recorded. All requests go through it.
+        self.traced_submit: ServerSubmit[inference_pb2.InferenceItem, inference_pb2.InferenceOutcome] = self.submit
+        self._spans = RequestSpans(checkpoint.name, tracing) if tracing is not None else None
+        if tracing is not None and self._spans is not None:
+            self.traced_submit = trace_submit(self.submit, tracing, self._spans)
         self.stream = StreamServer(
-            self.submit,
+            self.traced_submit,
             frame_type=inference_pb2.InferenceServiceInferResponse,
             outcome_type=inference_pb2.InferenceOutcome,
             load=self.load,
+            limits=StreamLimits(all_unsent_bytes_max=settings.answers_bytes_max),
         )
 
     async def Infer(self, request_iterator: Any, context: Context) -> None:  # type: ignore[override]
@@ -108,21 +124,34 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         return inference_pb2.InferenceServiceGetModelResponse(model=model)
 
     def submit(
-        self, item: inference_pb2.InferenceItem, deadline: float, reply: Reply[inference_pb2.InferenceOutcome]
+        self, item: inference_pb2.InferenceItem, deadline: float, reply: ServerReply[inference_pb2.InferenceOutcome]
     ) -> Cancel:
-        """A `Submit` (see heddle.rpc.stream). An item is one request."""
+        """A `ServerSubmit` (see heddle.rpc.stream). An item is one request."""
         item.context.flow = self.flow_names.complete(item.context.flow)
+        counted = CountedRequest(self._encoder.counts, item.WhichOneof("request") or "unknown", reply)
         try:
             plan = self._plan(item)
             if isinstance(plan, LocalPlan):
-                return self._start_locally(plan, deadline, reply)
-            return self._start_on_engines(plan, item.context, deadline, reply)
+                counted.start(len(plan.sizes), self._start_locally(plan, deadline, counted.reply))
+            else:
+                counted.start(len(plan.inputs), self._start_on_engines(plan, item.context, deadline, counted.reply))
         except HeddleError as refusal:
-            reply(refusal)
+            counted.reply(refusal)
             return nothing_to_cancel
+        return counted.cancel
+
+    @property
+    def running_requests(self) -> int:
+        return len(self._unanswered)
+
+    @property
+    def answers_bytes(self) -> int:
+        """Bytes of the answers in progress."""
+        return self._memory.total
 
     def load(self) -> item_pb2.Load:
         return item_pb2.Load(
+            unready_reason="" if self._engines.ready else self._engines.refusal().message,
             waiting_items=len(self._unanswered),
             waiting_cost=self._encoder.waiting_bytes,
             running_cost=self._encoder.running_bytes,
@@ -131,16 +160,20 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     async def answer(self, item: inference_pb2.InferenceItem, context: Context) -> inference_pb2.InferenceOutcome:
         """Answers a unary call. Raises HeddleError."""
         item.context.CopyFrom(read_context(context))
-        return await submit_and_wait(self.submit, item, call_deadline(context))
+        return await submit_and_wait(self.traced_submit, item, call_deadline(context))
 
     def _plan(self, item: inference_pb2.InferenceItem) -> Plan | LocalPlan:
         """Raises HeddleError for an invalid request."""
         name = item.WhichOneof("request")
+        if name is None and len(UnknownFieldSet(item)):
+            raise HeddleError(ErrorKind.UNIMPLEMENTED, "the item contains no request that this version knows")
         if name is None:
-            raise HeddleError(ErrorKind.INVALID_INPUT, "the item contains no request that this version knows")
+            raise HeddleError(ErrorKind.INVALID_INPUT, "the item contains no request")
         return plan_request(name, getattr(item, name), self._served)
 
-    def _start_locally(self, plan: LocalPlan, deadline: float, reply: Reply[inference_pb2.InferenceOutcome]) -> Cancel:
+    def _start_locally(
+        self, plan: LocalPlan, deadline: float, reply: ServerReply[inference_pb2.InferenceOutcome]
+    ) -> Cancel:
         task = asyncio.create_task(answer_locally(plan, self._encoder, deadline, reply))
         self._unanswered.add(task)
         task.add_done_callback(self._unanswered.discard)
@@ -155,9 +188,12 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         plan: Plan,
         context: item_pb2.ItemContext,
         deadline: float,
-        reply: Reply[inference_pb2.InferenceOutcome],
+        reply: ServerReply[inference_pb2.InferenceOutcome],
     ) -> Cancel:
         """Raises OVERLOADED."""
+        on_end: Callable[[EngineRequest], None] = self._unanswered.discard
+        if self._spans is not None and is_recorded(context.traceparent):
+            on_end = functools.partial(self._end_recorded, self._spans, context.traceparent)
         request = EngineRequest(
             plan,
             context,
@@ -167,8 +203,12 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             limits=self._group_limits,
             memory=self._memory,
             device=self._engines.model.device,
-            on_end=self._unanswered.discard,
+            on_end=on_end,
         )
         request.start(self._encoder)
         self._unanswered.add(request)
         return request.cancel
+
+    def _end_recorded(self, spans: RequestSpans, traceparent: str, request: EngineRequest) -> None:
+        self._unanswered.discard(request)
+        spans.record_tokenization(traceparent, *request.tokenization)

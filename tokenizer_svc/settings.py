@@ -7,11 +7,12 @@ from typing import Literal
 from heddle.checkpoint.language_models import AUTO, parse_score_tokens
 from heddle.checkpoint.model_source import PACKAGED_NAME
 from heddle.checkpoint.sentence_modules import PoolingSetting
-from heddle.rpc.channels import MESSAGE_BYTES_MAX
 from heddle.rpc.credentials import Access, ServerTls
+from heddle.rpc.message_limits import MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, check_message_bytes
 from heddle.rpc.settings import at_least
 from heddle.rpc.targets import check_targets
-from heddle.rpc.telemetry import LogFormat, LogLevel
+from heddle.telemetry.logs import LogFormat, LogLevel
+from heddle.telemetry.trace_settings import check_ratio
 from tokenizer_svc.text import rerank_prompts
 from tokenizer_svc.text.loading.post_processor import EndToken
 
@@ -27,6 +28,10 @@ class TokenizerSettings:
     listen: tuple[str, ...] = ("127.0.0.1:50051",)
     # Engine pods: host:port or unix:/path, or dns:///name:port for every address behind a name.
     engines: tuple[str, ...] = ("127.0.0.1:50052",)
+    # How submissions reach the engines. stream, the fastest: a long-lived stream to each engine pod; this process
+    # chooses the pod by load. unary: a call for each submission, for a proxy or service mesh that balances calls. unary
+    # needs a single target: the proxy, or a name whose addresses are weighted by the pods' load reports (ORCA).
+    engine_transport: Literal["stream", "unary"] = "stream"
     # Sockets, unix:/path, that must exist before this process listens. `heddle serve` starts all services at once and
     # sets this, so that no port opens before the engine has accepted the model.
     listen_after: tuple[str, ...] = ()
@@ -110,17 +115,41 @@ class TokenizerSettings:
     tokenize_bytes_max: int = 1 << 20
     # Bytes of one answer's vectors, scores or entities; at most 255 MiB.
     answer_bytes_max: int = 128 << 20
-    # Bytes of all answers in progress; beyond them, requests are refused as OVERLOADED.
+    # Bytes of all answers in progress or not yet sent. Beyond this, requests are refused as OVERLOADED.
     answers_bytes_max: int = 1 << 30
+    # Bytes of one message from a client, from 1 MiB to 256 MiB. A larger message ends its stream or call. Memory is
+    # held for unfinished messages too.
+    message_bytes_max: int = REQUEST_BYTES_MAX
     # UTF-8 bytes of text that may wait to be tokenized; beyond them, requests are refused as OVERLOADED.
     queue_bytes_max: int = 256 << 20
+    # Seconds that a request may wait to be tokenized, estimated from the measured speed. A request is refused as
+    # OVERLOADED at once if it would wait longer, behind more than 200 turns of others, or would miss its deadline.
+    # While requests are refused, the limit falls to a tenth within 6 seconds.
+    queue_s_max: float = 5.0
+
+    # Share of the work that may also be sent to a second engine pod, because the first is far slower than usual. 0
+    # turns this off.
+    engines_hedge_share: float = 0.05
 
     # Operation
 
     # Seconds that a stopping pod has to finish accepted requests.
     drain_s_max: float = 30.0
-    # Port of the Prometheus metrics; none: not served.
-    metrics_port: int | None = None
+    # Seconds that a stopping pod still accepts requests and streams while its health check already fails, so that
+    # proxies have time to notice.
+    drain_delay_s: float = 0.0
+    # Port of the Prometheus metrics, at /metrics. If it is in use, the pod takes the next free port above it. 0 means
+    # any free port; none means no metrics.
+    metrics_port: int | None = 9151
+    # Address of the metrics port. When empty, the address of the first host:port of --listen, or else 127.0.0.1.
+    metrics_host: str = ""
+    # Also serve te_request_*, te_embed_* and te_predict_*, for dashboards of Text Embeddings Inference.
+    tei_metrics: bool = False
+    # OpenTelemetry collector that receives traces (OTLP over gRPC), such as http://localhost:4317. When empty, that of
+    # OTEL_EXPORTER_OTLP_ENDPOINT; without either, there are no traces. The exporter's other OTEL_ variables apply too.
+    trace_collector: str = ""
+    # Share of requests that are traced, from 0 to 1. If a request has a traceparent, its sampled flag decides instead.
+    trace_ratio: float = 0.01
     # Format of log lines.
     log_format: LogFormat = "text"
     # Lowest level that is logged.
@@ -140,15 +169,21 @@ class TokenizerSettings:
         if self.answer_bytes_max > ANSWER_BYTES_MOST:
             raise ValueError(f"answer_bytes_max must be at most {ANSWER_BYTES_MOST}, not {self.answer_bytes_max}")
         at_least(self.answer_bytes_max, answers_bytes_max=self.answers_bytes_max)
+        at_least(0.001, queue_s_max=self.queue_s_max)
+        check_message_bytes(self.message_bytes_max)
         rerank_prompts.parse_template(self.rerank_template)
         if self.default_prompt and self.default_prompt_name:
             raise ValueError("default_prompt and default_prompt_name exclude each other: set one of them")
-        at_least(0, drain_s_max=self.drain_s_max)
+        at_least(0, metrics_port=self.metrics_port, engines_hedge_share=self.engines_hedge_share)
+        at_least(0, drain_s_max=self.drain_s_max, drain_delay_s=self.drain_delay_s)
+        check_ratio(self.trace_ratio)
 
     def _check_engines(self) -> None:
         check_targets(*self.engines)
         if not self.engines:
             raise ValueError("engines must name at least one engine pod")
+        if self.engine_transport == "unary" and len(self.engines) > 1:
+            raise ValueError("engine_transport unary needs a single target in engines: a proxy, or dns:///name:port")
         _ = self.engines_access
 
     @property

@@ -25,6 +25,7 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.pool import Pool, PoolLimits
 from heddle.rpc.stream import StreamProtocol
 from heddle.rpc.unary import submit_and_wait, to_metadata
+from heddle.telemetry.tracing import Tracing
 from heddle.v1 import inference_pb2 as pb
 from heddle.v1 import item_pb2, model_pb2
 from heddle.v1.inference_pb2_grpc import InferenceServiceStub
@@ -38,6 +39,7 @@ class CallOptions(NamedTuple):
     flow: str = ""  # fair-share key; "" = the address of this machine (see ItemContext.flow)
     request_id: str = ""  # appears in the logs of all services
     traceparent: str = ""  # W3C trace context
+    tracestate: str = ""
 
     def write(self, context: item_pb2.ItemContext) -> item_pb2.ItemContext:
         """Writes the options into the context of an item, without building a message to copy."""
@@ -45,6 +47,7 @@ class CallOptions(NamedTuple):
         context.flow = self.flow
         context.request_id = self.request_id
         context.traceparent = self.traceparent
+        context.tracestate = self.tracestate
         return context
 
 
@@ -132,22 +135,35 @@ class InferenceClient(abc.ABC):
 class Client(InferenceClient):
     """Uses one coalescing stream per pod. Made and used inside one event loop."""
 
-    def __init__(self, *targets: str, limits: PoolLimits | None = None, access: Access = PLAINTEXT) -> None:
+    def __init__(
+        self,
+        *targets: str,
+        limits: PoolLimits | None = None,
+        access: Access = PLAINTEXT,
+        tracing: Tracing | None = None,
+    ) -> None:
         """Targets are `host:port`, `unix:/path`, or `dns:///name:port` for all pods behind a name. `access` holds
-        certificates and a key."""
+        certificates and a key. `tracing` records a span of each call whose traceparent has the flag."""
         self.model: model_pb2.Model | None = None  # described by the pod that connected last
         protocol: StreamProtocol[pb.InferenceItem, pb.InferenceOutcome] = StreamProtocol(
             service="heddle.v1.InferenceService",
             frame_type=pb.InferenceServiceInferRequest,
+            outcome_type=pb.InferenceOutcome,
             open_stream=lambda channel, metadata: InferenceServiceStub(channel).Infer(metadata=metadata),
             handshake=self._handshake,
             cost_of=None,
+            relays=True,
         )
         self._limits = limits or PoolLimits()
         self._pool: Pool[pb.InferenceItem, pb.InferenceOutcome] = Pool(
-            targets, protocol, limits=self._limits, access=access
+            targets, protocol, limits=self._limits, access=access, tracing=tracing
         )
         self._starting: asyncio.Task[None] | None = None
+
+    @property
+    def pool(self) -> Pool[pb.InferenceItem, pb.InferenceOutcome]:
+        """The pods, for metrics."""
+        return self._pool
 
     @property
     def ready(self) -> bool:
@@ -203,7 +219,7 @@ class Client(InferenceClient):
         request = pb.InferenceServiceGetModelRequest()
         response = await InferenceServiceStub(channel).GetModel(request, metadata=metadata)
         self.model = response.model
-        return pb.InferenceServiceInferRequest()
+        return pb.InferenceServiceInferRequest(takes_pieces=True)
 
 
 class UnaryClient(InferenceClient):

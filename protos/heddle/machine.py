@@ -1,4 +1,4 @@
-"""The CPU cores and GPUs that a process may use, and how much freed memory it keeps.
+"""The CPU cores, GPUs and memory that a process may use, and how much freed memory it keeps.
 
 Called by `heddle serve`, which divides cores and GPUs between engines, and by the services. GPUs are counted with NVML,
 because importing torch takes seconds, and because NVML neither initializes CUDA nor opens a context. NVML ignores
@@ -6,6 +6,7 @@ CUDA_VISIBLE_DEVICES, so that variable is parsed here, as CUDA does:
 https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html
 """
 
+import asyncio
 import ctypes
 import math
 import os
@@ -16,6 +17,9 @@ from typing import Any
 
 CGROUPS = Path("/sys/fs/cgroup")
 
+# Without a limit, cgroup v1 has the largest integer, rounded to pages.
+UNLIMITED_BYTES = 1 << 62
+
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 NVML = "libnvidia-ml.so.1"
 
@@ -24,6 +28,11 @@ DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,4})?")
 # <malloc.h>
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
+
+# If more than FREE_BYTES_MAX has been free for FREE_S, memory is returned to the system, except for FREE_BYTES_KEPT.
+FREE_BYTES_MAX = 128 << 20
+FREE_BYTES_KEPT = 16 << 20
+FREE_S = 10.0
 
 # The maximum in older versions of glibc.
 OLD_MMAP_THRESHOLD_MAX = 32 << 20
@@ -49,6 +58,17 @@ def core_limit(cgroups: Path) -> float | None:
         return int(quota) / int(period) if int(quota) > 0 else None
     except (ValueError, ZeroDivisionError):  # "max" means no limit
         return None
+
+
+def memory_limit(cgroups: Path = CGROUPS) -> int | None:
+    """Returns the bytes that the process's container may use; None without a limit."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            limit = (cgroups / name).read_text().strip()
+        except OSError:
+            continue
+        return int(limit) if limit.isdecimal() and int(limit) < UNLIMITED_BYTES else None
+    return None
 
 
 def check_device(device: str) -> None:
@@ -101,3 +121,29 @@ def keep_freed_memory(bytes_max: int) -> None:
     if not mallopt(M_MMAP_THRESHOLD, bytes_max):
         mallopt(M_MMAP_THRESHOLD, OLD_MMAP_THRESHOLD_MAX)
     mallopt(M_TRIM_THRESHOLD, bytes_max)
+
+
+class MallocInfo(ctypes.Structure):
+    """mallinfo2 of <malloc.h>."""
+
+    _fields_ = (
+        *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks")),
+        *((name, ctypes.c_size_t) for name in ("uordblks", "fordblks", "keepcost")),
+    )
+
+
+async def return_freed_memory() -> None:
+    """Returns memory to the system that has been free for FREE_S, which glibc would keep after a peak. Runs until it is
+    cancelled. Does nothing with a glibc before 2.33."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallinfo2"):
+        return
+    libc.mallinfo2.restype = MallocInfo
+    was_free = 0
+    while True:
+        await asyncio.sleep(FREE_S)
+        free = await asyncio.to_thread(lambda: int(libc.mallinfo2().fordblks))
+        if min(free, was_free) > FREE_BYTES_MAX:
+            await asyncio.to_thread(libc.malloc_trim, FREE_BYTES_KEPT)
+            free = 0
+        was_free = free

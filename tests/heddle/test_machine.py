@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from heddle import machine
-from heddle.machine import GPUS_VARIABLE, NVML, core_limit, usable_cores, visible_gpus
+from heddle.machine import GPUS_VARIABLE, NVML, core_limit, memory_limit, usable_cores, visible_gpus
 
 FIRST, SECOND = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "GPU-fb34a41c"
 FIRST_SLICE, SECOND_SLICE = "MIG-c6f1e4b2-1b9b-5a0f-8f7d-000000000001", "MIG-GPU-8932f937-d72c-4106/1/0"
@@ -50,6 +50,19 @@ def test_core_limit_is_read_from_cgroups_v1_too(tmp_path: Path, quota: str, core
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
     assert core_limit(tmp_path) == cores
+
+
+@pytest.mark.parametrize(
+    ("file", "unlimited"), [("memory.max", "max"), ("memory/memory.limit_in_bytes", str((1 << 63) - 4096))]
+)
+def test_memory_limit_of_a_container_is_read(tmp_path: Path, file: str, unlimited: str) -> None:
+    assert memory_limit(tmp_path) is None
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("2147483648\n")
+    assert memory_limit(tmp_path) == 2 << 30
+    path.write_text(f"{unlimited}\n")
+    assert memory_limit(tmp_path) is None
 
 
 def test_there_is_always_one_core(tmp_path: Path) -> None:

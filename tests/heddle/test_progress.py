@@ -3,8 +3,10 @@
 import logging
 import re
 import sys
+from weakref import WeakSet
 
 import pytest
+from tqdm import tqdm
 
 from heddle import progress
 from heddle.progress import Progress, logged_bar, say, spelled_size
@@ -33,6 +35,7 @@ def test_lines_show_the_progress_without_a_terminal(capsys: pytest.CaptureFixtur
 
 def test_a_terminal_has_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(tqdm, "_instances", WeakSet())  # without the bars that other tests have left open
     with Progress("downloading m", total=2_000) as shown:
         shown.add(1_000)
         assert "downloading m:" in capsys.readouterr().err

@@ -137,7 +137,7 @@ class Cluster:
 
     async def connect(self, name: str) -> Engines:
         process = Process(self.loop, name)
-        engines = process.context.run(Engines, (ENGINES,), MODEL.tokenizer_fingerprint)
+        engines = process.context.run(Engines, (ENGINES,), MODEL)
         pick = self.policy()
         engines._pick = lambda: pick(engines)  # type: ignore[method-assign]
         await process.start(engines.start())

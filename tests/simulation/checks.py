@@ -18,7 +18,7 @@ from engine_svc.batching import Batch, SchedulerLimits
 from engine_svc.scheduler import EXPRESS_TOKENS_MAX, Scheduler
 from engine_svc.submission import Submission
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.stream import Cancel, Item, Outcome, Reply, Submit
+from heddle.rpc.stream import Cancel, Item, LargeOutcome, Outcome, ServerReply, ServerSubmit
 from tests.simulation.virtual_time import PROCESS, Process
 
 # A hop may give up this early: deadlines travel in whole milliseconds, and each hop rounds down.
@@ -70,7 +70,7 @@ class Hop(Generic[Item, Outcome]):
     """Wraps `submit` of a hop, and checks its answers."""
 
     name: str
-    hop: Submit[Item, Outcome]
+    hop: ServerSubmit[Item, Outcome]
     checks: Checks
     is_punctual: bool = False  # must answer when a deadline passes
     answers_cancelled: bool = False  # may answer a cancelled item that was already running
@@ -79,11 +79,11 @@ class Hop(Generic[Item, Outcome]):
     def __post_init__(self) -> None:
         self.checks.hops.append(self)
 
-    def submit(self, item: Item, deadline: float, reply: Reply[Outcome]) -> Cancel:
+    def submit(self, item: Item, deadline: float, reply: ServerReply[Outcome]) -> Cancel:
         asked = Asked(PROCESS.get(), self.checks.now(), deadline)
         self.asked.append(asked)
 
-        def answer(outcome: Outcome | HeddleError) -> None:
+        def answer(outcome: Outcome | LargeOutcome[Outcome] | HeddleError) -> None:
             asked.answers += 1
             if asked.answers > 1:
                 self.checks.fail(f"{self.name} answered an item {asked.answers} times")
@@ -106,6 +106,8 @@ class Hop(Generic[Item, Outcome]):
     def _check_error(self, error: HeddleError, asked: Asked) -> None:
         excused = self.checks.excused
         self.checks.counts[error.kind.name] += 1
+        if asked.deadline < math.inf:
+            excused = excused | {ErrorKind.OVERLOADED}  # it could not be done in its time
         if self.checks.now() >= asked.deadline - EARLY_S:
             excused = excused | {ErrorKind.DEADLINE_EXCEEDED, ErrorKind.UNAVAILABLE}
         if error.kind not in excused:
@@ -183,15 +185,15 @@ class WatchedScheduler(Scheduler):
 
     def _check(self, batch: Batch, tokens_max: int) -> None:
         self._checks.counts["express passes" if batch.is_express else "passes"] += 1
-        self._checks.counts["parts that expired"] += len(batch.expired)
+        self._checks.counts["parts that expired"] += len(batch.late)
         tokens, items = 0, 0
         for part in batch.parts:
             tokens += part.sequences.tokens
             items += len(part)
             self._leave(part.submission, part.start, part.stop)
-        for part in batch.expired:
-            if not part.submission.deadline or part.submission.deadline > batch.formed_at:
-                self._checks.fail(f"{self._name} gave up a submission before its deadline")
+        for part in batch.late:
+            if not part.submission.deadline or part.submission.deadline > batch.formed_at + batch.shortest_s:
+                self._checks.fail(f"{self._name} gave up a submission that could have been done in time")
             self._forget(part.submission)
         self._checks.counts["tokens"] += tokens
         if items > self.limits.batch_items_max or (tokens > tokens_max and items > 1):
@@ -220,7 +222,7 @@ class WatchedScheduler(Scheduler):
                 group = name.partition("/")[0]
                 groups[group] = groups.get(group, 0) + 1
         bound = len(groups) * max(groups.values())
-        served = {part.submission for part in (*batch.parts, *batch.expired)}
+        served = {part.submission for part in (*batch.parts, *batch.late)}
         for (priority, name), flow in self._flows.items():
             if priority != first:
                 continue

@@ -193,9 +193,13 @@ class TokenizerPod(Pod):
         name, checks = self.process.name, self.checks
         numbers: Any = Numbers()
         self.encoder = encoder = Encoder(numbers)
-        fingerprint = MODEL.tokenizer_fingerprint
-        self.engines = engines = Engines((ENGINES,), fingerprint, on_change=server.report_ready)
-        engines.submit = Hop(f"{name}'s pool", engines.submit, checks).submit  # type: ignore[method-assign]
+
+        def report_ready(ready: bool) -> None:
+            server.report_ready(ready)
+            servicer.stream.announce_load()
+
+        self.engines = engines = Engines((ENGINES,), MODEL, on_change=report_ready)
+        engines.submit = Hop(f"{name}'s pool", engines.submit, checks).submit  # type: ignore[assignment, method-assign]
         settings = TokenizerSettings(engines=(ENGINES,))
         self.servicer = servicer = InferenceServicer(checkpoint(), numbers, encoder, engines, settings)
         servicer.stream.submit = Hop(name, servicer.submit, checks).submit
@@ -230,7 +234,7 @@ class Caller:
         self.checks = checks
         self.client = self.process.context.run(Client, TOKENIZERS)
         pool = self.client._pool
-        pool.submit = Hop(name, pool.submit, checks, is_punctual=True).submit  # type: ignore[method-assign]
+        pool.submit = Hop(name, pool.submit, checks, is_punctual=True).submit  # type: ignore[assignment, method-assign]
 
     def embed(self, texts: Sequence[str], options: CallOptions) -> "asyncio.Task[None]":
         return self.process.start(self._embed(texts, options))
@@ -253,6 +257,7 @@ def check_pool_at_rest(name: str, pool: Pool[Any, Any], checks: Checks) -> None:
 
 
 def check_stream_at_rest(name: str, stream: StreamServer[Any, Any], checks: Checks) -> None:
+    checks.all_zero(f"{name}'s bytes that have not left", (stream.unsent.total,))
     for session in stream._sessions:
         state = len(session._cancels), len(session.outgoing), session.outgoing.cost
         checks.all_zero(f"what {name} has not sent", state)

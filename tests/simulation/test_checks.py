@@ -15,7 +15,8 @@ from heddle.rpc.deadlines import Alarm
 from heddle.rpc.pending import Pending
 from heddle.rpc.pod import Pod
 from heddle.rpc.pool import Pool
-from heddle.rpc.stream_server import Session, StreamServer
+from heddle.rpc.stream_server import StreamServer
+from heddle.rpc.stream_session import Session
 from tests.simulation.__main__ import report
 from tests.simulation.world import simulate
 from tokenizer_svc.tasks.engine_request import MemoryBudget
@@ -39,13 +40,14 @@ def lose_every_tenth() -> Callable[..., None]:
     return lossy
 
 
-def forget_the_lost(self: Pool[Any, Any], pod: Pod[Any, Any], unanswered: Any) -> None:
-    self.pod_changed(pod)
+def forget_the_lost(self: Pool[Any, Any], pod: Pod[Any, Any], unanswered: Any, suspects: Any) -> None:
+    self.pod_changed()
 
 
 def keep_the_pass(self: Scheduler, batch: Batch) -> None:
     with self._lock:
         self._passes_free += 2
+        self._pass_times._freed_at += [0.0, 0.0]
         self._cores_free += 2
         self._wake()
 
@@ -65,7 +67,7 @@ FAULTS: dict[str, tuple[Any, str, Any, str]] = {
         "ran a batch of",
     ),
     "a queue is never full": (
-        *(Scheduler, "_has_room", lambda self, submission: not self._closed),
+        *(Scheduler, "_find_refusal", lambda self, submission, now: None),
         "tokens into its queue",
     ),
     "passes begin before others end": (Scheduler, "give_back", keep_the_pass, "passes at once"),
@@ -83,7 +85,6 @@ FAULTS: dict[str, tuple[Any, str, Any, str]] = {
 def test_a_fault_is_found(fault: str) -> None:
     where, name, broken, rule = FAULTS[fault]
     with patch.object(where, name, broken):
-        found = next((result for seed in SEEDS if (result := simulate(seed)).violations), None)
+        found = next((result for seed in SEEDS if rule in str((result := simulate(seed)).violations)), None)
     assert found is not None
-    assert any(rule in violation for violation in found.violations), found.violations
     assert f"--seed {found.seed} --verbose" in report(found)

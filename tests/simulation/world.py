@@ -171,11 +171,12 @@ class World:
                 DISTURBANCES[name](self, pod, link)
 
     def count_loss(self, last: Pod | None = None) -> None:
-        """A single loss must not fail a request, unless it takes the last pod of its kind."""
+        """A single loss must not fail a request, unless it takes the last pod of its kind. An item that was lost with
+        two pods may be blamed for it."""
         self.losses += 1
         others = [pod for pod in self.pods if pod.serves and pod is not last]
         if self.losses > 1 or {pod.kind for pod in others} < {"engine", "tokenizer"}:
-            self.checks.excused.add(ErrorKind.UNAVAILABLE)
+            self.checks.excused |= {ErrorKind.UNAVAILABLE, ErrorKind.INTERNAL}
 
     def join(self, kind: str) -> None:
         name = f"{kind}{sum(pod.kind == kind for pod in self.pods)}"

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -14,24 +16,26 @@ from heddle.client import Client, UnaryClient
 from tests.processes import running
 from tests.system.served import START_S_MAX, Served, served
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 
 CALLERS = 16
 
 
 class Load:
-    """Callers over HTTP, streams and unary calls, until `stop`. Each checks its answers."""
+    """Callers over HTTP, streams and unary calls, `callers` of each, until `stop`. Each checks its answers, and has one
+    item at the engines at a time."""
 
-    def __init__(self, at: Served) -> None:
+    def __init__(self, at: Served, callers: int = CALLERS) -> None:
         self.at = at
-        self.answers = 0
+        self.callers = callers
+        self.answers_by: Counter[object] = Counter()  # by the task of each caller
         self.stopped = False
         self.tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         self.http = httpx.AsyncClient(base_url=self.at.url, timeout=60)
         self.clients = (Client(self.at.grpc), UnaryClient(self.at.grpc))
-        for number in range(CALLERS):
+        for number in range(self.callers):
             self.tasks.append(asyncio.create_task(self.call_http(number)))
             self.tasks += [asyncio.create_task(self.call_grpc(client, number)) for client in self.clients]
         await self.progress()
@@ -48,8 +52,16 @@ class Load:
 
     async def progress(self) -> None:
         """Waits until every caller can have had some more answers. Raises the first error of any caller."""
-        enough = self.answers + 10 * len(self.tasks)
-        while self.answers < enough:
+        enough = self.answers_by.total() + 10 * len(self.tasks)
+        await self._wait_until(lambda: self.answers_by.total() >= enough)
+
+    async def progress_of_all(self) -> None:
+        """Waits until every caller has had an answer to a question that it asked meanwhile."""
+        before = self.answers_by.copy()
+        await self._wait_until(lambda: all(self.answers_by[task] > before[task] + 1 for task in self.tasks))
+
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
             for task in self.tasks:
                 if task.done():
                     task.result()
@@ -61,12 +73,12 @@ class Load:
             response = await self.http.post("/v1/embeddings", json=body)
             assert response.status_code == 200, response.text
             assert len(response.json()["data"]) == 2
-            self.answers += 1
+            self.answers_by[asyncio.current_task()] += 1
 
     async def call_grpc(self, client: Client | UnaryClient, number: int) -> None:
         while not self.stopped:
             assert (await client.vectors([f"caller {number}"])).shape == (1, 384)
-            self.answers += 1
+            self.answers_by[asyncio.current_task()] += 1
 
 
 async def test_no_caller_sees_that_an_engine_was_killed() -> None:

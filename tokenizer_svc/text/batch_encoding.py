@@ -1,6 +1,5 @@
 """One call of the tokenizers library for many texts, in which a text that cannot be encoded fails alone."""
 
-import logging
 from collections.abc import Callable, Sequence
 
 import tokenizers
@@ -9,8 +8,6 @@ from heddle.rpc.errors import ErrorKind, HeddleError
 from tokenizer_svc.text.inputs import Text
 
 EncodeBatch = Callable[..., list[tokenizers.Encoding]]
-
-log = logging.getLogger(__name__)
 
 
 def encode_all(texts: Sequence[Text], encode_batch: EncodeBatch, **options: bool) -> list[tokenizers.Encoding] | None:
@@ -38,8 +35,9 @@ def _encode_alone(text: Text, encode_batch: EncodeBatch) -> tokenizers.Encoding 
         return HeddleError(ErrorKind.INVALID_INPUT, message)
     except BaseException as exception:  # noqa: BLE001 - the library panics on some texts
         _reraise_exit(exception)
-        log.warning("a text could not be tokenized: %s", exception)
-        return HeddleError(ErrorKind.INVALID_INPUT, "the model's tokenizer cannot encode this text")
+        refusal = HeddleError(ErrorKind.INVALID_INPUT, "the model's tokenizer cannot encode this text")
+        refusal.__cause__ = exception  # the job logs only its type: the message may quote the text
+        return refusal
 
 
 def _reraise_exit(exception: BaseException) -> None:

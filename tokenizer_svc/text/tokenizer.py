@@ -78,7 +78,9 @@ class Tokenizer:
                 gives_type_ids=loaded.gives_type_ids,
                 truncation_side=loaded.truncation_side,
             )
-        except Exception as error:  # the library raises Exception itself
+        except BaseException as error:  # the library raises Exception itself, and PanicException, which is none
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise CheckpointError(f"the tokenizer of {checkpoint.folder} cannot be used: {error}") from error
 
     def options(self, truncation: Truncation = Truncation.RIGHT, prompt_name: str = "") -> Options:

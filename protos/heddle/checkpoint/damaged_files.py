@@ -42,14 +42,14 @@ def explain_safetensors(path: Path) -> str | None:
     """Does what `explain` does, for a file that should hold safetensors. Also recognises a file without its end."""
     try:
         size, expected = path.stat().st_size, count_expected_bytes(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return explain(path)
     return explain(path) or (f"is cut off: it has {size} of {expected} bytes" if size < expected else None)
 
 
 def count_expected_bytes(path: Path) -> int:
     """Returns the size that the whole file should have. If the header itself is cut off, returns the size up to the end
-    of the header. Raises what `read_header` raises, and KeyError, TypeError or AttributeError for a broken header."""
+    of the header. Raises what `read_header` raises, and LookupError, TypeError or AttributeError for a broken one."""
     with path.open("rb") as file:
         length = read_header_length(file.read(LENGTH_BYTES))
     if path.stat().st_size < LENGTH_BYTES + length:
@@ -61,7 +61,11 @@ def count_expected_bytes(path: Path) -> int:
 def read_header(path: Path) -> dict[str, Any]:
     """Returns the header of a safetensors file. Raises OSError or ValueError for a file without one."""
     with path.open("rb") as file:
-        header = json.loads(file.read(read_header_length(file.read(LENGTH_BYTES))))
+        content = file.read(read_header_length(file.read(LENGTH_BYTES)))
+    try:
+        header = json.loads(content)
+    except RecursionError:
+        raise ValueError("its header is nested too deeply") from None
     if not isinstance(header, dict):
         raise ValueError("its header is not an object")  # noqa: TRY004 - the caller takes both for a broken file
     return header

@@ -45,6 +45,8 @@ def parse_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from None
+    except RecursionError:
+        raise CheckpointError(f"{path} is nested too deeply") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

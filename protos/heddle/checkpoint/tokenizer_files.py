@@ -73,10 +73,15 @@ def compute_fingerprint(
 
 def look_up_token_ids(folder: Path, spellings: Iterable[str]) -> dict[str, int]:
     """Returns ids by spelling. Raises CheckpointError if the vocabulary has no token with exactly that spelling."""
-    vocabulary = read_vocabulary(folder)
+    try:
+        vocabulary = read_vocabulary(folder)
+    except CheckpointError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: the tokenizer's vocabulary cannot be read: {error!r}") from None
     ids: dict[str, int] = {}
     for spelling in spellings:
-        if spelling not in vocabulary:
+        if not isinstance(vocabulary.get(spelling), int):
             raise CheckpointError(f"{folder}: the tokenizer's vocabulary has no token {spelling!r}")
         ids[spelling] = vocabulary[spelling]
     return ids

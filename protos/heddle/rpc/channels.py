@@ -3,9 +3,7 @@
 import grpc
 
 from heddle.rpc.credentials import PLAINTEXT, Access
-
-# One item is at most one request or one answer: 2,048 vectors of 4,096 float32 are 32 MiB.
-MESSAGE_BYTES_MAX = 256 << 20
+from heddle.rpc.message_limits import MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX
 
 # A dead peer is noticed within KEEPALIVE_S + KEEPALIVE_TIMEOUT_S even when nothing is being sent.
 KEEPALIVE_S = 20
@@ -25,6 +23,10 @@ SHARED_OPTIONS: Options = [
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_S * 1000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    # What a peer may send before it is read: a small outcome waits for the pieces of large ones that were sent before
+    # it. Otherwise gRPC grows this to megabytes.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 512 << 10),
 ]
 
 SERVER_OPTIONS: Options = [
@@ -50,11 +52,19 @@ CLIENT_OPTIONS: Options = [
 ]
 
 
-def open_channel(target: str, access: Access = PLAINTEXT, server_name: str = "") -> grpc.aio.Channel:
-    """Opens a channel to one pod. Its certificate must be for `server_name`, unless `access` names another. Raises
-    ConfigurationError for a file that cannot be used."""
+def open_channel(
+    target: str, access: Access = PLAINTEXT, server_name: str = "", options: Options = CLIENT_OPTIONS
+) -> grpc.aio.Channel:
+    """Opens a channel to one pod, or with other options to several. Their certificate must be for `server_name`, unless
+    `access` names another. Raises ConfigurationError for a file that cannot be used."""
     if access.tls is None or target.startswith("unix:"):
-        return grpc.aio.insecure_channel(target, options=CLIENT_OPTIONS)
+        return grpc.aio.insecure_channel(target, options=options)
     name = access.tls.server_name or server_name
-    options = [*CLIENT_OPTIONS, ("grpc.ssl_target_name_override", name)] if name else CLIENT_OPTIONS
+    options = [*options, ("grpc.ssl_target_name_override", name)] if name else options
     return grpc.aio.secure_channel(target, access.tls.channel_credentials(), options=options)
+
+
+def server_options(message_bytes_max: int = REQUEST_BYTES_MAX) -> Options:
+    """`message_bytes_max` limits what a client sends in one message."""
+    options = [option for option in SERVER_OPTIONS if option[0] != "grpc.max_receive_message_length"]
+    return [*options, ("grpc.max_receive_message_length", message_bytes_max)]

@@ -1,19 +1,23 @@
 """All errors of requests, and their form on the wire.
 
 A `HeddleError` raised in any service reaches the caller as the same `HeddleError`: in a stream as an `Error` message,
-from a unary call as a gRPC status with that message in the trailing metadata. Any other exception is a bug: the caller
-gets INTERNAL with a fixed text, and the log gets the traceback.
+from a unary call as a gRPC status with that message in the trailing metadata. Clients of other makes find the advice to
+retry there too, as google.rpc.RetryInfo. Any other exception is a bug: the caller gets INTERNAL with a fixed text, and
+the log gets the traceback.
 """
 
+import contextlib
 import enum
 import logging
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from heddle.v1 import error_pb2
 
 DETAIL_KEY = "heddle-error-bin"
+STATUS_KEY = "grpc-status-details-bin"  # a google.rpc.Status
 
 # A message may quote input of any length.
 TEXT_BYTES_MAX = 16 << 10
@@ -44,6 +48,9 @@ class ErrorKind(enum.Enum):
     BAD_OUTPUT = error_pb2.ERROR_KIND_BAD_OUTPUT
     INTERNAL = error_pb2.ERROR_KIND_INTERNAL
 
+
+# The messages of these kinds may quote what the caller sent.
+QUOTING = frozenset({ErrorKind.INVALID_INPUT, ErrorKind.MODEL_NOT_FOUND})
 
 STATUS_OF_KIND = {
     ErrorKind.INVALID_INPUT: grpc.StatusCode.INVALID_ARGUMENT,
@@ -87,6 +94,12 @@ class HeddleError(Exception):
         self.field = field
         self.retry_after_ms = retry_after_ms
 
+    @property
+    def log_text(self) -> str:
+        """What a log may say: the message, or only the field where the message may quote the request."""
+        where = f" ({self.field})" if self.field else ""
+        return f"{self.kind.name}{where}" if self.kind in QUOTING else f"{self.kind.name}{where}: {self.message}"
+
     def to_proto(self) -> error_pb2.Error:
         return error_pb2.Error(
             kind=self.kind.value,
@@ -114,13 +127,20 @@ class HeddleError(Exception):
     @classmethod
     def from_rpc_error(cls, error: grpc.aio.AioRpcError) -> "HeddleError":
         """The error that one of our servers raised, or else the meaning of the status."""
-        for key, value in error.trailing_metadata() or ():
-            if key == DETAIL_KEY and isinstance(value, bytes):
-                return cls.from_proto(error_pb2.Error.FromString(value))
+        detail = find_detail(error)
+        if detail is not None:
+            with contextlib.suppress(DecodeError):  # not one of our servers
+                return cls.from_proto(error_pb2.Error.FromString(detail))
         message = error.details() or error.code().name
         if MESSAGE_OVER_LIMIT in message:
             return cls(ErrorKind.TOO_LARGE, message)
         return cls(KIND_OF_STATUS.get(error.code(), ErrorKind.INTERNAL), message)
+
+
+def find_detail(error: grpc.aio.AioRpcError) -> bytes | None:
+    """The serialized Error of one of our servers. None if the status came from elsewhere, or the peer is gone."""
+    details = [value for key, value in error.trailing_metadata() or () if key == DETAIL_KEY]
+    return details[0] if details and isinstance(details[0], bytes) else None
 
 
 def clip(text: str, bytes_max: int) -> str:
@@ -131,6 +151,21 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: HeddleError)
     """Ends an RPC with the error's status. The client's `from_rpc_error` restores the error. Raises AbortError."""
     message = clip(error.message, STATUS_BYTES_MAX)
     short = HeddleError(error.kind, message, field=error.field, retry_after_ms=error.retry_after_ms)
-    detail = (DETAIL_KEY, short.to_proto().SerializeToString())
-    await context.abort(STATUS_OF_KIND[error.kind], message, (detail,))
+    details = [(DETAIL_KEY, short.to_proto().SerializeToString())]
+    if error.retry_after_ms:
+        details.append((STATUS_KEY, encode_retry_info(short)))
+    await context.abort(STATUS_OF_KIND[error.kind], message, tuple(details))
     raise AssertionError("abort returned")
+
+
+def encode_retry_info(error: HeddleError) -> bytes:
+    """A serialized google.rpc.Status with a RetryInfo."""
+    # Only servers have these, and only refusals need them.
+    from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+    code: int = STATUS_OF_KIND[error.kind].value[0]
+    status = status_pb2.Status(code=code, message=error.message)
+    info = error_details_pb2.RetryInfo()
+    info.retry_delay.FromMilliseconds(error.retry_after_ms)
+    status.details.add().Pack(info)
+    return bytes(status.SerializeToString())

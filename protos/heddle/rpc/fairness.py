@@ -1,6 +1,6 @@
 """The fair-share flow and the priority of a call. See ItemContext in item.proto.
 
-`unary` and `stream_server` set the flow of calls that name none to the address of the peer; the servicers append an id
+`unary` and `stream_session` set the flow of calls that name none to the address of the peer; the servicers append an id
 for each request. Priorities are text in the metadata of a unary call, in an HTTP header and in a file of keys.
 """
 

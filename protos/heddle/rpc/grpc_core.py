@@ -1,4 +1,4 @@
-"""How the C core of gRPC moves bytes in a service. Each service's package calls this when it is imported."""
+"""How the C core of gRPC moves bytes and logs in a service. Each service's package calls this when it is imported."""
 
 import os
 
@@ -6,8 +6,12 @@ import os
 # polls for asyncio: with it, a message there and back over grpc.aio needs 20 context switches and not 26. Connections
 # that a server accepts keep the newer one: with the older, one that floods it with pings stalls all others.
 OLDER_CLIENT = "-event_engine_client"
+# At the level below, it prints what a peer says when it closes a connection, with any control characters. Our own log
+# has that too, escaped.
+VERBOSITY = "ERROR"
 
 
-def use_older_client() -> None:
-    """The core reads the variable when `grpc` is imported, so this must be called before."""
+def configure_core() -> None:
+    """The core reads the variables when `grpc` is imported, so this must be called before."""
     os.environ.setdefault("GRPC_EXPERIMENTS", OLDER_CLIENT)
+    os.environ.setdefault("GRPC_VERBOSITY", VERBOSITY)

@@ -17,21 +17,18 @@ from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
-from prometheus_client import Histogram
 
-from heddle.rpc.channels import MESSAGE_BYTES_MAX
 from heddle.rpc.credentials import AUTHORIZATION
 from heddle.rpc.deadlines import deadline_exceeded
 from heddle.rpc.errors import ErrorKind, HeddleError, abort
 from heddle.rpc.keys import NO_KEYS, ApiKeys, check_key
 from heddle.rpc.message_bytes import serialize
-from heddle.rpc.telemetry import REQUEST_ID_CHARACTERS_MAX, SECONDS_BUCKETS, request_id
-from heddle.rpc.unary import REQUEST_ID_KEY
+from heddle.rpc.message_limits import MESSAGE_BYTES_MAX
+from heddle.rpc.unary import REQUEST_ID_KEY, TRACEPARENT_KEY
 from heddle.rpc.waiting import poll_until
-
-CALL_SECONDS = Histogram(
-    "heddle_rpc_call_seconds", "Calls by method and outcome", ["method", "code"], buckets=SECONDS_BUCKETS
-)
+from heddle.telemetry.logs import REQUEST_ID_CHARACTERS_MAX, request_id, traceparent
+from heddle.telemetry.metrics import Distribution
+from heddle.telemetry.traceparent import read_traceparent
 
 # Streams that stay open as long as their client: their duration is no latency, so it is not measured.
 LASTING = frozenset({"Infer", "Watch", "ServerReflectionInfo"})
@@ -59,8 +56,10 @@ class Interceptor(grpc.aio.ServerInterceptor):
         self.keys = keys
         self.keyless_services = keyless_services
         self.answer_bytes_max = answer_bytes_max
+        self.probes: set[str] = set()  # full names of methods that answer from the start, and without a key
         self.ready = False
         self.unary_running = 0
+        self.calls: dict[tuple[str, str], Distribution] = {}  # seconds by method and status
         self._guarded: dict[str, Handler] = {}
 
     async def until_idle(self) -> None:
@@ -109,6 +108,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def unary(self, method: str, context: Context) -> AsyncIterator[None]:
         request_id.set(read_request_id(context))
+        traceparent.set(read_traceparent(find_metadata(context, TRACEPARENT_KEY)))
         self.unary_running += 1
         try:
             async with self.measured(method, context):
@@ -127,7 +127,13 @@ class Interceptor(grpc.aio.ServerInterceptor):
             code = "cancelled"
             raise
         finally:
-            CALL_SECONDS.labels(method, code or status_name(context)).observe(time.perf_counter() - started)
+            self._record(method, code or status_name(context), time.perf_counter() - started)
+
+    def _record(self, method: str, code: str, seconds: float) -> None:
+        calls = self.calls.get((method, code))
+        if calls is None:
+            calls = self.calls[method, code] = Distribution()
+        calls.observe(seconds)
 
     @asynccontextmanager
     async def admitted(self, method: str, context: Context) -> AsyncIterator[None]:
@@ -142,6 +148,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
             await abort(context, HeddleError.from_exception(exception))
 
     def admit(self, method: str, context: Context) -> None:
+        if method in self.probes:
+            return
         service = method.split("/")[1]
         if self.keys and service not in self.keyless_services:
             check = functools.partial(self.check_key, context)

@@ -112,8 +112,9 @@ NO_KEYS = ApiKeys(())
 
 
 def load_keys(stated: Sequence[str], file: Path | None) -> list[ApiKey]:
-    """Reads the keys of the settings and of the file. Raises ValueError, whose message contains no key."""
-    keys = [ApiKey(hash_key(key)) for key in dict.fromkeys(stated)]
+    """Reads the keys of the settings, which are named key-1, key-2 and so on, and of the file. Raises ValueError, whose
+    message contains no key."""
+    keys = [ApiKey(hash_key(key), f"key-{number}") for number, key in enumerate(dict.fromkeys(stated), 1)]
     if file is None:
         return keys
     try:

@@ -10,22 +10,25 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from heddle.rpc.channels import SERVER_OPTIONS
+from heddle.machine import return_freed_memory
+from heddle.rpc.channels import server_options
 from heddle.rpc.credentials import ServerTls, server_credentials
 from heddle.rpc.interceptor import Interceptor
 from heddle.rpc.keys import NO_KEYS, ApiKeys
 from heddle.rpc.listening import check_address, wait_for_sockets
+from heddle.rpc.message_limits import REQUEST_BYTES_MAX
 from heddle.rpc.process import stop_on_signal, tune_garbage_collector
 from heddle.rpc.settings import ConfigurationError
 from heddle.rpc.start_times import describe_start, end_phase
 from heddle.rpc.waiting import done_before
+from heddle.telemetry.metrics import Distribution
 
 Callback = Callable[[], Awaitable[None]]
 ServicerType = TypeVar("ServicerType")
@@ -71,21 +74,26 @@ class Server:
         listen: Sequence[str],
         *,
         drain_s_max: float,
+        drain_delay_s: float = 0.0,
         tls: ServerTls | None = None,
         keys: ApiKeys = NO_KEYS,
         stop: asyncio.Event | None = None,
         listen_after: Sequence[str] = (),
+        message_bytes_max: int = REQUEST_BYTES_MAX,
     ) -> None:
         """`listen` holds `host:port` (port 0: any free one) and `unix:/path`; `tls` and `keys` apply to the former.
-        `stop` replaces the signals. `listen_after` holds sockets that must exist first (see `listening`)."""
+        `stop` replaces the signals. `listen_after` holds sockets that must exist first (see `listening`).
+        `message_bytes_max` limits a client's messages."""
         self.listen = listen
         self.drain_s_max = drain_s_max
+        self.drain_delay_s = drain_delay_s  # between failing health checks and draining
         self._tls = tls
         self.addresses: list[str] = []
         self._stop = stop or stop_on_signal()
         self._listen_after = listen_after
         self._services: list[str] = []
         self._serving = False  # between warm-up and draining
+        self.is_ready = False  # the health of the services
         self._reports: set[asyncio.Task[None]] = set()
         self._health = HealthServicer()
         self._interceptor = Interceptor(
@@ -93,14 +101,26 @@ class Server:
             keys=keys,
             keyless_services=frozenset({health.SERVICE_NAME}),
         )
-        self._server = grpc.aio.server(interceptors=[self._interceptor], options=SERVER_OPTIONS)
+        self._server = grpc.aio.server(interceptors=[self._interceptor], options=server_options(message_bytes_max))
+
+    @property
+    def calls(self) -> Mapping[tuple[str, str], Distribution]:
+        """Seconds of calls, by method and status."""
+        return self._interceptor.calls
 
     def add(
-        self, service: str, register: Callable[[ServicerType, grpc.aio.Server], object], servicer: ServicerType
+        self,
+        service: str,
+        register: Callable[[ServicerType, grpc.aio.Server], object],
+        servicer: ServicerType,
+        *,
+        probes: Sequence[str] = (),
     ) -> None:
-        """`service` is the full name, such as heddle.v1.EngineService; `register` the generated add_..._to_server."""
+        """`service` is the full name, such as heddle.v1.EngineService; `register` the generated add_..._to_server.
+        `probes` are methods that answer before the pod is ready, and without a key."""
         register(servicer, self._server)
         self._services.append(service)
+        self._interceptor.probes.update(f"/{service}/{method}" for method in probes)
 
     def report_ready(self, ready: bool) -> None:
         """Reports whether the services that this one depends on are available. No effect during warm-up and draining.
@@ -126,10 +146,12 @@ class Server:
             await self._open()
             if await done_before(self._stop, warm_up()):
                 tune_garbage_collector()
+                trimming = asyncio.create_task(return_freed_memory())
                 log.info("ready after %s", describe_start())
                 self._serving = True
                 await self._set_ready(ready=True)
                 await self._stop.wait()
+                trimming.cancel()
                 self._serving = False
                 await self._drain(announce_draining, until_idle)
         finally:
@@ -165,16 +187,17 @@ class Server:
 
     async def _set_ready(self, *, ready: bool) -> None:
         status = health_pb2.HealthCheckResponse
-        self._interceptor.ready = (
-            self._interceptor.ready or ready
-        )  # calls that arrive during draining are still answered
+        self.is_ready = ready
+        self._interceptor.ready |= ready  # calls that arrive during draining are still answered
         for service in self._services:
             await self._health.set(service, status.SERVING if ready else status.NOT_SERVING)
 
     async def _drain(self, announce_draining: Callback, until_idle: Callback) -> None:
         await self._set_ready(ready=False)
         try:
-            async with asyncio.timeout(self.drain_s_max):
+            async with asyncio.timeout(self.drain_delay_s + self.drain_s_max):
+                # Streams that leave now could come back: their proxy may not have noticed yet.
+                await asyncio.sleep(self.drain_delay_s)
                 await announce_draining()
                 await until_idle()
                 await self._interceptor.until_idle()

@@ -1,6 +1,6 @@
 """Serializes messages and checks their size: gRPC would break the stream of a message larger than the peer accepts.
 
-`stream_server` joins frames of serialized outcomes, `pool` checks items, `interceptor` the answers of unary calls.
+`stream_session` joins frames of serialized outcomes, `pool` checks items, `interceptor` the answers of unary calls.
 """
 
 from collections.abc import Iterable
@@ -8,12 +8,13 @@ from typing import Protocol
 
 from google.protobuf.message import EncodeError
 
-from heddle.rpc.channels import MESSAGE_BYTES_MAX
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.message_limits import MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX
 
 # Room in a frame beside one large item or outcome, for load, draining, cancelled ids, tags and lengths.
 FRAME_EXTRA_BYTES = 64 << 10
 ENTRY_BYTES_MAX = MESSAGE_BYTES_MAX - FRAME_EXTRA_BYTES
+ITEM_BYTES_MAX = REQUEST_BYTES_MAX - FRAME_EXTRA_BYTES
 
 FIRST_FIELD = b"\x0a"  # the tag of field 1, length-delimited
 
@@ -53,6 +54,11 @@ def encode_repeated(entries: Iterable[bytes], others: bytes = b"") -> bytes:
     """Encodes a message whose field 1 is repeated: its serialized entries, followed by its other serialized fields."""
     parts = [part for entry in entries for part in (FIRST_FIELD, varint(len(entry)), entry)]
     return b"".join((*parts, others))
+
+
+def length_delimited(number: int, chunks: list[bytes]) -> list[bytes]:
+    """Encodes a field with bytes or a message, which may be in several chunks."""
+    return [varint(number << 3 | 2) + varint(sum(map(len, chunks))), *chunks]
 
 
 def varint(number: int) -> bytes:

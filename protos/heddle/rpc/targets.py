@@ -31,7 +31,8 @@ def parse_host_port(target: str) -> tuple[str, int]:
         or (":" in host and not is_bracketed)
         or not (port.isascii() and port.isdigit() and int(port) <= PORT_MAX)
     ):
-        raise ValueError(f"{target!r} is neither host:port nor unix:/path nor dns:///name:port")
+        shown = target.rpartition("@")[2]  # before it might be a password
+        raise ValueError(f"{shown!r} is neither host:port nor unix:/path nor dns:///name:port")
     return host.strip("[]"), int(port)
 
 

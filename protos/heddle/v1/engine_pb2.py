@@ -28,37 +28,37 @@ from heddle.v1 import model_pb2 as heddle_dot_v1_dot_model__pb2
 from heddle.v1 import tensor_pb2 as heddle_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16heddle/v1/engine.proto\x12\theddle.v1\x1a\x15heddle/v1/error.proto\x1a\x14heddle/v1/item.proto\x1a\x15heddle/v1/model.proto\x1a\x16heddle/v1/tensor.proto\"\x8a\x02\n\tSequences\x12\x11\n\ttoken_ids\x18\x01 \x01(\x0c\x12\x0f\n\x07lengths\x18\x02 \x01(\x0c\x12\x10\n\x08type_ids\x18\x03 \x01(\x0c\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\x12!\n\x06output\x18\x05 \x01(\x0e\x32\x11.heddle.v1.Output\x12\x1a\n\x12skip_normalization\x18\x06 \x01(\x08\x12\x12\n\ndimensions\x18\x07 \x01(\r\x12&\n\tdata_type\x18\x08 \x01(\x0e\x32\x13.heddle.v1.DataType\x12\'\n\x0cmore_outputs\x18\t \x03(\x0e\x32\x11.heddle.v1.Output\x12\x0c\n\x04task\x18\n \x01(\t\"j\n\nSubmission\x12\n\n\x02id\x18\x01 \x01(\x04\x12\'\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x16.heddle.v1.ItemContext\x12\'\n\tsequences\x18\x03 \x01(\x0b\x32\x14.heddle.v1.Sequences\"t\n\x19\x45ngineServiceInferRequest\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.heddle.v1.Submission\x12\x12\n\ncancel_ids\x18\x02 \x03(\x04\x12\x1d\n\x15tokenizer_fingerprint\x18\x03 \x01(\t\"\x8d\x01\n\x06Result\x12#\n\x06tensor\x18\x01 \x01(\x0b\x32\x11.heddle.v1.TensorH\x00\x12(\n\x06tokens\x18\x02 \x01(\x0b\x32\x16.heddle.v1.TokenTensorH\x00\x12*\n\x06sparse\x18\x03 \x01(\x0b\x32\x18.heddle.v1.SparseTensorsH\x00\x42\x08\n\x06result\"?\n\rSequenceError\x12\r\n\x05index\x18\x01 \x01(\r\x12\x1f\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x10.heddle.v1.Error\"\xaa\x01\n\x07Outcome\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x1f\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x10.heddle.v1.Error\x12\"\n\x07results\x18\x03 \x03(\x0b\x32\x11.heddle.v1.Result\x12(\n\x06\x65rrors\x18\x04 \x03(\x0b\x32\x18.heddle.v1.SequenceError\x12\x10\n\x08queue_us\x18\x05 \x01(\r\x12\x12\n\ncompute_us\x18\x06 \x01(\r\"s\n\x1a\x45ngineServiceInferResponse\x12$\n\x08outcomes\x18\x01 \x03(\x0b\x32\x12.heddle.v1.Outcome\x12\x1d\n\x04load\x18\x02 \x01(\x0b\x32\x0f.heddle.v1.Load\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\"W\n\rEncodeRequest\x12\'\n\tsequences\x18\x01 \x01(\x0b\x32\x14.heddle.v1.Sequences\x12\x1d\n\x15tokenizer_fingerprint\x18\x02 \x01(\t\"5\n\x0e\x45ncodeResponse\x12#\n\x07outcome\x18\x01 \x01(\x0b\x32\x12.heddle.v1.Outcome\"\x1e\n\x1c\x45ngineServiceGetModelRequest\"@\n\x1d\x45ngineServiceGetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.heddle.v1.Model*\xaf\x01\n\x06Output\x12\x16\n\x12OUTPUT_UNSPECIFIED\x10\x00\x12\x11\n\rOUTPUT_VECTOR\x10\x01\x12\x18\n\x14OUTPUT_TOKEN_VECTORS\x10\x02\x12\x18\n\x14OUTPUT_SPARSE_VECTOR\x10\x03\x12\x11\n\rOUTPUT_LOGITS\x10\x04\x12\x17\n\x13OUTPUT_TOKEN_LOGITS\x10\x05\x12\x1a\n\x16OUTPUT_COLBERT_VECTORS\x10\x06\x32\x87\x02\n\rEngineService\x12X\n\x05Infer\x12$.heddle.v1.EngineServiceInferRequest\x1a%.heddle.v1.EngineServiceInferResponse(\x01\x30\x01\x12=\n\x06\x45ncode\x12\x18.heddle.v1.EncodeRequest\x1a\x19.heddle.v1.EncodeResponse\x12]\n\x08GetModel\x12\'.heddle.v1.EngineServiceGetModelRequest\x1a(.heddle.v1.EngineServiceGetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16heddle/v1/engine.proto\x12\theddle.v1\x1a\x15heddle/v1/error.proto\x1a\x14heddle/v1/item.proto\x1a\x15heddle/v1/model.proto\x1a\x16heddle/v1/tensor.proto\"\x8a\x02\n\tSequences\x12\x11\n\ttoken_ids\x18\x01 \x01(\x0c\x12\x0f\n\x07lengths\x18\x02 \x01(\x0c\x12\x10\n\x08type_ids\x18\x03 \x01(\x0c\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\x12!\n\x06output\x18\x05 \x01(\x0e\x32\x11.heddle.v1.Output\x12\x1a\n\x12skip_normalization\x18\x06 \x01(\x08\x12\x12\n\ndimensions\x18\x07 \x01(\r\x12&\n\tdata_type\x18\x08 \x01(\x0e\x32\x13.heddle.v1.DataType\x12\'\n\x0cmore_outputs\x18\t \x03(\x0e\x32\x11.heddle.v1.Output\x12\x0c\n\x04task\x18\n \x01(\t\"j\n\nSubmission\x12\n\n\x02id\x18\x01 \x01(\x04\x12\'\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x16.heddle.v1.ItemContext\x12\'\n\tsequences\x18\x03 \x01(\x0b\x32\x14.heddle.v1.Sequences\"\x8a\x01\n\x19\x45ngineServiceInferRequest\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.heddle.v1.Submission\x12\x12\n\ncancel_ids\x18\x02 \x03(\x04\x12\x1d\n\x15tokenizer_fingerprint\x18\x03 \x01(\t\x12\x14\n\x0ctakes_pieces\x18\n \x01(\x08\"\x8d\x01\n\x06Result\x12#\n\x06tensor\x18\x01 \x01(\x0b\x32\x11.heddle.v1.TensorH\x00\x12(\n\x06tokens\x18\x02 \x01(\x0b\x32\x16.heddle.v1.TokenTensorH\x00\x12*\n\x06sparse\x18\x03 \x01(\x0b\x32\x18.heddle.v1.SparseTensorsH\x00\x42\x08\n\x06result\"?\n\rSequenceError\x12\r\n\x05index\x18\x01 \x01(\r\x12\x1f\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x10.heddle.v1.Error\"\xaa\x01\n\x07Outcome\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x1f\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x10.heddle.v1.Error\x12\"\n\x07results\x18\x03 \x03(\x0b\x32\x11.heddle.v1.Result\x12(\n\x06\x65rrors\x18\x04 \x03(\x0b\x32\x18.heddle.v1.SequenceError\x12\x10\n\x08queue_us\x18\x05 \x01(\r\x12\x12\n\ncompute_us\x18\x06 \x01(\r\"\x9c\x01\n\x1a\x45ngineServiceInferResponse\x12$\n\x08outcomes\x18\x01 \x03(\x0b\x32\x12.heddle.v1.Outcome\x12\x1d\n\x04load\x18\x02 \x01(\x0b\x32\x0f.heddle.v1.Load\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x12\'\n\x06pieces\x18\n \x03(\x0b\x32\x17.heddle.v1.OutcomePiece\"W\n\rEncodeRequest\x12\'\n\tsequences\x18\x01 \x01(\x0b\x32\x14.heddle.v1.Sequences\x12\x1d\n\x15tokenizer_fingerprint\x18\x02 \x01(\t\"5\n\x0e\x45ncodeResponse\x12#\n\x07outcome\x18\x01 \x01(\x0b\x32\x12.heddle.v1.Outcome\"\x1e\n\x1c\x45ngineServiceGetModelRequest\"@\n\x1d\x45ngineServiceGetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.heddle.v1.Model*\xaf\x01\n\x06Output\x12\x16\n\x12OUTPUT_UNSPECIFIED\x10\x00\x12\x11\n\rOUTPUT_VECTOR\x10\x01\x12\x18\n\x14OUTPUT_TOKEN_VECTORS\x10\x02\x12\x18\n\x14OUTPUT_SPARSE_VECTOR\x10\x03\x12\x11\n\rOUTPUT_LOGITS\x10\x04\x12\x17\n\x13OUTPUT_TOKEN_LOGITS\x10\x05\x12\x1a\n\x16OUTPUT_COLBERT_VECTORS\x10\x06\x32\x87\x02\n\rEngineService\x12X\n\x05Infer\x12$.heddle.v1.EngineServiceInferRequest\x1a%.heddle.v1.EngineServiceInferResponse(\x01\x30\x01\x12=\n\x06\x45ncode\x12\x18.heddle.v1.EncodeRequest\x1a\x19.heddle.v1.EncodeResponse\x12]\n\x08GetModel\x12\'.heddle.v1.EngineServiceGetModelRequest\x1a(.heddle.v1.EngineServiceGetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'heddle.v1.engine_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OUTPUT']._serialized_start=1366
-  _globals['_OUTPUT']._serialized_end=1541
+  _globals['_OUTPUT']._serialized_start=1431
+  _globals['_OUTPUT']._serialized_end=1606
   _globals['_SEQUENCES']._serialized_start=130
   _globals['_SEQUENCES']._serialized_end=396
   _globals['_SUBMISSION']._serialized_start=398
   _globals['_SUBMISSION']._serialized_end=504
-  _globals['_ENGINESERVICEINFERREQUEST']._serialized_start=506
-  _globals['_ENGINESERVICEINFERREQUEST']._serialized_end=622
-  _globals['_RESULT']._serialized_start=625
-  _globals['_RESULT']._serialized_end=766
-  _globals['_SEQUENCEERROR']._serialized_start=768
-  _globals['_SEQUENCEERROR']._serialized_end=831
-  _globals['_OUTCOME']._serialized_start=834
-  _globals['_OUTCOME']._serialized_end=1004
-  _globals['_ENGINESERVICEINFERRESPONSE']._serialized_start=1006
-  _globals['_ENGINESERVICEINFERRESPONSE']._serialized_end=1121
-  _globals['_ENCODEREQUEST']._serialized_start=1123
-  _globals['_ENCODEREQUEST']._serialized_end=1210
-  _globals['_ENCODERESPONSE']._serialized_start=1212
-  _globals['_ENCODERESPONSE']._serialized_end=1265
-  _globals['_ENGINESERVICEGETMODELREQUEST']._serialized_start=1267
-  _globals['_ENGINESERVICEGETMODELREQUEST']._serialized_end=1297
-  _globals['_ENGINESERVICEGETMODELRESPONSE']._serialized_start=1299
-  _globals['_ENGINESERVICEGETMODELRESPONSE']._serialized_end=1363
-  _globals['_ENGINESERVICE']._serialized_start=1544
-  _globals['_ENGINESERVICE']._serialized_end=1807
+  _globals['_ENGINESERVICEINFERREQUEST']._serialized_start=507
+  _globals['_ENGINESERVICEINFERREQUEST']._serialized_end=645
+  _globals['_RESULT']._serialized_start=648
+  _globals['_RESULT']._serialized_end=789
+  _globals['_SEQUENCEERROR']._serialized_start=791
+  _globals['_SEQUENCEERROR']._serialized_end=854
+  _globals['_OUTCOME']._serialized_start=857
+  _globals['_OUTCOME']._serialized_end=1027
+  _globals['_ENGINESERVICEINFERRESPONSE']._serialized_start=1030
+  _globals['_ENGINESERVICEINFERRESPONSE']._serialized_end=1186
+  _globals['_ENCODEREQUEST']._serialized_start=1188
+  _globals['_ENCODEREQUEST']._serialized_end=1275
+  _globals['_ENCODERESPONSE']._serialized_start=1277
+  _globals['_ENCODERESPONSE']._serialized_end=1330
+  _globals['_ENGINESERVICEGETMODELREQUEST']._serialized_start=1332
+  _globals['_ENGINESERVICEGETMODELREQUEST']._serialized_end=1362
+  _globals['_ENGINESERVICEGETMODELRESPONSE']._serialized_start=1364
+  _globals['_ENGINESERVICEGETMODELRESPONSE']._serialized_end=1428
+  _globals['_ENGINESERVICE']._serialized_start=1609
+  _globals['_ENGINESERVICE']._serialized_end=1872
 # @@protoc_insertion_point(module_scope)

@@ -63,14 +63,16 @@ class Submission(_message.Message):
     def __init__(self, id: _Optional[int] = ..., context: _Optional[_Union[_item_pb2.ItemContext, _Mapping]] = ..., sequences: _Optional[_Union[Sequences, _Mapping]] = ...) -> None: ...
 
 class EngineServiceInferRequest(_message.Message):
-    __slots__ = ("items", "cancel_ids", "tokenizer_fingerprint")
+    __slots__ = ("items", "cancel_ids", "tokenizer_fingerprint", "takes_pieces")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     CANCEL_IDS_FIELD_NUMBER: _ClassVar[int]
     TOKENIZER_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    TAKES_PIECES_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[Submission]
     cancel_ids: _containers.RepeatedScalarFieldContainer[int]
     tokenizer_fingerprint: str
-    def __init__(self, items: _Optional[_Iterable[_Union[Submission, _Mapping]]] = ..., cancel_ids: _Optional[_Iterable[int]] = ..., tokenizer_fingerprint: _Optional[str] = ...) -> None: ...
+    takes_pieces: bool
+    def __init__(self, items: _Optional[_Iterable[_Union[Submission, _Mapping]]] = ..., cancel_ids: _Optional[_Iterable[int]] = ..., tokenizer_fingerprint: _Optional[str] = ..., takes_pieces: bool = ...) -> None: ...
 
 class Result(_message.Message):
     __slots__ = ("tensor", "tokens", "sparse")
@@ -107,14 +109,16 @@ class Outcome(_message.Message):
     def __init__(self, id: _Optional[int] = ..., error: _Optional[_Union[_error_pb2.Error, _Mapping]] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[SequenceError, _Mapping]]] = ..., queue_us: _Optional[int] = ..., compute_us: _Optional[int] = ...) -> None: ...
 
 class EngineServiceInferResponse(_message.Message):
-    __slots__ = ("outcomes", "load", "draining")
+    __slots__ = ("outcomes", "load", "draining", "pieces")
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    PIECES_FIELD_NUMBER: _ClassVar[int]
     outcomes: _containers.RepeatedCompositeFieldContainer[Outcome]
     load: _item_pb2.Load
     draining: bool
-    def __init__(self, outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ..., load: _Optional[_Union[_item_pb2.Load, _Mapping]] = ..., draining: bool = ...) -> None: ...
+    pieces: _containers.RepeatedCompositeFieldContainer[_item_pb2.OutcomePiece]
+    def __init__(self, outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ..., load: _Optional[_Union[_item_pb2.Load, _Mapping]] = ..., draining: bool = ..., pieces: _Optional[_Iterable[_Union[_item_pb2.OutcomePiece, _Mapping]]] = ...) -> None: ...
 
 class EncodeRequest(_message.Message):
     __slots__ = ("sequences", "tokenizer_fingerprint")

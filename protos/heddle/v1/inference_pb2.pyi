@@ -422,12 +422,14 @@ class InferenceItem(_message.Message):
     def __init__(self, id: _Optional[int] = ..., context: _Optional[_Union[_item_pb2.ItemContext, _Mapping]] = ..., embed: _Optional[_Union[EmbedRequest, _Mapping]] = ..., embed_tokens: _Optional[_Union[EmbedTokensRequest, _Mapping]] = ..., embed_sparse: _Optional[_Union[EmbedSparseRequest, _Mapping]] = ..., rerank: _Optional[_Union[RerankRequest, _Mapping]] = ..., predict: _Optional[_Union[PredictRequest, _Mapping]] = ..., predict_tokens: _Optional[_Union[PredictTokensRequest, _Mapping]] = ..., similarity: _Optional[_Union[SimilarityRequest, _Mapping]] = ..., tokenize: _Optional[_Union[TokenizeRequest, _Mapping]] = ..., decode: _Optional[_Union[DecodeRequest, _Mapping]] = ...) -> None: ...
 
 class InferenceServiceInferRequest(_message.Message):
-    __slots__ = ("items", "cancel_ids")
+    __slots__ = ("items", "cancel_ids", "takes_pieces")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     CANCEL_IDS_FIELD_NUMBER: _ClassVar[int]
+    TAKES_PIECES_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[InferenceItem]
     cancel_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, items: _Optional[_Iterable[_Union[InferenceItem, _Mapping]]] = ..., cancel_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    takes_pieces: bool
+    def __init__(self, items: _Optional[_Iterable[_Union[InferenceItem, _Mapping]]] = ..., cancel_ids: _Optional[_Iterable[int]] = ..., takes_pieces: bool = ...) -> None: ...
 
 class InferenceOutcome(_message.Message):
     __slots__ = ("id", "embed", "embed_tokens", "embed_sparse", "rerank", "predict", "predict_tokens", "similarity", "tokenize", "decode", "error")
@@ -456,11 +458,13 @@ class InferenceOutcome(_message.Message):
     def __init__(self, id: _Optional[int] = ..., embed: _Optional[_Union[EmbedResponse, _Mapping]] = ..., embed_tokens: _Optional[_Union[EmbedTokensResponse, _Mapping]] = ..., embed_sparse: _Optional[_Union[EmbedSparseResponse, _Mapping]] = ..., rerank: _Optional[_Union[RerankResponse, _Mapping]] = ..., predict: _Optional[_Union[PredictResponse, _Mapping]] = ..., predict_tokens: _Optional[_Union[PredictTokensResponse, _Mapping]] = ..., similarity: _Optional[_Union[SimilarityResponse, _Mapping]] = ..., tokenize: _Optional[_Union[TokenizeResponse, _Mapping]] = ..., decode: _Optional[_Union[DecodeResponse, _Mapping]] = ..., error: _Optional[_Union[_error_pb2.Error, _Mapping]] = ...) -> None: ...
 
 class InferenceServiceInferResponse(_message.Message):
-    __slots__ = ("outcomes", "load", "draining")
+    __slots__ = ("outcomes", "load", "draining", "pieces")
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    PIECES_FIELD_NUMBER: _ClassVar[int]
     outcomes: _containers.RepeatedCompositeFieldContainer[InferenceOutcome]
     load: _item_pb2.Load
     draining: bool
-    def __init__(self, outcomes: _Optional[_Iterable[_Union[InferenceOutcome, _Mapping]]] = ..., load: _Optional[_Union[_item_pb2.Load, _Mapping]] = ..., draining: bool = ...) -> None: ...
+    pieces: _containers.RepeatedCompositeFieldContainer[_item_pb2.OutcomePiece]
+    def __init__(self, outcomes: _Optional[_Iterable[_Union[InferenceOutcome, _Mapping]]] = ..., load: _Optional[_Union[_item_pb2.Load, _Mapping]] = ..., draining: bool = ..., pieces: _Optional[_Iterable[_Union[_item_pb2.OutcomePiece, _Mapping]]] = ...) -> None: ...

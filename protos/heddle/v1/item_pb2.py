@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14heddle/v1/item.proto\x12\theddle.v1\"k\n\x0bItemContext\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x01 \x01(\r\x12\x10\n\x08priority\x18\x02 \x01(\r\x12\x0c\n\x04\x66low\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x13\n\x0btraceparent\x18\x05 \x01(\t\"]\n\x04Load\x12\x15\n\rwaiting_items\x18\x01 \x01(\r\x12\x14\n\x0cwaiting_cost\x18\x02 \x01(\x04\x12\x14\n\x0crunning_cost\x18\x03 \x01(\x04\x12\x12\n\nrunning_ms\x18\x04 \x01(\r\"V\n\x07Timings\x12\x13\n\x0btokenize_us\x18\x01 \x01(\r\x12\x10\n\x08queue_us\x18\x02 \x01(\r\x12\x12\n\ncompute_us\x18\x03 \x01(\r\x12\x10\n\x08total_us\x18\x04 \x01(\r\"U\n\x05Usage\x12\x0e\n\x06tokens\x18\x01 \x01(\r\x12\x18\n\x10truncated_inputs\x18\x02 \x01(\r\x12\x12\n\ncharacters\x18\x03 \x01(\x04\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14heddle/v1/item.proto\x12\theddle.v1\"\x7f\n\x0bItemContext\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x01 \x01(\r\x12\x10\n\x08priority\x18\x02 \x01(\r\x12\x0c\n\x04\x66low\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x13\n\x0btraceparent\x18\x05 \x01(\t\x12\x12\n\ntracestate\x18\x06 \x01(\t\"\x8b\x01\n\x04Load\x12\x15\n\rwaiting_items\x18\x01 \x01(\r\x12\x14\n\x0cwaiting_cost\x18\x02 \x01(\x04\x12\x14\n\x0crunning_cost\x18\x03 \x01(\x04\x12\x12\n\nrunning_ms\x18\x04 \x01(\r\x12\x14\n\x0cheartbeat_ms\x18\x07 \x01(\r\x12\x16\n\x0eunready_reason\x18\x08 \x01(\t\"L\n\x0cOutcomePiece\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x11\n\tends_part\x18\x03 \x01(\x08\x12\x0f\n\x07is_last\x18\x04 \x01(\x08\"V\n\x07Timings\x12\x13\n\x0btokenize_us\x18\x01 \x01(\r\x12\x10\n\x08queue_us\x18\x02 \x01(\r\x12\x12\n\ncompute_us\x18\x03 \x01(\r\x12\x10\n\x08total_us\x18\x04 \x01(\r\"U\n\x05Usage\x12\x0e\n\x06tokens\x18\x01 \x01(\r\x12\x18\n\x10truncated_inputs\x18\x02 \x01(\r\x12\x12\n\ncharacters\x18\x03 \x01(\x04\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,11 +32,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'heddle.v1.item_pb2', _globa
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ITEMCONTEXT']._serialized_start=35
-  _globals['_ITEMCONTEXT']._serialized_end=142
-  _globals['_LOAD']._serialized_start=144
-  _globals['_LOAD']._serialized_end=237
-  _globals['_TIMINGS']._serialized_start=239
-  _globals['_TIMINGS']._serialized_end=325
-  _globals['_USAGE']._serialized_start=327
-  _globals['_USAGE']._serialized_end=412
+  _globals['_ITEMCONTEXT']._serialized_end=162
+  _globals['_LOAD']._serialized_start=165
+  _globals['_LOAD']._serialized_end=304
+  _globals['_OUTCOMEPIECE']._serialized_start=306
+  _globals['_OUTCOMEPIECE']._serialized_end=382
+  _globals['_TIMINGS']._serialized_start=384
+  _globals['_TIMINGS']._serialized_end=470
+  _globals['_USAGE']._serialized_start=472
+  _globals['_USAGE']._serialized_end=557
 # @@protoc_insertion_point(module_scope)

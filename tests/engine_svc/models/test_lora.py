@@ -74,7 +74,7 @@ def test_engine_ends_with_exit_code_2_and_one_line_before_it_listens(tmp_path: P
     )
     assert run.returncode == 2
     assert "listening" not in run.stdout + run.stderr
-    [line] = run.stderr.splitlines()
+    [line] = [line for line in run.stderr.splitlines() if " critical " in line]
     assert "there is no adapter cats" in line
 
 

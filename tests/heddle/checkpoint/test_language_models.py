@@ -9,8 +9,10 @@ from heddle.checkpoint import Checkpoint, ModelKind
 from heddle.checkpoint.json_files import CheckpointError
 from heddle.checkpoint.language_models import parse_score_tokens
 from heddle.checkpoint.sentence_modules import LogitScore, Pooling
+from heddle.cli.metrics_ports import choose_addresses
 from heddle.cli.serve import LocalServices
 from heddle.cli.serve_settings import ServeSettings
+from heddle.rpc.listening import bind_port
 from tests.checkpoints import write_json, write_old_modules
 from tests.heddle.checkpoint.bert_folder import with_config
 
@@ -152,8 +154,17 @@ def test_tokens_are_found_in_older_vocabulary_files(tmp_path: Path) -> None:
 
 def test_serve_gives_tokenizer_and_engine_the_same_tokens() -> None:
     settings = ServeSettings(score_tokens="yes,no")
-    services = LocalServices(
-        settings, ModelKind.RERANKER, "/tmp/somewhere", revision="", http_port=1, grpc_port=2, environ={}
-    )
-    for service in (services.tokenizer(), services.engine(0)):
+    with bind_port("127.0.0.1", 0) as http:
+        services = LocalServices(
+            settings,
+            ModelKind.RERANKER,
+            "/tmp/somewhere",
+            revision="",
+            http=http,
+            grpc_port=2,
+            environ={},
+            metrics=choose_addresses({}, "127.0.0.1", 1),
+        )
+        started = (services.tokenizer(), services.engine(0))
+    for service in started:
         assert " --score-tokens yes,no " in " ".join(service.command)

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import BertModel
 
+from heddle.checkpoint.damaged_files import explain_safetensors
 from heddle.checkpoint.json_files import CheckpointError, read_json
 from heddle.checkpoint.weight_files import FILES, find_weight_files, read_shapes
 from tests.checkpoints import write_bert, write_json
@@ -53,6 +54,16 @@ def test_file_named_in_the_config_takes_precedence_as_in_transformers(tmp_path: 
     change_config(tmp_path, transformers_weights="gone.safetensors")
     with pytest.raises(CheckpointError, match=r"has no weights: no gone\.safetensors"):
         find_weight_files(tmp_path)
+
+
+@pytest.mark.parametrize("header", ["[" * 10_000, '{"a": {"shape": [1], "data_offsets": [0]}}', '{"a": 7}'])
+def test_broken_headers_are_refused_in_one_sentence(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    assert explain_safetensors(path) is None
+    if "shape" not in header:
+        with pytest.raises(CheckpointError, match="is not a safetensors file"):
+            read_shapes(path)
 
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "pytorch_model.bin"])

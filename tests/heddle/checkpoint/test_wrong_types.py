@@ -7,6 +7,7 @@ import pytest
 
 from heddle.checkpoint import Checkpoint
 from heddle.checkpoint.json_files import CheckpointError
+from heddle.checkpoint.tokenizer_files import look_up_token_ids
 from tests.checkpoints import write_json, write_old_modules
 from tests.heddle.checkpoint.bert_folder import with_config
 
@@ -29,6 +30,27 @@ CLASSIFIER = {"architectures": ["BertForSequenceClassification"]}
 def test_fields_of_config_json(folder: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=rf"{folder}/config\.json:? {message}"):
         Checkpoint.read(with_config(folder, **changes))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model": {"vocab": 7}},
+        {"model": []},
+        {"added_tokens": [{"content": "yes"}]},
+        {"added_tokens": [{"content": []}]},
+    ],
+)
+def test_vocabularies(tmp_path: Path, content: Any) -> None:
+    write_json(tmp_path / "tokenizer.json", content)
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        look_up_token_ids(tmp_path, ["yes"])
+
+
+def test_json_that_is_nested_too_deeply(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[" * 10_000)
+    with pytest.raises(CheckpointError, match="is nested too deeply"):
+        Checkpoint.read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,17 @@ from heddle.rpc.interceptor import Interceptor
 from heddle.rpc.keys import NO_KEYS, ApiKeys
 from heddle.rpc.lifecycle import Server
 from heddle.rpc.message_bytes import ENTRY_BYTES_MAX
+from heddle.rpc.metrics import collect_pools
 from heddle.rpc.pool import Pool, PoolLimits
-from heddle.rpc.stream import Cancel, Reply, StreamProtocol, Submit, nothing_to_cancel
+from heddle.rpc.stream import Cancel, Reply, ServerSubmit, StreamProtocol, Submit, nothing_to_cancel
 from heddle.rpc.stream_server import StreamLimits, StreamServer
 from heddle.rpc.waiting import poll_until
+from heddle.telemetry.metrics import Metrics
 from heddle.v1 import engine_pb2, engine_pb2_grpc, item_pb2, tensor_pb2
+from tests.metrics import Scrape, parse
 
 Engine = Submit[engine_pb2.Submission, engine_pb2.Outcome]
+ServerEngine = ServerSubmit[engine_pb2.Submission, engine_pb2.Outcome]
 FINGERPRINT = "fingerprint"
 
 
@@ -51,7 +55,7 @@ class EnginePod(engine_pb2_grpc.EngineServiceServicer):
     """A pod that can be stopped gracefully, or cut off like a killed process."""
 
     def __init__(
-        self, submit: Engine = echo, *, limits: StreamLimits | None = None, options: Options | None = None
+        self, submit: ServerEngine = echo, *, limits: StreamLimits | None = None, options: Options | None = None
     ) -> None:
         self.options = options or []
         self.stream = StreamServer(
@@ -113,11 +117,12 @@ def protocol(
     fingerprint: str = FINGERPRINT, *, item_bytes_max: int = ENTRY_BYTES_MAX
 ) -> StreamProtocol[engine_pb2.Submission, engine_pb2.Outcome]:
     async def handshake(channel: grpc.aio.Channel, metadata: Metadata) -> engine_pb2.EngineServiceInferRequest:
-        return engine_pb2.EngineServiceInferRequest(tokenizer_fingerprint=fingerprint)
+        return engine_pb2.EngineServiceInferRequest(tokenizer_fingerprint=fingerprint, takes_pieces=True)
 
     return StreamProtocol(
         service="heddle.v1.EngineService",
         frame_type=engine_pb2.EngineServiceInferRequest,
+        outcome_type=engine_pb2.Outcome,
         open_stream=lambda channel, metadata: engine_pb2_grpc.EngineServiceStub(channel).Infer(metadata=metadata),
         handshake=handshake,
         cost_of=lambda item: max(1, len(item.sequences.token_ids) // 4),
@@ -131,6 +136,11 @@ async def pool_of(
     pool = Pool(targets, protocol(), limits=limits, on_change=on_change)
     await pool.start()
     return pool
+
+
+def read_pool(pool: Pool[Any, Any]) -> Scrape:
+    """What Prometheus reads of the pool."""
+    return parse(Metrics(lambda: collect_pools({"m": pool})).expose()[0].decode())
 
 
 def submission(data: bytes = b"\0\0\0\0") -> engine_pb2.Submission:

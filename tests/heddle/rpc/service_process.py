@@ -12,7 +12,7 @@ from typing import Any
 from heddle.rpc.lifecycle import Server
 from heddle.rpc.process import run
 from heddle.rpc.settings import ConfigurationError
-from heddle.rpc.telemetry import start_logging
+from heddle.telemetry.logs import start_logging
 from heddle.v1 import engine_pb2, engine_pb2_grpc
 
 NAME = "heddle.v1.EngineService"
@@ -30,7 +30,7 @@ async def warm_up(kind: str) -> None:
     if kind == "misconfigured":
         raise ConfigurationError("/no/model is not a model folder")
     if kind == "broken":
-        raise RuntimeError("the device is on fire")
+        raise RuntimeError("the device failed")
 
 
 async def report(text: str) -> None:

@@ -39,11 +39,11 @@ async def refusal(target: str, access: Access) -> str:
     pool = Pool((target,), protocol(), access=access)
     await pool.start()
     (pod,) = pool._pods.values()
-    await eventually(lambda: pod.refusal is not None)
+    await eventually(lambda: pod.refusals.last is not None)
     assert not pool.ready
     await pool.close()
-    assert pod.refusal is not None
-    return pod.refusal.message
+    assert pod.refusals.last is not None
+    return pod.refusals.last.message
 
 
 async def test_mutual_tls_admits_clients_with_a_certificate(

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from heddle.rpc import pod as pod_module
-from heddle.rpc import stream_server as stream_server_module
+from heddle.rpc import stream_session as stream_session_module
 from heddle.rpc.channels import SERVER_OPTIONS, open_channel
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.lifecycle import Server
@@ -57,14 +57,18 @@ async def test_a_server_that_accepts_and_stays_silent_is_abandoned(monkeypatch: 
         pool = Pool((target,), protocol())
         await pool.start()
         (pod,) = pool._pods.values()
-        await eventually(lambda: pod.refusal is not None)
-        assert pod.refusal is not None
-        assert (pod.refusal.kind, pod.refusal.message) == (ErrorKind.UNAVAILABLE, f"{target} does not answer")
+        await eventually(lambda: pod.refusals.last is not None)
+        refusal = pod.refusals.last
+        assert refusal is not None
+        assert (refusal.kind, refusal.message) == (
+            ErrorKind.UNAVAILABLE,
+            f"{target} does not answer",
+        )
         await pool.close()
 
 
 async def test_a_stream_without_a_first_frame_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_server_module, "HELLO_S_MAX", 0.2)
+    monkeypatch.setattr(stream_session_module, "HELLO_S_MAX", 0.2)
     async with serving(EnginePod()) as server, open_channel(server.addresses[0]) as channel:
         with pytest.raises(grpc.aio.AioRpcError, match="first frame did not come within") as raised:
             await infer(channel).read()
@@ -92,9 +96,9 @@ async def test_a_malformed_frame_is_an_error_and_the_pod_is_tried_again() -> Non
     pod = Garbled()
     pool = await pool_of(await pod.start())
     (own,) = pool._pods.values()
-    await eventually(lambda: own.refusal is not None)
-    assert own.refusal is not None
-    assert "bytes that are not a frame" in own.refusal.message
+    await eventually(lambda: own.refusals.last is not None)
+    assert own.refusals.last is not None
+    assert "bytes that are not a frame" in own.refusals.last.message
     await pool.close()
     await pod.stop()
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -104,6 +105,33 @@ async def test_a_stopping_server_is_not_ready_and_finishes_what_it_accepted() ->
         go_on.set()
         assert (await call).HasField("outcome")
         await asyncio.wait_for(running.task, 5)
+
+
+async def test_a_stopping_server_goes_on_serving_until_proxies_have_noticed() -> None:
+    announced = asyncio.Event()
+
+    async def announce() -> None:
+        announced.set()
+
+    stop = asyncio.Event()
+    server = Server(["127.0.0.1:0"], drain_s_max=5, drain_delay_s=0.5, stop=stop)
+    server.add(NAME, engine_pb2_grpc.add_EngineServiceServicer_to_server, engine_pb2_grpc.EngineServiceServicer())
+    serving = asyncio.create_task(server.serve(announce_draining=announce))
+    async with asyncio.timeout(10):
+        while not server.is_ready:
+            await asyncio.sleep(0.01)
+    async with open_channel(server.addresses[0]) as channel:
+        assert await health_of(channel, NAME) == SERVING
+        stop.set()
+        while await health_of(channel, NAME) == SERVING:
+            await asyncio.sleep(0.01)
+        assert not announced.is_set()
+        error = await failure(
+            engine_pb2_grpc.EngineServiceStub(channel).GetModel(engine_pb2.EngineServiceGetModelRequest())
+        )
+        assert error.code() is grpc.StatusCode.UNIMPLEMENTED  # the handler answered
+        await serving
+    assert announced.is_set()
 
 
 async def test_an_address_in_use_is_the_operators_mistake() -> None:
@@ -224,4 +252,4 @@ async def test_failed_warm_up_is_fatal(kind: str, code: int, tmp_path: Path) -> 
         assert fatal[0].endswith("/no/model is not a model folder")
         assert "Traceback" not in log
     else:
-        assert "the device is on fire" in log
+        assert "the device failed" in log

@@ -1,12 +1,14 @@
 """An address that a server cannot listen on is refused with the reason, before any is opened."""
 
+import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
 from heddle.rpc import listening
-from heddle.rpc.listening import check_address, usable_port, wait_for_sockets
+from heddle.rpc.listening import bind_port, check_address, inherited_socket, usable_port, wait_for_sockets
 from heddle.rpc.settings import ConfigurationError
 
 
@@ -87,3 +89,25 @@ async def test_only_sockets_are_waited_for(tmp_path: Path) -> None:
     await wait_for_sockets([f"unix:{tmp_path}/engine"])
     with pytest.raises(ConfigurationError, match="listen_after must be unix:/path, not localhost:80"):
         await wait_for_sockets([f"unix:{tmp_path}/engine", "localhost:80"])
+
+
+def test_a_bound_port_refuses_connections_until_somebody_listens() -> None:
+    with bind_port("localhost", 0) as bound:
+        address = bound.getsockname()[:2]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+        bound.listen()
+        with socket.create_connection(address), bound.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            if sys.platform == "linux":
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+
+
+def test_only_a_tcp_socket_can_be_inherited(tmp_path: Path) -> None:
+    with bind_port("127.0.0.1", 0) as bound, inherited_socket(os.dup(bound.fileno())) as inherited:
+        assert inherited.getsockname() == bound.getsockname()
+    with (tmp_path / "file").open("w") as file, pytest.raises(ConfigurationError, match="is no socket"):
+        inherited_socket(file.fileno())
+    with socket.socket(socket.AF_UNIX) as unix, pytest.raises(ConfigurationError, match="is no TCP socket"):
+        inherited_socket(unix.detach())

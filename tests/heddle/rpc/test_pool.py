@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from heddle.rpc import pod as pod_module
+from heddle.rpc import refusals
+from heddle.rpc.balancing import OTHERS_DIVISOR, estimate_load
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.pool import OTHERS_DIVISOR, Pool, PoolLimits, estimate_load
+from heddle.rpc.pool import Pool, PoolLimits
 from tests.heddle.rpc.pods import EnginePod, Held, ask, eventually, pool_of, protocol, submission
 
 
@@ -148,10 +149,10 @@ async def test_each_item_is_answered_at_its_own_deadline_and_withdrawn_from_its_
     await pod.stop()
 
 
-async def test_an_item_that_is_lost_with_every_pod_fails_alone(tmp_path: Path) -> None:
+async def test_an_item_that_was_alone_on_two_pods_that_crashed_fails() -> None:
     held = Held()
     pods = [EnginePod(held.submit) for _ in range(2)]
-    pool = await pool_of(*[await pod.start() for pod in pods], limits=PoolLimits(attempts_max=2))
+    pool = await pool_of(*[await pod.start() for pod in pods])
     await eventually(lambda: len(pool._available) == 2)
     future, _ = ask(pool, b"1234")
     await eventually(lambda: len(held.items) == 1)
@@ -162,7 +163,7 @@ async def test_an_item_that_is_lost_with_every_pod_fails_alone(tmp_path: Path) -
     await other.stop()
     with pytest.raises(HeddleError) as raised:
         await asyncio.wait_for(future, 5)
-    assert raised.value.kind is ErrorKind.UNAVAILABLE
+    assert raised.value.kind is ErrorKind.INTERNAL
     await pool.close()
 
 
@@ -185,6 +186,28 @@ async def test_a_draining_pod_gets_nothing_new_and_answers_what_it_has() -> None
     await pool.close()
     await leaving.stop()
     await staying.stop()
+
+
+async def test_a_stream_to_a_draining_pod_ends_once_its_items_are_answered() -> None:
+    """It need not wait for the items of others: a proxy may lead to another pod."""
+    held = Held()
+    pod = EnginePod(held.submit)
+    pool, others = await pool_of(await pod.start()), await pool_of(pod.target)
+    await pool.wait_ready()
+    await others.wait_ready()
+    theirs, _ = ask(others, b"1234")
+    await eventually(lambda: len(held.items) == 1)
+    await pod.stream.announce_draining()
+    await eventually(lambda: len(pod.stream._sessions) == 1 and not pool.ready)
+    pod.stream.draining = False
+    await eventually(lambda: pool.ready)
+    assert not others.ready
+    held.answer_all()
+    assert await asyncio.wait_for(theirs, 5) == b"1234"
+    assert pool.counts.lost_pods == others.counts.lost_pods == 0
+    await pool.close()
+    await others.close()
+    await pod.stop()
 
 
 async def test_load_is_spread_over_pods_by_cost() -> None:
@@ -213,7 +236,7 @@ async def test_a_pool_quotes_why_its_pods_refuse() -> None:
 async def test_an_unreachable_pod_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pod_module, "AWAY_S", 0.1)
+    monkeypatch.setattr(refusals, "AWAY_S", 0.1)
     pool = await pool_of("127.0.0.1:1")
     await eventually(lambda: bool(caplog.records))
     await asyncio.sleep(0.5)
@@ -221,6 +244,26 @@ async def test_an_unreachable_pod_is_logged_once(
     assert record.levelname == "WARNING"
     assert record.getMessage().startswith("no stream to 127.0.0.1:1: ")
     await pool.close()
+
+
+async def test_a_pod_whose_connection_breaks_is_logged_once_and_when_it_is_back(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level("INFO")
+    address = f"unix:{tmp_path}/pod"
+    pod = EnginePod()
+    pool = await pool_of(await pod.start(address))
+    await eventually(lambda: pool.ready)
+    await pod.stop()
+    await eventually(lambda: not pool.ready)
+    await asyncio.sleep(0.3)
+    back = EnginePod()
+    await back.start(address)
+    await eventually(lambda: pool.ready)
+    told = [(record.levelname, record.getMessage()) for record in caplog.records if address in record.getMessage()]
+    assert told == [("WARNING", f"lost {address}"), ("INFO", f"{address} is back")]
+    await pool.close()
+    await back.stop()
 
 
 def test_own_items_count_in_full_and_those_of_others_as_a_hint() -> None:

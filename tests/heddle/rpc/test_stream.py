@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from heddle.rpc import pod as pod_module
-from heddle.rpc import stream_server as stream_server_module
+from heddle.rpc import stream_session as stream_session_module
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.pool import Pool, PoolLimits
 from heddle.rpc.stream import Cancel, Reply, nothing_to_cancel
@@ -140,13 +140,14 @@ async def test_a_silent_pod_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> Non
     """A process that is stopped, or a network that swallows everything, sends no heartbeat."""
     monkeypatch.setattr(pod_module, "SILENCE_S_MAX", 0.3)
     monkeypatch.setattr(pod_module, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr("heddle.rpc.stream_server.BUSY_HEARTBEAT_S", 60.0)
     held = Held()
     silent, living = EnginePod(held.submit), EnginePod()
     pool = await pool_of(await silent.start())
     future, _ = ask(pool, b"1234")
     await eventually(lambda: len(held.items) == 1)
     # Of streams that begin from now on: the silent pod sleeps until its first heartbeat, which comes too late.
-    monkeypatch.setattr(stream_server_module, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(stream_session_module, "HEARTBEAT_S", 0.05)
     await living.start()
     pool._targets = (living.target,)
     await pool._refresh()
@@ -161,7 +162,7 @@ async def test_a_slow_reader_does_not_make_the_pod_hoard_answers() -> None:
     pool = await pool_of(await pod.start())
     await pool.wait_ready()
     data = bytes(256 << 10)
-    futures = [ask(pool, data)[0] for _ in range(200)]
+    futures = [ask(pool, data)[0] for _ in range(60)]
     most = 0
     while not all(future.done() for future in futures):
         time.sleep(0.02)  # noqa: ASYNC251 - this loop is the reader: it stalls

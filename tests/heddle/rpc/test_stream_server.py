@@ -72,6 +72,18 @@ async def test_a_bug_fails_only_its_own_item() -> None:
     await pod.stop()
 
 
+async def test_a_bug_in_what_is_written_ends_the_stream_with_its_error() -> None:
+    """Otherwise the client would wait for a stream that writes nothing."""
+    pod = EnginePod()
+    pod.stream.load = lambda: 1 / 0  # type: ignore[assignment,return-value]
+    async with grpc.aio.insecure_channel(await pod.start()) as channel:
+        call: Any = engine_pb2_grpc.EngineServiceStub(channel).Infer()
+        await call.write(engine_pb2.EngineServiceInferRequest(tokenizer_fingerprint=FINGERPRINT))
+        with pytest.raises(grpc.aio.AioRpcError, match="internal error"):
+            await asyncio.wait_for(call.read(), 5)
+    await pod.stop()
+
+
 async def test_an_outcome_over_the_message_limit_is_the_error_of_its_item_alone() -> None:
     repeating = Repeating()
     # A server of gRPC that refuses to send more than its frames should have.

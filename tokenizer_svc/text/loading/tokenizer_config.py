@@ -212,7 +212,7 @@ class TokenizerConfig:
         """`saved` is the side of the truncation that tokenizer.json was saved with; the settings go before it."""
         stated = self.settings.get("truncation_side")
         side = saved if stated is None else stated
-        if side not in SIDES:
+        if not isinstance(side, str) or side not in SIDES:
             path = self.folder / CONFIG_FILE
             raise CheckpointError(f"{path}: truncation_side {side!r} is neither right nor left")
         return SIDES[side]

@@ -270,6 +270,7 @@ def test_mask_token_includes_the_space_before_it_as_in_transformers_4(tmp_path: 
         ({"additional_special_tokens": "[E1]"}, "additional_special_tokens '\\[E1\\]' is not a list"),
         ({"extra_special_tokens": "[E1]"}, "extra_special_tokens '\\[E1\\]' is neither a list nor an object"),
         ({"truncation_side": "middle"}, "truncation_side 'middle' is neither right nor left"),
+        ({"truncation_side": []}, r"truncation_side \[\] is neither right nor left"),
     ],
 )
 def test_malformed_settings_are_named(tmp_path: Path, settings: dict[str, Any], message: str) -> None:

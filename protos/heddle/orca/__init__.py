@@ -1,0 +1,1 @@
+"""The contract of load reports of Envoy and gRPC, as far as an engine pod writes it."""
