@@ -1,9 +1,10 @@
-"""Limits how much the gateway takes on at once: requests, and the bytes of their bodies and answers. Beyond a limit the
-answer is 429 at once.
+"""Limits the requests that the gateway answers at once, and the bytes of their bodies and answers. Beyond a limit, it
+answers 429 at once. Bodies that are still arriving have their own limits, in http_gateway.web.bodies.
 """
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 
+# The least that Retry-After can say: places and memory become free with every answer that has left.
 RETRY_AFTER_MS = 1_000
 
 
@@ -16,28 +17,35 @@ class Admission:
         self.bodies_bytes = 0
         self.answers_bytes = 0
 
+    def check_room(self) -> None:
+        """Raises OVERLOADED if as many requests are being answered as may be."""
+        if self.requests >= self.requests_max:
+            raise overloaded(f"{self.requests} requests are being answered already")
+
 
 class Permit:
-    """One request's share, until `release`: from its headers until its answer has been sent."""
+    """One request's share of the limits, from when its body is complete until its answer has been sent (`release`)."""
 
     __slots__ = ("_admission", "_answer_bytes", "_body_bytes", "_is_released")
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, body_bytes: int = 0) -> None:
         """Raises OVERLOADED."""
-        if admission.requests >= admission.requests_max:
-            raise overloaded(f"{admission.requests} requests are being answered already")
+        admission.check_room()
+        if admission.bodies_bytes + body_bytes > admission.bodies_bytes_max:
+            raise no_room_for_body()
         admission.requests += 1
+        admission.bodies_bytes += body_bytes
         self._admission = admission
-        self._body_bytes = 0
+        self._body_bytes = body_bytes
         self._answer_bytes = 0
         self._is_released = False
 
     def reserve_body(self, size: int) -> None:
-        """Counts bytes of the request's body. Raises OVERLOADED."""
+        """Counts further bytes of the request's body. Raises OVERLOADED."""
         self._body_bytes += size
         self._admission.bodies_bytes += size
         if self._admission.bodies_bytes > self._admission.bodies_bytes_max:
-            raise overloaded("the requests that are being answered fill the memory set aside for them")
+            raise no_room_for_body()
 
     def reserve_answer(self, size: int) -> None:
         """Counts bytes of its answer. Raises OVERLOADED, or TOO_LARGE for an answer that is over the limit of all
@@ -66,6 +74,10 @@ class Permit:
             self._admission.requests -= 1
             self.release_body()
             self.release_answer()
+
+
+def no_room_for_body() -> HeddleError:
+    return overloaded("the bodies of the requests that are being answered fill the memory set aside for them")
 
 
 def overloaded(message: str) -> HeddleError:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from heddle.rpc.credentials import Access, ServerTls
-from heddle.rpc.fairness import PRIORITY_MAX
+from heddle.rpc.fairness import PRIORITY_MAX, is_priority
 from heddle.rpc.settings import at_least
 from heddle.rpc.targets import check_targets
-from heddle.rpc.telemetry import LogFormat, LogLevel
+from heddle.telemetry.logs import LogFormat, LogLevel
+from heddle.telemetry.trace_settings import check_ratio
 from http_gateway.web.cors import check_origins
 
 # What a target may begin with; an `=` further on is then part of a path.
@@ -23,6 +24,12 @@ class GatewaySettings:
     host: str = "127.0.0.1"
     # Port to listen on; 0 takes a free one.
     port: int = 8080
+    # File descriptor to listen on instead of host and port: a bound TCP socket that the parent process keeps open, so
+    # that connections wait while this process is restarted. 3 for a systemd socket unit.
+    listen_fd: int | None = None
+    # Extra port for probes and metrics (/live, /ready, /health, /metrics), on the same host and without TLS. It answers
+    # however many connections the API port has. The API port serves these routes too. None when unset.
+    operations_port: int | None = None
     # Unix socket to serve on as well, without TLS, for health probes on this machine. The permissions of its folder say
     # who may connect.
     unix_socket: Path | None = None
@@ -50,6 +57,9 @@ class GatewaySettings:
     # Best priority of requests whose key has none of its own. It is also their priority unless the header
     # x-heddle-priority asks for another. 0 is the best; larger numbers are served later.
     best_priority: int = 0
+    # Priorities by objective, as name=priority, for requests whose header x-llm-d-inference-objective names one.
+    # x-heddle-priority takes precedence. They are never better than the best priority of the key.
+    objectives: tuple[str, ...] = ()
     # Number of proxies in front of the gateway that add their caller's address to x-forwarded-for. Callers without key
     # and user share the engines by that address; with 0, by the address of the connection.
     trusted_proxies: int = 0
@@ -92,7 +102,7 @@ class GatewaySettings:
 
     # Limits
 
-    # Seconds that a request may take, from its first byte to its answer.
+    # Seconds that a request may take, from its headers to its answer.
     timeout_s: float = 60.0
     # Seconds after which a caller that reads nothing of its answer is disconnected. The kernel's buffers, a few
     # megabytes, count as read, so the default requires about 75 kB per second.
@@ -101,36 +111,71 @@ class GatewaySettings:
     request_bytes_max: int = 8 << 20
     # Inputs of one request.
     request_inputs_max: int = 2048
-    # Requests that are answered at the same time; beyond them 429.
+    # Requests in progress, from when their bodies are complete; beyond this 429.
     requests_max: int = 2048
-    # Bytes of the bodies of those requests; beyond them 429.
+    # Bytes of the bodies of those requests; beyond this 429.
     bodies_bytes_max: int = 256 << 20
-    # Bytes of their answers, from when they are made until they have left; beyond them 429. Those of 128 KiB and less
-    # leave the count as soon as they are handed to the server.
+    # Bodies that arrive at the same time, at most half of connections_max. Beyond this, the slowest are ended with 408.
+    waiting_bodies_max: int = 2048
+    # Bytes received of arriving bodies larger than 64 KiB. Beyond this, slow bodies are ended with 408; if none is
+    # slow, the growing one is refused with 429.
+    waiting_bodies_bytes_max: int = 256 << 20
+    # Seconds that a body may pause; then 408.
+    body_pause_s_max: float = 20.0
+    # Bytes of answers in progress, until they are sent; beyond this 429. Answers of up to 128 KiB count only until they
+    # are handed to the HTTP server.
     answers_bytes_max: int = 1 << 30
-    # Open connections; beyond them new ones wait to be accepted.
-    connections_max: int = 4096
+    # Open connections. Each needs one of the files that the process may open (ulimit -n). Near the limit, those that
+    # have been idle longest are closed. Beyond it, new ones wait to be accepted.
+    connections_max: int = 8192
+
+    # Share of the work that may also be sent to a second tokenizer pod, because the first has fallen silent. 0 turns
+    # this off.
+    tokenizers_hedge_share: float = 0.05
 
     # Operation
 
     # Seconds that a stopping gateway takes to finish what it accepted.
     drain_s_max: float = 30.0
+    # Seconds that a stopping gateway still accepts requests while /ready already fails, so that proxies have time to
+    # notice.
+    drain_delay_s: float = 0.0
+    # OpenTelemetry collector that receives traces (OTLP over gRPC), such as http://localhost:4317. When empty, that of
+    # OTEL_EXPORTER_OTLP_ENDPOINT; without either, there are no traces. The exporter's other OTEL_ variables apply too.
+    trace_collector: str = ""
+    # Share of requests that are traced, from 0 to 1. If a request has a traceparent, its sampled flag decides instead.
+    trace_ratio: float = 0.01
+    # Whether a caller's traceparent decides if its request is traced. If not, the trace continues, but trace_ratio
+    # decides, so that callers cannot have everything traced.
+    trust_traceparent: bool = True
     # Log lines for people or for machines.
     log_format: LogFormat = "text"
     # Least severe log lines that are written; info has one for each request.
     log_level: LogLevel = "info"
+    # Log the body of each request, at level info. Otherwise the log never contains what callers send.
+    log_requests: bool = False
+    # Characters of each body that are logged.
+    log_request_characters_max: int = 1000
 
     def __post_init__(self) -> None:
-        at_least(0, port=self.port, drain_s_max=self.drain_s_max)
+        at_least(0, port=self.port, drain_s_max=self.drain_s_max, drain_delay_s=self.drain_delay_s)
+        at_least(0, listen_fd=self.listen_fd or 0, operations_port=self.operations_port or 0)
+        at_least(1, log_request_characters_max=self.log_request_characters_max)
+        check_ratio(self.trace_ratio)
         at_least(0.001, timeout_s=self.timeout_s, stall_s_max=self.stall_s_max)
         at_least(1, request_bytes_max=self.request_bytes_max, request_inputs_max=self.request_inputs_max)
         at_least(1, requests_max=self.requests_max, connections_max=self.connections_max)
         at_least(1, answers_bytes_max=self.answers_bytes_max)
         at_least(self.request_bytes_max, bodies_bytes_max=self.bodies_bytes_max)
+        at_least(self.request_bytes_max, waiting_bodies_bytes_max=self.waiting_bodies_bytes_max)
+        at_least(1, waiting_bodies_max=self.waiting_bodies_max)
+        at_least(0.1, body_pause_s_max=self.body_pause_s_max)
         at_least(0, compressed_bytes_min=self.compressed_bytes_min)
         at_least(0, best_priority=self.best_priority, trusted_proxies=self.trusted_proxies)
+        at_least(0, tokenizers_hedge_share=self.tokenizers_hedge_share)
         if self.best_priority > PRIORITY_MAX:
             raise ValueError(f"best_priority must be at most {PRIORITY_MAX}, not {self.best_priority}")
+        _ = self.priority_by_objective
         if self.default_route and not self.default_route.startswith("/"):
             raise ValueError("default_route must be a path, such as /v1/embeddings")
         check_origins(self.cors_origins)
@@ -154,6 +199,16 @@ class GatewaySettings:
                 name, target = "", entry
             targets.setdefault(name, []).append(target)
         return targets
+
+    @property
+    def priority_by_objective(self) -> dict[str, int]:
+        priorities = {}
+        for entry in self.objectives:
+            name, _, priority = entry.rpartition("=")
+            if not name or not is_priority(priority):
+                raise ValueError(f"objectives must be of the form name=priority, not {entry!r}")
+            priorities[name] = int(priority)
+        return priorities
 
     @property
     def tls(self) -> ServerTls | None:

@@ -1,4 +1,5 @@
-"""One HTTP request and its answer: reads the body within its limits, and cancels the work if the caller hangs up.
+"""One HTTP request and its answer: reads the body within its limits, and cancels the work if the caller hangs up or
+cancels its stream of HTTP/2.
 
 The server makes an Exchange for each request, inside the task that answers it, and one Watch for all of them. granian's
 protocol object is described at https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md
@@ -12,13 +13,15 @@ from granian.rsgi import HTTPProtocol, ProtocolClosed  # type: ignore[attr-defin
 
 from heddle.rpc.errors import ErrorKind, HeddleError
 from http_gateway.errors import Failure
-from http_gateway.web.message import Headers, Reserve
+from http_gateway.web.bodies import ArrivingBody, WaitingBodies
+from http_gateway.web.message import Headers
 
 # All exchanges are checked together, this often: a timer for each would cost 2 us. Watching a connection costs
 # 20 us and begins with the second check, before which most exchanges are over.
 CHECK_S = 0.1
 
-# Larger bodies, and those of unknown size, are read in pieces, so that no more is held than is counted.
+# Larger bodies, and those of unknown size, are read in pieces, so that no more is held than is counted. The bytes of
+# smaller ones are bounded by their number.
 WHOLE_BYTES_MAX = 65_536
 
 # How long the rest of a refused body is read and dropped for. If the connection were closed at once, it would be reset,
@@ -29,7 +32,8 @@ DROP_S_MAX = 2.0
 class Watch:
     """All exchanges that are not over. Made and used inside one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, bodies: WaitingBodies) -> None:
+        self.bodies = bodies
         self._exchanges: set[Exchange] = set()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -44,15 +48,24 @@ class Watch:
 
     def _check(self) -> None:
         self._timer = self._loop.call_later(CHECK_S, self._check) if self._exchanges else None
+        self.bodies.check()
         for exchange in self._exchanges:
             exchange.check()
 
 
 class Exchange:
     def __init__(
-        self, protocol: HTTPProtocol, headers: Headers, watch: Watch, *, body_bytes_max: int, deadline: float
+        self,
+        protocol: HTTPProtocol,
+        headers: Headers,
+        watch: Watch,
+        *,
+        body_bytes_max: int,
+        deadline: float,
+        peer: str = "",
     ) -> None:
         """`deadline` is in time.monotonic() seconds."""
+        self.peer = peer  # address of the caller
         self._protocol = protocol
         self._headers = headers
         self._body_bytes_max = body_bytes_max
@@ -62,24 +75,27 @@ class Exchange:
         self._is_checked = False
         self._is_reading = False
         self._is_read = False  # the whole body
-        self._is_late = False
+        self._given_up: Exception | None = None  # why the body is read no further
         self._watch = watch
         watch.add(self)
 
-    async def read(self, reserve: Reserve) -> bytes:
-        """The whole body. `reserve` is called with the size of each piece. Raises a 413 as soon as the body is known to
-        be too large, and DEADLINE_EXCEEDED if it does not arrive in time."""
+    async def read(self) -> bytes:
+        """The whole body. Raises a 413 as soon as the body is known to be too large, a 408 if it pauses for too
+        long, and DEADLINE_EXCEEDED if it does not arrive in the time given to the request."""
+        size = self._stated_size()
+        is_whole = size is not None and size <= WHOLE_BYTES_MAX
+        arriving = self._watch.bodies.begin(self._give_up, size or 0 if is_whole else 0)
         self._is_reading = True
         try:
-            body = await self._read(reserve)
+            body = await (self._read_whole() if is_whole else self._read_pieces(arriving, size))
         except asyncio.CancelledError:
-            if not self._is_late:
+            if self._given_up is None:
                 raise
             self._task.uncancel()
-            message = "the time given to the request passed before its body had been read"
-            raise HeddleError(ErrorKind.DEADLINE_EXCEEDED, message) from None
+            raise self._given_up from None
         finally:
             self._is_reading = False
+            self._watch.bodies.finish(arriving)
         self._is_read = True
         return body
 
@@ -91,8 +107,8 @@ class Exchange:
         self._is_checked = True
         # Handlers keep the deadline themselves.
         if self._is_reading and time.monotonic() >= self._deadline:
-            self._is_late = True
-            self._task.cancel()
+            message = "the time given to the request passed before its body had been read"
+            self._give_up(HeddleError(ErrorKind.DEADLINE_EXCEEDED, message))
 
     async def drop_body(self) -> None:
         """Reads and drops the rest of a body that was not read to its end."""
@@ -112,30 +128,33 @@ class Exchange:
         self._watch.remove(self)
         if self._hang_up is not None:
             self._hang_up.cancel()
+            # granian's future keeps its callback for ever, and the garbage collector does not look into it.
+            self._hang_up = None
 
-    async def _read(self, reserve: Reserve) -> bytes:
-        size = self._stated_size()
-        if size is None or size > WHOLE_BYTES_MAX:
-            return await self._read_pieces(reserve, size)
-        reserve(size)
+    async def _read_whole(self) -> bytes:
         try:
             return await self._protocol()
         except ProtocolClosed:
             raise cut_off() from None
 
-    async def _read_pieces(self, reserve: Reserve, size: int | None) -> bytes:
+    async def _read_pieces(self, arriving: ArrivingBody, size: int | None) -> bytes:
         pieces: list[bytes] = []
         received = 0
         async for piece in self._protocol:
             if not piece:  # the end of the body, or of the connection: then pieces would be empty for ever
                 break
             received += len(piece)
-            reserve(len(piece))
             self._check_size(received)
+            self._watch.bodies.count(arriving, len(piece))
             pieces.append(piece)
         if size is not None and received < size:
             raise cut_off()
         return b"".join(pieces)
+
+    def _give_up(self, error: Exception) -> None:
+        if self._given_up is None:
+            self._given_up = error
+            self._task.cancel()
 
     def _stated_size(self) -> int | None:
         """Raises a 400 if two headers state it, because they may disagree on where the next request begins."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from heddle.client import CallOptions
-from heddle.rpc.telemetry import REQUEST_ID_CHARACTERS_MAX
+from heddle.telemetry.logs import REQUEST_ID_CHARACTERS_MAX
+from heddle.telemetry.traceparent import read_traceparent, read_tracestate
 
 # The first of these headers that a request has is its id. Retries and hedges of Baseten's client carry the same id.
 REQUEST_ID_HEADERS = ("x-request-id", "x-baseten-customer-request-id")
@@ -20,8 +21,8 @@ REQUEST_ID_ANSWERS = ("x-request-id", "x-baseten-request-id")
 TIMEOUT_HEADER = "request-timeout-ms"
 DEADLINE_HEADER = "request-deadline-ms"  # milliseconds since 1970
 
-# Called with the size of each piece of a body as it arrives, or of an answer as it is made. Raises HeddleError if there
-# is no room for it.
+# Called with the bytes that a body grew by when it was decompressed, or with those of an answer as it is made. Raises
+# HeddleError if there is no room for them.
 Reserve = Callable[[int], None]
 
 
@@ -43,20 +44,30 @@ class Request:
     path: str  # percent-decoded, without the query
     headers: Headers
     deadline: float  # time.monotonic() seconds
-    read: Callable[[Reserve], Awaitable[bytes]]  # the whole body; called once at most
+    read: Callable[[], Awaitable[bytes]]  # the whole body; called once at most
     body: bytes = b""  # once it has been read
+    body_bytes: int = 0  # as it was sent
     parameter: str = ""  # the part of the path that stands for {name} in the route
     peer: str = ""  # address of the caller
     caller: str = ""  # the API key's part of the flow; "" without keys
     key_name: str = ""  # name of the API key, for the log
     user: str = ""  # the caller's name for its user
     priority: int = 0  # smaller is served first
+    model: str = ""  # the caller's name for the model
+    tokens: int = 0  # what answering it has cost, as are the next two
+    characters: int = 0
+    truncated_inputs: int = 0
     id: str = field(init=False)  # the caller's, or a new one
     arrived: float = field(init=False)  # time.monotonic() seconds
+    traceparent: str = field(init=False)  # the caller's, or that of the request's span
+    tracestate: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.id = read_request_id(self.headers) or new_request_id()
         self.arrived = time.monotonic()
+        stated = self.headers.get("traceparent")
+        self.traceparent = read_traceparent(stated) if stated else ""
+        self.tracestate = read_tracestate(self.headers.get("tracestate")) if self.traceparent else ""
 
     def options(self) -> CallOptions:
         """Options for all calls to tokenizer pods on behalf of the request, which share its deadline and its flow."""
@@ -65,7 +76,8 @@ class Request:
             priority=self.priority,
             flow=self.flow,
             request_id=self.id,
-            traceparent=self.headers.get("traceparent") or "",
+            traceparent=self.traceparent,
+            tracestate=self.tracestate,
         )
 
     @property
@@ -82,7 +94,8 @@ class Request:
 def read_request_id(headers: Headers) -> str | None:
     for name in REQUEST_ID_HEADERS:
         given = headers.get(name)
-        if given and len(given) <= REQUEST_ID_CHARACTERS_MAX:
+        # Metadata of gRPC is printable ASCII too.
+        if given and len(given) <= REQUEST_ID_CHARACTERS_MAX and given.isascii() and given.isprintable():
             return given
     return None
 

@@ -18,6 +18,9 @@ from http_gateway.web.json_body import decode_json
 from http_gateway.web.message import Answer, Request, Response
 from http_gateway.web.supported_values import check_supported
 
+# Path of the route that answers requests which no other route answers.
+UNMATCHED = "unmatched"
+
 Body = TypeVar("Body")
 Handler = Callable[[Request], Awaitable[Answer | Response]]
 
@@ -75,6 +78,7 @@ class JsonHandler(Generic[Body]):
     def __call__(self, request: Request) -> Awaitable[Answer]:
         """Raises INVALID_INPUT at once."""
         body = self.decode(request.body)
+        request.model = getattr(body, "model", None) or ""
         request.user = request.user or getattr(body, "user", None) or ""
         return self.handle(body, request)
 
@@ -133,7 +137,7 @@ class Router:
             path = normalize_slashes(self._resolve_alias(normalize_slashes(path)))
             methods = self._exact.get(path) or self._find_open(request, path)
         if not methods:
-            return Route(request.method, "unmatched", not_found, self._family, is_open=True)
+            return Route(request.method, UNMATCHED, not_found, self._family, is_open=True)
         method = "GET" if request.method == "HEAD" else request.method
         return methods.get(method) or wrong_method(path, methods)
 
@@ -167,4 +171,4 @@ def wrong_method(path: str, methods: Mapping[str, Route]) -> Route:
         raise Failure(405, "method_not_allowed", message, headers=[("allow", allowed)])
 
     (family, *_) = (route.family for route in methods.values())
-    return Route("", "unmatched", refuse_method, family, is_open=True)
+    return Route("", UNMATCHED, refuse_method, family, is_open=True)

@@ -5,7 +5,6 @@ Numbers are written straight from the arrays that the engine sent: orjson writes
 items of a LazyList are made just before they are written; until then a marker stands in for the list.
 """
 
-import asyncio
 import secrets
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any
 import orjson
 import ormsgpack
 
+from heddle.rpc.waiting import long_work
 from http_gateway.web.message import LazyList, Reserve, ResponseBody, reserve_nothing
 
 # How long other requests wait, whichever is reached first.
@@ -160,7 +160,7 @@ class Serializer:
         self._chunk_began = now
         if self._turn_bytes >= BYTES_PER_TURN or now - self._turn_began >= SECONDS_PER_TURN:
             self._end_turn()
-            await asyncio.sleep(0)
+            await long_work().next_turn()
             self._turn_bytes = 0
             self._turn_began = self._chunk_began = time.perf_counter()
 

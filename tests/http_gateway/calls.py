@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 
-from http_gateway.web.message import Request, Reserve
+from http_gateway.web.message import Request
 
 COSTS = (
     "x-compute-tokens",
@@ -50,5 +50,5 @@ def make_request(path: str = "/", headers: Any = None, peer: str = "") -> Reques
     return Request("POST", path, httpx.Headers(headers), 0, read_nothing, peer=peer)
 
 
-async def read_nothing(_: Reserve) -> bytes:
+async def read_nothing() -> bytes:
     return b""

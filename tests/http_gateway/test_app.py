@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from pathlib import Path
 
 import httpx
@@ -25,6 +26,13 @@ async def test_request_id_is_echoed_or_made_and_logged(
     assert own.headers["x-request-id"] == "mine-1"
     assert len(made.headers["x-request-id"]) == 16
     assert any(f"POST {PATH} 200" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("stated", [b"a\tb", b"caf\xc3\xa9", b"x" * 129])
+async def test_a_request_id_that_is_not_printable_ascii_is_replaced(http: httpx.AsyncClient, stated: bytes) -> None:
+    answer = await http.post(PATH, json=BODY, headers=[(b"x-request-id", stated)])
+    assert answer.status_code == 200
+    assert re.fullmatch("[0-9a-f]{16}", answer.headers["x-request-id"])
 
 
 async def test_unknown_paths_and_wrong_methods_get_openais_error_shape(http: httpx.AsyncClient) -> None:
@@ -88,7 +96,8 @@ async def test_metrics_count_requests_by_route_and_status(http: httpx.AsyncClien
     await http.post(PATH, json={})
     text = (await http.get("/metrics")).text
     for status in (200, 400):
-        assert f'heddle_gateway_request_seconds_count{{route="{PATH}",status="{status}"}}' in text
+        labels = f'model="{PACKAGED_NAME}",route="{PATH}",status="{status}"'
+        assert f"heddle_gateway_request_seconds_count{{{labels}}} 1.0" in text
 
 
 async def test_models_are_listed_and_described(http: httpx.AsyncClient) -> None:

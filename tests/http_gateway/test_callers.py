@@ -28,6 +28,7 @@ def make_key(name: str = "", best_priority: int | None = None, *, secret: str = 
 
 
 KEY = make_key("search", 3)
+OBJECTIVES = {"interactive": 0, "batch": 9}
 
 
 def identify(
@@ -40,7 +41,7 @@ def identify(
 ) -> Request:
     authorization = [("authorization", f"Bearer {secret}")] if key else []
     request = make_request("/embed", [("x-request-id", "id"), *authorization, *headers], peer)
-    Callers(ApiKeys([key] if key else []), best_priority, proxies).identify(request)
+    Callers(ApiKeys([key] if key else []), best_priority, proxies, OBJECTIVES).identify(request)
     return request
 
 
@@ -66,6 +67,26 @@ def test_without_keys_the_flow_is_the_user_or_else_the_address() -> None:
     assert identify().flow == identify(peer="192.0.2.1:999").flow == "peer:192.0.2.1/id"
     assert identify(peer="[2001:db8::1]:5000").flow == "peer:2001:db8::1/id"
     assert identify(peer="unix:").flow == "id"
+
+
+@pytest.mark.parametrize("header", ["x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id"])
+def test_llm_ds_fairness_id_names_the_user_unless_our_header_does(header: str) -> None:
+    assert identify((header, "ann")).flow == identify(("x-heddle-flow", "ann")).flow
+    assert identify((header, "bob"), ("x-heddle-flow", "ann")).flow == identify(("x-heddle-flow", "ann")).flow
+    assert identify((header, "ann"), key=KEY).flow == identify(("x-heddle-flow", "ann"), key=KEY).flow
+
+
+@pytest.mark.parametrize("header", ["x-llm-d-inference-objective", "x-gateway-inference-objective"])
+@pytest.mark.parametrize(
+    ("key", "objective", "priority"),
+    [(None, "batch", 9), (None, "interactive", 1), (None, "unknown", 1), (KEY, "interactive", 3), (KEY, "batch", 9)],
+)
+def test_an_objective_sets_the_priority_within_what_the_key_allows(
+    header: str, key: ApiKey | None, objective: str, priority: int
+) -> None:
+    assert identify((header, objective), key=key, best_priority=1).options().priority == priority
+    asked = identify((header, objective), ("x-heddle-priority", "5"), key=key, best_priority=1)
+    assert asked.options().priority == 5
 
 
 async def test_openais_field_names_the_user_unless_the_header_does() -> None:
@@ -163,7 +184,7 @@ async def test_the_gateway_enforces_keys_and_priorities_of_a_file(
             assert response.status_code == status, response.text
             assert "sk-" not in caplog.text
             if status == 200:
-                names = {"sk-search": "search", "sk-nightly": "nightly", "third": ""}
+                names = {"sk-search": "search", "sk-nightly": "nightly", "third": "key-1"}
                 assert caplog.records[-1].__dict__["key"] == names[key]
             if status == 403:
                 assert response.json()["error"]["type"] == "permission_error"

@@ -8,7 +8,7 @@ import pytest
 
 @pytest.mark.parametrize("route", ["/embedd", "/info", "/environments/production/predict"])
 def test_a_default_route_that_does_not_exist_ends_the_process_in_one_line(route: str) -> None:
-    command = [sys.executable, "-m", "http_gateway", "--port", "0", "--default-route", route]
+    command = [sys.executable, "-m", "http_gateway", "--port", "0", "--log-level", "error", "--default-route", route]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     (line,) = (done.stdout + done.stderr).splitlines()
     assert done.returncode == 2
@@ -28,7 +28,7 @@ def test_a_default_route_that_does_not_exist_ends_the_process_in_one_line(route:
     ],
 )
 def test_wrong_settings_end_the_process_in_one_line(flags: tuple[str, str], words: str) -> None:
-    command = [sys.executable, "-m", "http_gateway", "--port", "0", *flags]
+    command = [sys.executable, "-m", "http_gateway", "--port", "0", "--log-level", "error", *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     (line,) = (done.stdout + done.stderr).splitlines()
     assert done.returncode == 2

@@ -28,6 +28,8 @@ def test_targets_with_names_are_grouped_by_model() -> None:
         {"answers_bytes_max": 0},
         {"best_priority": -1},
         {"best_priority": 2**32},
+        {"objectives": ("batch",)},
+        {"objectives": ("batch=high",)},
     ],
 )
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:

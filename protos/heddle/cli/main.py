@@ -1,5 +1,6 @@
 """The `heddle` command. Runs the subcommand, which reads its own settings. Called by heddle.__main__."""
 
+import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ commands:
   config       check a Truss config.yaml, or print its JSON schema
   models       list the supported model architectures
   plan         estimate how many pods a load needs
+  top          show the load of running services
 
 options:
   -h, --help   show this text; `heddle COMMAND --help` shows the options of a command
@@ -95,4 +97,20 @@ def plan(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return command.main(argv, environ)
 
 
-COMMANDS: dict[str, Command] = {"serve": serve, "build": build, "config": config, "models": models, "plan": plan}
+def top(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    if missing := [name for name in ("rich", "prometheus_client") if not importlib.util.find_spec(name)]:
+        print(f"heddle: top needs {' and '.join(missing)}: pip install 'heddle[local]'", file=sys.stderr)
+        return EXIT_MISCONFIGURED
+    from heddle.cli import top as command
+
+    return command.main(argv, environ)
+
+
+COMMANDS: dict[str, Command] = {
+    "serve": serve,
+    "build": build,
+    "config": config,
+    "models": models,
+    "plan": plan,
+    "top": top,
+}

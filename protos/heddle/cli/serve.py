@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shlex
+import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,14 +16,16 @@ from heddle.cli.commands import LIBRARY_OF_EXTRA, missing_extras
 from heddle.cli.config_command import apply_config_file
 from heddle.cli.default_route import ROUTE_VARIABLE, find_mismatch
 from heddle.cli.interrupts import leave_on_signal
+from heddle.cli.metrics_ports import CONNECT_ADDRESSES, MetricsAddress, choose_addresses
 from heddle.cli.readiness import grpc_ready, http_ready
-from heddle.cli.serve_settings import NAME_VARIABLES, ServeSettings
+from heddle.cli.serve_settings import NAME_VARIABLES, PREFIX_OF_SERVICE, ServeSettings
+from heddle.cli.serve_table import list_stated
 from heddle.cli.served_address import use_address
 from heddle.cli.served_build import BuildFailedError, use_build
 from heddle.cli.socket_folder import socket_folder
 from heddle.cli.supervisor import Console, Service, ServiceGaveUpError, ServiceMisconfiguredError, Supervisor
 from heddle.machine import usable_cores, visible_gpus
-from heddle.rpc.listening import authority, usable_port
+from heddle.rpc.listening import authority, bind_port, usable_port
 from heddle.rpc.process import stop_on_signal
 from heddle.rpc.settings import EXIT_MISCONFIGURED, KUBERNETES_LINK, ConfigurationError, load
 from heddle.rpc.start_times import process_began_at
@@ -31,12 +34,6 @@ from heddle.rpc.start_times import process_began_at
 KEYS_VARIABLE = "HEDDLE_GATEWAY_API_KEYS"
 
 DEVICE_VARIABLE = "HEDDLE_ENGINE_DEVICE"
-
-PREFIX_OF_SERVICE = {
-    "engine_svc": "HEDDLE_ENGINE_",
-    "tokenizer_svc": "HEDDLE_TOKENIZER_",
-    "http_gateway": "HEDDLE_GATEWAY_",
-}
 
 SERVE_PREFIX = "HEDDLE_SERVE_"
 PREFIXES = (SERVE_PREFIX, *PREFIX_OF_SERVICE.values(), "HEDDLE_PLAN_", "HEDDLE_BUILD_", "HEDDLE_CACHE", "HEDDLE_WEB_")
@@ -48,6 +45,7 @@ OVERRIDDEN_VARIABLES = frozenset(
         *("HEDDLE_TOKENIZER_LISTEN", "HEDDLE_TOKENIZER_MODEL", "HEDDLE_TOKENIZER_REVISION"),
         "HEDDLE_TOKENIZER_ENGINES",
         *("HEDDLE_GATEWAY_HOST", "HEDDLE_GATEWAY_PORT", "HEDDLE_GATEWAY_UNIX_SOCKET", "HEDDLE_GATEWAY_TOKENIZERS"),
+        "HEDDLE_GATEWAY_LISTEN_FD",
         *("HEDDLE_TOKENIZER_TLS_CERT", "HEDDLE_TOKENIZER_TLS_KEY", "HEDDLE_TOKENIZER_TLS_CA"),
         *("HEDDLE_GATEWAY_TLS_CERT", "HEDDLE_GATEWAY_TLS_KEY", "HEDDLE_GATEWAY_TLS_CA"),
     }
@@ -55,9 +53,6 @@ OVERRIDDEN_VARIABLES = frozenset(
 
 # How long one check waits for a service that has a socket but is not ready.
 PATIENCE_S = 1.0
-
-# A client cannot connect to a wildcard address.
-CONNECT_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 # A first request for each kind of model: route and body.
 EXAMPLES: Mapping[ModelKind, tuple[str, Mapping[str, object]]] = {
@@ -72,25 +67,27 @@ EXAMPLES: Mapping[ModelKind, tuple[str, Mapping[str, object]]] = {
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Serves until a signal arrives. Returns the exit code."""
+    given, origins = environ, dict[str, str]()
     argv, environ = apply_config_file(argv, environ)
-    settings = load(ServeSettings, argv, environ, prog="heddle serve", env_prefix=SERVE_PREFIX)
-    console = Console()
+    settings = load(ServeSettings, argv, environ, prog="heddle serve", env_prefix=SERVE_PREFIX, origins=origins)
+    console = Console(log_format=settings.log_format)
     try:
         check_variables(environ)
+        stated = list_stated(settings, origins, environ, given)
         with leave_on_signal():
             settings, environ = use_build(settings, environ, lambda line: console.line(f"heddle: {line}"))
             settings, environ = use_address(settings, environ)
             checkpoint = read_checkpoint(settings)
         if mismatch := find_mismatch(environ.get(ROUTE_VARIABLE, ""), checkpoint.kind):
-            console.line(f"heddle: POST / will fail: the default route is {mismatch}")
-        asyncio.run(serve(settings, checkpoint, environ, console))
+            console.line(f"heddle: POST / will fail: the default route is {mismatch}", "warning")
+        asyncio.run(serve(settings, checkpoint, environ, console, stated))
     except (BuildFailedError, ServiceMisconfiguredError):  # the child process has printed the reason
         return EXIT_MISCONFIGURED
     except ConfigurationError as error:
-        console.line(f"heddle: {error}")
+        console.line(f"heddle: {error}", "critical")
         return EXIT_MISCONFIGURED
     except ServiceGaveUpError as error:
-        console.line(f"heddle: {error}")
+        console.line(f"heddle: {error}", "critical")
         return 1
     return 0
 
@@ -121,7 +118,13 @@ def read_checkpoint(settings: ServeSettings) -> Checkpoint:
     )
 
 
-async def serve(settings: ServeSettings, checkpoint: Checkpoint, environ: Mapping[str, str], console: Console) -> None:
+async def serve(
+    settings: ServeSettings,
+    checkpoint: Checkpoint,
+    environ: Mapping[str, str],
+    console: Console,
+    stated: Sequence[Mapping[str, str]],  # rows of the table of settings
+) -> None:
     with socket_folder(environ) as sockets:
         stop = stop_on_signal(before_leaving=sockets.remove)
         services = LocalServices(
@@ -130,16 +133,19 @@ async def serve(settings: ServeSettings, checkpoint: Checkpoint, environ: Mappin
             str(sockets.path),
             revision=checkpoint.revision,
             gpus=count_gpus_to_share(settings, environ),
-            http_port=usable_port(settings.host, settings.http_port),
+            http=bind_port(settings.host, settings.http_port),
             grpc_port=usable_port(settings.host, settings.grpc_port),
             environ=environ,
+            metrics=choose_addresses(environ, settings.host, settings.engines),
         )
+        if stated:
+            console.line("heddle: settings", table=stated)
         if settings.engines < services.gpus:
             console.line(f"using {settings.engines} of {services.gpus} GPUs; --engines {services.gpus} uses all")
         await Supervisor(services.tiers(), console).run(
             stop,
             loading=f"loading {services.name}",
-            when_ready=lambda: print(services.welcome(), flush=True),
+            when_ready=lambda: print(console.format(services.welcome()), flush=True),
         )
 
 
@@ -161,9 +167,10 @@ class LocalServices:
     kind: ModelKind
     folder: str  # of the sockets between services
     revision: str  # commit of a hub model; "" for a folder
-    http_port: int
+    http: socket.socket  # bound; the gateway listens on it once it is ready, and it stays open if the gateway crashes
     grpc_port: int
     environ: Mapping[str, str]
+    metrics: Sequence[MetricsAddress]  # of the tokenizer and the engines
     gpus: int = 0  # GPUs to spread the engines over
 
     def tiers(self) -> list[list[Service]]:
@@ -171,28 +178,32 @@ class LocalServices:
         return [[self.gateway()], [self.tokenizer()], [self.engine(index) for index in range(self.settings.engines)]]
 
     def gateway(self) -> Service:
-        flags = ("--host", self.settings.host, "--port", str(self.http_port), "--tokenizers", self.socket("tokenizer"))
+        flags = ("--listen-fd", str(self.http.fileno()), "--tokenizers", self.address_of("tokenizer"))
         # The port may require certificates, so /ready is asked over this socket.
         socket = ("--unix-socket", f"{self.folder}/gateway")
         return self._service(
             "gateway",
             "http_gateway",
-            (*flags, *socket, "--listen-after", self.socket("tokenizer"), *self.tls_flags),
+            (*flags, *socket, "--listen-after", self.address_of("tokenizer"), *self.tls_flags),
             self.is_gateway_ready,
+            sockets=(self.http,),
         )
 
     def tokenizer(self) -> Service:
-        listen = f"{self.socket('tokenizer')},{authority(self.settings.host, self.grpc_port)}"
-        engines = ",".join(self.socket(f"engine-{index}") for index in range(self.settings.engines))
+        listen = f"{self.address_of('tokenizer')},{authority(self.settings.host, self.grpc_port)}"
+        engines = ",".join(self.address_of(f"engine-{index}") for index in range(self.settings.engines))
         return self._service(
             "tokenizer",
             "tokenizer_svc",
-            (*self.model_flags, "--listen", listen, "--engines", engines, "--listen-after", engines, *self.tls_flags),
+            (
+                *(*self.model_flags, "--listen", listen, "--engines", engines, "--listen-after", engines),
+                *(*self.tls_flags, *self.metrics[0].flags),
+            ),
             self.is_tokenizer_ready,
         )
 
     def engine(self, index: int) -> Service:
-        settings, address = self.settings, self.socket(f"engine-{index}")
+        settings, address = self.settings, self.address_of(f"engine-{index}")
         flags = (
             *self.model_flags,
             *("--listen", address, "--backend", settings.engine),
@@ -200,16 +211,17 @@ class LocalServices:
             *(() if settings.dtype == "auto" else ("--dtype", settings.dtype)),
             *(() if settings.quantization == "no_quant" else ("--quantization", settings.quantization)),
             *self._flag_unless_set("HEDDLE_ENGINE_THREADS", "--threads", max(1, usable_cores() // settings.engines)),
+            *self.metrics[1 + index].flags,
         )
         name = f"engine {index}" if settings.engines > 1 else "engine"
         return self._service(name, "engine_svc", flags, lambda: is_ready(address, "EngineService"))
 
     async def is_tokenizer_ready(self) -> bool:
-        return await is_ready(self.socket("tokenizer"), "InferenceService")
+        return await is_ready(self.address_of("tokenizer"), "InferenceService")
 
     async def is_gateway_ready(self) -> bool:
         """The gateway is never ready before the tokenizer."""
-        return await self.is_tokenizer_ready() and await http_ready(self.socket("gateway"))
+        return await self.is_tokenizer_ready() and await http_ready(self.address_of("gateway"))
 
     def device_flags(self, index: int) -> tuple[str, ...]:
         """Empty if the engine finds the right device itself."""
@@ -220,7 +232,8 @@ class LocalServices:
 
     def welcome(self) -> str:
         host = CONNECT_ADDRESSES.get(self.settings.host, self.settings.host)
-        url = f"{'https' if self.settings.tls_cert else 'http'}://{authority(host, self.http_port)}"
+        url = f"{'https' if self.settings.tls_cert else 'http'}://{authority(host, self.http.getsockname()[1])}"
+        watched = [address.shown for address in self.metrics if address.shown]
         path, example = EXAMPLES[self.kind]
         body = json.dumps({"model": self.name, **example}, ensure_ascii=False)
         # The user's shell inserts the first of several keys. The key itself must not be shown.
@@ -229,6 +242,7 @@ class LocalServices:
             f"{self.name} is ready after {time.monotonic() - process_began_at():.1f} s:\n"
             f"  HTTP  {url}  (every route: {url}/docs)\n"
             f"  gRPC  {authority(host, self.grpc_port)}\n"
+            f"  Load  heddle top {' '.join((url, *watched))}\n"
             f"Try it:\n"
             f"  curl {url}{path}{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
         )
@@ -253,16 +267,33 @@ class LocalServices:
         """Model name in requests."""
         return self.environ.get(NAME_VARIABLES[0]) or self.settings.model
 
-    def socket(self, name: str) -> str:
+    def address_of(self, name: str) -> str:
         return f"unix:{self.folder}/{name}"
 
     def _service(
-        self, name: str, module: str, flags: Sequence[str], is_ready: Callable[[], Awaitable[bool]]
+        self,
+        name: str,
+        module: str,
+        flags: Sequence[str],
+        is_ready: Callable[[], Awaitable[bool]],
+        sockets: Sequence[socket.socket] = (),
     ) -> Service:
         level: tuple[str, ...] = ("--log-level", self.settings.log_level)
         if self.settings.log_level == ServeSettings.log_level:
             level = self._flag_unless_set(f"{PREFIX_OF_SERVICE[module]}LOG_LEVEL", *level)
-        return Service(name, (sys.executable, "-m", module, *flags, *level), is_ready, self.environ)
+        log_format = self.settings.log_format
+        if log_format != ServeSettings.log_format:
+            level += self._flag_unless_set(f"{PREFIX_OF_SERVICE[module]}LOG_FORMAT", "--log-format", log_format)
+        command = (sys.executable, "-m", module, *flags, *level, *self.trace_flags)
+        return Service(name, command, is_ready, self.environ, sockets)
+
+    @property
+    def trace_flags(self) -> tuple[str, ...]:
+        """Flags for traces that differ from the defaults. Otherwise the service's own variables apply."""
+        settings = self.settings
+        collector = ("--trace-collector", settings.trace_collector) if settings.trace_collector else ()
+        is_default = settings.trace_ratio == ServeSettings.trace_ratio
+        return (*collector, *(() if is_default else ("--trace-ratio", str(settings.trace_ratio))))
 
     def _flag_unless_set(self, variable: str, flag: str, value: str | int) -> tuple[str, ...]:
         """Nothing if the operator has set the service's own variable."""

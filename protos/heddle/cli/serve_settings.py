@@ -12,7 +12,14 @@ from heddle.machine import check_device
 from heddle.quantization import NO_QUANT, Quantization
 from heddle.rpc.credentials import ServerTls
 from heddle.rpc.settings import at_least
-from heddle.rpc.telemetry import LogLevel
+from heddle.telemetry.logs import LogFormat, LogLevel
+from heddle.telemetry.trace_settings import check_ratio, find_collector
+
+PREFIX_OF_SERVICE = {
+    "engine_svc": "HEDDLE_ENGINE_",
+    "tokenizer_svc": "HEDDLE_TOKENIZER_",
+    "http_gateway": "HEDDLE_GATEWAY_",
+}
 
 # Variables of the services for the model's name in answers.
 NAME_VARIABLES = ("HEDDLE_ENGINE_SERVED_MODEL_NAME", "HEDDLE_TOKENIZER_SERVED_MODEL_NAME")
@@ -85,6 +92,13 @@ class ServeSettings:
 
     # Minimum level of the log lines that services write.
     log_level: LogLevel = "warning"
+    # text, or json: one object per line, from heddle serve itself too. A service's own variable comes first.
+    log_format: LogFormat = "text"
+    # Collector of traces (OTLP over gRPC), such as http://localhost:4317. When empty, OTEL_EXPORTER_OTLP_ENDPOINT names
+    # it; without both there are no traces.
+    trace_collector: str = ""
+    # Share of requests that are traced, from 0 to 1. If a request has a traceparent, its sampled flag decides instead.
+    trace_ratio: float = 0.01
 
     def __post_init__(self) -> None:
         parse_score_tokens(self.score_tokens)
@@ -92,6 +106,8 @@ class ServeSettings:
         at_least(1, engines=self.engines)
         if self.publish and not self.store:
             raise ValueError("--publish needs --store")
+        check_ratio(self.trace_ratio)
+        find_collector(self.trace_collector, {})
         at_least(0, http_port=self.http_port, grpc_port=self.grpc_port)
         ServerTls.from_settings(self.tls_cert, self.tls_key, self.tls_ca)
 

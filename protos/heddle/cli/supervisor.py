@@ -6,17 +6,22 @@ is not restarted, and all others are stopped.
 
 import asyncio
 import contextlib
+import itertools
+import json
+import logging
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Literal, TextIO
 
 from heddle.cli import die_with_parent
 from heddle.rpc.settings import EXIT_MISCONFIGURED, ConfigurationError
+from heddle.telemetry.logs import TABLE_FIELD, JsonFormatter, LogFormat, LogLevel, align
 
 PROBE_S = 0.05
 PROGRESS_S = 0.1
@@ -30,19 +35,40 @@ PLAIN_PROGRESS_S = 10.0
 MISTAKE = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} critical heddle\.rpc\.process: (?!unexpected error)")
 
 
+# Begins the lines of `heddle.telemetry.logs.JsonFormatter`.
+JSON_START = '{"time": '
+
+Level = LogLevel | Literal["critical"]
+
+
 class Console:
     """Prints lines and, below them, the current progress. A terminal shows one progress line that is redrawn; elsewhere
-    it is printed every PLAIN_PROGRESS_S."""
+    it is printed every PLAIN_PROGRESS_S. With `json` all lines are objects, as those of the services."""
 
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, stream: TextIO = sys.stderr, *, log_format: LogFormat = "text") -> None:
         self._stream = stream
-        self._is_terminal = stream.isatty()
+        self._json = JsonFormatter("heddle") if log_format == "json" else None
+        self._is_terminal = stream.isatty() and not self._json
         self._progress = ""
         self._printed_at = -PLAIN_PROGRESS_S
         self._frame = 0
 
-    def line(self, text: str) -> None:
-        self._write(f"{text}\n", self._progress)
+    def line(self, text: str, level: Level = "info", *, table: Sequence[Mapping[str, str]] = ()) -> None:
+        self._write(f"{self.format(text, level, table=table)}\n", self._progress)
+
+    def relay(self, text: str, process: str) -> None:
+        """Prints what a process has printed, and names it."""
+        if self._json and not text.startswith(JSON_START):
+            text = self._json.format(make_record(text, "info"))
+        self._write(f"{attribute(text, process)}\n", self._progress)
+
+    def format(self, text: str, level: Level = "info", *, table: Sequence[Mapping[str, str]] = ()) -> str:
+        if not self._json:
+            return "\n".join((text, *align(table)))
+        record = make_record(text.removeprefix("heddle: "), level)
+        if table:
+            setattr(record, TABLE_FIELD, table)
+        return self._json.format(record)
 
     def progress(self, text: str) -> None:
         """Replaces the progress line. Call it several times a second."""
@@ -51,7 +77,7 @@ class Console:
             self._write("", f"{SPINNER[self._frame % len(SPINNER)]} {text}")
         elif time.monotonic() - self._printed_at >= PLAIN_PROGRESS_S:
             self._printed_at = time.monotonic()
-            self._write(f"{text}\n", "")
+            self._write(f"{self.format(text)}\n", "")
 
     def end_progress(self) -> None:
         self._write("", "")
@@ -61,6 +87,10 @@ class Console:
         self._progress = progress
         self._stream.write(erase + lines + progress)
         self._stream.flush()
+
+
+def make_record(text: str, level: Level) -> logging.LogRecord:
+    return logging.makeLogRecord({"msg": text, "levelname": level.upper(), "name": __name__})
 
 
 class ServiceGaveUpError(Exception):
@@ -77,13 +107,16 @@ class Service:
     command: Sequence[str]
     is_ready: Callable[[], Awaitable[bool]]
     environment: Mapping[str, str]  # the whole environment of the process
+    # Sockets that the process inherits under the same file descriptors. They stay open in the supervisor, so that
+    # connections wait while the process is restarted.
+    sockets: Sequence[socket.socket] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     # A service that is still running this long after SIGTERM is killed. An engine takes up to 30 s to finish its
-    # requests, 2 s to close its sockets and 10 s to close its backend.
-    stop_s_max: float = 45.0
+    # requests, 2 s to close its sockets, 2 s to send its last traces and 10 s to close its backend.
+    stop_s_max: float = 50.0
     # Consecutive deaths before the service was ready.
     failures_max: int = 5
     # Pause before a restart. It doubles with each consecutive failure.
@@ -120,6 +153,9 @@ class Supervisor:
             announcing.cancel()
             stopping.cancel()
             self._console.end_progress()
+            for service in itertools.chain(*self._tiers):
+                for held in service.sockets:
+                    held.close()
             for tier in tiers:
                 for task in tier:
                     task.cancel()
@@ -148,7 +184,7 @@ class Supervisor:
                 ended = f"{service.name} {describe_exit(code)} before it was ready"
                 raise ServiceGaveUpError(f"{ended}, {failures} times in a row: giving up")
             pause_s = min(self._limits.pause_s * 2**failures, self._limits.pause_s_max)
-            self._console.line(f"{service.name} {describe_exit(code)}: restarting it in {pause_s:g} s")
+            self._console.line(f"{service.name} {describe_exit(code)}: restarting it in {pause_s:g} s", "warning")
             await asyncio.sleep(pause_s)
 
     async def _run_once(self, service: Service) -> int:
@@ -173,7 +209,8 @@ class Supervisor:
             async with asyncio.timeout(self._limits.stop_s_max):
                 await process.wait()
         except TimeoutError:
-            self._console.line(f"{service.name} is still running after {self._limits.stop_s_max:g} s: killing it")
+            line = f"{service.name} is still running after {self._limits.stop_s_max:g} s: killing it"
+            self._console.line(line, "warning")
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
@@ -188,7 +225,14 @@ class Supervisor:
         while line := await read_line(process.stdout):
             if not self._quiet:
                 text = line.decode(errors="replace").rstrip()
-                self._console.line(f"{service.name}: {MISTAKE.sub('', text, count=1)}")
+                self._console.relay(text, service.name)
+
+
+def attribute(line: str, name: str) -> str:
+    """Adds the name of a service to a line that it printed. JSON stays JSON."""
+    if line.startswith(JSON_START):
+        return f'{{"process": {json.dumps(name)}, {line[1:]}'
+    return f"{name}: {MISTAKE.sub('', line, count=1)}"
 
 
 async def start_process(service: Service) -> asyncio.subprocess.Process:
@@ -201,6 +245,7 @@ async def start_process(service: Service) -> asyncio.subprocess.Process:
         # Ctrl-C signals every process of the terminal's group, but services must stop in order.
         start_new_session=True,
         limit=LINE_BYTES_MAX,
+        pass_fds=[held.fileno() for held in service.sockets],
     )
 
 

@@ -22,7 +22,8 @@ ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"
 AZURE_HOST = re.compile(r"(?P<account>[a-z0-9]{3,24})\.(?:blob|dfs)\.(?P<cloud>core\.[a-z.]+)")
 SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 QUERY = re.compile(r"([a-z][a-z0-9+.-]*://[^\s?\"']+)\?[^\s\"']*")
-PASSWORD = re.compile(r"(?<=://)[^\s/@]*:[^\s/@]*@")
+# A user without a password may be a token; abfs://container@account is none.
+PASSWORD = re.compile(r"(?<=://)[^\s/@]*:[^\s/@]*@|(?<=http://)[^\s/@]+@|(?<=https://)[^\s/@]+@")
 SHA256 = re.compile(r"sha256=([0-9a-f]{64})")
 FORMS = "s3://bucket/path, gs://bucket/path, az://container/path or https://host/path"
 
@@ -71,7 +72,10 @@ def is_address(model: str) -> bool:
 
 def parse_address(model: str) -> Address:
     """Raises CheckpointError for an address of any other form. Errors never repeat a password or a signature."""
-    parts = urlsplit(model)
+    try:
+        parts = urlsplit(model)
+    except ValueError:  # its message may repeat the password
+        raise CheckpointError(f"an address cannot be parsed: it must be of the form {FORMS}") from None
     scheme, host = parts.scheme.lower(), parts.hostname or ""
     shown = urlunsplit((scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
     if scheme in ("http", "https"):
@@ -117,7 +121,7 @@ def web_address(parts: SplitResult, shown: str) -> Address:
 def azure_folder(parts: SplitResult) -> Address:
     """`az://container/path`, or `abfs://container@account.dfs.core.windows.net/path`."""
     container, at, host = parts.netloc.rpartition("@")
-    shown = urlunsplit((parts.scheme.lower(), parts.netloc, parts.path, "", ""))
+    shown = hide_secrets(urlunsplit((parts.scheme.lower(), parts.netloc, parts.path, "", "")))
     if not at:
         check_location(host, parts.path, shown)
         return Address("azure", shown, f"{host}{parts.path}".rstrip("/"))
@@ -142,5 +146,5 @@ def split_container(path: str, shown: str) -> tuple[str, str]:
 
 
 def check_location(bucket: str, path: str, shown: str) -> None:
-    if not bucket or ".." in PurePosixPath(path).parts:
+    if not bucket or "@" in bucket or ".." in PurePosixPath(path).parts:
         raise CheckpointError(f"{shown} is not an address that models are loaded from, such as {FORMS}")

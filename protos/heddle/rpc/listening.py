@@ -1,7 +1,7 @@
 """Checks that a server can listen on an address, before gRPC tries: gRPC would print several raw lines to stderr, and
 would take a unix socket away from the server that uses it.
 
-Called by `lifecycle`, `heddle serve` and the gateway.
+Called by `lifecycle`, `heddle serve` and the gateway. `bind_port` and `inherited_socket` make the gateway's own socket.
 """
 
 import contextlib
@@ -14,6 +14,10 @@ from heddle.rpc.settings import ConfigurationError
 from heddle.rpc.waiting import poll_until
 
 PORT_MAX = 65_535
+
+# Seconds after which the kernel asks whether the peer of an idle connection is still there, and after which it closes a
+# connection whose peer takes nothing of what was sent.
+KEEPALIVE_S = 60
 
 # A name may have addresses that this machine lacks: localhost is ::1 too, even without IPv6.
 NOT_OF_THIS_MACHINE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
@@ -83,6 +87,53 @@ def usable_port(host: str, port: int) -> int:
         reason = str(error.strerror).partition(" (")[0]  # create_server appends the address
         raise ConfigurationError(f"cannot listen on {authority(host, port)}: {reason}") from error
     return bound
+
+
+def bind_port(host: str, port: int) -> socket.socket:
+    """Returns a socket with that port, or for 0 a free one, of the first usable address of the host. It does not listen
+    yet, so connections are refused. Raises ConfigurationError."""
+    port = usable_port(host, port)
+    for family, ip in resolve_host(host, port):
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        set_for_connections(bound)
+        if family == socket.AF_INET6:
+            is_dual = ip == "::" and socket.has_dualstack_ipv6()
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not is_dual)
+        try:
+            bound.bind((ip, port))
+        except OSError as error:
+            bound.close()
+            if error.errno not in NOT_OF_THIS_MACHINE:
+                raise ConfigurationError(f"cannot listen on {authority(host, port)}: {error.strerror}") from error
+        else:
+            return bound
+    raise ConfigurationError(f"cannot listen on {authority(host, port)}: it is no address of this machine")
+
+
+def set_for_connections(bound: socket.socket) -> None:
+    """Accepted connections inherit these: short answers leave at once, and peers that have vanished or do not read are
+    noticed."""
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S // 4)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * KEEPALIVE_S)
+
+
+def inherited_socket(number: int) -> socket.socket:
+    """Returns the socket that whoever started this process has bound. Raises ConfigurationError."""
+    try:
+        inherited = socket.socket(fileno=number)
+    except OSError as error:
+        raise ConfigurationError(f"listen_fd: file {number} is no socket: {error.strerror}") from error
+    if inherited.family not in (socket.AF_INET, socket.AF_INET6) or inherited.type != socket.SOCK_STREAM:
+        inherited.close()
+        raise ConfigurationError(f"listen_fd: file {number} is no TCP socket")
+    set_for_connections(inherited)
+    return inherited
 
 
 def resolve_host(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:

@@ -43,7 +43,7 @@ async def serving(folder: Path, *argv: str, **environ: str) -> AsyncIterator[tup
     assert process.stdout
     try:
         async with asyncio.timeout(30):
-            welcome = b"".join([await process.stdout.readline() for _ in range(5)])
+            welcome = b"".join([await process.stdout.readline() for _ in range(6)])
         yield process, welcome.decode()
     finally:
         if process.returncode is None:

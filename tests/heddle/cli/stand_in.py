@@ -29,7 +29,7 @@ def main() -> None:
     note("started")
     if kind == "misconfigured":
         from heddle.rpc import process
-        from heddle.rpc.telemetry import start_logging
+        from heddle.telemetry.logs import start_logging
 
         start_logging(name, log_format="text", log_level="info")
         logging.getLogger(process.__name__).critical("%s: no such model", name)

@@ -7,6 +7,7 @@ service that exits with code 2.
 import http.server
 import os
 import signal
+import socket
 import socketserver
 import sys
 import threading
@@ -31,7 +32,9 @@ class Gateway(http.server.BaseHTTPRequestHandler):
 
 
 def serve_http() -> None:
-    server = http.server.HTTPServer((FLAGS["--host"], int(FLAGS["--port"])), Gateway)
+    server = http.server.HTTPServer(("", 0), Gateway, bind_and_activate=False)
+    server.socket = socket.socket(fileno=int(FLAGS["--listen-fd"]))
+    server.server_activate()
     local = socketserver.UnixStreamServer(FLAGS["--unix-socket"], Gateway)
     threading.Thread(target=local.serve_forever, daemon=True).start()
 

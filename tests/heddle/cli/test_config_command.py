@@ -179,7 +179,7 @@ async def test_serve_warns_of_a_default_route_that_the_model_cannot_answer(tmp_p
         process.terminate()
         _, _, log = await ended(process)
     line = "heddle: POST / will fail: the default route is /rerank, which this model does not answer: it is an embedder"
-    assert log.startswith(line)
+    assert line in log
 
 
 async def test_serve_reports_the_mistakes_of_the_file(tmp_path: Path) -> None:

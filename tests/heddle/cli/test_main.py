@@ -1,6 +1,7 @@
 """The `heddle` command as a user sees it: a process with flags, output and an exit code."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -101,6 +102,19 @@ async def test_serve_passes_its_flags_to_the_services(folder: Path) -> None:
     assert started["gateway"].split("--tokenizers ")[1].split()[0] in started["tokenizer"]
 
 
+async def test_with_json_every_line_is_an_object(folder: Path) -> None:
+    process = await heddle(folder, "serve", *ANY_PORTS, "--log-format", "json")
+    assert process.stdout
+    welcome = json.loads(await asyncio.wait_for(process.stdout.readline(), 30))
+    process.terminate()
+    code, _, log = await ended(process)
+    first, *others = map(json.loads, log.splitlines())
+    assert (code, first["message"], first["service"]) == (0, "settings", "heddle")
+    assert {"name": "log_format", "value": "json", "from": "--log-format"} in first["settings"]
+    assert {line.get("process") for line in others} >= {"gateway", "tokenizer", "engine"}
+    assert "heddle top http://127.0.0.1:" in welcome["message"]
+
+
 async def test_variables_of_a_service_apply_where_serve_has_no_setting(folder: Path) -> None:
     variables = {"HEDDLE_ENGINE_THREADS": "1", "HEDDLE_GATEWAY_LOG_LEVEL": "info"}
     async with serving(folder, **variables) as (process, _):
@@ -155,7 +169,7 @@ async def test_serve_names_the_port_that_is_in_use(folder: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         code, _, log = await ended(await heddle(folder, "serve", "--grpc-port", "0", "--http-port", str(port)))
-    assert (code, log) == (2, f"heddle: cannot listen on 127.0.0.1:{port}: Address already in use\n")
+    assert (code, log.splitlines()[-1]) == (2, f"heddle: cannot listen on 127.0.0.1:{port}: Address already in use")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +182,7 @@ async def test_serve_names_the_port_that_is_in_use(folder: Path) -> None:
 )
 async def test_serve_reports_a_mistake_in_one_line(argv: list[str], line: str, folder: Path) -> None:
     code, output, log = await ended(await heddle(folder, "serve", *argv))
-    assert (code, output, log) == (2, "", line)
+    assert (code, output, log.splitlines(keepends=True)[-1]) == (2, "", line)  # below the settings, if they are valid
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,10 @@ import pytest
 
 from heddle.checkpoint import ModelKind
 from heddle.cli import serve
+from heddle.cli.metrics_ports import MetricsAddress
 from heddle.cli.serve_settings import ServeSettings
+from heddle.rpc.listening import bind_port
+from heddle.telemetry.logs import LogFormat
 from tests.heddle.cli.command import ended, serving, write_stand_ins
 
 TWO_GPUS = """
@@ -68,7 +71,7 @@ async def test_engines_are_spread_over_the_gpus(folder: Path, two_gpus: str) -> 
 async def test_idle_gpus_are_reported(folder: Path, two_gpus: str) -> None:
     chosen, log = await devices(folder, PYTHONPATH=two_gpus)
     assert chosen == [""]
-    assert log.startswith("using 1 of 2 GPUs; --engines 2 uses all\n")
+    assert "\nusing 1 of 2 GPUs; --engines 2 uses all\n" in log
 
 
 async def test_a_hidden_gpu_is_not_used(folder: Path, two_gpus: str) -> None:
@@ -102,7 +105,27 @@ async def test_without_gpus_engines_choose_for_themselves(folder: Path) -> None:
 
 def test_the_welcome_counts_from_the_start_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "process_began_at", lambda: time.monotonic() - 100)
-    services = serve.LocalServices(
-        ServeSettings(), ModelKind.EMBEDDER, "/sockets", revision="", http_port=1, grpc_port=2, environ={}
-    )
-    assert "is ready after 100." in services.welcome()
+    with bind_port("127.0.0.1", 0) as http:
+        services = serve.LocalServices(
+            ServeSettings(), ModelKind.EMBEDDER, "/sockets", revision="", http=http, grpc_port=2, environ={}, metrics=[]
+        )
+        assert "is ready after 100." in services.welcome()
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_the_format_of_logs_is_passed_unless_a_service_has_its_own(log_format: LogFormat) -> None:
+    environ = {"HEDDLE_ENGINE_LOG_FORMAT": "text"}
+    with bind_port("127.0.0.1", 0) as http:
+        services = serve.LocalServices(
+            ServeSettings(log_format=log_format),
+            ModelKind.EMBEDDER,
+            "/sockets",
+            revision="",
+            http=http,
+            grpc_port=2,
+            environ=environ,
+            metrics=[MetricsAddress("127.0.0.1", "9151"), MetricsAddress("127.0.0.1", "9152")],
+        )
+        commands = [list(service.command) for tier in services.tiers() for service in tier]
+    passed = [command[command.index("--log-format") + 1] if "--log-format" in command else "" for command in commands]
+    assert passed == (["json", "json", ""] if log_format == "json" else ["", "", ""])

@@ -3,8 +3,10 @@
 import asyncio
 import dataclasses
 import io
+import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +21,7 @@ from heddle.cli.supervisor import (
     ServiceGaveUpError,
     ServiceMisconfiguredError,
     Supervisor,
+    attribute,
 )
 from heddle.rpc.waiting import poll_until
 
@@ -111,6 +114,41 @@ async def test_a_service_that_dies_is_restarted(tmp_path: Path) -> None:
     assert events(tmp_path).count("gateway started") == 1
 
 
+SERVES_ONE = """
+import os, socket, sys
+listening = socket.socket(fileno=int(sys.argv[1]))
+listening.listen()
+connection, _ = listening.accept()
+connection.sendall(str(os.getpid()).encode())
+"""
+
+
+async def test_connections_wait_while_a_service_is_restarted() -> None:
+    async def is_ready() -> bool:
+        return True
+
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        address = held.getsockname()
+        command = (sys.executable, "-S", "-c", SERVES_ONE, str(held.fileno()))
+        one = Service("one", command, is_ready, os.environ, sockets=(held,))
+        supervisor = RunningSupervisor([one])
+        try:
+            served_by = [await read_all(*address) for _ in range(3)]
+        finally:
+            await supervisor.end()
+        assert len(set(served_by)) == 3
+        with pytest.raises(ConnectionRefusedError):
+            await read_all(*address)
+
+
+async def read_all(host: str, port: int) -> bytes:
+    reader, writer = await asyncio.open_connection(host, port)
+    async with asyncio.timeout(10):
+        found = await reader.read()
+    writer.close()
+    return found
+
+
 async def test_a_service_that_fails_before_it_is_ready_is_restarted(tmp_path: Path) -> None:
     async with running(tmp_path, "engine=flaky"):
         assert events(tmp_path) == ["engine started"] * 3
@@ -167,6 +205,12 @@ async def test_services_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> 
     supervisor.kill()
     await supervisor.wait()
     await wait_until(lambda: not is_alive(tmp_path, "gateway") and not is_alive(tmp_path, "engine"), seconds=5)
+
+
+def test_lines_of_json_stay_json_and_name_their_process() -> None:
+    line = json.dumps({"time": "2026-11-30T00:00:00.000Z", "message": "ready"})
+    assert json.loads(attribute(line, "engine 1")) == {"process": "engine 1", **json.loads(line)}
+    assert attribute("hello", "engine 1") == "engine 1: hello"
 
 
 class Terminal(io.StringIO):

@@ -50,6 +50,9 @@ def test_an_address_names_a_store_and_a_place(address: str, store: str, location
         "az://",
         "azure://acme",
         "https:///m?sig=secret",
+        "https://me:secret@[::1/m",
+        "s3://me:secret@bucket/m",
+        "abfs://me:secret@elsewhere.net/m",
     ],
 )
 def test_other_addresses_are_refused_without_their_secrets(address: str) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from heddle.rpc.errors import ErrorKind, HeddleError
+from http_gateway.web.bodies import WaitingBodies
 from http_gateway.web.exchange import CHECK_S, Exchange, Watch
-from http_gateway.web.message import reserve_nothing
 
 
 class FakeProtocol:
@@ -27,6 +27,10 @@ class FakeProtocol:
         return b""
 
 
+def new_watch(pause_s_max: float = 60) -> Watch:
+    return Watch(WaitingBodies(bodies_max=10, bytes_max=100, pause_s_max=pause_s_max))
+
+
 def begin(watch: Watch, timeout_s: float = 60) -> tuple[Exchange, FakeProtocol]:
     protocol: Any = FakeProtocol()
     headers = {"content-length": "1"}
@@ -34,7 +38,7 @@ def begin(watch: Watch, timeout_s: float = 60) -> tuple[Exchange, FakeProtocol]:
 
 
 async def test_only_exchanges_that_last_are_watched_and_only_once() -> None:
-    watch = Watch()
+    watch = new_watch()
     _, lasting = begin(watch)
     over, short = begin(watch)
     await asyncio.sleep(1.5 * CHECK_S)
@@ -47,10 +51,10 @@ async def test_only_exchanges_that_last_are_watched_and_only_once() -> None:
 
 
 async def test_a_watch_without_exchanges_resumes_with_the_next_one() -> None:
-    watch = Watch()
+    watch = new_watch()
     for _ in range(2):
         exchange, lasting = begin(watch)
-        await asyncio.sleep(3 * CHECK_S)
+        await asyncio.sleep(6 * CHECK_S)
         assert lasting.watched == 1
         exchange.stop_watching()
         await asyncio.sleep(2 * CHECK_S)
@@ -61,7 +65,7 @@ async def test_a_failing_check_leaves_the_others_watched() -> None:
         raise RuntimeError("closed")
 
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    watch = Watch()
+    watch = new_watch()
     broken, protocol = begin(watch)
     protocol.client_disconnect = fail  # type: ignore[assignment, method-assign]
     await asyncio.sleep(2.5 * CHECK_S)
@@ -73,7 +77,7 @@ async def test_a_failing_check_leaves_the_others_watched() -> None:
 
 async def test_a_hang_up_cancels_the_task_unless_the_exchange_is_over() -> None:
     async def handle(*, is_over: bool) -> None:
-        exchange, protocol = begin(Watch())
+        exchange, protocol = begin(new_watch())
         await asyncio.sleep(2.5 * CHECK_S)
         if is_over:
             exchange.stop_watching()
@@ -86,9 +90,9 @@ async def test_a_hang_up_cancels_the_task_unless_the_exchange_is_over() -> None:
 
 
 async def test_a_body_that_is_late_ends_the_reading_and_not_the_task() -> None:
-    exchange, _ = begin(Watch(), timeout_s=CHECK_S / 2)
+    exchange, _ = begin(new_watch(), timeout_s=CHECK_S / 2)
     with pytest.raises(HeddleError) as late:
-        await exchange.read(reserve_nothing)
+        await exchange.read()
     assert late.value.kind is ErrorKind.DEADLINE_EXCEEDED
     await asyncio.sleep(2 * CHECK_S)
     exchange.stop_watching()

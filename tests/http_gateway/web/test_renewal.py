@@ -3,8 +3,8 @@ Without a listener, the server ends rather than run on unheard.
 """
 
 import asyncio
-import contextlib
 import shutil
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,9 +14,12 @@ import httpx
 import pytest
 
 from heddle.rpc.credentials import ServerTls
-from http_gateway.web import server
+from heddle.rpc.listening import bind_port
+from http_gateway.web import listeners as listening
+from http_gateway.web.bodies import WaitingBodies
+from http_gateway.web.listeners import Listeners
 from http_gateway.web.message import Request, Response
-from http_gateway.web.server import HttpServer, Listeners
+from http_gateway.web.server import HttpServer
 from tests.certificates import Certificate, make_authority, sign
 
 SLOW = "/slow"
@@ -37,13 +40,15 @@ class Caller:
         return str(dict(pair for (pair,) in subject)["commonName"])
 
     async def wait_for_name(self, name: str) -> None:
-        """Connections that are made while the listener changes may be reset."""
+        """No connection is refused or reset meanwhile."""
         async with asyncio.timeout(10):
-            while True:
-                with contextlib.suppress(ConnectionError):
-                    if await self.shown_name() == name:
-                        return
+            while await self.shown_name() != name:
                 await asyncio.sleep(0.02)
+
+
+def hears(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def install(source: Certificate, used: Certificate) -> None:
@@ -73,7 +78,7 @@ def release() -> asyncio.Event:
 async def caller(
     ca: Certificate, used: Certificate, release: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Caller]:
-    monkeypatch.setattr(server, "CERTIFICATE_CHECK_S", 0.05)
+    monkeypatch.setattr(listening, "CERTIFICATE_CHECK_S", 0.05)
 
     accepted: list[str] = []
 
@@ -85,8 +90,8 @@ async def caller(
 
     http = HttpServer(
         answer,
-        host="127.0.0.1",
-        port=0,
+        bind_port("127.0.0.1", 0),
+        bodies=WaitingBodies(bodies_max=64, bytes_max=1 << 20, pause_s_max=10),
         connections_max=64,
         body_bytes_max=1 << 20,
         timeout_s=30,
@@ -95,16 +100,17 @@ async def caller(
     )
     stop = asyncio.Event()
     serving = asyncio.create_task(http.serve(stop, 10, lambda: None))
-    caller = Caller(http.port, ca, accepted)
-    await caller.wait_for_name("first")
-    yield caller
+    while not hears(http.port):
+        await asyncio.sleep(0.01)
+    yield Caller(http.port, ca, accepted)
     stop.set()
     await serving
 
 
 async def test_new_connections_see_a_new_certificate_and_requests_in_flight_are_answered(
-    caller: Caller, ca: Certificate, used: Certificate, release: asyncio.Event
+    caller: Caller, ca: Certificate, used: Certificate, release: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(listening, "LINGER_S", 0.1)
     # HTTP/1.1: Python's h2 takes no more answers once a server has announced that the connection will end.
     async with httpx.AsyncClient(verify=caller.context, base_url=caller.url, timeout=30) as http:
         slow = [asyncio.create_task(http.post(SLOW, json={})) for _ in range(10)]
@@ -114,12 +120,24 @@ async def test_new_connections_see_a_new_certificate_and_requests_in_flight_are_
         for name in ("second", "third"):
             install(sign(ca, name), used)
             await caller.wait_for_name(name)
-        await asyncio.sleep(2 * server.LISTEN_S)  # by then the earlier listeners accept nothing
+        await asyncio.sleep(2 * listening.LISTEN_S)  # by then the earlier listeners accept nothing
         assert {await caller.shown_name() for _ in range(20)} == {"third"}
         assert not any(request.done() for request in slow)
         release.set()
         assert {response.status_code for response in await asyncio.gather(*slow)} == {200}
         assert (await http.post("/", json={})).status_code == 200
+
+
+async def test_a_connection_that_has_sent_nothing_yet_outlives_the_change(
+    caller: Caller, ca: Certificate, used: Certificate
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", caller.port, ssl=caller.context)
+    install(sign(ca, "second"), used)
+    await caller.wait_for_name("second")
+    await asyncio.sleep(2 * listening.LISTEN_S)
+    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert await asyncio.wait_for(reader.readline(), 10) == b"HTTP/1.1 200 OK\r\n"
+    writer.close()
 
 
 async def test_files_that_do_not_fit_each_other_change_nothing(
@@ -145,6 +163,9 @@ class FakeListener:
             raise self._error
         await self.stopped.wait()
 
+    def stop_accepting(self) -> None:
+        pass
+
     def stop(self) -> None:
         self.stopped.set()
 
@@ -162,8 +183,9 @@ async def test_the_server_ends_if_any_of_its_listeners_cannot_listen() -> None:
 async def test_the_old_listener_stays_until_a_new_one_listens(
     ca: Certificate, used: Certificate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server, "CERTIFICATE_CHECK_S", 0.02)
-    monkeypatch.setattr(server, "LISTEN_S", 0.02)
+    monkeypatch.setattr(listening, "CERTIFICATE_CHECK_S", 0.02)
+    monkeypatch.setattr(listening, "LISTEN_S", 0.02)
+    monkeypatch.setattr(listening, "LINGER_S", 0.02)
     old, broken, new = FakeListener(), FakeListener(OSError("too many open files")), FakeListener()
     made: Any = iter((old, broken, new))
     listeners = Listeners(lambda: next(made), ServerTls(used.cert, used.key))
