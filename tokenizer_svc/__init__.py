@@ -1,5 +1,5 @@
 """The tokenizer pod: text in, answers out. Tokenizes, spreads sequences over engine pods, and gathers their results."""
 
-from heddle.rpc.grpc_core import use_older_client
+from heddle.rpc.grpc_core import configure_core
 
-use_older_client()
+configure_core()

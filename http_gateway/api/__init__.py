@@ -7,7 +7,7 @@ what several of them share.
     cohere.py  ollama.py    the rest of Cohere's and Ollama's
     vllm*.py                /classify, /pooling, /score
     model_task.py           /, /invocations, /vertex: the task of the model
-    baseten_paths.py        the paths of Baseten's edge, which stand for other routes
+    path_aliases.py         the paths of Baseten's edge and of KServe, which stand for other routes
     models.py               the served models: /v1/models, /models, /info
     operations.py           probes, metrics, documentation (openapi.py)
 """

@@ -45,7 +45,10 @@ def answer_with_costs(value: Any, request: Request, costs: Costs) -> Answer:
 
 
 def cost_headers(request: Request, usage: item_pb2.Usage, timings: item_pb2.Timings) -> tuple[tuple[str, str], ...]:
-    """Times are whole milliseconds, as at TEI."""
+    """Times are whole milliseconds, as at TEI. Also adds the costs to the request, for the metrics."""
+    request.tokens += usage.tokens
+    request.characters += usage.characters
+    request.truncated_inputs += usage.truncated_inputs
     total = str(round(1000 * (time.monotonic() - request.arrived)))
     values = (
         "gpu+optimized" if usage.device == "cuda" else "cpu",

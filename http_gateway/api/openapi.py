@@ -32,7 +32,7 @@ REFUSALS = {
     504: "The deadline passed",
 }
 
-# Baseten's edge and containers put this in front of every path; see baseten_paths.py for the variants.
+# Prefixes of our paths at Baseten and KServe; see path_aliases.py for the variants.
 SERVERS = [
     {"url": "/"},
     {
@@ -40,6 +40,7 @@ SERVERS = [
         "description": "Baseten's paths; also /production/sync, /development/sync and /deployment/{id}/sync",
         "variables": {"environment": {"default": "production"}},
     },
+    {"url": "/openai", "description": "KServe's prefix, for the paths that begin with /v1/"},
 ]
 DEFAULT_ROUTE_PATHS = ("/environments/{environment}/predict", "/v1/models/model:predict")
 

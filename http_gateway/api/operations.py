@@ -1,6 +1,7 @@
 """Routes that call no model: GET /live (is the process alive), /health, /ping, / and /ready (can it answer requests),
 /version, /metrics, and the documentation at /openapi.json, /api-doc/openapi.json and /docs."""
 
+import asyncio
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -9,11 +10,11 @@ from typing import Literal
 
 import msgspec
 import orjson
-import prometheus_client
 
-from http_gateway.api.baseten_paths import first_kind
+from heddle.telemetry.metrics import Metrics
 from http_gateway.api.families import OPENAI, TEI
 from http_gateway.api.openapi import Defaults, document
+from http_gateway.api.path_aliases import first_kind
 from http_gateway.api.served_models import ServedModels
 from http_gateway.web.message import Answer, Request, Response
 from http_gateway.web.routing import Description, Route, get
@@ -36,8 +37,9 @@ class Status(msgspec.Struct):
 
 
 class Operations:
-    def __init__(self, models: ServedModels) -> None:
+    def __init__(self, models: ServedModels, metrics: Metrics) -> None:
         self._models = models
+        self._metrics = metrics
 
     def routes(self) -> list[Route]:
         return [
@@ -60,8 +62,10 @@ class Operations:
         """The version of the server."""
         return Answer({"version": version("heddle")})
 
-    async def metrics(self, _: Request) -> Response:
-        return Response(prometheus_client.generate_latest(), content_type=prometheus_client.CONTENT_TYPE_LATEST)
+    async def metrics(self, request: Request) -> Response:
+        accept = request.headers.get("accept") or ""
+        body, content_type = await asyncio.to_thread(self._metrics.expose, accept)
+        return Response(body, content_type=content_type)
 
 
 class Docs:

@@ -1,5 +1,6 @@
 """Every route of the gateway. `http_gateway.__main__` gives them to the router."""
 
+from heddle.telemetry.metrics import Metrics
 from http_gateway.api.cohere import Cohere
 from http_gateway.api.model_task import ModelTask
 from http_gateway.api.models import Models
@@ -19,7 +20,7 @@ from http_gateway.settings import GatewaySettings
 from http_gateway.web.routing import JsonHandler, Route
 
 
-def build_routes(models: ServedModels, settings: GatewaySettings) -> list[Route]:
+def build_routes(models: ServedModels, settings: GatewaySettings, metrics: Metrics) -> list[Route]:
     inputs_max = settings.request_inputs_max
     embeddings = OpenAIEmbeddings(models, inputs_max, settings.trust_token_ids)
     predict_tokens = TEIPredictTokens(models, inputs_max)
@@ -42,6 +43,6 @@ def build_routes(models: ServedModels, settings: GatewaySettings) -> list[Route]
         *VLLMPooling(models, inputs_max, embeddings).routes(),
         *ModelTask(models, inputs_max, tasks).routes(),
         *Models(models, inputs_max, settings.requests_max).routes(),
-        *Operations(models).routes(),
+        *Operations(models, metrics).routes(),
     ]
     return [*described, *Docs(described, models, settings.default_route).routes()]

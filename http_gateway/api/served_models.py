@@ -4,10 +4,13 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from heddle.client import Client
 from heddle.rpc.credentials import PLAINTEXT, Access
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.rpc.pool import Pool, PoolLimits
+from heddle.telemetry.tracing import Tracing
 from heddle.v1 import model_pb2
 
 RETRY_AFTER_MS = 1_000
@@ -40,9 +43,16 @@ def find_kind(model: model_pb2.Model) -> Kind:
 
 
 class ServedModel:
-    def __init__(self, name: str, targets: Sequence[str], access: Access) -> None:
+    def __init__(
+        self,
+        name: str,
+        targets: Sequence[str],
+        limits: PoolLimits,
+        access: Access,
+        tracing: Tracing | None = None,
+    ) -> None:
         """An empty name stands for the one that the pods report."""
-        self.client = Client(*targets, access=access)
+        self.client = Client(*targets, limits=limits, access=access, tracing=tracing)
         self._name = name
 
     @property
@@ -55,11 +65,20 @@ class ServedModels:
     """Created and used inside one event loop."""
 
     def __init__(
-        self, targets_by_model: Mapping[str, Sequence[str]], *, strict_names: bool, access: Access = PLAINTEXT
+        self,
+        targets_by_model: Mapping[str, Sequence[str]],
+        *,
+        strict_names: bool,
+        limits: PoolLimits | None = None,
+        access: Access = PLAINTEXT,
+        tracing: Tracing | None = None,
     ) -> None:
         """Raises ConfigurationError for a certificate or key that cannot be used."""
         access.check()
-        self._models = [ServedModel(name, targets, access) for name, targets in targets_by_model.items()]
+        limits = limits or PoolLimits()
+        self._models = [
+            ServedModel(name, targets, limits, access, tracing) for name, targets in targets_by_model.items()
+        ]
         self._strict_names = strict_names or len(self._models) > 1
         self._draining = False
         self.created = int(time.time())
@@ -83,12 +102,12 @@ class ServedModels:
         self._draining = True
 
     def check_ready(self) -> None:
-        """Raises UNAVAILABLE unless every model has a pod that can be reached."""
+        """Raises UNAVAILABLE unless every model has a pod that takes requests."""
         if self._draining:
             raise unavailable("the gateway is stopping")
         missing = [model.name or "the model" for model in self._models if not model.client.ready]
         if missing:
-            raise unavailable(f"no pod can be reached for {', '.join(missing)}")
+            raise unavailable(f"no pod takes requests for {', '.join(missing)}")
 
     def known(self) -> list[ServedModel]:
         """The models whose name is known: from the settings, or because a pod has reported it."""
@@ -96,6 +115,16 @@ class ServedModels:
 
     def names(self) -> list[str]:
         return [model.name for model in self.known()]
+
+    def label(self, name: str) -> str:
+        """Returns the name of the served model for a model name in a request, for the metrics; "" if there is none."""
+        if len(self._models) == 1 and not (name and self._strict_names):
+            return self._models[0].name
+        return name if name in self.names() else ""
+
+    def pools(self) -> dict[str, Pool[Any, Any]]:
+        """The pods of each model, by its name."""
+        return {model.name: model.client.pool for model in self._models}
 
     def find(self, name: str | None) -> ServedModel:
         """The model that a request means. Raises MODEL_NOT_FOUND, or INVALID_INPUT if the request must name one."""

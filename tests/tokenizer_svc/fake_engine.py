@@ -31,6 +31,7 @@ class FakeEngine:
         self.cancelled = 0
         self.model = model_pb2.Model()
         self.delay_s = 0.0
+        self.ready = True
 
     def submit(self, item: engine_pb2.Submission, deadline: float, reply: Reply[engine_pb2.Outcome]) -> Cancel:
         self.submissions.append(item)

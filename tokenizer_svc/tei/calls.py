@@ -16,11 +16,11 @@ import grpc
 from heddle.rpc.errors import ErrorKind, HeddleError
 from heddle.rpc.fairness import FlowNames
 from heddle.rpc.interceptor import read_request_id
-from heddle.rpc.stream import STREAM_BROKEN, Submit
-from heddle.rpc.telemetry import request_id
+from heddle.rpc.stream import STREAM_BROKEN, ServerSubmit
 from heddle.rpc.unary import call_deadline, read_context, submit_and_wait
 from heddle.rpc.waiting import poll_until
 from heddle.tei.v1 import tei_pb2
+from heddle.telemetry.logs import request_id
 from heddle.v1 import inference_pb2
 from tokenizer_svc.tei.ordered_stream import Message, OrderedStream, shutting_down_error
 
@@ -29,7 +29,7 @@ OVERLOADED_WAIT_S_MIN = 0.05
 log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
-InferenceSubmit = Submit[inference_pb2.InferenceItem, inference_pb2.InferenceOutcome]
+InferenceSubmit = ServerSubmit[inference_pb2.InferenceItem, inference_pb2.InferenceOutcome]
 Request = TypeVar("Request")
 Response = TypeVar("Response", bound=Message)
 

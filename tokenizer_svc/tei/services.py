@@ -28,7 +28,7 @@ def add_services(
     settings: TokenizerSettings,
 ) -> Calls:
     """Adds the services to a pod's server. Returns the calls, which must drain with the pod."""
-    calls = Calls(inference.submit, inference.flow_names)
+    calls = Calls(inference.traced_submit, inference.flow_names)
 
     async def info(request: tei_pb2.InfoRequest, context: Context) -> tei_pb2.InfoResponse:
         response = await inference.GetModel(inference_pb2.InferenceServiceGetModelRequest(), context)

@@ -53,8 +53,9 @@ async def test_cost_headers_request_ids_and_basetens_paths_are_described(http: h
         assert {*COSTS, "x-truncated-inputs", "x-request-id"} <= set(header_names(api, "post", path))
     assert header_names(api, "get", "/v1/models") == ["x-request-id"]
     assert {"/environments/{environment}/predict", "/v1/models/model:predict"} < set(api["paths"])
-    assert [server["url"] for server in api["servers"]] == ["/", "/environments/{environment}/sync"]
+    assert [server["url"] for server in api["servers"]] == ["/", "/environments/{environment}/sync", "/openai"]
     assert (await http.get("/environments/production/sync/openapi.json")).json() == api
+    assert not [path for path in api["paths"] if path.startswith("/openai/v1")]
 
 
 async def test_vertex_instances_are_described_as_the_bodies_of_the_root(http: httpx.AsyncClient) -> None:

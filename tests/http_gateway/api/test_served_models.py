@@ -6,8 +6,9 @@ from typing import Any, cast
 import pytest
 
 from heddle.rpc.errors import ErrorKind, HeddleError
+from heddle.telemetry.metrics import Metrics
 from heddle.v1 import model_pb2
-from http_gateway.api.baseten_paths import default_path
+from http_gateway.api.path_aliases import default_path
 from http_gateway.api.routes import build_routes
 from http_gateway.api.served_models import KINDS, ServedModels, find_kind
 from http_gateway.errors import HTTP_STATUS_OF_KIND
@@ -21,7 +22,10 @@ def test_every_kind_of_the_contract_has_an_entry() -> None:
 
 
 def test_the_routes_of_every_kind_exist() -> None:
-    paths = {route.path for route in build_routes(ServedModels({"": ["a:1"]}, strict_names=False), GatewaySettings())}
+    paths = {
+        route.path
+        for route in build_routes(ServedModels({"": ["a:1"]}, strict_names=False), GatewaySettings(), Metrics())
+    }
     assert paths >= {path for kind in KINDS.values() for path in (kind.path, kind.default_path)}
 
 

@@ -12,7 +12,7 @@ import pytest
 from heddle.checkpoint import Checkpoint
 from heddle.rpc.deadlines import NEVER
 from heddle.rpc.errors import ErrorKind, HeddleError
-from heddle.rpc.stream import Cancel, Reply
+from heddle.rpc.stream import Cancel, LargeOutcome, Reply
 from heddle.v1 import engine_pb2, model_pb2, tensor_pb2
 from heddle.v1 import inference_pb2 as pb
 from tests.kinds import write_classifier, write_reranker, write_sparse_embedder, write_token_classifier
@@ -96,7 +96,11 @@ def ask(tmp_path: Path) -> Ask:
         own = TokenizerSettings(engines=("unix:/none",), rerank_by_cosine=True, **settings)
         servicer = InferenceServicer(checkpoint, tokenizer, engine.encoder, engine, own)  # type: ignore[arg-type]
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        servicer.submit(pb.InferenceItem(**request), NEVER, answered.set_result)
+        servicer.submit(
+            pb.InferenceItem(**request),
+            NEVER,
+            lambda answer: answered.set_result(answer.outcome if isinstance(answer, LargeOutcome) else answer),
+        )
         try:
             return await asyncio.wait_for(answered, 10)
         finally:

@@ -8,7 +8,6 @@ from typing import Any
 
 import grpc
 import pytest
-from prometheus_client import REGISTRY
 
 from heddle.client import Client
 from heddle.rpc.channels import open_channel
@@ -16,6 +15,7 @@ from heddle.tei.v1 import tei_pb2 as tei
 from heddle.tei.v1 import tei_pb2_grpc
 from tests import kinds
 from tests.cluster import engine_pod, tokenizer_pod
+from tests.metrics import free_port, scrape
 from tests.slow_backend import SlowBackend
 from tests.tokenizer_svc.tei.served_model import TOKENS_MAX, ServedModel, read_all, served, status_of, write_embedder
 
@@ -65,27 +65,19 @@ async def test_an_error_ends_the_stream_after_the_answers_before_it(embedder: Se
     assert f"the limit is {TOKENS_MAX} tokens" in message
 
 
-def calls_measured(method: str) -> float:
-    samples = (sample for metric in REGISTRY.collect() for sample in metric.samples)
-    return sum(
-        sample.value
-        for sample in samples
-        if sample.name == "heddle_rpc_call_seconds_count" and sample.labels["method"] == method
-    )
-
-
 async def test_streams_of_tei_are_measured_as_calls_and_the_coalescing_stream_is_not(tmp_path: Path) -> None:
-    before = calls_measured("/tei.v1.Embed/EmbedStream")
+    port = free_port()
     async with (
         engine_pod(tmp_path) as engine,
-        tokenizer_pod(tmp_path, engine) as address,
+        tokenizer_pod(tmp_path, engine, metrics_port=port) as address,
         Client(address) as client,
         open_channel(address) as channel,
     ):
         await client.vectors(["warp"])
         await read_all(tei_pb2_grpc.EmbedStub(channel).EmbedStream(iter([tei.EmbedRequest(inputs="warp")])))
-    assert calls_measured("/tei.v1.Embed/EmbedStream") == before + 1
-    assert calls_measured("/heddle.v1.InferenceService/Infer") == 0
+        calls = (await scrape(f"http://127.0.0.1:{port}")).labels_of("heddle_rpc_call_seconds_count", "method")
+    assert "/tei.v1.Embed/EmbedStream" in calls
+    assert "/heddle.v1.InferenceService/Infer" not in calls
 
 
 async def test_a_deadline_ends_a_stream(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""The paths of Baseten's edge resolve to routes, and other paths are left alone."""
+"""The paths of Baseten's edge and of KServe resolve to routes, and other paths are left alone."""
 
 import pytest
 
-from http_gateway.api.baseten_paths import resolve_path
 from http_gateway.api.families import OPENAI
+from http_gateway.api.path_aliases import resolve_path
 from http_gateway.web.routing import Route, Router, not_found
 from tests.http_gateway.calls import make_request
 
@@ -26,6 +26,10 @@ from tests.http_gateway.calls import make_request
         ("/production/predict", "/default"),
         ("/development/predict", "/default"),
         ("/v1/models/model:predict", "/default"),
+        ("/openai/v1/embeddings", "/v1/embeddings"),
+        ("/openai/v1/models/one", "/v1/models/one"),
+        ("/openai/v2/embed", "/openai/v2/embed"),
+        ("/openai/deployments/one/embeddings", "/openai/deployments/one/embeddings"),
     ],
 )
 def test_the_deployment_is_left_out_and_predict_is_the_default_route(path: str, meant: str) -> None:

@@ -1,10 +1,11 @@
-"""The paths of Baseten's edge and containers, and the routes that they stand for. The router calls `resolve_path`
-for a path that is not a route.
+"""Maps paths of Baseten's edge and containers, and of KServe, to routes. The router calls
+`resolve_path` for a path that is not a route.
 
 /environments/production/sync/v1/embeddings   /v1/embeddings
 /environments/production/predict              the default route
 /v1/models/model:predict                      the default route
 /v1/models/model                              /ready
+/openai/v1/embeddings                         /v1/embeddings
 """
 
 import re
@@ -16,14 +17,17 @@ DEPLOYMENT = r"/(?:environments/[^/]+|deployment/[^/]+|production|development)"
 SYNC = re.compile(DEPLOYMENT + r"/sync(?P<path>/.*)?")
 PREDICT = re.compile(DEPLOYMENT + r"/predict|/v1/models/model:predict")
 READY = "/v1/models/model"
+KSERVE_PREFIX = "/openai/v1/"
 
 
 def resolve_path(path: str, default_route: str) -> str:
-    """Takes a path without a slash at its end. Returns paths that are not Baseten's unchanged."""
+    """Takes a path without a slash at its end. Returns other paths unchanged."""
     if PREDICT.fullmatch(path):
         return default_route
     if path == READY:
         return "/ready"
+    if path.startswith(KSERVE_PREFIX):
+        return path.removeprefix("/openai")
     match = SYNC.fullmatch(path)
     return (match["path"] or "/") if match else path
 
