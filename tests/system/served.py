@@ -33,7 +33,7 @@ async def served(*flags: str, **variables: str) -> AsyncIterator[Served]:
     assert process.stdout
     try:
         async with asyncio.timeout(START_S_MAX):
-            welcome = b"".join([await process.stdout.readline() for _ in range(5)]).decode()
+            welcome = b"".join([await process.stdout.readline() for _ in range(6)]).decode()
         yield Served(
             url=found(r"HTTP +(\S+)", welcome),
             grpc=found(r"gRPC +(\S+)", welcome),
