@@ -34,13 +34,14 @@ def test_a_seed_gives_the_same_events_again() -> None:
 
 @pytest.mark.slow
 def test_a_seed_gives_the_same_events_in_another_process() -> None:
-    own = " ".join(str(simulate(seed).digest) for seed in range(8))
-    for hash_seed in ("1", "2"):
+    printed = set()
+    for hash_seed in ("0", "1", "2"):
         environment = {"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": hash_seed}
         done = subprocess.run(
             [sys.executable, "-c", DIGESTS], capture_output=True, text=True, env=environment, check=True
         )
-        assert done.stdout.strip() == own
+        printed.add(done.stdout)
+    assert len(printed) == 1
 
 
 def test_seeds_differ() -> None:

@@ -70,11 +70,15 @@ def simulate(seed: int) -> Result:
 def logged(world: "World") -> Iterator[None]:
     handler = logging.Handler(logging.WARNING)
     handler.emit = world.on_log  # type: ignore[method-assign]
-    logging.getLogger().addHandler(handler)
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)  # another test may have left it higher
     try:
         yield
     finally:
-        logging.getLogger().removeHandler(handler)
+        root.setLevel(level)
+        root.removeHandler(handler)
 
 
 class World:

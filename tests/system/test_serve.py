@@ -77,7 +77,8 @@ async def test_reflection_lists_the_services(simulated: Served) -> None:
         async for response in stub.ServerReflectionInfo(iter(requests)):
             names = {service.name for service in response.list_services_response.service}
     tei = {f"tei.v1.{name}" for name in ("Embed", "Info", "Predict", "Rerank", "Tokenize")}
-    assert names == tei | {"heddle.v1.InferenceService", "grpc.health.v1.Health"}
+    own = {"heddle.v1.InferenceService", "grpc.health.v1.Health"}
+    assert names == own | tei | {"inference.GRPCInferenceService"}
 
 
 @pytest.mark.parametrize("interpreter", [sys.executable, str(ROOT / ".venv/protoc/bin/python")])

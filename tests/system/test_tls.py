@@ -58,7 +58,8 @@ async def process(log: Path, *words: str | Path) -> AsyncIterator[asyncio.subpro
             *(sys.executable, "-m", *words),
             stdout=output,
             stderr=output,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            # At this level, gRPC's core says why a handshake failed.
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "GRPC_VERBOSITY": "INFO"},
         )
         try:
             yield started
