@@ -70,15 +70,11 @@ def simulate(seed: int) -> Result:
 def logged(world: "World") -> Iterator[None]:
     handler = logging.Handler(logging.WARNING)
     handler.emit = world.on_log  # type: ignore[method-assign]
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.WARNING)  # another test may have left it higher
+    logging.getLogger().addHandler(handler)
     try:
         yield
     finally:
-        root.setLevel(level)
-        root.removeHandler(handler)
+        logging.getLogger().removeHandler(handler)
 
 
 class World:
