@@ -56,7 +56,7 @@ def links(document: Path) -> Iterator[tuple[Path, str]]:
 
 
 def headings(document: Path) -> set[str]:
-    """As GitHub writes them in links."""
+    """Returns the anchors that GitHub gives to headings."""
     titles = (match[1] for line in document.read_text().splitlines() if (match := HEADING.fullmatch(line)))
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 

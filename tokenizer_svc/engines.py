@@ -66,7 +66,7 @@ def check_model(model: model_pb2.Model, own: model_pb2.Model) -> None:
 
 
 def read_field(model: model_pb2.Model, name: str) -> str:
-    """As people read it; "" if the model does not say."""
+    """Returns the setting in words; "" if the model does not state it."""
     value = getattr(model, name)
     if name == "kind":
         known = model_pb2.ModelKind.values()

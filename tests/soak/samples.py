@@ -28,7 +28,7 @@ class Series:
     values: Sequence[float]
 
     def growth(self) -> float:
-        """From the beginning to the end of a line through the lowest values; 0 for too few samples."""
+        """Fits a line through the lowest values, and returns its rise from start to end; 0 for too few samples."""
         if len(self.values) < SAMPLES_MIN:
             return 0.0
         lowest = [piece.min() for piece in np.array_split(np.array(self.values), PIECES)]
@@ -46,7 +46,7 @@ class Series:
 
 
 class Samples:
-    """Of all services below a supervisor, each without its first samples: it warms up."""
+    """Samples all services below a supervisor. The first samples of each process are dropped as its warm-up."""
 
     def __init__(self, supervisor: int, warm_up: int) -> None:
         """`warm_up` is a number of samples."""
@@ -63,7 +63,7 @@ class Samples:
                         self._values.setdefault((module, pid, quantity), []).append(value)
 
     def series(self) -> list[Series]:
-        """Of the processes that lived long enough."""
+        """Returns the series of the processes that lived long enough."""
         return [
             Series(f"{module} {pid}", quantity, values[self._warm_up :])
             for (module, pid, quantity), values in self._values.items()
